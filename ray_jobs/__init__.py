@@ -1,0 +1,1 @@
+"""Decides what runs where. The only package that imports ray, wandb and tyro."""

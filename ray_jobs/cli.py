@@ -1,0 +1,164 @@
+"""The command line: `--config-name=RECIPE field=value ...`. The only module that imports tyro."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray_jobs.config import SECTIONS, RunConfig, flatten, to_dict
+from ray_jobs.errors import RunError
+from ray_jobs.recipes import DEFAULT_RECIPE, RECIPES
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a user typed: a config, and whether only to show it."""
+
+    config: RunConfig
+    dry_run: bool
+
+
+def parse_kfold(argv: Sequence[str]) -> Command:
+    """`[--config-name=NAME] [field=value ...] [--dry-run] [--help]`.
+
+    Raises:
+        RunError: an unknown recipe, field or value; the message lists the nearest names.
+        SystemExit: after `--help`.
+    """
+    recipe, dry_run, rest = DEFAULT_RECIPE, False, []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name.lstrip("-").replace("_", "-") == "config-name":
+            recipe = value if equals else (words.pop(0) if words else "")
+        elif word == "--dry-run":
+            dry_run = True
+        else:
+            rest.append(word)
+    if recipe not in RECIPES:
+        raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
+    summary = "\n".join(f"  {name:24s} {(build.__doc__ or '').strip()}" for name, build in RECIPES.items())
+    description = (
+        "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission.\n\n"
+        "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run]\n\n"
+        f"recipes:\n{summary}\n\nfields of {recipe} with their values:"
+    )
+    return Command(override(RECIPES[recipe](), rest, description), dry_run)
+
+
+def override(config: RunConfig, words: Sequence[str], description: str = "", sections: Sequence[str] = ()) -> RunConfig:
+    """A config with `field=value` (or `--field value`) applied.
+
+    Args:
+        config: where to start from.
+        words: the overrides.
+        description: heading of `--help`.
+        sections: the only sections that may be changed; empty: all.
+
+    Raises:
+        RunError: an unknown field or a value that is not allowed.
+    """
+    owned = {f.name: getattr(config.trainer, f.name) for f in dataclasses.fields(config.trainer)}
+    owned |= {name: getattr(config, name) for name in SECTIONS}
+    offered = {name: value for name, value in owned.items() if not sections or name in sections}
+    known = flatten({name: dataclasses.asdict(value) for name, value in offered.items()})
+    words = [part for word in words for part in _as_flags(word)]
+    for word in words:
+        _refuse_unknown(word, known)
+    changed = _parse_with_tyro(offered, words, description)
+    trainer_sections = {name: value for name, value in changed.items() if name not in SECTIONS}
+    own_sections = {name: value for name, value in changed.items() if name in SECTIONS}
+    try:
+        return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **trainer_sections), **own_sections)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def show(config: RunConfig) -> str:
+    """The config as JSON."""
+    return json.dumps(to_dict(config), indent=2)
+
+
+def suggest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """"; nearest: a, b" or nothing."""
+    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(nearest)}" if nearest else ""
+
+
+def _as_flags(word: str) -> list[str]:
+    """`folds.only=[0,2]` to `--folds.only 0 2`; what is no `field=value` stays as it is."""
+    name, equals, value = word.partition("=")
+    if not equals:
+        return [word]
+    name = "--" + name.lstrip("-")
+    if value.startswith("[") and value.endswith("]") or value.startswith("(") and value.endswith(")"):
+        parts = [part.strip().strip("'\"") for part in value[1:-1].split(",")]
+        return [name, *(part for part in parts if part)]
+    if value.lower() in ("true", "false", "none", "null"):
+        value = {"true": "True", "false": "False"}.get(value.lower(), "None")
+    return [name, value]
+
+
+def _refuse_unknown(word: str, known: dict[str, Any]) -> None:
+    if not word.startswith("--") or word in ("--help",):
+        return
+    name = word[2:].replace("-", "_")
+    if name in known:
+        return
+    # `lr` finds `optimizer.lr`: compare with whole names and with their last parts.
+    short = {full.rpartition(".")[2]: full for full in known}
+    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    nearest += [short[part] for part in difflib.get_close_matches(name.rpartition(".")[2], list(short), n=2, cutoff=0.6)]
+    shown = f"; nearest: {', '.join(dict.fromkeys(nearest))}" if nearest else "; --help lists them all"
+    raise RunError(f"no field {name!r}{shown}")
+
+
+def _parse_with_tyro(sections: dict[str, Any], words: list[str], description: str) -> dict[str, Any]:
+    import tyro  # 0.2 s: jobs without overrides do not wait for it
+
+    fields = [(name, type(value), dataclasses.field(default=value)) for name, value in sections.items()]
+    shape = dataclasses.make_dataclass("Fields", fields, frozen=True)
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            parsed = tyro.cli(
+                shape,
+                args=words,
+                description=description,
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff,),
+                default=shape(),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise RunError(_without_frame(errors.getvalue())) from None
+    return {name: getattr(parsed, name) for name in sections}
+
+
+def _without_frame(text: str) -> str:
+    """tyro's message without its box, its heading and its hints."""
+    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in text.splitlines()]
+    message = " ".join(line for line in lines if line and not re.match(r"^[╭╰─]", line))
+    message = re.sub(r"\s*(Argument helptext:|For full helptext).*", "", message)
+    return re.sub(r"^Error parsing \w+: ", "", message)
+
+
+def main_with_errors(main: Any) -> None:
+    """Runs a job's main function; expected errors become one message and exit code 2."""
+    from trainers.interface import DataError
+
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (RunError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,166 @@
+"""Starting or joining Ray, and what the cluster is made of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray_jobs.coordinator import NAMESPACE
+from ray_jobs.errors import ClusterError
+from ray_jobs.placement import ClusterResources
+
+# Packages whose version decides what a fold computes or how files are read.
+PACKAGES = ("ray", "torch", "open_clip_torch", "timm", "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "pillow")
+_JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job's entry point
+
+# Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard's API
+}
+_SETTINGS_OF_OWN_CLUSTER = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
+    "RAY_enable_worker_prestart": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A Ray cluster to work on."""
+
+    resources: ClusterResources
+    dashboard_url: str | None
+    is_own: bool
+
+
+def in_submitted_job() -> bool:
+    """Whether this process is the entry point of `ray job submit`."""
+    return _JOB_ENVIRONMENT in os.environ
+
+
+@contextmanager
+def connect(*, dashboard: bool) -> Iterator[Connection]:
+    """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
+
+    Raises:
+        ClusterError: a named cluster does not answer, or runs other package versions.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True, "namespace": NAMESPACE}
+    is_own = False
+    try:
+        context = ray.init(address="auto", **quiet)
+    except ConnectionError as error:
+        if os.environ.get("RAY_ADDRESS"):
+            raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}") from None
+        is_own = True
+        for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
+        context = ray.init(address="local", include_dashboard=dashboard, **quiet)
+    try:
+        if not is_own:
+            refuse_other_versions(package_versions(), _versions_by_node())
+        yield Connection(_find_resources(), context.dashboard_url or None, is_own)
+    finally:
+        ray.shutdown()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, as installed here."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def refuse_other_versions(driver: dict[str, str], nodes: dict[str, dict[str, str]]) -> None:
+    """Compares the driver's package versions with each node's.
+
+    Raises:
+        ClusterError: with every difference.
+    """
+    differing = [
+        f"{package} {versions[package]} on {node}, {driver[package]} here"
+        for node, versions in nodes.items()
+        for package in driver
+        if versions[package] != driver[package]
+    ]
+    if differing:
+        raise ClusterError(
+            "the cluster's packages are not the driver's: "
+            + "; ".join(differing)
+            + ". Install the same requirements.txt on all nodes"
+        )
+
+
+def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
+    """Calls a function once on every node that is alive; returns {node's address: result}."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    task = ray.remote(num_cpus=0, max_retries=1)(function)
+    waiting = {
+        node["NodeManagerAddress"]: task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(*args)
+        for node in nodes
+    }
+    return {address: ray.get(result) for address, result in waiting.items()}
+
+
+def _versions_by_node() -> dict[str, dict[str, str]]:
+    return run_on_each_node(package_versions)
+
+
+def _find_resources() -> ClusterResources:
+    import ray
+
+    nodes = tuple(
+        (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]
+    )
+    return ClusterResources(
+        cpus=sum(cpus for cpus, _ in nodes), gpus=sum(gpus for _, gpus in nodes), nodes=nodes, node_types=_find_node_types()
+    )
+
+
+def _find_node_types() -> tuple[tuple[float, float], ...]:
+    """(CPU, GPU) of each node type that the cluster's autoscaler may start; empty where there is no autoscaler.
+
+    Autoscalers of version 2 report their node types to the GCS; those of version 1 keep their config in its key-value
+    store.
+    """
+    import ray
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    reported = ray._private.state.state.get_cluster_config()
+    if reported is not None:
+        return tuple(
+            (float(group.resources.get("CPU", 0)), float(group.resources.get("GPU", 0)))
+            for group in reported.node_group_configs
+            if group.max_count != 0
+        )
+    stored = _internal_kv_get("__autoscaling_config")
+    if not stored:
+        return ()
+    config = json.loads(stored)
+    return tuple(
+        (float(kind["resources"].get("CPU", 0)), float(kind["resources"].get("GPU", 0)))
+        for name, kind in config.get("available_node_types", {}).items()
+        if name != config.get("head_node_type") and kind.get("max_workers", 0) > 0
+    )

@@ -1,0 +1,154 @@
+"""The whole config of a run: the sections that decide what is trained (owned by the model family) and those that decide
+how. Frozen dataclasses; imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from ensemble.config import EnsembleConfig
+from ray_jobs.folds import FoldsConfig
+from ray_jobs.placement import ResourcesConfig
+from trainers.interface import load_config_class
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """Name and place of a run."""
+
+    name: str | None = None
+    """The run's name, and its folder's; None: the recipe's name; auto: with a time stamp, always a new run."""
+    storage: str = "~/ray_results"
+    """Folder that holds the runs. On a cluster of several nodes one that all of them share."""
+    dashboard: bool = True
+    """Start Ray's dashboard when the job starts a cluster of its own."""
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise ValueError(f"run.name={self.name!r}: expected letters, digits, '_', '-' and '.', at most 128")
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """What is recorded and how often."""
+
+    log_interval: int = 10
+    """Optimiser steps between two fetches of the step losses from the device. Every step has its row all the same."""
+
+    def __post_init__(self) -> None:
+        if self.log_interval < 1:
+            raise ValueError(f"tracking.log_interval={self.log_interval}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything about a run.
+
+    Attributes:
+        recipe: name of the recipe it started from.
+        family: folder in `trainers/`.
+        trainer: the family's own `Config`; its sections (`data`, `model`, ...) stand beside the others in
+            `config.json` and on the command line.
+    """
+
+    recipe: str
+    family: str
+    trainer: Any
+    run: RunSection = field(default_factory=RunSection)
+    folds: FoldsConfig = field(default_factory=FoldsConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        weights = self.ensemble.weights
+        if weights is not None and len(weights) != self.folds.count:
+            raise ValueError(
+                f"ensemble.weights has {len(weights)} numbers for folds.count={self.folds.count}; give one for each fold"
+            )
+
+
+SECTIONS = ("run", "folds", "ensemble", "resources", "tracking")
+# Fields whose change trains something else. Everything of the family's config does, too.
+_TRAINED_BY = ("folds.count", "folds.kind", "folds.seed", "resources.workers_per_fold")
+_NOT_TRAINED_BY = ("training.eval_batch_size", "training.picture_cache_gib")
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as it stands in `config.json`: recipe, family, then one mapping a section."""
+    whole = {"recipe": config.recipe, "family": config.family, "run": dataclasses.asdict(config.run)}
+    whole |= dataclasses.asdict(config.trainer)
+    return whole | {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS[1:]}
+
+
+def from_dict(values: dict[str, Any]) -> RunConfig:
+    """The config of a `config.json`.
+
+    Raises:
+        ValueError: a field is unknown or has a value that is not allowed.
+    """
+    trainer_class = load_config_class(values["family"])
+    trainer_sections = {f.name for f in dataclasses.fields(trainer_class)}
+    known = {"recipe", "family", *SECTIONS, *trainer_sections}
+    if unknown := set(values) - known:
+        raise ValueError(f"unknown sections {sorted(unknown)}; known: {sorted(known)}")
+    return RunConfig(
+        recipe=values["recipe"],
+        family=values["family"],
+        trainer=_build(trainer_class, {name: values[name] for name in trainer_sections if name in values}),
+        **{name: _build(_section_class(name), values[name]) for name in SECTIONS if name in values},
+    )
+
+
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """{"folds": {"count": 3}} to {"folds.count": 3}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": v for inner, v in flatten(value).items()}
+        else:
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], dict[str, tuple]]:
+    """Fields that differ, {name: (old, new)}: first those that change what is trained, then the others."""
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    trained, other = {}, {}
+    for name in sorted(before | after):
+        if before.get(name) == after.get(name):
+            continue
+        section = name.partition(".")[0]
+        is_trained = name in _TRAINED_BY or (section not in SECTIONS and name not in _NOT_TRAINED_BY)
+        (trained if is_trained else other)[name] = (before.get(name), after.get(name))
+    return trained, other
+
+
+def _section_class(name: str) -> type:
+    return typing.get_type_hints(RunConfig)[name]
+
+
+def _build(cls: type, values: dict[str, Any]) -> Any:
+    """A (nested) dataclass from JSON values; lists become tuples where the field is one."""
+    hints = typing.get_type_hints(cls)
+    if unknown := set(values) - set(hints):
+        raise ValueError(f"{cls.__name__}: unknown fields {sorted(unknown)}; known: {sorted(hints)}")
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = _build(hints[name], value)
+        elif isinstance(value, list) and _is_tuple(hints[name]):
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)
+
+
+def _is_tuple(hint: Any) -> bool:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return any(typing.get_origin(option) is tuple for option in options)

@@ -1,0 +1,257 @@
+"""The coordination actor: hears what the folds report, keeps their status on disk, records the `ensemble/` metrics.
+
+It is a messenger, not a store: whatever it knows it has written to the run's folder, and it begins by reading that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from ray_jobs.run_folder import RunFolder, read_json, write_json
+from ray_jobs.tracking.record import MetricRecord, Record, read_lines
+
+NAMESPACE = "kfold"
+
+
+class FoldState(str, Enum):
+    """Where a fold is."""
+
+    WAITING = "waiting"  # planned, or launched and waiting for its resources
+    TRAINING = "training"  # its workers run
+    COMPLETED = "completed"  # checkpoints and predictions are on disk, with a manifest
+    FAILED = "failed"  # its last attempt ended with an error
+
+
+@dataclass(frozen=True)
+class FoldStatus:
+    """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds."""
+
+    fold: int
+    state: FoldState = FoldState.WAITING
+    attempt: int = 0
+    train_size: int = 0
+    val_size: int = 0
+    epoch: int = 0
+    num_epochs: int = 0
+    step: int = 0
+    num_steps: int = 0
+    train_loss: float | None = None
+    val_loss: float | None = None
+    score: float | None = None
+    best_score: float | None = None
+    best_epoch: int | None = None
+    started: float | None = None
+    finished: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The driver has planned the folds and knows their resources."""
+
+    total_samples: int
+    num_gpus: float
+    world_size: int
+    sizes: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class FoldLaunched:
+    """The driver has asked for a fold's workers."""
+
+    fold: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class FoldStarted:
+    """A fold's workers run."""
+
+    fold: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class ProgressReported:
+    """A fold has done some steps; shown, not recorded."""
+
+    fold: int
+    attempt: int
+    epoch: int
+    num_epochs: int
+    step: int
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class EpochReported:
+    """A fold has finished an epoch."""
+
+    fold: int
+    attempt: int
+    epoch: int
+    num_epochs: int
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FoldCompleted:
+    """A fold's manifest is written."""
+
+    fold: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class FoldFailed:
+    """A fold's attempt has ended with an error."""
+
+    fold: int
+    attempt: int
+    error: str
+
+
+Event = RunStarted | FoldLaunched | FoldStarted | ProgressReported | EpochReported | FoldCompleted | FoldFailed
+# Shown in the live table only; events.jsonl keeps what changes a fold's state.
+_NOT_KEPT = (ProgressReported, EpochReported)
+
+
+class Coordination:
+    """The state of all folds; applies one event at a time. No Ray in it."""
+
+    def __init__(self, folder: RunFolder, num_folds: int) -> None:
+        self.folder = folder
+        self.folds = {fold: read_status(folder, fold) for fold in range(num_folds)}
+        self.events = Record(folder.events)
+        self.record = MetricRecord(folder.metrics / "ensemble.jsonl")
+        self.recorded = {name for row in read_lines(self.record.path) for name in row}
+
+    def apply(self, event: Event) -> None:
+        """Takes in one event: memory, status file, metric record, in this order. A late word of an earlier attempt is
+        ignored."""
+        if not isinstance(event, RunStarted) and event.attempt < self.folds[event.fold].attempt:
+            return
+        if not isinstance(event, _NOT_KEPT):
+            self.events.append({"time": time.time(), "event": type(event).__name__, **asdict(event)})
+        if isinstance(event, RunStarted):
+            self._start_run(event)
+            return
+        status = advance(self.folds[event.fold], event, time.time())
+        self.folds[event.fold] = status
+        write_json(self.folder.fold(event.fold).status, asdict(status))
+        name = f"ensemble/fold_{event.fold}"
+        if isinstance(event, FoldStarted):
+            self._log(
+                {f"{name}_start": 1, f"{name}_train_size": status.train_size, f"{name}_val_size": status.val_size}
+            )
+        elif isinstance(event, FoldCompleted):
+            self._log({f"{name}_completed": 1})
+            self._log_when_all_completed()
+
+    def _start_run(self, event: RunStarted) -> None:
+        for fold, train_size, val_size in event.sizes:
+            self.folds[fold] = replace(self.folds[fold], train_size=train_size, val_size=val_size)
+            write_json(self.folder.fold(fold).status, asdict(self.folds[fold]))
+        if "ensemble/total_samples" not in self.recorded:
+            self._log(
+                {
+                    "ensemble/total_samples": event.total_samples,
+                    "ensemble/n_folds": len(event.sizes),
+                    "ensemble/n_gpus": event.num_gpus,
+                    "ensemble/world_size": event.world_size,
+                }
+            )
+
+    def _log_when_all_completed(self) -> None:
+        if any(status.state != FoldState.COMPLETED for status in self.folds.values()):
+            return
+        table = [[status.fold, status.train_size, status.val_size] for status in self.folds.values()]
+        self._log(
+            {
+                "ensemble/all_folds_completed": 1,
+                "ensemble/ready_for_ensemble": 1,
+                "ensemble/fold_info": {"columns": ["fold", "train_size", "val_size"], "data": table},
+            }
+        )
+
+    def _log(self, metrics: dict[str, Any]) -> None:
+        self.record.log(self.record.num_lines, metrics)
+        self.record.sync()
+        self.recorded |= metrics.keys()
+
+
+def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
+    """The status after an event. Pure."""
+    match event:
+        case FoldLaunched():
+            return FoldStatus(
+                status.fold, attempt=event.attempt, train_size=status.train_size, val_size=status.val_size
+            )
+        case FoldStarted():
+            return replace(status, state=FoldState.TRAINING, attempt=event.attempt, started=now)
+        case ProgressReported():
+            return replace(
+                status, epoch=event.epoch, num_epochs=event.num_epochs, step=event.step, num_steps=event.num_steps
+            )
+        case EpochReported():
+            score = event.metrics["score"]
+            is_best = status.best_score is None or score < status.best_score
+            return replace(
+                status,
+                epoch=event.epoch + 1,
+                num_epochs=event.num_epochs,
+                step=event.step,
+                train_loss=event.metrics["train/loss_epoch"],
+                val_loss=event.metrics["val/loss_epoch"],
+                score=score,
+                best_score=score if is_best else status.best_score,
+                best_epoch=event.epoch if is_best else status.best_epoch,
+            )
+        case FoldCompleted():
+            return replace(status, state=FoldState.COMPLETED, finished=now, error=None)
+        case FoldFailed():
+            return replace(status, state=FoldState.FAILED, finished=now, error=event.error)
+    raise AssertionError(event)
+
+
+def read_status(folder: RunFolder, fold: int) -> FoldStatus:
+    """The status of a fold as its folder tells; a fold whose manifest is gone is not completed, whatever was noted."""
+    known = read_json(folder.fold(fold).status, default={})
+    known = {name: value for name, value in known.items() if name in FoldStatus.__dataclass_fields__}
+    status = FoldStatus(**{"fold": fold, **known})
+    status = replace(status, state=FoldState(status.state))
+    if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete():
+        return FoldStatus(fold, attempt=status.attempt, train_size=status.train_size, val_size=status.val_size)
+    return status
+
+
+def last_attempt(folder: RunFolder, fold: int) -> int:
+    """Number of the latest attempt of a fold, also when its folder was deleted; 0 if it was never launched."""
+    attempts = [row["attempt"] for row in read_lines(folder.events) if row.get("fold") == fold]
+    return max(attempts, default=0)
+
+
+def actor_name(folder: RunFolder) -> str:
+    """Name of the run's coordination actor: the run's name, and a mark of its folder so that two users' runs differ."""
+    mark = hashlib.sha256(str(folder.root).encode()).hexdigest()[:6]
+    return f"{folder.root.name}-coordinator-{mark}"
+
+
+def start_actor(folder: RunFolder, num_folds: int) -> Any:
+    """Starts the actor; it reserves nothing and comes back by itself if it dies."""
+    import ray
+
+    class Coordinator(Coordination):
+        """Ray's form of `Coordination`."""
+
+        def __init__(self, root: str, count: int) -> None:
+            super().__init__(RunFolder(root), count)
+
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Coordinator)
+    return actor.options(name=actor_name(folder), namespace=NAMESPACE).remote(str(folder.root), num_folds)

@@ -1,0 +1,365 @@
+"""Drives a K-fold run: check, plan, launch, watch, combine, report. Runs in the process that the user started."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from ray_jobs.cli import Command, show
+from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
+from ray_jobs.config import RunConfig, find_differences, from_dict, to_dict
+from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, RunStarted, last_attempt, start_actor
+from ray_jobs.ensemble_stage import run_ensemble_stage
+from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
+from ray_jobs.folds import FoldPlan, plan_folds
+from ray_jobs.placement import Placement, place_folds
+from ray_jobs.report import write_summary
+from ray_jobs.run_folder import RunFolder, read_json, write_csv, write_json, write_parquet
+from ray_jobs.terminal import Watcher, print_scores
+from trainers.interface import Inventory, load_inventory_module
+
+WATCH_INTERVAL_S = 0.5
+EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has passed every check: nothing of it was written or started yet."""
+
+    config: RunConfig
+    folder: RunFolder
+    inventory: Inventory
+    folds: FoldPlan
+
+
+def run_kfold(command: Command, argv: Sequence[str]) -> int:
+    """The K-fold job.
+
+    Returns:
+        0: done; 1: a fold failed; 130: interrupted.
+
+    Raises:
+        RunError, DataError: nothing was launched; the message says why.
+    """
+    console = Console(highlight=False)
+    started = time.monotonic()
+    if command.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            _show_plan(console, _check(command.config, Path(scratch)))
+        return EXIT_OK
+    plan = _check(command.config, None)
+    with plan.folder.lock():
+        _write_or_compare(plan, argv, console)
+        finished = plan.folder.completed_folds(plan.config.folds.count)
+        todo = [fold for fold in plan.config.folds.wanted() if fold not in finished]
+        if not todo and _is_up_to_date(plan, finished):
+            console.print(f"run {plan.folder.root.name} is finished: nothing to do")
+            _close(console, plan.folder, read_json(plan.folder.summary))
+            return EXIT_OK
+        seconds = {"check": time.monotonic() - started}
+        try:
+            with _signals_as_exceptions():
+                stage = _train_and_combine(plan, todo, console, seconds) if todo else _combine_here(plan, seconds)
+        except (Interrupted, KeyboardInterrupt):
+            console.print(f"\ninterrupted; finished folds are kept. The same command continues: {_command_line(argv)}")
+            return EXIT_INTERRUPTED
+        seconds["total"] = time.monotonic() - started
+        summary = write_summary(plan.folder, plan.config, stage, seconds)
+        _close(console, plan.folder, summary)
+        return EXIT_INCOMPLETE if summary["outcome"] == "failed" else EXIT_OK
+
+
+def _check(config: RunConfig, scratch: Path | None) -> Plan:
+    """Everything that can be found out before anything is launched."""
+    folder = RunFolder(_place_of_run(config))
+    if in_submitted_job():
+        _refuse_relative_paths(config)
+    if folder.root.exists() and not folder.root.is_dir():
+        raise RunError(f"{folder.root} is a file; choose another run.name or run.storage")
+    trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
+    run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
+    config = dataclasses.replace(config, trainer=trainer, run=run)
+    return Plan(config, folder, inventory, plan_folds(config.folds, inventory))
+
+
+def _place_of_run(config: RunConfig) -> Path:
+    name = config.run.name or config.recipe
+    if name == "auto":
+        name = f"{config.recipe}_{time.strftime('%Y%m%d_%H%M%S')}"
+    return Path(os.path.abspath(os.path.expanduser(config.run.storage))) / name
+
+
+def _refuse_relative_paths(config: RunConfig) -> None:
+    given = {"run.storage": config.run.storage, "data.root": config.trainer.data.root}
+    for name, value in given.items():
+        if value and not os.path.isabs(os.path.expanduser(value)):
+            raise RunError(
+                f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
+                f"Give the absolute path as the cluster's machines see it, such as {name}=/mnt/shared/{Path(value).name}"
+            )
+
+
+def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> None:
+    """A new run writes its config and fold plan; an existing one must train the same on the same data."""
+    folder, config = plan.folder, plan.config
+    if not folder.config.exists():
+        _write_new_run(plan, argv)
+        return
+    old = from_dict(read_json(folder.config))
+    known = read_json(folder.provenance)
+    trained, other = find_differences(old, config)
+    if trained:
+        changes = "\n".join(f"  {name}: {was!r} in the run, {now!r} now" for name, (was, now) in trained.items())
+        raise ConfigChangedError(
+            f"{folder.root} exists and these fields change what is trained:\n{changes}\n"
+            "Use the old values to continue it, or another run.name (run.name=auto) for a new run"
+        )
+    if known["data_fingerprint"] != plan.inventory.fingerprint:
+        raise ConfigChangedError(
+            f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are not "
+            "the ones it began with. Put them back to continue it, or use another run.name"
+        )
+    if other:
+        console.print("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
+        write_json(folder.config, to_dict(config))
+
+
+def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
+    folder, folds = plan.folder, plan.folds
+    table = pa.table(
+        {
+            "id": pa.array(folds.ids.tolist(), pa.string()),
+            "repeat": pa.array(np.zeros(len(folds.ids), np.int32)),
+            "fold": pa.array(folds.fold.astype(np.int32)),
+            "target": pa.array(plan.inventory.target),
+        }
+    )
+    write_parquet(folder.fold_plan, table)
+    write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
+    if plan.inventory.bad_rows:
+        columns = list(plan.inventory.bad_rows[0])
+        write_csv(folder.bad_rows, columns, [[row[name] for name in columns] for row in plan.inventory.bad_rows])
+    provenance = {
+        "command": _command_line(argv),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "target": plan.inventory.target_name,
+        "data_fingerprint": plan.inventory.fingerprint,
+        "num_train": len(folds.ids),
+        "num_test": plan.inventory.num_test,
+        "versions": package_versions(),
+    }
+    write_json(folder.provenance, provenance)
+    write_json(folder.config, to_dict(plan.config))  # last: from here on the run exists
+
+
+def _is_up_to_date(plan: Plan, finished: list[int]) -> bool:
+    summary = read_json(plan.folder.summary, default={})
+    scored = [fold["fold"] for fold in (summary.get("scores") or {}).get("folds", [])]
+    return summary.get("ensemble") == _as_json(to_dict(plan.config)["ensemble"]) and scored == finished
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _combine_here(plan: Plan, seconds: dict[str, float]) -> dict[str, Any]:
+    """The ensemble stage without Ray: there is nothing to train."""
+    began = time.monotonic()
+    stage = run_ensemble_stage(str(plan.folder.root))
+    seconds["ensemble"] = time.monotonic() - began
+    return stage
+
+
+def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: dict[str, float]) -> dict[str, Any]:
+    folder, config = plan.folder, plan.config
+    sizes = plan.folds.sizes()
+    console.print(
+        f"run {folder.root.name}: {len(plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}), "
+        f"{plan.inventory.num_test} test rows; training folds {todo}"
+    )
+    if plan.inventory.bad_rows:
+        console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
+    began = time.monotonic()
+    with connect(dashboard=config.run.dashboard) as cluster:
+        import ray
+
+        placement = place_folds(config.resources, cluster.resources, len(todo))
+        _announce(console, cluster, placement, folder)
+        run_on_each_node(_prepare_node, config.family, config.trainer)
+        coordinator = _start_coordinator(folder, config.folds.count)
+        world_size = placement.num_workers * placement.folds_at_once
+        num_gpus = placement.gpus_per_worker * world_size
+        ray.get(coordinator.apply.remote(RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(sizes))))
+        seconds["start_ray"] = time.monotonic() - began
+        began = time.monotonic()
+        _train_folds(folder, config, todo, placement, coordinator, console)
+        seconds["train"] = time.monotonic() - began
+        began = time.monotonic()
+        stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
+        seconds["ensemble"] = time.monotonic() - began
+        return stage
+
+
+def _prepare_node(family: str, trainer: Any) -> None:
+    load_inventory_module(family).prepare_node(trainer)
+
+
+def _start_coordinator(folder: RunFolder, num_folds: int) -> Any:
+    try:
+        return start_actor(folder, num_folds)
+    except ValueError as error:  # the name is taken
+        raise RunBusyError(f"a driver in this cluster already works on {folder.root}: {error}") from None
+
+
+def _announce(console: Console, cluster: Connection, placement: Placement, folder: RunFolder) -> None:
+    device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
+    console.print(
+        f"{placement.folds_at_once} folds at once, {placement.num_workers} worker(s) each with "
+        f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads) and {device}; "
+        f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
+    )
+    if placement.waits_for:
+        console.print(f"waiting for the autoscaler to start {placement.waits_for}", style="yellow")
+    if cluster.dashboard_url:
+        console.print(f"dashboard: http://{cluster.dashboard_url}")
+    console.print(f"folder: {folder.root}", soft_wrap=True)
+
+
+def _train_folds(
+    folder: RunFolder, config: RunConfig, todo: list[int], placement: Placement, coordinator: Any, console: Console
+) -> None:
+    """Runs each fold's TorchTrainer in a thread of its own and shows their progress until all have ended."""
+    import ray
+
+    pool = ThreadPoolExecutor(placement.folds_at_once, thread_name_prefix="fold")
+    running: dict[int, Future[None]] = {}
+    try:
+        for fold in todo:
+            attempt = last_attempt(folder, fold) + 1
+            running[fold] = pool.submit(_run_fold, folder, config.run.name, fold, attempt, placement, coordinator)
+        with Watcher(folder, config.folds.count, console) as watcher:
+            while not all(future.done() for future in running.values()):
+                if placement.waits_for:
+                    watcher.note = f"waiting for {placement.waits_for}" if not ray.available_resources().get("CPU") else ""
+                watcher.update()
+                time.sleep(WATCH_INTERVAL_S)
+        for future in running.values():
+            future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    shutil.rmtree(folder.train_scratch, ignore_errors=True)
+
+
+def _run_fold(folder: RunFolder, run: str, fold: int, attempt: int, placement: Placement, coordinator: Any) -> None:
+    """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.worker import train_worker
+
+    ray.get(coordinator.apply.remote(FoldLaunched(fold, attempt)))
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "folder": str(folder.root),
+            "fold": fold,
+            "attempt": attempt,
+            "num_threads": placement.threads_per_worker,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.num_workers,
+            use_gpu=placement.gpus_per_worker > 0,
+            resources_per_worker=placement.worker_resources(),
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{run}_fold{fold}_attempt{attempt}_{hashlib.sha256(os.urandom(8)).hexdigest()[:6]}",
+            storage_path=str(folder.train_scratch),
+            failure_config=ray.train.FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        ray.get(coordinator.apply.remote(FoldFailed(fold, attempt, _explain_failure(error))))
+        return
+    if folder.fold(fold).is_complete():
+        ray.get(coordinator.apply.remote(FoldCompleted(fold, attempt)))
+    else:
+        ray.get(coordinator.apply.remote(FoldFailed(fold, attempt, "training ended without a manifest of its files")))
+
+
+def _explain_failure(error: Exception) -> str:
+    """The worker's own error rather than Ray Train's frame around it."""
+    failures = getattr(error, "worker_failures", {})
+    for rank in sorted(failures):
+        cause = failures[rank]
+        cause = getattr(cause, "cause", None) or cause.__cause__ or cause
+        return f"rank {rank}: {type(cause).__name__}: {cause}"
+    return str(error)
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """SIGTERM ends the run like Ctrl-C does."""
+
+    def raise_interrupted(number: int, _: Any) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    previous = signal.signal(signal.SIGTERM, raise_interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _show_plan(console: Console, plan: Plan) -> None:
+    console.print(show(plan.config), soft_wrap=True)
+    console.print(f"\nwould run in {plan.folder.root}: {len(plan.folds.ids)} rows, {plan.inventory.num_test} test rows")
+    for fold, train_size, val_size in plan.folds.sizes():
+        console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
+    console.print("dry run: nothing was launched or written")
+
+
+def _close(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
+    """The last words: scores, what is missing, where everything is."""
+    if summary["scores"]:
+        print_scores(console, summary["scores"])
+    for fold in summary["folds"]:
+        if fold["error"]:
+            console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red", soft_wrap=True)
+            console.print(f"  its log: {folder.log / ('fold_%d.log' % fold['fold'])}", soft_wrap=True)
+    submission = summary["submission"]
+    if submission["created"]:
+        console.print(f"submission: {submission['path']}", soft_wrap=True)
+    else:
+        console.print(f"no submission: {submission['reason']}. The same command adds what is missing", style="yellow")
+    console.print(f"everything: {folder.root} (README.md there explains the files)", soft_wrap=True)
+    if "total" in summary["seconds"]:
+        console.print(f"took {summary['seconds']['total']:.0f} s")
+
+
+def _command_line(argv: Sequence[str]) -> str:
+    import shlex
+
+    return shlex.join(["python", "ray_jobs/kfold.py", *argv])
+

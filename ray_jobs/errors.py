@@ -1,0 +1,37 @@
+"""What can go wrong in a run, as the user sees it.
+
+    RunError                 one message, exit code 2, nothing was launched
+    ├── ConfigChangedError   the run exists and what is trained would differ
+    ├── RunBusyError         another driver works on the run
+    ├── RunFolderError       the folder is no run, or is damaged
+    ├── ClusterError         the cluster is unsuitable (versions, resources that no node can have)
+    └── IncompleteRunError   a stage needs folds that are not finished
+
+`trainers.interface.DataError` and `ValueError` of a config are shown the same way.
+"""
+
+from __future__ import annotations
+
+
+class RunError(Exception):
+    """A run that cannot go on, with what was found, what was expected and what to do."""
+
+
+class ConfigChangedError(RunError):
+    """The run exists and the config would change what is trained."""
+
+
+class RunBusyError(RunError):
+    """Another driver works on the run."""
+
+
+class RunFolderError(RunError):
+    """The folder is no run of this project, or a file of it is damaged."""
+
+
+class ClusterError(RunError):
+    """The cluster cannot run this: other package versions, or resources that no node can have."""
+
+
+class IncompleteRunError(RunError):
+    """A stage needs folds that are not finished."""

@@ -1,0 +1,26 @@
+"""THE job: trains the folds of a recipe, combines them, writes the submission and the report.
+
+    python ray_jobs/kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--help]
+    ray job submit --working-dir . -- python ray_jobs/kfold.py ...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ray_jobs.cli import main_with_errors, parse_kfold
+
+
+def main(argv: list[str]) -> int:
+    command = parse_kfold(argv)  # first: --help answers before pandas is loaded
+    from ray_jobs.driver import run_kfold
+
+    return run_kfold(command, argv)
+
+
+if __name__ == "__main__":
+    main_with_errors(main)

@@ -1,0 +1,94 @@
+"""`summary.json` and the `README.md` that explains a run's folder."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ray_jobs.cluster import package_versions
+from ray_jobs.config import RunConfig, to_dict
+from ray_jobs.coordinator import FoldState
+from ray_jobs.run_folder import RunFolder, write_json, write_whole
+from ray_jobs.terminal import read_statuses
+
+_FILES = {
+    "config.json": "the whole config, resolved",
+    "provenance.json": "command, package versions, fingerprint of the data",
+    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none), target",
+    "fold_info.csv": "rows that train and validate in each fold",
+    "bad_rows.csv": "rows that were dropped or mended (only if there are any)",
+    "events.jsonl": "what happened when: folds launched, started, completed, failed",
+    "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl; one JSON object a line",
+    "log/": "log of each fold's rank 0",
+    "members/main/folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet",
+    "oof.parquet": "one honest prediction for each row that some fold validated",
+    "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
+    "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
+    "summary.json": "scores, times, paths, versions",
+}
+
+
+def write_summary(folder: RunFolder, config: RunConfig, stage: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """Writes `summary.json` and `README.md`.
+
+    Args:
+        folder: the run.
+        config: its config.
+        stage: what the ensemble stage returned.
+        seconds: wall time by phase.
+
+    Returns:
+        The summary.
+    """
+    statuses = read_statuses(folder, config.folds.count)
+    states = {status.state for status in statuses}
+    outcome = "failed" if FoldState.FAILED in states else "complete" if states == {FoldState.COMPLETED} else "partial"
+    summary = {
+        "run": folder.root.name,
+        "recipe": config.recipe,
+        "outcome": outcome,
+        "scores": stage["scores"],
+        "submission": stage["submission"],
+        "ensemble": to_dict(config)["ensemble"],
+        "folds": [
+            {
+                "fold": status.fold,
+                "state": status.state.value,
+                "attempts": status.attempt,
+                "best_epoch": status.best_epoch,
+                "seconds": None if status.finished is None or status.started is None else status.finished - status.started,
+                "error": status.error,
+            }
+            for status in statuses
+        ],
+        "seconds": seconds,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "paths": {name: str(getattr(folder, name)) for name in ("root", "config", "fold_plan", "metrics", "oof")},
+        "size_bytes": folder.measure_bytes(),
+        "versions": package_versions(),
+    }
+    write_json(folder.summary, summary)
+    write_whole(folder.readme, _explain(folder, config, summary).encode())
+    return summary
+
+
+def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> str:
+    lines = [f"# Run {folder.root.name}", "", f"Recipe `{config.recipe}`, {config.folds.count} folds: {summary['outcome']}.", ""]
+    if summary["scores"]:
+        lines += ["| MSLE | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
+        rows = [(f"fold {fold['fold']}", fold) for fold in summary["scores"]["folds"]]
+        for name, row in [*rows, ("out of fold", summary["scores"]["out_of_fold"])]:
+            cells = " | ".join(f"{row[kind]['msle']:.4f}" for kind in ("best", "final", "constant"))
+            lines.append(f"| {name} | {row['num_rows']} | {cells} |")
+        lines += [
+            "",
+            "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was not chosen.",
+            "",
+        ]
+    submission = summary["submission"]
+    lines.append(
+        f"Submission: `{submission['path']}`." if submission["created"] else f"No submission: {submission['reason']}."
+    )
+    lines += ["", "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.", ""]
+    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in _FILES.items()), ""]
+    return "\n".join(lines)

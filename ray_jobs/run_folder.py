@@ -1,0 +1,227 @@
+"""Every path of a run, and how files get there: whole or not at all.
+
+A run is a folder `<run.storage>/<run.name>/`; disk is the truth that continuing reads. A file is written under another
+name, synced and renamed. A checkpoint or a fold counts once its manifest, which holds checksums, is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_jobs.errors import RunBusyError, RunFolderError
+
+CHECKPOINTS = ("best", "final")
+
+
+class RunFolder:
+    """Paths of one run."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.config = self.root / "config.json"
+        self.provenance = self.root / "provenance.json"
+        self.fold_plan = self.root / "fold_plan.parquet"
+        self.fold_info = self.root / "fold_info.csv"
+        self.bad_rows = self.root / "bad_rows.csv"
+        self.events = self.root / "events.jsonl"
+        self.metrics = self.root / "metrics"
+        self.log = self.root / "log"
+        self.member = self.root / "members" / "main"
+        self.oof = self.root / "oof.parquet"
+        self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
+        self.summary = self.root / "summary.json"
+        self.readme = self.root / "README.md"
+        self.train_scratch = self.root / ".ray_train"
+
+    def fold(self, number: int) -> FoldFolder:
+        """Paths of one fold."""
+        return FoldFolder(self.member / "folds" / str(number), number)
+
+    def fold_record(self, number: int) -> Path:
+        """A fold's metric record."""
+        return self.metrics / f"fold_{number}.jsonl"
+
+    def submission(self, method: str) -> Path:
+        """The submission of an ensemble method; its info stands beside it as .json."""
+        return self.root / f"submission_{method}.csv"
+
+    def completed_folds(self, count: int) -> list[int]:
+        """Folds whose manifest is there and whose files have the size it says."""
+        return [number for number in range(count) if self.fold(number).is_complete()]
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for one driver. A dead driver's lock does not block: the system drops it with the process.
+
+        Raises:
+            RunBusyError: another driver lives.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "driver.lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunBusyError(
+                    f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait for it, watch "
+                    f"it with status.py, or choose another run.name"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}")
+            file.flush()
+            yield
+
+    def measure_bytes(self) -> int:
+        """Size of the run on disk."""
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+class FoldFolder:
+    """Paths of one fold: status, checkpoints, predictions, manifest."""
+
+    def __init__(self, root: Path, number: int) -> None:
+        self.root, self.number = root, number
+        self.status = root / "status.json"
+        self.manifest = root / "manifest.json"
+
+    def checkpoint(self, name: str) -> Path:
+        """Folder of a checkpoint."""
+        return self.root / "checkpoints" / name
+
+    def predictions(self, rows: str, checkpoint: str) -> Path:
+        """A prediction file: rows is validation or test."""
+        return self.root / "predictions" / f"{rows}_{checkpoint}.parquet"
+
+    def is_complete(self) -> bool:
+        """Whether the fold was trained to its end and its files are as long as its manifest says."""
+        manifest = read_json(self.manifest, default=None)
+        if not isinstance(manifest, dict):
+            return False
+        return all(
+            (self.root / name).is_file() and (self.root / name).stat().st_size == entry["bytes"]
+            for name, entry in manifest["files"].items()
+        )
+
+    def write_manifest(self) -> None:
+        """Declares the fold finished, with size and SHA-256 of each of its files."""
+        files = sorted(p for p in self.root.rglob("*") if p.is_file() and p not in (self.status, self.manifest))
+        write_json(self.manifest, {"files": {str(p.relative_to(self.root)): _describe_file(p) for p in files}})
+
+    def clear(self) -> None:
+        """Removes what an unfinished attempt left."""
+        for name in ("checkpoints", "predictions"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        self.manifest.unlink(missing_ok=True)
+
+
+def write_checkpoint(folder: Path, tensors: bytes, description: Mapping[str, Any]) -> None:
+    """Replaces a checkpoint: the new tensors first, then `checkpoint.json`, which makes them count, then the old go."""
+    checksum = hashlib.sha256(tensors).hexdigest()
+    file = folder / f"model-{checksum[:12]}.safetensors"
+    write_whole(file, tensors)
+    write_json(
+        folder / "checkpoint.json",
+        {"tensors": file.name, "sha256": checksum, "bytes": len(tensors), "description": description},
+    )
+    for old in folder.glob("model-*.safetensors"):
+        if old != file:
+            old.unlink()
+
+
+def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """The tensors (safetensors bytes) and the description of a checkpoint.
+
+    Raises:
+        RunFolderError: it is not there or its checksum does not match.
+    """
+    manifest = read_json(folder / "checkpoint.json")
+    file = folder / manifest["tensors"]
+    tensors = file.read_bytes() if file.is_file() else b""
+    if hashlib.sha256(tensors).hexdigest() != manifest["sha256"]:
+        raise RunFolderError(f"{file} is missing or damaged: its checksum is not the one in checkpoint.json")
+    return tensors, manifest["description"]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole: temporary name, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole."""
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path, **default: Any) -> Any:
+    """Reads JSON; with `default=...` a missing or damaged file gives that value.
+
+    Raises:
+        RunFolderError: the file is missing or no JSON, and no default was given.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        if default:
+            return default["default"]
+        raise RunFolderError(f"{path} is missing or damaged: {error}") from None
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet table, whole."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_whole(path, sink.getvalue().to_pybytes())
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Reads a Parquet table.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunFolderError(f"{path} is missing or damaged: {error}") from None
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Writes a CSV table, whole; floats with all their digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

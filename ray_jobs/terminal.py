@@ -1,0 +1,141 @@
+"""What the user sees while a run works and when it ends: a live table of the folds, then the scores.
+
+Everything is read from the run's folder, so `status.py` shows the same from another terminal. Without a terminal
+(a log file, `ray job submit`) it is plain lines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ray_jobs.coordinator import FoldState, FoldStatus, read_status
+from ray_jobs.run_folder import RunFolder
+
+_COLOURS = {
+    FoldState.WAITING: "dim",
+    FoldState.TRAINING: "cyan",
+    FoldState.COMPLETED: "green",
+    FoldState.FAILED: "bold red",
+}
+
+
+def read_statuses(folder: RunFolder, num_folds: int) -> list[FoldStatus]:
+    """The status of every fold."""
+    return [read_status(folder, fold) for fold in range(num_folds)]
+
+
+def fold_table(statuses: Sequence[FoldStatus], title: str) -> Table:
+    """The live table."""
+    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
+    for name in ("fold", "state", "epoch", "step", "train loss", "val loss", "score", "best", "time", "ETA"):
+        table.add_column(name, justify="left" if name == "state" else "right")
+    for status in statuses:
+        best = "" if status.best_score is None else f"{status.best_score:.4f} @ {status.best_epoch}"
+        elapsed, left = _times(status)
+        table.add_row(
+            str(status.fold),
+            Text(status.state.value, style=_COLOURS[status.state]),
+            f"{status.epoch}/{status.num_epochs}" if status.num_epochs else "",
+            f"{status.step}/{status.num_steps}" if status.num_steps else "",
+            *(_number(value) for value in (status.train_loss, status.val_loss, status.score)),
+            best,
+            elapsed,
+            left,
+        )
+    return table
+
+
+class Watcher:
+    """Shows the folds of a run while it works; use as a context manager and call `update` a few times a second.
+
+    Args:
+        folder: the run.
+        num_folds: folds of its plan.
+        console: where to.
+    """
+
+    def __init__(self, folder: RunFolder, num_folds: int, console: Console) -> None:
+        self.folder, self.num_folds, self.console = folder, num_folds, console
+        self.live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        self.shown: dict[int, tuple[FoldState, int]] = {}
+        self.note = ""
+
+    def __enter__(self) -> Watcher:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.update()
+        if self.live:
+            self.live.stop()
+
+    def update(self) -> None:
+        """Reads the folder and shows what is new."""
+        statuses = read_statuses(self.folder, self.num_folds)
+        if self.live:
+            table = fold_table(statuses, f"run {self.folder.root.name}")
+            self.live.update(Group(table, Text(self.note, style="yellow")) if self.note else table, refresh=True)
+            return
+        for status in statuses:
+            key = (status.state, status.epoch if status.score is not None else 0)
+            if self.shown.get(status.fold) != key:
+                self.shown[status.fold] = key
+                if status.state != FoldState.WAITING:
+                    self.console.print(_line(status), highlight=False, soft_wrap=True)
+
+
+def print_scores(console: Console, scores: dict[str, Any]) -> None:
+    """Scores of each fold and of all out-of-fold predictions beside the constant predictor's."""
+    table = Table(title="MSLE on rows that the model did not see", title_justify="left", title_style="bold")
+    for name in ("", "rows", "best epoch", "final epoch", "constant"):
+        table.add_column(name, justify="right" if name else "left")
+    overall = scores["out_of_fold"]
+    for name, row in [*((f"fold {fold['fold']}", fold) for fold in scores["folds"]), ("out of fold", overall)]:
+        if row is overall:
+            table.add_section()
+        cells = (f"{row[kind]['msle']:.4f}" for kind in ("best", "final", "constant"))
+        table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
+    console.print(table)
+    share = overall[overall["checkpoint"]]["msle"] / overall["constant"]["msle"]
+    console.print(f"out-of-fold MSLE is {share:.0%} of the constant predictor's", highlight=False)
+
+
+def _line(status: FoldStatus) -> str:
+    if status.state == FoldState.FAILED:
+        return f"fold {status.fold} FAILED: {(status.error or '').strip().splitlines()[-1:] or ['unknown error']}"
+    if status.score is None:
+        return f"fold {status.fold} {status.state.value} (attempt {status.attempt})"
+    elapsed, left = _times(status)
+    return (
+        f"fold {status.fold} {status.state.value}: epoch {status.epoch}/{status.num_epochs}, train loss "
+        f"{_number(status.train_loss)}, val loss {_number(status.val_loss)}, score {_number(status.score)}, best "
+        f"{_number(status.best_score)} @ epoch {status.best_epoch}, {elapsed}" + (f", ETA {left}" if left else "")
+    )
+
+
+def _times(status: FoldStatus) -> tuple[str, str]:
+    if status.started is None:
+        return "", ""
+    seconds = (status.finished or time.time()) - status.started
+    left = ""
+    if status.state == FoldState.TRAINING and status.num_steps and 0 < status.step < status.num_steps:
+        left = _clock(seconds * (status.num_steps - status.step) / status.step)
+    return _clock(seconds), left
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,232 @@
+"""On each rank of a fold: joins a trainer to the run's folder, the coordination actor and Ray Train."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ensemble.predictions import build_table
+from ray_jobs.config import from_dict
+from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
+from ray_jobs.errors import RunError
+from ray_jobs.folds import FoldPlan
+from ray_jobs.run_folder import RunFolder, read_checkpoint, read_json, read_parquet, write_checkpoint, write_parquet, write_whole
+from ray_jobs.tracking.record import MetricRecord, Record
+from trainers.interface import CheckpointName, Predictions, RowsName, load_train_module
+
+logger = logging.getLogger(__name__)
+PROGRESS_INTERVAL_S = 1.0
+
+
+def train_worker(task: dict[str, Any]) -> None:
+    """The train function of a fold's `TorchTrainer`.
+
+    Args:
+        task: `folder` (the run's), `fold`, `attempt`, `num_threads`.
+    """
+    folder = RunFolder(task["folder"])
+    config = from_dict(read_json(folder.config))
+    context = ray.train.get_context()
+    place = RayWorkplace(
+        folder,
+        task["fold"],
+        task["attempt"],
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=str(ray.train.torch.get_device()),
+        num_threads=task["num_threads"],
+        log_interval=config.tracking.log_interval,
+    )
+    split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
+    with _log_file(folder.log / f"fold_{task['fold']}.log", place.rank):
+        try:
+            place.start()
+            load_train_module(config.family).train_fold(config.trainer, split, place)
+            place.finish()
+        except BaseException:
+            logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], place.rank)
+            raise
+
+
+def read_plan(folder: RunFolder, count: int, *, ordered: bool) -> FoldPlan:
+    """The fold plan of a run."""
+    table = read_parquet(folder.fold_plan)
+    return FoldPlan(table["id"].to_numpy(zero_copy_only=False).astype(str), table["fold"].to_numpy(), count, ordered)
+
+
+class SupersededError(RunError):
+    """A later attempt of this fold has begun; this one must not write any more."""
+
+
+class RayWorkplace:
+    """`trainers.interface.Workplace` on a Ray Train worker. Rank 0 writes; see the interface for the methods."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        fold: int,
+        attempt: int,
+        *,
+        rank: int,
+        world_size: int,
+        device: str,
+        num_threads: int,
+        log_interval: int,
+    ) -> None:
+        self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
+        self.folder, self.fold, self.attempt, self.log_interval = folder, fold, attempt, log_interval
+        self.files = folder.fold(fold)
+        self.record: MetricRecord | None = None
+        self.coordinator: Any = None
+        self.pending: list[tuple[int, float, Mapping[str, Tensor | float]]] = []
+        self.last_progress = 0.0
+
+    def start(self) -> None:
+        """Opens a fresh record and tells the coordinator that the fold runs."""
+        if self.rank != 0:
+            return
+        self._refuse_if_superseded()
+        self.files.clear()
+        self.record = MetricRecord(self.folder.fold_record(self.fold), fresh=True)
+        try:
+            self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
+        except ValueError:
+            logger.warning("no coordination actor: the live table will not follow this fold")
+        self._tell(FoldStarted(self.fold, self.attempt))
+
+    def finish(self) -> None:
+        """Writes the fold's manifest: from here on it counts as completed."""
+        if self.rank == 0:
+            self._refuse_if_superseded()
+            self.record.close()
+            self.files.write_manifest()
+
+    def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
+        self.pending.append((global_step, time.time(), metrics))
+        if len(self.pending) >= self.log_interval:
+            self._fetch_pending()
+
+    def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        self._fetch_pending()
+        self._record_row(global_step, time.time(), metrics)
+
+    def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
+        self.log(global_step, {name: value for name, value in metrics.items() if name != "score"} | {"epoch": epoch})
+        if self.rank == 0:
+            self.record.sync()
+        self._tell(EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics)))
+        logger.info(
+            "epoch %d/%d: train loss %.5f, validation loss %.5f, score %.5f",
+            epoch + 1, num_epochs, metrics["train/loss_epoch"], metrics["val/loss_epoch"], metrics["score"],
+        )  # fmt: skip
+        ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
+
+    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+        if self.rank == 0 and time.monotonic() - self.last_progress > PROGRESS_INTERVAL_S:
+            self.last_progress = time.monotonic()
+            self._tell(ProgressReported(self.fold, self.attempt, epoch, num_epochs, step, num_steps))
+
+    def save_checkpoint(
+        self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+    ) -> None:
+        if self.rank == 0:
+            self._refuse_if_superseded()
+            write_checkpoint(self.files.checkpoint(name), _to_bytes(tensors), description)
+
+    def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
+        if self.world_size > 1:
+            dist.barrier()  # rank 0 may still be writing
+        return load(read_checkpoint(self.files.checkpoint(name))[0])
+
+    def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        import hashlib
+
+        content = _to_bytes(tensors)
+        checksum = hashlib.sha256(content).hexdigest()
+        path = self.folder.member / f"{name}-{checksum[:12]}.safetensors"
+        if self.rank == 0 and not path.exists():
+            write_whole(path, content)  # several folds may do it at once: the same bytes, and a rename is whole
+        return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
+
+    def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
+        if self.rank != 0:
+            return
+        self._refuse_if_superseded()
+        table = build_table(
+            predictions.ids,
+            predictions.prediction,
+            predictions.prediction_z,
+            predictions.target,
+            fold=self.fold,
+            checkpoint=checkpoint,
+        )
+        write_parquet(self.files.predictions(rows, checkpoint), table)
+
+    def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
+        logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
+        Record(self.files.root / "bad_rows.jsonl").append(
+            {"table": table, "id": row_id, "problem": problem, "done": done}
+        )
+
+    def _fetch_pending(self) -> None:
+        """Moves the waiting steps' tensors from the device in one go, adds the ranks, and writes a row for each step."""
+        tensors = [value for _, _, metrics in self.pending for value in metrics.values() if isinstance(value, Tensor)]
+        fetched: list[float] = []
+        if tensors:
+            stacked = torch.stack([tensor.detach().float() for tensor in tensors])
+            if self.world_size > 1:
+                dist.all_reduce(stacked)
+            fetched = stacked.cpu().tolist()
+        values = iter(fetched)
+        for global_step, at, metrics in self.pending:
+            row = {name: next(values) if isinstance(value, Tensor) else value for name, value in metrics.items()}
+            self._record_row(global_step, at, row)
+        self.pending.clear()
+
+    def _record_row(self, global_step: int, at: float, metrics: Mapping[str, float]) -> None:
+        if self.record is not None:
+            self.record.log(global_step, {f"fold_{self.fold}/{name}": value for name, value in metrics.items()}, at=at)
+
+    def _tell(self, event: Event) -> None:
+        if self.coordinator is not None:
+            self.coordinator.apply.remote(event)
+
+    def _refuse_if_superseded(self) -> None:
+        current = read_status(self.folder, self.fold).attempt
+        if current > self.attempt:
+            raise SupersededError(f"attempt {current} of fold {self.fold} has begun; attempt {self.attempt} stops")
+
+
+def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+class _log_file:  # noqa: N801  (used as a function)
+    """Sends this process's log to a file of the run while a fold trains (rank 0 only)."""
+
+    def __init__(self, path: Path, rank: int) -> None:
+        self.path, self.rank = path, rank
+
+    def __enter__(self) -> None:
+        logging.getLogger().setLevel(logging.INFO)
+        self.handler: logging.Handler = logging.NullHandler()
+        if self.rank == 0:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.handler = logging.FileHandler(self.path)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(self.handler)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self.handler)
+        self.handler.close()

@@ -1,0 +1,1 @@
+"""CLIP multimodal regression: image + text + age -> a non-negative number (views, a price, ...)."""

@@ -1,0 +1,168 @@
+"""The sections of a config that decide what a CLIP regressor learns. Plain dataclasses: no torch, no pandas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the rows are and what their columns mean."""
+
+    root: str | None = None
+    """Folder with the tables and the picture folders. Without it the project makes data of its own."""
+    train_table: str = "train_val.csv"
+    """Table of the rows to learn from (.csv or .parquet), below `root`."""
+    test_table: str = "test.csv"
+    """Table of the rows to predict. May be absent: the run then ends with out-of-fold results."""
+    train_pictures: str = "train_val"
+    """Folder of `<id>.jpg` (or .jpeg, .png, .webp) of the training rows; empty: no pictures are used."""
+    test_pictures: str = "test"
+    """Folder of the test rows' pictures."""
+    target: str = "views"
+    """Column to predict: a number, zero or larger."""
+    id_column: str = "id"
+    """Column that names a row, and its picture."""
+    text_columns: tuple[str, ...] = ("title", "description")
+    """Columns joined, in this order, into the text; empty: no text is used."""
+    date_column: str | None = "date"
+    """Column with the date from which the age in years is taken; None: no age."""
+    numeric_columns: tuple[str, ...] = ()
+    """Further numbers that join the age in its head. `yt_link_count`, `url_count` and `has_yt_link` are made from the
+    text where the table has no such column."""
+    group_column: str | None = None
+    """Rows with the same value here stay on one side of a fold (`folds.kind=grouped`)."""
+    fold_column: str | None = None
+    """The user's own folds, from 0; -1 marks rows that always train (`folds.kind=predefined`)."""
+    reference_date: str | None = None
+    """Date from which ages are counted; None: the newest training row of the fold. Never today."""
+    clean_text: bool = True
+    """Replace links in texts by [YT_LINK] and [URL]."""
+    max_rows: int | None = None
+    """Learn from the first so many rows of the training table only."""
+    on_bad_row: Literal["error", "drop"] = "error"
+    """What to do with a training row that cannot be used: stop, or go on without it and list it."""
+
+    def __post_init__(self) -> None:
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
+        if not (self.train_pictures or self.text_columns or self.date_column or self.numeric_columns):
+            raise ValueError(
+                "data: no pictures, no text and no numbers to learn from; set one of data.train_pictures, "
+                "data.text_columns, data.date_column, data.numeric_columns"
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoders and the heads on them."""
+
+    clip: str = "ViT-L-14"
+    """Name of an open_clip model, or of one in `trainers/clip_regression/model_configs/`."""
+    pretrained: str | None = None
+    """open_clip weight tag (`openai`, `laion2b_s32b_b82k`, ...) or a weights file; None: random weights."""
+    freeze: bool = True
+    """Keep the encoders as they are and train only the heads."""
+    allow_random_frozen: bool = False
+    """Permit `freeze` without weights (for speed tests: random features)."""
+    hidden_dim: int = 256
+    """Width of the hidden layer of each head; 0: a linear head."""
+    dropout: float = 0.1
+    """Dropout before each head's last layer."""
+    num_age_bins: int = 32
+    """Quantile bins of the piecewise-linear encoding of each number."""
+    token_dropout: float = 0.0
+    """Share of a training text's tokens that is blanked at random, drawn anew for each row and epoch."""
+
+    def __post_init__(self) -> None:
+        if self.freeze and not self.pretrained and not self.allow_random_frozen:
+            raise ValueError(
+                "model.freeze=true without model.pretrained would train on random features; give weights, or set "
+                "model.freeze=false, or model.allow_random_frozen=true if random features are wanted"
+            )
+        for name in ("dropout", "token_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"model.{name}={getattr(self, name)}: expected a share from 0 to below 1")
+        if self.num_age_bins < 1 or self.hidden_dim < 0:
+            raise ValueError("model.num_age_bins must be at least 1 and model.hidden_dim at least 0")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and in which portions."""
+
+    epochs: int = 30
+    """Passes over the fold's training rows."""
+    batch_size: int = 16
+    """Rows of one optimiser step, over all workers of the fold together: more workers change the speed, not the
+    experiment."""
+    eval_batch_size: int = 64
+    """Rows of one forward pass when predicting, on each worker."""
+    seed: int = 0
+    """Seed of initial weights, data order, augmentation and dropout; each fold derives its own."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the GPU has it, fp16 on older GPUs, fp32 on a CPU."""
+    horizontal_flip: bool = True
+    """Flip half of the training pictures, drawn anew for each row and epoch. Never validation or test pictures."""
+    ema_decay: float = 0.0
+    """Above 0: validate and save an exponential moving average of the weights with this decay."""
+    picture_cache_gib: float = 2.0
+    """Decoded pictures are kept in memory up to this size for each worker, and read again beyond it."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name}={getattr(self, name)}: expected at least 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"training.ema_decay={self.ema_decay}: expected 0 (off) to below 1")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay, on matrices only (not on biases, norms and the modality weights)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up."""
+    warmup_fraction: float = 0.0
+    """Share of all steps over which the learning rate rises linearly from 0."""
+    max_grad_norm: float = 0.0
+    """Above 0: gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or self.max_grad_norm < 0:
+            raise ValueError(
+                f"optimizer: lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}: "
+                "expected lr above 0 and the others at least 0"
+            )
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"optimizer.warmup_fraction={self.warmup_fraction}: expected 0 to below 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised; `loss.py` has the formulas."""
+
+    kind: Literal["mse", "msle", "rmsle", "weighted_mse"] = "mse"
+    """mse: on the standardised log target."""
+    weight_lambda: float = 1.0
+    """weighted_mse: largest extra weight of rows with many views."""
+    weight_ramp_fraction: float = 0.5
+    """weighted_mse: share of all steps over which lambda rises from 0."""
+    weight_center: float = 15.0
+    """weighted_mse: log1p of the target at which half of the extra weight is reached."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a fold of this family learns."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)

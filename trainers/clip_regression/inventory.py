@@ -1,0 +1,111 @@
+"""What the driver asks of this family before it launches anything: the rows, and whether the model can be built.
+
+Light: torch is loaded only where a weights file has to be looked into.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from trainers.clip_regression.config import Config, ModelConfig
+from trainers.clip_regression.made_data import make_data
+from trainers.clip_regression.table import fingerprint_files, read_test_rows, read_train_rows
+from trainers.interface import DataError, Inventory
+
+MODEL_CONFIGS = Path(__file__).parent / "model_configs"
+
+
+def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
+    """Reads and checks all rows.
+
+    Args:
+        config: as the user gave it.
+        folder: where to put made-up data if `data.root` is not given.
+
+    Returns:
+        The config with absolute paths, and the inventory.
+
+    Raises:
+        DataError: with all problems found in the tables and pictures, or with the model's weights.
+    """
+    check_model(config.model)
+    if config.model.pretrained and os.path.exists(config.model.pretrained):
+        path = os.path.abspath(config.model.pretrained)
+        config = replace(config, model=replace(config.model, pretrained=path))
+    root = os.path.abspath(os.path.expanduser(config.data.root)) if config.data.root else make_data(folder)
+    if not os.path.isdir(root):
+        raise DataError(f"data.root={root}: no such folder")
+    data = replace(config.data, root=str(root))
+    train, test = read_train_rows(data), read_test_rows(data)
+    return replace(config, data=data), Inventory(
+        ids=train.ids,
+        target=train.target,
+        target_name=data.target,
+        num_test=0 if test is None else len(test),
+        fingerprint=fingerprint_files(data, [train] if test is None else [train, test]),
+        groups=train.groups,
+        time=None if np.isnan(train.time).all() else train.time,
+        predefined_fold=None if train.folds is None else train.folds.astype(np.int64),
+        bad_rows=train.bad_rows + (test.bad_rows if test is not None else ()),
+    )
+
+
+def known_models() -> list[str]:
+    """Names that `model.clip` may have, found without loading open_clip."""
+    package = Path(importlib.util.find_spec("open_clip").origin).parent
+    return sorted(path.stem for folder in (package / "model_configs", MODEL_CONFIGS) for path in folder.glob("*.json"))
+
+
+def check_model(model: ModelConfig) -> None:
+    """Refuses a model name that is not known and weights that are absent or of another architecture.
+
+    Raises:
+        DataError: with the names that come nearest.
+    """
+    names = known_models()
+    if model.clip not in names:
+        raise DataError(f"model.clip={model.clip}: no such model{_suggest(model.clip, names)}")
+    if not model.pretrained:
+        return
+    if os.path.isfile(model.pretrained):
+        from trainers.clip_regression.model import check_weights_file
+
+        check_weights_file(model.clip, Path(model.pretrained))
+        return
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(model.clip)
+    if model.pretrained not in tags:
+        known = f"tags of {model.clip}: {', '.join(tags)}" if tags else f"{model.clip} has no published weights"
+        raise DataError(f"model.pretrained={model.pretrained}: neither a file nor a known tag; {known}")
+
+
+def prepare_node(config: Config) -> None:
+    """Fetches the weights of a tag into this machine's cache, so that the folds find them there.
+
+    Raises:
+        DataError: they cannot be had.
+    """
+    model = config.model
+    if not model.pretrained or os.path.isfile(model.pretrained):
+        return
+    import open_clip
+
+    try:
+        open_clip.download_pretrained(open_clip.get_pretrained_cfg(model.clip, model.pretrained))
+    except Exception as error:  # the hub's client raises many types; all of them mean the same to the user
+        raise DataError(
+            f"the weights {model.pretrained!r} of {model.clip} cannot be fetched: {error}\n"
+            "Check the network, or download them elsewhere and set model.pretrained=/path/to/file"
+        ) from None
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(nearest)}" if nearest else ""

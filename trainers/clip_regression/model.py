@@ -1,0 +1,263 @@
+"""The CLIP regressor: open_clip's encoders, a head for each modality, and the weights that mix them.
+
+    ẑ = alpha · image + beta · text + gamma · age,      alpha + beta + gamma = 1, learnable (a softmax)
+
+A modality that the data does not have has no head and weight 0.
+
+Shape suffixes: B rows, C channels, H height, W width, L text tokens, D embedding, N numbers of the age head.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from trainers.clip_regression.config import ModelConfig
+from trainers.interface import DataError
+
+MODALITIES = ("image", "text", "age")
+open_clip.add_model_config(Path(__file__).parent / "model_configs")
+
+
+def describe_architecture(model: ModelConfig) -> dict[str, Any]:
+    """What is needed to build the encoders again without open_clip's registry: its own config as a dict."""
+    architecture = open_clip.get_model_config(model.clip)
+    tag = None if not model.pretrained else open_clip.get_pretrained_cfg(model.clip, model.pretrained)
+    if tag and tag.get("quick_gelu"):  # OpenAI's weights were trained with it; the plain config names do not say so
+        architecture["quick_gelu"] = True
+    return architecture
+
+
+def build_clip(architecture: dict[str, Any]) -> nn.Module:
+    """The encoders with random weights."""
+    config = {name: dict(value) if isinstance(value, dict) else value for name, value in architecture.items()}
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"]["hf_model_pretrained"] = False
+    return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+
+
+def load_clip(model: ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
+    """The encoders with the weights that the config asks for, and their preprocessing.
+
+    Returns:
+        The encoders, and size, mean, std, interpolation and resize mode of the pictures they were trained on.
+    """
+    clip = open_clip.create_model(
+        model.clip,
+        pretrained=model.pretrained,
+        force_quick_gelu=bool(describe_architecture(model).get("quick_gelu")),
+        pretrained_text=False,
+    )
+    return clip, open_clip.get_model_preprocess_cfg(clip)
+
+
+def check_weights_file(name: str, path: Path) -> None:
+    """Compares names and shapes in a weights file with the architecture.
+
+    Raises:
+        DataError: the file cannot be read without executing code, or belongs to another architecture.
+    """
+    with torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in build_clip(open_clip.get_model_config(name)).state_dict().items()}
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+        else:
+            state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+            state = state.get("state_dict", state)
+            found = {key.removeprefix("module."): tuple(value.shape) for key, value in state.items()}
+    except Exception as error:  # torn files and pickles with code raise many types
+        raise DataError(
+            f"model.pretrained={path}: no weights file that can be read without running code "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); expected .safetensors or a state dict"
+        ) from None
+    missing = [key for key in expected if key not in found and not key.endswith("attn_mask")]
+    differing = [
+        f"{key} {found[key]} instead of {shape}"
+        for key, shape in expected.items()
+        if key in found and found[key] != shape and not key.endswith("positional_embedding")  # open_clip resizes those
+    ]
+    if missing or differing:
+        shown = "; ".join(differing[:2] + [f"{key} is missing" for key in missing[:2]])
+        raise DataError(
+            f"model.pretrained={path} does not fit model.clip={name}: {len(missing)} tensors missing, {len(differing)} of "
+            f"another shape ({shown}). Set model.clip to the architecture of the file"
+        )
+
+
+class Head(nn.Sequential):
+    """Norm, dropout, one hidden layer (or none), one number a row."""
+
+    def __init__(self, width: int, model: ModelConfig, *, norm: bool = True) -> None:
+        hidden = model.hidden_dim
+        layers: list[nn.Module] = [nn.LayerNorm(width), nn.Dropout(model.dropout)] if norm else []
+        if hidden:
+            layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(model.dropout)]
+        super().__init__(*layers, nn.Linear(hidden or width, 1))
+
+
+class ClipRegressor(nn.Module):
+    """Predicts the standardised log target from picture, text and encoded numbers.
+
+    Args:
+        clip: open_clip's encoders.
+        architecture: their config.
+        model: heads, freezing.
+        has_image, has_text: whether the data has these modalities.
+        age_width: columns of the encoded numbers; 0: none.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        architecture: dict[str, Any],
+        model: ModelConfig,
+        *,
+        has_image: bool,
+        has_text: bool,
+        age_width: int,
+    ) -> None:
+        super().__init__()
+        width = architecture["embed_dim"]
+        self.clip, self.frozen = clip, model.freeze
+        # An encoder that open_clip leaves unpooled is averaged over its tokens.
+        self.average_tokens = architecture["text_cfg"].get("pool_type") == "none"
+        self.heads = nn.ModuleDict()
+        if has_image:
+            self.heads["image"] = Head(width, model)
+        if has_text:
+            self.heads["text"] = Head(width, model)
+        if age_width:
+            self.heads["age"] = Head(age_width, model, norm=False)
+        self.weight_logits = nn.Parameter(torch.zeros(len(self.heads)))
+        self._freeze_what_does_not_learn()
+
+    def _freeze_what_does_not_learn(self) -> None:
+        """Parameters without a gradient would make DDP wait for them: CLIP's own scale, towers without data."""
+        if self.frozen:
+            self.clip.requires_grad_(False)
+            return
+        for name, parameter in self.clip.named_parameters():
+            tower = "image" if name.startswith("visual.") else "text"
+            if tower not in self.heads or name in ("logit_scale", "logit_bias"):
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ClipRegressor:
+        """Frozen encoders stay in evaluation mode: their dropout and statistics belong to their own training."""
+        super().train(mode)
+        if self.frozen:
+            self.clip.eval()
+        return self
+
+    def modality_weights(self) -> dict[str, Tensor]:
+        """alpha, beta, gamma by modality; 0 for one that the data does not have."""
+        weights = dict(zip(self.heads, self.weight_logits.softmax(0), strict=True))
+        return {name: weights.get(name, torch.zeros((), device=self.weight_logits.device)) for name in MODALITIES}
+
+    def forward(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None, numbers_BN: Tensor | None) -> Tensor:
+        """Predicted z, (B,). An input whose modality has no head is None."""
+        outputs = []
+        with torch.no_grad() if self.frozen else nullcontext():
+            image_BD = self.clip.encode_image(images_BCHW) if "image" in self.heads else None
+            text_BD = self._encode_text(tokens_BL) if "text" in self.heads else None
+        if image_BD is not None:
+            outputs.append(self.heads["image"](image_BD))
+        if text_BD is not None:
+            outputs.append(self.heads["text"](text_BD))
+        if "age" in self.heads:
+            outputs.append(self.heads["age"](numbers_BN))
+        return torch.cat(outputs, dim=1).float() @ self.weight_logits.softmax(0)
+
+    def _encode_text(self, tokens_BL: Tensor) -> Tensor:
+        features = self.clip.encode_text(tokens_BL)
+        if not self.average_tokens:
+            return features
+        is_token_BL1 = (tokens_BL != 0).unsqueeze(-1)
+        return (features * is_token_BL1).sum(1) / is_token_BL1.sum(1)
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters: total, trainable, frozen."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return {"total_params": total, "trainable_params": trainable, "frozen_params": total - trainable}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Everything that this fold changes: parameters and buffers, less frozen encoders."""
+        return {k: v for k, v in self.state_dict().items() if not (self.frozen and k.startswith("clip."))}
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """The encoders' tensors if they are frozen: the same in every fold."""
+        return {k: v for k, v in self.state_dict().items() if self.frozen and k.startswith("clip.")}
+
+
+class AverageOfWeights:
+    """Exponential moving average of the parameters that learn.
+
+    The decay warms up, min(decay, (1 + n) / (10 + n)) after n steps, as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.decay, self.num_updates = decay, 0
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the parameters, after an optimiser step."""
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges average and parameters; a second call puts them back."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+
+def encode_numbers(numbers_BN: np.ndarray, edges: list[list[float]]) -> np.ndarray:
+    """Piecewise-linear encoding of each number over quantile bins.
+
+    Bin t of a number is 0 below it, 1 above it and rises linearly within it, so that a linear layer can learn any
+    piecewise-linear function (Gorishniy, Rubachev, Babenko 2022, "On Embeddings for Numerical Features in Tabular Deep
+    Learning", equation 1, https://arxiv.org/abs/2203.05556). The first and last bin do not extrapolate: what is
+    outside the training range is treated like its end. A missing number (NaN) encodes as all zeros plus a flag.
+
+    Args:
+        numbers_BN: (B, N).
+        edges: for each number its increasing bin edges, from training rows.
+
+    Returns:
+        (B, sum of bins + N) float32.
+    """
+    columns = []
+    for number_B, edge in zip(np.asarray(numbers_BN, np.float64).T, edges, strict=True):
+        low, high = np.array(edge[:-1]), np.array(edge[1:])
+        encoded = np.clip((number_B[:, None] - low) / (high - low), 0, 1)
+        columns += [np.nan_to_num(encoded, nan=0.0), np.isnan(number_B)[:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float32) if columns else np.zeros((len(numbers_BN), 0), np.float32)
+
+
+def fit_bin_edges(numbers_BN: np.ndarray, num_bins: int) -> list[list[float]]:
+    """Quantile bin edges of each number over the training rows; equal edges are merged."""
+    edges = []
+    for number_B in np.asarray(numbers_BN, np.float64).T:
+        known = number_B[np.isfinite(number_B)]
+        quantiles = np.unique(np.quantile(known, np.linspace(0, 1, num_bins + 1))) if len(known) else np.zeros(1)
+        if len(quantiles) == 1:
+            quantiles = np.array([quantiles[0] - 0.5, quantiles[0] + 0.5])
+        edges.append(quantiles.tolist())
+    return edges

@@ -1,0 +1,343 @@
+"""Reads the training and the test table and checks every row. No torch: the driver runs this before anything starts.
+
+Every problem is collected, counted and reported with its first offenders; a user mends a table in one go, not one
+error at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trainers.clip_regression.config import DataConfig
+from trainers.clip_regression.text import LINK_COLUMNS, clean_text
+from trainers.interface import DataError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MAX_PICTURE_PIXELS = 50_000_000  # 150 MB decoded; a larger header is a mistake or a decompression bomb
+SHOWN_OFFENDERS = 3
+SECONDS_PER_YEAR = 365.2425 * 86400
+_UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^\s*$")
+
+
+@dataclass
+class Problems:
+    """What is wrong with a table: {kind: [(row number, id, detail)]}, in the order in which it was found."""
+
+    table: Path
+    found: dict[str, list[tuple[int, str, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, kind: str, row: int, row_id: str, detail: str = "") -> None:
+        self.found[kind].append((row, row_id, detail))
+
+    def describe(self, num_rows: int) -> str:
+        lines = []
+        for kind, offenders in self.found.items():
+            shown = ", ".join(
+                f"row {row + 1} (id {row_id!r}{f': {detail}' if detail else ''})"
+                for row, row_id, detail in offenders[:SHOWN_OFFENDERS]
+            )
+            more = f" and {len(offenders) - SHOWN_OFFENDERS} more" if len(offenders) > SHOWN_OFFENDERS else ""
+            lines.append(f"  {kind}: {len(offenders)} of {num_rows} rows: {shown}{more}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The checked rows of one table; all arrays have N entries in table order.
+
+    Attributes:
+        ids: str.
+        texts: the text columns joined (cleaned where the config says so).
+        time: float64 unix seconds, NaN without a date.
+        numbers: (N, F) float64 in the order of `data.numeric_columns`, NaN where a cell is empty.
+        target: float64, NaN for test rows.
+        pictures: path of each picture, None where there is none or it is unreadable (the mean colour then).
+        groups, folds: values of `data.group_column`, `data.fold_column`, or None.
+        bad_rows: the rows that were dropped or mended.
+    """
+
+    ids: np.ndarray
+    texts: list[str]
+    time: np.ndarray
+    numbers: np.ndarray
+    target: np.ndarray
+    pictures: list[Path | None]
+    groups: np.ndarray | None
+    folds: np.ndarray | None
+    bad_rows: tuple[dict[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """The rows at these positions."""
+        return replace(
+            self,
+            ids=self.ids[index],
+            texts=[self.texts[i] for i in index],
+            time=self.time[index],
+            numbers=self.numbers[index],
+            target=self.target[index],
+            pictures=[self.pictures[i] for i in index],
+            groups=None if self.groups is None else self.groups[index],
+            folds=None if self.folds is None else self.folds[index],
+        )
+
+
+def read_train_rows(data: DataConfig) -> Rows:
+    """The checked training rows.
+
+    Raises:
+        DataError: with every problem found; with `data.on_bad_row=drop` only for what cannot be dropped.
+    """
+    return _read_rows(data, data.train_table, data.train_pictures, is_test=False)
+
+
+def read_test_rows(data: DataConfig) -> Rows | None:
+    """The checked test rows, or None where there is no test table. Test rows are never dropped."""
+    if not data.test_table or not (Path(data.root) / data.test_table).exists():
+        return None
+    return _read_rows(data, data.test_table, data.test_pictures, is_test=True)
+
+
+def fingerprint_files(data: DataConfig, rows: list[Rows]) -> str:
+    """SHA-256 over the bytes of the tables and the name and size of each picture."""
+    digest = hashlib.sha256()
+    for name in (data.train_table, data.test_table):
+        path = Path(data.root) / name
+        if name and path.is_file():
+            digest.update(path.read_bytes())
+        digest.update(b"\0")
+    for table in rows:
+        for picture in table.pictures:
+            if picture is not None:
+                digest.update(f"{picture.name}:{picture.stat().st_size};".encode())
+    return digest.hexdigest()
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A table as text: every cell a str, nothing interpreted ("NA" stays "NA"), missing cells "".
+
+    Raises:
+        DataError: the file is missing, no table, or not UTF-8.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such table; set data.root to its folder, or data.train_table to its name")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path).astype("string").fillna("").astype(object)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path}: no readable table: {error}") from None
+    return frame.fillna("").astype(object)
+
+
+def parse_dates(values: pd.Series) -> np.ndarray:
+    """Unix seconds (float64, UTC) of ISO 8601 dates with or without time and zone; NaN where a value is no date."""
+    stamps = pd.to_datetime(values.str.strip(), errors="coerce", utc=True, format="ISO8601")
+    seconds = (stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    return seconds.to_numpy(np.float64, na_value=np.nan)
+
+
+def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bool) -> Rows:
+    path = Path(data.root) / table
+    frame = read_frame(path)
+    _check_columns(path, frame, data, is_test=is_test)
+    if data.max_rows is not None and not is_test:
+        frame = frame.iloc[: data.max_rows]
+    if frame.empty:
+        raise DataError(f"{path}: the table has a header and no rows")
+    ids = frame[data.id_column].to_numpy(object)
+    fatal, bad = Problems(path), Problems(path)
+    _check_ids(ids, fatal)
+
+    texts, link_counts = _join_texts(frame, data)
+    time = _read_time(frame, ids, data, bad)
+    numbers = _read_numbers(frame, link_counts, ids, data, bad)
+    target = np.full(len(ids), np.nan) if is_test else _read_target(frame, ids, data, bad)
+    pictures = _find_pictures(path, picture_folder, ids, data, fatal, bad) if not fatal.found else [None] * len(ids)
+    folds = None
+    if data.fold_column and not is_test:
+        folds = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
+        for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -1) & (folds == np.round(folds)))):
+            bad.add(f"fold column {data.fold_column!r} is no whole number from -1", row, ids[row])
+
+    _refuse_problems(fatal, bad, data, len(ids))
+    rows = Rows(
+        ids=ids.astype(str),
+        texts=texts,
+        time=time,
+        numbers=numbers,
+        target=target,
+        pictures=pictures,
+        groups=None if is_test or not data.group_column else frame[data.group_column].to_numpy(str),
+        folds=folds,
+        bad_rows=_list_bad_rows(bad, table, "mended" if is_test else "dropped"),
+    )
+    if not bad.found or is_test:
+        return rows
+    dropped = {row for offenders in bad.found.values() for row, _, _ in offenders}
+    kept = np.array([row for row in range(len(ids)) if row not in dropped], dtype=np.int64)
+    if len(kept) == 0:
+        raise DataError(f"{path}: every row is bad, none is left to learn from:\n{bad.describe(len(ids))}")
+    return rows.take(kept)
+
+
+def _refuse_problems(fatal: Problems, bad: Problems, data: DataConfig, num_rows: int) -> None:
+    blocking = dict(fatal.found) if data.on_bad_row == "drop" else {**fatal.found, **bad.found}
+    if not blocking:
+        return
+    advice = "Mend the table"
+    if not fatal.found:
+        advice += ", or set data.on_bad_row=drop to go on without bad training rows (they are listed in bad_rows.csv)"
+    raise DataError(f"{fatal.table} cannot be used:\n{Problems(fatal.table, blocking).describe(num_rows)}\n{advice}.")
+
+
+def _list_bad_rows(bad: Problems, table: str, done: str) -> tuple[dict[str, str], ...]:
+    return tuple(
+        {"table": table, "id": row_id, "problem": f"{kind}{f': {detail}' if detail else ''}", "done": done}
+        for kind, offenders in bad.found.items()
+        for _, row_id, detail in offenders
+    )
+
+
+def _check_columns(path: Path, frame: pd.DataFrame, data: DataConfig, *, is_test: bool) -> None:
+    made = LINK_COLUMNS if data.text_columns else ()
+    wanted = {"data.id_column": [data.id_column], "data.text_columns": list(data.text_columns)}
+    wanted["data.date_column"] = [data.date_column] if data.date_column else []
+    wanted["data.numeric_columns"] = [name for name in data.numeric_columns if name not in made]
+    if not is_test:
+        wanted["data.target"] = [data.target]
+        wanted["data.group_column"] = [data.group_column] if data.group_column else []
+        wanted["data.fold_column"] = [data.fold_column] if data.fold_column else []
+    missing = [f"{name!r} ({key})" for key, names in wanted.items() for name in names if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; the table has "
+            f"{', '.join(map(repr, frame.columns))}. Set the named field to a column that exists."
+        )
+
+
+def _check_ids(ids: np.ndarray, fatal: Problems) -> None:
+    seen: dict[str, int] = {}
+    for row, row_id in enumerate(ids):
+        if _UNSAFE_ID.search(row_id):
+            fatal.add("id is empty or could be a path (it names a picture file)", row, row_id)
+        if row_id in seen:
+            fatal.add("duplicate id", row, row_id, f"first in row {seen[row_id] + 1}")
+        seen.setdefault(row_id, row)
+
+
+def _join_texts(frame: pd.DataFrame, data: DataConfig) -> tuple[list[str], dict[str, np.ndarray]]:
+    texts, youtube, other = [""] * len(frame), np.zeros(len(frame)), np.zeros(len(frame))
+    if data.text_columns:
+        columns = [frame[name].tolist() for name in data.text_columns]
+        for row, parts in enumerate(zip(*columns, strict=True)):
+            text = " ".join(part for part in parts if part)
+            cleaned, youtube[row], other[row] = clean_text(text)
+            texts[row] = cleaned if data.clean_text else text
+    return texts, {"yt_link_count": youtube, "url_count": other, "has_yt_link": (youtube > 0).astype(np.float64)}
+
+
+def _read_time(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray:
+    if not data.date_column:
+        return np.full(len(ids), np.nan)
+    time = parse_dates(frame[data.date_column])
+    for row in np.flatnonzero(np.isnan(time)):
+        bad.add(
+            f"{data.date_column!r} is no ISO date (2019-05-31 or 2019-05-31T18:00:00)",
+            row,
+            ids[row],
+            repr(frame[data.date_column].iloc[row]),
+        )
+    return time
+
+
+def _read_numbers(
+    frame: pd.DataFrame, made: dict[str, np.ndarray], ids: np.ndarray, data: DataConfig, bad: Problems
+) -> np.ndarray:
+    numbers = np.empty((len(ids), len(data.numeric_columns)))
+    for position, name in enumerate(data.numeric_columns):
+        if name not in frame.columns:
+            numbers[:, position] = made[name]
+            continue
+        cells = frame[name].str.strip()
+        numbers[:, position] = pd.to_numeric(cells, errors="coerce")
+        for row in np.flatnonzero(~np.isfinite(numbers[:, position]) & (cells != "").to_numpy()):
+            bad.add(f"{name!r} is no finite number", row, ids[row], repr(cells.iloc[row]))
+            numbers[row, position] = np.nan
+    return numbers
+
+
+def _read_target(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray:
+    cells = frame[data.target].str.strip()
+    target = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
+    for row in np.flatnonzero(~np.isfinite(target)):
+        bad.add(f"target {data.target!r} is no finite number", row, ids[row], repr(cells.iloc[row]))
+    for row in np.flatnonzero(target < 0):
+        bad.add(f"target {data.target!r} is negative", row, ids[row], cells.iloc[row])
+    return target
+
+
+def _find_pictures(
+    path: Path, folder: str, ids: np.ndarray, data: DataConfig, fatal: Problems, bad: Problems
+) -> list[Path | None]:
+    if not data.train_pictures:
+        return [None] * len(ids)
+    root = Path(data.root) / folder
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder of pictures for {path.name}; set data.train_pictures and data.test_pictures, or "
+            "data.train_pictures= to learn without pictures"
+        )
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    with os.scandir(root) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in PICTURE_SUFFIXES:
+                by_stem[stem].append(Path(entry.path))
+    pictures: list[Path | None] = []
+    for row, row_id in enumerate(ids):
+        matches = by_stem.get(row_id, [])
+        if len(matches) > 1:
+            fatal.add("several pictures of one id", row, row_id, ", ".join(sorted(match.name for match in matches)))
+        problem = check_picture_header(matches[0]) if matches else f"no {root.name}/{row_id}.jpg"
+        if problem:
+            bad.add("picture missing or unreadable", row, row_id, problem)
+        pictures.append(None if problem else matches[0])
+    return pictures
+
+
+def check_picture_header(path: Path) -> str | None:
+    """What is wrong with a picture as far as its header and its last bytes tell, or None."""
+    from PIL import Image  # here: a table without pictures needs no Pillow
+
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(4)
+            file.seek(max(0, size - 64))
+            end = file.read()
+    except Image.DecompressionBombError:
+        return f"larger than {MAX_PICTURE_PIXELS:,} pixels"
+    except (OSError, ValueError, SyntaxError) as error:
+        return f"{path.name} is no picture: {error}"
+    if width * height > MAX_PICTURE_PIXELS:
+        return f"{path.name} has {width} x {height} pixels, more than {MAX_PICTURE_PIXELS:,}"
+    if start[:2] == b"\xff\xd8" and b"\xff\xd9" not in end:
+        return f"{path.name} is truncated (no end-of-image mark in its last bytes)"
+    if start == b"\x89PNG" and b"IEND" not in end:
+        return f"{path.name} is truncated (no IEND chunk at its end)"
+    return None

@@ -1,0 +1,379 @@
+"""Learns one fold of the CLIP regressor: epochs, validation, best and final checkpoints, predictions of both."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainers.clip_regression.config import Config
+from trainers.clip_regression.data import (
+    Augmentation,
+    Batch,
+    Numbers,
+    RowTensors,
+    TargetStatistics,
+    cut,
+    describe_numbers,
+    share_of_rank,
+    training_order,
+)
+from trainers.clip_regression.loss import batch_loss, learning_rate_factor
+from trainers.clip_regression.model import AverageOfWeights, ClipRegressor, describe_architecture, load_clip
+from trainers.clip_regression.table import Rows, read_test_rows, read_train_rows
+from trainers.interface import CheckpointName, DataError, Predictions, Split, Workplace
+
+logger = logging.getLogger(__name__)
+
+
+def train_fold(config: Config, split: Split, place: Workplace) -> None:
+    """Trains, validates, saves and predicts one fold; called on every rank.
+
+    Raises:
+        DataError: a picture that its header promised cannot be decoded and `data.on_bad_row` is `error`.
+        FloatingPointError: the loss of an epoch is not finite.
+    """
+    torch.set_num_threads(place.num_threads)
+    make_deterministic(config.training.seed, split.fold)
+    fold = _set_up(config, split, place)
+    place.log(0, fold.describe_setup())
+    best = _Best()
+    learner = _Learner(fold)
+    for epoch in range(config.training.epochs):
+        started = time.monotonic()
+        train_loss = learner.train_epoch(epoch)
+        seconds = time.monotonic() - started
+        with learner.averaged_weights():
+            metrics = fold.validate(learner.rate)
+            metrics |= {
+                "train/loss_epoch": train_loss,
+                "train/samples_per_second": len(split.train_ids) / seconds,
+                "train/epoch_time": seconds,
+            }
+            if metrics["val/msle"] < best.msle:
+                best = _Best(epoch, metrics["val/loss_epoch"], metrics["val/msle"])
+                fold.save("best", epoch, metrics)
+            if epoch == config.training.epochs - 1:
+                fold.save("final", epoch, metrics)
+        place.report_epoch(epoch, config.training.epochs, learner.step, metrics | {"score": metrics["val/msle"]})
+    place.log(learner.step, {"best_epoch": best.epoch, "best_val_loss": best.val_loss, "best_msle": best.msle})
+    fold.predict_checkpoints()
+    place.log(
+        learner.step,
+        {"training_completed": 1, "final_best_val_loss": best.val_loss, "total_epochs": config.training.epochs},
+    )
+
+
+def make_deterministic(seed: int, fold: int, rank: int = 0) -> None:
+    """Seeds torch for a fold and asks for algorithms that give the same bits each time."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, fold, rank]).generate_state(1)[0]))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+@dataclass(frozen=True)
+class _Best:
+    epoch: int = -1
+    val_loss: float = math.inf
+    msle: float = math.inf
+
+
+def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
+    rows = read_train_rows(config.data)
+    position = {row_id: index for index, row_id in enumerate(rows.ids)}
+    train = rows.take(np.array([position[row_id] for row_id in split.train_ids]))
+    validation = rows.take(np.array([position[row_id] for row_id in split.validation_ids]))
+    test = read_test_rows(config.data)
+
+    clip, preprocessing = load_clip(config.model)
+    tokenizer = open_clip.get_tokenizer(config.model.clip)
+    numbers = Numbers.fit(train, config)
+
+    def to_tensors(table: str, part: Rows, is_test: bool) -> RowTensors:
+        def note(row: int, problem: str) -> None:
+            if config.data.on_bad_row == "error":
+                advice = "replace the picture, or set data.on_bad_row=drop to use the mean colour and list it"
+                raise DataError(f"{table}: id {part.ids[row]!r}: {problem}; {advice}")
+            place.note_bad_row(table, str(part.ids[row]), problem, "mean colour")
+
+        for row, picture in enumerate(part.pictures):
+            if config.data.train_pictures and picture is None and is_test:
+                logger.warning("%s: id %s has no readable picture; the mean colour stands for it", table, part.ids[row])
+        return RowTensors(part, numbers, config, preprocessing, tokenizer, place.num_threads, note)
+
+    model = ClipRegressor(
+        clip,
+        describe_architecture(config.model),
+        config.model,
+        has_image=bool(config.data.train_pictures),
+        has_text=bool(config.data.text_columns),
+        age_width=numbers.encode(train.take(np.arange(1))).shape[1],
+    ).to(place.device)
+    if place.world_size > 1:  # the same initial weights on every rank, other dropout
+        make_deterministic(config.training.seed, split.fold, place.rank)
+    return _Fold(
+        config=config,
+        split=split,
+        place=place,
+        model=model,
+        preprocessing=preprocessing,
+        numbers=numbers,
+        statistics=TargetStatistics.fit(train.target),
+        train=to_tensors(config.data.train_table, train, False),
+        validation=to_tensors(config.data.train_table, validation, False),
+        test=None if test is None else to_tensors(config.data.test_table, test, True),
+        precision=_choose_precision(config, place.device),
+    )
+
+
+def _choose_precision(config: Config, device: str) -> torch.dtype:
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if config.training.precision != "auto":
+        return named[config.training.precision]
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+@dataclass
+class _Fold:
+    """What stays the same while a fold trains: its data, its model, and how to validate, save and predict."""
+
+    config: Config
+    split: Split
+    place: Workplace
+    model: ClipRegressor
+    preprocessing: dict[str, Any]
+    numbers: Numbers
+    statistics: TargetStatistics
+    train: RowTensors
+    validation: RowTensors
+    test: RowTensors | None
+    precision: torch.dtype
+    shared: dict[str, str] | None = None
+
+    def describe_setup(self) -> dict[str, float]:
+        counts = {f"model/{name}": number for name, number in self.model.count_parameters().items()}
+        return counts | {
+            "data/train_size": len(self.split.train_ids),
+            "data/val_size": len(self.split.validation_ids),
+            "setup/world_size": self.place.world_size,
+            "setup/device": self.place.device,
+        }
+
+    def autocast(self) -> AbstractContextManager:
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(torch.device(self.place.device).type, self.precision)
+
+    def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors) -> Tensor:
+        device = self.place.device
+        images = None if batch.images_BCHW is None else tensors.pictures.normalise(batch.images_BCHW.to(device))
+        tokens = None if batch.tokens_BL is None else batch.tokens_BL.to(device)
+        numbers = None if batch.numbers_BN is None else batch.numbers_BN.to(device)
+        with self.autocast():
+            return model(images, tokens, numbers).float()
+
+    @torch.inference_mode()
+    def predict(self, tensors: RowTensors) -> np.ndarray:
+        """z of all rows, (B,) float64, the same on every rank; each rank computes its share."""
+        self.model.eval()
+        rank, world_size, total = self.place.rank, self.place.world_size, len(tensors.rows)
+        mine = np.arange(rank, total, world_size)
+        parts = [
+            self.forward(self.model, batch, tensors).double().cpu().numpy()
+            for batch in tensors.batches(cut(mine, self.config.training.eval_batch_size))
+        ]
+        z = np.concatenate(parts) if parts else np.zeros(0)
+        if world_size == 1:
+            return z
+        gathered: list[Any] = [None] * world_size
+        dist.all_gather_object(gathered, z)
+        whole = np.empty(total)
+        for source, part in enumerate(gathered):
+            whole[source::world_size] = part
+        return whole
+
+    def validate(self, rate: float) -> dict[str, float]:
+        z_hat, target = self.predict(self.validation), self.validation.rows.target
+        prediction = self.statistics.restore(z_hat)
+        loss = batch_loss(
+            self.config.loss,
+            torch.from_numpy(z_hat),
+            torch.from_numpy(self.statistics.standardise(target)),
+            mu=self.statistics.mu,
+            sigma=self.statistics.sigma,
+            progress=1.0,
+            share_B=torch.full((len(target),), 1 / len(target), dtype=torch.float64),
+            sum_over_ranks=lambda value: value,
+        )
+        weights = {f"weights/{name}": float(weight) for name, weight in self.model.modality_weights().items()}
+        return {
+            "val/loss_epoch": float(loss),
+            **score_on_target_scale(target, prediction),
+            "predictions/mean": float(prediction.mean()),
+            "predictions/std": float(prediction.std()),
+            "targets/mean": float(target.mean()),
+            "targets/std": float(target.std()),
+            "learning_rate": rate,
+            **weights,
+        }
+
+    def save(self, name: CheckpointName, epoch: int, metrics: dict[str, float]) -> None:
+        """Writes a checkpoint from which predictions can be made without this project's config or open_clip's registry."""
+        if self.shared is None:
+            frozen = self.model.frozen_state()
+            self.shared = self.place.share_tensors("frozen_encoders", frozen) if frozen else {}
+        description = {
+            "family": "clip_regression",
+            "fold": self.split.fold,
+            "epoch": epoch,
+            "metrics": {key: metrics[key] for key in ("val/loss_epoch", "val/msle")},
+            "model_summary": {
+                f"{modality}_weight": metrics[f"weights/{modality}"] for modality in ("image", "text", "age")
+            },
+            "architecture": describe_architecture(self.config.model),
+            "preprocessing": self.preprocessing,
+            "shared_tensors": self.shared,
+            "config": asdict(self.config),
+            **describe_numbers(self.numbers, self.statistics),
+        }
+        self.place.save_checkpoint(name, self.model.trained_state(), description)
+
+    def predict_checkpoints(self) -> None:
+        """Loads best and final again, from the files, and writes their validation and test predictions."""
+        for name in ("best", "final"):
+            state = self.place.load_checkpoint(name)
+            missing, unexpected = self.model.load_state_dict(state, strict=False)
+            assert not unexpected and set(missing) == set(self.model.frozen_state()), (missing, unexpected)
+            for rows, tensors in (("validation", self.validation), ("test", self.test)):
+                if tensors is not None:
+                    z = self.predict(tensors)
+                    self.place.save_predictions(
+                        name, rows, Predictions(tensors.rows.ids, self.statistics.restore(z), z, tensors.rows.target)
+                    )
+
+
+class _Learner:
+    """What changes while a fold trains: optimiser, schedule, average of weights, number of steps."""
+
+    def __init__(self, fold: _Fold) -> None:
+        config, model = fold.config, fold.model
+        self.fold, self.config, self.step = fold, config, 0
+        self.num_rows = len(fold.train.rows)
+        self.num_steps = config.training.epochs * math.ceil(self.num_rows / config.training.batch_size)
+        self.parallel: nn.Module = DistributedDataParallel(model) if fold.place.world_size > 1 else model
+        self.optimizer = torch.optim.AdamW(
+            _group_parameters(model, config.optimizer.weight_decay), lr=config.optimizer.lr, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(
+            torch.device(fold.place.device).type, enabled=fold.precision == torch.float16
+        )
+        self.average = AverageOfWeights(model, config.training.ema_decay) if config.training.ema_decay else None
+        self.z = torch.from_numpy(fold.statistics.standardise(fold.train.rows.target)).float()
+        self.rate = 0.0
+
+    def train_epoch(self, epoch: int) -> float:
+        """One pass over the training rows; returns the mean loss over them."""
+        fold, training, place = self.fold, self.config.training, self.fold.place
+        order = training_order(training.seed, fold.split.fold, epoch, self.num_rows)
+        global_batches = cut(order, training.batch_size)
+        shares = [share_of_rank(batch, place.rank, place.world_size) for batch in global_batches]
+        num_tokens = 0 if fold.train.tokens is None else fold.train.tokens.shape[1]
+        augment = Augmentation(self.config, fold.split.fold, epoch, self.num_rows, num_tokens)
+        self.parallel.train()
+        total = torch.zeros((), device=place.device)
+        batches = fold.train.batches([positions for positions, _ in shares], augment)
+        for number, batch in enumerate(batches):
+            loss = self.train_step(batch, shares[number][1])
+            total += loss * len(global_batches[number])
+            place.log_step(self.step, {"train/loss_step": loss, "learning_rate": self.rate})
+            place.report_progress(epoch, training.epochs, self.step, self.num_steps)
+        loss_epoch = float(_sum_over_ranks(total)) / self.num_rows
+        if not math.isfinite(loss_epoch):
+            raise FloatingPointError(
+                f"the training loss of epoch {epoch} is {loss_epoch}; lower optimizer.lr or set optimizer.max_grad_norm"
+            )
+        return loss_epoch
+
+    def train_step(self, batch: Batch, share: np.ndarray) -> Tensor:
+        """One optimiser step; returns this rank's part of the batch's loss, on the device."""
+        fold, optimizer = self.fold, self.config.optimizer
+        factor = learning_rate_factor(self.step, self.num_steps, optimizer.schedule, optimizer.warmup_fraction)
+        self.rate = optimizer.lr * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        z_hat_B = fold.forward(self.parallel, batch, fold.train)
+        loss = batch_loss(
+            self.config.loss,
+            z_hat_B,
+            self.z[torch.from_numpy(batch.positions_B)].to(z_hat_B.device),
+            mu=fold.statistics.mu,
+            sigma=fold.statistics.sigma,
+            progress=self.step / self.num_steps,
+            share_B=torch.from_numpy(share).to(z_hat_B.device),
+            sum_over_ranks=_sum_over_ranks,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss * fold.place.world_size).backward()  # DDP averages gradients; the parts have to add up
+        if optimizer.max_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(fold.model.parameters(), optimizer.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update()
+        self.step += 1
+        return loss.detach()
+
+    def averaged_weights(self) -> AbstractContextManager:
+        """The moving average in place of the weights, if there is one."""
+        return nullcontext() if self.average is None else _Swapped(self.average)
+
+
+class _Swapped:
+    def __init__(self, average: AverageOfWeights) -> None:
+        self.average = average
+
+    def __enter__(self) -> None:
+        self.average.swap()
+
+    def __exit__(self, *_: object) -> None:
+        self.average.swap()
+
+
+def score_on_target_scale(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """MSLE, MAE, MSE and RMSE of predictions in the target's unit (scikit-learn's definitions)."""
+    error = prediction - target
+    log_error = np.log1p(prediction) - np.log1p(target)
+    mse = float(np.mean(error**2))
+    return {
+        "val/msle": float(np.mean(log_error**2)),
+        "val/mae": float(np.mean(np.abs(error))),
+        "val/mse": mse,
+        "val/rmse": math.sqrt(mse),
+    }
+
+
+def _group_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _sum_over_ranks(value: Tensor) -> Tensor:
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(value)
+    return value

@@ -1,0 +1,147 @@
+"""What a trainer is: the few types through which `ray_jobs` and a model family meet.
+
+A model family is a package `trainers/<family>/` with three modules:
+
+- `config.py`     `Config`, a frozen dataclass of the sections that decide what is trained (`data`, `model`, ...).
+                  Light: importing it loads neither torch nor pandas.
+- `inventory.py`  `take_inventory(config, folder) -> (Config, Inventory)`: reads and checks the whole input before
+                  anything is launched, and returns the config with every path resolved. Light: no torch.
+                  `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
+- `train.py`      `train_fold(config, split, place)`: learns one fold. The only module that has to load torch.
+
+This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `Workplace`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CheckpointName = Literal["best", "final"]
+RowsName = Literal["validation", "test"]
+
+
+class DataError(ValueError):
+    """The user's data cannot be trained on. The message says what was found, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What the driver must know of the data to plan folds and to recognise the same data later.
+
+    Attributes:
+        ids: (N,) str, one for each training row, in table order, unique.
+        target: (N,) float64.
+        target_name: column name of the target; the submission's second column.
+        num_test: rows to predict without a target; 0 where there is no test table.
+        fingerprint: SHA-256 over everything that was read; another value means other data.
+        groups: (N,) or None, rows of one group stay on one side of a fold.
+        time: (N,) float64 unix seconds or None, for time-ordered folds.
+        predefined_fold: (N,) int or None, the user's own fold column; -1 marks rows that always train.
+        bad_rows: one mapping for each row that was dropped or mended: table, id, problem, done.
+    """
+
+    ids: np.ndarray
+    target: np.ndarray
+    target_name: str
+    num_test: int
+    fingerprint: str
+    groups: np.ndarray | None = None
+    time: np.ndarray | None = None
+    predefined_fold: np.ndarray | None = None
+    bad_rows: tuple[Mapping[str, str], ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold: the ids that train and the ids that validate, each (n,) str, in plan order."""
+
+    fold: int
+    train_ids: np.ndarray
+    validation_ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of one checkpoint for one set of rows.
+
+    Attributes:
+        ids: (n,) str.
+        prediction: (n,) float64 in the target's own unit.
+        prediction_z: (n,) float64 on the scale that the model was trained on.
+        target: (n,) float64, NaN where there is none (test rows).
+    """
+
+    ids: np.ndarray
+    prediction: np.ndarray
+    prediction_z: np.ndarray
+    target: np.ndarray
+
+
+class Workplace(Protocol):
+    """What a trainer may ask of the place it runs in. Every rank calls every method; rank 0 writes."""
+
+    rank: int
+    world_size: int
+    device: str
+    num_threads: int
+
+    def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
+        """Records one optimiser step. Tensors stay on their device until a batch of steps is fetched together;
+        each is this rank's share of a sum, so adding the ranks gives the value of the whole batch."""
+
+    def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        """Records values that are already reduced over all ranks."""
+
+    def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
+        """Records an epoch's metrics and tells the coordinator and Ray Train that it is over (a barrier of the ranks).
+        `metrics` must hold `train/loss_epoch`, `val/loss_epoch` and `score`, the value by which best is chosen."""
+
+    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+        """Says where the fold is, for the live table: epoch from 0, optimiser step of the fold out of `num_steps`."""
+
+    def save_checkpoint(
+        self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+    ) -> None:
+        """Replaces the checkpoint `name` as a whole: `tensors` as safetensors, `description` as JSON."""
+
+    def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
+        """The tensors of a checkpoint that this fold saved, on the CPU."""
+
+    def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        """Stores tensors that are the same in all folds (frozen weights) once for the run; returns where and their
+        checksum, to be put into a checkpoint's description."""
+
+    def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
+        """Writes a prediction file of the fold."""
+
+    def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
+        """Lists a row whose content turned out bad while it was read."""
+
+
+def load_inventory_module(family: str) -> Any:
+    """The `inventory` module of a family (no torch)."""
+    return importlib.import_module(f"trainers.{family}.inventory")
+
+
+def load_train_module(family: str) -> Any:
+    """The `train` module of a family (loads torch)."""
+    return importlib.import_module(f"trainers.{family}.train")
+
+
+def load_config_class(family: str) -> type:
+    """The `Config` dataclass of a family."""
+    return importlib.import_module(f"trainers.{family}.config").Config
+
+
+def known_families() -> list[str]:
+    """Names of the model families in this folder."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/train.py"))
