@@ -7,11 +7,12 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     Raises:
         RunError, DataError: nothing was launched; the message says why.
     """
-    console = Console(highlight=False)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     started = time.monotonic()
     if command.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
@@ -199,7 +200,7 @@ def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: d
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
     began = time.monotonic()
-    with connect(dashboard=config.run.dashboard) as cluster:
+    with _chatter_to(folder.log / "ray.log"), connect(dashboard=config.run.dashboard) as cluster:
         import ray
 
         placement = place_folds(config.resources, cluster.resources, len(todo))
@@ -241,7 +242,7 @@ def _announce(console: Console, cluster: Connection, placement: Placement, folde
         console.print(f"waiting for the autoscaler to start {placement.waits_for}", style="yellow")
     if cluster.dashboard_url:
         console.print(f"dashboard: http://{cluster.dashboard_url}")
-    console.print(f"folder: {folder.root}", soft_wrap=True)
+    console.print(f"folder: {folder.root}")
 
 
 def _train_folds(
@@ -319,6 +320,14 @@ def _explain_failure(error: Exception) -> str:
 
 
 @contextmanager
+def _chatter_to(path: Path) -> Iterator[None]:
+    """What libraries print goes to a file; the screen is for the run (its console was opened before)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        yield
+
+
+@contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
     """SIGTERM ends the run like Ctrl-C does."""
 
@@ -333,7 +342,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 
 
 def _show_plan(console: Console, plan: Plan) -> None:
-    console.print(show(plan.config), soft_wrap=True)
+    console.print(show(plan.config))
     console.print(f"\nwould run in {plan.folder.root}: {len(plan.folds.ids)} rows, {plan.inventory.num_test} test rows")
     for fold, train_size, val_size in plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
@@ -346,14 +355,14 @@ def _close(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None
         print_scores(console, summary["scores"])
     for fold in summary["folds"]:
         if fold["error"]:
-            console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red", soft_wrap=True)
-            console.print(f"  its log: {folder.log / ('fold_%d.log' % fold['fold'])}", soft_wrap=True)
+            console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red")
+            console.print(f"  its log: {folder.log / ('fold_%d.log' % fold['fold'])}")
     submission = summary["submission"]
     if submission["created"]:
-        console.print(f"submission: {submission['path']}", soft_wrap=True)
+        console.print(f"submission: {submission['path']}")
     else:
         console.print(f"no submission: {submission['reason']}. The same command adds what is missing", style="yellow")
-    console.print(f"everything: {folder.root} (README.md there explains the files)", soft_wrap=True)
+    console.print(f"everything: {folder.root} (README.md there explains the files)")
     if "total" in summary["seconds"]:
         console.print(f"took {summary['seconds']['total']:.0f} s")
 

@@ -46,11 +46,11 @@ def clip_multimodal_small() -> RunConfig:
         family="clip_regression",
         trainer=clip.Config(
             model=clip.ModelConfig(
-                clip="tiny-clip", pretrained=None, freeze=False, hidden_dim=64, dropout=0.3, num_age_bins=48, token_dropout=0.2
+                clip="tiny-clip", pretrained=None, freeze=False, hidden_dim=64, dropout=0.3, num_age_bins=48, token_dropout=0.3
             ),
-            training=clip.TrainingConfig(epochs=12, batch_size=32, eval_batch_size=256, ema_decay=0.99),
+            training=clip.TrainingConfig(epochs=24, batch_size=64, eval_batch_size=256, ema_decay=0.99),
             optimizer=clip.OptimizerConfig(
-                lr=2e-3, weight_decay=0.05, schedule="cosine", warmup_fraction=0.1, max_grad_norm=1.0
+                lr=4e-3, weight_decay=0.05, schedule="cosine", warmup_fraction=0.1, max_grad_norm=1.0
             ),
         ),
     )

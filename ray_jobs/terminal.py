@@ -89,7 +89,7 @@ class Watcher:
             if self.shown.get(status.fold) != key:
                 self.shown[status.fold] = key
                 if status.state != FoldState.WAITING:
-                    self.console.print(_line(status), highlight=False, soft_wrap=True)
+                    self.console.print(_line(status))
 
 
 def print_scores(console: Console, scores: dict[str, Any]) -> None:
@@ -105,12 +105,12 @@ def print_scores(console: Console, scores: dict[str, Any]) -> None:
         table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
     console.print(table)
     share = overall[overall["checkpoint"]]["msle"] / overall["constant"]["msle"]
-    console.print(f"out-of-fold MSLE is {share:.0%} of the constant predictor's", highlight=False)
+    console.print(f"out-of-fold MSLE is {share:.0%} of the constant predictor's")
 
 
 def _line(status: FoldStatus) -> str:
     if status.state == FoldState.FAILED:
-        return f"fold {status.fold} FAILED: {(status.error or '').strip().splitlines()[-1:] or ['unknown error']}"
+        return f"fold {status.fold} FAILED: {status.error}"
     if status.score is None:
         return f"fold {status.fold} {status.state.value} (attempt {status.attempt})"
     elapsed, left = _times(status)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-NUM_TRAIN, NUM_TEST = 900, 150
+NUM_TRAIN, NUM_TEST = 600, 120
 PICTURE_SIZE = 64
 NEWEST_DAY = pd.Timestamp("2025-06-01")
 INTERCEPT, NOISE = 7.0, 0.3
