@@ -63,7 +63,9 @@ def build_table(
     for name, values in (("prediction", prediction), ("prediction_z", prediction_z)):
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
-            raise PredictionError(f"fold {fold} ({checkpoint}): {len(bad)} of {n} values of {name} are not finite; first id {ids[bad[0]]!r}")
+            raise PredictionError(
+                f"fold {fold} ({checkpoint}): {len(bad)} of {n} values of {name} are not finite; first id {ids[bad[0]]!r}"
+            )
     target = np.asarray(target, np.float64)
     columns = [
         pa.array([str(i) for i in ids], pa.string()),

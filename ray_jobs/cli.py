@@ -11,9 +11,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ray_jobs.config import SECTIONS, RunConfig, flatten, to_dict
+from ray_jobs.config import SECTIONS, RunConfig, RunSection, flatten, to_dict
 from ray_jobs.errors import RunError
 from ray_jobs.recipes import DEFAULT_RECIPE, RECIPES
 
@@ -78,7 +79,9 @@ def override(config: RunConfig, words: Sequence[str], description: str = "", sec
     trainer_sections = {name: value for name, value in changed.items() if name not in SECTIONS}
     own_sections = {name: value for name, value in changed.items() if name in SECTIONS}
     try:
-        return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **trainer_sections), **own_sections)
+        return dataclasses.replace(
+            config, trainer=dataclasses.replace(config.trainer, **trainer_sections), **own_sections
+        )
     except ValueError as error:
         raise RunError(str(error)) from None
 
@@ -89,7 +92,7 @@ def show(config: RunConfig) -> str:
 
 
 def suggest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
-    """"; nearest: a, b" or nothing."""
+    """ "; nearest: a, b" or nothing."""
     nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
     return f"; nearest: {', '.join(nearest)}" if nearest else ""
 
@@ -100,7 +103,7 @@ def _as_flags(word: str) -> list[str]:
     if not equals:
         return [word]
     name = "--" + name.lstrip("-")
-    if value.startswith("[") and value.endswith("]") or value.startswith("(") and value.endswith(")"):
+    if (value.startswith("[") and value.endswith("]")) or (value.startswith("(") and value.endswith(")")):
         parts = [part.strip().strip("'\"") for part in value[1:-1].split(",")]
         return [name, *(part for part in parts if part)]
     if value.lower() in ("true", "false", "none", "null"):
@@ -117,7 +120,9 @@ def _refuse_unknown(word: str, known: dict[str, Any]) -> None:
     # `lr` finds `optimizer.lr`: compare with whole names and with their last parts.
     short = {full.rpartition(".")[2]: full for full in known}
     nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    nearest += [short[part] for part in difflib.get_close_matches(name.rpartition(".")[2], list(short), n=2, cutoff=0.6)]
+    nearest += [
+        short[part] for part in difflib.get_close_matches(name.rpartition(".")[2], list(short), n=2, cutoff=0.6)
+    ]
     shown = f"; nearest: {', '.join(dict.fromkeys(nearest))}" if nearest else "; --help lists them all"
     raise RunError(f"no field {name!r}{shown}")
 
@@ -151,6 +156,29 @@ def _without_frame(text: str) -> str:
     message = " ".join(line for line in lines if line and not re.match(r"^[╭╰─]", line))
     message = re.sub(r"\s*(Argument helptext:|For full helptext).*", "", message)
     return re.sub(r"^Error parsing \w+: ", "", message)
+
+
+def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
+    """Finds the run that the first word names: a folder, or a name below `run.storage`.
+
+    Returns:
+        The run's folder and the other words.
+
+    Raises:
+        RunError: there is no such run; the message lists the nearest names.
+        SystemExit: after `--help` or without a word.
+    """
+    words = [word for word in argv if not word.lstrip("-").startswith("run.storage=")]
+    given = [word.partition("=")[2] for word in argv if word.lstrip("-").startswith("run.storage=")]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage)
+        raise SystemExit(0 if words else 2)
+    storage = Path(given[-1] if given else RunSection().storage).expanduser()
+    for root in (Path(words[0]).expanduser(), storage / words[0]):
+        if (root / "config.json").is_file():
+            return root.resolve(), words[1:]
+    runs = sorted(path.parent.name for path in storage.glob("*/config.json"))
+    raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
 
 
 def main_with_errors(main: Any) -> None:

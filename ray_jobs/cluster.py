@@ -17,7 +17,18 @@ from ray_jobs.errors import ClusterError
 from ray_jobs.placement import ClusterResources
 
 # Packages whose version decides what a fold computes or how files are read.
-PACKAGES = ("ray", "torch", "open_clip_torch", "timm", "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "pillow")
+PACKAGES = (
+    "ray",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "scikit-learn",
+    "pillow",
+)
 _JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job's entry point
 
 # Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
@@ -135,7 +146,10 @@ def _find_resources() -> ClusterResources:
         (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]
     )
     return ClusterResources(
-        cpus=sum(cpus for cpus, _ in nodes), gpus=sum(gpus for _, gpus in nodes), nodes=nodes, node_types=_find_node_types()
+        cpus=sum(cpus for cpus, _ in nodes),
+        gpus=sum(gpus for _, gpus in nodes),
+        nodes=nodes,
+        node_types=_find_node_types(),
     )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from ray_jobs.run_folder import RunFolder, read_json, write_json
@@ -18,7 +18,7 @@ from ray_jobs.tracking.record import MetricRecord, Record, read_lines
 NAMESPACE = "kfold"
 
 
-class FoldState(str, Enum):
+class FoldState(StrEnum):
     """Where a fold is."""
 
     WAITING = "waiting"  # planned, or launched and waiting for its resources
@@ -66,6 +66,8 @@ class FoldLaunched:
 
     fold: int
     attempt: int
+    num_workers: int
+    num_threads: int
 
 
 @dataclass(frozen=True)

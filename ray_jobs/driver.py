@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -29,9 +30,9 @@ from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
-from ray_jobs.report import write_summary
+from ray_jobs.report import print_outcome, write_summary
 from ray_jobs.run_folder import RunFolder, read_json, write_csv, write_json, write_parquet
-from ray_jobs.terminal import Watcher, print_scores
+from ray_jobs.terminal import Watcher
 from trainers.interface import Inventory, load_inventory_module
 
 WATCH_INTERVAL_S = 0.5
@@ -74,7 +75,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         todo = [fold for fold in plan.config.folds.wanted() if fold not in finished]
         if not todo and _is_up_to_date(plan, finished):
             console.print(f"run {plan.folder.root.name} is finished: nothing to do")
-            _close(console, plan.folder, read_json(plan.folder.summary))
+            print_outcome(console, plan.folder, read_json(plan.folder.summary))
             return EXIT_OK
         seconds = {"check": time.monotonic() - started}
         try:
@@ -85,7 +86,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             return EXIT_INTERRUPTED
         seconds["total"] = time.monotonic() - started
         summary = write_summary(plan.folder, plan.config, stage, seconds)
-        _close(console, plan.folder, summary)
+        print_outcome(console, plan.folder, summary)
         return EXIT_INCOMPLETE if summary["outcome"] == "failed" else EXIT_OK
 
 
@@ -203,8 +204,8 @@ def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: d
     with _chatter_to(folder.log / "ray.log"), connect(dashboard=config.run.dashboard) as cluster:
         import ray
 
-        placement = place_folds(config.resources, cluster.resources, len(todo))
-        _announce(console, cluster, placement, folder)
+        placement = place_folds(config.resources, cluster.resources, config.folds.count)
+        _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
         run_on_each_node(_prepare_node, config.family, config.trainer)
         coordinator = _start_coordinator(folder, config.folds.count)
         world_size = placement.num_workers * placement.folds_at_once
@@ -231,10 +232,10 @@ def _start_coordinator(folder: RunFolder, num_folds: int) -> Any:
         raise RunBusyError(f"a driver in this cluster already works on {folder.root}: {error}") from None
 
 
-def _announce(console: Console, cluster: Connection, placement: Placement, folder: RunFolder) -> None:
+def _announce(console: Console, cluster: Connection, placement: Placement, at_once: int, folder: RunFolder) -> None:
     device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
     console.print(
-        f"{placement.folds_at_once} folds at once, {placement.num_workers} worker(s) each with "
+        f"{at_once} fold(s) at once, {placement.num_workers} worker(s) each with "
         f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads) and {device}; "
         f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
     )
@@ -260,7 +261,9 @@ def _train_folds(
         with Watcher(folder, config.folds.count, console) as watcher:
             while not all(future.done() for future in running.values()):
                 if placement.waits_for:
-                    watcher.note = f"waiting for {placement.waits_for}" if not ray.available_resources().get("CPU") else ""
+                    watcher.note = (
+                        f"waiting for {placement.waits_for}" if not ray.available_resources().get("CPU") else ""
+                    )
                 watcher.update()
                 time.sleep(WATCH_INTERVAL_S)
         for future in running.values():
@@ -278,7 +281,7 @@ def _run_fold(folder: RunFolder, run: str, fold: int, attempt: int, placement: P
 
     from ray_jobs.worker import train_worker
 
-    ray.get(coordinator.apply.remote(FoldLaunched(fold, attempt)))
+    ray.get(coordinator.apply.remote(FoldLaunched(fold, attempt, placement.num_workers, placement.threads_per_worker)))
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -349,26 +352,5 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.print("dry run: nothing was launched or written")
 
 
-def _close(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
-    """The last words: scores, what is missing, where everything is."""
-    if summary["scores"]:
-        print_scores(console, summary["scores"])
-    for fold in summary["folds"]:
-        if fold["error"]:
-            console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red")
-            console.print(f"  its log: {folder.log / ('fold_%d.log' % fold['fold'])}")
-    submission = summary["submission"]
-    if submission["created"]:
-        console.print(f"submission: {submission['path']}")
-    else:
-        console.print(f"no submission: {submission['reason']}. The same command adds what is missing", style="yellow")
-    console.print(f"everything: {folder.root} (README.md there explains the files)")
-    if "total" in summary["seconds"]:
-        console.print(f"took {summary['seconds']['total']:.0f} s")
-
-
 def _command_line(argv: Sequence[str]) -> str:
-    import shlex
-
     return shlex.join(["python", "ray_jobs/kfold.py", *argv])
-

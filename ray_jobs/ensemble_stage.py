@@ -102,7 +102,9 @@ def _write_submission(
     ids, predictions_MN = stack_models(tables)
     weights = choose_weights(ensemble, scores)
     final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights)
-    models = [read_json(folder.fold(f).checkpoint(ensemble.checkpoint) / "checkpoint.json")["description"] for f in folds]
+    models = [
+        read_json(folder.fold(f).checkpoint(ensemble.checkpoint) / "checkpoint.json")["description"] for f in folds
+    ]
 
     path = folder.submission(ensemble.method)
     target_name = read_json(folder.provenance)["target"]
@@ -176,7 +178,9 @@ def _list_metrics(
     }
 
 
-def _write_test_predictions(folder: RunFolder, ids: np.ndarray, predictions_MN: np.ndarray, final_N: np.ndarray) -> None:
+def _write_test_predictions(
+    folder: RunFolder, ids: np.ndarray, predictions_MN: np.ndarray, final_N: np.ndarray
+) -> None:
     """Each model's prediction of each test row beside the combined one and their standard deviation."""
     columns = {"id": pa.array([str(i) for i in ids])}
     columns |= {f"model_{number}": pa.array(row) for number, row in enumerate(predictions_MN)}

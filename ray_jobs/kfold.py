@@ -1,7 +1,7 @@
 """THE job: trains the folds of a recipe, combines them, writes the submission and the report.
 
-    python ray_jobs/kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--help]
-    ray job submit --working-dir . -- python ray_jobs/kfold.py ...
+python ray_jobs/kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--help]
+ray job submit --working-dir . -- python ray_jobs/kfold.py ...
 """
 
 from __future__ import annotations

@@ -71,7 +71,10 @@ class Placement:
 
 
 def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: int) -> Placement:
-    """Decides the resources of `num_folds` folds that are to be trained.
+    """Decides the resources of the folds of a run.
+
+    `num_folds` counts the whole plan, not what is left of it: a fold that is trained later, alone, gets the same threads
+    and therefore the same bits.
 
     With GPUs: one GPU a worker; with fewer GPUs than folds (and one worker a fold) an equal fraction, so that all
     folds fit at once. Without: a fraction of the cores a fold, so that all folds run together.

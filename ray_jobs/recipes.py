@@ -46,7 +46,13 @@ def clip_multimodal_small() -> RunConfig:
         family="clip_regression",
         trainer=clip.Config(
             model=clip.ModelConfig(
-                clip="tiny-clip", pretrained=None, freeze=False, hidden_dim=64, dropout=0.3, num_age_bins=48, token_dropout=0.3
+                clip="tiny-clip",
+                pretrained=None,
+                freeze=False,
+                hidden_dim=64,
+                dropout=0.3,
+                num_age_bins=48,
+                token_dropout=0.3,
             ),
             training=clip.TrainingConfig(epochs=24, batch_size=64, eval_batch_size=256, ema_decay=0.99),
             optimizer=clip.OptimizerConfig(

@@ -1,15 +1,17 @@
-"""`summary.json` and the `README.md` that explains a run's folder."""
+"""How a run ends: `summary.json`, the `README.md` that explains its folder, and the last words on the terminal."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from rich.console import Console
+
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import RunConfig, to_dict
 from ray_jobs.coordinator import FoldState
 from ray_jobs.run_folder import RunFolder, write_json, write_whole
-from ray_jobs.terminal import read_statuses
+from ray_jobs.terminal import print_scores, read_statuses
 
 _FILES = {
     "config.json": "the whole config, resolved",
@@ -28,7 +30,9 @@ _FILES = {
 }
 
 
-def write_summary(folder: RunFolder, config: RunConfig, stage: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+def write_summary(
+    folder: RunFolder, config: RunConfig, stage: dict[str, Any], seconds: dict[str, float]
+) -> dict[str, Any]:
     """Writes `summary.json` and `README.md`.
 
     Args:
@@ -56,7 +60,9 @@ def write_summary(folder: RunFolder, config: RunConfig, stage: dict[str, Any], s
                 "state": status.state.value,
                 "attempts": status.attempt,
                 "best_epoch": status.best_epoch,
-                "seconds": None if status.finished is None or status.started is None else status.finished - status.started,
+                "seconds": None
+                if status.finished is None or status.started is None
+                else status.finished - status.started,
                 "error": status.error,
             }
             for status in statuses
@@ -72,8 +78,31 @@ def write_summary(folder: RunFolder, config: RunConfig, stage: dict[str, Any], s
     return summary
 
 
+def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
+    """The last words: scores, what is missing, where everything is."""
+    if summary["scores"]:
+        print_scores(console, summary["scores"])
+    for fold in summary["folds"]:
+        if fold["error"]:
+            console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red")
+            console.print(f"  its log: {folder.fold_log(fold['fold'])}")
+    submission = summary["submission"]
+    if submission["created"]:
+        console.print(f"submission: {submission['path']}")
+    else:
+        console.print(f"no submission: {submission['reason']}. The same command adds what is missing", style="yellow")
+    console.print(f"everything: {folder.root} (README.md there explains the files)")
+    if "total" in summary["seconds"]:
+        console.print(f"took {summary['seconds']['total']:.0f} s")
+
+
 def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> str:
-    lines = [f"# Run {folder.root.name}", "", f"Recipe `{config.recipe}`, {config.folds.count} folds: {summary['outcome']}.", ""]
+    lines = [
+        f"# Run {folder.root.name}",
+        "",
+        f"Recipe `{config.recipe}`, {config.folds.count} folds: {summary['outcome']}.",
+        "",
+    ]
     if summary["scores"]:
         lines += ["| MSLE | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
         rows = [(f"fold {fold['fold']}", fold) for fold in summary["scores"]["folds"]]
@@ -89,6 +118,10 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     lines.append(
         f"Submission: `{submission['path']}`." if submission["created"] else f"No submission: {submission['reason']}."
     )
-    lines += ["", "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.", ""]
+    lines += [
+        "",
+        "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.",
+        "",
+    ]
     lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in _FILES.items()), ""]
     return "\n".join(lines)

@@ -54,6 +54,10 @@ class RunFolder:
         """A fold's metric record."""
         return self.metrics / f"fold_{number}.jsonl"
 
+    def fold_log(self, number: int) -> Path:
+        """The log of a fold's rank 0."""
+        return self.log / f"fold_{number}.log"
+
     def submission(self, method: str) -> Path:
         """The submission of an ensemble method; its info stands beside it as .json."""
         return self.root / f"submission_{method}.csv"
@@ -83,6 +87,17 @@ class RunFolder:
             file.write(f"process {os.getpid()} on {os.uname().nodename}")
             file.flush()
             yield
+
+    def is_locked(self) -> bool:
+        """Whether a driver works on the run."""
+        try:
+            with (self.root / "driver.lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def measure_bytes(self) -> int:
         """Size of the run on disk."""

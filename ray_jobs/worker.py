@@ -21,7 +21,15 @@ from ray_jobs.config import from_dict
 from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
 from ray_jobs.errors import RunError
 from ray_jobs.folds import FoldPlan
-from ray_jobs.run_folder import RunFolder, read_checkpoint, read_json, read_parquet, write_checkpoint, write_parquet, write_whole
+from ray_jobs.run_folder import (
+    RunFolder,
+    read_checkpoint,
+    read_json,
+    read_parquet,
+    write_checkpoint,
+    write_parquet,
+    write_whole,
+)
 from ray_jobs.tracking.record import MetricRecord, Record
 from trainers.interface import CheckpointName, Predictions, RowsName, load_train_module
 
@@ -49,7 +57,7 @@ def train_worker(task: dict[str, Any]) -> None:
         log_interval=config.tracking.log_interval,
     )
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
-    with _log_file(folder.log / f"fold_{task['fold']}.log", place.rank):
+    with _log_file(folder.fold_log(task["fold"]), place.rank):
         try:
             place.start()
             load_train_module(config.family).train_fold(config.trainer, split, place)
@@ -219,7 +227,8 @@ class _log_file:  # noqa: N801  (used as a function)
         self.path, self.rank = path, rank
 
     def __enter__(self) -> None:
-        logging.getLogger().setLevel(logging.INFO)
+        for name in ("ray_jobs", "trainers"):
+            logging.getLogger(name).setLevel(logging.INFO)
         self.handler: logging.Handler = logging.NullHandler()
         if self.rank == 0:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,12 @@ class MetricRecord(Record):
             at: unix seconds; now if not given.
         """
         self.append(
-            {"step": self.num_lines, "global_step": global_step, "time": at if at is not None else time.time(), **metrics}
+            {
+                "step": self.num_lines,
+                "global_step": global_step,
+                "time": at if at is not None else time.time(),
+                **metrics,
+            }
         )
 
 

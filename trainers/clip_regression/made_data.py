@@ -56,7 +56,9 @@ def make_data(folder: Path) -> Path:
     for name, rows in (("train_val", slice(0, NUM_TRAIN)), ("test", slice(NUM_TRAIN, total))):
         _write_pictures(root / name, frame["id"].iloc[rows], picture_rgb[rows], rng)
         table = frame.iloc[rows]
-        _write_whole(root / f"{name}.csv", (table if name == "train_val" else table.drop(columns="views")).to_csv(index=False))
+        _write_whole(
+            root / f"{name}.csv", (table if name == "train_val" else table.drop(columns="views")).to_csv(index=False)
+        )
     _write_whole(root / "README.txt", __doc__)
     return root
 

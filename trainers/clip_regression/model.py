@@ -68,11 +68,13 @@ def check_weights_file(name: str, path: Path) -> None:
         DataError: the file cannot be read without executing code, or belongs to another architecture.
     """
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in build_clip(open_clip.get_model_config(name)).state_dict().items()}
+        expected = {
+            key: tuple(value.shape) for key, value in build_clip(open_clip.get_model_config(name)).state_dict().items()
+        }
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+                found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
         else:
             state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
             state = state.get("state_dict", state)

@@ -255,7 +255,8 @@ class _Fold:
         for name in ("best", "final"):
             state = self.place.load_checkpoint(name)
             missing, unexpected = self.model.load_state_dict(state, strict=False)
-            assert not unexpected and set(missing) == set(self.model.frozen_state()), (missing, unexpected)
+            assert not unexpected, unexpected
+            assert set(missing) == set(self.model.frozen_state()), missing
             for rows, tensors in (("validation", self.validation), ("test", self.test)):
                 if tensors is not None:
                     z = self.predict(tensors)

@@ -1,0 +1,42 @@
+# make kfold   set up .venv if need be and run the K-fold job on the embedded default
+# make test    the same set-up, then lint and all tests
+# Both use uv where it is installed. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: kfold test lint requirements clean
+
+kfold: $(VENV)/installed
+	$(RUN) ray_jobs/kfold.py $(ARGS)
+
+test: lint
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; try make PYTHON=python3.12"; exit 1; }
+	@echo "installing the pinned requirements into $(VENV) (about 3.5 GB to download on Linux, once)"
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --clear --python "$$(command -v $(PYTHON))" $(VENV) && \
+		uv pip install --quiet --compile-bytecode --python $(RUN) --require-hashes -r requirements.txt; \
+	else \
+		$(PYTHON) -m venv --clear $(VENV) && \
+		$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt; \
+	fi
+	@touch $@
+
+# Resolves pyproject.toml anew for every platform and Python version.
+requirements:
+	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group dev \
+		pyproject.toml --output-file requirements.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,49 @@
+"""The live table of a run, from another terminal. Reads the run's folder only; ends when no fold is at work.
+
+    python ray_jobs/status.py RUN [run.storage=~/ray_results]
+
+RUN is a run's folder, or its name below run.storage.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from rich.console import Console
+
+from ray_jobs.cli import find_run, main_with_errors
+from ray_jobs.config import from_dict
+from ray_jobs.errors import RunError
+from ray_jobs.report import print_outcome
+from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.terminal import Watcher, fold_table, read_statuses
+
+INTERVAL_S = 1.0
+
+
+def main(argv: list[str]) -> int:
+    root, rest = find_run(argv, __doc__)
+    if rest:
+        raise RunError(f"status.py does not know {' '.join(rest)}; usage: status.py RUN [run.storage=FOLDER]")
+    folder, console = RunFolder(root), Console(highlight=False, soft_wrap=True)
+    num_folds = from_dict(read_json(folder.config)).folds.count
+    if not folder.is_locked():
+        console.print(fold_table(read_statuses(folder, num_folds), f"run {folder.root.name} (no driver is at work)"))
+    else:
+        with Watcher(folder, num_folds, console) as watcher:
+            while folder.is_locked():
+                watcher.update()
+                time.sleep(INTERVAL_S)
+    summary = read_json(folder.summary, default=None)
+    if summary:
+        print_outcome(console, folder, summary)
+    return 0
+
+
+if __name__ == "__main__":
+    main_with_errors(main)
