@@ -1,0 +1,58 @@
+"""Fixtures that every test may use: small data on disk, and where the real data lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data_root() -> Path:
+    """Folder of the real data sets; skips where it is not named."""
+    root = os.environ.get("REAL_DATA_ROOT")
+    if not root:
+        pytest.skip("REAL_DATA_ROOT is not set: the real data sets are not part of the repository")
+    return Path(root)
+
+
+@pytest.fixture
+def small_frame() -> pd.DataFrame:
+    """24 rows with every column that the CLIP regressor can use."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "id": [f"v{number:02d}" for number in range(24)],
+            "channel": [f"c{number % 6}" for number in range(24)],
+            "title": [f"title {number}" for number in range(24)],
+            "date": [f"2020-{1 + number % 12:02d}-15" for number in range(24)],
+            "description": "see https://youtu.be/x",
+            "views": rng.integers(10, 10_000, 24),
+        }
+    )
+
+
+@pytest.fixture
+def write_data(tmp_path: Path):
+    """A function that writes a training frame (and a test frame) with pictures and returns the folder."""
+
+    def write(train: pd.DataFrame, test: pd.DataFrame | None = None, *, pictures: bool = True) -> Path:
+        root = tmp_path / "data"
+        for name, frame in (("train_val", train), ("test", test)):
+            if frame is None:
+                continue
+            (root / name).mkdir(parents=True, exist_ok=True)
+            frame.to_csv(root / f"{name}.csv", index=False)
+            if pictures:
+                for number, row_id in enumerate(frame["id"].astype(str)):
+                    picture = np.full((40, 50, 3), (number * 9 % 256, 80, 120), np.uint8)
+                    Image.fromarray(picture).save(root / name / f"{row_id.replace('/', '_')}.jpg")
+        return root
+
+    return write

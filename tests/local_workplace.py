@@ -1,0 +1,47 @@
+"""A `trainers.interface.Workplace` without Ray: one rank, a folder, everything kept in lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load, save
+
+
+class LocalWorkplace:
+    """Keeps what a trainer records; checkpoints are safetensors files below `root`."""
+
+    rank, world_size, device, num_threads = 0, 1, "cpu", 1
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
+        self.descriptions, self.predictions, self.shared = {}, {}, {}
+
+    def log_step(self, global_step, metrics):
+        self.steps.append((global_step, {name: float(value) for name, value in metrics.items()}))
+
+    def log(self, global_step, metrics):
+        self.rows.append((global_step, dict(metrics)))
+
+    def report_epoch(self, epoch, num_epochs, global_step, metrics):
+        self.epochs.append(dict(metrics))
+
+    def report_progress(self, epoch, num_epochs, step, num_steps):
+        pass
+
+    def save_checkpoint(self, name, tensors, description):
+        (self.root / name).write_bytes(save({k: v.detach().contiguous() for k, v in tensors.items()}))
+        self.descriptions[name] = description
+
+    def load_checkpoint(self, name):
+        return load((self.root / name).read_bytes())
+
+    def share_tensors(self, name, tensors):
+        self.shared[name] = {k: v.detach().clone() for k, v in tensors.items()}
+        return {"path": name, "sha256": "local"}
+
+    def save_predictions(self, checkpoint, rows, predictions):
+        self.predictions[checkpoint, rows] = predictions
+
+    def note_bad_row(self, table, row_id, problem, done):
+        self.bad_rows.append((table, row_id, problem, done))

@@ -1,0 +1,113 @@
+"""Configs, recipes and the command line."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ensemble.config import EnsembleConfig
+from ray_jobs.cli import find_run, override, parse_kfold
+from ray_jobs.config import find_differences, from_dict, to_dict
+from ray_jobs.errors import RunError
+from ray_jobs.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_survives_json(name):
+    config = RECIPES[name]()
+    assert config.recipe == name
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_recipes_load_neither_torch_nor_ray():
+    code = "import sys, ray_jobs.recipes; sys.exit(bool({'torch', 'ray', 'open_clip', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_full_size_recipe_has_the_catalogue_defaults():
+    config = parse_kfold(["--config-name=clip_multimodal"]).config
+    trainer = config.trainer
+    assert (config.folds.count, trainer.training.epochs, trainer.training.batch_size) == (3, 30, 16)
+    assert (trainer.optimizer.lr, trainer.optimizer.weight_decay) == (1e-4, 1e-2)
+    assert (trainer.model.clip, trainer.model.pretrained, trainer.model.freeze) == ("ViT-L-14", "openai", True)
+    assert trainer.training.horizontal_flip
+
+
+def test_overrides_of_every_form_reach_their_fields():
+    words = "folds.only=[0,2] optimizer.lr=3e-4 --training.epochs 3 data.text_columns=[] model.freeze=false".split()
+    words += ["data.date_column=none", "ensemble.method=weighted_mean", "ensemble.weights=[1,2,1]", "--run.name=x"]
+    config = parse_kfold(words).config
+    assert config.folds.only == (0, 2)
+    assert config.trainer.optimizer.lr == 3e-4
+    assert config.trainer.training.epochs == 3
+    assert config.trainer.data.text_columns == ()
+    assert config.trainer.data.date_column is None
+    assert config.ensemble.weights == (1.0, 2.0, 1.0)
+    assert config.run.name == "x"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config-name=clip_multimodl"], "no recipe 'clip_multimodl'; nearest: clip_multimodal"),
+        (["optimzer.lr=1"], "no field 'optimzer.lr'; nearest: optimizer.lr"),
+        (["lr=1"], "no field 'lr'; nearest: optimizer.lr"),
+        (["ensemble.method=mode"], "invalid choice 'mode'"),
+        (["folds.count=three"], "invalid literal for int"),
+        (["folds.count=1"], "folds.count=1: expected at least 2"),
+        (["folds.only=[7]"], "expected fold numbers from 0 to 2"),
+        (["model.freeze=true"], "set model.freeze=false, or model.allow_random_frozen=true"),
+        (["ensemble.weights=[1,2]", "ensemble.method=weighted_mean"], "2 numbers for folds.count=3"),
+        (["run.name=../x"], "run.name='../x'"),
+        (["stray"], "Unrecognized options: stray"),
+    ],
+)
+def test_unknown_names_and_values_are_refused_with_the_nearest_ones(words, message):
+    with pytest.raises(RunError) as caught:
+        parse_kfold(words)
+    assert message in str(caught.value)
+
+
+def test_help_lists_recipes_and_fields(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_kfold(["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert "clip_multimodal_b32" in shown
+    assert "--folds.kind" in shown
+
+
+def test_differences_tell_what_changes_training_from_what_does_not():
+    old = parse_kfold([]).config
+    new = override(old, ["optimizer.lr=1", "ensemble.method=median", "folds.only=[1]", "training.eval_batch_size=2"])
+    trained, other = find_differences(old, new)
+    assert list(trained) == ["optimizer.lr"]
+    assert sorted(other) == ["ensemble.method", "folds.only", "training.eval_batch_size"]
+
+
+def test_only_the_named_sections_may_be_overridden():
+    with pytest.raises(RunError, match=r"no field 'folds.count'"):
+        override(parse_kfold([]).config, ["folds.count=5"], sections=("ensemble",))
+
+
+def test_weights_without_a_weighted_mean_are_refused():
+    with pytest.raises(ValueError, match="only used by ensemble.method=weighted_mean"):
+        EnsembleConfig(weights=(1.0,))
+
+
+def test_a_config_file_with_an_unknown_field_is_refused():
+    values = to_dict(replace(parse_kfold([]).config))
+    values["folds"]["shuffle"] = True
+    with pytest.raises(ValueError, match=r"unknown fields \['shuffle'\]"):
+        from_dict(values)
+
+
+def test_a_run_is_found_by_folder_or_name_and_near_names_are_listed(tmp_path):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "config.json").write_text("{}")
+    assert find_run([str(tmp_path / "first"), "x=1"], "") == (tmp_path / "first", ["x=1"])
+    assert find_run(["first", f"run.storage={tmp_path}"], "")[0] == tmp_path / "first"
+    with pytest.raises(RunError, match="nearest: first"):
+        find_run(["frist", f"run.storage={tmp_path}"], "")

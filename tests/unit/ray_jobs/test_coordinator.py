@@ -1,0 +1,99 @@
+"""The coordination state: events in, status files and `ensemble/` metrics out."""
+
+import pytest
+
+from ray_jobs.coordinator import (
+    Coordination,
+    EpochReported,
+    FoldCompleted,
+    FoldFailed,
+    FoldLaunched,
+    FoldStarted,
+    FoldState,
+    RunStarted,
+    last_attempt,
+    read_status,
+)
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.tracking.record import read_lines
+
+SIZES = ((0, 4, 2), (1, 4, 2))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+def epoch(fold, number, score, attempt=1):
+    metrics = {"score": score, "train/loss_epoch": 1.0, "val/loss_epoch": 2.0}
+    return EpochReported(fold, attempt, number, 5, 10 * (number + 1), metrics)
+
+
+def run_fold(state, folder, fold, attempt=1):
+    for event in (FoldLaunched(fold, attempt, 1, 1), FoldStarted(fold, attempt), epoch(fold, 0, 0.5, attempt)):
+        state.apply(event)
+    folder.fold(fold).write_manifest()
+    state.apply(FoldCompleted(fold, attempt))
+
+
+def test_a_whole_run_records_every_coordination_metric_once(folder):
+    state = Coordination(folder, 2)
+    state.apply(RunStarted(6, 0, 2, SIZES))
+    run_fold(state, folder, 0)
+    assert "ensemble/all_folds_completed" not in {n for row in read_lines(state.record.path) for n in row}
+    run_fold(state, folder, 1)
+    rows = read_lines(state.record.path)
+    names = [name for row in rows for name in row if name.startswith("ensemble/")]
+    assert len(names) == len(set(names))
+    per_fold = {f"ensemble/fold_{f}{s}" for f in (0, 1) for s in ("_start", "_train_size", "_val_size", "_completed")}
+    assert set(names) == per_fold | {
+        "ensemble/total_samples", "ensemble/n_folds", "ensemble/n_gpus", "ensemble/world_size",
+        "ensemble/all_folds_completed", "ensemble/ready_for_ensemble", "ensemble/fold_info",
+    }  # fmt: skip
+    assert rows[-1]["ensemble/fold_info"] == {
+        "columns": ["fold", "train_size", "val_size"],
+        "data": [[0, 4, 2], [1, 4, 2]],
+    }
+
+
+def test_status_follows_the_events_and_remembers_the_best_epoch(folder):
+    state = Coordination(folder, 2)
+    for event in (FoldLaunched(0, 1, 1, 1), FoldStarted(0, 1), epoch(0, 0, 0.9), epoch(0, 1, 0.4), epoch(0, 2, 0.6)):
+        state.apply(event)
+    status = read_status(folder, 0)
+    assert (status.state, status.epoch, status.score) == (FoldState.TRAINING, 3, 0.6)
+    assert (status.best_score, status.best_epoch) == (0.4, 1)
+
+
+def test_a_restarted_coordinator_knows_what_the_first_one_knew(folder):
+    first = Coordination(folder, 2)
+    first.apply(RunStarted(6, 0, 2, SIZES))
+    run_fold(first, folder, 0)
+    second = Coordination(folder, 2)
+    second.apply(RunStarted(6, 0, 2, SIZES))
+    run_fold(second, folder, 1)
+    assert second.folds[0] == first.folds[0]
+    rows = read_lines(second.record.path)
+    assert [row["step"] for row in rows] == list(range(len(rows)))
+    assert sum("ensemble/total_samples" in row for row in rows) == 1
+    assert rows[-1]["ensemble/ready_for_ensemble"] == 1
+
+
+def test_a_late_word_of_an_earlier_attempt_is_ignored(folder):
+    state = Coordination(folder, 1)
+    for event in (FoldLaunched(0, 1, 1, 1), FoldStarted(0, 1), FoldLaunched(0, 2, 1, 1), FoldStarted(0, 2)):
+        state.apply(event)
+    state.apply(FoldFailed(0, 1, "the survivor of attempt 1"))
+    assert read_status(folder, 0).state == FoldState.TRAINING
+    assert last_attempt(folder, 0) == 2
+
+
+def test_a_failure_keeps_its_error_and_a_completed_fold_needs_its_files(folder):
+    state = Coordination(folder, 2)
+    state.apply(FoldLaunched(0, 1, 1, 1))
+    state.apply(FoldFailed(0, 1, "out of memory"))
+    assert read_status(folder, 0).error == "out of memory"
+    run_fold(state, folder, 1)
+    folder.fold(1).manifest.unlink()
+    assert read_status(folder, 1).state == FoldState.WAITING

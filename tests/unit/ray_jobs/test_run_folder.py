@@ -1,0 +1,126 @@
+"""Files appear whole, damage is noticed, one driver a run."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ray_jobs.errors
+from ensemble.predictions import PredictionError
+from ray_jobs.errors import RunBusyError, RunFolderError
+from ray_jobs.run_folder import RunFolder, read_checkpoint, read_json, write_checkpoint, write_json, write_whole
+from ray_jobs.tracking.record import MetricRecord, read_lines
+from trainers.interface import DataError
+
+
+def test_a_file_is_replaced_whole_and_nothing_temporary_stays(tmp_path):
+    write_whole(tmp_path / "a" / "file", b"old")
+    write_whole(tmp_path / "a" / "file", b"new")
+    assert (tmp_path / "a" / "file").read_bytes() == b"new"
+    assert os.listdir(tmp_path / "a") == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
+    write_whole(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_checkpoint_is_replaced_and_the_old_tensors_go(tmp_path):
+    write_checkpoint(tmp_path, b"first", {"epoch": 1})
+    write_checkpoint(tmp_path, b"second", {"epoch": 2})
+    assert read_checkpoint(tmp_path) == (b"second", {"epoch": 2})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_one_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
+    write_checkpoint(tmp_path, bytes(1000), {})
+    file = next(tmp_path.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[500] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RunFolderError, match="checksum"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_fold_counts_as_complete_only_with_its_manifest_and_every_file(tmp_path):
+    fold = RunFolder(tmp_path).fold(0)
+    write_whole(fold.predictions("test", "best"), b"content")
+    write_json(fold.status, {"state": "training"})
+    assert not fold.is_complete()
+    fold.write_manifest()
+    assert fold.is_complete()
+    fold.predictions("test", "best").write_bytes(b"short")
+    assert not fold.is_complete()
+
+
+def test_damaged_json_is_an_error_unless_a_default_is_given(tmp_path):
+    (tmp_path / "torn.json").write_text('{"a": ')
+    assert read_json(tmp_path / "torn.json", default=None) is None
+    with pytest.raises(RunFolderError, match=r"torn.json is missing or damaged"):
+        read_json(tmp_path / "torn.json")
+
+
+def test_a_second_driver_is_refused_while_the_first_lives_and_not_after_it_was_killed(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    code = f"import sys, time\nfrom ray_jobs.run_folder import RunFolder\nwith RunFolder({str(folder.root)!r}).lock():\n    print('held', flush=True)\n    time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        assert folder.is_locked()
+        with pytest.raises(RunBusyError, match=f"process {first.pid}"), folder.lock():
+            pass
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    with folder.lock():
+        pass
+    assert not folder.is_locked()
+
+
+def test_a_record_numbers_its_lines_and_continues_after_a_torn_one(tmp_path):
+    path = tmp_path / "fold_0.jsonl"
+    record = MetricRecord(path)
+    record.log(1, {"loss": 0.5}, at=1.0)
+    record.log(2, {"loss": float("nan")}, at=2.0)
+    record.close()
+    with path.open("a") as file:
+        file.write('{"step":2,"glo')
+    record = MetricRecord(path)
+    record.log(3, {"loss": 0.25})
+    record.close()
+    rows = read_lines(path)
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert [row["loss"] for row in rows] == [0.5, None, 0.25]
+    assert json.loads(path.read_text().splitlines()[0]) == {"step": 0, "global_step": 1, "time": 1.0, "loss": 0.5}
+
+
+def test_a_writer_of_an_earlier_attempt_adds_nothing_to_a_fresh_record(tmp_path):
+    survivor = MetricRecord(tmp_path / "fold_0.jsonl", fresh=True)
+    survivor.log(1, {"loss": 1.0})
+    record = MetricRecord(tmp_path / "fold_0.jsonl", fresh=True)
+    survivor.log(2, {"loss": 2.0})
+    record.log(1, {"loss": 3.0})
+    assert [row["loss"] for row in read_lines(record.path)] == [3.0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DataError("x"), PredictionError("x")]
+    + [kind("x") for kind in vars(ray_jobs.errors).values() if isinstance(kind, type) and issubclass(kind, Exception)],
+)
+def test_every_exception_survives_pickling(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == "x"
+
+
+def test_sizes_are_measured(tmp_path):
+    write_whole(tmp_path / "a", bytes(np.zeros(10, np.uint8)))
+    assert RunFolder(tmp_path).measure_bytes() == 10
