@@ -64,7 +64,7 @@ def build_table(
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise PredictionError(
-                f"fold {fold} ({checkpoint}): {len(bad)} of {n} values of {name} are not finite; first id {ids[bad[0]]!r}"
+                f"fold {fold} ({checkpoint}): {len(bad)} of {n} values of {name} are not finite; first id {str(ids[bad[0]])!r}"
             )
     target = np.asarray(target, np.float64)
     columns = [

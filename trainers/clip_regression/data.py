@@ -22,10 +22,9 @@ from torch import Tensor
 
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.model import encode_numbers, fit_bin_edges
-from trainers.clip_regression.table import MAX_PICTURE_PIXELS, SECONDS_PER_YEAR, Rows, parse_dates
+from trainers.clip_regression.table import SECONDS_PER_YEAR, Rows, parse_dates
 from trainers.interface import DataError
 
-Image.MAX_IMAGE_PIXELS = MAX_PICTURE_PIXELS
 NUM_BATCHES_AHEAD = 2
 
 

@@ -164,7 +164,7 @@ class ClipRegressor(nn.Module):
 
     def modality_weights(self) -> dict[str, Tensor]:
         """alpha, beta, gamma by modality; 0 for one that the data does not have."""
-        weights = dict(zip(self.heads, self.weight_logits.softmax(0), strict=True))
+        weights = dict(zip(self.heads, self.weight_logits.detach().softmax(0), strict=True))
         return {name: weights.get(name, torch.zeros((), device=self.weight_logits.device)) for name in MODALITIES}
 
     def forward(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None, numbers_BN: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -323,8 +324,10 @@ def check_picture_header(path: Path) -> str | None:
     from PIL import Image  # here: a table without pictures needs no Pillow
 
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            with Image.open(path) as picture:
+                width, height = picture.size
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(4)

@@ -103,7 +103,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         def note(row: int, problem: str) -> None:
             if config.data.on_bad_row == "error":
                 advice = "replace the picture, or set data.on_bad_row=drop to use the mean colour and list it"
-                raise DataError(f"{table}: id {part.ids[row]!r}: {problem}; {advice}")
+                raise DataError(f"{table}: id {str(part.ids[row])!r}: {problem}; {advice}")
             place.note_bad_row(table, str(part.ids[row]), problem, "mean colour")
 
         for row, picture in enumerate(part.pictures):

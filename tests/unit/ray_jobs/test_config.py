@@ -36,7 +36,14 @@ def test_the_full_size_recipe_has_the_catalogue_defaults():
 
 
 def test_overrides_of_every_form_reach_their_fields():
-    words = "folds.only=[0,2] optimizer.lr=3e-4 --training.epochs 3 data.text_columns=[] model.freeze=false".split()
+    words = [
+        "folds.only=[0,2]",
+        "optimizer.lr=3e-4",
+        "--training.epochs",
+        "3",
+        "data.text_columns=[]",
+        "model.freeze=false",
+    ]
     words += ["data.date_column=none", "ensemble.method=weighted_mean", "ensemble.weights=[1,2,1]", "--run.name=x"]
     config = parse_kfold(words).config
     assert config.folds.only == (0, 2)
@@ -93,7 +100,7 @@ def test_only_the_named_sections_may_be_overridden():
 
 
 def test_weights_without_a_weighted_mean_are_refused():
-    with pytest.raises(ValueError, match="only used by ensemble.method=weighted_mean"):
+    with pytest.raises(ValueError, match=r"only used by ensemble.method=weighted_mean"):
         EnsembleConfig(weights=(1.0,))
 
 

@@ -22,9 +22,7 @@ def test_many_cores_become_threads():
     assert (placement.cpus_per_worker, placement.threads_per_worker) == (1.0, 5)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "per_worker", "at_once"), [(1, 0.333, 3), (2, 0.5, 3), (3, 1.0, 3), (8, 1.0, 3)]
-)
+@pytest.mark.parametrize(("gpus", "per_worker", "at_once"), [(1, 0.333, 3), (2, 0.5, 3), (3, 1.0, 3), (8, 1.0, 3)])
 def test_folds_share_gpus_only_when_there_are_fewer_than_folds(gpus, per_worker, at_once):
     placement = place_folds(ResourcesConfig(), cluster((32, gpus)), 3)
     assert (placement.gpus_per_worker, placement.folds_at_once) == (per_worker, at_once)
@@ -59,7 +57,7 @@ def test_on_an_autoscaling_cluster_a_feasible_request_waits_and_says_for_what():
 
 
 def test_auto_never_silently_trains_on_cpus_where_gpus_could_be_started():
-    with pytest.raises(ClusterError, match="resources.gpus_per_fold=1 waits for GPUs"):
+    with pytest.raises(ClusterError, match=r"resources.gpus_per_fold=1 waits for GPUs"):
         place_folds(ResourcesConfig(), cluster((2, 0), types=[(8, 1)]), 3)
 
 

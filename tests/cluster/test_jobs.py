@@ -1,0 +1,154 @@
+"""The job on a real cluster: folds added later, several workers a fold, failures, submission through Ray's job API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import mean_squared_log_error
+
+from ray_jobs.tracking.record import read_lines
+
+REPOSITORY = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+QUICK = ("training.epochs=2", "data.max_rows=120")
+
+
+def read_events(run: Path) -> list[tuple[str, int]]:
+    return [(row["event"], row["fold"]) for row in read_lines(run / "events.jsonl") if "fold" in row]
+
+
+def test_folds_are_added_later_and_a_deleted_fold_is_trained_again_alone(run_job, tmp_path):
+    run = tmp_path / "run"
+    words = (f"run.storage={tmp_path}", "run.name=run", *QUICK)
+    first = run_job("kfold", *words, "folds.only=[1]")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "no submission: folds [0, 2] are not trained" in first.stdout
+    assert len(pd.read_parquet(run / "oof.parquet")) == 40
+
+    second = run_job("kfold", *words)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert [event for event in read_events(run) if event[0] == "FoldStarted"].count(("FoldStarted", 1)) == 1
+    submission = (run / "submission_mean.csv").read_bytes()
+    oof = pd.read_parquet(run / "oof.parquet")
+    assert sorted(oof["fold"].unique()) == [0, 1, 2]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["scores"]["out_of_fold"]["best"]["msle"] == mean_squared_log_error(oof["target"], oof["prediction"])
+
+    again = run_job("kfold", *words)
+    assert again.returncode == 0
+    assert "is finished: nothing to do" in again.stdout
+
+    shutil.rmtree(run / "members/main/folds/2")
+    third = run_job("kfold", *words)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert read_events(run)[-3:] == [("FoldLaunched", 2), ("FoldStarted", 2), ("FoldCompleted", 2)]
+    assert (run / "submission_mean.csv").read_bytes() == submission
+
+    changed = run_job("kfold", *words, "optimizer.lr=1e-2")
+    assert changed.returncode == 2
+    assert "optimizer.lr: 0.004 in the run, 0.01 now" in changed.stderr
+
+    other = run_job("submit", str(run), "ensemble.method=median", "ensemble.space=raw")
+    assert other.returncode == 0, other.stderr
+    assert json.loads((run / "submission_median.json").read_text())["space"] == "raw"
+    assert "no driver is at work" in run_job("status", str(run)).stdout
+
+
+def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
+    """Same global batches: predictions agree up to rounding (dropout off, for each rank draws its own)."""
+    words = (f"run.storage={tmp_path}", "folds.only=[0]", "model.dropout=0", *QUICK)
+    for workers in (1, 2):
+        done = run_job("kfold", *words, f"run.name=w{workers}", f"resources.workers_per_fold={workers}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (
+        pd.read_parquet(tmp_path / f"w{n}/members/main/folds/0/predictions/validation_final.parquet") for n in (1, 2)
+    )
+    pd.testing.assert_series_equal(one["id"], two["id"])
+    pd.testing.assert_series_equal(one["prediction_z"], two["prediction_z"], atol=2e-3, rtol=0)
+    rows = [read_lines(tmp_path / f"w{n}/metrics/fold_0.jsonl") for n in (1, 2)]
+    assert rows[1][0]["fold_0/setup/world_size"] == 2
+    losses = [[row["fold_0/train/loss_step"] for row in part if "fold_0/train/loss_step" in row] for part in rows]
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_missing(
+    run_job, tmp_path, small_frame, write_data
+):
+    """A picture that only breaks on decoding fails the fold that trains on it first; with drop the run goes through."""
+    root = write_data(small_frame)
+    (root / "train_val" / "v04.jpg").unlink()
+    broken = root / "train_val" / "v04.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(broken)
+    content = bytearray(broken.read_bytes())
+    content[2000:2100] = bytes(100)  # header and end stay whole
+    broken.write_bytes(content)
+    words = (f"run.storage={tmp_path}", f"data.root={root}", "training.epochs=1")
+
+    failed = run_job("kfold", *words, "run.name=failed")
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert "v04.png cannot be decoded" in failed.stdout
+    assert "no submission: folds" in failed.stdout
+    summary = json.loads((tmp_path / "failed" / "summary.json").read_text())
+    assert summary["outcome"] == "failed"
+    assert {fold["state"] for fold in summary["folds"]} == {"failed"}  # every fold needs the picture
+
+    dropped = run_job("kfold", *words, "run.name=dropped", "data.on_bad_row=drop")
+    assert dropped.returncode == 0, dropped.stdout + dropped.stderr
+    assert "no submission: the data has no test table" in dropped.stdout
+    noted = (tmp_path / "dropped/members/main/folds/0/bad_rows.jsonl").read_text()
+    assert '"id":"v04"' in noted
+    assert read_lines(tmp_path / "dropped/metrics/submission.jsonl")[-1]["ensemble/submission_created"] == 0
+
+
+def submit(cluster, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [RAY, "job", "submit", "--address", cluster.dashboard, "--working-dir", "."]
+    return subprocess.run(
+        [*command, "--", "python", "ray_jobs/kfold.py", *words],
+        cwd=REPOSITORY,
+        env=cluster.environment if environment is None else environment,
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_a_submitted_job_trains_like_a_local_one_and_its_status_is_the_runs(cluster, run_job, tmp_path):
+    words = (f"run.storage={tmp_path}", *QUICK)
+    done = submit(cluster, *words, "run.name=submitted")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "submission: " in done.stdout
+    local = run_job("kfold", *words, "run.name=local")
+    assert local.returncode == 0, local.stdout + local.stderr
+    submissions = [(tmp_path / name / "submission_mean.csv").read_bytes() for name in ("submitted", "local")]
+    assert submissions[0] == submissions[1]
+
+    relative = submit(cluster, "data.root=../data", *words)
+    assert relative.returncode != 0
+    assert "data.root=../data is a relative path" in relative.stdout + relative.stderr
+
+
+def test_a_caller_without_the_token_is_refused(cluster):
+    environment = {k: v for k, v in cluster.environment.items() if not k.startswith("RAY_AUTH")}
+    done = submit(cluster, "--dry-run", environment=environment)
+    assert done.returncode != 0
+
+
+def test_other_package_versions_on_the_cluster_are_refused(run_job, tmp_path):
+    """A driver that sees another version of a package than the nodes do."""
+    fake = tmp_path / "site" / "safetensors-0.0.1.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: safetensors\nVersion: 0.0.1\n")
+    done = run_job("kfold", f"run.storage={tmp_path}", *QUICK, PYTHONPATH=str(fake.parent))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "safetensors" in done.stderr
+    assert "0.0.1 here" in done.stderr

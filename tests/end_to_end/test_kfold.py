@@ -1,0 +1,179 @@
+"""`python ray_jobs/kfold.py` as a newcomer types it: nothing is running, nothing is given."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import mean_squared_log_error
+
+from ensemble.predictions import SCHEMA
+from ray_jobs.tracking.record import read_lines
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def kfold(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the job with its own HOME, so that `~/ray_results` is there."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")} | {"HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "ray_jobs/kfold.py", *words],
+        cwd=REPOSITORY,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=900,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory):
+    """The embedded default, run once for this module: its output and its folder."""
+    home = tmp_path_factory.mktemp("home")
+    done = kfold(home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done, home / "ray_results" / "clip_multimodal_small"
+
+
+def test_the_default_trains_three_folds_and_beats_the_constant_predictor(default_run):
+    done, run = default_run
+    summary = json.loads((run / "summary.json").read_text())
+    overall = summary["scores"]["out_of_fold"]
+    assert summary["outcome"] == "complete"
+    assert overall["num_rows"] == 600
+    assert overall["best"]["msle"] <= 0.6 * overall["constant"]["msle"]
+    for word in ("dashboard: http://", "out of fold", "constant", "submission: ", str(run)):
+        assert word in done.stdout
+    assert "raylet" not in done.stdout + done.stderr
+
+
+def test_the_folds_trained_side_by_side(default_run):
+    _, run = default_run
+    times = [json.loads((run / f"members/main/folds/{i}/status.json").read_text()) for i in range(3)]
+    assert max(t["started"] for t in times) < min(t["finished"] for t in times)
+
+
+def test_the_run_folder_keeps_its_contract(default_run):
+    _, run = default_run
+    expected = ["config.json", "fold_plan.parquet", "fold_info.csv", "events.jsonl", "oof.parquet", "summary.json"]
+    expected += ["README.md", "submission_mean.csv", "submission_mean.json", "metrics/ensemble.jsonl"]
+    expected += ["metrics/submission.jsonl", *(f"metrics/fold_{i}.jsonl" for i in range(3))]
+    for fold in range(3):
+        for checkpoint in ("best", "final"):
+            expected.append(f"members/main/folds/{fold}/checkpoints/{checkpoint}/checkpoint.json")
+            expected += [
+                f"members/main/folds/{fold}/predictions/{r}_{checkpoint}.parquet" for r in ("validation", "test")
+            ]
+    assert [name for name in expected if not (run / name).is_file()] == []
+    assert not list(run.rglob("*.tmp"))
+    assert not (run / ".ray_train").exists()
+    plan = pd.read_parquet(run / "fold_plan.parquet")
+    assert list(plan.columns[:3]) == ["id", "repeat", "fold"]
+    info = pd.read_csv(run / "fold_info.csv")
+    assert info.to_dict("list") == {"fold": [0, 1, 2], "train_size": [400] * 3, "val_size": [200] * 3}
+
+
+def test_every_out_of_fold_row_was_predicted_by_the_model_that_did_not_see_it(default_run):
+    _, run = default_run
+    oof, plan = pd.read_parquet(run / "oof.parquet"), pd.read_parquet(run / "fold_plan.parquet")
+    assert list(oof.columns) == SCHEMA.names
+    assert oof["id"].is_unique
+    assert not oof["in_sample"].any()
+    merged = oof.merge(plan, on="id", suffixes=("", "_planned"))
+    assert len(merged) == len(plan) == 600
+    assert (merged["fold"] == merged["fold_planned"]).all()
+    summary = json.loads((run / "summary.json").read_text())
+    assert mean_squared_log_error(oof["target"], oof["prediction"]) == summary["scores"]["out_of_fold"]["best"]["msle"]
+
+
+def test_the_submission_is_the_mean_of_logs_of_the_folds_test_predictions(default_run):
+    _, run = default_run
+    submission = pd.read_csv(run / "submission_mean.csv")
+    assert list(submission.columns) == ["ID", "views"]
+    models = [
+        pd.read_parquet(run / f"members/main/folds/{i}/predictions/test_best.parquet").set_index("id") for i in range(3)
+    ]
+    stacked = np.stack([np.log1p(model["prediction"].loc[submission["ID"]]) for model in models])
+    np.testing.assert_allclose(submission["views"], np.expm1(stacked.mean(axis=0)))
+    info = json.loads((run / "submission_mean.json").read_text())
+    assert (info["n_models"], info["checkpoints"], info["space"], info["test_samples"]) == (3, "best", "z", 120)
+
+
+def test_every_metric_of_the_catalogue_is_recorded_by_its_name(default_run):
+    _, run = default_run
+    fold_names = """model/total_params model/trainable_params model/frozen_params data/train_size data/val_size
+        setup/world_size setup/device train/loss_step train/loss_epoch val/loss_epoch learning_rate val/msle val/mae
+        val/mse val/rmse predictions/mean predictions/std targets/mean targets/std weights/image weights/text weights/age
+        best_epoch best_val_loss best_msle training_completed final_best_val_loss total_epochs""".split()
+    for fold in range(3):
+        rows = read_lines(run / f"metrics/fold_{fold}.jsonl")
+        assert [row["step"] for row in rows] == list(range(len(rows)))
+        recorded = {name for row in rows for name in row}
+        assert {f"fold_{fold}/{name}" for name in fold_names} <= recorded
+        steps = [row["global_step"] for row in rows if f"fold_{fold}/train/loss_step" in row]
+        assert steps == list(range(1, 24 * 7 + 1))
+    submission_names = """n_models checkpoint_type method space test_samples prediction_diversity pred_std_mean
+        pred_std_max pred_std_min final_pred_min final_pred_max final_pred_mean final_pred_std submission_created
+        submission_path model_weights""".split()
+    submission_names += [f"model_{i}/{m}_weight" for i in range(3) for m in ("image", "text", "age")]
+    recorded = {name for row in read_lines(run / "metrics/submission.jsonl") for name in row}
+    assert {f"ensemble/{name}" for name in submission_names} <= recorded
+
+
+def test_each_modality_of_the_made_data_matters_to_the_trained_models(default_run):
+    _, run = default_run
+    last = [row for row in read_lines(run / "metrics/fold_0.jsonl") if "fold_0/weights/image" in row][-1]
+    weights = [last[f"fold_0/weights/{name}"] for name in ("image", "text", "age")]
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) > 0.2
+
+
+def test_bad_input_ends_before_anything_is_launched(tmp_path):
+    began = time.monotonic()
+    done = kfold(tmp_path, "--config-name=clip_multimodal", "data.root=/no/such/folder", "model.pretrained=none",
+                 "model.freeze=false")  # fmt: skip
+    assert done.returncode == 2
+    assert "data.root=/no/such/folder: no such folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ray_results").exists()
+    assert time.monotonic() - began < 30
+
+
+def test_a_dry_run_shows_config_and_plan_and_writes_nothing(tmp_path):
+    done = kfold(tmp_path, "--dry-run", "folds.count=4")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[: done.stdout.rindex("}") + 1])["folds"]["count"] == 4
+    assert "fold 3: 450 rows train, 150 validate" in done.stdout
+    assert not (tmp_path / "ray_results").exists()
+
+
+@pytest.mark.real_data
+def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path):
+    """2,178 art auction lots: the constant predictor scores MSLE 1.33, the date alone 1.03, ridge on the text 0.69."""
+    words = (f"data.root={real_data_root / 'art_auction'}", "data.target=price")
+    done = kfold(tmp_path, "run.name=art", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "ray_results" / "art"
+    overall = json.loads((run / "summary.json").read_text())["scores"]["out_of_fold"]
+    assert overall["num_rows"] == 2178
+    assert overall["constant"]["msle"] == pytest.approx(1.327, abs=0.005)
+    assert overall["best"]["msle"] <= 0.85
+    assert overall["final"]["msle"] <= 0.85
+    assert len(pd.read_csv(run / "submission_mean.csv")) == 544
+
+
+def test_one_seed_gives_one_submission_bit_for_bit(tmp_path):
+    names = ("first", "second")
+    for name in names:
+        done = kfold(tmp_path, f"run.name={name}", "training.epochs=2", "run.dashboard=false")
+        assert done.returncode == 0, done.stdout + done.stderr
+    first, second = ((tmp_path / "ray_results" / name / "submission_mean.csv").read_bytes() for name in names)
+    assert first == second
