@@ -183,10 +183,13 @@ def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
 
 def main_with_errors(main: Any) -> None:
     """Runs a job's main function; expected errors become one message and exit code 2."""
+    from ensemble.predictions import PredictionError
     from trainers.interface import DataError
 
     try:
         sys.exit(main(sys.argv[1:]))
-    except (RunError, DataError) as error:
+    except (RunError, DataError, PredictionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

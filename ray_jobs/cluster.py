@@ -120,19 +120,21 @@ def refuse_other_versions(driver: dict[str, str], nodes: dict[str, dict[str, str
 
 
 def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
-    """Calls a function once on every node that is alive; returns {node's address: result}."""
+    """Calls a function once on every node that is alive; returns {node: result}."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
     task = ray.remote(num_cpus=0, max_retries=1)(function)
-    waiting = {
-        node["NodeManagerAddress"]: task.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(*args)
-        for node in nodes
-    }
-    return {address: ray.get(result) for address, result in waiting.items()}
+    waiting = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+            waiting[name] = task.options(scheduling_strategy=there).remote(*args)
+    try:
+        return {name: ray.get(result) for name, result in waiting.items()}
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
 
 
 def _versions_by_node() -> dict[str, dict[str, str]]:

@@ -76,7 +76,7 @@ class RunConfig:
 
 SECTIONS = ("run", "folds", "ensemble", "resources", "tracking")
 # Fields whose change trains something else. Everything of the family's config does, too.
-_TRAINED_BY = ("folds.count", "folds.kind", "folds.seed", "resources.workers_per_fold")
+_TRAINED_BY = ("folds.count", "folds.kind", "folds.seed", "resources.workers_per_fold", "resources.cpus_per_fold")
 _NOT_TRAINED_BY = ("training.eval_batch_size", "training.picture_cache_gib")
 
 
@@ -88,7 +88,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
-    """The config of a `config.json`.
+    """The config of such a mapping.
 
     Raises:
         ValueError: a field is unknown or has a value that is not allowed.

@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from ensemble.scores import predict_constant
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
-from ray_jobs.config import RunConfig, find_differences, from_dict, to_dict
+from ray_jobs.config import RunConfig, find_differences, to_dict
 from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, RunStarted, last_attempt, start_actor
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
@@ -32,7 +32,7 @@ from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.report import print_outcome, write_summary
 from ray_jobs.run_folder import RunFolder, read_json, write_csv, write_json, write_parquet
-from ray_jobs.terminal import Watcher
+from ray_jobs.terminal import Watcher, open_console
 from trainers.interface import Inventory, load_inventory_module
 
 WATCH_INTERVAL_S = 0.5
@@ -62,7 +62,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     Raises:
         RunError, DataError: nothing was launched; the message says why.
     """
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = open_console()
     started = time.monotonic()
     if command.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
@@ -79,10 +79,10 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             return EXIT_OK
         seconds = {"check": time.monotonic() - started}
         try:
-            with _signals_as_exceptions():
-                stage = _train_and_combine(plan, todo, console, seconds) if todo else _combine_here(plan, seconds)
+            stage = _train_and_combine(plan, todo, console, seconds) if todo else _combine_here(plan, seconds)
         except (Interrupted, KeyboardInterrupt):
-            console.print(f"\ninterrupted; finished folds are kept. The same command continues: {_command_line(argv)}")
+            command_line = _command_line([*argv, f"run.name={plan.folder.root.name}"])
+            console.print(f"\ninterrupted; finished folds are kept. Continue with: {command_line}")
             return EXIT_INTERRUPTED
         seconds["total"] = time.monotonic() - started
         summary = write_summary(plan.folder, plan.config, stage, seconds)
@@ -92,6 +92,8 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
 
 def _check(config: RunConfig, scratch: Path | None) -> Plan:
     """Everything that can be found out before anything is launched."""
+    if "://" in config.run.storage:
+        raise RunError(f"run.storage={config.run.storage}: object storage is not supported; give a folder")
     folder = RunFolder(_place_of_run(config))
     if in_submitted_job():
         _refuse_relative_paths(config)
@@ -111,8 +113,7 @@ def _place_of_run(config: RunConfig) -> Path:
 
 
 def _refuse_relative_paths(config: RunConfig) -> None:
-    given = {"run.storage": config.run.storage, "data.root": config.trainer.data.root}
-    for name, value in given.items():
+    for name, value in {"run.storage": config.run.storage, "data.root": config.trainer.data.root}.items():
         if value and not os.path.isabs(os.path.expanduser(value)):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
@@ -126,7 +127,7 @@ def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> None
     if not folder.config.exists():
         _write_new_run(plan, argv)
         return
-    old = from_dict(read_json(folder.config))
+    old = folder.read_config()
     known = read_json(folder.provenance)
     trained, other = find_differences(old, config)
     if trained:
@@ -152,7 +153,6 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
             "id": pa.array(folds.ids.tolist(), pa.string()),
             "repeat": pa.array(np.zeros(len(folds.ids), np.int32)),
             "fold": pa.array(folds.fold.astype(np.int32)),
-            "target": pa.array(plan.inventory.target),
         }
     )
     write_parquet(folder.fold_plan, table)
@@ -165,12 +165,20 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "target": plan.inventory.target_name,
         "data_fingerprint": plan.inventory.fingerprint,
+        "constant_predictions": _predict_constants(plan),
         "num_train": len(folds.ids),
         "num_test": plan.inventory.num_test,
         "versions": package_versions(),
     }
     write_json(folder.provenance, provenance)
     write_json(folder.config, to_dict(plan.config))  # last: from here on the run exists
+
+
+def _predict_constants(plan: Plan) -> list[float]:
+    """For each fold the best constant of its training rows."""
+    target = dict(zip(plan.folds.ids, plan.inventory.target, strict=True))
+    splits = [plan.folds.split(fold) for fold in range(plan.folds.count)]
+    return [predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
 
 
 def _is_up_to_date(plan: Plan, finished: list[int]) -> bool:
@@ -201,7 +209,11 @@ def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: d
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
     began = time.monotonic()
-    with _chatter_to(folder.log / "ray.log"), connect(dashboard=config.run.dashboard) as cluster:
+    with (
+        _chatter_to(folder.log / "ray.log"),
+        connect(dashboard=config.run.dashboard) as cluster,
+        _signals_as_exceptions(),  # after Ray started, which sets a handler of its own
+    ):
         import ray
 
         placement = place_folds(config.resources, cluster.resources, config.folds.count)
@@ -250,20 +262,14 @@ def _train_folds(
     folder: RunFolder, config: RunConfig, todo: list[int], placement: Placement, coordinator: Any, console: Console
 ) -> None:
     """Runs each fold's TorchTrainer in a thread of its own and shows their progress until all have ended."""
-    import ray
-
     pool = ThreadPoolExecutor(placement.folds_at_once, thread_name_prefix="fold")
     running: dict[int, Future[None]] = {}
     try:
         for fold in todo:
             attempt = last_attempt(folder, fold) + 1
             running[fold] = pool.submit(_run_fold, folder, config.run.name, fold, attempt, placement, coordinator)
-        with Watcher(folder, config.folds.count, console) as watcher:
+        with Watcher(folder, config.folds.count, console, placement.waits_for) as watcher:
             while not all(future.done() for future in running.values()):
-                if placement.waits_for:
-                    watcher.note = (
-                        f"waiting for {placement.waits_for}" if not ray.available_resources().get("CPU") else ""
-                    )
                 watcher.update()
                 time.sleep(WATCH_INTERVAL_S)
         for future in running.values():
@@ -289,6 +295,7 @@ def _run_fold(folder: RunFolder, run: str, fold: int, attempt: int, placement: P
             "fold": fold,
             "attempt": attempt,
             "num_threads": placement.threads_per_worker,
+            "versions": package_versions(),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.num_workers,
@@ -303,7 +310,7 @@ def _run_fold(folder: RunFolder, run: str, fold: int, attempt: int, placement: P
     )
     try:
         trainer.fit()
-    except ray.train.TrainingFailedError as error:
+    except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
         ray.get(coordinator.apply.remote(FoldFailed(fold, attempt, _explain_failure(error))))
         return
     if folder.fold(fold).is_complete():
@@ -313,13 +320,20 @@ def _run_fold(folder: RunFolder, run: str, fold: int, attempt: int, placement: P
 
 
 def _explain_failure(error: Exception) -> str:
-    """The worker's own error rather than Ray Train's frame around it."""
-    failures = getattr(error, "worker_failures", {})
-    for rank in sorted(failures):
-        cause = failures[rank]
-        cause = getattr(cause, "cause", None) or cause.__cause__ or cause
-        return f"rank {rank}: {type(cause).__name__}: {cause}"
-    return str(error)
+    """The worker's own error rather than Ray Train's frame around it.
+
+    When one rank fails, the others lose their connection to it; the rank that did not is the cause.
+    """
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        return f"{type(error).__name__}: {error}"
+    causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
+
+    def is_consequence(rank: int) -> bool:
+        return any(word in str(causes[rank]) for word in ("onnection", "NCCL", "Gloo", "gloo"))
+
+    rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
+    return f"rank {rank}: {type(causes[rank]).__name__}: {causes[rank]}"
 
 
 @contextmanager

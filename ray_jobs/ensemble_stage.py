@@ -14,9 +14,8 @@ from ensemble.combine import combine, normalise_weights, weights_from_scores
 from ensemble.config import EnsembleConfig
 from ensemble.diversity import describe_spread, spread
 from ensemble.predictions import stack_models
-from ensemble.scores import predict_constant, score
-from ray_jobs.config import RunConfig, from_dict
-from ray_jobs.folds import NEVER_VALIDATED
+from ensemble.scores import score
+from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, read_parquet, write_csv, write_json, write_parquet
 from ray_jobs.tracking.record import MetricRecord
 
@@ -35,7 +34,7 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
         PredictionError: the folds' files do not belong together.
     """
     folder = RunFolder(root)
-    config = from_dict(read_json(folder.config))
+    config = folder.read_config()
     folds = folder.completed_folds(config.folds.count)
     if not folds:
         return {"scores": None, "submission": {"created": False, "reason": "no fold is finished"}}
@@ -57,7 +56,7 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[
     tables = {c: [read_parquet(folder.fold(f).predictions("validation", c)) for f in folds] for c in CHECKPOINTS}
     chosen = pa.concat_tables(tables[config.ensemble.checkpoint])
     write_parquet(folder.oof, chosen)
-    constants = _constant_predictions(folder, config, folds)
+    constants = read_json(folder.provenance)["constant_predictions"]
     by_fold = []
     for index, fold in enumerate(folds):
         table = tables["best"][index]
@@ -77,17 +76,6 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[
     }
 
 
-def _constant_predictions(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[int, float]:
-    plan = read_parquet(folder.fold_plan)
-    assigned, target = plan["fold"].to_numpy(), plan["target"].to_numpy()
-    is_ordered = config.folds.kind == "time"
-    return {
-        fold: predict_constant(target[(assigned < fold) if is_ordered else (assigned != fold)])
-        for fold in folds
-        if fold != NEVER_VALIDATED
-    }
-
-
 def _write_submission(
     folder: RunFolder, config: RunConfig, folds: list[int], scores: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -96,7 +84,9 @@ def _write_submission(
     has_test = folder.fold(folds[0]).predictions("test", ensemble.checkpoint).exists()
     if len(folds) < wanted or not has_test:
         missing = sorted(set(range(wanted)) - set(folds))
-        reason = f"folds {missing} are not trained" if missing else "the data has no test table"
+        reason = "the data has no test table"
+        if missing:
+            reason = f"folds {missing} are not trained; the same command without folds.only trains them"
         return {"created": False, "reason": reason}, {"ensemble/submission_created": 0}
     tables = [read_parquet(folder.fold(fold).predictions("test", ensemble.checkpoint)) for fold in folds]
     ids, predictions_MN = stack_models(tables)

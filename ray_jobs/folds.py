@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class FoldsConfig:
     def __post_init__(self) -> None:
         if self.count < 2:
             raise ValueError(f"folds.count={self.count}: expected at least 2")
+        if self.seed < 0:
+            raise ValueError(f"folds.seed={self.seed}: expected at least 0")
         if self.only is not None:
             outside = [fold for fold in self.only if not 0 <= fold < self.count]
             if outside or not self.only:
@@ -100,14 +102,26 @@ def _split_with_sklearn(folds: FoldsConfig, inventory: Inventory) -> list[np.nda
     if folds.kind == "time":
         if inventory.time is None:
             raise DataError("folds.kind=time needs dates: set data.date_column")
-        order = np.argsort(inventory.time, kind="stable")
-        return [order[held] for _, held in splitters.TimeSeriesSplit(folds.count).split(rows)]
+        return _split_by_time(folds, inventory.time, splitters.TimeSeriesSplit(folds.count))
     groups = _number_groups(folds, inventory)
     if folds.kind == "grouped":
         return [held for _, held in splitters.GroupKFold(folds.count, **shuffled).split(rows, groups=groups)]
     bins = _bin_target(inventory.target, folds.count)
     splitter = splitters.StratifiedGroupKFold(folds.count, **shuffled)
     return [held for _, held in splitter.split(rows, bins, groups)]
+
+
+def _split_by_time(folds: FoldsConfig, time: np.ndarray, splitter: Any) -> list[np.ndarray]:
+    """scikit-learn's consecutive portions, their borders moved back so that rows of one time stay together."""
+    order = np.argsort(time, kind="stable")
+    first_times = [time[order[held[0]]] for _, held in splitter.split(order)]
+    starts = [int(np.searchsorted(time[order], first, side="left")) for first in first_times]
+    if starts[0] == 0 or len(set(starts)) < folds.count:
+        raise DataError(
+            f"{len(np.unique(time))} different times, most rows sharing a few of them, cannot be divided into {folds.count} "
+            "time-ordered folds; lower folds.count"
+        )
+    return [order[start:end] for start, end in zip(starts, [*starts[1:], len(order)], strict=True)]
 
 
 def _bin_target(target: np.ndarray, count: int) -> np.ndarray:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from ray_jobs.errors import ClusterError
 
 
 @dataclass(frozen=True)
 class ResourcesConfig:
-    """What each fold gets. None leaves the choice to the project (`auto`)."""
+    """What each fold gets; `auto` leaves the choice to the project."""
 
-    gpus_per_fold: float | None = None
+    gpus_per_fold: float | Literal["auto"] = "auto"
     """GPUs of one fold; below 1 several folds share one; 0: train on CPUs even if there are GPUs."""
-    cpus_per_fold: float | None = None
+    cpus_per_fold: float | Literal["auto"] = "auto"
     """CPU cores that one fold reserves, over all its workers."""
     workers_per_fold: int = 1
     """Processes that train one fold together (DistributedDataParallel)."""
@@ -24,17 +25,23 @@ class ResourcesConfig:
     def __post_init__(self) -> None:
         if self.workers_per_fold < 1:
             raise ValueError(f"resources.workers_per_fold={self.workers_per_fold}: expected at least 1")
-        if self.gpus_per_fold is not None and self.gpus_per_fold < 0:
-            raise ValueError(f"resources.gpus_per_fold={self.gpus_per_fold}: expected at least 0")
-        if self.cpus_per_fold is not None and self.cpus_per_fold <= 0:
-            raise ValueError(f"resources.cpus_per_fold={self.cpus_per_fold}: expected more than 0")
-        if self.max_folds_at_once is not None and self.max_folds_at_once < 1:
-            raise ValueError(f"resources.max_folds_at_once={self.max_folds_at_once}: expected at least 1")
-        if self.gpus_per_fold and self.workers_per_fold > 1 and self.gpus_per_fold < self.workers_per_fold:
+        gpus, cpus = self.gpus_per_fold, self.cpus_per_fold
+        if cpus != "auto" and not 0 < cpus < math.inf:
+            raise ValueError(f"resources.cpus_per_fold={cpus}: expected a number above 0, or auto")
+        if gpus != "auto" and not 0 <= gpus < math.inf:
+            raise ValueError(f"resources.gpus_per_fold={gpus}: expected a number from 0, or auto")
+        if gpus != "auto" and gpus > 1 and (gpus / self.workers_per_fold) % 1:
             raise ValueError(
-                f"resources.gpus_per_fold={self.gpus_per_fold} with resources.workers_per_fold={self.workers_per_fold}: "
+                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self.workers_per_fold}: above one GPU a "
+                "worker can only have whole ones"
+            )
+        if gpus != "auto" and self.workers_per_fold > 1 and 0 < gpus < self.workers_per_fold:
+            raise ValueError(
+                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self.workers_per_fold}: "
                 "NCCL refuses two workers of one fold on one GPU; give one GPU a worker, or one worker a fold"
             )
+        if self.max_folds_at_once is not None and self.max_folds_at_once < 1:
+            raise ValueError(f"resources.max_folds_at_once={self.max_folds_at_once}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -85,28 +92,27 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
     """
     workers = config.workers_per_fold
     gpus_per_worker = _choose_gpus(config, cluster, num_folds) / workers
-    if config.cpus_per_fold is not None:
+    if config.cpus_per_fold != "auto":
         cpus_per_worker = config.cpus_per_fold / workers
         threads = max(1, int(cpus_per_worker))
     else:
         cpus_per_worker, threads = _choose_cpus(cluster, num_folds * workers, gpus_per_worker)
 
     waits_for = _check_feasible(cpus_per_worker, gpus_per_worker, cluster)
-    by_cpu = cluster.cpus / (cpus_per_worker * workers)
-    by_gpu = cluster.gpus / (gpus_per_worker * workers) if gpus_per_worker else math.inf
-    at_once = num_folds if cluster.node_types else int(min(num_folds, by_cpu + 1e-6, by_gpu + 1e-6))
+    slots = sum(_count_workers(node, cpus_per_worker, gpus_per_worker) for node in cluster.nodes)
+    at_once = num_folds if cluster.node_types else min(num_folds, slots // workers)
     if at_once == 0:
         raise ClusterError(
             f"one fold asks for {workers} workers with {cpus_per_worker:g} CPU and {gpus_per_worker:g} GPU each; the "
-            f"cluster has {cluster.cpus:g} CPU and {cluster.gpus:g} GPU in all. Lower resources.workers_per_fold, "
-            "resources.cpus_per_fold or resources.gpus_per_fold"
+            f"cluster's nodes hold {slots} of them. Lower resources.workers_per_fold, resources.cpus_per_fold or "
+            "resources.gpus_per_fold"
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
     return Placement(workers, cpus_per_worker, gpus_per_worker, threads, at_once, waits_for)
 
 
 def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: int) -> float:
-    if config.gpus_per_fold is not None:
+    if config.gpus_per_fold != "auto":
         return config.gpus_per_fold
     if not cluster.gpus:
         if any(gpus for _, gpus in cluster.node_types):
@@ -135,14 +141,22 @@ def _choose_cpus(cluster: ClusterResources, num_workers: int, gpus_per_worker: f
     return share, max(1, int(min(cores // num_workers, largest)))
 
 
-def _check_feasible(cpus: float, gpus: float, cluster: ClusterResources) -> str | None:
-    def fits(node: tuple[float, float]) -> bool:
-        return node[0] + 1e-6 >= cpus and node[1] + 1e-6 >= gpus
+def _count_workers(node: tuple[float, float], cpus: float, gpus: float) -> int:
+    """Workers that fit on one node."""
+    by_cpu = int(node[0] / cpus + 1e-6)
+    return min(by_cpu, int(node[1] / gpus + 1e-6)) if gpus else by_cpu
 
-    if any(fits(node) for node in cluster.nodes):
+
+def _check_feasible(cpus: float, gpus: float, cluster: ClusterResources) -> str | None:
+    """What the autoscaler has to start before a worker fits; None if a node of now holds one.
+
+    Raises:
+        ClusterError: no node and no node type can hold a worker.
+    """
+    if any(_count_workers(node, cpus, gpus) for node in cluster.nodes):
         return None
     request = f"a node with {cpus:g} CPU and {gpus:g} GPU"
-    if any(fits(node) for node in cluster.node_types):
+    if any(_count_workers(node, cpus, gpus) for node in cluster.node_types):
         return request
     there = ", ".join(f"{c:g} CPU/{g:g} GPU" for c, g in cluster.nodes) or "none"
     types = ", ".join(f"{c:g} CPU/{g:g} GPU" for c, g in cluster.node_types)

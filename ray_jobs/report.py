@@ -16,13 +16,16 @@ from ray_jobs.terminal import print_scores, read_statuses
 _FILES = {
     "config.json": "the whole config, resolved",
     "provenance.json": "command, package versions, fingerprint of the data",
-    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none), target",
+    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none)",
     "fold_info.csv": "rows that train and validate in each fold",
     "bad_rows.csv": "rows that were dropped or mended (only if there are any)",
     "events.jsonl": "what happened when: folds launched, started, completed, failed",
     "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl; one JSON object a line",
-    "log/": "log of each fold's rank 0",
-    "members/main/folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet",
+    "log/": "log of each fold; ray.log holds what Ray printed",
+    "members/main/folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet; "
+    "bad_rows.jsonl lists pictures that could not be decoded",
+    "members/main/frozen_encoders-*.safetensors": "weights that all folds share (only if the encoders are frozen)",
+    "made_data/": "the data that the project made (only without data.root)",
     "oof.parquet": "one honest prediction for each row that some fold validated",
     "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
     "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
@@ -90,7 +93,7 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
     if submission["created"]:
         console.print(f"submission: {submission['path']}")
     else:
-        console.print(f"no submission: {submission['reason']}. The same command adds what is missing", style="yellow")
+        console.print(f"no submission: {submission['reason']}", style="yellow")
     console.print(f"everything: {folder.root} (README.md there explains the files)")
     if "total" in summary["seconds"]:
         console.print(f"took {summary['seconds']['total']:.0f} s")

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_jobs.config import RunConfig, from_dict
 from ray_jobs.errors import RunBusyError, RunFolderError
 
 CHECKPOINTS = ("best", "final")
@@ -46,6 +48,18 @@ class RunFolder:
         self.readme = self.root / "README.md"
         self.train_scratch = self.root / ".ray_train"
 
+    def read_config(self) -> RunConfig:
+        """The run's config.
+
+        Raises:
+            RunFolderError: the file is missing or damaged, or was written by another version of this project.
+        """
+        values = read_json(self.config)
+        try:
+            return from_dict(values)
+        except (ValueError, KeyError, TypeError, ModuleNotFoundError) as error:
+            raise RunFolderError(f"{self.config} cannot be read by this version of the project: {error}") from None
+
     def fold(self, number: int) -> FoldFolder:
         """Paths of one fold."""
         return FoldFolder(self.member / "folds" / str(number), number)
@@ -54,9 +68,9 @@ class RunFolder:
         """A fold's metric record."""
         return self.metrics / f"fold_{number}.jsonl"
 
-    def fold_log(self, number: int) -> Path:
-        """The log of a fold's rank 0."""
-        return self.log / f"fold_{number}.log"
+    def fold_log(self, number: int, rank: int = 0) -> Path:
+        """The log of one rank of a fold."""
+        return self.log / (f"fold_{number}.log" if rank == 0 else f"fold_{number}_rank{rank}.log")
 
     def submission(self, method: str) -> Path:
         """The submission of an ensemble method; its info stands beside it as .json."""
@@ -120,6 +134,10 @@ class FoldFolder:
         """A prediction file: rows is validation or test."""
         return self.root / "predictions" / f"{rows}_{checkpoint}.parquet"
 
+    def bad_rows(self, rank: int) -> Path:
+        """Rows that turned out bad only when a rank read them."""
+        return self.root / ("bad_rows.jsonl" if rank == 0 else f"bad_rows_rank{rank}.jsonl")
+
     def is_complete(self) -> bool:
         """Whether the fold was trained to its end and its files are as long as its manifest says."""
         manifest = read_json(self.manifest, default=None)
@@ -139,6 +157,8 @@ class FoldFolder:
         """Removes what an unfinished attempt left."""
         for name in ("checkpoints", "predictions"):
             shutil.rmtree(self.root / name, ignore_errors=True)
+        for path in self.root.glob("bad_rows*.jsonl"):
+            path.unlink()
         self.manifest.unlink(missing_ok=True)
 
 
@@ -173,7 +193,7 @@ def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file that appears whole: temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

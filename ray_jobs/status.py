@@ -14,14 +14,11 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from rich.console import Console
-
 from ray_jobs.cli import find_run, main_with_errors
-from ray_jobs.config import from_dict
 from ray_jobs.errors import RunError
 from ray_jobs.report import print_outcome
 from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.terminal import Watcher, fold_table, read_statuses
+from ray_jobs.terminal import Watcher, fold_table, open_console, read_statuses
 
 INTERVAL_S = 1.0
 
@@ -30,8 +27,8 @@ def main(argv: list[str]) -> int:
     root, rest = find_run(argv, __doc__)
     if rest:
         raise RunError(f"status.py does not know {' '.join(rest)}; usage: status.py RUN [run.storage=FOLDER]")
-    folder, console = RunFolder(root), Console(highlight=False, soft_wrap=True)
-    num_folds = from_dict(read_json(folder.config)).folds.count
+    folder, console = RunFolder(root), open_console()
+    num_folds = folder.read_config().folds.count
     if not folder.is_locked():
         console.print(fold_table(read_statuses(folder, num_folds), f"run {folder.root.name} (no driver is at work)"))
     else:

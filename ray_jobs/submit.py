@@ -15,7 +15,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import find_run, main_with_errors, override
-from ray_jobs.config import from_dict, to_dict
+from ray_jobs.config import to_dict
 from ray_jobs.errors import IncompleteRunError
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 
@@ -24,24 +24,23 @@ def main(argv: list[str]) -> int:
     root, overrides = find_run(argv, __doc__)
     folder = RunFolder(root)
     with folder.lock():
-        old = from_dict(read_json(folder.config))
+        old = folder.read_config()
         config = override(old, overrides, __doc__, sections=("ensemble",))
         missing = sorted(set(range(config.folds.count)) - set(folder.completed_folds(config.folds.count)))
         if missing:
             raise IncompleteRunError(
                 f"folds {missing} of {folder.root} are not finished; train them first: the command is in provenance.json"
             )
-        from rich.console import Console
-
         from ray_jobs.ensemble_stage import run_ensemble_stage
         from ray_jobs.report import print_outcome, write_summary
+        from ray_jobs.terminal import open_console
 
         began = time.monotonic()
         write_json(folder.config, to_dict(config))
         stage = run_ensemble_stage(str(folder.root))
         seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
         seconds.pop("total", None)
-        print_outcome(Console(highlight=False, soft_wrap=True), folder, write_summary(folder, config, stage, seconds))
+        print_outcome(open_console(), folder, write_summary(folder, config, stage, seconds))
     return 0
 
 

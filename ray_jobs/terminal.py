@@ -6,6 +6,7 @@ Everything is read from the run's folder, so `status.py` shows the same from ano
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,11 @@ _COLOURS = {
     FoldState.COMPLETED: "green",
     FoldState.FAILED: "bold red",
 }
+
+
+def open_console() -> Console:
+    """The console of a run, bound to the stream that is the screen now. Texts are shown as they are: no markup."""
+    return Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_statuses(folder: RunFolder, num_folds: int) -> list[FoldStatus]:
@@ -59,13 +65,16 @@ class Watcher:
         folder: the run.
         num_folds: folds of its plan.
         console: where to.
+        waits_for: what the cluster's autoscaler has to start before any fold can train.
     """
 
-    def __init__(self, folder: RunFolder, num_folds: int, console: Console) -> None:
+    def __init__(self, folder: RunFolder, num_folds: int, console: Console, waits_for: str | None = None) -> None:
         self.folder, self.num_folds, self.console = folder, num_folds, console
-        self.live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        # Without Live's own redirection: what libraries print belongs to the log, not above the table.
+        quiet = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
+        self.live = Live(console=console, **quiet) if console.is_terminal else None
         self.shown: dict[int, tuple[FoldState, int]] = {}
-        self.note = ""
+        self.waits_for = waits_for
 
     def __enter__(self) -> Watcher:
         if self.live:
@@ -82,7 +91,9 @@ class Watcher:
         statuses = read_statuses(self.folder, self.num_folds)
         if self.live:
             table = fold_table(statuses, f"run {self.folder.root.name}")
-            self.live.update(Group(table, Text(self.note, style="yellow")) if self.note else table, refresh=True)
+            is_waiting = self.waits_for and all(status.state == FoldState.WAITING for status in statuses)
+            note = Text(f"waiting for {self.waits_for}", style="yellow")
+            self.live.update(Group(table, note) if is_waiting else table, refresh=True)
             return
         for status in statuses:
             key = (status.state, status.epoch if status.score is not None else 0)
@@ -94,7 +105,7 @@ class Watcher:
 
 def print_scores(console: Console, scores: dict[str, Any]) -> None:
     """Scores of each fold and of all out-of-fold predictions beside the constant predictor's."""
-    table = Table(title="MSLE on rows that the model did not see", title_justify="left", title_style="bold")
+    table = Table(title="MSLE on the rows that each fold validates", title_justify="left", title_style="bold")
     for name in ("", "rows", "best epoch", "final epoch", "constant"):
         table.add_column(name, justify="right" if name else "left")
     overall = scores["out_of_fold"]
@@ -105,6 +116,7 @@ def print_scores(console: Console, scores: dict[str, Any]) -> None:
         table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
     console.print(table)
     share = overall[overall["checkpoint"]]["msle"] / overall["constant"]["msle"]
+    console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
     console.print(f"out-of-fold MSLE is {share:.0%} of the constant predictor's")
 
 

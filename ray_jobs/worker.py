@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ensemble.predictions import build_table
-from ray_jobs.config import from_dict
+from ray_jobs.cluster import package_versions, refuse_other_versions
 from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
 from ray_jobs.errors import RunError
 from ray_jobs.folds import FoldPlan
 from ray_jobs.run_folder import (
     RunFolder,
     read_checkpoint,
-    read_json,
     read_parquet,
     write_checkpoint,
     write_parquet,
@@ -41,10 +42,11 @@ def train_worker(task: dict[str, Any]) -> None:
     """The train function of a fold's `TorchTrainer`.
 
     Args:
-        task: `folder` (the run's), `fold`, `attempt`, `num_threads`.
+        task: `folder` (the run's), `fold`, `attempt`, `num_threads`, `versions` (of the driver's packages).
     """
+    refuse_other_versions(task["versions"], {ray.util.get_node_ip_address(): package_versions()})
     folder = RunFolder(task["folder"])
-    config = from_dict(read_json(folder.config))
+    config = folder.read_config()
     context = ray.train.get_context()
     place = RayWorkplace(
         folder,
@@ -57,7 +59,7 @@ def train_worker(task: dict[str, Any]) -> None:
         log_interval=config.tracking.log_interval,
     )
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
-    with _log_file(folder.fold_log(task["fold"]), place.rank):
+    with _logging_to(folder.fold_log(task["fold"], place.rank)):
         try:
             place.start()
             load_train_module(config.family).train_fold(config.trainer, split, place)
@@ -96,6 +98,7 @@ class RayWorkplace:
         self.folder, self.fold, self.attempt, self.log_interval = folder, fold, attempt, log_interval
         self.files = folder.fold(fold)
         self.record: MetricRecord | None = None
+        self.bad_rows: Record | None = None
         self.coordinator: Any = None
         self.pending: list[tuple[int, float, Mapping[str, Tensor | float]]] = []
         self.last_progress = 0.0
@@ -158,12 +161,12 @@ class RayWorkplace:
         return load(read_checkpoint(self.files.checkpoint(name))[0])
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        import hashlib
-
+        if self.rank != 0:
+            return {}
         content = _to_bytes(tensors)
         checksum = hashlib.sha256(content).hexdigest()
         path = self.folder.member / f"{name}-{checksum[:12]}.safetensors"
-        if self.rank == 0 and not path.exists():
+        if not path.exists():
             write_whole(path, content)  # several folds may do it at once: the same bytes, and a rename is whole
         return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
 
@@ -183,9 +186,9 @@ class RayWorkplace:
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
-        Record(self.files.root / "bad_rows.jsonl").append(
-            {"table": table, "id": row_id, "problem": problem, "done": done}
-        )
+        if self.bad_rows is None:
+            self.bad_rows = Record(self.files.bad_rows(self.rank), fresh=True)
+        self.bad_rows.append({"table": table, "id": row_id, "problem": problem, "done": done})
 
     def _fetch_pending(self) -> None:
         """Moves the waiting steps' tensors from the device in one go, adds the ranks, and writes a row for each step."""
@@ -220,22 +223,17 @@ def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
-class _log_file:  # noqa: N801  (used as a function)
-    """Sends this process's log to a file of the run while a fold trains (rank 0 only)."""
-
-    def __init__(self, path: Path, rank: int) -> None:
-        self.path, self.rank = path, rank
-
-    def __enter__(self) -> None:
-        for name in ("ray_jobs", "trainers"):
-            logging.getLogger(name).setLevel(logging.INFO)
-        self.handler: logging.Handler = logging.NullHandler()
-        if self.rank == 0:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.handler = logging.FileHandler(self.path)
-        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(self.handler)
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger().removeHandler(self.handler)
-        self.handler.close()
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Sends this process's log to a file of the run while a fold trains."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    for name in ("ray_jobs", "trainers"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

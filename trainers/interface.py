@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -117,8 +116,8 @@ class Workplace(Protocol):
         """The tensors of a checkpoint that this fold saved, on the CPU."""
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        """Stores tensors that are the same in all folds (frozen weights) once for the run; returns where and their
-        checksum, to be put into a checkpoint's description."""
+        """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and
+        their checksum, to be put into a checkpoint's description."""
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         """Writes a prediction file of the fold."""
@@ -140,8 +139,3 @@ def load_train_module(family: str) -> Any:
 def load_config_class(family: str) -> type:
     """The `Config` dataclass of a family."""
     return importlib.import_module(f"trainers.{family}.config").Config
-
-
-def known_families() -> list[str]:
-    """Names of the model families in this folder."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/train.py"))

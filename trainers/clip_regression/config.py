@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,6 +48,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.max_rows is not None and self.max_rows < 1:
             raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
+        inputs = {self.target, self.fold_column} & {*self.text_columns, *self.numeric_columns, self.date_column} - {
+            None
+        }
+        if inputs:
+            raise ValueError(
+                f"data: column {sorted(inputs)[0]!r} is the target or the folds and cannot be an input, too"
+            )
         if not (self.train_pictures or self.text_columns or self.date_column or self.numeric_columns):
             raise ValueError(
                 "data: no pictures, no text and no numbers to learn from; set one of data.train_pictures, "
@@ -62,6 +70,8 @@ class ModelConfig:
     """Name of an open_clip model, or of one in `trainers/clip_regression/model_configs/`."""
     pretrained: str | None = None
     """open_clip weight tag (`openai`, `laion2b_s32b_b82k`, ...) or a weights file; None: random weights."""
+    quick_gelu: bool | None = None
+    """Whether the weights were trained with QuickGELU, as OpenAI's were; None: as the tag says (a file does not say)."""
     freeze: bool = True
     """Keep the encoders as they are and train only the heads."""
     allow_random_frozen: bool = False
@@ -108,12 +118,14 @@ class TrainingConfig:
     ema_decay: float = 0.0
     """Above 0: validate and save an exponential moving average of the weights with this decay."""
     picture_cache_gib: float = 2.0
-    """Decoded pictures are kept in memory up to this size for each worker, and read again beyond it."""
+    """Decoded pictures are kept in memory if all of them fit into this size on each worker; else read whenever needed."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name}={getattr(self, name)}: expected at least 1")
+        if self.seed < 0:
+            raise ValueError(f"training.seed={self.seed}: expected at least 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"training.ema_decay={self.ema_decay}: expected 0 (off) to below 1")
 
@@ -134,10 +146,11 @@ class OptimizerConfig:
     """Above 0: gradients are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or self.max_grad_norm < 0:
+        values = (self.lr, self.weight_decay, self.max_grad_norm)
+        if not all(math.isfinite(value) and value >= 0 for value in values) or self.lr == 0:
             raise ValueError(
                 f"optimizer: lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}: "
-                "expected lr above 0 and the others at least 0"
+                "expected finite numbers, lr above 0 and the others at least 0"
             )
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(f"optimizer.warmup_fraction={self.warmup_fraction}: expected 0 to below 1")

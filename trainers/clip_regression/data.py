@@ -21,9 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.model import encode_numbers, fit_bin_edges
-from trainers.clip_regression.table import SECONDS_PER_YEAR, Rows, parse_dates
-from trainers.interface import DataError
+from trainers.clip_regression.numbers import NumberEncoder
+from trainers.clip_regression.table import PICTURE_FORMATS, SECONDS_PER_YEAR, Rows, parse_reference_date
 
 NUM_BATCHES_AHEAD = 2
 
@@ -56,20 +55,22 @@ class Numbers:
 
     Attributes:
         reference_s: unix seconds from which ages are counted; None: no dates.
-        edges: bin edges of age (if there are dates) and of each numeric column.
+        encoders: of the age (if there are dates) and of each numeric column.
     """
 
     reference_s: float | None
-    edges: list[list[float]]
+    encoders: tuple[NumberEncoder, ...]
 
     @staticmethod
     def fit(rows: Rows, config: Config) -> Numbers:
         """From the training rows."""
         reference = None
         if config.data.date_column:
-            reference = float(np.nanmax(rows.time)) if not config.data.reference_date else parse_reference(config)
-        unfitted = Numbers(reference, [])
-        return Numbers(reference, fit_bin_edges(unfitted.collect(rows), config.model.num_age_bins))
+            reference = parse_reference_date(config.data)
+            reference = float(np.nanmax(rows.time)) if reference is None else reference
+        values_BN = Numbers(reference, ()).collect(rows)
+        bins = config.model.num_age_bins
+        return Numbers(reference, tuple(NumberEncoder.fit(values_B, bins) for values_B in values_BN.T))
 
     def collect(self, rows: Rows) -> np.ndarray:
         """Age in years (if there are dates) and the numeric columns, (B, N) float64."""
@@ -78,27 +79,20 @@ class Numbers:
         return np.concatenate([age_in_years(rows.time, self.reference_s)[:, None], rows.numbers], axis=1)
 
     def encode(self, rows: Rows) -> np.ndarray:
-        """(B, N) float32, the age head's input."""
-        return encode_numbers(self.collect(rows), self.edges)
+        """The age head's input, (B, sum of the encoders' widths) float32."""
+        values_BN = self.collect(rows)
+        columns = [encoder.encode(values_BN[:, n]) for n, encoder in enumerate(self.encoders)]
+        return np.concatenate(columns, axis=1) if columns else np.zeros((len(rows), 0), np.float32)
+
+    @property
+    def width(self) -> int:
+        """Columns of `encode`."""
+        return sum(encoder.width for encoder in self.encoders)
 
 
 def age_in_years(time_s: np.ndarray, reference_s: float) -> np.ndarray:
     """Years (of 365.2425 days) from `time_s` to `reference_s`, both in unix seconds; negative for later rows."""
     return (reference_s - time_s) / SECONDS_PER_YEAR
-
-
-def parse_reference(config: Config) -> float:
-    """`data.reference_date` in unix seconds.
-
-    Raises:
-        DataError: it is no date.
-    """
-    import pandas as pd
-
-    seconds = float(parse_dates(pd.Series([config.data.reference_date]))[0])
-    if np.isnan(seconds):
-        raise DataError(f"data.reference_date={config.data.reference_date}: expected an ISO date such as 2025-06-30")
-    return seconds
 
 
 @dataclass
@@ -111,6 +105,11 @@ class Batch:
     numbers_BN: Tensor | None
 
 
+def picture_bytes(preprocessing: dict[str, Any]) -> int:
+    """Size of one decoded picture."""
+    return int(np.prod(open_clip.transform.PreprocessCfg(**preprocessing).input_size))
+
+
 class PictureReader:
     """Decodes and resizes pictures as the encoder's own preprocessing does, up to its last two steps.
 
@@ -120,7 +119,7 @@ class PictureReader:
     Args:
         pictures: a path for each row, None for the mean colour.
         preprocessing: open_clip's preprocessing config of the encoder.
-        cache_bytes: memory for decoded pictures; without room for all of them each is read whenever it is needed.
+        keep: hold decoded pictures in memory instead of reading each whenever it is needed.
         on_unreadable: called with the row's position and the reason; may raise.
     """
 
@@ -128,7 +127,7 @@ class PictureReader:
         self,
         pictures: list[Path | None],
         preprocessing: dict[str, Any],
-        cache_bytes: float,
+        keep: bool,
         on_unreadable: Callable[[int, str], None],
     ) -> None:
         config = open_clip.transform.PreprocessCfg(**preprocessing)
@@ -139,8 +138,7 @@ class PictureReader:
         self.mean_colour = np.broadcast_to(self.mean_colour, (3, height, width))
         self.mean, self.std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
         self.pictures, self.on_unreadable = pictures, on_unreadable
-        fits = len(pictures) * self.mean_colour.size <= cache_bytes
-        self.cache = np.empty((len(pictures), *self.mean_colour.shape), np.uint8) if fits else None
+        self.cache = np.empty((len(pictures), *self.mean_colour.shape), np.uint8) if keep else None
         self.is_cached = np.zeros(len(pictures), bool)
 
     def read(self, position: int) -> np.ndarray:
@@ -157,7 +155,7 @@ class PictureReader:
         if path is None:
             return self.mean_colour
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=PICTURE_FORMATS) as file:
                 picture = file.convert("RGB")
             for step in self.resize:
                 picture = step(picture)
@@ -183,6 +181,7 @@ class RowTensors:
         preprocessing: open_clip's preprocessing config of the encoder.
         tokenizer: open_clip's tokenizer of the encoder.
         num_threads: threads that decode pictures.
+        keep_pictures: see `PictureReader`.
         on_unreadable: see `PictureReader`.
     """
 
@@ -194,13 +193,13 @@ class RowTensors:
         preprocessing: dict[str, Any],
         tokenizer: Callable[[list[str]], Tensor],
         num_threads: int,
+        keep_pictures: bool,
         on_unreadable: Callable[[int, str], None],
     ) -> None:
         self.rows, self.num_threads = rows, num_threads
         self.pictures = None
         if config.data.train_pictures:
-            cache_bytes = config.training.picture_cache_gib * 2**30
-            self.pictures = PictureReader(list(rows.pictures), preprocessing, cache_bytes, on_unreadable)
+            self.pictures = PictureReader(list(rows.pictures), preprocessing, keep_pictures, on_unreadable)
         self.tokens = tokenizer(rows.texts) if config.data.text_columns else None
         encoded = numbers.encode(rows)
         self.numbers = torch.from_numpy(encoded) if encoded.shape[1] else None

@@ -15,7 +15,7 @@ import numpy as np
 
 from trainers.clip_regression.config import Config, ModelConfig
 from trainers.clip_regression.made_data import make_data
-from trainers.clip_regression.table import fingerprint_files, read_test_rows, read_train_rows
+from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
 from trainers.interface import DataError, Inventory
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
@@ -34,10 +34,9 @@ def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
     Raises:
         DataError: with all problems found in the tables and pictures, or with the model's weights.
     """
+    config = replace(config, model=_resolve_weights(config.model))
     check_model(config.model)
-    if config.model.pretrained and os.path.exists(config.model.pretrained):
-        path = os.path.abspath(config.model.pretrained)
-        config = replace(config, model=replace(config.model, pretrained=path))
+    parse_reference_date(config.data)
     root = os.path.abspath(os.path.expanduser(config.data.root)) if config.data.root else make_data(folder)
     if not os.path.isdir(root):
         raise DataError(f"data.root={root}: no such folder")
@@ -48,12 +47,28 @@ def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
         target=train.target,
         target_name=data.target,
         num_test=0 if test is None else len(test),
-        fingerprint=fingerprint_files(data, [train] if test is None else [train, test]),
+        fingerprint=fingerprint_files(data, [train] if test is None else [train, test], config.model.pretrained),
         groups=train.groups,
         time=None if np.isnan(train.time).all() else train.time,
         predefined_fold=None if train.folds is None else train.folds.astype(np.int64),
         bad_rows=train.bad_rows + (test.bad_rows if test is not None else ()),
     )
+
+
+def _resolve_weights(model: ModelConfig) -> ModelConfig:
+    """A weights file gets its absolute path; a tag stays as it is.
+
+    Raises:
+        DataError: something that looks like a path is no file.
+    """
+    if not model.pretrained:
+        return model
+    path = os.path.abspath(os.path.expanduser(model.pretrained))
+    if os.path.isfile(path):
+        return replace(model, pretrained=path)
+    if os.sep in model.pretrained:
+        raise DataError(f"model.pretrained={model.pretrained}: no such file")
+    return model
 
 
 def known_models() -> list[str]:
@@ -70,7 +85,8 @@ def check_model(model: ModelConfig) -> None:
     """
     names = known_models()
     if model.clip not in names:
-        raise DataError(f"model.clip={model.clip}: no such model{_suggest(model.clip, names)}")
+        nearest = difflib.get_close_matches(model.clip, names, n=3, cutoff=0.4)
+        raise DataError(f"model.clip={model.clip}: no such model; nearest: {', '.join(nearest) or 'none'}")
     if not model.pretrained:
         return
     if os.path.isfile(model.pretrained):
@@ -102,10 +118,6 @@ def prepare_node(config: Config) -> None:
     except Exception as error:  # the hub's client raises many types; all of them mean the same to the user
         raise DataError(
             f"the weights {model.pretrained!r} of {model.clip} cannot be fetched: {error}\n"
-            "Check the network, or download them elsewhere and set model.pretrained=/path/to/file"
+            "Check the network, or download them elsewhere and set model.pretrained=/path/to/file "
+            "(and model.quick_gelu=true for OpenAI's weights)"
         ) from None
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; nearest: {', '.join(nearest)}" if nearest else ""

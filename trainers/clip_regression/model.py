@@ -4,7 +4,7 @@
 
 A modality that the data does not have has no head and weight 0.
 
-Shape suffixes: B rows, C channels, H height, W width, L text tokens, D embedding, N numbers of the age head.
+Shape suffixes: B rows, C channels, H height, W width, L text tokens, D embedding, N encoded numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
 from safetensors import safe_open
@@ -29,8 +28,9 @@ open_clip.add_model_config(Path(__file__).parent / "model_configs")
 def describe_architecture(model: ModelConfig) -> dict[str, Any]:
     """What is needed to build the encoders again without open_clip's registry: its own config as a dict."""
     architecture = open_clip.get_model_config(model.clip)
-    tag = None if not model.pretrained else open_clip.get_pretrained_cfg(model.clip, model.pretrained)
-    if tag and tag.get("quick_gelu"):  # OpenAI's weights were trained with it; the plain config names do not say so
+    tag = open_clip.get_pretrained_cfg(model.clip, model.pretrained) if model.pretrained else {}
+    quick_gelu = tag.get("quick_gelu", False) if model.quick_gelu is None else model.quick_gelu
+    if quick_gelu:  # OpenAI's weights were trained with it; the plain config names do not say so
         architecture["quick_gelu"] = True
     return architecture
 
@@ -76,7 +76,7 @@ def check_weights_file(name: str, path: Path) -> None:
             with safe_open(path, "pt") as file:
                 found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
         else:
-            state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
             found = {key.removeprefix("module."): tuple(value.shape) for key, value in state.items()}
     except Exception as error:  # torn files and pickles with code raise many types
@@ -84,17 +84,17 @@ def check_weights_file(name: str, path: Path) -> None:
             f"model.pretrained={path}: no weights file that can be read without running code "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); expected .safetensors or a state dict"
         ) from None
-    missing = [key for key in expected if key not in found and not key.endswith("attn_mask")]
-    differing = [
-        f"{key} {found[key]} instead of {shape}"
+    problems = [f"{key} is missing" for key in expected if key not in found and not key.endswith("attn_mask")]
+    problems += [f"{key} is not known" for key in found if key not in expected]
+    problems += [
+        f"{key} is {found[key]} instead of {shape}"
         for key, shape in expected.items()
         if key in found and found[key] != shape and not key.endswith("positional_embedding")  # open_clip resizes those
     ]
-    if missing or differing:
-        shown = "; ".join(differing[:2] + [f"{key} is missing" for key in missing[:2]])
+    if problems:
         raise DataError(
-            f"model.pretrained={path} does not fit model.clip={name}: {len(missing)} tensors missing, {len(differing)} of "
-            f"another shape ({shown}). Set model.clip to the architecture of the file"
+            f"model.pretrained={path} does not fit model.clip={name}: {len(problems)} tensors differ "
+            f"({'; '.join(problems[:3])}). Set model.clip to the architecture of the file"
         )
 
 
@@ -169,17 +169,14 @@ class ClipRegressor(nn.Module):
 
     def forward(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None, numbers_BN: Tensor | None) -> Tensor:
         """Predicted z, (B,). An input whose modality has no head is None."""
-        outputs = []
         with torch.no_grad() if self.frozen else nullcontext():
             image_BD = self.clip.encode_image(images_BCHW) if "image" in self.heads else None
             text_BD = self._encode_text(tokens_BL) if "text" in self.heads else None
-        if image_BD is not None:
-            outputs.append(self.heads["image"](image_BD))
-        if text_BD is not None:
-            outputs.append(self.heads["text"](text_BD))
-        if "age" in self.heads:
-            outputs.append(self.heads["age"](numbers_BN))
-        return torch.cat(outputs, dim=1).float() @ self.weight_logits.softmax(0)
+        # Mixed precision is for the encoders; heads and mix are small, and half precision would show in the predictions.
+        with torch.autocast(self.weight_logits.device.type, enabled=False):
+            inputs = {"image": image_BD, "text": text_BD, "age": numbers_BN}
+            outputs = [head(inputs[name].float()) for name, head in self.heads.items()]
+            return torch.cat(outputs, dim=1) @ self.weight_logits.softmax(0)
 
     def _encode_text(self, tokens_BL: Tensor) -> Tensor:
         features = self.clip.encode_text(tokens_BL)
@@ -228,38 +225,3 @@ class AverageOfWeights:
             kept = parameter.detach().clone()
             parameter.copy_(average)
             average.copy_(kept)
-
-
-def encode_numbers(numbers_BN: np.ndarray, edges: list[list[float]]) -> np.ndarray:
-    """Piecewise-linear encoding of each number over quantile bins.
-
-    Bin t of a number is 0 below it, 1 above it and rises linearly within it, so that a linear layer can learn any
-    piecewise-linear function (Gorishniy, Rubachev, Babenko 2022, "On Embeddings for Numerical Features in Tabular Deep
-    Learning", equation 1, https://arxiv.org/abs/2203.05556). The first and last bin do not extrapolate: what is
-    outside the training range is treated like its end. A missing number (NaN) encodes as all zeros plus a flag.
-
-    Args:
-        numbers_BN: (B, N).
-        edges: for each number its increasing bin edges, from training rows.
-
-    Returns:
-        (B, sum of bins + N) float32.
-    """
-    columns = []
-    for number_B, edge in zip(np.asarray(numbers_BN, np.float64).T, edges, strict=True):
-        low, high = np.array(edge[:-1]), np.array(edge[1:])
-        encoded = np.clip((number_B[:, None] - low) / (high - low), 0, 1)
-        columns += [np.nan_to_num(encoded, nan=0.0), np.isnan(number_B)[:, None]]
-    return np.concatenate(columns, axis=1).astype(np.float32) if columns else np.zeros((len(numbers_BN), 0), np.float32)
-
-
-def fit_bin_edges(numbers_BN: np.ndarray, num_bins: int) -> list[list[float]]:
-    """Quantile bin edges of each number over the training rows; equal edges are merged."""
-    edges = []
-    for number_B in np.asarray(numbers_BN, np.float64).T:
-        known = number_B[np.isfinite(number_B)]
-        quantiles = np.unique(np.quantile(known, np.linspace(0, 1, num_bins + 1))) if len(known) else np.zeros(1)
-        if len(quantiles) == 1:
-            quantiles = np.array([quantiles[0] - 0.5, quantiles[0] + 0.5])
-        edges.append(quantiles.tolist())
-    return edges

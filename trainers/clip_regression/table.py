@@ -16,12 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.text import LINK_COLUMNS, clean_text
 from trainers.interface import DataError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")  # whatever the file is called: other decoders run programs of their own
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 MAX_PICTURE_PIXELS = 50_000_000  # 150 MB decoded; a larger header is a mistake or a decompression bomb
 SHOWN_OFFENDERS = 3
 SECONDS_PER_YEAR = 365.2425 * 86400
@@ -109,18 +112,21 @@ def read_test_rows(data: DataConfig) -> Rows | None:
     return _read_rows(data, data.test_table, data.test_pictures, is_test=True)
 
 
-def fingerprint_files(data: DataConfig, rows: list[Rows]) -> str:
-    """SHA-256 over the bytes of the tables and the name and size of each picture."""
+def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None = None) -> str:
+    """SHA-256 over the bytes of the tables, and over name, size and last 4 KiB of each picture and of a weights file."""
     digest = hashlib.sha256()
     for name in (data.train_table, data.test_table):
         path = Path(data.root) / name
         if name and path.is_file():
             digest.update(path.read_bytes())
         digest.update(b"\0")
-    for table in rows:
-        for picture in table.pictures:
-            if picture is not None:
-                digest.update(f"{picture.name}:{picture.stat().st_size};".encode())
+    files = [picture for rows in tables for picture in rows.pictures if picture is not None]
+    if weights and Path(weights).is_file():
+        files.append(Path(weights))
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size};".encode())
+        digest.update(_read_end(file, size, 4096))
     return digest.hexdigest()
 
 
@@ -134,20 +140,38 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: no such table; set data.root to its folder, or data.train_table to its name")
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path).astype("string").fillna("").astype(object)
+            return pd.read_parquet(path).reset_index(drop=True).astype("string").fillna("").astype(object)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: no readable table: {error}") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise DataError(f"{path}: its rows have more cells than its header has names ({', '.join(frame.columns)})")
     return frame.fillna("").astype(object)
 
 
 def parse_dates(values: pd.Series) -> np.ndarray:
     """Unix seconds (float64, UTC) of ISO 8601 dates with or without time and zone; NaN where a value is no date."""
-    stamps = pd.to_datetime(values.str.strip(), errors="coerce", utc=True, format="ISO8601")
-    seconds = (stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-    return seconds.to_numpy(np.float64, na_value=np.nan)
+    texts = values.str.strip()
+    texts = texts.where(texts.str.match(r"\d{4}"), "")  # pandas would read "now" and "today", too
+    stamps = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601").dt.as_unit("us")
+    microseconds = stamps.astype("int64").to_numpy(np.float64)
+    return np.where(stamps.isna(), np.nan, microseconds / 1e6)
+
+
+def parse_reference_date(data: DataConfig) -> float | None:
+    """`data.reference_date` in unix seconds; None where it is not given.
+
+    Raises:
+        DataError: it is no date.
+    """
+    if data.reference_date is None:
+        return None
+    seconds = float(parse_dates(pd.Series([data.reference_date], dtype=object))[0])
+    if np.isnan(seconds):
+        raise DataError(f"data.reference_date={data.reference_date}: expected an ISO date such as 2025-06-30")
+    return seconds
 
 
 def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bool) -> Rows:
@@ -172,6 +196,10 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bo
         folds = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
         for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -1) & (folds == np.round(folds)))):
             bad.add(f"fold column {data.fold_column!r} is no whole number from -1", row, ids[row])
+
+    if data.group_column and not is_test:
+        for row in np.flatnonzero((frame[data.group_column] == "").to_numpy()):
+            bad.add(f"group column {data.group_column!r} is empty", row, ids[row])
 
     _refuse_problems(fatal, bad, data, len(ids))
     rows = Rows(
@@ -326,21 +354,21 @@ def check_picture_header(path: Path) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            with Image.open(path) as picture:
-                width, height = picture.size
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(4)
-            file.seek(max(0, size - 64))
-            end = file.read()
+            with Image.open(path, formats=PICTURE_FORMATS) as picture:
+                width, height, kind = *picture.size, picture.format
+                if width * height > MAX_PICTURE_PIXELS:
+                    return f"{path.name} has {width} x {height} pixels, more than {MAX_PICTURE_PIXELS:,}"
+                end = _read_end(path, path.stat().st_size, 64)
+                if _END_MARKS.get(kind, b"") not in end:  # cut off, or followed by something else: decoding tells
+                    picture.load()
     except Image.DecompressionBombError:
         return f"larger than {MAX_PICTURE_PIXELS:,} pixels"
     except (OSError, ValueError, SyntaxError) as error:
-        return f"{path.name} is no picture: {error}"
-    if width * height > MAX_PICTURE_PIXELS:
-        return f"{path.name} has {width} x {height} pixels, more than {MAX_PICTURE_PIXELS:,}"
-    if start[:2] == b"\xff\xd8" and b"\xff\xd9" not in end:
-        return f"{path.name} is truncated (no end-of-image mark in its last bytes)"
-    if start == b"\x89PNG" and b"IEND" not in end:
-        return f"{path.name} is truncated (no IEND chunk at its end)"
+        return f"{path.name} is no whole picture: {error}"
     return None
+
+
+def _read_end(path: Path, size: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, size - length))
+        return file.read()

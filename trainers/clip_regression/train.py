@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -25,6 +25,7 @@ from trainers.clip_regression.data import (
     TargetStatistics,
     cut,
     describe_numbers,
+    picture_bytes,
     share_of_rank,
     training_order,
 )
@@ -32,8 +33,6 @@ from trainers.clip_regression.loss import batch_loss, learning_rate_factor
 from trainers.clip_regression.model import AverageOfWeights, ClipRegressor, describe_architecture, load_clip
 from trainers.clip_regression.table import Rows, read_test_rows, read_train_rows
 from trainers.interface import CheckpointName, DataError, Predictions, Split, Workplace
-
-logger = logging.getLogger(__name__)
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:
@@ -76,6 +75,7 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
 
 def make_deterministic(seed: int, fold: int, rank: int = 0) -> None:
     """Seeds torch for a fold and asks for algorithms that give the same bits each time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
     torch.manual_seed(int(np.random.SeedSequence([seed, fold, rank]).generate_state(1)[0]))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
@@ -98,18 +98,17 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
     clip, preprocessing = load_clip(config.model)
     tokenizer = open_clip.get_tokenizer(config.model.clip)
     numbers = Numbers.fit(train, config)
+    num_rows = len(rows) + (0 if test is None else len(test))
+    keep_pictures = num_rows * picture_bytes(preprocessing) <= config.training.picture_cache_gib * 2**30
 
     def to_tensors(table: str, part: Rows, is_test: bool) -> RowTensors:
         def note(row: int, problem: str) -> None:
-            if config.data.on_bad_row == "error":
+            if config.data.on_bad_row == "error" and not is_test:
                 advice = "replace the picture, or set data.on_bad_row=drop to use the mean colour and list it"
                 raise DataError(f"{table}: id {str(part.ids[row])!r}: {problem}; {advice}")
             place.note_bad_row(table, str(part.ids[row]), problem, "mean colour")
 
-        for row, picture in enumerate(part.pictures):
-            if config.data.train_pictures and picture is None and is_test:
-                logger.warning("%s: id %s has no readable picture; the mean colour stands for it", table, part.ids[row])
-        return RowTensors(part, numbers, config, preprocessing, tokenizer, place.num_threads, note)
+        return RowTensors(part, numbers, config, preprocessing, tokenizer, place.num_threads, keep_pictures, note)
 
     model = ClipRegressor(
         clip,
@@ -117,7 +116,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         config.model,
         has_image=bool(config.data.train_pictures),
         has_text=bool(config.data.text_columns),
-        age_width=numbers.encode(train.take(np.arange(1))).shape[1],
+        age_width=numbers.width,
     ).to(place.device)
     if place.world_size > 1:  # the same initial weights on every rank, other dropout
         make_deterministic(config.training.seed, split.fold, place.rank)

@@ -45,6 +45,7 @@ def test_overrides_of_every_form_reach_their_fields():
         "model.freeze=false",
     ]
     words += ["data.date_column=none", "ensemble.method=weighted_mean", "ensemble.weights=[1,2,1]", "--run.name=x"]
+    words += ["resources.gpus_per_fold=auto"]
     config = parse_kfold(words).config
     assert config.folds.only == (0, 2)
     assert config.trainer.optimizer.lr == 3e-4
@@ -68,6 +69,10 @@ def test_overrides_of_every_form_reach_their_fields():
         (["model.freeze=true"], "set model.freeze=false, or model.allow_random_frozen=true"),
         (["ensemble.weights=[1,2]", "ensemble.method=weighted_mean"], "2 numbers for folds.count=3"),
         (["run.name=../x"], "run.name='../x'"),
+        (["folds.seed=-1"], "folds.seed=-1: expected at least 0"),
+        (["optimizer.lr=nan"], "expected finite numbers"),
+        (["resources.gpus_per_fold=1.5"], "above one GPU a worker can only have whole ones"),
+        (["data.numeric_columns=[views]"], "column 'views' is the target"),
         (["stray"], "Unrecognized options: stray"),
     ],
 )

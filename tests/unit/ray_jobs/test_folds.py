@@ -81,3 +81,15 @@ def test_predefined_folds_are_taken_as_they_are():
 def test_data_that_cannot_be_divided_is_refused_with_the_reason(folds, columns, message):
     with pytest.raises(DataError, match=message):
         plan_folds(folds, make_inventory(**columns))
+
+
+def test_rows_of_one_day_stay_on_one_side_of_a_time_border():
+    time = np.sort(np.random.default_rng(0).integers(0, 12, 60)).astype(float)
+    plan = plan_folds(FoldsConfig(kind="time"), make_inventory(time=time))
+    for day in np.unique(time):
+        assert len(set(plan.fold[time == day])) == 1
+
+
+def test_rows_that_all_have_one_time_cannot_be_ordered():
+    with pytest.raises(DataError, match="1 different times"):
+        plan_folds(FoldsConfig(kind="time"), make_inventory(time=np.zeros(60)))

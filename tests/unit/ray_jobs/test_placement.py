@@ -63,3 +63,16 @@ def test_auto_never_silently_trains_on_cpus_where_gpus_could_be_started():
 
 def test_one_fold_after_another_on_request():
     assert place_folds(ResourcesConfig(max_folds_at_once=1), cluster((8, 0)), 3).folds_at_once == 1
+
+
+@pytest.mark.parametrize("fields", [{"gpus_per_fold": 1.5}, {"gpus_per_fold": float("nan")}, {"cpus_per_fold": 0}])
+def test_impossible_requests_are_refused(fields):
+    with pytest.raises(ValueError, match="resources"):
+        ResourcesConfig(**fields)
+
+
+def test_workers_are_counted_node_by_node_not_in_the_sum():
+    config = ResourcesConfig(workers_per_fold=3, cpus_per_fold=6)
+    with pytest.raises(ClusterError, match="nodes hold 2 of them"):
+        place_folds(config, cluster((3, 0), (3, 0)), 3)
+    assert place_folds(ResourcesConfig(cpus_per_fold=3), cluster((5, 0), (5, 0), (2, 0)), 3).folds_at_once == 2

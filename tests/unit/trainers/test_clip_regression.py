@@ -28,9 +28,9 @@ from trainers.clip_regression.model import (
     AverageOfWeights,
     ClipRegressor,
     build_clip,
-    encode_numbers,
-    fit_bin_edges,
+    describe_architecture,
 )
+from trainers.clip_regression.numbers import NumberEncoder
 from trainers.clip_regression.train import score_on_target_scale, train_fold
 from trainers.interface import DataError, Split
 
@@ -54,14 +54,20 @@ def test_ages_are_counted_in_years_from_the_reference():
 
 
 def test_number_encoding_is_piecewise_linear_between_training_quantiles():
-    edges = fit_bin_edges(np.array([[0.0], [1.0], [2.0], [3.0], [4.0]]), 2)
-    assert edges == [[0.0, 2.0, 4.0]]
-    encoded = encode_numbers(np.array([[-1.0], [1.0], [3.0], [9.0], [np.nan]]), edges)
-    np.testing.assert_allclose(encoded, [[0, 0, 0], [0.5, 0, 0], [1, 0.5, 0], [1, 1, 0], [0, 0, 1]])
+    encoder = NumberEncoder.fit(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), 2)
+    assert encoder.edges == (0.0, 2.0, 4.0)
+    encoded = encoder.encode(np.array([-1.0, 1.0, 3.0, 9.0, np.nan]))
+    np.testing.assert_allclose(encoded, [[0, 0], [0.5, 0], [1, 0.5], [1, 1], [1, 0]])  # missing: the median, 2
+
+
+def test_a_missing_number_is_marked_only_where_training_rows_miss_some():
+    encoder = NumberEncoder.fit(np.array([0.0, 2.0, np.nan]), 1)
+    np.testing.assert_allclose(encoder.encode(np.array([2.0, np.nan])), [[1, 0], [0.5, 1]])
+    assert encoder.width == 2
 
 
 def test_a_constant_number_has_one_bin():
-    assert fit_bin_edges(np.full((5, 1), 7.0), 8) == [[6.5, 7.5]]
+    assert NumberEncoder.fit(np.full(5, 7.0), 8).edges == (6.5, 7.5)
 
 
 @pytest.mark.parametrize("kind", ["mse", "msle", "rmsle", "weighted_mse"])
@@ -168,7 +174,7 @@ def test_pictures_are_prepared_like_the_encoder_was_trained(tmp_path):
     picture.save(tmp_path / "a.png")
     cfg = {"size": 32, "mode": "RGB", "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "interpolation": "bicubic",
            "resize_mode": "shortest", "fill_color": 0}  # fmt: skip
-    reader = PictureReader([tmp_path / "a.png", None], cfg, 1e9, lambda *_: None)
+    reader = PictureReader([tmp_path / "a.png", None], cfg, True, lambda *_: None)
     ours = reader.normalise(torch.from_numpy(reader.read(0)[None].copy()))[0]
     theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**cfg), is_train=False)(picture)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
@@ -184,7 +190,7 @@ def test_a_picture_that_breaks_on_decoding_is_reported_and_replaced(tmp_path):
     seen = []
     cfg = {"size": 32, "mode": "RGB", "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic",
            "resize_mode": "shortest", "fill_color": 0}  # fmt: skip
-    reader = PictureReader([tmp_path / "a.jpg"], cfg, 1e9, lambda row, problem: seen.append((row, problem)))
+    reader = PictureReader([tmp_path / "a.jpg"], cfg, False, lambda row, problem: seen.append((row, problem)))
     assert (reader.read(0) == 128).all()
     assert seen[0][0] == 0
     assert "a.jpg cannot be decoded" in seen[0][1]
@@ -276,7 +282,7 @@ def test_made_data_is_the_same_each_time_and_each_modality_explains_a_third(tmp_
     [
         (ModelConfig(clip="ViT-B32", freeze=False), "no such model; nearest: ViT-B-32"),
         (ModelConfig(clip="ViT-B-32", pretrained="opnai"), "tags of ViT-B-32: openai"),
-        (ModelConfig(clip="tiny-clip", pretrained="/no/such/file"), "neither a file nor a known tag"),
+        (ModelConfig(clip="tiny-clip", pretrained="openai"), "neither a file nor a known tag"),
     ],
 )
 def test_models_that_cannot_be_had_are_refused_before_launch(model, message):
@@ -288,7 +294,7 @@ def test_weights_of_another_architecture_or_no_weights_are_refused(tmp_path):
     state = build_clip(open_clip.get_model_config("tiny-clip")).state_dict()
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "tiny.safetensors")
     check_model(ModelConfig(clip="tiny-clip", pretrained=str(tmp_path / "tiny.safetensors")))
-    with pytest.raises(DataError, match=r"does not fit model.clip=ViT-B-32: \d+ tensors missing"):
+    with pytest.raises(DataError, match=r"does not fit model.clip=ViT-B-32: \d+ tensors differ"):
         check_model(ModelConfig(clip="ViT-B-32", pretrained=str(tmp_path / "tiny.safetensors")))
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "tiny.safetensors").read_bytes()[:1000])
     with pytest.raises(DataError, match="no weights file"):
@@ -373,22 +379,21 @@ def test_a_checkpoint_alone_gives_the_same_predictions(small_frame, write_data, 
     data = DataConfig(root=str(write_data(small_frame)), train_pictures="")
     place = train_small(tmp_path, data.root, data=data, ema=0.9)
     description, wanted = place.descriptions["final"], place.predictions["final", "validation"]
+    encoder = NumberEncoder(**description["numbers"]["encoders"][0])
     regressor = ClipRegressor(
         build_clip(description["architecture"]),
         description["architecture"],
         ModelConfig(**description["config"]["model"]),
         has_image=False,
         has_text=True,
-        age_width=len(description["numbers"]["edges"][0]),
+        age_width=encoder.width,
     )
     regressor.load_state_dict(place.load_checkpoint("final"))
     frame = small_frame.iloc[16:]
     texts = [f"{title} see [YT_LINK]" for title in frame["title"]]
     tokens = open_clip.get_tokenizer(description["config"]["model"]["clip"])(texts)
     time = frame["date"].astype("datetime64[s]").astype("int64").to_numpy()
-    numbers = encode_numbers(
-        age_in_years(time, description["numbers"]["reference_s"])[:, None], description["numbers"]["edges"]
-    )
+    numbers = encoder.encode(age_in_years(time, description["numbers"]["reference_s"]))
     with torch.inference_mode():
         z = regressor.eval()(None, tokens, torch.from_numpy(numbers)).double().numpy()
     np.testing.assert_allclose(z, wanted.prediction_z, atol=1e-6)
@@ -425,3 +430,33 @@ def test_a_loss_that_is_not_finite_stops_the_fold(small_frame, write_data, tmp_p
     )
     with pytest.raises(FloatingPointError, match="training loss of epoch 0 is nan"):
         train_small(tmp_path, write_data(small_frame))
+
+
+def test_a_test_picture_that_breaks_on_decoding_becomes_the_mean_colour_and_is_listed(
+    small_frame, write_data, tmp_path
+):
+    root = write_data(small_frame, small_frame.drop(columns="views").head(5))
+    (root / "test" / "v03.jpg").unlink()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(root / "test" / "v03.png")
+    content = bytearray((root / "test" / "v03.png").read_bytes())
+    content[2000:2100] = bytes(100)
+    (root / "test" / "v03.png").write_bytes(content)
+    place = train_small(tmp_path, root)
+    assert [(table, row_id, done) for table, row_id, _, done in place.bad_rows] == [("test.csv", "v03", "mean colour")]
+    assert np.isfinite(place.predictions["best", "test"].prediction).all()
+
+
+def test_heads_and_mix_compute_in_full_precision_under_autocast():
+    model = make_model().eval()
+    images, tokens, numbers = torch.randn(5, 3, 32, 32), torch.randint(1, 40000, (5, 77)), torch.rand(5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = model(images, tokens, numbers)
+    assert z.dtype == torch.float32
+    assert (z != z.bfloat16()).any()
+
+
+def test_a_weights_file_can_say_that_it_was_trained_with_quick_gelu(tmp_path):
+    weights = tmp_path / "file.safetensors"
+    assert describe_architecture(ModelConfig(clip="ViT-B-32", pretrained="openai"))["quick_gelu"]
+    assert "quick_gelu" not in describe_architecture(ModelConfig(clip="ViT-B-32", pretrained=str(weights)))
+    assert describe_architecture(ModelConfig(clip="ViT-B-32", pretrained=str(weights), quick_gelu=True))["quick_gelu"]

@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from trainers.clip_regression.config import DataConfig
-from trainers.clip_regression.table import MAX_PICTURE_PIXELS, parse_dates, read_test_rows, read_train_rows
+from trainers.clip_regression.table import (
+    MAX_PICTURE_PIXELS,
+    parse_dates,
+    parse_reference_date,
+    read_test_rows,
+    read_train_rows,
+)
 from trainers.clip_regression.text import clean_text
 from trainers.interface import DataError
 
@@ -117,7 +123,7 @@ def test_test_rows_are_never_dropped(small_frame, write_data):
     root = write_data(small_frame, test)
     (root / "test" / "v02.jpg").write_bytes(b"no picture")
     data = replace(DATA, root=str(root))
-    with pytest.raises(DataError, match=r"v02.jpg is no picture"):
+    with pytest.raises(DataError, match=r"v02.jpg is no whole picture"):
         read_test_rows(data)
     rows = read_test_rows(replace(data, on_bad_row="drop"))
     assert len(rows) == 6
@@ -133,13 +139,13 @@ def test_no_test_table_is_no_error(small_frame, write_data):
 def test_truncated_and_giant_pictures_are_found_in_their_headers(small_frame, write_data):
     root = write_data(small_frame)
     whole = (root / "train_val" / "v03.jpg").read_bytes()
-    (root / "train_val" / "v03.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "train_val" / "v03.jpg").write_bytes(whole[:-12])
     side = int(MAX_PICTURE_PIXELS**0.5) + 100
     Image.new("1", (side, side)).save(root / "train_val" / "v04.png")
     (root / "train_val" / "v04.jpg").unlink()
     with pytest.raises(DataError) as caught:
         read(root)
-    assert "v03.jpg is truncated" in str(caught.value)
+    assert "v03.jpg is no whole picture: image file is truncated" in str(caught.value)
     assert f"v04.png has {side} x {side} pixels" in str(caught.value)
 
 
@@ -164,6 +170,7 @@ def test_fields_that_do_not_fit_the_table_are_named(small_frame, write_data, fie
     [
         (b"id,title,date,description,views\n", "a header and no rows"),
         (b"", "no readable table"),
+        (b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n", "more cells than its header"),
         (b"id,title,date,description,views\na,\xff\xfe,2020-01-01,x,1\n", "is not UTF-8"),
         (b'id,title,date,description,views\na,"open,2020-01-01,x,1\n', "no readable table"),
     ],
@@ -176,8 +183,43 @@ def test_files_that_are_no_tables_are_refused(small_frame, write_data, content, 
 
 
 def test_dates_are_read_in_utc_with_and_without_zone():
-    seconds = parse_dates(pd.Series(["1970-01-02", "1970-01-01T01:00:00+01:00", "1970-01-01 00:00:10", "soon"]))
-    np.testing.assert_array_equal(seconds, [86400, 0, 10, np.nan])
+    seconds = parse_dates(
+        pd.Series(["1970-01-02", "1970-01-01T01:00:00+01:00", "1970-01-01 00:00:10", "soon", "now", "today"])
+    )
+    np.testing.assert_array_equal(seconds, [86400, 0, 10, np.nan, np.nan, np.nan])
+    assert parse_dates(pd.Series(["9999-12-31", "0001-01-01"]))[0] > 2.5e11
+
+
+def test_a_picture_is_judged_by_its_content_not_its_name(small_frame, write_data):
+    root = write_data(small_frame)
+    (root / "train_val" / "v03.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    with pytest.raises(DataError, match=r"v03.jpg is no whole picture"):
+        read(root)
+
+
+def test_bytes_after_the_end_of_a_picture_do_no_harm(small_frame, write_data):
+    root = write_data(small_frame)
+    with (root / "train_val" / "v03.jpg").open("ab") as file:
+        file.write(bytes(300))
+    assert len(read(root)) == 24
+
+
+def test_an_empty_group_is_a_bad_row(small_frame, write_data):
+    small_frame.loc[5, "channel"] = ""
+    with pytest.raises(DataError, match=r"group column 'channel' is empty: 1 of 24 rows: row 6"):
+        read(write_data(small_frame), group_column="channel")
+
+
+@pytest.mark.parametrize("fields", [{"numeric_columns": ("views",)}, {"text_columns": ("title", "views")}])
+def test_the_target_cannot_be_an_input(fields):
+    with pytest.raises(ValueError, match="column 'views' is the target"):
+        DataConfig(**fields)
+
+
+@pytest.mark.parametrize("date", ["today", "junk"])
+def test_a_reference_date_that_is_none_is_refused_before_launch(date):
+    with pytest.raises(DataError, match=f"data.reference_date={date}: expected an ISO date"):
+        parse_reference_date(replace(DATA, reference_date=date))
 
 
 def test_max_rows_takes_the_first_rows(small_frame, write_data):

@@ -1,0 +1,64 @@
+"""What the screen shows, and what must not disturb it."""
+
+import io
+
+from rich.console import Console
+
+from ray_jobs.coordinator import FoldState, FoldStatus
+from ray_jobs.run_folder import RunFolder, write_json
+from ray_jobs.terminal import Watcher, fold_table, print_scores
+
+
+def make_console(*, terminal: bool) -> Console:
+    return Console(
+        file=io.StringIO(), force_terminal=terminal, width=120, markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path):
+    """gloo's errors begin with a path in square brackets."""
+    folder, error = RunFolder(tmp_path), "rank 0: [/pytorch/gloo/pair.cc:598] Connection closed by peer [rank1]"
+    write_json(folder.fold(0).status, {"fold": 0, "state": "failed", "attempt": 1, "error": error})
+    console = make_console(terminal=False)
+    with Watcher(folder, 1, console):
+        pass
+    assert error in console.file.getvalue()
+
+
+def test_plain_lines_say_what_is_new_once(tmp_path):
+    folder = RunFolder(tmp_path)
+    status = {"fold": 0, "state": "training", "attempt": 1, "started": 0.0, "num_epochs": 5, "epoch": 2, "score": 0.5}
+    write_json(folder.fold(0).status, status)
+    console = make_console(terminal=False)
+    with Watcher(folder, 1, console) as watcher:
+        watcher.update()
+        watcher.update()
+    assert console.file.getvalue().count("fold 0 training: epoch 2/5") == 1
+
+
+def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
+    training = FoldStatus(
+        0, FoldState.TRAINING, 1, epoch=1, num_epochs=4, step=10, num_steps=40, started=0.0, score=1.5
+    )
+    console = make_console(terminal=True)
+    console.print(fold_table([training, FoldStatus(1)], "run x"))
+    shown = console.file.getvalue()
+    for part in ("run x", "training", "waiting", "1/4", "10/40", "1.5000", "ETA"):
+        assert part in shown
+
+
+def test_the_autoscaler_is_waited_for_with_a_word(tmp_path):
+    console = make_console(terminal=True)
+    with Watcher(RunFolder(tmp_path), 1, console, "a node with 8 CPU and 1 GPU"):
+        pass
+    assert "waiting for a node with 8 CPU and 1 GPU" in console.file.getvalue()
+
+
+def test_scores_stand_beside_the_constant_predictor():
+    console = make_console(terminal=False)
+    row = {kind: {"msle": value} for kind, value in (("best", 0.5), ("final", 0.6), ("constant", 2.0))}
+    overall = {"num_rows": 9, "checkpoint": "final", **row}
+    print_scores(console, {"folds": [{"fold": 0, "num_rows": 9, **row}], "out_of_fold": overall})
+    shown = console.file.getvalue()
+    assert "0.5000" in shown
+    assert "30% of the constant predictor's" in shown
