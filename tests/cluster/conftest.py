@@ -37,7 +37,8 @@ def clean_environment(**values: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def cluster():
     """A head node with 2 CPUs that asks every caller for its token."""
-    environment = clean_environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    environment = clean_environment(**token, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0")
     port, dashboard = free_port(), free_port()
     # Sockets below /tmp: their path may not be longer than 107 characters.
     folder = Path(f"/tmp/kfold_test_{os.getpid()}")

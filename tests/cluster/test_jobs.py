@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sklearn.metrics import mean_squared_log_error
 
 from ray_jobs.tracking.record import read_lines
+from trainers.clip_regression.model import build_clip
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -83,30 +87,42 @@ def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
 def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_missing(
     run_job, tmp_path, small_frame, write_data
 ):
-    """A picture that only breaks on decoding fails the fold that trains on it first; with drop the run goes through."""
+    """The newest row's picture breaks on decoding: of time-ordered folds only the last one reads it. With drop the run
+    goes through, here with frozen encoders from a file."""
+    small_frame = small_frame.assign(date=[f"2020-01-{day + 1:02d}" for day in range(24)])
     root = write_data(small_frame)
-    (root / "train_val" / "v04.jpg").unlink()
-    broken = root / "train_val" / "v04.png"
+    (root / "train_val" / "v23.jpg").unlink()
+    broken = root / "train_val" / "v23.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(broken)
     content = bytearray(broken.read_bytes())
     content[2000:2100] = bytes(100)  # header and end stay whole
     broken.write_bytes(content)
-    words = (f"run.storage={tmp_path}", f"data.root={root}", "training.epochs=1")
+    words = (f"run.storage={tmp_path}", f"data.root={root}", "training.epochs=1", "folds.kind=time")
 
     failed = run_job("kfold", *words, "run.name=failed")
     assert failed.returncode == 1, failed.stdout + failed.stderr
-    assert "v04.png cannot be decoded" in failed.stdout
-    assert "no submission: folds" in failed.stdout
+    assert "fold 2 FAILED: rank 0: DataError: train_val.csv: id 'v23': v23.png cannot be decoded" in failed.stdout
+    assert "no submission: folds [2] are not trained" in failed.stdout
     summary = json.loads((tmp_path / "failed" / "summary.json").read_text())
     assert summary["outcome"] == "failed"
-    assert {fold["state"] for fold in summary["folds"]} == {"failed"}  # every fold needs the picture
+    assert [fold["state"] for fold in summary["folds"]] == ["completed", "completed", "failed"]
+    assert summary["scores"]["out_of_fold"]["num_rows"] == 12
 
-    dropped = run_job("kfold", *words, "run.name=dropped", "data.on_bad_row=drop")
+    weights = tmp_path / "weights.safetensors"
+    torch.manual_seed(0)
+    clip = build_clip(open_clip.get_model_config("tiny-clip"))
+    save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, weights)
+    frozen = (f"model.pretrained={weights}", "model.freeze=true")
+    dropped = run_job("kfold", *words, "run.name=dropped", "data.on_bad_row=drop", *frozen)
     assert dropped.returncode == 0, dropped.stdout + dropped.stderr
     assert "no submission: the data has no test table" in dropped.stdout
-    noted = (tmp_path / "dropped/members/main/folds/0/bad_rows.jsonl").read_text()
-    assert '"id":"v04"' in noted
-    assert read_lines(tmp_path / "dropped/metrics/submission.jsonl")[-1]["ensemble/submission_created"] == 0
+    run = tmp_path / "dropped"
+    assert '"id":"v23"' in (run / "members/main/folds/2/bad_rows.jsonl").read_text()
+    assert read_lines(run / "metrics/submission.jsonl")[-1]["ensemble/submission_created"] == 0
+    shared = list((run / "members/main").glob("frozen_encoders-*.safetensors"))
+    assert len(shared) == 1  # all folds share one copy
+    best = next((run / "members/main/folds/0/checkpoints/best").glob("*.safetensors"))
+    assert best.stat().st_size < shared[0].stat().st_size / 10
 
 
 def submit(cluster, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from trainers.clip_regression.data import (
     share_of_rank,
     training_order,
 )
-from trainers.clip_regression.inventory import check_model, take_inventory
+from trainers.clip_regression.inventory import check_model, prepare_node, take_inventory
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
 from trainers.clip_regression.made_data import make_data
 from trainers.clip_regression.model import (
@@ -288,6 +288,16 @@ def test_made_data_is_the_same_each_time_and_each_modality_explains_a_third(tmp_
 def test_models_that_cannot_be_had_are_refused_before_launch(model, message):
     with pytest.raises(DataError, match=message):
         check_model(model)
+
+
+def test_weights_that_cannot_be_fetched_end_in_a_word_on_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    config = replace(TINY, model=ModelConfig(clip="ViT-B-32", pretrained="openai"))
+    with pytest.raises(DataError, match=r"(?s)cannot be fetched: .*model.pretrained=/path/to/file") as caught:
+        prepare_node(config)
+    assert "ViT-B-32" in str(caught.value)
 
 
 def test_weights_of_another_architecture_or_no_weights_are_refused(tmp_path):
