@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
+import math
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ray_jobs.coordinator import NAMESPACE
 from ray_jobs.errors import ClusterError
@@ -20,6 +23,7 @@ from ray_jobs.placement import ClusterResources
 PACKAGES = (
     "ray",
     "torch",
+    "torchvision",
     "open_clip_torch",
     "timm",
     "numpy",
@@ -40,7 +44,6 @@ _SETTINGS = {
 _SETTINGS_OF_OWN_CLUSTER = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
     "RAY_enable_worker_prestart": "0",
-    "RAY_DEDUP_LOGS": "0",
 }
 
 
@@ -156,27 +159,28 @@ def _find_resources() -> ClusterResources:
 
 
 def _find_node_types() -> tuple[tuple[float, float], ...]:
-    """(CPU, GPU) of each node type that the cluster's autoscaler may start; empty where there is no autoscaler.
+    """(CPU, GPU) of each node type that the cluster's autoscaler may start; empty where none is known.
 
-    Autoscalers of version 2 report their node types to the GCS; those of version 1 keep their config in its key-value
-    store.
+    Known are clusters whose manager reports its node types to Ray, and those started by `ray up` with a `cluster.yaml`
+    when the driver runs on the head node, as submitted jobs do.
     """
     import ray
-    from ray.experimental.internal_kv import _internal_kv_get
 
     reported = ray._private.state.state.get_cluster_config()
     if reported is not None:
-        return tuple(
-            (float(group.resources.get("CPU", 0)), float(group.resources.get("GPU", 0)))
-            for group in reported.node_group_configs
-            if group.max_count != 0
-        )
-    stored = _internal_kv_get("__autoscaling_config")
-    if not stored:
-        return ()
-    config = json.loads(stored)
-    return tuple(
-        (float(kind["resources"].get("CPU", 0)), float(kind["resources"].get("GPU", 0)))
-        for name, kind in config.get("available_node_types", {}).items()
-        if name != config.get("head_node_type") and kind.get("max_workers", 0) > 0
-    )
+        groups = [group for group in reported.node_group_configs if group.max_count != 0]
+        return tuple((float(g.resources.get("CPU", 0)), float(g.resources.get("GPU", 0))) for g in groups)
+    path = Path("~/ray_bootstrap_config.yaml").expanduser()  # where `ray up` leaves the config on the head node
+    return parse_node_types(path.read_text()) if path.is_file() else ()
+
+
+def parse_node_types(config: str) -> tuple[tuple[float, float], ...]:
+    """(CPU, GPU) of the worker node types of a `cluster.yaml`. A type without stated resources counts as unlimited:
+    Ray finds them out from the cloud only when it starts a node."""
+    values = yaml.safe_load(config)
+    kinds = [
+        kind.get("resources") or {"CPU": math.inf, "GPU": math.inf}
+        for name, kind in values.get("available_node_types", {}).items()
+        if name != values.get("head_node_type") and kind.get("max_workers", values.get("max_workers", 2)) > 0
+    ]
+    return tuple((float(kind.get("CPU", 0)), float(kind.get("GPU", 0))) for kind in kinds)

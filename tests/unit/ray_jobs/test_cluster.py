@@ -1,0 +1,29 @@
+"""What is compared between driver and nodes, and what an autoscaler could start."""
+
+import math
+
+import pytest
+
+from ray_jobs.cluster import package_versions, parse_node_types, refuse_other_versions
+from ray_jobs.errors import ClusterError
+
+CLUSTER_YAML = """
+max_workers: 4
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 4}, node_config: {}, max_workers: 0}
+  spot: {resources: {CPU: 8, GPU: 1}, node_config: {}, max_workers: 3}
+  big: {node_config: {}}
+  off: {resources: {CPU: 96}, node_config: {}, max_workers: 0}
+"""
+
+
+def test_node_types_are_read_from_the_cluster_config():
+    assert parse_node_types(CLUSTER_YAML) == ((8.0, 1.0), (math.inf, math.inf))
+
+
+def test_other_versions_are_named_with_their_node():
+    driver = package_versions()
+    refuse_other_versions(driver, {"a": driver})
+    with pytest.raises(ClusterError, match=r"torch 1.0 on b, "):
+        refuse_other_versions(driver, {"a": driver, "b": driver | {"torch": "1.0"}})
