@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import math
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ _JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted jo
 _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard's API
 }
 _SETTINGS_OF_OWN_CLUSTER = {
@@ -72,6 +75,8 @@ def connect(*, dashboard: bool) -> Iterator[Connection]:
         os.environ.setdefault(name, value)
     import ray
 
+    # 4 s of imports that the folds' threads need, while Ray's processes start.
+    threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True, "namespace": NAMESPACE}
     is_own = False
     try:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shlex
-import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +22,17 @@ from ensemble.scores import predict_constant
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
 from ray_jobs.config import RunConfig, find_differences, to_dict
-from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, RunStarted, last_attempt, start_actor
+from ray_jobs.coordinator import RunStarted, start_actor
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
+from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.report import print_outcome, write_summary
 from ray_jobs.run_folder import RunFolder, read_json, write_csv, write_json, write_parquet
-from ray_jobs.terminal import Watcher, open_console
+from ray_jobs.terminal import open_console
 from trainers.interface import Inventory, load_inventory_module
 
-WATCH_INTERVAL_S = 0.5
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 
 
@@ -218,23 +215,23 @@ def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: d
 
         placement = place_folds(config.resources, cluster.resources, config.folds.count)
         _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
-        run_on_each_node(_prepare_node, config.family, config.trainer)
+        prepare_node = load_inventory_module(config.family).prepare_node
+        if cluster.is_own:
+            prepare_node(config.trainer)
+        else:
+            run_on_each_node(prepare_node, config.trainer)
         coordinator = _start_coordinator(folder, config.folds.count)
         world_size = placement.num_workers * placement.folds_at_once
         num_gpus = placement.gpus_per_worker * world_size
-        ray.get(coordinator.apply.remote(RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(sizes))))
+        coordinator.apply.remote(RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(sizes)))
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        _train_folds(folder, config, todo, placement, coordinator, console)
+        FoldLauncher(folder, config.run.name, placement, coordinator).train(todo, console, config.folds.count)
         seconds["train"] = time.monotonic() - began
         began = time.monotonic()
         stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
         seconds["ensemble"] = time.monotonic() - began
         return stage
-
-
-def _prepare_node(family: str, trainer: Any) -> None:
-    load_inventory_module(family).prepare_node(trainer)
 
 
 def _start_coordinator(folder: RunFolder, num_folds: int) -> Any:
@@ -256,84 +253,6 @@ def _announce(console: Console, cluster: Connection, placement: Placement, at_on
     if cluster.dashboard_url:
         console.print(f"dashboard: http://{cluster.dashboard_url}")
     console.print(f"folder: {folder.root}")
-
-
-def _train_folds(
-    folder: RunFolder, config: RunConfig, todo: list[int], placement: Placement, coordinator: Any, console: Console
-) -> None:
-    """Runs each fold's TorchTrainer in a thread of its own and shows their progress until all have ended."""
-    pool = ThreadPoolExecutor(placement.folds_at_once, thread_name_prefix="fold")
-    running: dict[int, Future[None]] = {}
-    try:
-        for fold in todo:
-            attempt = last_attempt(folder, fold) + 1
-            running[fold] = pool.submit(_run_fold, folder, config.run.name, fold, attempt, placement, coordinator)
-        with Watcher(folder, config.folds.count, console, placement.waits_for) as watcher:
-            while not all(future.done() for future in running.values()):
-                watcher.update()
-                time.sleep(WATCH_INTERVAL_S)
-        for future in running.values():
-            future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    shutil.rmtree(folder.train_scratch, ignore_errors=True)
-
-
-def _run_fold(folder: RunFolder, run: str, fold: int, attempt: int, placement: Placement, coordinator: Any) -> None:
-    """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
-    import ray
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    from ray_jobs.worker import train_worker
-
-    ray.get(coordinator.apply.remote(FoldLaunched(fold, attempt, placement.num_workers, placement.threads_per_worker)))
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "folder": str(folder.root),
-            "fold": fold,
-            "attempt": attempt,
-            "num_threads": placement.threads_per_worker,
-            "versions": package_versions(),
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.num_workers,
-            use_gpu=placement.gpus_per_worker > 0,
-            resources_per_worker=placement.worker_resources(),
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{run}_fold{fold}_attempt{attempt}_{hashlib.sha256(os.urandom(8)).hexdigest()[:6]}",
-            storage_path=str(folder.train_scratch),
-            failure_config=ray.train.FailureConfig(max_failures=0),
-        ),
-    )
-    try:
-        trainer.fit()
-    except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
-        ray.get(coordinator.apply.remote(FoldFailed(fold, attempt, _explain_failure(error))))
-        return
-    if folder.fold(fold).is_complete():
-        ray.get(coordinator.apply.remote(FoldCompleted(fold, attempt)))
-    else:
-        ray.get(coordinator.apply.remote(FoldFailed(fold, attempt, "training ended without a manifest of its files")))
-
-
-def _explain_failure(error: Exception) -> str:
-    """The worker's own error rather than Ray Train's frame around it.
-
-    When one rank fails, the others lose their connection to it; the rank that did not is the cause.
-    """
-    failures = getattr(error, "worker_failures", None)
-    if not failures:
-        return f"{type(error).__name__}: {error}"
-    causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
-
-    def is_consequence(rank: int) -> bool:
-        return any(word in str(causes[rank]) for word in ("onnection", "NCCL", "Gloo", "gloo"))
-
-    rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
-    return f"rank {rank}: {type(causes[rank]).__name__}: {causes[rank]}"
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""Trains the folds of a run: each as a TorchTrainer of its own, as many at once as the placement says."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rich.console import Console
+
+from ray_jobs.cluster import package_versions
+from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, last_attempt
+from ray_jobs.placement import Placement
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.terminal import Watcher
+
+WATCH_INTERVAL_S = 0.5
+
+
+class FoldLauncher:
+    """Launches folds and waits for them.
+
+    Args:
+        folder: the run.
+        run_name: its name, by which Ray's dashboard shows the folds.
+        placement: resources of a worker, folds at once.
+        coordinator: handle of the coordination actor.
+    """
+
+    def __init__(self, folder: RunFolder, run_name: str, placement: Placement, coordinator: Any) -> None:
+        self.folder, self.run_name, self.placement, self.coordinator = folder, run_name, placement, coordinator
+        self.stopped = threading.Event()
+
+    def train(self, folds: list[int], console: Console, num_folds: int) -> None:
+        """Trains these folds and shows all `num_folds` of the run until they have ended, well or not."""
+        pool = ThreadPoolExecutor(self.placement.folds_at_once, thread_name_prefix="fold")
+        try:
+            running = [pool.submit(self._run_fold, fold, last_attempt(self.folder, fold) + 1) for fold in folds]
+            with Watcher(self.folder, num_folds, console, self.placement.waits_for) as watcher:
+                while not all(future.done() for future in running):
+                    watcher.update()
+                    time.sleep(WATCH_INTERVAL_S)
+            for future in running:
+                future.result()
+        finally:
+            self.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+        shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
+
+    def _run_fold(self, fold: int, attempt: int) -> None:
+        """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
+        import ray
+
+        num_workers, num_threads = self.placement.num_workers, self.placement.threads_per_worker
+        self.coordinator.apply.remote(FoldLaunched(fold, attempt, num_workers, num_threads))
+        try:
+            self._build_trainer(fold, attempt).fit()
+            is_complete = self.folder.fold(fold).is_complete()
+            error = None if is_complete else "training ended without a manifest of its files"
+        except Exception as failure:  # whatever ended this fold (a controller that died, too), the others go on
+            error = explain_failure(failure)
+        if self.stopped.is_set():  # the driver was interrupted and Ray is gone: nothing failed
+            return
+        ended = FoldCompleted(fold, attempt) if error is None else FoldFailed(fold, attempt, error)
+        ray.get(self.coordinator.apply.remote(ended))
+
+    def _build_trainer(self, fold: int, attempt: int) -> Any:
+        import ray.train
+        from ray.train.torch import TorchTrainer
+
+        from ray_jobs.worker import train_worker
+
+        task = {
+            "folder": str(self.folder.root),
+            "fold": fold,
+            "attempt": attempt,
+            "num_threads": self.placement.threads_per_worker,
+            "versions": package_versions(),
+        }
+        return TorchTrainer(
+            train_worker,
+            train_loop_config=task,
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self.placement.num_workers,
+                use_gpu=self.placement.gpus_per_worker > 0,
+                resources_per_worker=self.placement.worker_resources(),
+            ),
+            # A fresh name for each attempt: Ray would take up what an earlier one of that name left.
+            run_config=ray.train.RunConfig(
+                name=f"{self.run_name}_fold{fold}_attempt{attempt}_{secrets.token_hex(3)}",
+                storage_path=str(self.folder.train_scratch),
+                failure_config=ray.train.FailureConfig(max_failures=0),
+            ),
+        )
+
+
+def explain_failure(error: Exception) -> str:
+    """The worker's own error rather than Ray Train's frame around it.
+
+    When one rank fails, the others lose their connection to it; the rank that did not is the cause.
+    """
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        return f"{type(error).__name__}: {error}"
+    causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
+
+    def is_consequence(rank: int) -> bool:
+        return any(word in str(causes[rank]) for word in ("onnection", "NCCL", "Gloo", "gloo"))
+
+    rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
+    return f"rank {rank}: {type(causes[rank]).__name__}: {causes[rank]}"
