@@ -52,10 +52,11 @@ _SETTINGS_OF_OWN_CLUSTER = {
 
 @dataclass(frozen=True)
 class Connection:
-    """A Ray cluster to work on."""
+    """A Ray cluster to work on: what it has, its dashboard, whether this job started it."""
 
     resources: ClusterResources
     dashboard_url: str | None
+    asks_for_token: bool
     is_own: bool
 
 
@@ -91,7 +92,8 @@ def connect(*, dashboard: bool) -> Iterator[Connection]:
     try:
         if not is_own:
             refuse_other_versions(package_versions(), _versions_by_node())
-        yield Connection(_find_resources(), context.dashboard_url or None, is_own)
+        asks_for_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # set by Ray itself, too
+        yield Connection(_find_resources(), context.dashboard_url or None, asks_for_token, is_own)
     finally:
         ray.shutdown()
 

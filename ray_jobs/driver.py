@@ -78,7 +78,8 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         try:
             stage = _train_and_combine(plan, todo, console, seconds) if todo else _combine_here(plan, seconds)
         except (Interrupted, KeyboardInterrupt):
-            command_line = _command_line([*argv, f"run.name={plan.folder.root.name}"])
+            others = [word for word in argv if not word.lstrip("-").startswith("run.name=")]
+            command_line = _command_line([*others, f"run.name={plan.folder.root.name}"])
             console.print(f"\ninterrupted; finished folds are kept. Continue with: {command_line}")
             return EXIT_INTERRUPTED
         seconds["total"] = time.monotonic() - started
@@ -251,7 +252,8 @@ def _announce(console: Console, cluster: Connection, placement: Placement, at_on
     if placement.waits_for:
         console.print(f"waiting for the autoscaler to start {placement.waits_for}", style="yellow")
     if cluster.dashboard_url:
-        console.print(f"dashboard: http://{cluster.dashboard_url}")
+        asks = " (it asks for a token: `ray get-auth-token` prints it)" if cluster.asks_for_token else ""
+        console.print(f"dashboard: http://{cluster.dashboard_url}{asks}")
     console.print(f"folder: {folder.root}")
 
 

@@ -6,7 +6,6 @@ import secrets
 import shutil
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console
@@ -36,18 +35,32 @@ class FoldLauncher:
 
     def train(self, folds: list[int], console: Console, num_folds: int) -> None:
         """Trains these folds and shows all `num_folds` of the run until they have ended, well or not."""
-        pool = ThreadPoolExecutor(self.placement.folds_at_once, thread_name_prefix="fold")
+        turns = threading.BoundedSemaphore(self.placement.folds_at_once)
+        failures: list[BaseException] = []
+
+        def run_in_turn(fold: int) -> None:
+            with turns:
+                try:
+                    if not self.stopped.is_set():
+                        self._run_fold(fold, last_attempt(self.folder, fold) + 1)
+                except BaseException as failure:
+                    failures.append(failure)
+
+        # Daemons: a thread that waits for Ray may wait for ever once Ray is shut down, and must not keep the driver.
+        threads = [
+            threading.Thread(target=run_in_turn, args=(fold,), name=f"fold_{fold}", daemon=True) for fold in folds
+        ]
         try:
-            running = [pool.submit(self._run_fold, fold, last_attempt(self.folder, fold) + 1) for fold in folds]
+            for thread in threads:
+                thread.start()
             with Watcher(self.folder, num_folds, console, self.placement.waits_for) as watcher:
-                while not all(future.done() for future in running):
+                while any(thread.is_alive() for thread in threads):
                     watcher.update()
                     time.sleep(WATCH_INTERVAL_S)
-            for future in running:
-                future.result()
         finally:
             self.stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        if failures:
+            raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
     def _run_fold(self, fold: int, attempt: int) -> None:

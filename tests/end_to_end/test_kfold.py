@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,13 +21,18 @@ from ray_jobs.tracking.record import read_lines
 REPOSITORY = Path(__file__).parents[2]
 
 
+def clean_environment(home: Path) -> dict[str, str]:
+    """This process's environment with another HOME, and nothing that points Ray elsewhere."""
+    dropped = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name not in dropped} | {"HOME": str(home)}
+
+
 def kfold(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs the job with its own HOME, so that `~/ray_results` is there."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")} | {"HOME": str(home)}
     return subprocess.run(
         [sys.executable, "ray_jobs/kfold.py", *words],
         cwd=REPOSITORY,
-        env=environment,
+        env=clean_environment(home),
         text=True,
         capture_output=True,
         timeout=900,
@@ -170,10 +176,31 @@ def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path
     assert len(pd.read_csv(run / "submission_mean.csv")) == 544
 
 
-def test_one_seed_gives_one_submission_bit_for_bit(tmp_path):
-    names = ("first", "second")
-    for name in names:
-        done = kfold(tmp_path, f"run.name={name}", "training.epochs=2", "run.dashboard=false")
+def test_an_interrupted_run_continues_and_one_seed_gives_one_submission_bit_for_bit(tmp_path):
+    words = ("training.epochs=3", "run.dashboard=false")
+    run = tmp_path / "ray_results" / "first"
+    with subprocess.Popen(
+        [sys.executable, "ray_jobs/kfold.py", "run.name=first", *words],
+        cwd=REPOSITORY,
+        env=clean_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as interrupted:
+        for line in interrupted.stdout:
+            if "training: epoch" in line:
+                interrupted.send_signal(signal.SIGTERM)
+                break
+        rest, _ = interrupted.communicate(timeout=120)
+    assert interrupted.returncode == 130, rest
+    assert "Continue with: python ray_jobs/kfold.py training.epochs=3 run.dashboard=false run.name=first" in rest
+    assert not (run / "summary.json").exists()
+
+    for name in ("first", "second"):
+        done = kfold(tmp_path, f"run.name={name}", *words)
         assert done.returncode == 0, done.stdout + done.stderr
-    first, second = ((tmp_path / "ray_results" / name / "submission_mean.csv").read_bytes() for name in names)
-    assert first == second
+    second = run.with_name("second")
+    assert (run / "submission_mean.csv").read_bytes() == (second / "submission_mean.csv").read_bytes()
+    for fold in range(3):
+        checkpoints = [path / f"members/main/folds/{fold}/checkpoints/final" for path in (run, second)]
+        names = [sorted(file.name for file in path.iterdir()) for path in checkpoints]
+        assert names[0] == names[1]  # the tensors' file name holds their checksum
