@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import platform
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ PACKAGES = (
     "scikit-learn",
     "pillow",
 )
+CONNECT_TIMEOUT_S = 5.0
 _JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job's entry point
 
 # Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
@@ -79,16 +81,17 @@ def connect(*, dashboard: bool) -> Iterator[Connection]:
     # 4 s of imports that the folds' threads need, while Ray's processes start.
     threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True, "namespace": NAMESPACE}
-    is_own = False
-    try:
-        context = ray.init(address="auto", **quiet)
-    except ConnectionError as error:
-        if os.environ.get("RAY_ADDRESS"):
-            raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}") from None
-        is_own = True
+    address = _find_cluster()
+    is_own = address is None
+    if is_own:
         for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
         context = ray.init(address="local", include_dashboard=dashboard, **quiet)
+    else:
+        try:
+            context = ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError) as error:
+            raise ClusterError(f"the Ray cluster at {address} refuses: {error.__cause__ or error}") from None
     try:
         if not is_own:
             refuse_other_versions(package_versions(), _versions_by_node())
@@ -96,6 +99,45 @@ def connect(*, dashboard: bool) -> Iterator[Connection]:
         yield Connection(_find_resources(), context.dashboard_url or None, asks_for_token, is_own)
     finally:
         ray.shutdown()
+
+
+def _find_cluster() -> str | None:
+    """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that answers.
+
+    `ray.init(address="auto")` would also take up the private cluster of any other process of this machine, and would
+    wait 11 minutes for an address that does not answer.
+
+    Raises:
+        ClusterError: nobody answers at RAY_ADDRESS.
+    """
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    from ray._private.utils import read_ray_address
+
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named == "local":
+        return None
+    if named not in ("", "auto"):
+        if "://" not in named and not _answers(named):
+            raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={named}; start it, or unset RAY_ADDRESS")
+        return named
+    noted = read_ray_address()
+    if noted and _answers(noted):
+        maybe_enable_token_auth_if_token_available(
+            warn_if_disabled=False
+        )  # as ray.init does for clusters that it finds
+        return noted
+    if named == "auto":
+        raise ClusterError("RAY_ADDRESS=auto, but no cluster of `ray start` answers on this machine")
+    return None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def package_versions() -> dict[str, str]:

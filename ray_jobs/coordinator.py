@@ -25,6 +25,7 @@ class FoldState(StrEnum):
     TRAINING = "training"  # its workers run
     COMPLETED = "completed"  # checkpoints and predictions are on disk, with a manifest
     FAILED = "failed"  # its last attempt ended with an error
+    INTERRUPTED = "interrupted"  # it was in training when its driver ended; never on disk, shown by `status.py`
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,11 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
     if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete():
         return FoldStatus(fold, attempt=status.attempt, train_size=status.train_size, val_size=status.val_size)
     return status
+
+
+def forget_attempt(folder: RunFolder, fold: int) -> None:
+    """Sets a fold that is about to be trained again back to waiting, whatever its last attempt came to."""
+    write_json(folder.fold(fold).status, asdict(FoldStatus(fold, attempt=last_attempt(folder, fold))))
 
 
 def last_attempt(folder: RunFolder, fold: int) -> int:

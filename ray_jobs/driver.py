@@ -22,7 +22,7 @@ from ensemble.scores import predict_constant
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
 from ray_jobs.config import RunConfig, find_differences, to_dict
-from ray_jobs.coordinator import RunStarted, start_actor
+from ray_jobs.coordinator import RunStarted, forget_attempt, start_actor
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
 from ray_jobs.fold_launcher import FoldLauncher
@@ -78,9 +78,11 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         try:
             stage = _train_and_combine(plan, todo, console, seconds) if todo else _combine_here(plan, seconds)
         except (Interrupted, KeyboardInterrupt):
-            others = [word for word in argv if not word.lstrip("-").startswith("run.name=")]
-            command_line = _command_line([*others, f"run.name={plan.folder.root.name}"])
-            console.print(f"\ninterrupted; finished folds are kept. Continue with: {command_line}")
+            name = plan.folder.root.name
+            console.print(
+                "\ninterrupted: finished folds are kept, a half-trained fold starts over. The same command continues "
+                f"run {name}" + (f", with run.name={name}" if command.config.run.name == "auto" else "")
+            )
             return EXIT_INTERRUPTED
         seconds["total"] = time.monotonic() - started
         summary = write_summary(plan.folder, plan.config, stage, seconds)
@@ -95,8 +97,11 @@ def _check(config: RunConfig, scratch: Path | None) -> Plan:
     folder = RunFolder(_place_of_run(config))
     if in_submitted_job():
         _refuse_relative_paths(config)
-    if folder.root.exists() and not folder.root.is_dir():
-        raise RunError(f"{folder.root} is a file; choose another run.name or run.storage")
+    for path in (folder.root.parent, folder.root):
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file; choose another run.storage or run.name")
+    if not os.access(next(path for path in folder.root.parents if path.exists()), os.W_OK):
+        raise RunError(f"run.storage={config.run.storage} cannot be written to; choose another folder")
     trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
     config = dataclasses.replace(config, trainer=trainer, run=run)
@@ -206,6 +211,8 @@ def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: d
     )
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
+    for fold in todo:
+        forget_attempt(folder, fold)
     began = time.monotonic()
     with (
         _chatter_to(folder.log / "ray.log"),

@@ -86,7 +86,8 @@ def _write_submission(
         missing = sorted(set(range(wanted)) - set(folds))
         reason = "the data has no test table"
         if missing:
-            reason = f"folds {missing} are not trained; the same command without folds.only trains them"
+            without = " without folds.only" if config.folds.only else ""
+            reason = f"folds {missing} are not trained; the same command{without} trains them"
         return {"created": False, "reason": reason}, {"ensemble/submission_created": 0}
     tables = [read_parquet(folder.fold(fold).predictions("test", ensemble.checkpoint)) for fold in folds]
     ids, predictions_MN = stack_models(tables)

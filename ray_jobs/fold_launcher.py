@@ -17,6 +17,8 @@ from ray_jobs.run_folder import RunFolder
 from ray_jobs.terminal import Watcher
 
 WATCH_INTERVAL_S = 0.5
+# Errors by which Ray says that a worker is gone; their texts are pages of Ray's own affairs.
+_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError")
 
 
 class FoldLauncher:
@@ -124,4 +126,6 @@ def explain_failure(error: Exception) -> str:
         return any(word in str(causes[rank]) for word in ("onnection", "NCCL", "Gloo", "gloo"))
 
     rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
+    if type(causes[rank]).__name__ in _DEATHS:
+        return f"rank {rank}: its process or node died (killed, out of memory, or lost); the same command tries again"
     return f"rank {rank}: {type(causes[rank]).__name__}: {causes[rank]}"

@@ -91,7 +91,11 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
             console.print(f"  its log: {folder.fold_log(fold['fold'])}")
     submission = summary["submission"]
     if submission["created"]:
-        console.print(f"submission: {submission['path']}")
+        weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""
+        console.print(
+            f"submission: {submission['path']}\n  {submission['method']} of {submission['n_models']} models' "
+            f"{submission['checkpoints']} checkpoints in {submission['space']} space{weights}"
+        )
     else:
         console.print(f"no submission: {submission['reason']}", style="yellow")
     console.print(f"everything: {folder.root} (README.md there explains the files)")

@@ -1,4 +1,4 @@
-"""The live table of a run, from another terminal. Reads the run's folder only; ends when no fold is at work.
+"""The live table of a run, from another terminal. Reads the run's folder only; follows it until its driver ends.
 
     python ray_jobs/status.py RUN [run.storage=~/ray_results]
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import find_run, main_with_errors
+from ray_jobs.coordinator import FoldState, FoldStatus
 from ray_jobs.errors import RunError
 from ray_jobs.report import print_outcome
 from ray_jobs.run_folder import RunFolder, read_json
@@ -30,7 +32,8 @@ def main(argv: list[str]) -> int:
     folder, console = RunFolder(root), open_console()
     num_folds = folder.read_config().folds.count
     if not folder.is_locked():
-        console.print(fold_table(read_statuses(folder, num_folds), f"run {folder.root.name} (no driver is at work)"))
+        statuses = [as_left_by_driver(status) for status in read_statuses(folder, num_folds)]
+        console.print(fold_table(statuses, f"run {folder.root.name} (no driver is at work)"))
     else:
         with Watcher(folder, num_folds, console) as watcher:
             while folder.is_locked():
@@ -40,6 +43,13 @@ def main(argv: list[str]) -> int:
     if summary:
         print_outcome(console, folder, summary)
     return 0
+
+
+def as_left_by_driver(status: FoldStatus) -> FoldStatus:
+    """Nobody trains a fold whose driver is gone."""
+    if status.state != FoldState.TRAINING:
+        return status
+    return replace(status, state=FoldState.INTERRUPTED, started=None)
 
 
 if __name__ == "__main__":

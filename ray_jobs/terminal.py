@@ -24,6 +24,7 @@ _COLOURS = {
     FoldState.TRAINING: "cyan",
     FoldState.COMPLETED: "green",
     FoldState.FAILED: "bold red",
+    FoldState.INTERRUPTED: "yellow",
 }
 
 
@@ -39,9 +40,10 @@ def read_statuses(folder: RunFolder, num_folds: int) -> list[FoldStatus]:
 
 def fold_table(statuses: Sequence[FoldStatus], title: str) -> Table:
     """The live table."""
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
-    for name in ("fold", "state", "epoch", "step", "train loss", "val loss", "score", "best", "time", "ETA"):
-        table.add_column(name, justify="left" if name == "state" else "right")
+    # Fits into 80 columns: no frame, and only the best score (each epoch's is in the record and in the plain lines).
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for name in ("fold", "state", "epoch", "step", "train loss", "val loss", "best @ epoch", "time", "ETA"):
+        table.add_column(name, justify="left" if name == "state" else "right", header_style="underline", no_wrap=True)
     for status in statuses:
         best = "" if status.best_score is None else f"{status.best_score:.4f} @ {status.best_epoch}"
         elapsed, left = _times(status)
@@ -50,7 +52,7 @@ def fold_table(statuses: Sequence[FoldStatus], title: str) -> Table:
             Text(status.state.value, style=_COLOURS[status.state]),
             f"{status.epoch}/{status.num_epochs}" if status.num_epochs else "",
             f"{status.step}/{status.num_steps}" if status.num_steps else "",
-            *(_number(value) for value in (status.train_loss, status.val_loss, status.score)),
+            *(_number(value) for value in (status.train_loss, status.val_loss)),
             best,
             elapsed,
             left,

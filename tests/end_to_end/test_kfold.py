@@ -27,12 +27,12 @@ def clean_environment(home: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in dropped} | {"HOME": str(home)}
 
 
-def kfold(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def kfold(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the job with its own HOME, so that `~/ray_results` is there."""
     return subprocess.run(
         [sys.executable, "ray_jobs/kfold.py", *words],
         cwd=REPOSITORY,
-        env=clean_environment(home),
+        env=clean_environment(home) | environment,
         text=True,
         capture_output=True,
         timeout=900,
@@ -153,6 +153,14 @@ def test_bad_input_ends_before_anything_is_launched(tmp_path):
     assert time.monotonic() - began < 30
 
 
+def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path):
+    began = time.monotonic()
+    done = kfold(tmp_path, RAY_ADDRESS="127.0.0.1:9")
+    assert done.returncode == 2
+    assert "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:9" in done.stderr
+    assert time.monotonic() - began < 30
+
+
 def test_a_dry_run_shows_config_and_plan_and_writes_nothing(tmp_path):
     done = kfold(tmp_path, "--dry-run", "folds.count=4")
     assert done.returncode == 0, done.stderr
@@ -192,7 +200,7 @@ def test_an_interrupted_run_continues_and_one_seed_gives_one_submission_bit_for_
                 break
         rest, _ = interrupted.communicate(timeout=120)
     assert interrupted.returncode == 130, rest
-    assert "Continue with: python ray_jobs/kfold.py training.epochs=3 run.dashboard=false run.name=first" in rest
+    assert "a half-trained fold starts over. The same command continues run first" in rest
     assert not (run / "summary.json").exists()
 
     for name in ("first", "second"):

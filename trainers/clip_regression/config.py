@@ -30,7 +30,8 @@ class DataConfig:
     date_column: str | None = "date"
     """Column with the date from which the age in years is taken; None: no age."""
     numeric_columns: tuple[str, ...] = ()
-    """Further numbers that join the age in its head. `yt_link_count`, `url_count` and `has_yt_link` are made from the
+    """Further numbers that join the age in its head; an empty cell counts as missing (the median stands for it).
+    `yt_link_count`, `url_count` and `has_yt_link` are made from the
     text where the table has no such column."""
     group_column: str | None = None
     """Rows with the same value here stay on one side of a fold (`folds.kind=grouped`)."""

@@ -146,6 +146,9 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: no readable table: {error}") from None
+    separator = next((mark for mark in (";", "\t", "|") if mark in str(frame.columns[0])), None)
+    if separator:
+        raise DataError(f"{path}: its header is separated by {separator!r}; save the table with commas, or as .parquet")
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"{path}: its rows have more cells than its header has names ({', '.join(frame.columns)})")
     return frame.fillna("").astype(object)

@@ -170,6 +170,8 @@ def test_fields_that_do_not_fit_the_table_are_named(small_frame, write_data, fie
     [
         (b"id,title,date,description,views\n", "a header and no rows"),
         (b"", "no readable table"),
+        (b"id;title;date;description;views\na;t;2020-01-01;x;1\n", "header is separated by ';'"),
+        (b"id;title;date;description;views\na;t;2020-01-01;x;1,5\n", "header is separated by ';'"),
         (b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n", "more cells than its header"),
         (b"id,title,date,description,views\na,\xff\xfe,2020-01-01,x,1\n", "is not UTF-8"),
         (b'id,title,date,description,views\na,"open,2020-01-01,x,1\n', "no readable table"),
