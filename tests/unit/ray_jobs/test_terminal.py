@@ -1,6 +1,7 @@
 """What the screen shows, and what must not disturb it."""
 
 import io
+import time
 
 from rich.console import Console
 
@@ -45,7 +46,7 @@ def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
         num_epochs=4,
         step=10,
         num_steps=40,
-        started=0.0,
+        started=time.time() - 90,
         train_loss=0.1234,
         val_loss=0.1234,
         best_score=0.1234,
