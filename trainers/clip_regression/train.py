@@ -104,7 +104,9 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
     def to_tensors(table: str, part: Rows, is_test: bool) -> RowTensors:
         def note(row: int, problem: str) -> None:
             if config.data.on_bad_row == "error" and not is_test:
-                advice = "replace the picture, or set data.on_bad_row=drop to use the mean colour and list it"
+                advice = (
+                    "in a new run (another run.name) replace it, or set data.on_bad_row=drop to use the mean colour"
+                )
                 raise DataError(f"{table}: id {str(part.ids[row])!r}: {problem}; {advice}")
             place.note_bad_row(table, str(part.ids[row]), problem, "mean colour")
 
