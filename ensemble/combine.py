@@ -9,10 +9,13 @@ Shape suffixes: M models, N rows.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
-METHODS = ("mean", "median", "weighted_mean")
-SPACES = ("z", "raw")
+from ensemble.config import Method, Space
+
+METHODS, SPACES = get_args(Method), get_args(Space)
 
 
 def combine(predictions_MN: np.ndarray, method: str, space: str, weights_M: np.ndarray | None = None) -> np.ndarray:

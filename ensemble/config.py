@@ -6,14 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+Method = Literal["mean", "median", "weighted_mean"]
+Space = Literal["z", "raw"]
+
 
 @dataclass(frozen=True)
 class EnsembleConfig:
     """How the fold models' predictions become one. Changing it re-runs the ensemble alone, never a fold."""
 
-    method: Literal["mean", "median", "weighted_mean"] = "mean"
+    method: Method = "mean"
     """weighted_mean: by `weights` where given, else by each fold's validation score."""
-    space: Literal["z", "raw"] = "z"
+    space: Space = "z"
     """z: combine log1p of the predictions, the scale in which MSLE lives; raw: the predictions themselves."""
     weights: tuple[float, ...] | None = None
     """One weight for each fold, in the order of the folds; they are scaled to add up to 1."""

@@ -94,7 +94,7 @@ def connect(*, dashboard: bool) -> Iterator[Connection]:
             raise ClusterError(f"the Ray cluster at {address} refuses: {error.__cause__ or error}") from None
     try:
         if not is_own:
-            refuse_other_versions(package_versions(), _versions_by_node())
+            refuse_other_versions(package_versions(), run_on_each_node(package_versions))
         asks_for_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # set by Ray itself, too
         yield Connection(_find_resources(), context.dashboard_url or None, asks_for_token, is_own)
     finally:
@@ -122,9 +122,8 @@ def _find_cluster() -> str | None:
         return named
     noted = read_ray_address()
     if noted and _answers(noted):
-        maybe_enable_token_auth_if_token_available(
-            warn_if_disabled=False
-        )  # as ray.init does for clusters that it finds
+        # As ray.init does for clusters that it finds itself.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         return noted
     if named == "auto":
         raise ClusterError("RAY_ADDRESS=auto, but no cluster of `ray start` answers on this machine")
@@ -187,10 +186,6 @@ def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
         return {name: ray.get(result) for name, result in waiting.items()}
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
-
-
-def _versions_by_node() -> dict[str, dict[str, str]]:
-    return run_on_each_node(package_versions)
 
 
 def _find_resources() -> ClusterResources:

@@ -4,6 +4,7 @@ how. Frozen dataclasses; imports neither torch nor ray."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import types
 import typing
@@ -81,10 +82,11 @@ _NOT_TRAINED_BY = ("training.eval_batch_size", "training.picture_cache_gib")
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as it stands in `config.json`: recipe, family, then one mapping a section."""
+    """The config as it stands in `config.json`: recipe, family, then one mapping a section; tuples are lists."""
     whole = {"recipe": config.recipe, "family": config.family, "run": dataclasses.asdict(config.run)}
     whole |= dataclasses.asdict(config.trainer)
-    return whole | {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS[1:]}
+    whole |= {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS[1:]}
+    return json.loads(json.dumps(whole))
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
@@ -113,7 +115,7 @@ def flatten(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": v for inner, v in flatten(value).items()}
         else:
-            flat[name] = list(value) if isinstance(value, tuple) else value
+            flat[name] = value
     return flat
 
 

@@ -36,10 +36,6 @@ from trainers.interface import Inventory, load_inventory_module
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 
 
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """A run that has passed every check: nothing of it was written or started yet."""
@@ -77,7 +73,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         seconds = {"check": time.monotonic() - started}
         try:
             stage = _train_and_combine(plan, todo, console, seconds) if todo else _combine_here(plan, seconds)
-        except (Interrupted, KeyboardInterrupt):
+        except KeyboardInterrupt:
             name = plan.folder.root.name
             console.print(
                 "\ninterrupted: finished folds are kept, a half-trained fold starts over. The same command continues "
@@ -187,11 +183,7 @@ def _predict_constants(plan: Plan) -> list[float]:
 def _is_up_to_date(plan: Plan, finished: list[int]) -> bool:
     summary = read_json(plan.folder.summary, default={})
     scored = [fold["fold"] for fold in (summary.get("scores") or {}).get("folds", [])]
-    return summary.get("ensemble") == _as_json(to_dict(plan.config)["ensemble"]) and scored == finished
-
-
-def _as_json(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and scored == finished
 
 
 def _combine_here(plan: Plan, seconds: dict[str, float]) -> dict[str, Any]:
@@ -217,7 +209,7 @@ def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: d
     with (
         _chatter_to(folder.log / "ray.log"),
         connect(dashboard=config.run.dashboard) as cluster,
-        _signals_as_exceptions(),  # after Ray started, which sets a handler of its own
+        _sigterm_like_ctrl_c(),  # after Ray started, which sets a handler of its own
     ):
         import ray
 
@@ -273,13 +265,10 @@ def _chatter_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """SIGTERM ends the run like Ctrl-C does."""
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, too."""
 
-    def raise_interrupted(number: int, _: Any) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    previous = signal.signal(signal.SIGTERM, raise_interrupted)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

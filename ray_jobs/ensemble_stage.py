@@ -16,7 +16,16 @@ from ensemble.diversity import describe_spread, spread
 from ensemble.predictions import stack_models
 from ensemble.scores import score
 from ray_jobs.config import RunConfig
-from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, read_parquet, write_csv, write_json, write_parquet
+from ray_jobs.run_folder import (
+    CHECKPOINTS,
+    RunFolder,
+    read_description,
+    read_json,
+    read_parquet,
+    write_csv,
+    write_json,
+    write_parquet,
+)
 from ray_jobs.tracking.record import MetricRecord
 
 
@@ -93,9 +102,7 @@ def _write_submission(
     ids, predictions_MN = stack_models(tables)
     weights = choose_weights(ensemble, scores)
     final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights)
-    models = [
-        read_json(folder.fold(f).checkpoint(ensemble.checkpoint) / "checkpoint.json")["description"] for f in folds
-    ]
+    models = [read_description(folder.fold(fold).checkpoint(ensemble.checkpoint)) for fold in folds]
 
     path = folder.submission(ensemble.method)
     target_name = read_json(folder.provenance)["target"]

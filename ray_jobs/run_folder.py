@@ -190,6 +190,11 @@ def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
     return tensors, manifest["description"]
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """The description of a checkpoint, without its tensors."""
+    return read_json(folder / "checkpoint.json")["description"]
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file that appears whole: temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

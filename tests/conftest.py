@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="session")
 def real_data_root() -> Path:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from processes import REPOSITORY, clean_environment
 
-REPOSITORY = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -26,19 +26,13 @@ class LocalCluster:
     dashboard: str
 
 
-def clean_environment(**values: str) -> dict[str, str]:
-    """This process's environment without what would point Ray or W&B elsewhere."""
-    dropped = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH")
-    # A submitted job's `python` is the first on the head node's PATH, as in an activated environment.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {name: value for name, value in os.environ.items() if name not in dropped} | {"PATH": path} | values
-
-
 @pytest.fixture(scope="session")
 def cluster():
     """A head node with 2 CPUs that asks every caller for its token."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    environment = clean_environment(**token, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0")
+    # A submitted job's `python` is the first on the head node's PATH, as in an activated environment.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = clean_environment(**token, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0", PATH=path)
     port, dashboard = free_port(), free_port()
     # Sockets below /tmp: their path may not be longer than 107 characters.
     folder = Path(f"/tmp/kfold_test_{os.getpid()}")

@@ -8,19 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from broken_pictures import break_on_decoding
+from processes import REPOSITORY
 from safetensors.torch import save_file
 from sklearn.metrics import mean_squared_log_error
 
 from ray_jobs.tracking.record import read_lines
 from trainers.clip_regression.model import build_clip
 
-REPOSITORY = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 QUICK = ("training.epochs=2", "data.max_rows=120")
 
@@ -91,12 +90,7 @@ def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_miss
     goes through, here with frozen encoders from a file."""
     small_frame = small_frame.assign(date=[f"2020-01-{day + 1:02d}" for day in range(24)])
     root = write_data(small_frame)
-    (root / "train_val" / "v23.jpg").unlink()
-    broken = root / "train_val" / "v23.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(broken)
-    content = bytearray(broken.read_bytes())
-    content[2000:2100] = bytes(100)  # header and end stay whole
-    broken.write_bytes(content)
+    break_on_decoding(root / "train_val", "v23")
     words = (f"run.storage={tmp_path}", f"data.root={root}", "training.epochs=1", "folds.kind=time")
 
     failed = run_job("kfold", *words, "run.name=failed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,18 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from processes import REPOSITORY, clean_environment
 from sklearn.metrics import mean_squared_log_error
 
 from ensemble.predictions import SCHEMA
 from ray_jobs.tracking.record import read_lines
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """This process's environment with another HOME, and nothing that points Ray elsewhere."""
-    dropped = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH")
-    return {name: value for name, value in os.environ.items() if name not in dropped} | {"HOME": str(home)}
 
 
 def kfold(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +24,7 @@ def kfold(home: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(
         [sys.executable, "ray_jobs/kfold.py", *words],
         cwd=REPOSITORY,
-        env=clean_environment(home) | environment,
+        env=clean_environment(HOME=str(home), **environment),
         text=True,
         capture_output=True,
         timeout=900,
@@ -190,7 +182,7 @@ def test_an_interrupted_run_continues_and_one_seed_gives_one_submission_bit_for_
     with subprocess.Popen(
         [sys.executable, "ray_jobs/kfold.py", "run.name=first", *words],
         cwd=REPOSITORY,
-        env=clean_environment(tmp_path),
+        env=clean_environment(HOME=str(tmp_path)),
         stdout=subprocess.PIPE,
         text=True,
     ) as interrupted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -283,8 +283,3 @@ def share_of_rank(batch: np.ndarray, rank: int, world_size: int) -> tuple[np.nda
 def cut(positions: np.ndarray, size: int) -> list[np.ndarray]:
     """Consecutive portions of at most `size`."""
     return [positions[start : start + size] for start in range(0, len(positions), size)]
-
-
-def describe_numbers(numbers: Numbers, statistics: TargetStatistics) -> dict[str, Any]:
-    """Both as JSON-able mappings for a checkpoint."""
-    return {"numbers": asdict(numbers), "target_statistics": asdict(statistics)}

@@ -194,15 +194,8 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bo
     numbers = _read_numbers(frame, link_counts, ids, data, bad)
     target = np.full(len(ids), np.nan) if is_test else _read_target(frame, ids, data, bad)
     pictures = _find_pictures(path, picture_folder, ids, data, fatal, bad) if not fatal.found else [None] * len(ids)
-    folds = None
-    if data.fold_column and not is_test:
-        folds = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
-        for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -1) & (folds == np.round(folds)))):
-            bad.add(f"fold column {data.fold_column!r} is no whole number from -1", row, ids[row])
-
-    if data.group_column and not is_test:
-        for row in np.flatnonzero((frame[data.group_column] == "").to_numpy()):
-            bad.add(f"group column {data.group_column!r} is empty", row, ids[row])
+    folds = None if is_test else _read_folds(frame, ids, data, bad)
+    groups = None if is_test else _read_groups(frame, ids, data, bad)
 
     _refuse_problems(fatal, bad, data, len(ids))
     rows = Rows(
@@ -212,7 +205,7 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bo
         numbers=numbers,
         target=target,
         pictures=pictures,
-        groups=None if is_test or not data.group_column else frame[data.group_column].to_numpy(str),
+        groups=groups,
         folds=folds,
         bad_rows=_list_bad_rows(bad, table, "mended" if is_test else "dropped"),
     )
@@ -319,6 +312,24 @@ def _read_target(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Pr
     for row in np.flatnonzero(target < 0):
         bad.add(f"target {data.target!r} is negative", row, ids[row], cells.iloc[row])
     return target
+
+
+def _read_folds(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray | None:
+    if not data.fold_column:
+        return None
+    folds = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
+    for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -1) & (folds == np.round(folds)))):
+        bad.add(f"fold column {data.fold_column!r} is no whole number from -1", row, ids[row])
+    return folds
+
+
+def _read_groups(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray | None:
+    if not data.group_column:
+        return None
+    groups = frame[data.group_column].to_numpy(str)
+    for row in np.flatnonzero(groups == ""):
+        bad.add(f"group column {data.group_column!r} is empty", row, ids[row])
+    return groups
 
 
 def _find_pictures(

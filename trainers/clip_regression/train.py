@@ -24,7 +24,6 @@ from trainers.clip_regression.data import (
     RowTensors,
     TargetStatistics,
     cut,
-    describe_numbers,
     picture_bytes,
     share_of_rank,
     training_order,
@@ -247,7 +246,8 @@ class _Fold:
             "preprocessing": self.preprocessing,
             "shared_tensors": self.shared,
             "config": asdict(self.config),
-            **describe_numbers(self.numbers, self.statistics),
+            "numbers": asdict(self.numbers),
+            "target_statistics": asdict(self.statistics),
         }
         self.place.save_checkpoint(name, self.model.trained_state(), description)
 

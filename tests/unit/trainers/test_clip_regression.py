@@ -6,6 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from broken_pictures import break_on_decoding
 from local_workplace import LocalWorkplace
 from PIL import Image
 from safetensors.torch import save_file
@@ -446,11 +447,7 @@ def test_a_test_picture_that_breaks_on_decoding_becomes_the_mean_colour_and_is_l
     small_frame, write_data, tmp_path
 ):
     root = write_data(small_frame, small_frame.drop(columns="views").head(5))
-    (root / "test" / "v03.jpg").unlink()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(root / "test" / "v03.png")
-    content = bytearray((root / "test" / "v03.png").read_bytes())
-    content[2000:2100] = bytes(100)
-    (root / "test" / "v03.png").write_bytes(content)
+    break_on_decoding(root / "test", "v03")
     place = train_small(tmp_path, root)
     assert [(table, row_id, done) for table, row_id, _, done in place.bad_rows] == [("test.csv", "v03", "mean colour")]
     assert np.isfinite(place.predictions["best", "test"].prediction).all()
