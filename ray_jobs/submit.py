@@ -34,13 +34,18 @@ def main(argv: list[str]) -> int:
         from ray_jobs.ensemble_stage import run_ensemble_stage
         from ray_jobs.report import print_outcome, write_summary
         from ray_jobs.terminal import open_console
+        from ray_jobs.tracking.wandb_sink import WandbSink
 
-        began = time.monotonic()
+        console, began = open_console(), time.monotonic()
+        sink = WandbSink(folder, config, console.print)
+        sink.start()
         write_json(folder.config, to_dict(config))
         stage = run_ensemble_stage(str(folder.root))
         seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
         seconds.pop("total", None)
-        print_outcome(open_console(), folder, write_summary(folder, config, stage, seconds))
+        summary = write_summary(folder, config, stage, seconds)
+        sink.finish(config.tracking.finish_timeout_s)
+        print_outcome(console, folder, summary)
     return 0
 
 
