@@ -246,7 +246,9 @@ def _logging_to(folder: Path, rank: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     name = "training" if rank == 0 else f"rank{rank}"
     handler = logging.FileHandler(folder / f"{name}_{time.strftime('%Y%m%d_%H%M%S')}.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # Of libraries only what is wrong: Ray Train alone would repeat every metric.
+    handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.name.startswith(("ray_jobs", "trainers")))
     logging.getLogger().addHandler(handler)
     for name in ("ray_jobs", "trainers"):
         logging.getLogger(name).setLevel(logging.INFO)

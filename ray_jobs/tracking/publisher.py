@@ -1,7 +1,7 @@
 """Sends the records of a run to W&B. A process of its own, started and watched by `wandb_sink.py`: whatever W&B's client
 does (hang, fail, lose its helper process), it does it here, and this process can be killed and started again.
 
-    python -m ray_jobs.tracking.publisher RUN online|offline
+    python -m ray_jobs.tracking.publisher [--check-s=60] RUN online|offline
 
 It keeps nothing: where to go on is what the server (online) or the local `.wandb` files (offline) already hold. A record's
 line number is W&B's `_step`. Talks to its parent in JSON lines on stdout; the line `finish` on stdin makes it send what
@@ -10,6 +10,7 @@ is left, finish the W&B runs, ask the server what it holds, and end. When stdin 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import json
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import wandb
-
 from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.tracking.record import RecordReader, count_lines
@@ -36,15 +36,19 @@ _POLL_S, _SAY_S = 0.5, 1.0
 
 
 def main(argv: list[str]) -> int:
-    root, mode = argv
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--check-s", type=float, default=60.0, help="between two looks at what the server holds")
+    arguments.add_argument("run")
+    arguments.add_argument("mode", choices=("online", "offline"))
+    given = arguments.parse_args(argv)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no event
     os.nice(10)  # training goes first
     finish = threading.Event()
     threading.Thread(target=_listen, args=(finish,), daemon=True).start()
-    folder = RunFolder(root)
+    folder = RunFolder(given.run)
     with _only_publisher(folder):
-        return Publisher(folder, folder.read_config(), mode, events).run(finish)
+        return Publisher(folder, folder.read_config(), given.mode, events, given.check_s).run(finish)
 
 
 def _listen(finish: threading.Event) -> None:
@@ -62,12 +66,14 @@ class Publisher:
         config: its config.
         mode: online or offline.
         events: where to tell the parent what happens.
+        check_s: seconds between two looks at what the server holds.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, mode: str, events: TextIO) -> None:
-        self.folder, self.config, self.mode, self.events = folder, config, mode, events
+    def __init__(self, folder: RunFolder, config: RunConfig, mode: str, events: TextIO, check_s: float) -> None:
+        self.folder, self.config, self.mode, self.events, self.check_s = folder, config, mode, events, check_s
         self.streams = [_Stream(run, self) for run in list_wandb_runs(folder, config)]
         self.said_at = 0.0
+        self.checked_at, self.sent_before = time.monotonic(), dict[str, int]()
 
     def run(self, finish: threading.Event) -> int:
         """Publishes until it is told to finish; returns the exit code."""
@@ -85,6 +91,9 @@ class Publisher:
                 self.say("failed", reason=f"{type(error).__name__}: {error}")
                 return PublisherExit.FAILED
             self._say_progress()
+            if self._has_stalled():
+                self.say("failed", reason="its upload has ended; after an answer such as 404 it does not begin again")
+                return PublisherExit.FAILED
             if num_new == 0:
                 if is_last:
                     break
@@ -99,6 +108,18 @@ class Publisher:
         if time.monotonic() - self.said_at > _SAY_S:
             self.said_at = time.monotonic()
             self.say("published", rows={stream.spec.key: stream.next_step for stream in self.streams})
+
+    def _has_stalled(self) -> bool:
+        """Whether the server answers, but lacks rows that were logged before the last look."""
+        if self.mode == "offline" or time.monotonic() - self.checked_at < self.check_s:
+            return False
+        open_streams = [stream for stream in self.streams if stream.run is not None and not stream.is_closed]
+        lacking = [
+            stream for stream in open_streams if 0 <= stream.count_held() < self.sent_before.get(stream.spec.key, 0)
+        ]
+        self.checked_at = time.monotonic()
+        self.sent_before = {stream.spec.key: stream.next_step for stream in open_streams}
+        return bool(lacking)
 
     def _finish(self) -> int:
         self.said_at = 0.0
@@ -198,6 +219,11 @@ class _Stream:
                     init_timeout=INIT_TIMEOUT_S,
                     finish_timeout=FINISH_TIMEOUT_S,
                     x_transaction_log_flush_interval=1.0,
+                    x_file_stream_transmit_interval=5,
+                    x_file_stream_retry_wait_min_seconds=0.5,  # a server that is back is found within seconds
+                    x_file_stream_retry_wait_max_seconds=10,
+                    x_graphql_retry_wait_min_seconds=0.5,
+                    x_graphql_retry_wait_max_seconds=10,
                     stop_fn=partial(self.publisher.say, "stop_requested", run=spec.name),
                 ),
             )
@@ -205,18 +231,18 @@ class _Stream:
             raise _UnreachableError(str(error)) from error
         self.run.define_metric("*", step_metric="global_step")
         if mode == "online":
-            self.num_known = self.run.step
+            self.num_known = self.run.starting_step
         _note_core_processes(self.publisher.folder)
         self.publisher.say("opened", run=spec.name, url=self.run.url)
 
     def _to_wandb(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row as W&B shows it: its own time, tables and pictures as W&B's, null as NaN, no step of ours."""
+        """A row as W&B shows it: its own time, tables and pictures as W&B's, and no step of ours."""
         values = {name: self._to_wandb_value(value) for name, value in row.items() if name not in ("step", "time")}
         return values | {"_timestamp": row["time"]}
 
     def _to_wandb_value(self, value: Any) -> Any:
         if value is None:
-            return float("nan")
+            return "NaN"  # as W&B's own API gives it back; a bare NaN is no JSON, and resuming the W&B run would fail on it
         if isinstance(value, dict) and "columns" in value:
             return wandb.Table(columns=value["columns"], data=value["data"])
         if isinstance(value, dict) and "image" in value:

@@ -117,6 +117,11 @@ class RecordReader:
                 self.next_step = row["step"] + 1
         return rows
 
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file:
+            self._file.close()
+
     def _follow_name(self) -> None:
         """Opens the file that has the name now, if it is another."""
         try:
@@ -125,8 +130,7 @@ class RecordReader:
             return
         if self._file and os.fstat(self._file.fileno()).st_ino == current.st_ino:
             return
-        if self._file:
-            self._file.close()
+        self.close()
         self._file = self.path.open("rb")
 
 

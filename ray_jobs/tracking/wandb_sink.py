@@ -24,6 +24,7 @@ from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import count_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
+PUBLISHER = [sys.executable, "-m", "ray_jobs.tracking.publisher"]
 RETRY_ONLINE_S = 300.0  # after the server could not be reached
 _RESTART_S, _MAX_RESTART_S = 1.0, 60.0
 # Would give all W&B runs of a run one name or id; WANDB_PROJECT, _ENTITY, _MODE, _NAME are in the config already.
@@ -115,7 +116,7 @@ class WandbSink:
             self.is_done.set()
         if self.child is not None:
             self.child.kill()
-            self.child.wait()
+        self.thread.join()
 
     def _keep_publishing(self) -> None:
         """Runs publishers one after another until the records are sent or `kill` is called. In a thread of its own."""
@@ -148,19 +149,22 @@ class WandbSink:
         retry.daemon = True
         if self.mode == "offline" and ends_to_retry:
             retry.start()
-        for line in self.child.stdout:
-            self._hear(json.loads(line))
+        with self.child as child:
+            for line in child.stdout:
+                self._hear(json.loads(line))
         retry.cancel()
-        return self.child.wait()
+        return child.returncode
 
     def _start_child(self) -> subprocess.Popen[str]:
         self.folder.log.mkdir(parents=True, exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         # Pictures and tables wait for their upload below the run's folder, not in the user's home.
-        environment |= {"WANDB_DATA_DIR": str(self.folder.wandb), "WANDB_CACHE_DIR": str(self.folder.wandb / "cache")}
+        cache = str(self.folder.wandb / "cache")
+        environment |= {"WANDB_DATA_DIR": str(self.folder.wandb), "WANDB_CACHE_DIR": cache, "WANDB_DIR": cache}
+        environment.setdefault("WANDB_HTTP_TIMEOUT", "10")  # logging a table asks the server, and waits
         with (self.folder.log / "wandb.log").open("a") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "ray_jobs.tracking.publisher", str(self.folder.root), self.mode],
+                [*PUBLISHER, str(self.folder.root), self.mode],
                 cwd=Path(__file__).parents[2],
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -173,7 +177,7 @@ class WandbSink:
     def _ask_to_finish(self) -> None:
         child = self.child
         if child is not None:
-            with contextlib.suppress(OSError):  # it has ended
+            with contextlib.suppress(OSError, ValueError):  # it has ended
                 child.stdin.write("finish\n")
                 child.stdin.flush()
 

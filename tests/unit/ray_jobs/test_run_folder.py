@@ -1,6 +1,5 @@
 """Files appear whole, damage is noticed, one driver a run."""
 
-import json
 import os
 import pickle
 import signal
@@ -14,7 +13,6 @@ import ray_jobs.errors
 from ensemble.predictions import PredictionError
 from ray_jobs.errors import RunBusyError, RunFolderError
 from ray_jobs.run_folder import RunFolder, read_checkpoint, read_json, write_checkpoint, write_json, write_whole
-from ray_jobs.tracking.record import MetricRecord, read_lines
 from trainers.interface import DataError
 
 
@@ -82,32 +80,6 @@ def test_a_second_driver_is_refused_while_the_first_lives_and_not_after_it_was_k
     with folder.lock():
         pass
     assert not folder.is_locked()
-
-
-def test_a_record_numbers_its_lines_and_continues_after_a_torn_one(tmp_path):
-    path = tmp_path / "fold_0.jsonl"
-    record = MetricRecord(path)
-    record.log(1, {"loss": 0.5}, at=1.0)
-    record.log(2, {"loss": float("nan")}, at=2.0)
-    record.close()
-    with path.open("a") as file:
-        file.write('{"step":2,"glo')
-    record = MetricRecord(path)
-    record.log(3, {"loss": 0.25})
-    record.close()
-    rows = read_lines(path)
-    assert [row["step"] for row in rows] == [0, 1, 2]
-    assert [row["loss"] for row in rows] == [0.5, None, 0.25]
-    assert json.loads(path.read_text().splitlines()[0]) == {"step": 0, "global_step": 1, "time": 1.0, "loss": 0.5}
-
-
-def test_a_writer_of_an_earlier_attempt_adds_nothing_to_a_fresh_record(tmp_path):
-    survivor = MetricRecord(tmp_path / "fold_0.jsonl", keep=0)
-    survivor.log(1, {"loss": 1.0})
-    record = MetricRecord(tmp_path / "fold_0.jsonl", keep=0)
-    survivor.log(2, {"loss": 2.0})
-    record.log(1, {"loss": 3.0})
-    assert [row["loss"] for row in read_lines(record.path)] == [3.0]
 
 
 @pytest.mark.parametrize(

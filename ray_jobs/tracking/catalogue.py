@@ -1,0 +1,140 @@
+"""Every metric of a K-fold run by its exact name, when it is recorded and what it means.
+
+The list that the README's table is made from and that a test walks against a real run.
+
+    python -m ray_jobs.tracking.catalogue      the table in Markdown (`make metrics` puts it into the README)
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics that are recorded together.
+
+    Attributes:
+        run: whose record and W&B run they are in: fold, ensemble or submission.
+        moment: when a row with all of them is written.
+        names: exact; `{i}` stands for a fold's number from 0.
+        meaning: in a few words.
+        family: the model family that records them; None: every family.
+    """
+
+    run: str
+    moment: str
+    names: tuple[str, ...]
+    meaning: str
+    family: str | None = None
+
+
+START, STEP, EPOCH, BEST, END = (
+    "at the start",
+    "each optimiser step",
+    "each epoch",
+    "after the last epoch",
+    "at the end",
+)
+STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
+SUBMITTED, WEIGHTED = "submission written", "submission written, method weighted_mean"
+REPORTED = "report written"
+
+
+def _fold(names: str) -> tuple[str, ...]:
+    return tuple(f"fold_{{i}}/{name}" for name in names.split())
+
+
+def _ensemble(names: str) -> tuple[str, ...]:
+    return tuple(f"ensemble/{name}" for name in names.split())
+
+
+_CLIP = "clip_regression"
+CATALOGUE = (
+    Metrics("fold", START, _fold("model/total_params model/trainable_params model/frozen_params"), "parameters"),
+    Metrics("fold", START, _fold("data/train_size data/val_size"), "rows"),
+    Metrics("fold", START, _fold("setup/world_size setup/device"), "workers of the fold; cpu or cuda"),
+    Metrics("fold", STEP, _fold("train/loss_step"), "loss of the batch over all workers", _CLIP),
+    Metrics("fold", STEP, _fold("learning_rate"), "of that step"),
+    Metrics("fold", EPOCH, _fold("train/loss_epoch val/loss_epoch"), "mean over the rows; the trained loss"),
+    Metrics("fold", EPOCH, _fold("learning_rate"), "of the epoch's last step"),
+    Metrics("fold", EPOCH, _fold("val/msle val/mae val/mse val/rmse"), "in the target's unit, validation rows", _CLIP),
+    Metrics(
+        "fold", EPOCH, _fold("predictions/mean predictions/std targets/mean targets/std"), "validation rows", _CLIP
+    ),
+    Metrics("fold", EPOCH, _fold("weights/image weights/text weights/age"), "α, β, γ; they add up to 1", _CLIP),
+    Metrics("fold", EPOCH, _fold("train/epoch_time train/samples_per_second"), "seconds; training rows, all workers"),
+    Metrics("fold", EPOCH, _fold("epoch score"), "from 0; what best is chosen by, lower is better (here MSLE)"),
+    Metrics("fold", BEST, _fold("best_epoch best_val_loss best_msle"), "of the epoch with the lowest MSLE", _CLIP),
+    Metrics("fold", END, _fold("training_completed final_best_val_loss total_epochs"), "predictions are written"),
+    Metrics(
+        "ensemble",
+        STARTED,
+        _ensemble("total_samples n_folds n_gpus world_size"),
+        "rows, folds, GPUs and workers at once",
+    ),
+    Metrics("ensemble", FOLD_STARTED, _ensemble("fold_{i}_start fold_{i}_train_size fold_{i}_val_size"), "1; rows"),
+    Metrics("ensemble", FOLD_COMPLETED, _ensemble("fold_{i}_completed"), "1"),
+    Metrics("ensemble", ALL_COMPLETED, _ensemble("all_folds_completed ready_for_ensemble"), "1"),
+    Metrics("ensemble", ALL_COMPLETED, _ensemble("fold_info"), "table: fold, train_size, val_size"),
+    Metrics(
+        "submission", SUBMITTED, _ensemble("n_models checkpoint_type method space test_samples"), "what was combined"
+    ),
+    Metrics(
+        "submission",
+        SUBMITTED,
+        _ensemble("model_{i}/image_weight model_{i}/text_weight model_{i}/age_weight"),
+        "α, β, γ of each model",
+        _CLIP,
+    ),
+    Metrics("submission", WEIGHTED, _ensemble("model_{i}_weight"), "its share in the weighted mean"),
+    Metrics(
+        "submission",
+        SUBMITTED,
+        _ensemble("prediction_diversity pred_std_mean pred_std_max pred_std_min"),
+        "standard deviation over the models: mean over rows, mean, largest, smallest",
+    ),
+    Metrics(
+        "submission",
+        SUBMITTED,
+        _ensemble("final_pred_min final_pred_max final_pred_mean final_pred_std"),
+        "of the combined predictions",
+    ),
+    Metrics("submission", SUBMITTED, _ensemble("submission_created submission_path"), "1; the file"),
+    Metrics("submission", SUBMITTED, _ensemble("model_weights"), "table: fold, image, text, age"),
+    Metrics(
+        "submission",
+        REPORTED,
+        _ensemble("figures/loss_of_all_folds figures/modality_weights figures/final_predictions"),
+        "pictures",
+    ),
+)
+
+
+def write_table(catalogue: Sequence[Metrics] = CATALOGUE) -> str:
+    """The README's table."""
+    lines = ["| W&B run | when | metrics | |", "|---|---|---|---|"]
+    titles = {"fold": "`{experiment}_fold{i}`", "ensemble": "`{experiment}_ensemble`"}
+    for metrics in catalogue:
+        title = titles.get(metrics.run, "`{experiment}_submission`")
+        names = ", ".join(f"`{name}`" for name in metrics.names)
+        lines.append(f"| {title} | {metrics.moment} | {names} | {metrics.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def insert_table(text: str) -> str:
+    """A text with the table between its `<!-- metrics -->` and `<!-- /metrics -->`."""
+    return re.sub(
+        r"(?<=<!-- metrics -->\n).*?(?=<!-- /metrics -->)", lambda _: write_table(), text, count=1, flags=re.DOTALL
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(insert_table(Path(sys.argv[1]).read_text()))
+    else:
+        sys.stdout.write(write_table())
