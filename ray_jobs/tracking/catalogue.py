@@ -7,6 +7,7 @@ The list that the README's table is made from and that a test walks against a re
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -116,14 +117,22 @@ CATALOGUE = (
 
 
 def write_table(catalogue: Sequence[Metrics] = CATALOGUE) -> str:
-    """The README's table."""
-    lines = ["| W&B run | when | metrics | |", "|---|---|---|---|"]
+    """The README's table: a line for each W&B run and moment."""
     titles = {"fold": "`{experiment}_fold{i}`", "ensemble": "`{experiment}_ensemble`"}
-    for metrics in catalogue:
-        title = titles.get(metrics.run, "`{experiment}_submission`")
-        names = ", ".join(f"`{name}`" for name in metrics.names)
-        lines.append(f"| {title} | {metrics.moment} | {names} | {metrics.meaning} |")
+    lines = ["| W&B run | when | metrics |", "|---|---|---|"]
+    for (run, moment), together in itertools.groupby(catalogue, key=lambda metrics: (metrics.run, metrics.moment)):
+        cells = [f"{_shorten(metrics.names)} ({metrics.meaning})" for metrics in together]
+        lines.append(f"| {titles.get(run, '`{experiment}_submission`')} | {moment} | {'; '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """`fold_{i}/val/msle`, `…/mae`: what a name shares with the one before it is not repeated."""
+    shown = [f"`{names[0]}`"]
+    for before, name in itertools.pairwise(names):
+        shared = before.rpartition("/")[0] + "/"
+        shown.append(f"`…/{name.removeprefix(shared)}`" if name.startswith(shared) else f"`{name}`")
+    return ", ".join(shown)
 
 
 def insert_table(text: str) -> str:
