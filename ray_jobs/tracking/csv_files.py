@@ -1,0 +1,252 @@
+"""The CSV files of a fold, made from its metric record row by row: one line an epoch, and one a batch if wanted.
+
+They hold nothing that the record does not hold, so they can be made again from it at any time; a fold that continues
+makes them anew from the rows that it keeps, under the name they had.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.run_folder import write_whole
+
+logger = logging.getLogger(__name__)
+
+EPOCH_COLUMNS = (
+    "Epoch", "Avg_Loss", "Min_Batch_Loss", "Max_Batch_Loss", "Learning_Rate", "Epoch_Time_Seconds",
+    "Best_Loss_So_Far", "Is_Best_Model", "Timestamp",
+)  # fmt: skip
+BATCH_COLUMNS = ("Epoch", "Batch", "Loss", "Learning_Rate", "Timestamp")
+# The names under which trainers record them, the first that a row has.
+STEP_LOSS = ("train/loss_step", "train/loss")
+EPOCH_LOSS = ("train/loss_epoch", "train/epoch_loss")
+RATE = ("learning_rate", "train/learning_rate")
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """One finished epoch. Losses are means over the rows of a batch or an epoch, times in seconds.
+
+    Attributes:
+        epoch: from 1.
+        best_loss: lowest `mean_loss` so far.
+        is_best: whether its score is the lowest so far, so that it became the best checkpoint.
+        gain: by how much it beat the score before; None for the first epoch and where it did not.
+        further: every other scalar of the epoch by its own name.
+    """
+
+    epoch: int
+    mean_loss: float | None
+    min_loss: float | None
+    max_loss: float | None
+    rate: float | None
+    seconds: float | None
+    best_loss: float | None
+    is_best: bool
+    gain: float | None
+    time: float
+    further: Mapping[str, Any]
+
+
+@dataclass
+class Epochs:
+    """Folds the rows of a record into epochs, one row at a time.
+
+    Args:
+        prefix: what the fold's names begin with, `fold_0/`.
+    """
+
+    prefix: str
+    epoch: int = 1
+    losses: list[float] = field(default_factory=list)
+    rate: float | None = None
+    best_loss: float | None = None
+    best_score: float | None = None
+
+    def add(self, row: Mapping[str, Any]) -> EpochSummary | None:
+        """Takes in a row; returns the epoch that it ends, if it does."""
+        values = {name.removeprefix(self.prefix): value for name, value in row.items() if name.startswith(self.prefix)}
+        self.rate = _first(values, RATE, self.rate)
+        if "epoch" not in values:
+            loss = _first(values, STEP_LOSS)
+            if loss is not None:
+                self.losses.append(loss)
+            return None
+        ended = self._end_epoch(values, row["time"])
+        self.epoch, self.losses = ended.epoch + 1, []
+        return ended
+
+    def _end_epoch(self, values: dict[str, Any], at: float) -> EpochSummary:
+        mean_loss, score = _first(values, EPOCH_LOSS), values.get("score")
+        is_best = score is not None and (self.best_score is None or score < self.best_score)
+        gain = self.best_score - score if is_best and self.best_score is not None else None
+        self.best_score = score if is_best else self.best_score
+        self.best_loss = min((loss for loss in (self.best_loss, mean_loss) if loss is not None), default=None)
+        return EpochSummary(
+            epoch=int(values["epoch"]) + 1,
+            mean_loss=mean_loss,
+            min_loss=min(self.losses, default=None),
+            max_loss=max(self.losses, default=None),
+            rate=self.rate,
+            seconds=values.get("train/epoch_time"),
+            best_loss=self.best_loss,
+            is_best=is_best,
+            gain=gain,
+            time=at,
+            further={
+                name: value
+                for name, value in values.items()
+                if name not in ("epoch", "train/epoch_time", *EPOCH_LOSS, *RATE) and not isinstance(value, dict)
+            },
+        )
+
+
+class CsvFiles:
+    """Writes the CSV files of a fold. A disk that refuses costs the files, never the training.
+
+    Args:
+        folder: `metrics/fold_<i>/`.
+        prefix: what the fold's names begin with, `fold_0/`.
+        kept_rows: rows of the record that the fold continues from; none: it begins, and its files get a new stamp.
+        log_batches: write a line for each batch, too.
+    """
+
+    def __init__(
+        self, folder: Path, prefix: str, *, kept_rows: Iterable[Mapping[str, Any]] = (), log_batches: bool = False
+    ) -> None:
+        self.epochs = Epochs(prefix)
+        self.failed = False
+        kept = list(kept_rows)
+        stamp = (newest_stamp(folder) if kept else None) or time.strftime("%Y%m%d_%H%M%S")
+        self.epoch_file = _CsvFile(folder / f"epoch_metrics_{stamp}.csv", EPOCH_COLUMNS, can_widen=True)
+        self.batch_file = None
+        if log_batches:
+            self.batch_file = _CsvFile(folder / f"batch_metrics_{stamp}.csv", BATCH_COLUMNS, can_widen=False)
+        for row in kept:
+            self._take(row)
+        self._try(self._write_files)
+
+    def add(self, row: Mapping[str, Any]) -> EpochSummary | None:
+        """Takes in a row that was added to the record; returns the epoch that it ends, if it does."""
+        ended = self._take(row)
+        if ended or self.batch_file:
+            self._try(self._append_to_files)
+        return ended
+
+    def _take(self, row: Mapping[str, Any]) -> EpochSummary | None:
+        num_losses, epoch = len(self.epochs.losses), self.epochs.epoch
+        ended = self.epochs.add(row)
+        if ended:
+            self.epoch_file.add(_epoch_cells(ended), ended.further)
+        elif self.batch_file and len(self.epochs.losses) > num_losses:
+            cells = (epoch, num_losses, _loss(self.epochs.losses[-1]), _rate(self.epochs.rate), _clock(row["time"]))
+            self.batch_file.add(cells, {})
+        return ended
+
+    def _write_files(self) -> None:
+        self.epoch_file.write()
+        if self.batch_file:
+            self.batch_file.write()
+
+    def _append_to_files(self) -> None:
+        self.epoch_file.append_waiting()
+        if self.batch_file:
+            self.batch_file.append_waiting()
+
+    def _try(self, write: Any) -> None:
+        if self.failed:
+            return
+        try:
+            write()
+        except OSError as error:
+            self.failed = True
+            logger.warning("the CSV files of %s end here: %s; the record goes on", self.epoch_file.path.parent, error)
+
+
+class _CsvFile:
+    """A CSV file that grows by lines. With `can_widen`, a column that turns up later makes it anew."""
+
+    def __init__(self, path: Path, columns: Iterable[str], *, can_widen: bool) -> None:
+        self.path, self.columns, self.can_widen = path, list(columns), can_widen
+        self.num_fixed = len(self.columns)
+        self.lines: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
+        self.num_written = 0
+        self.has_new_column = False
+
+    def add(self, cells: tuple[Any, ...], further: Mapping[str, Any]) -> None:
+        self.lines.append((cells, further))
+        for name in further:
+            if name not in self.columns:
+                self.columns.append(name)
+                self.has_new_column = True
+
+    def append_waiting(self) -> None:
+        if self.has_new_column:
+            self.write()
+            return
+        text = self._format(self.lines[self.num_written :])
+        if text:
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(file, text.encode())
+            finally:
+                os.close(file)
+        self._forget_written()
+
+    def write(self) -> None:
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow(self.columns)
+        write_whole(self.path, (header.getvalue() + self._format(self.lines)).encode())
+        self.has_new_column = False
+        self._forget_written()
+
+    def _forget_written(self) -> None:
+        if not self.can_widen:
+            self.lines.clear()
+        self.num_written = len(self.lines)
+
+    def _format(self, lines: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = self.columns[self.num_fixed :]
+        for cells, further in lines:
+            writer.writerow([*cells, *("" if further.get(name) is None else further[name] for name in names)])
+        return text.getvalue()
+
+
+def newest_stamp(folder: Path) -> str | None:
+    """The stamp `YYYYmmdd_HHMMSS` of the newest epoch file of a folder."""
+    files = sorted(folder.glob("epoch_metrics_*.csv"))
+    return files[-1].stem.removeprefix("epoch_metrics_") if files else None
+
+
+def _epoch_cells(ended: EpochSummary) -> tuple[Any, ...]:
+    losses = (_loss(value) for value in (ended.mean_loss, ended.min_loss, ended.max_loss))
+    seconds = "" if ended.seconds is None else f"{ended.seconds:.2f}"
+    return (
+        ended.epoch, *losses, _rate(ended.rate), seconds, _loss(ended.best_loss), ended.is_best, _clock(ended.time),
+    )  # fmt: skip
+
+
+def _first(values: Mapping[str, Any], names: Iterable[str], default: Any = None) -> Any:
+    return next((values[name] for name in names if values.get(name) is not None), default)
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.8f}"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
