@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
@@ -26,6 +27,7 @@ LINES = ("-", "--", "-.", ":")
 GREY = "#666666"
 WIDTH_INCH, DPI = 8.0, 150  # 1200 pixels
 _MOST_MARKERS = 15
+_MOST_POINTS = 1000
 
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
@@ -97,6 +99,20 @@ def label_as_raw(axis: Axis, values_log1p: np.ndarray) -> None:
         if len(ticks) >= 3:
             break
     axis.set_ticks([float(np.log1p(tick)) for tick in ticks], [shorten(tick) for tick in ticks])
+
+
+def draw_cloud(figure: Figure, axes: Axes, x_N: np.ndarray, y_N: np.ndarray) -> None:
+    """Points, or where they would hide each other, hexagons coloured by how many rows they hold (log scale)."""
+    if len(x_N) <= _MOST_POINTS:
+        axes.plot(x_N, y_N, "o", color=COLOURS[0], markersize=3.5, alpha=0.5, markeredgewidth=0)
+        return
+    cells = axes.hexbin(x_N, y_N, gridsize=45, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
+    figure.colorbar(cells, ax=axes, label="rows")
+
+
+def mark_bars(axes: Axes, bars: BarContainer, form: str) -> None:
+    """Writes each bar's value beside it."""
+    axes.bar_label(bars, fmt=form, padding=3, fontsize="small")
 
 
 def shorten(value: float) -> str:

@@ -13,7 +13,7 @@ from ray_jobs.coordinator import FoldState
 from ray_jobs.run_folder import RunFolder, write_json, write_whole
 from ray_jobs.terminal import print_scores, read_statuses
 
-_FILES = {
+FILES = {
     "config.json": "the whole config, resolved",
     "provenance.json": "command, package versions, fingerprint of the data",
     "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none)",
@@ -130,5 +130,5 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
         "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.",
         "",
     ]
-    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in _FILES.items()), ""]
+    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in FILES.items()), ""]
     return "\n".join(lines)

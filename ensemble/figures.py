@@ -1,0 +1,130 @@
+"""Pictures of an ensemble: how its models agree, what each adds, how sure they are. Arrays in, matplotlib figures out.
+
+Everything that lives on a log scale is computed on log1p and labelled in the target's unit.
+
+Shape suffixes: M models, N rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ensemble.diversity import spread
+from ensemble.figure_style import (
+    COLOURS,
+    GREY,
+    describe_panel,
+    draw_cloud,
+    label_as_raw,
+    mark_bars,
+    new_figure,
+    style_series,
+)
+
+_MOST_NUMBERS = 12
+
+
+def draw_agreement(predictions_MN: np.ndarray, labels: list[str]) -> Figure:
+    """Correlation of each pair of models, on log1p of their predictions.
+
+    Args:
+        predictions_MN: at least two models, in the target's unit.
+        labels: a name for each model.
+    """
+    num_models = len(predictions_MN)
+    correlation = correlate_models(predictions_MN)
+    figure, (axes,) = new_figure(min(7.5, 3.0 + 0.5 * num_models))
+    axes.grid(False)
+    low = np.nanmin(correlation, initial=0.99)
+    image = axes.imshow(correlation, cmap="cividis", vmin=low, vmax=1)
+    figure.colorbar(image, label="correlation of log1p predictions")
+    axes.set_xticks(range(num_models), labels, rotation=0 if num_models < 7 else 60)
+    axes.set_yticks(range(num_models), labels)
+    if num_models <= _MOST_NUMBERS:
+        for (row, column), value in np.ndenumerate(correlation):
+            dark = value < (low + 1) / 2
+            axes.text(column, row, f"{value:.3f}", ha="center", va="center", color="white" if dark else "black",
+                      fontsize="medium" if num_models < 7 else "small")  # fmt: skip
+    describe_panel(axes, "Agreement of the models on the test rows", "", "")
+    return figure
+
+
+def correlate_models(predictions_MN: np.ndarray) -> np.ndarray:
+    """Pearson correlation of log1p predictions, (M, M); NaN for a model that always predicts the same."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.corrcoef(np.log1p(predictions_MN))
+
+
+def draw_final_predictions(final_N: np.ndarray, predictions_MN: np.ndarray, labels: list[str], target: str) -> Figure:
+    """Distribution of the combined predictions, and of each model's, on a log axis."""
+    logs_N, logs_MN = np.log1p(final_N), np.log1p(predictions_MN)
+    figure, (axes,) = new_figure(4.2)
+    bins = np.histogram_bin_edges(np.concatenate([logs_N, logs_MN.ravel()]), bins=30)
+    axes.hist(logs_N, bins, color=GREY, alpha=0.35, label="combined")
+    for number, logs in enumerate(logs_MN):
+        style = style_series(number)
+        axes.hist(logs, bins, histtype="step", color=style["color"], linestyle=style["linestyle"], label=labels[number])
+    axes.axvline(np.median(logs_N), color="black", linestyle=":", label="median of the combined")
+    label_as_raw(axes.xaxis, bins)
+    describe_panel(axes, "Final predictions", f"predicted {target} (log axis)", "test rows")
+    axes.legend(frameon=False, fontsize="small", ncols=2 if len(labels) > 5 else 1)
+    return figure
+
+
+def measure_contributions(final_N: np.ndarray, predictions_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each model's mean signed and mean absolute deviation from the combined prediction on log1p, (M,) and (M,)."""
+    deviation_MN = np.log1p(predictions_MN) - np.log1p(final_N)
+    return deviation_MN.mean(axis=1), np.abs(deviation_MN).mean(axis=1)
+
+
+def draw_contributions(
+    final_N: np.ndarray, predictions_MN: np.ndarray, labels: list[str], weights_M: np.ndarray | None
+) -> Figure:
+    """How far each model lies from the combination, and its weight in it.
+
+    Args:
+        final_N: the combined prediction, in the target's unit.
+        predictions_MN: the models'.
+        labels: a name for each model.
+        weights_M: adding up to 1; None for a method that has no weights.
+    """
+    signed_M, absolute_M = measure_contributions(final_N, predictions_MN)
+    places = np.arange(len(labels))
+    figure, panels = new_figure(2.2 + 0.36 * len(labels), 1, 2, sharey=True, width_ratios=(2, 1))
+    deviations, weights = panels
+    deviations.barh(places, absolute_M, 0.6, color=COLOURS[5], label="mean size of the deviation")
+    deviations.plot(signed_M, places, "D", color=COLOURS[1], label="mean deviation (+: above)")
+    deviations.axvline(0, color="black", linewidth=1)
+    deviations.set_yticks(places, labels)
+    deviations.invert_yaxis()
+    describe_panel(deviations, "Deviation from the combined prediction", "log1p units (0.1 ≈ 10 %)", "")
+    figure.legend(*deviations.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
+    shares_M = np.zeros(len(labels)) if weights_M is None else weights_M
+    mark_bars(weights, weights.barh(places, shares_M, 0.6, color=COLOURS[0]), "%.3f")
+    weights.set_xlim(0, max(1e-9, 1.35 * max(shares_M)) if weights_M is not None else 1)
+    if weights_M is None:
+        weights.text(0.5, 0.5, "the median has\nno weights", ha="center", va="center", transform=weights.transAxes)
+    describe_panel(weights, "Weight", "share of the combination", "")
+    return figure
+
+
+def draw_uncertainty(final_N: np.ndarray, predictions_MN: np.ndarray, target: str) -> Figure:
+    """The standard deviation across models: against the prediction, and its distribution. Rows where all models agree
+    to the last bit have none on a log axis and are left out."""
+    std_N = spread(predictions_MN)
+    shown = std_N > 0
+    logs_N, final_logs_N = np.log1p(std_N[shown]), np.log1p(final_N[shown])
+    figure, (against, distribution) = new_figure(4.2, 1, 2, width_ratios=(3, 2), sharey=True)
+    draw_cloud(figure, against, final_logs_N, logs_N)
+    label_as_raw(against.xaxis, final_logs_N)
+    distribution.hist(logs_N, 25, orientation="horizontal", color=COLOURS[0])
+    median = np.median(std_N)
+    distribution.axhline(np.log1p(median), color=COLOURS[1], linestyle="--", label=f"median {median:.4g}")
+    label_as_raw(against.yaxis, logs_N)
+    distribution.legend(frameon=False, fontsize="small")
+    describe_panel(
+        against, "Uncertainty of each row", f"predicted {target}", f"standard deviation of {target}\nacross models"
+    )
+    describe_panel(distribution, "Its distribution", "test rows", "")
+    return figure
