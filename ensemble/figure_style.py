@@ -25,7 +25,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX*<>"
 LINES = ("-", "--", "-.", ":")
 GREY = "#666666"
-WIDTH_INCH, DPI = 8.0, 150  # 1200 pixels
+WIDTH_INCH, DPI = 7.5, 160  # 1200 pixels
 _MOST_MARKERS = 15
 _MOST_POINTS = 1000
 
@@ -34,7 +34,7 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **subplots: Any) 
     """A figure of 1200 pixels' width.
 
     Args:
-        height: inches; 1 inch is 150 pixels.
+        height: inches; 1 inch is 160 pixels.
         rows, columns: panels.
         subplots: further arguments of `Figure.subplots`.
 

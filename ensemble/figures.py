@@ -60,7 +60,9 @@ def draw_final_predictions(final_N: np.ndarray, predictions_MN: np.ndarray, labe
     """Distribution of the combined predictions, and of each model's, on a log axis."""
     logs_N, logs_MN = np.log1p(final_N), np.log1p(predictions_MN)
     figure, (axes,) = new_figure(4.2)
-    bins = np.histogram_bin_edges(np.concatenate([logs_N, logs_MN.ravel()]), bins=30)
+    bins = np.histogram_bin_edges(
+        np.concatenate([logs_N, logs_MN.ravel()]), bins=int(np.clip(1.5 * len(final_N) ** 0.5, 8, 40))
+    )
     axes.hist(logs_N, bins, color=GREY, alpha=0.35, label="combined")
     for number, logs in enumerate(logs_MN):
         style = style_series(number)
@@ -99,7 +101,7 @@ def draw_contributions(
     deviations.set_yticks(places, labels)
     deviations.invert_yaxis()
     describe_panel(deviations, "Deviation from the combined prediction", "log1p units (0.1 ≈ 10 %)", "")
-    figure.legend(*deviations.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
+    figure.legend(*deviations.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     shares_M = np.zeros(len(labels)) if weights_M is None else weights_M
     mark_bars(weights, weights.barh(places, shares_M, 0.6, color=COLOURS[0]), "%.3f")
     weights.set_xlim(0, max(1e-9, 1.35 * max(shares_M)) if weights_M is not None else 1)
@@ -124,7 +126,10 @@ def draw_uncertainty(final_N: np.ndarray, predictions_MN: np.ndarray, target: st
     label_as_raw(against.yaxis, logs_N)
     distribution.legend(frameon=False, fontsize="small")
     describe_panel(
-        against, "Uncertainty of each row", f"predicted {target}", f"standard deviation of {target}\nacross models"
+        against,
+        "Uncertainty of each row",
+        f"predicted {target} (log axis)",
+        f"standard deviation of {target}\nacross models",
     )
     describe_panel(distribution, "Its distribution", "test rows", "")
     return figure

@@ -13,7 +13,11 @@ from matplotlib.figure import Figure
 from ensemble.figure_style import COLOURS, GREY, describe_panel, draw_cloud, label_as_raw, new_figure
 
 _NUM_GROUPS = 12
-_KINDS = {"best": ("o", COLOURS[0]), "final": ("D", COLOURS[4]), "constant": ("X", GREY)}
+_KINDS = {
+    "best": ("o", COLOURS[0], -0.14, "best checkpoint"),
+    "final": ("D", COLOURS[4], 0.14, "final checkpoint"),
+    "constant": ("X", GREY, 0.0, "constant predictor"),
+}
 
 
 def draw_performance(
@@ -28,19 +32,19 @@ def draw_performance(
         metric: its name; lower is better.
     """
     rows = [*zip(labels, scores_F, strict=True), ("out of fold", overall)]
-    figure, (axes,) = new_figure(1.8 + 0.36 * len(rows))
-    for kind, (marker, colour) in _KINDS.items():
+    figure, (axes,) = new_figure(1.8 + 0.4 * len(rows))
+    for kind, (marker, colour, shift, label) in _KINDS.items():
         values = [scores[kind] for _, scores in rows]
-        # Above and below the line, so that equal scores do not hide each other.
-        places = np.arange(len(rows)) + {"best": -0.12, "final": 0.12}.get(kind, 0.0)
-        axes.plot(values, places, marker, color=colour, markersize=8, label=kind)
+        places = np.arange(len(rows)) + shift  # best and final may be equal and must not hide each other
+        axes.plot(values, places, marker, color=colour, markersize=7, label=label)
         for value, place in zip(values, places, strict=True):
-            axes.annotate(f"{value:.4g}", (value, place), (8, 0), textcoords="offset points", va="center", fontsize=7.5)
+            axes.annotate(
+                f"{value:.4g}", (value, place), (8, 0), textcoords="offset points", va="center", fontsize="small"
+            )
     axes.axhline(len(rows) - 1.5, color=GREY, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.12)
+    axes.set_xlim(0, 1.12 * max(value for _, scores in rows for value in scores.values()))
     describe_panel(axes, f"{metric} by fold (left is better)", metric, "")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -30,6 +30,9 @@ FILES = {
     "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
     "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
     "summary.json": "scores, times, paths, versions",
+    "report.html": "scores, figures, config and files on one page that needs no network",
+    "figures/": "the figures of report.html as PNG",
+    "analysis/": "what analyze.py made of the metrics (only if it was called)",
 }
 
 

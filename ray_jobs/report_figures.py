@@ -118,7 +118,7 @@ class Picture:
     """One picture of the report.
 
     Attributes:
-        name: file name in `figures/`, without the ending; stable, others refer to it.
+        name: file name in `figures/`, without its ending. Stable: others refer to it.
         title: heading in the report.
         caption: how to read it, one line.
         draw: draws it from the run's data.
@@ -128,6 +128,11 @@ class Picture:
     title: str
     caption: str
     draw: Callable[[RunData], Figure]
+
+    @property
+    def file(self) -> str:
+        """Its path in the run's folder."""
+        return f"figures/{self.name}.png"
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ def write_pictures(folder: RunFolder, config: RunConfig, summary: Mapping[str, A
     """Draws every picture into `figures/<name>.png` of the run; one that has no data any more is removed."""
     run, drawn = RunData(folder, config, summary), []
     for picture in PICTURES:
-        path = folder.root / "figures" / f"{picture.name}.png"
+        path = folder.root / picture.file
         try:
             content = to_png(picture.draw(run))
         except MissingDataError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -107,6 +108,7 @@ def draw_final_weights(columns: Sequence[str], rows: Sequence[Sequence[float]]) 
             mark_bars(axes, bars, "%.3f")
     axes.set_xticks(range(len(rows)), [f"fold {int(row[0])}" for row in rows], rotation=0 if len(rows) < 9 else 45)
     axes.axhline(0, color="black", linewidth=1)
+    axes.margins(y=0.12)
     describe_panel(axes, "Weights of each fold's model", "", "weight")
     add_legend_below(figure, names, axes.containers)
     return figure
@@ -120,25 +122,41 @@ def draw_timings(statuses: Sequence[FoldStatus], phases: Mapping[str, float]) ->
         phases: wall time in seconds by name; `total` is left out.
     """
     phases = {name: seconds for name, seconds in phases.items() if name != "total"}
-    heights = (0.7 + 0.32 * len(statuses), 0.7 + 0.32 * len(phases))
+    heights = (0.7 + 0.32 * len(statuses), 0.7 + 0.32 * max(1, len(phases)))
     figure, (folds, parts) = new_figure(1.2 + sum(heights), 2, 1, height_ratios=heights)
-    started = [status.started for status in statuses if status.started is not None]
+    first = min(status.started for status in statuses if status.started is not None)
+    ended = [status.finished - first for status in statuses if status.started is not None and status.finished]
+    size, unit, whole_name = _choose_unit(max(ended, default=0.0))
     for place, status in enumerate(statuses):
-        if status.started is None or status.finished is None:
-            folds.text(0, place, f" {status.state.value}", va="center", fontsize="small", color=GREY)
-            continue
-        is_failed = status.state == FoldState.FAILED
-        seconds = status.finished - status.started
-        bar = folds.barh(place, seconds, 0.6, left=status.started - min(started),
-                         color=COLOURS[1 if is_failed else 0], hatch="//" if is_failed else None)  # fmt: skip
-        folds.bar_label(bar, [f"{seconds:.1f} s" + (" (failed)" if is_failed else "")], padding=3, fontsize="small")
-    folds.set_yticks(range(len(statuses)), [f"fold {status.fold}" for status in statuses])
-    folds.set_ylim(len(statuses) - 0.5, -0.5)
-    folds.margins(x=0.15)
-    describe_panel(folds, "Training of the folds", "seconds since the first fold started", "")
-    mark_bars(parts, parts.barh(range(len(phases)), list(phases.values()), 0.6, color=COLOURS[2]), "%.1f s")
-    parts.set_yticks(range(len(phases)), [name.replace("_", " ") for name in phases])
-    parts.set_ylim(len(phases) - 0.5, -0.5)
-    parts.margins(x=0.15)
-    describe_panel(parts, "Phases of the driver", "seconds", "")
+        _draw_fold(folds, place, status, first, size, unit)
+    _list_rows(folds, [f"fold {status.fold}" for status in statuses])
+    describe_panel(folds, "Training of the folds", f"{whole_name} since the first fold started", "")
+    size, unit, whole_name = _choose_unit(max(phases.values(), default=0.0))
+    lengths = [seconds / size for seconds in phases.values()]
+    mark_bars(parts, parts.barh(range(len(phases)), lengths, 0.6, color=COLOURS[2]), f"%.2f {unit}")
+    _list_rows(parts, [name.replace("_", " ") for name in phases])
+    describe_panel(parts, "Phases of the driver", whole_name, "")
     return figure
+
+
+def _draw_fold(axes: Axes, place: int, status: FoldStatus, first: float, size: float, unit: str) -> None:
+    if status.started is None or status.finished is None or status.state == FoldState.TRAINING:
+        axes.text(0, place, f" {status.state.value}", va="center", fontsize="small", color=GREY)
+        return
+    is_failed = status.state == FoldState.FAILED
+    length, left = (status.finished - status.started) / size, (status.started - first) / size
+    style = {"color": COLOURS[1], "hatch": "//"} if is_failed else {"color": COLOURS[0]}
+    mark_bars(axes, axes.barh(place, length, 0.6, left=left, **style), f"%.2f {unit}" + " (failed)" * is_failed)
+
+
+def _list_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """One row a label, the first on top, with room for a number at the end of each bar."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.margins(x=0.15)
+
+
+def _choose_unit(seconds: float) -> tuple[float, str, str]:
+    """The unit in which so many seconds read well: its length in seconds, its sign and its name."""
+    units = ((3600.0, "h", "hours"), (60.0, "min", "minutes"))
+    return next((unit for unit in units if seconds > 3 * unit[0]), (1.0, "s", "seconds"))
