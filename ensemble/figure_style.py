@@ -79,7 +79,7 @@ def add_legend_below(figure: Figure, labels: Sequence[str], handles: Sequence[An
     """One legend for all panels: the series in the order of `style_series`, unless handles are given."""
     handles = handles or [Line2D([], [], **style_series(number)) for number in range(len(labels))]
     shown = [as_text(label) for label in labels]
-    figure.legend(handles, shown, loc="outside lower center", ncols=min(len(shown), 7), frameon=False)
+    figure.legend(handles, shown, loc="outside lower center", ncols=min(len(shown), 6), frameon=False)
 
 
 def use_log_if_wide(axes: Axes, values: Sequence[float] | np.ndarray) -> None:
@@ -94,7 +94,11 @@ def label_as_raw(axis: Axis, values_log1p: np.ndarray) -> None:
     """Labels an axis that shows log1p of something with the something itself: 0, 1, 10, 100, 1k, ..."""
     low, high = np.expm1(np.min(values_log1p)), np.expm1(np.max(values_log1p))
     decades = [0.0, *(10.0**power for power in range(16))]
-    for steps in (decades, [0.0, *(m * ten for ten in decades[1:] for m in (1, 2, 5))], np.linspace(low, high, 5)):
+    for steps in (
+        decades,
+        [0.0, *(m * ten for ten in decades[1:] for m in (1, 2, 5))],
+        np.unique(np.linspace(low, high, 5)),
+    ):
         ticks = [tick for tick in steps if low <= tick <= high]
         if len(ticks) >= 3:
             break
@@ -110,6 +114,17 @@ def draw_cloud(figure: Figure, axes: Axes, x_N: np.ndarray, y_N: np.ndarray) -> 
     figure.colorbar(cells, ax=axes, label="rows")
 
 
+def draw_histogram(axes: Axes, values_N: np.ndarray) -> None:
+    """A histogram that lies on its side, beside a cloud with the same y axis."""
+    axes.hist(values_N, choose_num_bins(len(values_N)), orientation="horizontal", color=COLOURS[0])
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def choose_num_bins(num_rows: int) -> int:
+    """As many bins as so many rows can fill."""
+    return int(np.clip(1.5 * num_rows**0.5, 8, 40))
+
+
 def mark_bars(axes: Axes, bars: BarContainer, form: str) -> None:
     """Writes each bar's value beside it."""
     axes.bar_label(bars, fmt=form, padding=3, fontsize="small")
@@ -121,6 +136,11 @@ def shorten(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def shorten_name(name: str, most: int = 24) -> str:
+    """A name that fits beside an axis."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def as_text(name: str) -> str:

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from ensemble.diversity import spread
 from ensemble.figure_style import (
     COLOURS,
     GREY,
+    add_legend_below,
+    choose_num_bins,
     describe_panel,
     draw_cloud,
+    draw_histogram,
     label_as_raw,
     mark_bars,
     new_figure,
@@ -34,17 +40,19 @@ def draw_agreement(predictions_MN: np.ndarray, labels: list[str]) -> Figure:
     """
     num_models = len(predictions_MN)
     correlation = correlate_models(predictions_MN)
+    pairs = np.where(np.eye(num_models, dtype=bool), np.nan, correlation)  # the diagonal would use up the colours
+    known = pairs[np.isfinite(pairs)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     figure, (axes,) = new_figure(min(7.5, 3.0 + 0.5 * num_models))
     axes.grid(False)
-    low = np.nanmin(correlation, initial=0.99)
-    image = axes.imshow(correlation, cmap="cividis", vmin=low, vmax=1)
-    figure.colorbar(image, label="correlation of log1p predictions")
+    image = axes.imshow(pairs, cmap="cividis", vmin=low - 1e-3, vmax=high + 1e-3)
+    figure.colorbar(image, label="correlation of log1p predictions", shrink=0.8)
     axes.set_xticks(range(num_models), labels, rotation=0 if num_models < 7 else 60)
     axes.set_yticks(range(num_models), labels)
     if num_models <= _MOST_NUMBERS:
         for (row, column), value in np.ndenumerate(correlation):
-            dark = value < (low + 1) / 2
-            axes.text(column, row, f"{value:.3f}", ha="center", va="center", color="white" if dark else "black",
+            colour = "white" if row != column and value < (low + high) / 2 else "black"
+            axes.text(column, row, "1" if row == column else _write_correlation(value), ha="center", va="center", color=colour,
                       fontsize="medium" if num_models < 7 else "small")  # fmt: skip
     describe_panel(axes, "Agreement of the models on the test rows", "", "")
     return figure
@@ -52,25 +60,29 @@ def draw_agreement(predictions_MN: np.ndarray, labels: list[str]) -> Figure:
 
 def correlate_models(predictions_MN: np.ndarray) -> np.ndarray:
     """Pearson correlation of log1p predictions, (M, M); NaN for a model that always predicts the same."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.corrcoef(np.log1p(predictions_MN))
+    logs_MN = np.log1p(predictions_MN)
+    logs_MN -= logs_MN.mean(axis=1, keepdims=True)
+    sizes_M = np.sqrt((logs_MN**2).sum(axis=1))
+    sizes_M[sizes_M < 1e-9] = np.nan
+    return logs_MN @ logs_MN.T / np.outer(sizes_M, sizes_M)
 
 
 def draw_final_predictions(final_N: np.ndarray, predictions_MN: np.ndarray, labels: list[str], target: str) -> Figure:
     """Distribution of the combined predictions, and of each model's, on a log axis."""
     logs_N, logs_MN = np.log1p(final_N), np.log1p(predictions_MN)
     figure, (axes,) = new_figure(4.2)
-    bins = np.histogram_bin_edges(
-        np.concatenate([logs_N, logs_MN.ravel()]), bins=int(np.clip(1.5 * len(final_N) ** 0.5, 8, 40))
-    )
-    axes.hist(logs_N, bins, color=GREY, alpha=0.35, label="combined")
+    bins = np.histogram_bin_edges(np.concatenate([logs_N, logs_MN.ravel()]), choose_num_bins(len(final_N)))
+    axes.hist(logs_N, bins, color=GREY, alpha=0.35)
     for number, logs in enumerate(logs_MN):
         style = style_series(number)
-        axes.hist(logs, bins, histtype="step", color=style["color"], linestyle=style["linestyle"], label=labels[number])
-    axes.axvline(np.median(logs_N), color="black", linestyle=":", label="median of the combined")
+        axes.hist(logs, bins, histtype="step", color=style["color"], linestyle=style["linestyle"])
+    median = axes.axvline(np.median(logs_N), color="black", linestyle=":")
     label_as_raw(axes.xaxis, bins)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     describe_panel(axes, "Final predictions", f"predicted {target} (log axis)", "test rows")
-    axes.legend(frameon=False, fontsize="small", ncols=2 if len(labels) > 5 else 1)
+    handles = [Patch(color=GREY, alpha=0.35), median]
+    handles += [Line2D([], [], **style_series(number) | {"marker": ""}) for number in range(len(labels))]
+    add_legend_below(figure, ["combined", "its median", *labels], handles)
     return figure
 
 
@@ -112,24 +124,21 @@ def draw_contributions(
 
 
 def draw_uncertainty(final_N: np.ndarray, predictions_MN: np.ndarray, target: str) -> Figure:
-    """The standard deviation across models: against the prediction, and its distribution. Rows where all models agree
-    to the last bit have none on a log axis and are left out."""
+    """The standard deviation across models: its distribution, and against the prediction."""
     std_N = spread(predictions_MN)
-    shown = std_N > 0
-    logs_N, final_logs_N = np.log1p(std_N[shown]), np.log1p(final_N[shown])
-    figure, (against, distribution) = new_figure(4.2, 1, 2, width_ratios=(3, 2), sharey=True)
-    draw_cloud(figure, against, final_logs_N, logs_N)
-    label_as_raw(against.xaxis, final_logs_N)
-    distribution.hist(logs_N, 25, orientation="horizontal", color=COLOURS[0])
+    logs_N, final_logs_N = np.log1p(std_N), np.log1p(final_N)
+    figure, (distribution, against) = new_figure(4.2, 1, 2, width_ratios=(2, 3), sharey=True)
+    draw_histogram(distribution, logs_N)
     median = np.median(std_N)
     distribution.axhline(np.log1p(median), color=COLOURS[1], linestyle="--", label=f"median {median:.4g}")
-    label_as_raw(against.yaxis, logs_N)
     distribution.legend(frameon=False, fontsize="small")
-    describe_panel(
-        against,
-        "Uncertainty of each row",
-        f"predicted {target} (log axis)",
-        f"standard deviation of {target}\nacross models",
-    )
-    describe_panel(distribution, "Its distribution", "test rows", "")
+    draw_cloud(figure, against, final_logs_N, logs_N)
+    label_as_raw(against.xaxis, final_logs_N)
+    label_as_raw(distribution.yaxis, logs_N)
+    describe_panel(distribution, "Uncertainty", "test rows", f"standard deviation across models\n({target}, log axis)")
+    describe_panel(against, "By prediction", f"predicted {target} (log axis)", "")
     return figure
+
+
+def _write_correlation(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "–"

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ensemble.figure_style import COLOURS, GREY, describe_panel, draw_cloud, label_as_raw, new_figure
+from ensemble.figure_style import COLOURS, GREY, describe_panel, draw_cloud, draw_histogram, label_as_raw, new_figure
 
 _NUM_GROUPS = 12
 _KINDS = {
-    "best": ("o", COLOURS[0], -0.14, "best checkpoint"),
-    "final": ("D", COLOURS[4], 0.14, "final checkpoint"),
-    "constant": ("X", GREY, 0.0, "constant predictor"),
+    "best": ("o", COLOURS[0], -0.27, "best checkpoint"),
+    "final": ("D", COLOURS[4], 0.0, "final checkpoint"),
+    "constant": ("X", GREY, 0.27, "constant predictor"),
 }
 
 
@@ -32,10 +32,10 @@ def draw_performance(
         metric: its name; lower is better.
     """
     rows = [*zip(labels, scores_F, strict=True), ("out of fold", overall)]
-    figure, (axes,) = new_figure(1.8 + 0.4 * len(rows))
+    figure, (axes,) = new_figure(1.7 + 0.48 * len(rows))
     for kind, (marker, colour, shift, label) in _KINDS.items():
         values = [scores[kind] for _, scores in rows]
-        places = np.arange(len(rows)) + shift  # best and final may be equal and must not hide each other
+        places = np.arange(len(rows)) + shift  # equal errors must not hide each other
         axes.plot(values, places, marker, color=colour, markersize=7, label=label)
         for value, place in zip(values, places, strict=True):
             axes.annotate(
@@ -71,7 +71,7 @@ def draw_residuals(target_N: np.ndarray, prediction_N: np.ndarray, target: str) 
     x_N = np.log1p(prediction_N)
     residual_N = x_N - np.log1p(target_N)
     figure, (distribution, against) = new_figure(4.2, 1, 2, sharey=True, width_ratios=(2, 3))
-    distribution.hist(residual_N, 40, orientation="horizontal", color=COLOURS[0])
+    draw_histogram(distribution, residual_N)
     mean, std = residual_N.mean(), residual_N.std()
     distribution.axhline(mean, color=COLOURS[1], linestyle="--", label=f"mean {mean:+.3f}\nstd {std:.3f}")
     distribution.legend(frameon=False, fontsize="small")

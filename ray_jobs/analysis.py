@@ -14,6 +14,7 @@ import pandas as pd
 from rich.table import Table
 
 from ray_jobs.curves import Curve
+from ray_jobs.tracking.csv_files import EPOCH_COLUMNS
 
 _NUM_BEST = 5
 _WIDTH = 16
@@ -76,10 +77,10 @@ def find_best_epochs(epochs: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def name_score(curve: Curve) -> str:
-    """The metric by which best is chosen: the column that equals `score` in every epoch, or `score`."""
+    """The metric by which best is chosen: the trainer's column that equals `score` in every epoch, or `score`."""
     epochs = curve.epochs
-    others = [name for name in epochs if name != "score" and "score" in epochs]
-    return next((name for name in others if epochs[name].equals(epochs["score"].rename(name))), "score")
+    own = [name for name in epochs if name not in EPOCH_COLUMNS and name != "score"] if "score" in epochs else []
+    return next((name for name in own if epochs[name].equals(epochs["score"])), "score")
 
 
 def write_text_report(title: str, curves: Sequence[Curve]) -> str:

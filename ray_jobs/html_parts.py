@@ -30,7 +30,7 @@ figure { margin: 0; } figure img { display: block; width: 100%; height: auto; ma
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
 th { border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600; }
-td.number, th.number { text-align: right; } tr.total td { border-top: 1px solid var(--line); font-weight: 700; }
+.number { text-align: right; } .rows td:first-child { white-space: nowrap; } tr.total td { border-top: 1px solid var(--line); font-weight: 700; }
 code, pre { font: .875rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; } pre { margin: .5rem 0 0;
            overflow-x: auto; white-space: pre-wrap; } summary { cursor: pointer; font-weight: 600; }
 """
@@ -78,7 +78,7 @@ def build_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, has_tot
     for number, row in enumerate(rows):
         cells = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(classes, row, strict=True))
         body.append(f"<tr{' class=total' if has_total and number == len(rows) - 1 else ''}>{cells}</tr>")
-    return f'<div class="card"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'
+    return f'<div class="card rows"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'
 
 
 def build_figure(title: str, caption: str, png: bytes, file: str) -> str:

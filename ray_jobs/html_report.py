@@ -72,7 +72,8 @@ def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, 
         last = f"<p>Submission: {escape(text)}{build_link(Path(submission['path']).name)}</p>"
     else:
         last = build_paragraph(f"No submission: {submission['reason']}.", "bad")
-    title = f"<h1>{escape(summary['run'])} <span class=soft>{escape(summary['outcome'])}</span></h1>"
+    outcome = summary["outcome"]
+    title = f"<h1>{escape(summary['run'])} <span class={'soft' if outcome == 'complete' else 'bad'}>{escape(outcome)}</span></h1>"
     return "\n".join([f"<header>{title}", build_paragraph(lead, f"lead {kind}"), build_paragraph(about, "soft"), last,
                       "</header>"])  # fmt: skip
 
@@ -149,7 +150,11 @@ def _write_figures(pictures: list[DrawnPicture]) -> str:
     drawn = [
         build_figure(one.picture.title, one.picture.caption, one.png, one.picture.file) for one in pictures if one.png
     ]
-    missing = [build_paragraph(f"{one.picture.title}: left out, {one.missing}.") for one in pictures if not one.png]
+    reasons: dict[str, list[str]] = {}
+    for one in pictures:
+        if not one.png:
+            reasons.setdefault(one.missing, []).append(one.picture.title)
+    missing = [build_paragraph(f"Left out: {', '.join(titles)} ({reason}).") for reason, titles in reasons.items()]
     return build_section("Figures", f'<div class="figures">{"".join(drawn)}</div>', *missing)
 
 

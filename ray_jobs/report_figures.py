@@ -16,7 +16,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from ensemble import figures, score_figures
-from ensemble.figure_style import to_png
+from ensemble.figure_style import shorten_name, to_png
 from ray_jobs import run_figures
 from ray_jobs.config import RunConfig
 from ray_jobs.coordinator import FoldStatus
@@ -56,7 +56,7 @@ class RunData:
 
     @functools.cached_property
     def target(self) -> str:
-        return str(read_json(self.folder.provenance, default={}).get("target", "prediction"))
+        return shorten_name(str(read_json(self.folder.provenance, default={}).get("target", "prediction")))
 
     @property
     def scores(self) -> Mapping[str, Any]:
