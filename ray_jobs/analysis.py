@@ -6,7 +6,7 @@ Tables in, numbers and text out: it reads no file and draws nothing (see `curves
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,7 @@ def write_text_report(title: str, curves: Sequence[Curve]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compare_runs(runs: dict[str, list[Curve]]) -> Table:
+def compare_runs(runs: Mapping[str, Sequence[Curve]]) -> Table:
     """A table of several runs: means over their folds, and the standard deviation of the best scores."""
     # No frame: it fits into 80 columns.
     table = Table(title="means over folds; lower is better", title_justify="left", title_style="bold", box=None)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ray_jobs.cli import find_run, main_with_errors
 from ray_jobs.config import RunSection
 from ray_jobs.curves import Curve, read_epoch_file, read_run
 from ray_jobs.errors import RunBusyError, RunError
-from ray_jobs.run_folder import RunFolder, write_whole
+from ray_jobs.run_folder import RunFolder
 from ray_jobs.terminal import open_console
 
 
@@ -60,10 +59,12 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output_dir", "--output-dir", type=Path, metavar="FOLDER",
                         help="default: analysis/ in the run's folder, or the folder of the metrics file")  # fmt: skip
     parser.add_argument("--follow", action="store_true", help="live, until the run's driver ends")
-    parser.add_argument("--interval", type=_positive, default=5.0, metavar="SECONDS", help="of --follow (default 5)")
-    parser.add_argument("--keep-days", "--keep_days", type=_positive, metavar="N",
+    parser.add_argument(
+        "--interval", type=positive_number, default=5.0, metavar="SECONDS", help="of --follow (default 5)"
+    )
+    parser.add_argument("--keep-days", "--keep_days", type=positive_number, metavar="N",
                         help="prune: keep what was written in the last N days")  # fmt: skip
-    parser.add_argument("--keep-last", "--keep_last", type=_count, metavar="N",
+    parser.add_argument("--keep-last", "--keep_last", type=count, metavar="N",
                         help="prune: keep the newest N files of each kind and fold; with both, what either keeps")  # fmt: skip
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="prune: only list")
     return parser.parse_args(words)
@@ -81,49 +82,32 @@ def _find_newest_run(storage: Sequence[str]) -> RunFolder:
 
 
 def _analyse_run(folder: RunFolder, wanted: argparse.Namespace) -> int:
-    curves = _read_epochs(folder)
+    from ray_jobs.analysis_files import write_analysis
+
     if wanted.batch_metrics:
         raise RunError("--batch_metrics belongs to --metrics_file: a run's batches are found by themselves")
-    return _write_analysis(f"run {folder.root.name}", curves, wanted.output_dir or folder.root / "analysis")
+    write_analysis(
+        f"run {folder.root.name}", _read_epochs(folder), wanted.output_dir or folder.analysis, open_console()
+    )
+    return 0
 
 
 def _analyse_file(wanted: argparse.Namespace) -> int:
-    curve = read_epoch_file(wanted.metrics_file, wanted.batch_metrics)
-    return _write_analysis(wanted.metrics_file.name, [curve], wanted.output_dir or wanted.metrics_file.parent)
+    from ray_jobs.analysis_files import write_analysis
 
-
-def _write_analysis(title: str, curves: list[Curve], output: Path) -> int:
-    from ensemble.figure_style import to_png
-    from ray_jobs.analysis import write_text_report
-    from ray_jobs.analysis_figures import draw_batches, draw_stats, draw_training
-
-    console, stamp = open_console(), _find_free_stamp(output)
-    report = write_text_report(title, curves)
-    write_whole(output / f"training_report_{stamp}.txt", report.encode())
-    figures = {"training_analysis": draw_training, "training_stats": draw_stats, "batch_analysis": draw_batches}
-    for name, draw in figures.items():
-        if figure := draw(curves):
-            write_whole(output / f"{name}_{stamp}.png", to_png(figure))
-    console.print(report)
-    for path in sorted(output.glob(f"*_{stamp}.*")):
-        console.print(str(path))
+    path = wanted.metrics_file
+    curve = read_epoch_file(path, wanted.batch_metrics)
+    write_analysis(path.name, [curve], wanted.output_dir or path.parent, open_console())
     return 0
 
 
 def _compare(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
-    from ensemble.figure_style import to_png
-    from ray_jobs.analysis import compare_runs
-    from ray_jobs.analysis_figures import draw_comparison
+    from ray_jobs.analysis_files import write_comparison
 
     names = [folder.root.name for folder in folders]
     names = [str(f.root) if names.count(f.root.name) > 1 else f.root.name for f in folders]
     runs = {name: _read_epochs(folder) for name, folder in zip(names, folders, strict=True)}
-    output = wanted.output_dir or folders[0].root / "analysis"
-    path = output / f"training_comparison_{_find_free_stamp(output)}.png"
-    write_whole(path, to_png(draw_comparison(runs)))
-    console = open_console()
-    console.print(compare_runs(runs))
-    console.print(str(path))
+    write_comparison(runs, wanted.output_dir or folders[0].analysis, open_console())
     return 0
 
 
@@ -132,7 +116,7 @@ def _follow(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
 
     if len(folders) > 1:
         raise RunError("--follow follows one run")
-    follow_run(folders[0], wanted.output_dir or folders[0].root / "analysis", wanted.interval, open_console())
+    follow_run(folders[0], wanted.output_dir or folders[0].analysis, wanted.interval, open_console())
     return 0
 
 
@@ -160,21 +144,13 @@ def _read_epochs(folder: RunFolder) -> list[Curve]:
     return curves
 
 
-def _find_free_stamp(output: Path) -> str:
-    """Now, or the first later second that no file in the folder is named by: nothing is overwritten."""
-    at = time.time()
-    while any(output.glob(f"*_{(stamp := time.strftime('%Y%m%d_%H%M%S', time.localtime(at)))}.*")):
-        at += 1
-    return stamp
-
-
-def _positive(word: str) -> float:
+def positive_number(word: str) -> float:
     if not (value := float(word)) > 0:
         raise argparse.ArgumentTypeError(f"{word}: expected more than 0")
     return value
 
 
-def _count(word: str) -> int:
+def count(word: str) -> int:
     if (value := int(word)) < 1:
         raise argparse.ArgumentTypeError(f"{word}: expected at least 1")
     return value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +25,12 @@ from ray_jobs.html_parts import (
     escape,
 )
 from ray_jobs.report import FILES
-from ray_jobs.report_figures import METRIC, DrawnPicture, write_pictures
+from ray_jobs.report_figures import DrawnPicture, write_pictures
+from ray_jobs.run_data import name_metric
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
 from ray_jobs.tracking.record import read_lines
 
-NAME = "report.html"
+logger = logging.getLogger(__name__)
 _MOST_BAD_ROWS = 50
 _MOST_LINKS = 12
 
@@ -54,9 +56,17 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
         _write_provenance(folder, config, summary),
         _list_files(folder),
     ]
-    path = folder.root / NAME
-    write_whole(path, build_page(f"{summary['run']}: {summary['outcome']}", filter(None, parts)).encode())
-    return path
+    page = build_page(f"{summary['run']}: {summary['outcome']}", filter(None, parts))
+    write_whole(folder.report, page.encode())
+    return folder.report
+
+
+def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> None:
+    """`write_report` for a run that is finished: whatever goes wrong is logged, and the run stays finished."""
+    try:
+        write_report(folder, config, summary)
+    except Exception as error:  # a report must not hurt a finished run
+        logger.warning("%s could not be written: %s", folder.report, error, exc_info=True)
 
 
 def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
@@ -83,9 +93,10 @@ def _judge(summary: Mapping[str, Any]) -> tuple[str, str]:
     if not summary.get("scores"):
         return "No fold is finished, so there is no score yet.", "bad"
     overall = summary["scores"]["out_of_fold"]
-    error, constant = overall[overall["checkpoint"]][METRIC], overall["constant"][METRIC]
+    metric = name_metric(summary["scores"])
+    error, constant = overall[overall["checkpoint"]][metric], overall["constant"][metric]
     folds, num_folds = summary["scores"]["folds"], len(summary["folds"])
-    what = f"Out-of-fold {METRIC.upper()} {error:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
+    what = f"Out-of-fold {metric.upper()} {error:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
     against = f"always predicting the same number would give {constant:.4f}"
     missing = "" if len(folds) == num_folds else f" Only {len(folds)} of {num_folds} folds are finished."
     if not error < constant:
@@ -97,20 +108,17 @@ def _write_scores(summary: Mapping[str, Any]) -> str:
     if not summary.get("scores"):
         return build_section("Scores", build_paragraph("There are none: no fold is finished."))
     overall = summary["scores"]["out_of_fold"]
-    metrics = list(overall["best"])
-    rows = [(f"fold {fold['fold']}", fold) for fold in summary["scores"]["folds"]] + [("out of fold", overall)]
+    metric, chosen = name_metric(summary["scores"]), overall["checkpoint"]
+    others = [name for name in overall["best"] if name != metric]
     cells = []
-    for name, row in rows:
-        share = (
-            f"{100 * row[overall['checkpoint']][METRIC] / row['constant'][METRIC]:.0f} %"
-            if row["constant"][METRIC]
-            else ""
-        )
-        numbers = [f"{row[kind][METRIC]:.4f}" for kind in ("best", "final", "constant")]
-        others = [f"{row[overall['checkpoint']][metric]:,.4g}" for metric in metrics if metric != METRIC]
-        cells.append([name, f"{row['num_rows']:,}", *numbers, share, *others])
-    header = ["", "rows", f"{METRIC.upper()}, best epoch", "final epoch", "constant", "of constant"]
-    header += [f"{metric.upper()}, {overall['checkpoint']}" for metric in metrics if metric != METRIC]
+    for row in (*summary["scores"]["folds"], overall):
+        constant = row["constant"][metric]
+        cells.append([f"fold {row['fold']}" if "fold" in row else "out of fold", f"{row['num_rows']:,}"])
+        cells[-1] += [f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant")]
+        cells[-1] += [f"{100 * row[chosen][metric] / constant:.0f} %" if constant else ""]
+        cells[-1] += [f"{row[chosen][name]:,.4g}" for name in others]
+    header = ["", "rows", f"{metric.upper()}, best epoch", "final epoch", "constant", "of constant"]
+    header += [f"{name.upper()}, {chosen}" for name in others]
     note = "Each fold is scored on the rows it did not train on; lower is better. The best epoch was chosen on these rows, "
     note += "so its score is a little optimistic; the final one was not chosen. Constant: the training rows' log mean."
     return build_section("Scores", build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
@@ -148,7 +156,9 @@ def _read_bad_rows(folder: RunFolder, num_folds: int) -> list[list[str]]:
 
 def _write_figures(pictures: list[DrawnPicture]) -> str:
     drawn = [
-        build_figure(one.picture.title, one.picture.caption, one.png, one.picture.file) for one in pictures if one.png
+        build_figure(one.picture.title, one.picture.caption, one.png, f"figures/{one.picture.name}.png")
+        for one in pictures
+        if one.png
     ]
     reasons: dict[str, list[str]] = {}
     for one in pictures:
@@ -181,7 +191,7 @@ def _list_files(folder: RunFolder) -> str:
     """Every file of the run's contract, with links to those that are there."""
     rows = []
     for pattern, text in FILES.items():
-        if pattern == NAME:
+        if pattern == folder.report.name:
             continue  # this page
         found = sorted(folder.root.glob(re.sub(r"<\w+>", "*", pattern.rstrip("/"))))
         links = [build_link(str(path.relative_to(folder.root)) + ("/" if path.is_dir() else "")) for path in found]

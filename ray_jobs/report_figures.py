@@ -5,112 +5,22 @@ A picture whose data is missing, or that cannot be drawn, becomes a sentence: it
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.figure import Figure
 
 from ensemble import figures, score_figures
-from ensemble.figure_style import shorten_name, to_png
+from ensemble.figure_style import to_png
 from ray_jobs import run_figures
 from ray_jobs.config import RunConfig
-from ray_jobs.coordinator import FoldStatus
-from ray_jobs.curves import Curve, find_folds, read_record
-from ray_jobs.run_folder import RunFolder, read_json, read_parquet, write_whole
-from ray_jobs.terminal import read_statuses
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.run_data import MissingDataError, RunData, demand, name_metric
+from ray_jobs.run_folder import RunFolder, write_whole
 
 logger = logging.getLogger(__name__)
-METRIC = "msle"
-
-
-class MissingDataError(Exception):
-    """A picture cannot be drawn; the message says what is missing, as the end of a sentence."""
-
-
-class RunData:
-    """What the pictures are drawn from; each file is read when a picture first wants it."""
-
-    def __init__(self, folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> None:
-        self.folder, self.config, self.summary = folder, config, summary
-
-    @functools.cached_property
-    def curves(self) -> list[Curve]:
-        curves = [read_record(self.folder.fold_record(number)) for number in find_folds(self.folder)]
-        curves = [curve for curve in curves if not curve.epochs.empty]
-        return _demand(curves, "no fold has recorded an epoch")
-
-    def curves_with(self, *names: str, prefix: str | None = None) -> list[Curve]:
-        """The curves that have one of the columns, or one that begins with the prefix."""
-        curves = [
-            curve
-            for curve in self.curves
-            if any(name in names or (prefix and name.startswith(prefix)) for name in curve.epochs)
-        ]
-        return _demand(curves, f"no fold has recorded {' or '.join(names) or prefix}")
-
-    @functools.cached_property
-    def target(self) -> str:
-        return shorten_name(str(read_json(self.folder.provenance, default={}).get("target", "prediction")))
-
-    @property
-    def scores(self) -> Mapping[str, Any]:
-        return _demand(self.summary.get("scores"), "no fold is finished")
-
-    @functools.cached_property
-    def out_of_fold(self) -> tuple[np.ndarray, np.ndarray]:
-        """Target and prediction of each validated row."""
-        table = self._read(self.folder.oof, "scores")
-        return table["target"].to_numpy(), table["prediction"].to_numpy()
-
-    @functools.cached_property
-    def test_predictions(self) -> tuple[np.ndarray, np.ndarray]:
-        """The combined prediction (N,) and each model's (M, N)."""
-        submission = self.submission
-        table = self._read(self.folder.test_predictions, "submission")
-        models = [table[f"model_{number}"].to_numpy() for number in range(submission["n_models"])]
-        return table["prediction"].to_numpy(), np.stack(models)
-
-    @property
-    def submission(self) -> Mapping[str, Any]:
-        # An earlier submission's files may still be there when this one was not made.
-        submission = self.summary.get("submission") or {"created": False, "reason": "none was made"}
-        return _demand(submission if submission["created"] else None, f"no submission: {submission.get('reason')}")
-
-    @property
-    def model_labels(self) -> list[str]:
-        folds = [str(model["fold"]) for model in self.submission["model_weights"]]
-        return [f"fold {fold}" for fold in folds]
-
-    @property
-    def model_weights(self) -> np.ndarray | None:
-        submission = self.submission
-        if submission["method"] == "mean":
-            return np.full(submission["n_models"], 1 / submission["n_models"])
-        return None if submission["weights"] is None else np.array(submission["weights"])
-
-    @property
-    def weight_table(self) -> Mapping[str, Any]:
-        rows = read_lines(self.folder.metrics / "submission.jsonl") if self.submission else []
-        tables = [row["ensemble/model_weights"] for row in rows if "ensemble/model_weights" in row]
-        has_weights = bool(tables) and len(tables[-1]["columns"]) > 1 and bool(tables[-1]["data"])
-        return _demand(tables[-1] if has_weights else None, "the models of this run have no weights of their own")
-
-    @property
-    def statuses(self) -> list[FoldStatus]:
-        statuses = read_statuses(self.folder, self.config.folds.count)
-        known = [status for status in statuses if status.started is not None]
-        return _demand(statuses if known else None, "no fold was started")
-
-    def _read(self, path: Any, part: str) -> pa.Table:
-        if not path.exists():
-            raise MissingDataError(f"{path.name} is not there (it is written with the {part})")
-        return _demand(read_parquet(path), f"{path.name} has no row")
 
 
 @dataclass(frozen=True)
@@ -129,11 +39,6 @@ class Picture:
     caption: str
     draw: Callable[[RunData], Figure]
 
-    @property
-    def file(self) -> str:
-        """Its path in the run's folder."""
-        return f"figures/{self.name}.png"
-
 
 @dataclass(frozen=True)
 class DrawnPicture:
@@ -145,16 +50,15 @@ class DrawnPicture:
 
 
 def _draw_performance(run: RunData) -> Figure:
-    scores = run.scores
-    pick = [{kind: row[kind][METRIC] for kind in ("best", "final", "constant")}
-            for row in (*scores["folds"], scores["out_of_fold"])]  # fmt: skip
-    labels = [f"fold {fold['fold']}" for fold in scores["folds"]]
-    return score_figures.draw_performance(pick[:-1], labels, pick[-1], METRIC.upper())
+    rows = [*run.scores["folds"], run.scores["out_of_fold"]]
+    metric = name_metric(run.scores)
+    *folds, overall = ({kind: row[kind][metric] for kind in ("best", "final", "constant")} for row in rows)
+    return score_figures.draw_performance(folds, [f"fold {row['fold']}" for row in rows[:-1]], overall, metric.upper())
 
 
 def _several_models(run: RunData) -> tuple[np.ndarray, np.ndarray]:
     final_N, predictions_MN = run.test_predictions
-    return _demand((final_N, predictions_MN) if len(predictions_MN) > 1 else None, "it needs at least two models")
+    return demand((final_N, predictions_MN) if len(predictions_MN) > 1 else None, "it needs at least two models")
 
 
 PICTURES = (
@@ -240,7 +144,7 @@ def write_pictures(folder: RunFolder, config: RunConfig, summary: Mapping[str, A
     """Draws every picture into `figures/<name>.png` of the run; one that has no data any more is removed."""
     run, drawn = RunData(folder, config, summary), []
     for picture in PICTURES:
-        path = folder.root / picture.file
+        path = folder.figures / f"{picture.name}.png"
         try:
             content = to_png(picture.draw(run))
         except MissingDataError as error:
@@ -254,10 +158,3 @@ def write_pictures(folder: RunFolder, config: RunConfig, summary: Mapping[str, A
             write_whole(path, content)
             drawn.append(DrawnPicture(picture, content))
     return drawn
-
-
-def _demand(value: Any, missing: str) -> Any:
-    """The value, if there is anything in it."""
-    if value is None or len(value) == 0:
-        raise MissingDataError(missing)
-    return value

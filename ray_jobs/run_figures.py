@@ -124,27 +124,40 @@ def draw_timings(statuses: Sequence[FoldStatus], phases: Mapping[str, float]) ->
     phases = {name: seconds for name, seconds in phases.items() if name != "total"}
     heights = (0.7 + 0.32 * len(statuses), 0.7 + 0.32 * max(1, len(phases)))
     figure, (folds, parts) = new_figure(1.2 + sum(heights), 2, 1, height_ratios=heights)
-    first = min(status.started for status in statuses if status.started is not None)
-    ended = [status.finished - first for status in statuses if status.started is not None and status.finished]
-    size, unit, whole_name = _choose_unit(max(ended, default=0.0))
-    for place, status in enumerate(statuses):
-        _draw_fold(folds, place, status, first, size, unit)
-    _list_rows(folds, [f"fold {status.fold}" for status in statuses])
-    describe_panel(folds, "Training of the folds", f"{whole_name} since the first fold started", "")
-    size, unit, whole_name = _choose_unit(max(phases.values(), default=0.0))
-    lengths = [seconds / size for seconds in phases.values()]
-    mark_bars(parts, parts.barh(range(len(phases)), lengths, 0.6, color=COLOURS[2]), f"%.2f {unit}")
-    _list_rows(parts, [name.replace("_", " ") for name in phases])
-    describe_panel(parts, "Phases of the driver", whole_name, "")
+    _draw_folds(folds, statuses)
+    _draw_phases(parts, phases)
     return figure
 
 
-def _draw_fold(axes: Axes, place: int, status: FoldStatus, first: float, size: float, unit: str) -> None:
+def _draw_folds(axes: Axes, statuses: Sequence[FoldStatus]) -> None:
+    times = [(status.started, status.finished) for status in statuses if status.started and status.finished]
+    first = min((started for started, _ in times), default=0.0)
+    longest = max((finished - started for started, finished in times), default=0.0)
+    span = max((finished - first for _, finished in times), default=0.0)
+    # Folds that were added much later would be dots at the far end: then all bars begin at 0.
+    together = span <= 20 * longest
+    size, unit, whole_name = _choose_unit(span if together else longest)
+    for place, status in enumerate(statuses):
+        _draw_fold(axes, place, status, first if together else status.started, size, unit)
+    _list_rows(axes, [f"fold {status.fold}" for status in statuses])
+    since = "the first fold started" if together else "its own start"
+    describe_panel(axes, "Training of the folds", f"{whole_name} since {since}", "")
+
+
+def _draw_phases(axes: Axes, phases: Mapping[str, float]) -> None:
+    size, unit, whole_name = _choose_unit(max(phases.values(), default=0.0))
+    lengths = [seconds / size for seconds in phases.values()]
+    mark_bars(axes, axes.barh(range(len(phases)), lengths, 0.6, color=COLOURS[2]), f"%.2f {unit}")
+    _list_rows(axes, [name.replace("_", " ") for name in phases])
+    describe_panel(axes, "Phases of the driver", whole_name, "")
+
+
+def _draw_fold(axes: Axes, place: int, status: FoldStatus, origin: float | None, size: float, unit: str) -> None:
     if status.started is None or status.finished is None or status.state == FoldState.TRAINING:
         axes.text(0, place, f" {status.state.value}", va="center", fontsize="small", color=GREY)
         return
     is_failed = status.state == FoldState.FAILED
-    length, left = (status.finished - status.started) / size, (status.started - first) / size
+    length, left = (status.finished - status.started) / size, (status.started - origin) / size
     style = {"color": COLOURS[1], "hatch": "//"} if is_failed else {"color": COLOURS[0]}
     mark_bars(axes, axes.barh(place, length, 0.6, left=left, **style), f"%.2f {unit}" + " (failed)" * is_failed)
 
@@ -152,7 +165,7 @@ def _draw_fold(axes: Axes, place: int, status: FoldStatus, first: float, size: f
 def _list_rows(axes: Axes, labels: Sequence[str]) -> None:
     """One row a label, the first on top, with room for a number at the end of each bar."""
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(labels)) - 0.5, -0.5)
     axes.margins(x=0.15)
 
 

@@ -46,6 +46,9 @@ class RunFolder:
         self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
         self.summary = self.root / "summary.json"
         self.readme = self.root / "README.md"
+        self.report = self.root / "report.html"
+        self.figures = self.root / "figures"
+        self.analysis = self.root / "analysis"
         self.train_scratch = self.root / ".ray_train"
 
     def read_config(self) -> RunConfig:

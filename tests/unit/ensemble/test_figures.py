@@ -1,7 +1,5 @@
 """Pictures of an ensemble show the numbers they are given, and stand extreme ones."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -47,10 +45,6 @@ def test_models_that_agree_to_the_last_bit_and_zeros_can_be_drawn():
     for value in (0.0, 7.0):
         for figure in draw_all(np.full((3, 20), value), ["a", "b", "c"]):
             assert to_png(figure)
-
-
-def test_no_window_system_is_touched():
-    assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_the_same_picture_has_the_same_bytes():

@@ -2,12 +2,15 @@
 
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from made_run import write_fold_record
 from PIL import Image
+from processes import REPOSITORY
 from rich.console import Console
 
 from ray_jobs.analyze import main
@@ -150,3 +153,9 @@ def test_following_says_each_new_epoch_once_and_ends_with_the_driver(tmp_path):
     assert [line.split(":")[0] for line in lines] == ["fold 0 epoch 1", "fold 0 epoch 2", "fold 1 epoch 1"]
     assert "loss 0.5, best 0.5" in lines[1]
     assert read_width(output / PICTURE) == 1200
+
+
+def test_analysis_and_report_load_neither_torch_nor_ray_nor_a_window_system():
+    code = "import sys, ray_jobs.analyze, ray_jobs.analysis_files, ray_jobs.html_report; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert not {"torch", "ray", "matplotlib.pyplot"} & set(loaded.stdout.split())

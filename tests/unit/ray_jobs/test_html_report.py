@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 from made_run import make_run, train_loss
 
-from ray_jobs.html_report import write_report
+from ray_jobs.html_report import write_report, write_report_or_warn
 from ray_jobs.report_figures import PICTURES
 from ray_jobs.run_folder import write_csv, write_json
 from ray_jobs.tracking.record import Record
@@ -110,6 +110,12 @@ def test_a_damaged_file_costs_its_figures_and_nothing_else(tmp_path, caplog):
     page = write_report(folder, config, summary).read_text()
     assert list_missing(page) == ["Predicted against actual", "Residuals"]
     assert "figure residuals could not be drawn" in caplog.text
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    folder, config, _ = make_run(tmp_path / "finished", num_epochs=1, waiting=(1, 2))
+    write_report_or_warn(folder, config, {})
+    assert "report.html could not be written" in caplog.text
 
 
 def test_figures_of_an_earlier_submission_do_not_stay(tmp_path):
