@@ -90,6 +90,11 @@ def use_log_if_wide(axes: Axes, values: Sequence[float] | np.ndarray) -> None:
         axes.set_yscale("log")
 
 
+def start_at_zero(axes: Axes) -> None:
+    """Lets the y axis begin at 0, with room above the highest value."""
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+
+
 def label_as_raw(axis: Axis, values_log1p: np.ndarray) -> None:
     """Labels an axis that shows log1p of something with the something itself: 0, 1, 10, 100, 1k, ..."""
     low, high = np.expm1(np.min(values_log1p)), np.expm1(np.max(values_log1p))

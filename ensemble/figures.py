@@ -114,11 +114,11 @@ def draw_contributions(
     deviations.invert_yaxis()
     describe_panel(deviations, "Deviation from the combined prediction", "log1p units (0.1 ≈ 10 %)", "")
     figure.legend(*deviations.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    shares_M = np.zeros(len(labels)) if weights_M is None else weights_M
-    mark_bars(weights, weights.barh(places, shares_M, 0.6, color=COLOURS[0]), "%.3f")
-    weights.set_xlim(0, max(1e-9, 1.35 * max(shares_M)) if weights_M is not None else 1)
     if weights_M is None:
-        weights.text(0.5, 0.5, "the median has\nno weights", ha="center", va="center", transform=weights.transAxes)
+        weights.text(0.5, 0.5, "this method\nhas no weights", ha="center", va="center", transform=weights.transAxes)
+    else:
+        mark_bars(weights, weights.barh(places, weights_M, 0.6, color=COLOURS[0]), "%.3f")
+        weights.set_xlim(0, 1.35 * max(weights_M))
     describe_panel(weights, "Weight", "share of the combination", "")
     return figure
 

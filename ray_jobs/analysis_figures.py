@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from ensemble.figure_style import (
     COLOURS,
@@ -17,6 +18,7 @@ from ensemble.figure_style import (
     describe_panel,
     new_figure,
     space_markers,
+    start_at_zero,
     style_series,
     use_log_if_wide,
 )
@@ -34,18 +36,19 @@ def draw_training(curves: Sequence[Curve]) -> Figure:
         draw_line(losses, epochs, "Avg_Loss", style)
         losses.plot(epochs["Epoch"], epochs["Best_Loss_So_Far"], ":", color=style["color"], linewidth=1)
         if curve.validation_loss:
-            losses.plot(epochs["Epoch"], epochs[curve.validation_loss], "--", color=style["color"], linewidth=1.2)
+            dashed = {"color": style["color"], "linestyle": "--", "marker": "x", "markersize": 4}
+            draw_line(losses, epochs, curve.validation_loss, dashed)
         low, high = epochs["Min_Batch_Loss"], epochs["Max_Batch_Loss"]
         ranges.fill_between(epochs["Epoch"], low, high, color=style["color"], alpha=max(0.08, 0.3 / len(curves)))
         draw_line(ranges, epochs, "Avg_Loss", style)
         draw_line(rates, epochs, "Learning_Rate", style)
         draw_line(times, epochs, "Epoch_Time_Seconds", style)
     describe_panel(losses, "Loss", "epoch", "loss")
-    _explain_lines(losses, {"training mean": "-", "best so far": ":"} | _validation_line(curves))
-    describe_panel(ranges, "Batch losses: lowest to highest, and mean", "epoch", "loss")
+    _explain_lines(losses, has_validation=any(curve.validation_loss for curve in curves))
+    describe_panel(ranges, "Batch losses: range and mean", "epoch", "loss")
     describe_panel(rates, "Learning rate", "epoch", "learning rate")
     describe_panel(times, "Time per epoch", "epoch", "seconds")
-    times.set_ylim(bottom=0)
+    start_at_zero(times)
     for axes in (losses, ranges, rates, times):
         count_epochs(axes)
     for axes in (losses, ranges):
@@ -65,9 +68,11 @@ def draw_stats(curves: Sequence[Curve]) -> Figure:
         spread = (epochs["Max_Batch_Loss"] - epochs["Min_Batch_Loss"]) / epochs["Avg_Loss"].abs()
         draw_line(spreads, epochs.assign(spread=spread), "spread", style)
     gains.axhline(0, color=GREY, linewidth=1)
-    describe_panel(gains, "Improvement per epoch (above 0: loss fell)", "epoch", "fall of the mean loss")
+    describe_panel(gains, "Improvement per epoch (above 0: better)", "epoch", "fall of the mean loss")
     describe_panel(spreads, "Batch-loss stability (lower: steadier)", "epoch", "(highest − lowest) / mean loss")
-    spreads.set_ylim(bottom=0)
+    start_at_zero(spreads)
+    if max(len(curve.epochs) for curve in curves) < 2:
+        gains.text(0.5, 0.55, "there is one epoch only", ha="center", transform=gains.transAxes)
     for axes in (gains, spreads):
         count_epochs(axes)
     add_legend_below(figure, [curve.label for curve in curves])
@@ -90,6 +95,7 @@ def draw_batches(curves: Sequence[Curve]) -> Figure | None:
     describe_panel(along, f"Batch loss, and the mean of the last {WINDOW} batches (thick)", "batch", "loss")
     describe_panel(by_epoch, "Batch losses of each epoch: median, 5 % to 95 % (band)", "epoch", "loss")
     count_epochs(by_epoch)
+    along.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (along, by_epoch):
         use_log_if_wide(axes, pd.concat([curve.batches["Loss"] for curve in curves]))
     add_legend_below(figure, [curve.label for curve in curves])
@@ -149,10 +155,9 @@ def _with_validation(curve: Curve) -> pd.DataFrame:
     return curve.epochs if name is None else curve.epochs.assign(validation=curve.epochs[name])
 
 
-def _validation_line(curves: Sequence[Curve]) -> dict[str, str]:
-    return {"validation": "--"} if any(curve.validation_loss for curve in curves) else {}
-
-
-def _explain_lines(axes: Axes, lines: Mapping[str, str]) -> None:
-    handles = [Line2D([], [], color=COLOURS[-1], linestyle=line, label=name) for name, line in lines.items()]
+def _explain_lines(axes: Axes, *, has_validation: bool) -> None:
+    kinds = {"training mean": {"marker": "o", "markersize": 4}, "best so far": {"linestyle": ":"}}
+    if has_validation:
+        kinds["validation"] = {"linestyle": "--", "marker": "x", "markersize": 4}
+    handles = [Line2D([], [], color=COLOURS[-1], label=name, **style) for name, style in kinds.items()]
     axes.legend(handles=handles, frameon=False, fontsize="small")

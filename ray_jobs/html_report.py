@@ -169,8 +169,8 @@ def _write_figures(pictures: list[DrawnPicture]) -> str:
 
 
 def _write_timings(summary: Mapping[str, Any]) -> str:
-    rows = [[name.replace("_", " "), f"{seconds:,.1f} s"] for name, seconds in (summary.get("seconds") or {}).items()]
-    rows += [[f"fold {f['fold']}", f"{f['seconds']:,.1f} s"] for f in summary["folds"] if f["seconds"] is not None]
+    rows = [[name.replace("_", " "), f"{seconds:,.2f} s"] for name, seconds in (summary.get("seconds") or {}).items()]
+    rows += [[f"fold {f['fold']}", f"{f['seconds']:,.2f} s"] for f in summary["folds"] if f["seconds"] is not None]
     return build_section("Times", build_table(["part", "wall time"], rows)) if rows else ""
 
 
@@ -182,7 +182,7 @@ def _write_provenance(folder: RunFolder, config: RunConfig, summary: Mapping[str
     facts |= {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     return build_section(
         "Config and provenance",
-        build_table(["", ""], [[name, str(value)] for name, value in facts.items()]),
+        build_table(["", ""], [[name, str(value)] for name, value in facts.items() if value]),
         build_fold_out("The whole config", json.dumps(to_dict(config), indent=2, ensure_ascii=False)),
     )
 

@@ -78,8 +78,7 @@ class RunData:
 
     @property
     def model_labels(self) -> list[str]:
-        folds = [str(model["fold"]) for model in self.submission["model_weights"]]
-        return [f"fold {fold}" for fold in folds]
+        return [f"fold {model['fold']}" for model in self.submission["model_weights"]]
 
     @property
     def model_weights(self) -> np.ndarray | None:
@@ -103,7 +102,7 @@ class RunData:
 
     def _read(self, path: Path, part: str) -> pa.Table:
         if not path.exists():
-            raise MissingDataError(f"{path.name} is not there (it is written with the {part})")
+            raise MissingDataError(f"{path.name}, which is written with the {part}, is not there")
         return demand(read_parquet(path), f"{path.name} has no row")
 
 
