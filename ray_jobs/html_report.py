@@ -57,7 +57,7 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
         _list_files(folder),
     ]
     page = build_page(f"{summary['run']}: {summary['outcome']}", filter(None, parts))
-    write_whole(folder.report, page.encode())
+    write_whole(folder.report, page.encode(errors="replace"))
     return folder.report
 
 
@@ -135,7 +135,7 @@ def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
     rows = _read_bad_rows(folder, len(summary["folds"]))
     if rows:
         shown = f", the first {_MOST_BAD_ROWS} of them" if len(rows) > _MOST_BAD_ROWS else ""
-        parts.append(build_paragraph(f"{len(rows):,} rows were dropped or mended{shown}:"))
+        parts.append(build_paragraph(f"Rows that were dropped or mended: {len(rows):,}{shown}"))
         parts.append(build_table(["table", "id", "problem", "done"], rows[:_MOST_BAD_ROWS]))
     return build_section("What went wrong", *parts) if parts else ""
 

@@ -34,6 +34,7 @@ class RunData:
 
     @functools.cached_property
     def curves(self) -> list[Curve]:
+        """The record of every fold that has finished an epoch."""
         curves = [read_record(self.folder.fold_record(number)) for number in find_folds(self.folder)]
         curves = [curve for curve in curves if not curve.epochs.empty]
         return demand(curves, "no fold has recorded an epoch")
@@ -54,6 +55,7 @@ class RunData:
 
     @property
     def scores(self) -> Mapping[str, Any]:
+        """The summary's scores."""
         return demand(self.summary.get("scores"), "no fold is finished")
 
     @functools.cached_property
@@ -72,16 +74,19 @@ class RunData:
 
     @property
     def submission(self) -> Mapping[str, Any]:
+        """What the summary says of the submission, if there is one."""
         # An earlier submission's files may still be there when this one was not made.
         submission = self.summary.get("submission") or {"created": False, "reason": "none was made"}
         return demand(submission if submission["created"] else None, f"no submission: {submission.get('reason')}")
 
     @property
     def model_labels(self) -> list[str]:
+        """A name for each model of the submission."""
         return [f"fold {model['fold']}" for model in self.submission["model_weights"]]
 
     @property
     def model_weights(self) -> np.ndarray | None:
+        """Each model's weight in the combination, (M,); None for a method without weights."""
         submission = self.submission
         if submission["method"] == "mean":
             return np.full(submission["n_models"], 1 / submission["n_models"])
@@ -89,6 +94,7 @@ class RunData:
 
     @property
     def weight_table(self) -> Mapping[str, Any]:
+        """Columns and rows of the weights inside each submitted model, from the record."""
         rows = read_lines(self.folder.metrics / "submission.jsonl") if self.submission else []
         tables = [row["ensemble/model_weights"] for row in rows if "ensemble/model_weights" in row]
         has_weights = bool(tables) and len(tables[-1]["columns"]) > 1 and bool(tables[-1]["data"])
@@ -96,6 +102,7 @@ class RunData:
 
     @property
     def statuses(self) -> list[FoldStatus]:
+        """The status of every fold, if any was started."""
         statuses = read_statuses(self.folder, self.config.folds.count)
         known = [status for status in statuses if status.started is not None]
         return demand(statuses if known else None, "no fold was started")

@@ -132,7 +132,7 @@ def test_rows_found_bad_while_training_are_listed_once(tmp_path):
     for fold in (0, 1):
         Record(folder.fold(fold).bad_rows(0)).append(row)
     text = read_text(write_report(folder, config, summary).read_text())
-    assert "1 rows were dropped or mended" in text
+    assert "Rows that were dropped or mended: 1 " in text
     assert text.count("picture is cut off") == 1
 
 
