@@ -7,9 +7,10 @@ import dataclasses
 import difflib
 import io
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,23 @@ def parse_kfold(argv: Sequence[str]) -> Command:
         "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run]\n\n"
         f"recipes:\n{summary}\n\nfields of {recipe} with their values:"
     )
-    return Command(override(RECIPES[recipe](), rest, description), dry_run)
+    return Command(override(with_wandb_environment(RECIPES[recipe](), os.environ), rest, description), dry_run)
+
+
+def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:
+    """The recipe's config with what W&B's own variables say; what is typed comes after and wins.
+
+    Raises:
+        RunError: WANDB_MODE has a value that W&B does not know.
+    """
+    names = {"WANDB_PROJECT": "project", "WANDB_ENTITY": "entity", "WANDB_NAME": "name", "WANDB_MODE": "wandb"}
+    values = {field: environment[variable] for variable, field in names.items() if environment.get(variable)}
+    if "wandb" in values:
+        values["wandb"] = {"run": "online", "dryrun": "offline"}.get(values["wandb"], values["wandb"])
+    try:
+        return dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, **values))
+    except ValueError as error:
+        raise RunError(f"{error} (from the environment: {', '.join(v for v in names if environment.get(v))})") from None
 
 
 def override(config: RunConfig, words: Sequence[str], description: str = "", sections: Sequence[str] = ()) -> RunConfig:

@@ -9,13 +9,14 @@ import re
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ensemble.config import EnsembleConfig
 from ray_jobs.folds import FoldsConfig
 from ray_jobs.placement import ResourcesConfig
 from trainers.interface import load_config_class
 
+WANDB_MODES = ("auto", "online", "offline", "disabled")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -37,14 +38,39 @@ class RunSection:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """What is recorded and how often."""
+    """What is recorded and how often, and how W&B shows it. WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_NAME set the
+    defaults of `wandb`, `project`, `entity` and `name`."""
 
     log_interval: int = 10
-    """Optimiser steps between two fetches of the step losses from the device. Every step has its row all the same."""
+    """Optimiser steps between two fetches of the step losses from the device, and between two progress lines in the
+    log. Every step has its row all the same."""
+    log_batch_metrics: bool = False
+    """Also write batch_metrics_<time>.csv, a line for each batch."""
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online where there is a key for the server, else offline."""
+    project: str = "challenge_CSC_43M04_EP"
+    """W&B project."""
+    entity: str | None = None
+    """W&B team or user; None: the key's own."""
+    name: str | None = None
+    """Experiment name in W&B, the runs' group and prefix; None: run.name."""
+    tags: tuple[str, ...] = ()
+    """Tags of the W&B runs, besides the recipe's name."""
+    finish_timeout_s: float = 60.0
+    """How long the end of the run may wait for W&B; what is not uploaded by then stays to be sent by wandb_sync.py."""
+    on_stop: Literal["report", "stop"] = "report"
+    """What "Stop" on W&B's page does: only say so, or end the run after the epochs that are under way."""
 
     def __post_init__(self) -> None:
         if self.log_interval < 1:
             raise ValueError(f"tracking.log_interval={self.log_interval}: expected at least 1")
+        if not 0 <= self.finish_timeout_s < 1e6:
+            raise ValueError(f"tracking.finish_timeout_s={self.finish_timeout_s}: expected seconds, 0 or more")
+        for name, allowed in (("wandb", WANDB_MODES), ("on_stop", ("report", "stop"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"tracking.{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if any(character in self.project for character in "/\\#?%:"):
+            raise ValueError(f"tracking.project={self.project!r}: W&B does not allow any of / \\ # ? % : in it")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class FoldState(StrEnum):
     TRAINING = "training"  # its workers run
     COMPLETED = "completed"  # checkpoints and predictions are on disk, with a manifest
     FAILED = "failed"  # its last attempt ended with an error
-    INTERRUPTED = "interrupted"  # it was in training when its driver ended; never on disk, shown by `status.py`
+    INTERRUPTED = "interrupted"  # it ended after an epoch because the run was asked to stop, or its driver is gone
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,24 @@ class FoldFailed:
     error: str
 
 
-Event = RunStarted | FoldLaunched | FoldStarted | ProgressReported | EpochReported | FoldCompleted | FoldFailed
+@dataclass(frozen=True)
+class FoldStopped:
+    """A fold's attempt has ended after an epoch because the run was asked to stop."""
+
+    fold: int
+    attempt: int
+
+
+Event = (
+    RunStarted
+    | FoldLaunched
+    | FoldStarted
+    | ProgressReported
+    | EpochReported
+    | FoldCompleted
+    | FoldFailed
+    | FoldStopped
+)
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
 _NOT_KEPT = (ProgressReported, EpochReported)
 
@@ -138,7 +155,7 @@ class Coordination:
     def apply(self, event: Event) -> None:
         """Takes in one event: memory, status file, metric record, in this order. A late word of an earlier attempt is
         ignored."""
-        if not isinstance(event, RunStarted) and event.attempt < self.folds[event.fold].attempt:
+        if not isinstance(event, RunStarted) and self._is_late(event):
             return
         if not isinstance(event, _NOT_KEPT):
             self.events.append({"time": time.time(), "event": type(event).__name__, **asdict(event)})
@@ -156,6 +173,11 @@ class Coordination:
         elif isinstance(event, FoldCompleted):
             self._log({f"{name}_completed": 1})
             self._log_when_all_completed()
+
+    def _is_late(self, event: Event) -> bool:
+        """Whether a later attempt is known here, or on disk: then this is the actor of a driver that was killed."""
+        known = max(self.folds[event.fold].attempt, read_status(self.folder, event.fold).attempt)
+        return event.attempt < known
 
     def _start_run(self, event: RunStarted) -> None:
         for fold, train_size, val_size in event.sizes:
@@ -220,6 +242,8 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
             return replace(status, state=FoldState.COMPLETED, finished=now, error=None)
         case FoldFailed():
             return replace(status, state=FoldState.FAILED, finished=now, error=event.error)
+        case FoldStopped():
+            return replace(status, state=FoldState.INTERRUPTED, finished=now)
     raise AssertionError(event)
 
 

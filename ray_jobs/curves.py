@@ -97,7 +97,7 @@ def read_epoch_file(path: Path, batch_file: Path | None = None) -> Curve:
 
 def _read_fold(folder: RunFolder, number: int, with_batches: bool) -> Curve | None:
     record = folder.fold_record(number)
-    files = sorted((folder.metrics / f"fold_{number}").glob("epoch_metrics_*.csv"))
+    files = sorted(folder.fold_csv(number).glob("epoch_metrics_*.csv"))
     if not files:
         curve = read_record(record)
         return None if curve.epochs.empty else curve

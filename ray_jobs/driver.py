@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from ray_jobs.placement import Placement, place_folds
 from ray_jobs.report import print_outcome, write_summary
 from ray_jobs.run_folder import RunFolder, read_json, write_csv, write_json, write_parquet
 from ray_jobs.terminal import open_console
+from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import Inventory, load_inventory_module
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
+INTERRUPTED_FINISH_S = 5.0  # whoever interrupts a run does not want to wait for W&B
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,15 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             console.print(f"run {plan.folder.root.name} is finished: nothing to do")
             print_outcome(console, plan.folder, read_json(plan.folder.summary))
             return EXIT_OK
+        plan.folder.stop_request.unlink(missing_ok=True)
         seconds = {"check": time.monotonic() - started}
+        sink = WandbSink(plan.folder, plan.config, console.print, on_stop=partial(_hear_stop, plan, console))
         try:
-            stage = _train_and_combine(plan, todo, console, seconds) if todo else _combine_here(plan, seconds)
+            stage = (
+                _train_and_combine(plan, todo, console, sink, seconds) if todo else _combine_here(plan, sink, seconds)
+            )
         except KeyboardInterrupt:
+            sink.finish(min(plan.config.tracking.finish_timeout_s, INTERRUPTED_FINISH_S))
             name = plan.folder.root.name
             console.print(
                 "\ninterrupted: finished folds are kept, a half-trained fold starts over. The same command continues "
@@ -82,8 +90,20 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             return EXIT_INTERRUPTED
         seconds["total"] = time.monotonic() - started
         summary = write_summary(plan.folder, plan.config, stage, seconds)
+        sink.finish(plan.config.tracking.finish_timeout_s)
         print_outcome(console, plan.folder, summary)
-        return EXIT_INCOMPLETE if summary["outcome"] == "failed" else EXIT_OK
+        return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
+
+
+def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
+    """Somebody pressed "Stop" on a W&B page."""
+    if plan.config.tracking.on_stop == "report":
+        console.print(
+            f'"Stop" was pressed in W&B on {wandb_run}: training goes on (tracking.on_stop=stop would end it)'
+        )
+        return
+    console.print(f'"Stop" was pressed in W&B on {wandb_run}: the folds end after the epochs that are under way')
+    write_json(plan.folder.stop_request, {"by": f"W&B run {wandb_run}", "time": time.time()})
 
 
 def _check(config: RunConfig, scratch: Path | None) -> Plan:
@@ -186,15 +206,18 @@ def _is_up_to_date(plan: Plan, finished: list[int]) -> bool:
     return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and scored == finished
 
 
-def _combine_here(plan: Plan, seconds: dict[str, float]) -> dict[str, Any]:
+def _combine_here(plan: Plan, sink: WandbSink, seconds: dict[str, float]) -> dict[str, Any]:
     """The ensemble stage without Ray: there is nothing to train."""
+    sink.start()
     began = time.monotonic()
     stage = run_ensemble_stage(str(plan.folder.root))
     seconds["ensemble"] = time.monotonic() - began
     return stage
 
 
-def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: dict[str, float]) -> dict[str, Any]:
+def _train_and_combine(
+    plan: Plan, todo: list[int], console: Console, sink: WandbSink, seconds: dict[str, float]
+) -> dict[str, Any]:
     folder, config = plan.folder, plan.config
     sizes = plan.folds.sizes()
     console.print(
@@ -224,6 +247,7 @@ def _train_and_combine(plan: Plan, todo: list[int], console: Console, seconds: d
         world_size = placement.num_workers * placement.folds_at_once
         num_gpus = placement.gpus_per_worker * world_size
         coordinator.apply.remote(RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(sizes)))
+        sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
         FoldLauncher(folder, config.run.name, placement, coordinator).train(todo, console, config.folds.count)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.cluster import package_versions
-from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, last_attempt
+from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.terminal import Watcher
@@ -43,7 +43,7 @@ class FoldLauncher:
         def run_in_turn(fold: int) -> None:
             with turns:
                 try:
-                    if not self.stopped.is_set():
+                    if not self.stopped.is_set() and not self.folder.stop_request.exists():
                         self._run_fold(fold, last_attempt(self.folder, fold) + 1)
                 except BaseException as failure:
                     failures.append(failure)
@@ -73,14 +73,20 @@ class FoldLauncher:
         self.coordinator.apply.remote(FoldLaunched(fold, attempt, num_workers, num_threads))
         try:
             self._build_trainer(fold, attempt).fit()
-            is_complete = self.folder.fold(fold).is_complete()
-            error = None if is_complete else "training ended without a manifest of its files"
+            ended = self._find_outcome(fold, attempt)
         except Exception as failure:  # whatever ended this fold (a controller that died, too), the others go on
-            error = explain_failure(failure)
+            ended = FoldFailed(fold, attempt, explain_failure(failure))
         if self.stopped.is_set():  # the driver was interrupted and Ray is gone: nothing failed
             return
-        ended = FoldCompleted(fold, attempt) if error is None else FoldFailed(fold, attempt, error)
         ray.get(self.coordinator.apply.remote(ended))
+
+    def _find_outcome(self, fold: int, attempt: int) -> FoldCompleted | FoldStopped | FoldFailed:
+        """What a train function that ended without an error has come to."""
+        if self.folder.fold(fold).is_complete():
+            return FoldCompleted(fold, attempt)
+        if self.folder.stop_request.exists():
+            return FoldStopped(fold, attempt)
+        return FoldFailed(fold, attempt, "training ended without a manifest of its files")
 
     def _build_trainer(self, fold: int, attempt: int) -> Any:
         import ray.train

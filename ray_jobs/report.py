@@ -52,7 +52,10 @@ def write_summary(
     """
     statuses = read_statuses(folder, config.folds.count)
     states = {status.state for status in statuses}
-    outcome = "failed" if FoldState.FAILED in states else "complete" if states == {FoldState.COMPLETED} else "partial"
+    ends = {FoldState.FAILED: "failed", FoldState.INTERRUPTED: "interrupted"}
+    outcome = next((ends[state] for state in ends if state in states), "partial")
+    if states == {FoldState.COMPLETED}:
+        outcome = "complete"
     summary = {
         "run": folder.root.name,
         "recipe": config.recipe,
@@ -91,7 +94,9 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
     for fold in summary["folds"]:
         if fold["error"]:
             console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red")
-            console.print(f"  its log: {folder.fold_log(fold['fold'])}")
+            console.print(f"  its log: {folder.newest_fold_log(fold['fold'])}")
+    if summary["outcome"] == "interrupted":
+        console.print("the run was asked to stop; the same command continues it (a half-trained fold starts over)")
     submission = summary["submission"]
     if submission["created"]:
         weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""

@@ -49,6 +49,8 @@ class RunFolder:
         self.report = self.root / "report.html"
         self.figures = self.root / "figures"
         self.analysis = self.root / "analysis"
+        self.wandb = self.root / "wandb"
+        self.stop_request = self.root / "stop_request.json"
         self.train_scratch = self.root / ".ray_train"
 
     def read_config(self) -> RunConfig:
@@ -71,9 +73,17 @@ class RunFolder:
         """A fold's metric record."""
         return self.metrics / f"fold_{number}.jsonl"
 
-    def fold_log(self, number: int, rank: int = 0) -> Path:
-        """The log of one rank of a fold."""
-        return self.log / (f"fold_{number}.log" if rank == 0 else f"fold_{number}_rank{rank}.log")
+    def fold_csv(self, number: int) -> Path:
+        """Folder of a fold's CSV files."""
+        return self.metrics / f"fold_{number}"
+
+    def fold_logs(self, number: int) -> Path:
+        """Folder of a fold's logs, `training_<start>.log`; of further ranks `rank<r>_<start>.log`."""
+        return self.log / f"fold_{number}"
+
+    def newest_fold_log(self, number: int) -> Path:
+        """Rank 0's log of the latest attempt of a fold; the folder where there is none."""
+        return max(self.fold_logs(number).glob("training_*.log"), default=self.fold_logs(number))
 
     def submission(self, method: str) -> Path:
         """The submission of an ensemble method; its info stands beside it as .json."""

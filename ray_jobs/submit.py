@@ -35,15 +35,19 @@ def main(argv: list[str]) -> int:
         from ray_jobs.html_report import write_report_or_warn
         from ray_jobs.report import print_outcome, write_summary
         from ray_jobs.terminal import open_console
+        from ray_jobs.tracking.wandb_sink import WandbSink
 
-        began = time.monotonic()
+        console, began = open_console(), time.monotonic()
+        sink = WandbSink(folder, config, console.print)
+        sink.start()
         write_json(folder.config, to_dict(config))
         stage = run_ensemble_stage(str(folder.root))
         seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
         seconds.pop("total", None)
         summary = write_summary(folder, config, stage, seconds)
         write_report_or_warn(folder, config, summary)
-        print_outcome(open_console(), folder, summary)
+        sink.finish(config.tracking.finish_timeout_s)
+        print_outcome(console, folder, summary)
     return 0
 
 

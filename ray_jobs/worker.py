@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ensemble.predictions import build_table
 from ray_jobs.cluster import package_versions, refuse_other_versions
+from ray_jobs.config import TrackingConfig
 from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
 from ray_jobs.errors import RunError
 from ray_jobs.folds import FoldPlan
@@ -31,7 +32,8 @@ from ray_jobs.run_folder import (
     write_parquet,
     write_whole,
 )
-from ray_jobs.tracking.record import MetricRecord, Record
+from ray_jobs.tracking.journal import FoldJournal
+from ray_jobs.tracking.record import Record
 from trainers.interface import CheckpointName, Predictions, RowsName, load_train_module
 
 logger = logging.getLogger(__name__)
@@ -56,14 +58,16 @@ def train_worker(task: dict[str, Any]) -> None:
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
-        log_interval=config.tracking.log_interval,
+        tracking=config.tracking,
     )
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
-    with _logging_to(folder.fold_log(task["fold"], place.rank)):
+    with _logging_to(folder.fold_logs(task["fold"]), place.rank):
         try:
             place.start()
             load_train_module(config.family).train_fold(config.trainer, split, place)
             place.finish()
+        except FoldStoppedError as stop:
+            logger.info("%s", stop)  # an end as asked for, and no failure: no manifest, so the fold is not complete
         except BaseException:
             logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], place.rank)
             raise
@@ -79,6 +83,10 @@ class SupersededError(RunError):
     """A later attempt of this fold has begun; this one must not write any more."""
 
 
+class FoldStoppedError(RunError):
+    """The run was asked to stop, and this fold has finished an epoch."""
+
+
 class RayWorkplace:
     """`trainers.interface.Workplace` on a Ray Train worker. Rank 0 writes; see the interface for the methods."""
 
@@ -92,12 +100,12 @@ class RayWorkplace:
         world_size: int,
         device: str,
         num_threads: int,
-        log_interval: int,
+        tracking: TrackingConfig,
     ) -> None:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
-        self.folder, self.fold, self.attempt, self.log_interval = folder, fold, attempt, log_interval
+        self.folder, self.fold, self.attempt, self.tracking = folder, fold, attempt, tracking
         self.files = folder.fold(fold)
-        self.record: MetricRecord | None = None
+        self.journal: FoldJournal | None = None
         self.bad_rows: Record | None = None
         self.coordinator: Any = None
         self.pending: list[tuple[int, float, Mapping[str, Tensor | float]]] = []
@@ -109,7 +117,7 @@ class RayWorkplace:
             return
         self._refuse_if_superseded()
         self.files.clear()
-        self.record = MetricRecord(self.folder.fold_record(self.fold), fresh=True)
+        self.journal = FoldJournal(self.folder, self.fold, log_batches=self.tracking.log_batch_metrics)
         try:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
         except ValueError:
@@ -120,12 +128,12 @@ class RayWorkplace:
         """Writes the fold's manifest: from here on it counts as completed."""
         if self.rank == 0:
             self._refuse_if_superseded()
-            self.record.close()
+            self.journal.close()
             self.files.write_manifest()
 
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
         self.pending.append((global_step, time.time(), metrics))
-        if len(self.pending) >= self.log_interval:
+        if len(self.pending) >= self.tracking.log_interval:
             self._fetch_pending()
 
     def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
@@ -133,17 +141,19 @@ class RayWorkplace:
         self._record_row(global_step, time.time(), metrics)
 
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        self.log(global_step, {name: value for name, value in metrics.items() if name != "score"} | {"epoch": epoch})
-        if self.rank == 0:
-            self.record.sync()
+        self.log(global_step, {**metrics, "epoch": epoch})
+        if self.journal is not None:
+            self.journal.sync()
         self._tell(EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics)))
-        logger.info(
-            "epoch %d/%d: train loss %.5f, validation loss %.5f, score %.5f",
-            epoch + 1, num_epochs, metrics["train/loss_epoch"], metrics["val/loss_epoch"], metrics["score"],
-        )  # fmt: skip
         ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
+        if epoch + 1 < num_epochs and self._is_asked_to_stop():
+            raise FoldStoppedError(
+                f"the run was asked to stop: fold {self.fold} ends after epoch {epoch + 1}/{num_epochs}"
+            )
 
     def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+        if self.journal is not None:
+            self.journal.follow(epoch, num_epochs, step, num_steps)
         if self.rank == 0 and time.monotonic() - self.last_progress > PROGRESS_INTERVAL_S:
             self.last_progress = time.monotonic()
             self._tell(ProgressReported(self.fold, self.attempt, epoch, num_epochs, step, num_steps))
@@ -187,7 +197,7 @@ class RayWorkplace:
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
         if self.bad_rows is None:
-            self.bad_rows = Record(self.files.bad_rows(self.rank), fresh=True)
+            self.bad_rows = Record(self.files.bad_rows(self.rank), keep=0)
         self.bad_rows.append({"table": table, "id": row_id, "problem": problem, "done": done})
 
     def _fetch_pending(self) -> None:
@@ -206,8 +216,15 @@ class RayWorkplace:
         self.pending.clear()
 
     def _record_row(self, global_step: int, at: float, metrics: Mapping[str, float]) -> None:
-        if self.record is not None:
-            self.record.log(global_step, {f"fold_{self.fold}/{name}": value for name, value in metrics.items()}, at=at)
+        if self.journal is not None:
+            self.journal.log(global_step, metrics, at)
+
+    def _is_asked_to_stop(self) -> bool:
+        """Whether the run's folder holds a request to stop; rank 0 looks, so that all ranks stop at the same epoch."""
+        asked = torch.tensor(float(self.rank == 0 and self.folder.stop_request.exists()), device=self.device)
+        if self.world_size > 1:
+            dist.all_reduce(asked)
+        return bool(asked)
 
     def _tell(self, event: Event) -> None:
         if self.coordinator is not None:
@@ -224,10 +241,11 @@ def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 @contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
+def _logging_to(folder: Path, rank: int) -> Iterator[None]:
     """Sends this process's log to a file of the run while a fold trains."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "training" if rank == 0 else f"rank{rank}"
+    handler = logging.FileHandler(folder / f"{name}_{time.strftime('%Y%m%d_%H%M%S')}.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     for name in ("ray_jobs", "trainers"):

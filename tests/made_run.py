@@ -67,9 +67,9 @@ def write_fold_record(
     folder: RunFolder, fold: int, num_epochs: int, weights: tuple[str, ...] = (), *, log_batches: bool = False
 ) -> None:
     """A fold's metric record and its CSV files."""
-    record = MetricRecord(folder.fold_record(fold), fresh=True)
+    record = MetricRecord(folder.fold_record(fold), keep=0)
     prefix = f"fold_{fold}/"
-    files = CsvFiles(folder.metrics / f"fold_{fold}", prefix, log_batches=log_batches)
+    files = CsvFiles(folder.fold_csv(fold), prefix, log_batches=log_batches)
     for epoch in range(num_epochs):
         loss = train_loss(epoch, fold)
         rows = [

@@ -1,4 +1,5 @@
-"""Append-only JSON lines: the metric record of a fold or of the ensemble, and the run's events.
+"""Append-only JSON lines: the metric record of a fold or of the ensemble, and the run's events. The source of truth of
+tracking: W&B, CSV files, gauges and reports are made from it.
 
 One writer a file. Each line is one `os.write` on an `O_APPEND` file, so a line that was written survives the writer's
 SIGKILL; `sync` makes it survive the machine's.
@@ -12,38 +13,52 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from ray_jobs.errors import RunFolderError
+from ray_jobs.run_folder import write_whole
 
 
 class Record:
     """Writer of one file of JSON lines.
 
+    Opening puts a new file under the name, with the lines to keep. A writer of an earlier attempt that is still alive
+    holds the old one, which no longer has a name: what it writes goes nowhere.
+
     Args:
         path: the file.
-        fresh: start an empty file under the same name. A writer that still holds the old one writes into a file that
-            no longer has a name: a survivor of an earlier attempt adds nothing. Otherwise a torn last line is cut off
-            and lines are added.
+        keep: lines to keep from its beginning (a checkpoint's position); None: all whole ones. A torn last line goes.
+
+    Raises:
+        RunFolderError: the file has fewer whole lines than are to be kept.
     """
 
-    def __init__(self, path: Path, *, fresh: bool = False) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            path.unlink(missing_ok=True)
+    def __init__(self, path: Path, *, keep: int | None = None) -> None:
         self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self.num_lines = 0 if fresh else self._cut_torn_line()
-
-    def _cut_torn_line(self) -> int:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) != len(content):
-            os.ftruncate(self._file, len(whole))
-        return whole.count(b"\n")
+        lines = _whole_lines(path)
+        if keep is not None and keep > len(lines):
+            raise RunFolderError(f"{path} has {len(lines)} whole lines, but {keep} were written before the checkpoint")
+        self.num_lines = len(lines) if keep is None else keep
+        content = b"".join(lines[: self.num_lines])
+        write_whole(path, content)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._size = len(content)
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Adds one line. NaN and infinity, which JSON does not have, become null."""
-        line = json.dumps({name: _jsonable(value) for name, value in values.items()}, separators=(",", ":")) + "\n"
-        os.write(self._file, line.encode())
+        """Adds one line. NaN and infinity, which JSON does not have, become null.
+
+        Raises:
+            TypeError: a value is neither a scalar nor made of lists, mappings and scalars.
+            OSError: the disk does not take the line; nothing of it stays behind.
+        """
+        line = (_to_json(values) + "\n").encode()
+        written = os.write(self._file, line)
+        if written != len(line):  # the disk is full: half a line must not stand before the next
+            os.ftruncate(self._file, self._size)
+            raise OSError(
+                f"{self.path}: only {written} of {len(line)} bytes of a line could be written; free disk space"
+            )
+        self._size += written
         self.num_lines += 1
 
     def sync(self) -> None:
@@ -59,33 +74,102 @@ class Record:
 class MetricRecord(Record):
     """Lines `{"step": line number, "global_step": n, "time": unix seconds, "<name>": value, ...}`."""
 
-    def log(self, global_step: int, metrics: Mapping[str, Any], *, at: float | None = None) -> None:
-        """Adds one row.
+    def log(self, global_step: int, metrics: Mapping[str, Any], *, at: float | None = None) -> dict[str, Any]:
+        """Adds one row and returns it.
 
         Args:
             global_step: optimiser step (or event number) that the values belong to.
-            metrics: by catalogue name; a table is {"columns": [...], "data": [[...], ...]}.
+            metrics: by catalogue name; a table is {"columns": [...], "data": [[...], ...]}, a picture
+                {"image": path below the run's folder}.
             at: unix seconds; now if not given.
         """
-        self.append(
-            {
-                "step": self.num_lines,
-                "global_step": global_step,
-                "time": at if at is not None else time.time(),
-                **metrics,
-            }
-        )
+        at = at if at is not None else time.time()
+        row = {"step": self.num_lines, "global_step": global_step, "time": at, **metrics}
+        self.append(row)
+        return row
+
+
+class RecordReader:
+    """Follows a metric record that may still grow, and that a new attempt may replace by a shorter one.
+
+    Args:
+        path: the file; it need not be there yet.
+        next_step: rows before this step are left out.
+    """
+
+    def __init__(self, path: Path, next_step: int = 0) -> None:
+        self.path, self.next_step = path, next_step
+        self._file: BinaryIO | None = None  # kept open: as long as it is, no other file can get its inode number
+
+    def read_new(self, limit: int = 1_000) -> list[dict[str, Any]]:
+        """Whole rows that were added since the last call, at most `limit`. A row that a replaced file had, too, is not
+        given again: it has the same values, since a continued run repeats its steps exactly."""
+        self._follow_name()
+        rows: list[dict[str, Any]] = []
+        while self._file and len(rows) < limit:
+            line = self._file.readline()
+            if not line.endswith(b"\n"):
+                self._file.seek(-len(line), os.SEEK_CUR)  # the end, or a line that is being written
+                break
+            row = json.loads(line)
+            if row["step"] >= self.next_step:
+                rows.append(row)
+                self.next_step = row["step"] + 1
+        return rows
+
+    def _follow_name(self) -> None:
+        """Opens the file that has the name now, if it is another."""
+        try:
+            current = os.stat(self.path)
+        except FileNotFoundError:
+            return
+        if self._file and os.fstat(self._file.fileno()).st_ino == current.st_ino:
+            return
+        if self._file:
+            self._file.close()
+        self._file = self.path.open("rb")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a record; a torn last line is left out."""
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def count_lines(path: Path) -> int:
+    """Whole lines of a record."""
+    return len(_whole_lines(path))
+
+
+def _whole_lines(path: Path) -> list[bytes]:
     if not path.exists():
         return []
     content = path.read_bytes()
-    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
 
 
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _to_json(values: Mapping[str, Any]) -> str:
+    try:
+        return _encode(values)
+    except ValueError:  # a value is not finite
+        return _encode(_without_infinities(json.loads(_encode(values, allow_nan=True))))
+
+
+def _encode(values: Mapping[str, Any], *, allow_nan: bool = False) -> str:
+    return json.dumps(values, separators=(",", ":"), allow_nan=allow_nan, default=_to_scalar)
+
+
+def _to_scalar(value: Any) -> Any:
+    """NumPy's and torch's scalars as Python's."""
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise TypeError(
+        f"a metric must be a number, a string, a table or a picture, found {type(value).__name__}: {value!r}"
+    )
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_infinities(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_infinities(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

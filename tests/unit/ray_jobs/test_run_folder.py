@@ -102,9 +102,9 @@ def test_a_record_numbers_its_lines_and_continues_after_a_torn_one(tmp_path):
 
 
 def test_a_writer_of_an_earlier_attempt_adds_nothing_to_a_fresh_record(tmp_path):
-    survivor = MetricRecord(tmp_path / "fold_0.jsonl", fresh=True)
+    survivor = MetricRecord(tmp_path / "fold_0.jsonl", keep=0)
     survivor.log(1, {"loss": 1.0})
-    record = MetricRecord(tmp_path / "fold_0.jsonl", fresh=True)
+    record = MetricRecord(tmp_path / "fold_0.jsonl", keep=0)
     survivor.log(2, {"loss": 2.0})
     record.log(1, {"loss": 3.0})
     assert [row["loss"] for row in read_lines(record.path)] == [3.0]

@@ -1,0 +1,93 @@
+"""What rank 0 writes down of a fold while it trains: the metric record, the CSV files made from it, lines in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.tracking.csv_files import RATE, STEP_LOSS, CsvFiles, EpochSummary
+from ray_jobs.tracking.record import MetricRecord, read_lines
+
+logger = logging.getLogger(__name__)
+
+
+class FoldJournal:
+    """Records of one attempt of a fold.
+
+    Args:
+        folder: the run.
+        fold: its number; every name gets the prefix `fold_<i>/`.
+        keep: rows of an earlier attempt to go on from: the position of the checkpoint.
+        log_batches: write the CSV file of batches, too.
+    """
+
+    def __init__(self, folder: RunFolder, fold: int, *, keep: int = 0, log_batches: bool = False) -> None:
+        self.prefix = f"fold_{fold}/"
+        path = folder.fold_record(fold)
+        self.record = MetricRecord(path, keep=keep)
+        self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=read_lines(path), log_batches=log_batches)
+        self.started = time.monotonic()
+        self.position = (0, 1, 0, 1)  # epoch, num_epochs, step, num_steps: where the last progress report was
+        self.unsaid: dict[str, Any] | None = None  # the latest step's values, while no line has told them
+
+    def log(self, global_step: int, metrics: Mapping[str, Any], at: float) -> None:
+        """Adds a row to the record, and to the CSV files what belongs there; says when an epoch is over."""
+        row = self.record.log(global_step, {self.prefix + name: value for name, value in metrics.items()}, at=at)
+        ended = self.csv.add(row)
+        if ended:
+            self._say_epoch(ended)
+        elif any(name in metrics for name in STEP_LOSS):
+            self.unsaid = dict(metrics)
+
+    def follow(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+        """Takes in where the fold is; writes a progress line when step losses have come from the device since the last."""
+        self.position = (epoch, num_epochs, step, num_steps)
+        if self.unsaid is None:
+            return
+        steps_per_epoch = max(1, num_steps // num_epochs)
+        batch = step - epoch * steps_per_epoch
+        loss = next(self.unsaid[name] for name in STEP_LOSS if name in self.unsaid)
+        rate = next((self.unsaid[name] for name in RATE if name in self.unsaid), float("nan"))
+        logger.info(
+            "epoch %d/%d [%d/%d %3.0f%%] loss %.6f, learning rate %.8f, ETA %s",
+            epoch + 1, num_epochs, batch, steps_per_epoch, 100 * batch / steps_per_epoch, loss, rate, self._time_left(),
+        )  # fmt: skip
+        self.unsaid = None
+
+    def sync(self) -> None:
+        """Returns when the record is on the disk."""
+        self.record.sync()
+
+    def close(self) -> None:
+        """Syncs and closes the record."""
+        self.record.close()
+
+    def _say_epoch(self, ended: EpochSummary) -> None:
+        self.unsaid = None
+        losses = ", ".join(
+            f"{name} {value:.6f}"
+            for name, value in (("mean", ended.mean_loss), ("min", ended.min_loss), ("max", ended.max_loss))
+            if value is not None
+        )
+        further = ", ".join(
+            f"{label} {ended.further[name]:.6f}"
+            for label, name in (("validation loss", "val/loss_epoch"), ("score", "score"))
+            if ended.further.get(name) is not None
+        )
+        rate = "" if ended.rate is None else f", learning rate {ended.rate:.8f}"
+        seconds = "" if ended.seconds is None else f", {ended.seconds:.2f} s"
+        logger.info(
+            "epoch %d/%d is over: batch loss %s; %s%s%s, ETA %s",
+            ended.epoch, self.position[1], losses, further, rate, seconds, self._time_left(),
+        )  # fmt: skip
+        if ended.is_best:
+            by = "" if ended.gain is None else f", better by {ended.gain:.6f}"
+            logger.info("new best at epoch %d: score %.6f%s", ended.epoch, ended.further["score"], by)
+
+    def _time_left(self) -> str:
+        _, _, step, num_steps = self.position
+        seconds = (time.monotonic() - self.started) * (num_steps - step) / max(1, step)
+        return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86_400 else f"{seconds / 86_400:.1f} days"
