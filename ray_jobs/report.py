@@ -13,7 +13,7 @@ from ray_jobs.coordinator import FoldState
 from ray_jobs.run_folder import RunFolder, write_json, write_whole
 from ray_jobs.terminal import print_scores, read_statuses
 
-_FILES = {
+FILES = {
     "config.json": "the whole config, resolved",
     "provenance.json": "command, package versions, fingerprint of the data",
     "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none)",
@@ -30,6 +30,9 @@ _FILES = {
     "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
     "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
     "summary.json": "scores, times, paths, versions",
+    "report.html": "scores, figures, config and files on one page that needs no network",
+    "figures/": "the figures of report.html as PNG",
+    "analysis/": "what analyze.py made of the metrics (only if it was called)",
 }
 
 
@@ -103,6 +106,8 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
         )
     else:
         console.print(f"no submission: {submission['reason']}", style="yellow")
+    if folder.report.is_file():
+        console.print(f"report: {folder.report}")
     console.print(f"everything: {folder.root} (README.md there explains the files)")
     if "total" in summary["seconds"]:
         console.print(f"took {summary['seconds']['total']:.0f} s")
@@ -135,5 +140,5 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
         "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.",
         "",
     ]
-    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in _FILES.items()), ""]
+    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in FILES.items()), ""]
     return "\n".join(lines)

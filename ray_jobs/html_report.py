@@ -1,0 +1,203 @@
+"""`report.html` of a K-fold run: one file that needs no network, for people who were not there.
+
+It reads the run's folder and the summary and computes nothing anew; what a partial run lacks it says in words.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.config import RunConfig, to_dict
+from ray_jobs.html_parts import (
+    build_figure,
+    build_fold_out,
+    build_link,
+    build_page,
+    build_paragraph,
+    build_section,
+    build_table,
+    escape,
+)
+from ray_jobs.report import FILES
+from ray_jobs.report_figures import DrawnPicture, write_pictures
+from ray_jobs.run_data import name_metric
+from ray_jobs.run_folder import RunFolder, read_json, write_whole
+from ray_jobs.tracking.record import read_lines
+
+logger = logging.getLogger(__name__)
+_MOST_BAD_ROWS = 50
+_MOST_LINKS = 12
+
+
+def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> Path:
+    """Writes `figures/*.png` and `report.html`.
+
+    Args:
+        folder: the run.
+        config: its config.
+        summary: what `summary.json` holds.
+
+    Returns:
+        Path of the report.
+    """
+    pictures = write_pictures(folder, config, summary)
+    parts = [
+        _write_headline(folder, config, summary),
+        _write_scores(summary),
+        _write_problems(folder, summary),
+        _write_figures(pictures),
+        _write_timings(summary),
+        _write_provenance(folder, config, summary),
+        _list_files(folder),
+    ]
+    page = build_page(f"{summary['run']}: {summary['outcome']}", filter(None, parts))
+    write_whole(folder.report, page.encode(errors="replace"))
+    return folder.report
+
+
+def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> None:
+    """`write_report` for a run that is finished: whatever goes wrong is logged, and the run stays finished."""
+    try:
+        write_report(folder, config, summary)
+    except Exception as error:  # a report must not hurt a finished run
+        logger.warning("%s could not be written: %s", folder.report, error, exc_info=True)
+
+
+def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
+    provenance = read_json(folder.provenance, default={})
+    lead, kind = _judge(summary)
+    about = f"Recipe {config.recipe}, {config.folds.count} {config.folds.kind} folds, target {provenance.get('target', '?')}"
+    about += f", {provenance.get('num_train', '?')} training rows, {provenance.get('num_test', '?')} test rows. "
+    about += f"Finished {summary.get('finished', '?')}."
+    submission = summary.get("submission") or {"created": False, "reason": "none was made"}
+    if submission["created"]:
+        text = f"{submission['method']} of {submission['n_models']} models' {submission['checkpoints']} checkpoints in "
+        text += f"{submission['space']} space, {submission['test_samples']} rows: "
+        last = f"<p>Submission: {escape(text)}{build_link(Path(submission['path']).name)}</p>"
+    else:
+        last = build_paragraph(f"No submission: {submission['reason']}.", "bad")
+    outcome = summary["outcome"]
+    title = f"<h1>{escape(summary['run'])} <span class={'soft' if outcome == 'complete' else 'bad'}>{escape(outcome)}</span></h1>"
+    return "\n".join([f"<header>{title}", build_paragraph(lead, f"lead {kind}"), build_paragraph(about, "soft"), last,
+                      "</header>"])  # fmt: skip
+
+
+def _judge(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """The result in words, and whether it is good or bad news."""
+    if not summary.get("scores"):
+        return "No fold is finished, so there is no score yet.", "bad"
+    overall = summary["scores"]["out_of_fold"]
+    metric = name_metric(summary["scores"])
+    error, constant = overall[overall["checkpoint"]][metric], overall["constant"][metric]
+    folds, num_folds = summary["scores"]["folds"], len(summary["folds"])
+    what = f"Out-of-fold {metric.upper()} {error:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
+    against = f"always predicting the same number would give {constant:.4f}"
+    missing = "" if len(folds) == num_folds else f" Only {len(folds)} of {num_folds} folds are finished."
+    if not error < constant:
+        return f"{what}: no better than the constant predictor; {against}.{missing}", "bad"
+    return f"{what}: {1 - error / constant:.0%} below the constant predictor; {against}.{missing}", "good"
+
+
+def _write_scores(summary: Mapping[str, Any]) -> str:
+    if not summary.get("scores"):
+        return build_section("Scores", build_paragraph("There are none: no fold is finished."))
+    overall = summary["scores"]["out_of_fold"]
+    metric, chosen = name_metric(summary["scores"]), overall["checkpoint"]
+    others = [name for name in overall["best"] if name != metric]
+    cells = []
+    for row in (*summary["scores"]["folds"], overall):
+        constant = row["constant"][metric]
+        cells.append([f"fold {row['fold']}" if "fold" in row else "out of fold", f"{row['num_rows']:,}"])
+        cells[-1] += [f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant")]
+        cells[-1] += [f"{100 * row[chosen][metric] / constant:.0f} %" if constant else ""]
+        cells[-1] += [f"{row[chosen][name]:,.4g}" for name in others]
+    header = ["", "rows", f"{metric.upper()}, best epoch", "final epoch", "constant", "of constant"]
+    header += [f"{name.upper()}, {chosen}" for name in others]
+    note = "Each fold is scored on the rows it did not train on; lower is better. The best epoch was chosen on these rows, "
+    note += "so its score is a little optimistic; the final one was not chosen. Constant: the training rows' log mean."
+    return build_section("Scores", build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
+
+
+def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
+    """Failed and missing folds, dropped and mended rows; nothing where there are none."""
+    parts = []
+    for fold in summary["folds"]:
+        if fold["state"] == "failed":
+            parts.append(build_fold_out(f"Fold {fold['fold']} failed", str(fold["error"]), is_open=True))
+        elif fold["state"] != "completed":
+            parts.append(build_paragraph(f"Fold {fold['fold']} is not finished ({fold['state']}).", "bad"))
+    rows = _read_bad_rows(folder, len(summary["folds"]))
+    if rows:
+        shown = f", the first {_MOST_BAD_ROWS} of them" if len(rows) > _MOST_BAD_ROWS else ""
+        parts.append(build_paragraph(f"Rows that were dropped or mended: {len(rows):,}{shown}"))
+        parts.append(build_table(["table", "id", "problem", "done"], rows[:_MOST_BAD_ROWS]))
+    return build_section("What went wrong", *parts) if parts else ""
+
+
+def _read_bad_rows(folder: RunFolder, num_folds: int) -> list[list[str]]:
+    """table, id, problem, done of each bad row, found while checking or while training; each once."""
+    rows = []
+    if folder.bad_rows.is_file():
+        with folder.bad_rows.open(encoding="utf-8", newline="") as file:
+            rows = [
+                [row.get(name) or "" for name in ("table", "id", "problem", "done")] for row in csv.DictReader(file)
+            ]
+    for number in range(num_folds):
+        for path in sorted(folder.fold(number).root.glob("bad_rows*.jsonl")):
+            rows += [[str(row.get(n, "")) for n in ("table", "id", "problem", "done")] for row in read_lines(path)]
+    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
+
+
+def _write_figures(pictures: list[DrawnPicture]) -> str:
+    drawn = [
+        build_figure(one.picture.title, one.picture.caption, one.png, f"figures/{one.picture.name}.png")
+        for one in pictures
+        if one.png
+    ]
+    reasons: dict[str, list[str]] = {}
+    for one in pictures:
+        if not one.png:
+            reasons.setdefault(one.missing, []).append(one.picture.title)
+    missing = [build_paragraph(f"Left out: {', '.join(titles)} ({reason}).") for reason, titles in reasons.items()]
+    return build_section("Figures", f'<div class="figures">{"".join(drawn)}</div>', *missing)
+
+
+def _write_timings(summary: Mapping[str, Any]) -> str:
+    rows = [[name.replace("_", " "), f"{seconds:,.2f} s"] for name, seconds in (summary.get("seconds") or {}).items()]
+    rows += [[f"fold {f['fold']}", f"{f['seconds']:,.2f} s"] for f in summary["folds"] if f["seconds"] is not None]
+    return build_section("Times", build_table(["part", "wall time"], rows)) if rows else ""
+
+
+def _write_provenance(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
+    provenance = read_json(folder.provenance, default={})
+    versions = summary.get("versions") or provenance.get("versions", {})
+    facts = {"command": provenance.get("command", ""), "started": provenance.get("started", "")}
+    facts |= {"data": provenance.get("data_fingerprint", "")}
+    facts |= {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
+    return build_section(
+        "Config and provenance",
+        build_table(["", ""], [[name, str(value)] for name, value in facts.items() if value]),
+        build_fold_out("The whole config", json.dumps(to_dict(config), indent=2, ensure_ascii=False)),
+    )
+
+
+def _list_files(folder: RunFolder) -> str:
+    """Every file of the run's contract, with links to those that are there."""
+    rows = []
+    for pattern, text in FILES.items():
+        if pattern == folder.report.name:
+            continue  # this page
+        found = sorted(folder.root.glob(re.sub(r"<\w+>", "*", pattern.rstrip("/"))))
+        links = [build_link(str(path.relative_to(folder.root)) + ("/" if path.is_dir() else "")) for path in found]
+        more = f" and {len(links) - _MOST_LINKS} more" if len(links) > _MOST_LINKS else ""
+        cell = ", ".join(links[:_MOST_LINKS]) + more or f"<code class=soft>{escape(pattern)}</code> (not there)"
+        rows.append(f"<tr><td>{cell}</td><td>{escape(text)}</td></tr>")
+    head = "<thead><tr><th>file</th><th>what it holds</th></tr></thead>"
+    table = f'<div class="card"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    return build_section("Files", build_paragraph(str(folder.root), "soft"), table)

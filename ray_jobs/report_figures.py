@@ -1,0 +1,160 @@
+"""Which pictures a K-fold run has, from which of its files each is drawn, and what a reader should see in it.
+
+A picture whose data is missing, or that cannot be drawn, becomes a sentence: it never stops a run or a report.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ensemble import figures, score_figures
+from ensemble.figure_style import to_png
+from ray_jobs import run_figures
+from ray_jobs.config import RunConfig
+from ray_jobs.run_data import MissingDataError, RunData, demand, name_metric
+from ray_jobs.run_folder import RunFolder, write_whole
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the report.
+
+    Attributes:
+        name: file name in `figures/`, without its ending. Stable: others refer to it.
+        title: heading in the report.
+        caption: how to read it, one line.
+        draw: draws it from the run's data.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[RunData], Figure]
+
+
+@dataclass(frozen=True)
+class DrawnPicture:
+    """A picture as PNG, or the sentence that says why there is none."""
+
+    picture: Picture
+    png: bytes | None
+    missing: str = ""
+
+
+def _draw_performance(run: RunData) -> Figure:
+    rows = [*run.scores["folds"], run.scores["out_of_fold"]]
+    metric = name_metric(run.scores)
+    *folds, overall = ({kind: row[kind][metric] for kind in ("best", "final", "constant")} for row in rows)
+    return score_figures.draw_performance(folds, [f"fold {row['fold']}" for row in rows[:-1]], overall, metric.upper())
+
+
+def _several_models(run: RunData) -> tuple[np.ndarray, np.ndarray]:
+    final_N, predictions_MN = run.test_predictions
+    return demand((final_N, predictions_MN) if len(predictions_MN) > 1 else None, "it needs at least two models")
+
+
+PICTURES = (
+    Picture(
+        "performance_by_fold",
+        "Error of each fold",
+        "Each fold's error on the rows it did not train on. Blue far left of the grey cross: the model has learned "
+        "something. Folds far apart: the score depends on which rows are held out.",
+        _draw_performance,
+    ),
+    Picture(
+        "loss_of_all_folds",
+        "Training and validation loss",
+        "Both should fall and level off. Validation rising while training falls: overfitting.",
+        lambda run: run_figures.draw_losses(run.curves),
+    ),
+    Picture(
+        "score_of_all_folds",
+        "Score by epoch",
+        "The score by which the best checkpoint is chosen; rings mark the chosen epochs. Rings at the last epoch: "
+        "longer training may help.",
+        lambda run: run_figures.draw_scores(run.curves_with("score")),
+    ),
+    Picture(
+        "modality_weights",
+        "Learned weights by epoch",
+        "How much each part of the model counts, as training goes on. Folds that agree: the weights say something "
+        "about the data.",
+        lambda run: run_figures.draw_weights(run.curves_with(prefix=run_figures.WEIGHTS)),
+    ),
+    Picture(
+        "final_weights",
+        "Weights of the submitted models",
+        "The weights in the checkpoints that made the submission, one group a fold.",
+        lambda run: run_figures.draw_final_weights(run.weight_table["columns"], run.weight_table["data"]),
+    ),
+    Picture(
+        "out_of_fold_predictions",
+        "Predicted against actual",
+        "Each point is a row, predicted by the model that did not see it. On the dashed line: exact.",
+        lambda run: score_figures.draw_predicted_against_actual(*run.out_of_fold, run.target),
+    ),
+    Picture(
+        "residuals",
+        "Residuals",
+        "0.1 is about 10 % too high. A median that bends away from 0 at an end: the model errs there in one direction.",
+        lambda run: score_figures.draw_residuals(*run.out_of_fold, run.target),
+    ),
+    Picture(
+        "final_predictions",
+        "Final predictions",
+        "What was submitted (grey) and what each model alone would have said (lines).",
+        lambda run: figures.draw_final_predictions(*run.test_predictions, run.model_labels, run.target),
+    ),
+    Picture(
+        "model_agreement",
+        "Agreement of the models",
+        "Correlation of each pair on the test rows. The closer to 1, the less there is to gain from combining.",
+        lambda run: figures.draw_agreement(_several_models(run)[1], run.model_labels),
+    ),
+    Picture(
+        "model_contribution",
+        "Contribution of each model",
+        "A long bar: the model often differs from the combination. A diamond off 0: it differs in one direction.",
+        lambda run: figures.draw_contributions(*_several_models(run), run.model_labels, run.model_weights),
+    ),
+    Picture(
+        "uncertainty",
+        "Uncertainty",
+        "How far the models disagree on each test row. High: treat the prediction with care.",
+        lambda run: figures.draw_uncertainty(*_several_models(run), run.target),
+    ),
+    Picture(
+        "timings",
+        "Timings",
+        "Bars that overlap: the folds trained side by side. Below, where the wall time of the whole job went.",
+        lambda run: run_figures.draw_timings(run.statuses, run.summary.get("seconds") or {}),
+    ),
+)
+
+
+def write_pictures(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> list[DrawnPicture]:
+    """Draws every picture into `figures/<name>.png` of the run; one that has no data any more is removed."""
+    run, drawn = RunData(folder, config, summary), []
+    for picture in PICTURES:
+        path = folder.figures / f"{picture.name}.png"
+        try:
+            content = to_png(picture.draw(run))
+        except MissingDataError as error:
+            drawn.append(DrawnPicture(picture, None, str(error)))
+            path.unlink(missing_ok=True)
+        except Exception as error:  # a picture must not hurt a finished run
+            logger.warning("figure %s could not be drawn: %s", picture.name, error, exc_info=True)
+            drawn.append(DrawnPicture(picture, None, f"it could not be drawn: {error}"))
+            path.unlink(missing_ok=True)
+        else:
+            write_whole(path, content)
+            drawn.append(DrawnPicture(picture, content))
+    return drawn

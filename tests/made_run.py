@@ -1,0 +1,111 @@
+"""A K-fold run without training: every file of its folder, written by the project's own writers, from known numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.predictions import build_table
+from ray_jobs.config import RunConfig, RunSection, to_dict
+from ray_jobs.ensemble_stage import run_ensemble_stage
+from ray_jobs.folds import FoldsConfig
+from ray_jobs.recipes import clip_multimodal_small
+from ray_jobs.report import write_summary
+from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_checkpoint, write_json, write_parquet
+from ray_jobs.tracking.csv_files import CsvFiles
+from ray_jobs.tracking.record import MetricRecord
+
+STEPS = 4
+
+
+def make_run(
+    root: Path,
+    *,
+    num_folds: int = 3,
+    num_epochs: int = 6,
+    num_rows: int = 60,
+    num_test: int = 40,
+    weights: tuple[str, ...] = ("picture", "words"),
+    failed: tuple[int, ...] = (),
+    waiting: tuple[int, ...] = (),
+    target: str = "price",
+) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
+    """Writes a run of `num_folds` folds with `num_rows` validation rows each; its folder, config and summary."""
+    folder = RunFolder(root)
+    config = dataclasses.replace(
+        clip_multimodal_small(),
+        run=RunSection(name=root.name, storage=str(root.parent)),
+        folds=FoldsConfig(count=num_folds),
+    )
+    write_json(folder.config, to_dict(config))
+    facts = {"command": "kfold.py", "target": target, "constant_predictions": [50.0] * num_folds}
+    write_json(folder.provenance, facts | {"num_train": num_folds * num_rows, "num_test": num_test})
+    for fold in range(num_folds):
+        if fold in waiting:
+            continue
+        write_fold_record(folder, fold, num_epochs, weights)
+        state = "failed" if fold in failed else "completed"
+        error = "rank 0: <script>alert(1)</script> broke" if fold in failed else None
+        times = {"started": 1e9 + fold, "finished": 1e9 + fold + 20}
+        write_json(folder.fold(fold).status, {"fold": fold, "state": state, "attempt": 1, "error": error, **times})
+        if fold not in failed:
+            _write_fold(folder, fold, num_rows, num_test, weights)
+    stage = run_ensemble_stage(str(root))
+    seconds = {"check": 0.5, "train": 21.0, "ensemble": 0.1, "total": 21.6}
+    return folder, config, write_summary(folder, config, stage, seconds)
+
+
+def train_loss(epoch: int, fold: int) -> float:
+    """The recorded mean training loss of an epoch from 0."""
+    return 1.0 / (epoch + 1) + 0.01 * fold
+
+
+def write_fold_record(
+    folder: RunFolder, fold: int, num_epochs: int, weights: tuple[str, ...] = (), *, log_batches: bool = False
+) -> None:
+    """A fold's metric record and its CSV files."""
+    record = MetricRecord(folder.fold_record(fold), keep=0)
+    prefix = f"fold_{fold}/"
+    files = CsvFiles(folder.fold_csv(fold), prefix, log_batches=log_batches)
+    for epoch in range(num_epochs):
+        loss = train_loss(epoch, fold)
+        rows = [
+            {"train/loss_step": loss + 0.1 * (step - 1.5), "learning_rate": 1e-3 / (epoch + 1)} for step in range(STEPS)
+        ]
+        score = 2.0 * loss if epoch < 4 else 3.0 * loss
+        rows.append({"train/loss_epoch": loss, "val/loss_epoch": 1.1 * loss, "val/error": score, "score": score,
+                     "epoch": epoch, "train/epoch_time": 2.0 + fold})  # fmt: skip
+        rows[-1] |= {
+            f"weights/{name}": 1 / len(weights) + 0.01 * epoch * (-1) ** place for place, name in enumerate(weights)
+        }
+        for step, row in enumerate(rows):
+            values = {"time": 1e9 + 10 * epoch + step} | {prefix + name: value for name, value in row.items()}
+            record.log(
+                epoch * STEPS + min(step + 1, STEPS),
+                {n: v for n, v in values.items() if n != "time"},
+                at=values["time"],
+            )
+            files.add(values)
+    record.close()
+
+
+def _write_fold(folder: RunFolder, fold: int, num_rows: int, num_test: int, weights: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(fold)
+    target = np.expm1(rng.normal(4, 1.2, num_rows).clip(0))
+    test = np.expm1(np.random.default_rng(99).normal(4, 1.2, num_test).clip(0))
+    places = {"validation": [f"v{fold}_{n}" for n in range(num_rows)], "test": [f"t{n}" for n in range(num_test)]}
+    for checkpoint in CHECKPOINTS:
+        for rows, truth in (("validation", target), ("test", test)):
+            if len(truth) == 0:
+                continue
+            z = np.log1p(truth) + rng.normal(0.1 * fold, 0.4, len(truth))
+            prediction = np.expm1(z.clip(0))
+            known = truth if rows == "validation" else np.full(len(truth), np.nan)
+            table = build_table(np.array(places[rows]), prediction, z, known, fold=fold, checkpoint=checkpoint)
+            write_parquet(folder.fold(fold).predictions(rows, checkpoint), table)
+        summary = {f"{name}_weight": 1 / len(weights) for name in weights}
+        write_checkpoint(folder.fold(fold).checkpoint(checkpoint), b"none", {"epoch": 3, "model_summary": summary})
+    folder.fold(fold).write_manifest()
