@@ -22,8 +22,8 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import find_run, main_with_errors
 from ray_jobs.config import RunSection
-from ray_jobs.curves import Curve, read_epoch_file, read_run
 from ray_jobs.errors import RunBusyError, RunError
+from ray_jobs.reporting.curves import Curve, read_epoch_file, read_run
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.terminal import open_console
 
@@ -82,7 +82,7 @@ def _find_newest_run(storage: Sequence[str]) -> RunFolder:
 
 
 def _analyse_run(folder: RunFolder, wanted: argparse.Namespace) -> int:
-    from ray_jobs.analysis_files import write_analysis
+    from ray_jobs.reporting.analysis_files import write_analysis
 
     if wanted.batch_metrics:
         raise RunError("--batch_metrics belongs to --metrics_file: a run's batches are found by themselves")
@@ -93,7 +93,7 @@ def _analyse_run(folder: RunFolder, wanted: argparse.Namespace) -> int:
 
 
 def _analyse_file(wanted: argparse.Namespace) -> int:
-    from ray_jobs.analysis_files import write_analysis
+    from ray_jobs.reporting.analysis_files import write_analysis
 
     path = wanted.metrics_file
     curve = read_epoch_file(path, wanted.batch_metrics)
@@ -102,7 +102,7 @@ def _analyse_file(wanted: argparse.Namespace) -> int:
 
 
 def _compare(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
-    from ray_jobs.analysis_files import write_comparison
+    from ray_jobs.reporting.analysis_files import write_comparison
 
     names = [folder.root.name for folder in folders]
     names = [str(f.root) if names.count(f.root.name) > 1 else f.root.name for f in folders]
@@ -112,7 +112,7 @@ def _compare(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
 
 
 def _follow(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
-    from ray_jobs.live_analysis import follow_run
+    from ray_jobs.reporting.live_analysis import follow_run
 
     if len(folders) > 1:
         raise RunError("--follow follows one run")
@@ -121,7 +121,7 @@ def _follow(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
 
 
 def _prune(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
-    from ray_jobs.pruning import prune_run
+    from ray_jobs.tracking.pruning import prune_run
 
     console, verb, num_files, num_bytes = open_console(), "would remove" if wanted.dry_run else "removed", 0, 0
     for folder in folders:

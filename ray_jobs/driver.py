@@ -29,8 +29,8 @@ from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
-from ray_jobs.report import print_outcome, write_summary
 from ray_jobs.run_folder import RunFolder, read_json, write_csv, write_json, write_parquet
+from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import open_console
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import Inventory, load_inventory_module
@@ -89,9 +89,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             )
             return EXIT_INTERRUPTED
         seconds["total"] = time.monotonic() - started
-        summary = write_summary(plan.folder, plan.config, stage, seconds)
-        sink.finish(plan.config.tracking.finish_timeout_s)
-        print_outcome(console, plan.folder, summary)
+        summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
 

@@ -18,8 +18,8 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 from ray_jobs.cli import find_run, main_with_errors
 from ray_jobs.coordinator import FoldState, FoldStatus
 from ray_jobs.errors import RunError
-from ray_jobs.report import print_outcome
 from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.summary import print_outcome
 from ray_jobs.terminal import Watcher, fold_table, open_console, read_statuses
 
 INTERVAL_S = 1.0

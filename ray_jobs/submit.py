@@ -32,8 +32,7 @@ def main(argv: list[str]) -> int:
                 f"folds {missing} of {folder.root} are not finished; train them first: the command is in provenance.json"
             )
         from ray_jobs.ensemble_stage import run_ensemble_stage
-        from ray_jobs.html_report import write_report_or_warn
-        from ray_jobs.report import print_outcome, write_summary
+        from ray_jobs.summary import conclude
         from ray_jobs.terminal import open_console
         from ray_jobs.tracking.wandb_sink import WandbSink
 
@@ -44,10 +43,7 @@ def main(argv: list[str]) -> int:
         stage = run_ensemble_stage(str(folder.root))
         seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
         seconds.pop("total", None)
-        summary = write_summary(folder, config, stage, seconds)
-        write_report_or_warn(folder, config, summary)
-        sink.finish(config.tracking.finish_timeout_s)
-        print_outcome(console, folder, summary)
+        conclude(folder, config, stage, seconds, sink, console)
     return 0
 
 

@@ -13,8 +13,8 @@ from ray_jobs.config import RunConfig, RunSection, to_dict
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.folds import FoldsConfig
 from ray_jobs.recipes import clip_multimodal_small
-from ray_jobs.report import write_summary
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_checkpoint, write_json, write_parquet
+from ray_jobs.summary import write_summary
 from ray_jobs.tracking.csv_files import CsvFiles
 from ray_jobs.tracking.record import MetricRecord
 

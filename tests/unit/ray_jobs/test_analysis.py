@@ -7,9 +7,9 @@ import pytest
 from made_run import train_loss, write_fold_record
 from rich.console import Console
 
-from ray_jobs.analysis import compare_runs, find_best_epochs, measure_curve, name_score, write_text_report
-from ray_jobs.analysis_figures import WINDOW, draw_batches, draw_comparison, draw_stats, draw_training
-from ray_jobs.curves import read_record, read_run
+from ray_jobs.reporting.analysis import compare_runs, find_best_epochs, measure_curve, name_score, write_text_report
+from ray_jobs.reporting.analysis_figures import WINDOW, draw_batches, draw_comparison, draw_stats, draw_training
+from ray_jobs.reporting.curves import read_record, read_run
 from ray_jobs.run_folder import RunFolder
 
 

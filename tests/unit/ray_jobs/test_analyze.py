@@ -15,9 +15,9 @@ from rich.console import Console
 
 from ray_jobs.analyze import main
 from ray_jobs.errors import RunBusyError, RunError
-from ray_jobs.live_analysis import PICTURE, follow_run
-from ray_jobs.pruning import prune_run
+from ray_jobs.reporting.live_analysis import PICTURE, follow_run
 from ray_jobs.run_folder import RunFolder, write_json
+from ray_jobs.tracking.pruning import prune_run
 
 
 def make_run(root, num_folds=2, num_epochs=3):
@@ -156,6 +156,6 @@ def test_following_says_each_new_epoch_once_and_ends_with_the_driver(tmp_path):
 
 
 def test_analysis_and_report_load_neither_torch_nor_ray_nor_a_window_system():
-    code = "import sys, ray_jobs.analyze, ray_jobs.analysis_files, ray_jobs.html_report; print(*sys.modules)"
+    code = "import sys, ray_jobs.analyze, ray_jobs.reporting.analysis_files, ray_jobs.reporting.html_report; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {"torch", "ray", "matplotlib.pyplot"} & set(loaded.stdout.split())

@@ -3,8 +3,8 @@
 import pytest
 from made_run import train_loss, write_fold_record
 
-from ray_jobs.curves import read_epoch_file, read_record, read_run
 from ray_jobs.errors import RunError
+from ray_jobs.reporting.curves import read_epoch_file, read_record, read_run
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS
 

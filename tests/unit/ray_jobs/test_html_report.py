@@ -12,8 +12,8 @@ from urllib.parse import unquote
 import pytest
 from made_run import make_run, train_loss
 
-from ray_jobs.html_report import write_report, write_report_or_warn
-from ray_jobs.report_figures import PICTURES
+from ray_jobs.reporting.html_report import write_report, write_report_or_warn
+from ray_jobs.reporting.report_figures import PICTURES
 from ray_jobs.run_folder import write_csv, write_json
 from ray_jobs.tracking.record import Record
 

@@ -5,9 +5,9 @@ from made_run import make_run, train_loss, write_fold_record
 
 from ensemble.figure_style import to_png
 from ray_jobs.coordinator import FoldState, FoldStatus
-from ray_jobs.curves import read_record
-from ray_jobs.report_figures import PICTURES, write_pictures
-from ray_jobs.run_figures import draw_final_weights, draw_losses, draw_scores, draw_timings, draw_weights
+from ray_jobs.reporting.curves import read_record
+from ray_jobs.reporting.report_figures import PICTURES, write_pictures
+from ray_jobs.reporting.run_figures import draw_final_weights, draw_losses, draw_scores, draw_timings, draw_weights
 from ray_jobs.run_folder import RunFolder
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ensemble.figure_style import to_png
-from ray_jobs.analysis_figures import draw_training
-from ray_jobs.curves import Curve, read_run
+from ray_jobs.reporting.analysis_figures import draw_training
+from ray_jobs.reporting.curves import Curve, read_run
 from ray_jobs.run_folder import RunFolder, write_whole
 
 PICTURE = "training_live.png"

@@ -1,4 +1,5 @@
-"""How a run ends: `summary.json`, the `README.md` that explains its folder, and the last words on the terminal."""
+"""How a run ends: `summary.json`, the `README.md` that explains its folder, the report, and the last words on the
+terminal."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from ray_jobs.config import RunConfig, to_dict
 from ray_jobs.coordinator import FoldState
 from ray_jobs.run_folder import RunFolder, write_json, write_whole
 from ray_jobs.terminal import print_scores, read_statuses
+from ray_jobs.tracking.record import MetricRecord
+from ray_jobs.tracking.wandb_sink import WandbSink
 
 FILES = {
     "config.json": "the whole config, resolved",
@@ -34,6 +37,42 @@ FILES = {
     "figures/": "the figures of report.html as PNG",
     "analysis/": "what analyze.py made of the metrics (only if it was called)",
 }
+
+
+def conclude(
+    folder: RunFolder,
+    config: RunConfig,
+    stage: dict[str, Any],
+    seconds: dict[str, float],
+    sink: WandbSink,
+    console: Console,
+) -> dict[str, Any]:
+    """Writes summary and report, records the report's pictures, waits for W&B as long as is allowed, says how it went.
+
+    Args:
+        folder: the run.
+        config: its config.
+        stage: what the ensemble stage returned.
+        seconds: wall time by phase.
+        sink: the run's W&B side.
+        console: where to.
+
+    Returns:
+        The summary.
+    """
+    from ray_jobs.reporting.html_report import write_report_or_warn  # matplotlib is not loaded before the folds train
+
+    summary = write_summary(folder, config, stage, seconds)
+    write_report_or_warn(folder, config, summary)
+    pictures = sorted(folder.figures.glob("*.png"))
+    if pictures:
+        record = MetricRecord(folder.metrics / "submission.jsonl")
+        names = {f"ensemble/figures/{path.stem}": {"image": f"figures/{path.name}"} for path in pictures}
+        record.log(record.num_lines, names)
+        record.close()
+    sink.finish(config.tracking.finish_timeout_s)
+    print_outcome(console, folder, summary)
+    return summary
 
 
 def write_summary(

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from ensemble import figures, score_figures
 from ensemble.figure_style import to_png
-from ray_jobs import run_figures
 from ray_jobs.config import RunConfig
-from ray_jobs.run_data import MissingDataError, RunData, demand, name_metric
+from ray_jobs.reporting import run_figures
+from ray_jobs.reporting.run_data import MissingDataError, RunData, demand, name_metric
 from ray_jobs.run_folder import RunFolder, write_whole
 
 logger = logging.getLogger(__name__)

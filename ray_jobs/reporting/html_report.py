@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config import RunConfig, to_dict
-from ray_jobs.html_parts import (
+from ray_jobs.reporting.html_parts import (
     build_figure,
     build_fold_out,
     build_link,
@@ -24,10 +24,10 @@ from ray_jobs.html_parts import (
     build_table,
     escape,
 )
-from ray_jobs.report import FILES
-from ray_jobs.report_figures import DrawnPicture, write_pictures
-from ray_jobs.run_data import name_metric
+from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
+from ray_jobs.reporting.run_data import name_metric
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
+from ray_jobs.summary import FILES
 from ray_jobs.tracking.record import read_lines
 
 logger = logging.getLogger(__name__)

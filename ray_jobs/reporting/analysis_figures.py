@@ -22,7 +22,7 @@ from ensemble.figure_style import (
     style_series,
     use_log_if_wide,
 )
-from ray_jobs.curves import Curve
+from ray_jobs.reporting.curves import Curve
 
 WINDOW = 100
 _MOST_POINTS = 4000

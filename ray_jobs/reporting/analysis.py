@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from ray_jobs.curves import Curve
+from ray_jobs.reporting.curves import Curve
 from ray_jobs.tracking.csv_files import EPOCH_COLUMNS
 
 _NUM_BEST = 5
