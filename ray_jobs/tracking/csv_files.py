@@ -141,6 +141,12 @@ class CsvFiles:
             self._try(self._append_to_files)
         return ended
 
+    def close(self) -> None:
+        """Closes the files."""
+        self.epoch_file.close()
+        if self.batch_file:
+            self.batch_file.close()
+
     def _take(self, row: Mapping[str, Any]) -> EpochSummary | None:
         num_losses, epoch = len(self.epochs.losses), self.epochs.epoch
         ended = self.epochs.add(row)
@@ -172,7 +178,10 @@ class CsvFiles:
 
 
 class _CsvFile:
-    """A CSV file that grows by lines. With `can_widen`, a column that turns up later makes it anew."""
+    """A CSV file that grows by lines. With `can_widen`, a column that turns up later makes it anew.
+
+    Holds its file open: once a later attempt has put another under the name, what is written here goes nowhere.
+    """
 
     def __init__(self, path: Path, columns: Iterable[str], *, can_widen: bool) -> None:
         self.path, self.columns, self.can_widen = path, list(columns), can_widen
@@ -180,6 +189,7 @@ class _CsvFile:
         self.lines: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         self.num_written = 0
         self.has_new_column = False
+        self.file: int | None = None
 
     def add(self, cells: tuple[Any, ...], further: Mapping[str, Any]) -> None:
         self.lines.append((cells, further))
@@ -194,19 +204,28 @@ class _CsvFile:
             return
         text = self._format(self.lines[self.num_written :])
         if text:
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-            try:
-                os.write(file, text.encode())
-            finally:
-                os.close(file)
+            os.write(self.file, text.encode())
         self._forget_written()
 
     def write(self) -> None:
+        if self._is_replaced():
+            return
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow(self.columns)
         write_whole(self.path, (header.getvalue() + self._format(self.lines)).encode())
+        self.close()
+        self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         self.has_new_column = False
         self._forget_written()
+
+    def close(self) -> None:
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+
+    def _is_replaced(self) -> bool:
+        """Whether a later attempt has put its file under the name."""
+        return self.file is not None and not os.path.samestat(os.fstat(self.file), os.stat(self.path))
 
     def _forget_written(self) -> None:
         if not self.can_widen:

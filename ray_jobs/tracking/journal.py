@@ -62,8 +62,9 @@ class FoldJournal:
         self.record.sync()
 
     def close(self) -> None:
-        """Syncs and closes the record."""
+        """Syncs and closes the record, closes the CSV files."""
         self.record.close()
+        self.csv.close()
 
     def _say_epoch(self, ended: EpochSummary) -> None:
         self.unsaid = None

@@ -123,3 +123,20 @@ def test_a_run_is_found_by_folder_or_name_and_near_names_are_listed(tmp_path):
     assert find_run(["first", f"run.storage={tmp_path}"], "")[0] == tmp_path / "first"
     with pytest.raises(RunError, match="nearest: first"):
         find_run(["frist", f"run.storage={tmp_path}"], "")
+
+
+def test_wandb_variables_set_defaults_and_what_is_typed_wins(monkeypatch):
+    for name, value in {
+        "WANDB_PROJECT": "p",
+        "WANDB_ENTITY": "team",
+        "WANDB_NAME": "night",
+        "WANDB_MODE": "dryrun",
+    }.items():
+        monkeypatch.setenv(name, value)
+    tracking = parse_kfold([]).config.tracking
+    assert (tracking.project, tracking.entity, tracking.name, tracking.wandb) == ("p", "team", "night", "offline")
+    tracking = parse_kfold(["tracking.project=q", "tracking.wandb=disabled"]).config.tracking
+    assert (tracking.project, tracking.wandb) == ("q", "disabled")
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(RunError, match=r"tracking.wandb='sometimes'.*from the environment: .*WANDB_MODE"):
+        parse_kfold([])
