@@ -7,7 +7,7 @@ ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: kfold test lint requirements clean
+.PHONY: kfold test lint requirements metrics clean
 
 kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
@@ -37,6 +37,10 @@ $(VENV)/installed: requirements.txt
 requirements:
 	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group dev \
 		pyproject.toml --output-file requirements.txt
+
+# Writes the catalogue's table into the README.
+metrics: $(VENV)/installed
+	$(RUN) -m ray_jobs.tracking.catalogue README.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
