@@ -68,8 +68,12 @@ def in_submitted_job() -> bool:
 
 
 @contextmanager
-def connect(*, dashboard: bool) -> Iterator[Connection]:
+def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
     """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
+
+    Args:
+        job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
+        dashboard: whether a cluster of its own has one.
 
     Raises:
         ClusterError: a named cluster does not answer, or runs other package versions.
@@ -80,16 +84,22 @@ def connect(*, dashboard: bool) -> Iterator[Connection]:
 
     # 4 s of imports that the folds' threads need, while Ray's processes start.
     threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True, "namespace": NAMESPACE}
+    settings = {
+        "namespace": NAMESPACE,
+        "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     address = _find_cluster()
     is_own = address is None
     if is_own:
         for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
-        context = ray.init(address="local", include_dashboard=dashboard, **quiet)
+        context = ray.init(address="local", include_dashboard=dashboard, **settings)
     else:
         try:
-            context = ray.init(address=address, **quiet)
+            context = ray.init(address=address, **settings)
         except (ConnectionError, RuntimeError) as error:
             raise ClusterError(f"the Ray cluster at {address} refuses: {error.__cause__ or error}") from None
     try:

@@ -44,6 +44,7 @@ class FoldStatus:
     train_loss: float | None = None
     val_loss: float | None = None
     score: float | None = None
+    samples_per_second: float | None = None
     best_score: float | None = None
     best_epoch: int | None = None
     started: float | None = None
@@ -181,7 +182,10 @@ class Coordination:
 
     def _start_run(self, event: RunStarted) -> None:
         for fold, train_size, val_size in event.sizes:
-            self.folds[fold] = replace(self.folds[fold], train_size=train_size, val_size=val_size)
+            known = self.folds[fold]
+            if known.state == FoldState.TRAINING:  # left by an interrupted driver: this one has launched nothing yet
+                known = FoldStatus(fold, attempt=known.attempt)
+            self.folds[fold] = replace(known, train_size=train_size, val_size=val_size)
             write_json(self.folder.fold(fold).status, asdict(self.folds[fold]))
         if "ensemble/total_samples" not in self.recorded:
             self._log(
@@ -235,6 +239,7 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 train_loss=event.metrics["train/loss_epoch"],
                 val_loss=event.metrics["val/loss_epoch"],
                 score=score,
+                samples_per_second=event.metrics.get("train/samples_per_second"),
                 best_score=score if is_best else status.best_score,
                 best_epoch=event.epoch if is_best else status.best_epoch,
             )
@@ -275,15 +280,24 @@ def actor_name(folder: RunFolder) -> str:
     return f"{folder.root.name}-coordinator-{mark}"
 
 
+class Coordinator(Coordination):
+    """Ray's form of `Coordination`: sets the folds' gauges, too."""
+
+    def __init__(self, root: str, num_folds: int) -> None:
+        from ray_jobs.tracking.gauges import FoldGauges
+
+        super().__init__(RunFolder(root), num_folds)
+        self.gauges = FoldGauges(self.folder.root.name, self.folds)
+        self.gauges.start()
+
+    def apply(self, event: Event) -> None:
+        super().apply(event)
+        self.gauges.export()  # at once: the actor may end before the next refresh
+
+
 def start_actor(folder: RunFolder, num_folds: int) -> Any:
     """Starts the actor; it reserves nothing and comes back by itself if it dies."""
     import ray
-
-    class Coordinator(Coordination):
-        """Ray's form of `Coordination`."""
-
-        def __init__(self, root: str, count: int) -> None:
-            super().__init__(RunFolder(root), count)
 
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Coordinator)
     return actor.options(name=actor_name(folder), namespace=NAMESPACE).remote(str(folder.root), num_folds)

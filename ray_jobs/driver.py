@@ -229,7 +229,7 @@ def _train_and_combine(
     began = time.monotonic()
     with (
         _chatter_to(folder.log / "ray.log"),
-        connect(dashboard=config.run.dashboard) as cluster,
+        connect(folder.root.name, dashboard=config.run.dashboard) as cluster,
         _sigterm_like_ctrl_c(),  # after Ray started, which sets a handler of its own
     ):
         import ray

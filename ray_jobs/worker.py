@@ -60,6 +60,8 @@ def train_worker(task: dict[str, Any]) -> None:
         num_threads=task["num_threads"],
         tracking=config.tracking,
     )
+    # Ray names neither a worker's actor nor its log after the run: this line in the log of the process does.
+    print(f"run {folder.root.name}, fold {task['fold']}, attempt {task['attempt']}, rank {place.rank}", flush=True)
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
     with _logging_to(folder.fold_logs(task["fold"]), place.rank):
         try:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
+RAY = str(Path(sys.executable).with_name("ray"))
 
 
 def clean_environment(**values: str) -> dict[str, str]:
@@ -14,3 +18,19 @@ def clean_environment(**values: str) -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("WANDB_")
     } | values
+
+
+def submit(
+    cluster: Any, *words: str, options: tuple[str, ...] = (), environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Submits the K-fold job to the test cluster through Ray's job API and waits for it."""
+    command = [RAY, "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", *options]
+    return subprocess.run(
+        [*command, "--", "python", "ray_jobs/kfold.py", *words],
+        cwd=REPOSITORY,
+        env=cluster.environment if environment is None else environment,
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from processes import REPOSITORY, clean_environment
-
-RAY = str(Path(sys.executable).with_name("ray"))
+from processes import RAY, REPOSITORY, clean_environment, submit
 
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """How to reach the cluster: environment for drivers, address of the dashboard for jobs."""
+    """How to reach the cluster: environment for drivers, address of the dashboard for jobs, the file that names the
+    metrics endpoints to Prometheus."""
 
     environment: dict[str, str]
     dashboard: str
+    targets: Path
+
+
+@dataclass(frozen=True)
+class SubmittedRun:
+    """A finished run that was submitted through the job API: its folder, what the job printed, and the values of its
+    gauges afterwards ({gauge: {fold: value}})."""
+
+    root: Path
+    output: str
+    gauges: dict[str, dict[str, float]]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +56,8 @@ def cluster():
         environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
         try:
             wait_for_jobs_api(environment, f"http://127.0.0.1:{dashboard}")
-            yield LocalCluster(environment, f"http://127.0.0.1:{dashboard}")
+            targets = folder / "prom_metrics_service_discovery.json"
+            yield LocalCluster(environment, f"http://127.0.0.1:{dashboard}", targets)
         finally:
             head.terminate()
     shutil.rmtree(folder, ignore_errors=True)
@@ -84,3 +98,54 @@ def run_job(cluster):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def prometheus(cluster, tmp_path_factory):
+    """Address of a Prometheus server that scrapes what Ray's service discovery names; None where none is installed."""
+    if shutil.which("prometheus") is None:
+        yield None
+        return
+    folder, address = tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{free_port()}"
+    config = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [{"job_name": "ray", "file_sd_configs": [{"files": [str(cluster.targets)]}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    command.append(f"--web.listen-address={address}")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            yield f"http://{address}"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="session")
+def submitted_run(cluster, prometheus, tmp_path_factory):
+    """One small run, submitted while Prometheus scrapes."""
+    root = tmp_path_factory.mktemp("submitted") / "submitted"
+    words = (f"run.storage={root.parent}", f"run.name={root.name}", "training.epochs=2", "data.max_rows=120")
+    name = ("--submission-id=job_of_submitted", "--metadata-json", json.dumps({"job_name": root.name}))
+    done = submit(cluster, *words, options=name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # The last values stay for two export intervals (20 s) after the driver's end.
+    for _ in range(20):
+        gauges = scrape_gauges(cluster, root.name)
+        if set(gauges.get("ray_kfold_fold_state", {}).values()) == {2}:
+            break
+        time.sleep(0.5)
+    return SubmittedRun(root, done.stdout, gauges)
+
+
+def scrape_gauges(cluster: LocalCluster, run: str) -> dict[str, dict[str, float]]:
+    """{gauge: {fold: value}} of a run, from all metrics endpoints of the cluster, as Prometheus would read them."""
+    found: dict[str, dict[str, float]] = {}
+    for target in json.loads(cluster.targets.read_text())[0]["targets"]:
+        with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        for line in lines:
+            if line.startswith("ray_kfold_") and f'run="{run}"' in line:
+                fold = re.search(r'fold="(\d+)"', line)[1]
+                found.setdefault(line.partition("{")[0], {})[fold] = float(line.rpartition(" ")[2])
+    return found

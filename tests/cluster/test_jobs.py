@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import open_clip
@@ -13,15 +11,14 @@ import pandas as pd
 import pytest
 import torch
 from broken_pictures import break_on_decoding
-from processes import REPOSITORY
+from processes import submit
 from safetensors.torch import save_file
 from sklearn.metrics import mean_squared_log_error
 
 from ray_jobs.tracking.record import read_lines
 from trainers.clip_regression.model import build_clip
 
-RAY = str(Path(sys.executable).with_name("ray"))
-QUICK = ("training.epochs=2", "data.max_rows=120")
+QUICK = ("training.epochs=2", "data.max_rows=120")  # as the submitted run of conftest.py
 
 
 def read_events(run: Path) -> list[tuple[str, int]]:
@@ -119,27 +116,12 @@ def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_miss
     assert best.stat().st_size < shared[0].stat().st_size / 10
 
 
-def submit(cluster, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [RAY, "job", "submit", "--address", cluster.dashboard, "--working-dir", "."]
-    return subprocess.run(
-        [*command, "--", "python", "ray_jobs/kfold.py", *words],
-        cwd=REPOSITORY,
-        env=cluster.environment if environment is None else environment,
-        text=True,
-        capture_output=True,
-        timeout=600,
-        check=False,
-    )
-
-
-def test_a_submitted_job_trains_like_a_local_one_and_its_status_is_the_runs(cluster, run_job, tmp_path):
+def test_a_submitted_job_trains_like_a_local_one_and_its_status_is_the_runs(cluster, submitted_run, run_job, tmp_path):
     words = (f"run.storage={tmp_path}", *QUICK)
-    done = submit(cluster, *words, "run.name=submitted")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "submission: " in done.stdout
+    assert "submission: " in submitted_run.output
     local = run_job("kfold", *words, "run.name=local")
     assert local.returncode == 0, local.stdout + local.stderr
-    submissions = [(tmp_path / name / "submission_mean.csv").read_bytes() for name in ("submitted", "local")]
+    submissions = [(run / "submission_mean.csv").read_bytes() for run in (submitted_run.root, tmp_path / "local")]
     assert submissions[0] == submissions[1]
 
     relative = submit(cluster, "data.root=../data", *words)

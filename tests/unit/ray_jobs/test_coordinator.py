@@ -97,3 +97,13 @@ def test_a_failure_keeps_its_error_and_a_completed_fold_needs_its_files(folder):
     run_fold(state, folder, 1)
     folder.fold(1).manifest.unlink()
     assert read_status(folder, 1).state == FoldState.WAITING
+
+
+def test_a_fold_that_an_interrupted_driver_left_in_training_waits_when_the_next_driver_begins(folder):
+    first = Coordination(folder, 2)
+    for event in (RunStarted(6, 0, 2, SIZES), FoldLaunched(1, 1, 1, 1), FoldStarted(1, 1)):
+        first.apply(event)
+    second = Coordination(folder, 2)
+    second.apply(RunStarted(6, 0, 2, SIZES))
+    status = read_status(folder, 1)
+    assert (status.state, status.attempt, status.train_size) == (FoldState.WAITING, 1, 4)

@@ -1,0 +1,76 @@
+"""What the metrics endpoint, a Prometheus server and the dashboard tell of a submitted run."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import pytest
+from processes import REPOSITORY
+
+from ray_jobs.coordinator import actor_name, read_status
+from ray_jobs.run_folder import RunFolder
+
+
+def ask(cluster, path: str) -> Any:
+    """What the dashboard's API answers to the bearer of the token."""
+    headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
+    with urllib.request.urlopen(urllib.request.Request(cluster.dashboard + path, headers=headers), timeout=30) as page:
+        return json.load(page)
+
+
+def test_the_last_values_of_the_gauges_are_those_of_the_folds_status_files(submitted_run):
+    statuses = [read_status(RunFolder(submitted_run.root), fold) for fold in range(3)]
+    assert submitted_run.gauges["ray_kfold_fold_state"] == {"0": 2, "1": 2, "2": 2}
+    assert submitted_run.gauges["ray_kfold_epoch"] == {"0": 2, "1": 2, "2": 2}
+    for gauge, name in {"train_loss": "train_loss", "val_loss": "val_loss", "score": "score"}.items():
+        expected = {str(status.fold): pytest.approx(getattr(status, name)) for status in statuses}
+        assert submitted_run.gauges[f"ray_kfold_{gauge}"] == expected
+
+
+def test_prometheus_gathers_what_the_grafana_board_asks_for(submitted_run, prometheus):
+    if prometheus is None:
+        pytest.skip("no `prometheus` on PATH (Debian: apt-get install prometheus)")
+    board = json.loads((REPOSITORY / "ray_jobs/deploy/grafana_kfold.json").read_text())
+    answers = {}
+    for expression in (target["expr"] for panel in board["panels"] for target in panel["targets"]):
+        now = time.time()
+        query = expression.replace("$run", submitted_run.root.name).replace("$fold", ".+")
+        words = urllib.parse.urlencode({"query": query, "start": now - 600, "end": now, "step": 1})
+        with urllib.request.urlopen(f"{prometheus}/api/v1/query_range?{words}", timeout=10) as page:
+            answers[expression.partition("{")[0].split("(")[-1]] = json.load(page)["data"]["result"]
+    # A machine without a GPU exports no GPU gauges; so short a run may end before a speed is exported.
+    assert {name for name, series in answers.items() if not series} <= {
+        "ray_node_gpus_utilization",
+        "ray_node_gram_used",
+        "ray_kfold_samples_per_second",
+    }
+    last = {series["metric"]["fold"]: series["values"][-1][1] for series in answers["ray_kfold_fold_state"]}
+    assert last == {"0": "2", "1": "2", "2": "2"}
+
+
+def test_the_dashboard_names_the_job_the_folds_and_the_coordinator_after_the_run(cluster, submitted_run):
+    (job,) = [job for job in ask(cluster, "/api/jobs/") if job["submission_id"] == "job_of_submitted"]
+    assert job["status"] == "SUCCEEDED"
+    assert "ray_jobs/kfold.py" in job["entrypoint"]
+    assert job["metadata"]["job_name"] == "submitted"
+
+    runs = [run for run in ask(cluster, "/api/train/v2/runs/v1")["train_runs"] if run["job_id"] == job["job_id"]]
+    assert sorted(run["name"].rpartition("_")[0] for run in runs) == [f"submitted_fold{i}_attempt1" for i in range(3)]
+    assert {run["status"] for run in runs} == {"FINISHED"}
+
+    actors = ask(cluster, "/api/v0/actors?limit=1000&detail=1")["data"]["result"]["result"]
+    name = actor_name(RunFolder(submitted_run.root))
+    assert [actor["class_name"] for actor in actors if actor["name"] == name] == ["Coordinator"]
+    workers = {worker["actor_id"] for run in runs for attempt in run["attempts"] for worker in attempt["workers"]}
+    assert workers <= {actor["actor_id"] for actor in actors if actor["class_name"] == "RayTrainWorker"}
+
+
+def test_the_dashboard_tells_nothing_without_the_token(cluster):
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/", timeout=30)
+    refused.value.close()
