@@ -91,10 +91,12 @@ def write_summary(
     """
     statuses = read_statuses(folder, config.folds.count)
     states = {status.state for status in statuses}
-    ends = {FoldState.FAILED: "failed", FoldState.INTERRUPTED: "interrupted"}
-    outcome = next((ends[state] for state in ends if state in states), "partial")
     if states == {FoldState.COMPLETED}:
         outcome = "complete"
+    elif FoldState.FAILED in states:
+        outcome = "failed"
+    else:
+        outcome = "interrupted" if folder.stop_request.exists() else "partial"
     summary = {
         "run": folder.root.name,
         "recipe": config.recipe,

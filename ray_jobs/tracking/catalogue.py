@@ -42,7 +42,7 @@ START, STEP, EPOCH, BEST, END = (
     "at the end",
 )
 STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
-SUBMITTED, WEIGHTED = "submission written", "submission written, method weighted_mean"
+SUBMITTED, WEIGHTED = "submission written", "the same, method weighted_mean"
 REPORTED = "report written"
 
 
@@ -92,7 +92,6 @@ CATALOGUE = (
         "α, β, γ of each model",
         _CLIP,
     ),
-    Metrics("submission", WEIGHTED, _ensemble("model_{i}_weight"), "its share in the weighted mean"),
     Metrics(
         "submission",
         SUBMITTED,
@@ -107,6 +106,7 @@ CATALOGUE = (
     ),
     Metrics("submission", SUBMITTED, _ensemble("submission_created submission_path"), "1; the file"),
     Metrics("submission", SUBMITTED, _ensemble("model_weights"), "table: fold, image, text, age"),
+    Metrics("submission", WEIGHTED, _ensemble("model_{i}_weight"), "its share in the weighted mean"),
     Metrics(
         "submission",
         REPORTED,

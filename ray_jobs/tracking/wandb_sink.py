@@ -27,6 +27,7 @@ from ray_jobs.tracking.wandb_runs import list_wandb_runs
 PUBLISHER = [sys.executable, "-m", "ray_jobs.tracking.publisher"]
 RETRY_ONLINE_S = 300.0  # after the server could not be reached
 _RESTART_S, _MAX_RESTART_S = 1.0, 60.0
+_SILENT_WAIT_S = 3.0
 # Would give all W&B runs of a run one name or id; WANDB_PROJECT, _ENTITY, _MODE, _NAME are in the config already.
 _NOT_INHERITED = (
     "WANDB_RUN_ID", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_RESUME", "WANDB_TAGS", "WANDB_MODE",
@@ -93,7 +94,7 @@ class WandbSink:
             return False
         self.is_finishing.set()
         self._ask_to_finish()
-        self.thread.join(timeout_s)
+        self._wait(timeout_s)
         self.kill()
         shutil.rmtree(self.folder.wandb / "cache", ignore_errors=True)
         wanted = {run.key: count_lines(run.record) for run in list_wandb_runs(self.folder, self.config)}
@@ -109,6 +110,19 @@ class WandbSink:
                 f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: {how} what is missing"
             )
         return False
+
+    def _wait(self, timeout_s: float) -> None:
+        """Waits for the publisher; says so when it takes long, and takes Ctrl-C for impatience with W&B alone."""
+        silent_s = min(timeout_s, _SILENT_WAIT_S)
+        try:
+            self.thread.join(silent_s)
+            if self.thread.is_alive() and timeout_s > silent_s:
+                self.say(
+                    f"waiting for W&B, {timeout_s - silent_s:.0f} s at most (Ctrl-C: do not wait; nothing is lost)"
+                )
+                self.thread.join(timeout_s - silent_s)
+        except KeyboardInterrupt:
+            self.say("not waiting for W&B")
 
     def kill(self) -> None:
         """Ends the publisher at once."""
