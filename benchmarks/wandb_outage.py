@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -44,7 +43,7 @@ def main() -> None:
             _wait_for_steps(folder, driver)
             windows = _take_turns(server, given.seconds, given.rounds)
         finally:
-            driver.send_signal(signal.SIGINT)
+            driver.terminate()
             driver.wait(120)
         times = [
             row["time"]
