@@ -37,6 +37,18 @@ class RunSection:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """When a fold saves the point from which it goes on after a kill: at each epoch's end, and as often as is said here."""
+
+    every_steps: int | None = None
+    """Also after so many optimiser steps, in the middle of an epoch."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps is not None and self.every_steps < 1:
+            raise ValueError(f"checkpoint.every_steps={self.every_steps}: expected at least 1, or none")
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """What is recorded and how often, and how W&B shows it. WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_NAME set the
     defaults of `wandb`, `project`, `entity` and `name`."""
@@ -91,6 +103,7 @@ class RunConfig:
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
@@ -101,7 +114,7 @@ class RunConfig:
             )
 
 
-SECTIONS = ("run", "folds", "ensemble", "resources", "tracking")
+SECTIONS = ("run", "folds", "ensemble", "resources", "checkpoint", "tracking")
 # Fields whose change trains something else. Everything of the family's config does, too.
 _TRAINED_BY = ("folds.count", "folds.kind", "folds.seed", "resources.workers_per_fold", "resources.cpus_per_fold")
 _NOT_TRAINED_BY = ("training.eval_batch_size", "training.picture_cache_gib")

@@ -41,6 +41,7 @@ class FoldStatus:
     num_epochs: int = 0
     step: int = 0
     num_steps: int = 0
+    first_step: int = 0
     train_loss: float | None = None
     val_loss: float | None = None
     score: float | None = None
@@ -74,10 +75,14 @@ class FoldLaunched:
 
 @dataclass(frozen=True)
 class FoldStarted:
-    """A fold's workers run."""
+    """A fold's workers run; from `step` on, if they go on where an earlier attempt was."""
 
     fold: int
     attempt: int
+    epoch: int = 0
+    step: int = 0
+    best_score: float | None = None
+    best_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,17 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 status.fold, attempt=event.attempt, train_size=status.train_size, val_size=status.val_size
             )
         case FoldStarted():
-            return replace(status, state=FoldState.TRAINING, attempt=event.attempt, started=now)
+            return replace(
+                status,
+                state=FoldState.TRAINING,
+                attempt=event.attempt,
+                started=now,
+                epoch=event.epoch,
+                step=event.step,
+                first_step=event.step,
+                best_score=event.best_score,
+                best_epoch=event.best_epoch,
+            )
         case ProgressReported():
             return replace(
                 status, epoch=event.epoch, num_epochs=event.num_epochs, step=event.step, num_steps=event.num_steps

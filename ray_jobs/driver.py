@@ -29,7 +29,7 @@ from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
-from ray_jobs.run_folder import RunFolder, read_json, write_csv, write_json, write_parquet
+from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
 from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import open_console
 from ray_jobs.tracking.wandb_sink import WandbSink
@@ -84,7 +84,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             sink.finish(min(plan.config.tracking.finish_timeout_s, INTERRUPTED_FINISH_S))
             name = plan.folder.root.name
             console.print(
-                "\ninterrupted: finished folds are kept, a half-trained fold starts over. The same command continues "
+                "\ninterrupted: every fold goes on from its last checkpoint. The same command continues "
                 f"run {name}" + (f", with run.name={name}" if command.config.run.name == "auto" else "")
             )
             return EXIT_INTERRUPTED
@@ -101,7 +101,7 @@ def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
         )
         return
     console.print(f'"Stop" was pressed in W&B on {wandb_run}: the folds end after the epochs that are under way')
-    write_json(plan.folder.stop_request, {"by": f"W&B run {wandb_run}", "time": time.time()})
+    request_stop(plan.folder, StopWhen.EPOCH, f"W&B run {wandb_run}")
 
 
 def _check(config: RunConfig, scratch: Path | None) -> Plan:

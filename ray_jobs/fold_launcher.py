@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import shutil
 import threading
@@ -12,13 +13,13 @@ from rich.console import Console
 
 from ray_jobs.cluster import package_versions
 from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt
+from ray_jobs.failures import Failure, explain_failure
 from ray_jobs.placement import Placement
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
 from ray_jobs.terminal import Watcher
 
 WATCH_INTERVAL_S = 0.5
-# Errors by which Ray says that a worker is gone; their texts are pages of Ray's own affairs.
-_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError")
+STOP_WAIT_S = 2.0  # `ray job stop` kills after RAY_JOB_STOP_WAIT_TIME_S, 3 s unless set
 
 
 class FoldLauncher:
@@ -44,7 +45,7 @@ class FoldLauncher:
             with turns:
                 try:
                     if not self.stopped.is_set() and not self.folder.stop_request.exists():
-                        self._run_fold(fold, last_attempt(self.folder, fold) + 1)
+                        self._run_fold(fold)
                 except BaseException as failure:
                     failures.append(failure)
 
@@ -59,26 +60,47 @@ class FoldLauncher:
                 while any(thread.is_alive() for thread in threads):
                     watcher.update()
                     time.sleep(WATCH_INTERVAL_S)
+        except KeyboardInterrupt:
+            self._let_folds_save(threads)
+            raise
         finally:
             self.stopped.set()
         if failures:
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
-    def _run_fold(self, fold: int, attempt: int) -> None:
+    def _let_folds_save(self, threads: list[threading.Thread]) -> None:
+        """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
+        request_stop(self.folder, StopWhen.NOW, "an interrupt")
+        deadline = time.monotonic() + STOP_WAIT_S
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _run_fold(self, fold: int) -> None:
+        """Attempts of one fold until it is complete or trying again makes no sense."""
+        for num_deaths in itertools.count(1):
+            failure = self._run_attempt(fold, last_attempt(self.folder, fold) + 1)
+            is_asked_to_stop = self.stopped.is_set() or self.folder.stop_request.exists()
+            if failure is None or is_asked_to_stop or not failure.may_be_retried(num_deaths):
+                return
+
+    def _run_attempt(self, fold: int, attempt: int) -> Failure | None:
         """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
         import ray
 
         num_workers, num_threads = self.placement.num_workers, self.placement.threads_per_worker
         self.coordinator.apply.remote(FoldLaunched(fold, attempt, num_workers, num_threads))
+        failure = None
         try:
             self._build_trainer(fold, attempt).fit()
             ended = self._find_outcome(fold, attempt)
-        except Exception as failure:  # whatever ended this fold (a controller that died, too), the others go on
-            ended = FoldFailed(fold, attempt, explain_failure(failure))
+        except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
+            failure = explain_failure(error)
+            ended = FoldFailed(fold, attempt, failure.message)
         if self.stopped.is_set():  # the driver was interrupted and Ray is gone: nothing failed
-            return
+            return failure
         ray.get(self.coordinator.apply.remote(ended))
+        return failure
 
     def _find_outcome(self, fold: int, attempt: int) -> FoldCompleted | FoldStopped | FoldFailed:
         """What a train function that ended without an error has come to."""
@@ -116,22 +138,3 @@ class FoldLauncher:
                 failure_config=ray.train.FailureConfig(max_failures=0),
             ),
         )
-
-
-def explain_failure(error: Exception) -> str:
-    """The worker's own error rather than Ray Train's frame around it.
-
-    When one rank fails, the others lose their connection to it; the rank that did not is the cause.
-    """
-    failures = getattr(error, "worker_failures", None)
-    if not failures:
-        return f"{type(error).__name__}: {error}"
-    causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
-
-    def is_consequence(rank: int) -> bool:
-        return any(word in str(causes[rank]) for word in ("onnection", "NCCL", "Gloo", "gloo"))
-
-    rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
-    if type(causes[rank]).__name__ in _DEATHS:
-        return f"rank {rank}: its process or node died (killed, out of memory, or lost); the same command tries again"
-    return f"rank {rank}: {type(causes[rank]).__name__}: {causes[rank]}"

@@ -15,7 +15,9 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,13 @@ from ray_jobs.config import RunConfig, from_dict
 from ray_jobs.errors import RunBusyError, RunFolderError
 
 CHECKPOINTS = ("best", "final")
+
+
+class StopWhen(StrEnum):
+    """When a run that is asked to stop ends."""
+
+    NOW = "now"  # at the next step
+    EPOCH = "epoch"  # after the epochs that are under way
 
 
 class RunFolder:
@@ -131,6 +140,18 @@ class RunFolder:
         return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+def request_stop(folder: RunFolder, when: StopWhen, by: str) -> None:
+    """Asks the folds of a run to save where they are and end."""
+    write_json(folder.stop_request, {"when": when.value, "by": by, "time": time.time()})
+
+
+def read_stop_request(folder: RunFolder) -> StopWhen | None:
+    """The request to stop, if there is one."""
+    if not folder.stop_request.exists():
+        return None
+    return StopWhen(read_json(folder.stop_request, default={"when": StopWhen.EPOCH})["when"])
+
+
 class FoldFolder:
     """Paths of one fold: status, checkpoints, predictions, manifest."""
 
@@ -166,9 +187,13 @@ class FoldFolder:
         files = sorted(p for p in self.root.rglob("*") if p.is_file() and p not in (self.status, self.manifest))
         write_json(self.manifest, {"files": {str(p.relative_to(self.root)): _describe_file(p) for p in files}})
 
-    def clear(self) -> None:
-        """Removes what an unfinished attempt left."""
-        for name in ("checkpoints", "predictions"):
+    def remove_checkpoint(self, name: str) -> None:
+        """Removes a checkpoint, if it is there."""
+        shutil.rmtree(self.checkpoint(name), ignore_errors=True)
+
+    def clear(self, *, keep_checkpoints: bool) -> None:
+        """Removes what an unfinished attempt left; with `keep_checkpoints` only what the next one makes anew."""
+        for name in ("predictions",) if keep_checkpoints else ("checkpoints", "predictions"):
             shutil.rmtree(self.root / name, ignore_errors=True)
         for path in self.root.glob("bad_rows*.jsonl"):
             path.unlink()

@@ -137,7 +137,7 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
             console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red")
             console.print(f"  its log: {folder.newest_fold_log(fold['fold'])}")
     if summary["outcome"] == "interrupted":
-        console.print("the run was asked to stop; the same command continues it (a half-trained fold starts over)")
+        console.print("the run was asked to stop; the same command continues it")
     submission = summary["submission"]
     if submission["created"]:
         weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""

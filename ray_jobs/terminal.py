@@ -140,8 +140,8 @@ def _times(status: FoldStatus) -> tuple[str, str]:
         return "", ""
     seconds = (status.finished or time.time()) - status.started
     left = ""
-    if status.state == FoldState.TRAINING and status.num_steps and 0 < status.step < status.num_steps:
-        left = _clock(seconds * (status.num_steps - status.step) / status.step)
+    if status.state == FoldState.TRAINING and status.first_step < status.step < status.num_steps:
+        left = _clock(seconds * (status.num_steps - status.step) / (status.step - status.first_step))
     return _clock(seconds), left
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import load, save
+
+from trainers.interface import ResumePoint
+
+
+class KilledError(Exception):
+    """The training was stopped where the test wanted it."""
 
 
 class LocalWorkplace:
@@ -15,6 +23,7 @@ class LocalWorkplace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
+        self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
 
     def log_step(self, global_step, metrics):
@@ -35,6 +44,23 @@ class LocalWorkplace:
 
     def load_checkpoint(self, name):
         return load((self.root / name).read_bytes())
+
+    def load_resume_point(self):
+        if self.resume_from is None:
+            return None
+        point, random_state = self.resume_from
+        torch.set_rng_state(random_state)
+        return point
+
+    def is_resume_point_due(self, global_step):
+        return global_step == self.stop_at
+
+    def save_resume_point(self, point, global_step):
+        """Keeps the point; ends the training like a kill when it is the one to stop at."""
+        if global_step == self.stop_at:
+            copied = [{name: tensor.clone() for name, tensor in part.items()} for part in (point.tensors, point.own)]
+            self.stopped_with = ResumePoint(*copied, json.loads(json.dumps(point.facts))), torch.get_rng_state()
+            raise KilledError
 
     def share_tensors(self, name, tensors):
         self.shared[name] = {k: v.detach().clone() for k, v in tensors.items()}

@@ -85,6 +85,22 @@ class Predictions:
     target: np.ndarray
 
 
+@dataclass(frozen=True)
+class ResumePoint:
+    """All that a trainer needs to go on bit for bit as if it had never stopped. The workplace adds the states of the random
+    generators and the position of the record.
+
+    Attributes:
+        tensors: the same on every rank (weights, optimiser); rank 0's are kept.
+        own: of this rank alone (its part of the epoch's loss).
+        facts: JSON: where in which epoch, the best so far, counters.
+    """
+
+    tensors: Mapping[str, Tensor]
+    own: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
 class Workplace(Protocol):
     """What a trainer may ask of the place it runs in. Every rank calls every method; rank 0 writes."""
 
@@ -114,6 +130,17 @@ class Workplace(Protocol):
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         """The tensors of a checkpoint that this fold saved, on the CPU."""
+
+    def load_resume_point(self) -> ResumePoint | None:
+        """Where an earlier attempt of this fold was, tensors on the CPU; None: begin. To be called when everything is built:
+        it sets the random generators, too."""
+
+    def is_resume_point_due(self, global_step: int) -> bool:
+        """Whether a resume point is to be saved after this step, in the middle of an epoch. The same on every rank."""
+
+    def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
+        """Replaces the point from which a later attempt goes on: after `report_epoch`, and whenever one is due. If the run
+        was asked to stop, the fold ends here."""
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and

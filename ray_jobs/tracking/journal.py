@@ -29,7 +29,7 @@ class FoldJournal:
         path = folder.fold_record(fold)
         self.record = MetricRecord(path, keep=keep)
         self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=read_lines(path), log_batches=log_batches)
-        self.started = time.monotonic()
+        self.started, self.first_step = time.monotonic(), None
         self.position = (0, 1, 0, 1)  # epoch, num_epochs, step, num_steps: where the last progress report was
         self.unsaid: dict[str, Any] | None = None  # the latest step's values, while no line has told them
 
@@ -45,6 +45,8 @@ class FoldJournal:
     def follow(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
         """Takes in where the fold is; writes a progress line when step losses have come from the device since the last."""
         self.position = (epoch, num_epochs, step, num_steps)
+        if self.first_step is None:
+            self.first_step = step - 1  # of this attempt
         if self.unsaid is None:
             return
         steps_per_epoch = max(1, num_steps // num_epochs)
@@ -90,5 +92,5 @@ class FoldJournal:
 
     def _time_left(self) -> str:
         _, _, step, num_steps = self.position
-        seconds = (time.monotonic() - self.started) * (num_steps - step) / max(1, step)
+        seconds = (time.monotonic() - self.started) * (num_steps - step) / max(1, step - (self.first_step or 0))
         return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86_400 else f"{seconds / 86_400:.1f} days"

@@ -172,7 +172,7 @@ def test_an_interrupted_run_continues_and_one_seed_gives_one_submission_bit_for_
                 break
         rest, _ = interrupted.communicate(timeout=120)
     assert interrupted.returncode == 130, rest
-    assert "a half-trained fold starts over. The same command continues run first" in rest
+    assert "every fold goes on from its last checkpoint. The same command continues run first" in rest
     assert not (run / "summary.json").exists()
 
     for name in ("first", "second"):

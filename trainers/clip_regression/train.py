@@ -31,7 +31,7 @@ from trainers.clip_regression.data import (
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
 from trainers.clip_regression.model import AverageOfWeights, ClipRegressor, describe_architecture, load_clip
 from trainers.clip_regression.table import Rows, read_test_rows, read_train_rows
-from trainers.interface import CheckpointName, DataError, Predictions, Split, Workplace
+from trainers.interface import CheckpointName, DataError, Predictions, ResumePoint, Split, Workplace
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:
@@ -44,10 +44,13 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
     torch.set_num_threads(place.num_threads)
     make_deterministic(config.training.seed, split.fold)
     fold = _set_up(config, split, place)
-    place.log(0, fold.describe_setup())
-    best = _Best()
     learner = _Learner(fold)
-    for epoch in range(config.training.epochs):
+    point = place.load_resume_point()
+    if point is None:
+        place.log(0, fold.describe_setup())
+    else:
+        learner.resume(point)
+    for epoch in range(learner.epoch, config.training.epochs):
         started = time.monotonic()
         train_loss = learner.train_epoch(epoch)
         seconds = time.monotonic() - started
@@ -58,12 +61,15 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
                 "train/samples_per_second": len(split.train_ids) / seconds,
                 "train/epoch_time": seconds,
             }
-            if metrics["val/msle"] < best.msle:
-                best = _Best(epoch, metrics["val/loss_epoch"], metrics["val/msle"])
+            if metrics["val/msle"] < learner.best.msle:
+                learner.best = _Best(epoch, metrics["val/loss_epoch"], metrics["val/msle"])
                 fold.save("best", epoch, metrics)
             if epoch == config.training.epochs - 1:
                 fold.save("final", epoch, metrics)
         place.report_epoch(epoch, config.training.epochs, learner.step, metrics | {"score": metrics["val/msle"]})
+        learner.end_epoch()
+        place.save_resume_point(learner.describe_point(), learner.step)
+    best = learner.best
     place.log(learner.step, {"best_epoch": best.epoch, "best_val_loss": best.val_loss, "best_msle": best.msle})
     fold.predict_checkpoints()
     place.log(
@@ -267,7 +273,7 @@ class _Fold:
 
 
 class _Learner:
-    """What changes while a fold trains: optimiser, schedule, average of weights, number of steps."""
+    """What changes while a fold trains: optimiser, schedule, average of weights, place in the data, best so far."""
 
     def __init__(self, fold: _Fold) -> None:
         config, model = fold.config, fold.model
@@ -284,9 +290,52 @@ class _Learner:
         self.average = AverageOfWeights(model, config.training.ema_decay) if config.training.ema_decay else None
         self.z = torch.from_numpy(fold.statistics.standardise(fold.train.rows.target)).float()
         self.rate = 0.0
+        self.best = _Best()
+        self.epoch, self.num_batches = 0, 0  # the epoch under way, and how many of its batches are done
+        self.total = torch.zeros((), device=fold.place.device)  # this rank's part of its loss, summed over rows
+
+    def describe_point(self) -> ResumePoint:
+        """Everything that changes, from which `resume` goes on."""
+        tensors = {f"model/{name}": value for name, value in self.fold.model.trained_state().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": value for name, value in values.items()}
+        facts = {
+            "step": self.step, "epoch": self.epoch, "num_batches": self.num_batches, "rate": self.rate,
+            "best": asdict(self.best), "scaler": self.scaler.state_dict(),
+        }  # fmt: skip
+        if self.average:
+            tensors |= {f"average/{number}": value for number, value in enumerate(self.average.average)}
+            facts["num_updates"] = self.average.num_updates
+        return ResumePoint(tensors, {"total": self.total}, facts)
+
+    def resume(self, point: ResumePoint) -> None:
+        """Takes up the state of an earlier attempt."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
+        for name, value in point.tensors.items():
+            kind, _, rest = name.partition("/")
+            parts[kind][rest] = value
+        self.fold.model.load_state_dict(parts["model"], strict=False)
+        optimizer, by_parameter = self.optimizer.state_dict(), {}
+        for name, value in parts["optimizer"].items():
+            number, _, what = name.partition("/")
+            by_parameter.setdefault(int(number), {})[what] = value
+        self.optimizer.load_state_dict({**optimizer, "state": by_parameter})
+        self.scaler.load_state_dict(point.facts["scaler"])
+        if self.average:
+            for number, average in enumerate(self.average.average):
+                average.copy_(parts["average"][str(number)])
+            self.average.num_updates = point.facts["num_updates"]
+        self.step, self.epoch, self.num_batches = (point.facts[name] for name in ("step", "epoch", "num_batches"))
+        self.rate, self.best = point.facts["rate"], _Best(**point.facts["best"])
+        self.total.copy_(point.own["total"])
+
+    def end_epoch(self) -> None:
+        """Moves on to the next epoch's first batch."""
+        self.epoch, self.num_batches = self.epoch + 1, 0
+        self.total = torch.zeros_like(self.total)
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the training rows; returns the mean loss over them."""
+        """One pass over the training rows, or what is left of it; returns the mean loss over all of them."""
         fold, training, place = self.fold, self.config.training, self.fold.place
         order = training_order(training.seed, fold.split.fold, epoch, self.num_rows)
         global_batches = cut(order, training.batch_size)
@@ -294,14 +343,17 @@ class _Learner:
         num_tokens = 0 if fold.train.tokens is None else fold.train.tokens.shape[1]
         augment = Augmentation(self.config, fold.split.fold, epoch, self.num_rows, num_tokens)
         self.parallel.train()
-        total = torch.zeros((), device=place.device)
-        batches = fold.train.batches([positions for positions, _ in shares], augment)
-        for number, batch in enumerate(batches):
+        done = self.num_batches
+        batches = fold.train.batches([positions for positions, _ in shares[done:]], augment)
+        for number, batch in enumerate(batches, start=done):
             loss = self.train_step(batch, shares[number][1])
-            total += loss * len(global_batches[number])
+            self.total += loss * len(global_batches[number])
+            self.num_batches = number + 1
             place.log_step(self.step, {"train/loss_step": loss, "learning_rate": self.rate})
             place.report_progress(epoch, training.epochs, self.step, self.num_steps)
-        loss_epoch = float(_sum_over_ranks(total)) / self.num_rows
+            if place.is_resume_point_due(self.step):
+                place.save_resume_point(self.describe_point(), self.step)
+        loss_epoch = float(_sum_over_ranks(self.total.clone())) / self.num_rows
         if not math.isfinite(loss_epoch):
             raise FloatingPointError(
                 f"the training loss of epoch {epoch} is {loss_epoch}; lower optimizer.lr or set optimizer.max_grad_norm"

@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import torch
 from broken_pictures import break_on_decoding
-from local_workplace import LocalWorkplace
+from local_workplace import KilledError, LocalWorkplace
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import mean_absolute_error, mean_squared_error, mean_squared_log_error
@@ -325,7 +325,11 @@ def train_small(tmp_path, root, place_name="place", **sections):
     config, inventory = take_inventory(config, tmp_path)
     place = LocalWorkplace(tmp_path / place_name)
     place.root.mkdir(exist_ok=True)
-    train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:]), place)
+    place.stop_at, place.resume_from = sections.get("stop_at"), sections.get("resume_from")
+    try:
+        train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:]), place)
+    except KilledError:
+        assert place.stop_at
     return place
 
 
@@ -370,6 +374,25 @@ def test_the_same_seed_gives_the_same_bits(small_frame, write_data, tmp_path):
     first, second = train_small(tmp_path, root, "a", ema=0.9), train_small(tmp_path, root, "b", ema=0.9)
     assert first.steps == second.steps
     assert (first.root / "final").read_bytes() == (second.root / "final").read_bytes()
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 8])  # in the first epoch, at its end, in the second, at the very end
+def test_a_fold_goes_on_bit_for_bit_wherever_it_was_stopped(small_frame, write_data, tmp_path, stop_at):
+    root = write_data(small_frame, small_frame.drop(columns="views").head(5))
+    whole = train_small(tmp_path, root, "whole", ema=0.9)
+    first = train_small(tmp_path, root, "parts", ema=0.9, stop_at=stop_at)
+    point, random_state = first.stopped_with
+    torch.rand(7)  # whatever else used the generator
+    second = train_small(tmp_path, root, "parts", ema=0.9, resume_from=(point, random_state))
+    assert first.steps + second.steps == whole.steps
+    assert len(second.steps) == 8 - stop_at
+    assert (second.root / "final").read_bytes() == (whole.root / "final").read_bytes()
+    assert (second.root / "best").read_bytes() == (whole.root / "best").read_bytes()
+    timings = ("train/epoch_time", "train/samples_per_second")
+    epochs = [{k: v for k, v in epoch.items() if k not in timings} for epoch in first.epochs + second.epochs]
+    assert epochs == [{k: v for k, v in epoch.items() if k not in timings} for epoch in whole.epochs]
+    for key, predictions in whole.predictions.items():
+        np.testing.assert_array_equal(predictions.prediction_z, second.predictions[key].prediction_z)
 
 
 def test_a_frozen_fold_shares_its_encoders_and_its_checkpoint_holds_only_what_was_learned(

@@ -1,0 +1,66 @@
+"""What ended an attempt of a fold, in the user's words, and whether another attempt can help. Pure.
+
+DIED      its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times in a row
+MEMORY    a GPU is full: the same settings would fill it again
+ERROR     an error of the trainer or its data, NaN losses among them: the same bits would fail again
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+MAX_DEATHS = 3
+# Errors by which Ray says that a process is gone; their texts are pages of Ray's own affairs.
+_DEATHS = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError", "NodeDiedError",
+           "OutOfMemoryError", "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError", "WorkerGroupStartupFailedError",
+           "WorkerGroupStartupTimeoutError")  # fmt: skip
+
+
+class Cause(StrEnum):
+    """Why an attempt ended."""
+
+    DIED = "died"
+    MEMORY = "memory"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An attempt that ended badly."""
+
+    cause: Cause
+    message: str
+
+    def may_be_retried(self, num_deaths: int) -> bool:
+        """Whether another attempt makes sense, after so many deaths of this fold in this driver, this one included."""
+        return self.cause == Cause.DIED and num_deaths <= MAX_DEATHS
+
+
+def explain_failure(error: Exception) -> Failure:
+    """The worker's own error rather than Ray Train's frame around it.
+
+    When one rank fails, the others lose their connection to it; the rank that did not is the cause.
+    """
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        if _is_death(error):
+            return Failure(Cause.DIED, "its train controller died (killed, or its node lost)")
+        return Failure(Cause.ERROR, f"{type(error).__name__}: {error}")
+    causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
+
+    def is_consequence(rank: int) -> bool:
+        return any(word in str(causes[rank]) for word in ("onnection", "NCCL", "Gloo", "gloo"))
+
+    rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
+    cause = causes[rank]
+    if _is_death(cause):
+        return Failure(Cause.DIED, f"rank {rank}: its process or node died (killed, out of memory, or lost)")
+    if "CUDA out of memory" in str(cause):
+        advice = "lower training.batch_size, or give a fold more of a GPU (resources.gpus_per_fold)"
+        return Failure(Cause.MEMORY, f"rank {rank}: the GPU's memory is full: {advice}. {cause}")
+    return Failure(Cause.ERROR, f"rank {rank}: {type(cause).__name__}: {cause}")
+
+
+def _is_death(error: BaseException) -> bool:
+    return type(error).__name__ in _DEATHS and "CUDA" not in str(error)

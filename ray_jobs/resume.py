@@ -1,0 +1,150 @@
+"""From where a fold goes on after a kill: its trainer's state, every random generator's, the position of its record.
+
+Two places take turns, so that the point before the last is whole when the last turns out damaged. A point is written by a
+thread while training goes on; one that cannot be written costs only itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ray_jobs.errors import RunFolderError
+from ray_jobs.run_folder import FoldFolder, read_checkpoint, write_checkpoint
+from trainers.interface import ResumePoint
+
+logger = logging.getLogger(__name__)
+_PLACES = ("resume_0", "resume_1")
+
+
+@dataclass(frozen=True)
+class StoredPoint:
+    """A resume point as it lies on disk.
+
+    Attributes:
+        tensors: `shared/<name>`, and `rank<r>/<name>` for what only rank r has.
+        description: `facts` of the trainer, `global_step`, `epoch`, `best` (score, epoch), `record_lines`, `circumstances`.
+        place: where it was read from.
+    """
+
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
+    place: str
+
+    def for_rank(self, rank: int) -> ResumePoint:
+        """What a rank goes on from."""
+        return ResumePoint(
+            _below(self.tensors, "shared/"), _below(self.tensors, f"rank{rank}/own/"), self.description["facts"]
+        )
+
+    def restore_random_state(self, rank: int) -> None:
+        """Puts this rank's random generators where they were. A rank that the point does not know keeps its own."""
+        state = _below(self.tensors, f"rank{rank}/random/")
+        if state:
+            set_random_state(state)
+
+
+class ResumePoints:
+    """The resume points of one fold.
+
+    Args:
+        files: the fold's folder.
+    """
+
+    def __init__(self, files: FoldFolder) -> None:
+        self.files = files
+        self.next_place = _PLACES[0]
+        self._writing: threading.Thread | None = None
+
+    def find_newest(self) -> StoredPoint | None:
+        """The newest point that is whole; damaged ones are logged. The next one written takes the other place."""
+        points = []
+        for place in _PLACES:
+            if not (self.files.checkpoint(place) / "checkpoint.json").exists():
+                continue
+            try:
+                content, description = read_checkpoint(self.files.checkpoint(place))
+                points.append(StoredPoint(load(content), description, place))
+            except (RunFolderError, ValueError, KeyError) as error:
+                logger.warning(
+                    "a resume point of fold %d is damaged, the one before counts: %s", self.files.number, error
+                )
+        newest = max(points, key=lambda point: point.description["global_step"], default=None)
+        if newest:
+            self.next_place = _other(newest.place)
+        return newest
+
+    def write(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+        """Stores a point. Returns when the tensors are copied; the disk is written in the background."""
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        self.wait()
+        folder, self.next_place = self.files.checkpoint(self.next_place), _other(self.next_place)
+        self._writing = threading.Thread(target=self._write, args=(folder, content, dict(description)))
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Returns when no point is being written."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+
+    def remove(self) -> None:
+        """Removes all points: the fold is complete."""
+        self.wait()
+        for place in _PLACES:
+            self.files.remove_checkpoint(place)
+
+    def _write(self, folder: Any, content: bytes, description: dict[str, Any]) -> None:
+        try:
+            write_checkpoint(folder, content, description)
+        except OSError as error:
+            logger.warning("a resume point could not be written, the one before counts: %s", error)
+
+
+def get_random_state() -> dict[str, Tensor]:
+    """The state of every random generator of this process: Python's, NumPy's, torch's on the CPU and on each GPU."""
+    version, words, gauss = random.getstate()
+    assert version == 3
+    name, numpy_words, position, has_gauss, cached = np.random.get_state()
+    assert name == "MT19937"
+    state = {
+        "python": torch.tensor(words),
+        "python_gauss": torch.tensor(float("nan") if gauss is None else gauss, dtype=torch.float64),
+        "numpy": torch.from_numpy(numpy_words.astype(np.int64)),
+        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state |= {f"cuda{number}": one for number, one in enumerate(torch.cuda.get_rng_state_all())}
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """Puts every random generator where `get_random_state` found it."""
+    gauss = float(state["python_gauss"])
+    random.setstate((3, tuple(state["python"].tolist()), None if gauss != gauss else gauss))
+    position, has_gauss, cached = state["numpy_rest"].tolist()
+    words = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", words, int(position), int(has_gauss), cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            if f"cuda{number}" in state:
+                torch.cuda.set_rng_state(state[f"cuda{number}"], number)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _other(place: str) -> str:
+    return _PLACES[1 - _PLACES.index(place)]

@@ -1,0 +1,316 @@
+"""What a trainer works with on a Ray Train worker: the run's folder, the coordination actor, Ray Train, and the point
+from which it goes on after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ensemble.predictions import build_table
+from ray_jobs.cluster import package_versions
+from ray_jobs.config import TrackingConfig
+from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
+from ray_jobs.errors import RunError, RunFolderError
+from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state
+from ray_jobs.run_folder import (
+    CHECKPOINTS,
+    RunFolder,
+    StopWhen,
+    read_checkpoint,
+    read_stop_request,
+    write_checkpoint,
+    write_parquet,
+    write_whole,
+)
+from ray_jobs.tracking.journal import FoldJournal
+from ray_jobs.tracking.record import Record, count_lines
+from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsName
+
+logger = logging.getLogger(__name__)
+PROGRESS_INTERVAL_S = 1.0
+LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
+
+
+class SupersededError(RunError):
+    """A later attempt of this fold has begun; this one must not write any more."""
+
+
+class FoldStoppedError(RunError):
+    """The run was asked to stop, and this fold has finished an epoch."""
+
+
+class RayWorkplace:
+    """`trainers.interface.Workplace` on a Ray Train worker. Rank 0 writes; see the interface for the methods."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        fold: int,
+        attempt: int,
+        *,
+        rank: int,
+        world_size: int,
+        device: str,
+        num_threads: int,
+        tracking: TrackingConfig,
+        every_steps: int | None = None,
+    ) -> None:
+        self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
+        self.folder, self.fold, self.attempt, self.tracking = folder, fold, attempt, tracking
+        self.every_steps = every_steps
+        self.files = folder.fold(fold)
+        self.points = ResumePoints(self.files)
+        self.point: StoredPoint | None = None
+        self.best: tuple[float, int] | None = None  # score, epoch
+        self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
+        self.stops_now, self.last_look = False, 0.0
+        self.journal: FoldJournal | None = None
+        self.bad_rows: Record | None = None
+        self.coordinator: Any = None
+        self.pending: list[tuple[int, float, Mapping[str, Tensor | float]]] = []
+        self.last_progress = 0.0
+
+    def start(self) -> None:
+        """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs."""
+        if self.rank == 0:
+            self._refuse_if_superseded()
+        self.point = self._find_point()
+        known = {} if self.point is None else self.point.description
+        self.best = tuple(known["best"]) if known.get("best") else None
+        self.epochs_done = known.get("epoch", 0)
+        if self.rank != 0:
+            return
+        self.files.clear(keep_checkpoints=self.point is not None)
+        keep = known.get("record_lines", 0)
+        self.journal = FoldJournal(self.folder, self.fold, keep=keep, log_batches=self.tracking.log_batch_metrics)
+        try:
+            self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
+        except ValueError:
+            logger.warning("no coordination actor: the live table will not follow this fold")
+        step = known.get("global_step", 0)
+        if self.point is not None:
+            logger.info("fold %d goes on at epoch %d, step %d", self.fold, self.epochs_done + 1, step)
+        self._tell(FoldStarted(self.fold, self.attempt, self.epochs_done, step, *(self.best or (None, None))))
+
+    def finish(self) -> None:
+        """Writes the fold's manifest: from here on it counts as completed."""
+        if self.rank == 0:
+            self._refuse_if_superseded()
+            self.points.remove()
+            self.journal.close()
+            self.files.write_manifest()
+
+    def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
+        self.is_epoch_over = False
+        self.pending.append((global_step, time.time(), metrics))
+        if len(self.pending) >= self.tracking.log_interval:
+            self._fetch_pending()
+
+    def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        self._fetch_pending()
+        self._record_row(global_step, time.time(), metrics)
+
+    def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
+        self.log(global_step, {**metrics, "epoch": epoch})
+        if self.journal is not None:
+            self.journal.sync()
+        self._tell(EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics)))
+        ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
+        if self.best is None or metrics["score"] < self.best[0]:
+            self.best = (metrics["score"], epoch)
+        self.epochs_done, self.is_epoch_over, self.is_last_epoch = epoch + 1, True, epoch + 1 == num_epochs
+
+    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+        if self.journal is not None:
+            self.journal.follow(epoch, num_epochs, step, num_steps)
+        if self.rank == 0 and time.monotonic() - self.last_progress > PROGRESS_INTERVAL_S:
+            self.last_progress = time.monotonic()
+            self._tell(ProgressReported(self.fold, self.attempt, epoch, num_epochs, step, num_steps))
+
+    def save_checkpoint(
+        self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+    ) -> None:
+        if self.rank == 0:
+            self._refuse_if_superseded()
+            write_checkpoint(self.files.checkpoint(name), _to_bytes(tensors), description)
+
+    def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
+        if self.world_size > 1:
+            dist.barrier()  # rank 0 may still be writing
+        return load(read_checkpoint(self.files.checkpoint(name))[0])
+
+    def load_resume_point(self) -> ResumePoint | None:
+        if self.point is None:
+            return None
+        self.point.restore_random_state(self.rank)
+        point, self.point = self.point.for_rank(self.rank), None  # not held in memory while the fold trains
+        return point
+
+    def is_resume_point_due(self, global_step: int) -> bool:
+        is_regular = self.every_steps is not None and global_step % self.every_steps == 0
+        return self._is_asked_to_stop_now(global_step) or is_regular
+
+    def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
+        self._fetch_pending()
+        own = {f"own/{name}": tensor.cpu() for name, tensor in point.own.items()}
+        own |= {f"random/{name}": tensor for name, tensor in get_random_state().items()}
+        of_ranks = self._gather(own)
+        if self.rank == 0:
+            self._refuse_if_superseded()
+            self.journal.sync()
+            tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
+            tensors |= {
+                f"rank{rank}/{name}": tensor for rank, part in enumerate(of_ranks) for name, tensor in part.items()
+            }
+            self.points.write(tensors, self._describe_point(point, global_step))
+        if self.stops_now or (self.is_epoch_over and not self.is_last_epoch and self._share_request() is not None):
+            self.points.wait()
+            raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends after step {global_step}")
+
+    def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        if self.rank != 0:
+            return {}
+        content = _to_bytes(tensors)
+        checksum = hashlib.sha256(content).hexdigest()
+        path = self.folder.member / f"{name}-{checksum[:12]}.safetensors"
+        if not path.exists():
+            write_whole(path, content)  # several folds may do it at once: the same bytes, and a rename is whole
+        return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
+
+    def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
+        if self.rank != 0:
+            return
+        self._refuse_if_superseded()
+        table = build_table(
+            predictions.ids,
+            predictions.prediction,
+            predictions.prediction_z,
+            predictions.target,
+            fold=self.fold,
+            checkpoint=checkpoint,
+        )
+        write_parquet(self.files.predictions(rows, checkpoint), table)
+
+    def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
+        logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
+        if self.bad_rows is None:
+            self.bad_rows = Record(self.files.bad_rows(self.rank), keep=0)
+        self.bad_rows.append({"table": table, "id": row_id, "problem": problem, "done": done})
+
+    def _fetch_pending(self) -> None:
+        """Moves the waiting steps' tensors from the device in one go, adds the ranks, and writes a row for each step."""
+        tensors = [value for _, _, metrics in self.pending for value in metrics.values() if isinstance(value, Tensor)]
+        fetched: list[float] = []
+        if tensors:
+            stacked = torch.stack([tensor.detach().float() for tensor in tensors])
+            if self.world_size > 1:
+                dist.all_reduce(stacked)
+            fetched = stacked.cpu().tolist()
+        values = iter(fetched)
+        for global_step, at, metrics in self.pending:
+            row = {name: next(values) if isinstance(value, Tensor) else value for name, value in metrics.items()}
+            self._record_row(global_step, at, row)
+        self.pending.clear()
+
+    def _record_row(self, global_step: int, at: float, metrics: Mapping[str, float]) -> None:
+        if self.journal is not None:
+            self.journal.log(global_step, metrics, at)
+
+    def _find_point(self) -> StoredPoint | None:
+        """The newest resume point, the same on every rank; None if the fold has to begin."""
+        points = [self.points.find_newest() if self.rank == 0 else None]
+        if points[0] is not None and not self._can_go_on(points[0]):
+            points = [None]
+        if self.world_size > 1:
+            dist.broadcast_object_list(points)
+        return points[0]
+
+    def _can_go_on(self, point: StoredPoint) -> bool:
+        """Whether what the point stands on is there, too: the rows of the record and the best checkpoint."""
+        lines = count_lines(self.folder.fold_record(self.fold))
+        try:
+            if lines < point.description["record_lines"]:
+                raise RunFolderError(f"its metric record has {lines} lines of {point.description['record_lines']}")
+            for name in CHECKPOINTS:
+                if (name == "best" and point.description["best"]) or self.files.checkpoint(name).exists():
+                    read_checkpoint(self.files.checkpoint(name))
+        except RunFolderError as error:
+            logger.warning("fold %d starts over: %s", self.fold, error)
+            return False
+        if point.description["circumstances"] != self._circumstances():
+            logger.warning(
+                "fold %d goes on under other circumstances (%s) than it began (%s): not bit for bit the same",
+                self.fold, self._circumstances(), point.description["circumstances"],
+            )  # fmt: skip
+        return True
+
+    def _describe_point(self, point: ResumePoint, global_step: int) -> dict[str, Any]:
+        return {
+            "facts": point.facts,
+            "global_step": global_step,
+            "epoch": self.epochs_done,
+            "best": self.best,
+            "record_lines": self.journal.record.num_lines,
+            "circumstances": self._circumstances(),
+        }
+
+    def _circumstances(self) -> dict[str, Any]:
+        """What has to be the same for the same bits."""
+        return {
+            "world_size": self.world_size,
+            "num_threads": self.num_threads,
+            "device": torch.device(self.device).type,
+            "versions": package_versions(),
+        }
+
+    def _gather(self, own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Every rank's value, in rank order."""
+        gathered: list[Any] = [own]
+        if self.world_size > 1:
+            gathered = [None] * self.world_size
+            dist.all_gather_object(gathered, own)
+        return gathered
+
+    def _is_asked_to_stop_now(self, global_step: int) -> bool:
+        """Whether the fold is to end at this step. Ranks have to agree, so several ask each other only now and then."""
+        if self.world_size > 1:
+            is_time = global_step % self.tracking.log_interval == 0
+        else:
+            is_time = time.monotonic() - self.last_look > LOOK_INTERVAL_S
+        if is_time:
+            self.last_look = time.monotonic()
+            self.stops_now = self._share_request() == StopWhen.NOW
+        return self.stops_now
+
+    def _share_request(self) -> StopWhen | None:
+        """The request to stop that lies in the run's folder; rank 0 looks, so that all ranks stop at the same step."""
+        request = read_stop_request(self.folder) if self.rank == 0 else None
+        if self.world_size == 1:
+            return request
+        kinds = [None, *StopWhen]
+        number = torch.tensor(float(kinds.index(request)), device=self.device)
+        dist.all_reduce(number)  # the others have 0
+        return kinds[int(number)]
+
+    def _tell(self, event: Event) -> None:
+        if self.coordinator is not None:
+            self.coordinator.apply.remote(event)
+
+    def _refuse_if_superseded(self) -> None:
+        current = read_status(self.folder, self.fold).attempt
+        if current > self.attempt:
+            raise SupersededError(f"attempt {current} of fold {self.fold} has begun; attempt {self.attempt} stops")
+
+
+def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})

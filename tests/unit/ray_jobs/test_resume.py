@@ -1,0 +1,89 @@
+"""The points from which a fold goes on: random generators, two places, damage."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from ray_jobs.resume import ResumePoints, get_random_state, set_random_state
+from ray_jobs.run_folder import RunFolder
+
+
+@pytest.fixture
+def points(tmp_path):
+    return ResumePoints(RunFolder(tmp_path).fold(0))
+
+
+def write(points, step):
+    tensors = {"shared/weight": torch.full((3,), float(step)), "rank0/own/total": torch.tensor(step / 2)}
+    tensors |= {f"rank0/random/{name}": tensor for name, tensor in get_random_state().items()}
+    points.write(tensors, {"facts": {"step": step}, "global_step": step})
+    points.wait()
+
+
+def draw():
+    return random.gauss(0, 1), np.random.standard_normal(), torch.rand(2).tolist()
+
+
+def test_every_random_generator_goes_on_where_it_was():
+    random.gauss(0, 1)
+    np.random.standard_normal()
+    state = get_random_state()
+    drawn = [draw() for _ in range(3)]
+    set_random_state(state)
+    assert [draw() for _ in range(3)] == drawn
+
+
+def test_the_newest_point_counts_and_comes_back_as_it_was(points):
+    for step in (1, 2, 3):
+        write(points, step)
+        expected = draw()
+    stored = ResumePoints(points.files).find_newest()
+    point = stored.for_rank(0)
+    assert point.facts == {"step": 3}
+    assert torch.equal(point.tensors["weight"], torch.full((3,), 3.0))
+    assert float(point.own["total"]) == 1.5
+    stored.restore_random_state(0)
+    assert draw() == expected
+    assert stored.for_rank(1).own == {}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no manifest"])
+def test_a_damaged_point_is_said_and_the_one_before_counts(points, caplog, damage):
+    for step in (1, 2):
+        write(points, step)
+    newest = points.files.checkpoint(points.find_newest().place)
+    (file,) = newest.glob("model-*.safetensors")
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        file.write_bytes(content[:100])
+    elif damage == "flipped":
+        content[-1] ^= 1
+        file.write_bytes(content)
+    else:
+        (newest / "checkpoint.json").write_text('{"tensors": "mo')
+    again = ResumePoints(points.files)
+    assert again.find_newest().description["global_step"] == 1
+    assert "is damaged, the one before counts" in caplog.text
+    write(again, 5)  # takes the damaged one's place
+    assert ResumePoints(points.files).find_newest().description["global_step"] == 5
+    assert len(list(points.files.root.rglob("*.safetensors"))) == 2
+
+
+def test_a_point_that_cannot_be_written_costs_only_itself(points, caplog):
+    write(points, 1)
+    place = points.files.checkpoint(points.next_place)
+    place.write_text("a file where the folder should be")
+    write(points, 2)
+    assert "could not be written, the one before counts" in caplog.text
+    place.unlink()
+    assert ResumePoints(points.files).find_newest().description["global_step"] == 1
+
+
+def test_points_of_a_complete_fold_are_removed(points):
+    write(points, 1)
+    write(points, 2)
+    points.remove()
+    assert points.find_newest() is None
+    assert not list(points.files.root.rglob("*.safetensors"))
