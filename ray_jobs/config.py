@@ -81,8 +81,10 @@ class TrackingConfig:
         for name, allowed in (("wandb", WANDB_MODES), ("on_stop", ("report", "stop"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"tracking.{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        if any(character in self.project for character in "/\\#?%:"):
-            raise ValueError(f"tracking.project={self.project!r}: W&B does not allow any of / \\ # ? % : in it")
+        if not 1 <= len(self.project) <= 128 or any(character in self.project for character in "/\\#?%:"):
+            raise ValueError(f"tracking.project={self.project!r}: W&B wants 1 to 128 characters, none of / \\ # ? % :")
+        if any(not 1 <= len(tag) <= 64 for tag in self.tags):
+            raise ValueError(f"tracking.tags={list(self.tags)}: W&B wants 1 to 64 characters in each")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ It is a messenger, not a store: whatever it knows it has written to the run's fo
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -155,7 +156,10 @@ class Coordination:
         self.folder = folder
         self.folds = {fold: read_status(folder, fold) for fold in range(num_folds)}
         self.events = Record(folder.events)
-        self.record = MetricRecord(folder.metrics / "ensemble.jsonl")
+        self.noted = {
+            (row["event"], row["fold"], row["attempt"]) for row in read_lines(folder.events) if "attempt" in row
+        }
+        self.record = MetricRecord(folder.ensemble_record)
         self.recorded = {name for row in read_lines(self.record.path) for name in row}
 
     def apply(self, event: Event) -> None:
@@ -163,22 +167,42 @@ class Coordination:
         ignored."""
         if not isinstance(event, RunStarted) and self._is_late(event):
             return
-        if not isinstance(event, _NOT_KEPT):
-            self.events.append({"time": time.time(), "event": type(event).__name__, **asdict(event)})
+        is_new = isinstance(event, _NOT_KEPT) or self._note(event)
         if isinstance(event, RunStarted):
             self._start_run(event)
             return
         status = advance(self.folds[event.fold], event, time.time())
-        self.folds[event.fold] = status
-        write_json(self.folder.fold(event.fold).status, asdict(status))
+        self._keep(status)
         name = f"ensemble/fold_{event.fold}"
-        if isinstance(event, FoldStarted):
+        if isinstance(event, FoldStarted) and (is_new or f"{name}_start" not in self.recorded):
             self._log(
                 {f"{name}_start": 1, f"{name}_train_size": status.train_size, f"{name}_val_size": status.val_size}
             )
         elif isinstance(event, FoldCompleted):
-            self._log({f"{name}_completed": 1})
-            self._log_when_all_completed()
+            self._log_completion(event.fold, again=is_new)
+
+    def settle(self) -> None:
+        """Completes folds whose manifest is there although nobody said so: their driver was killed before it could."""
+        for fold, status in self.folds.items():
+            if self.folder.fold(fold).is_complete():
+                if status.state != FoldState.COMPLETED:
+                    self._keep(advance(status, FoldCompleted(fold, status.attempt), time.time()))
+                self._log_completion(fold, again=False)
+
+    def _keep(self, status: FoldStatus) -> None:
+        self.folds[status.fold] = status
+        write_json(self.folder.fold(status.fold).status, asdict(status))
+
+    def _note(self, event: Event) -> bool:
+        """Writes an event down; False if it is there already: Ray repeats a call when the actor had to restart."""
+        name, values = type(event).__name__, asdict(event)
+        if "attempt" in values:
+            key = (name, values["fold"], values["attempt"])
+            if key in self.noted:
+                return False
+            self.noted.add(key)
+        self.events.append({"time": time.time(), "event": name, **values})
+        return True
 
     def _is_late(self, event: Event) -> bool:
         """Whether a later attempt is known here, or on disk: then this is the actor of a driver that was killed."""
@@ -186,12 +210,12 @@ class Coordination:
         return event.attempt < known
 
     def _start_run(self, event: RunStarted) -> None:
+        self.settle()
         for fold, train_size, val_size in event.sizes:
             known = self.folds[fold]
             if known.state == FoldState.TRAINING:  # left by an interrupted driver: this one has launched nothing yet
                 known = FoldStatus(fold, attempt=known.attempt)
-            self.folds[fold] = replace(known, train_size=train_size, val_size=val_size)
-            write_json(self.folder.fold(fold).status, asdict(self.folds[fold]))
+            self._keep(replace(known, train_size=train_size, val_size=val_size))
         if "ensemble/total_samples" not in self.recorded:
             self._log(
                 {
@@ -202,7 +226,12 @@ class Coordination:
                 }
             )
 
-    def _log_when_all_completed(self) -> None:
+    def _log_completion(self, fold: int, *, again: bool) -> None:
+        """Records that a fold, and perhaps the run, is complete; `again`: also if that was recorded before."""
+        if again or f"ensemble/fold_{fold}_completed" not in self.recorded:
+            self._log({f"ensemble/fold_{fold}_completed": 1})
+        if not again and "ensemble/all_folds_completed" in self.recorded:
+            return
         if any(status.state != FoldState.COMPLETED for status in self.folds.values()):
             return
         table = [[status.fold, status.train_size, status.val_size] for status in self.folds.values()]
@@ -245,7 +274,7 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
             )
         case EpochReported():
             score = event.metrics["score"]
-            is_best = status.best_score is None or score < status.best_score
+            is_best = math.isfinite(score) and (status.best_score is None or score < status.best_score)
             return replace(
                 status,
                 epoch=event.epoch + 1,

@@ -22,8 +22,8 @@ from rich.console import Console
 from ensemble.scores import predict_constant
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
-from ray_jobs.config import RunConfig, find_differences, to_dict
-from ray_jobs.coordinator import RunStarted, forget_attempt, start_actor
+from ray_jobs.config import RunConfig, TrackingConfig, find_differences, to_dict
+from ray_jobs.coordinator import Coordination, RunStarted, forget_attempt, start_actor
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
 from ray_jobs.fold_launcher import FoldLauncher
@@ -36,7 +36,6 @@ from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import Inventory, load_inventory_module
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
-INTERRUPTED_FINISH_S = 5.0  # whoever interrupts a run does not want to wait for W&B
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         return EXIT_OK
     plan = _check(command.config, None)
     with plan.folder.lock():
-        _write_or_compare(plan, argv, console)
+        plan = _write_or_compare(plan, argv, console)
         finished = plan.folder.completed_folds(plan.config.folds.count)
         todo = [fold for fold in plan.config.folds.wanted() if fold not in finished]
         if not todo and _is_up_to_date(plan, finished):
@@ -75,26 +74,29 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             return EXIT_OK
         plan.folder.stop_request.unlink(missing_ok=True)
         seconds = {"check": time.monotonic() - started}
-        sink = WandbSink(plan.folder, plan.config, console.print, on_stop=partial(_hear_stop, plan, console))
+        hear_stop = partial(_hear_stop, plan, console)
         try:
-            stage = (
-                _train_and_combine(plan, todo, console, sink, seconds) if todo else _combine_here(plan, sink, seconds)
-            )
+            with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
+                work = partial(_train_and_combine, plan, todo, console) if todo else partial(_combine_here, plan)
+                stage = work(sink, seconds)
+                seconds["total"] = time.monotonic() - started
+                summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
         except KeyboardInterrupt:
-            sink.finish(min(plan.config.tracking.finish_timeout_s, INTERRUPTED_FINISH_S))
             name = plan.folder.root.name
             console.print(
                 "\ninterrupted: every fold goes on from its last checkpoint. The same command continues "
                 f"run {name}" + (f", with run.name={name}" if command.config.run.name == "auto" else "")
             )
             return EXIT_INTERRUPTED
-        seconds["total"] = time.monotonic() - started
-        summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
 
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
-    """Somebody pressed "Stop" on a W&B page."""
+    """Somebody pressed "Stop" on a W&B page. W&B may go on saying so when the run continues: once is enough."""
+    heard = read_json(plan.folder.wandb / "stopped.json", default=[])
+    if wandb_run in heard:
+        return
+    write_json(plan.folder.wandb / "stopped.json", [*heard, wandb_run])
     if plan.config.tracking.on_stop == "report":
         console.print(
             f'"Stop" was pressed in W&B on {wandb_run}: training goes on (tracking.on_stop=stop would end it)'
@@ -138,14 +140,19 @@ def _refuse_relative_paths(config: RunConfig) -> None:
             )
 
 
-def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> None:
-    """A new run writes its config and fold plan; an existing one must train the same on the same data."""
+def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> Plan:
+    """A new run writes its config and fold plan; an existing one must train the same on the same data.
+
+    Returns:
+        The plan, with what an existing run keeps.
+    """
     folder, config = plan.folder, plan.config
     if not folder.config.exists():
         _write_new_run(plan, argv)
-        return
+        return plan
     old = folder.read_config()
     known = read_json(folder.provenance)
+    config = _keep_wandb_place(old, config)
     trained, other = find_differences(old, config)
     if trained:
         changes = "\n".join(f"  {name}: {was!r} in the run, {now!r} now" for name, (was, now) in trained.items())
@@ -161,6 +168,17 @@ def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> None
     if other:
         console.print("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
         write_json(folder.config, to_dict(config))
+    return dataclasses.replace(plan, config=config)
+
+
+def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:
+    """A continued run stays where it is in W&B when its place was given by variables that this shell does not have."""
+    kept = {
+        name: getattr(old.tracking, name)
+        for name in ("wandb", "project", "entity", "name")
+        if getattr(new.tracking, name) == getattr(TrackingConfig(), name)
+    }
+    return dataclasses.replace(new, tracking=dataclasses.replace(new.tracking, **kept))
 
 
 def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
@@ -199,7 +217,7 @@ def _predict_constants(plan: Plan) -> list[float]:
 
 
 def _is_up_to_date(plan: Plan, finished: list[int]) -> bool:
-    summary = read_json(plan.folder.summary, default={})
+    summary = read_json(plan.folder.summary, default={})  # written last
     scored = [fold["fold"] for fold in (summary.get("scores") or {}).get("folds", [])]
     return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and scored == finished
 
@@ -208,6 +226,7 @@ def _combine_here(plan: Plan, sink: WandbSink, seconds: dict[str, float]) -> dic
     """The ensemble stage without Ray: there is nothing to train."""
     sink.start()
     began = time.monotonic()
+    Coordination(plan.folder, plan.config.folds.count).settle()
     stage = run_ensemble_stage(str(plan.folder.root))
     seconds["ensemble"] = time.monotonic() - began
     return stage

@@ -48,7 +48,7 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     if not folds:
         return {"scores": None, "submission": {"created": False, "reason": "no fold is finished"}}
     scores = score_folds(folder, config, folds)
-    record = MetricRecord(folder.metrics / "submission.jsonl")
+    record = MetricRecord(folder.submission_record)
     try:
         submission, metrics = _write_submission(folder, config, folds, scores)
         record.log(record.num_lines, metrics)

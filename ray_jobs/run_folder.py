@@ -49,6 +49,8 @@ class RunFolder:
         self.bad_rows = self.root / "bad_rows.csv"
         self.events = self.root / "events.jsonl"
         self.metrics = self.root / "metrics"
+        self.ensemble_record = self.metrics / "ensemble.jsonl"
+        self.submission_record = self.metrics / "submission.jsonl"
         self.log = self.root / "log"
         self.member = self.root / "members" / "main"
         self.oof = self.root / "oof.parquet"
@@ -137,7 +139,12 @@ class RunFolder:
 
     def measure_bytes(self) -> int:
         """Size of the run on disk."""
-        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file() and not path.is_symlink())
+        total = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # W&B's client may just have removed it
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
 
 
 def request_stop(folder: RunFolder, when: StopWhen, by: str) -> None:

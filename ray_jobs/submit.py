@@ -7,6 +7,7 @@ RUN is a run's folder, or its name below run.storage.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors, override
+from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
 from ray_jobs.config import to_dict
 from ray_jobs.errors import IncompleteRunError
 from ray_jobs.run_folder import RunFolder, read_json, write_json
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
     root, overrides = find_run(argv, __doc__)
     folder = RunFolder(root)
     with folder.lock():
-        old = folder.read_config()
+        old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
         missing = sorted(set(range(config.folds.count)) - set(folder.completed_folds(config.folds.count)))
         if missing:
@@ -37,13 +38,13 @@ def main(argv: list[str]) -> int:
         from ray_jobs.tracking.wandb_sink import WandbSink
 
         console, began = open_console(), time.monotonic()
-        sink = WandbSink(folder, config, console.print)
-        sink.start()
-        write_json(folder.config, to_dict(config))
-        stage = run_ensemble_stage(str(folder.root))
-        seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
-        seconds.pop("total", None)
-        conclude(folder, config, stage, seconds, sink, console)
+        with WandbSink(folder, config, console.print) as sink:
+            sink.start()
+            write_json(folder.config, to_dict(config))
+            stage = run_ensemble_stage(str(folder.root))
+            seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
+            seconds.pop("total", None)
+            conclude(folder, config, stage, seconds, sink, console)
     return 0
 
 

@@ -3,6 +3,7 @@ terminal."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -24,6 +25,7 @@ FILES = {
     "bad_rows.csv": "rows that were dropped or mended (only if there are any)",
     "events.jsonl": "what happened when: folds launched, started, completed, failed",
     "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl; one JSON object a line",
+    "wandb/": "W&B's local files; ids.json names the W&B runs",
     "log/": "log of each fold; ray.log holds what Ray printed",
     "members/main/folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet; "
     "bad_rows.jsonl lists pictures that could not be decoded",
@@ -62,23 +64,40 @@ def conclude(
     """
     from ray_jobs.reporting.html_report import write_report_or_warn  # matplotlib is not loaded before the folds train
 
-    summary = write_summary(folder, config, stage, seconds)
+    summary = build_summary(folder, config, stage, seconds)
     write_report_or_warn(folder, config, summary)
-    pictures = sorted(folder.figures.glob("*.png"))
-    if pictures:
-        record = MetricRecord(folder.metrics / "submission.jsonl")
-        names = {f"ensemble/figures/{path.stem}": {"image": f"figures/{path.name}"} for path in pictures}
-        record.log(record.num_lines, names)
-        record.close()
+    _record_pictures(folder)
+    save_summary(folder, config, summary)  # last: a run that has one is finished
     sink.finish(config.tracking.finish_timeout_s)
     print_outcome(console, folder, summary)
     return summary
 
 
-def write_summary(
+def _record_pictures(folder: RunFolder) -> None:
+    """A row with the report's pictures; each with its checksum, since the next submission draws them anew."""
+    pictures = {
+        f"ensemble/figures/{path.stem}": {
+            "image": f"figures/{path.name}",
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(folder.figures.glob("*.png"))
+    }
+    if pictures:
+        record = MetricRecord(folder.submission_record)
+        record.log(record.num_lines, pictures)
+        record.close()
+
+
+def save_summary(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> None:
+    """Writes `summary.json` and `README.md`."""
+    write_whole(folder.readme, _explain(folder, config, summary).encode())
+    write_json(folder.summary, summary)
+
+
+def build_summary(
     folder: RunFolder, config: RunConfig, stage: dict[str, Any], seconds: dict[str, float]
 ) -> dict[str, Any]:
-    """Writes `summary.json` and `README.md`.
+    """What `summary.json` holds.
 
     Args:
         folder: the run.
@@ -123,8 +142,6 @@ def write_summary(
         "size_bytes": folder.measure_bytes(),
         "versions": package_versions(),
     }
-    write_json(folder.summary, summary)
-    write_whole(folder.readme, _explain(folder, config, summary).encode())
     return summary
 
 

@@ -54,6 +54,7 @@ def train_worker(task: dict[str, Any]) -> None:
         except FoldStoppedError as stop:
             logger.info("%s", stop)  # an end as asked for, and no failure: no manifest, so the fold is not complete
         except BaseException:
+            place.keep_last_rows()
             logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], place.rank)
             raise
 

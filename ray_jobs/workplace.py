@@ -3,8 +3,10 @@ from which it goes on after a kill."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -110,6 +112,12 @@ class RayWorkplace:
             self.journal.close()
             self.files.write_manifest()
 
+    def keep_last_rows(self) -> None:
+        """Records the steps that were not fetched yet when the trainer failed. Several ranks cannot: one is gone."""
+        if self.world_size == 1:
+            with contextlib.suppress(Exception):  # the device may be what failed
+                self._fetch_pending()
+
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
         self.is_epoch_over = False
         self.pending.append((global_step, time.time(), metrics))
@@ -126,7 +134,7 @@ class RayWorkplace:
             self.journal.sync()
         self._tell(EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics)))
         ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
-        if self.best is None or metrics["score"] < self.best[0]:
+        if math.isfinite(metrics["score"]) and (self.best is None or metrics["score"] < self.best[0]):
             self.best = (metrics["score"], epoch)
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = epoch + 1, True, epoch + 1 == num_epochs
 

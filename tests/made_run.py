@@ -14,7 +14,7 @@ from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.folds import FoldsConfig
 from ray_jobs.recipes import clip_multimodal_small
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_checkpoint, write_json, write_parquet
-from ray_jobs.summary import write_summary
+from ray_jobs.summary import build_summary, save_summary
 from ray_jobs.tracking.csv_files import CsvFiles
 from ray_jobs.tracking.record import MetricRecord
 
@@ -55,7 +55,9 @@ def make_run(
             _write_fold(folder, fold, num_rows, num_test, weights)
     stage = run_ensemble_stage(str(root))
     seconds = {"check": 0.5, "train": 21.0, "ensemble": 0.1, "total": 21.6}
-    return folder, config, write_summary(folder, config, stage, seconds)
+    summary = build_summary(folder, config, stage, seconds)
+    save_summary(folder, config, summary)
+    return folder, config, summary
 
 
 def train_loss(epoch: int, fold: int) -> float:

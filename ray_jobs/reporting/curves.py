@@ -47,14 +47,10 @@ class Curve:
         return next((name for name in VALIDATION_LOSS if name in self.epochs), None)
 
 
-def read_run(folder: RunFolder, *, with_batches: bool = True) -> list[Curve]:
-    """Every fold of a run that has finished an epoch: its newest CSV file, else its record.
-
-    Args:
-        folder: the run.
-        with_batches: read the record for its batches, too, where no batch file was asked for; it may be long.
-    """
-    curves = [_read_fold(folder, number, with_batches) for number in find_folds(folder)]
+def read_run(folder: RunFolder) -> list[Curve]:
+    """Every fold of a run that has finished an epoch: its record, which is the truth; its newest CSV file where a run
+    has no record."""
+    curves = [_read_fold(folder, number) for number in find_folds(folder)]
     return [curve for curve in curves if curve is not None]
 
 
@@ -95,18 +91,15 @@ def read_epoch_file(path: Path, batch_file: Path | None = None) -> Curve:
     return Curve(path.stem.removeprefix("epoch_metrics_"), path, epochs, batches, note)
 
 
-def _read_fold(folder: RunFolder, number: int, with_batches: bool) -> Curve | None:
+def _read_fold(folder: RunFolder, number: int) -> Curve | None:
     record = folder.fold_record(number)
-    files = sorted(folder.fold_csv(number).glob("epoch_metrics_*.csv"))
-    if not files:
+    if record.exists():
         curve = read_record(record)
         return None if curve.epochs.empty else curve
-    if _read_csv(files[-1], EPOCH_COLUMNS)[0].empty:
-        return None  # it has only begun
-    curve = replace(read_epoch_file(files[-1]), label=f"fold {number}")
-    if with_batches and curve.batches.empty:
-        return replace(curve, batches=read_record(record).batches)
-    return curve
+    files = sorted(folder.fold_csv(number).glob("epoch_metrics_*.csv"))
+    if not files or _read_csv(files[-1], EPOCH_COLUMNS)[0].empty:
+        return None
+    return replace(read_epoch_file(files[-1]), label=f"fold {number}")
 
 
 def _read_csv(path: Path, expected: Sequence[str]) -> tuple[pd.DataFrame, str]:

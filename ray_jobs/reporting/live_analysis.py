@@ -29,7 +29,7 @@ def follow_run(folder: RunFolder, output: Path, interval_s: float, console: Cons
     console.print(f"following {folder.root.name}; the picture: {output / PICTURE} (Ctrl-C ends this, not the run)")
     while True:
         at_work = folder.is_locked()  # before reading: what a driver writes last must still be read
-        curves = read_run(folder, with_batches=False)
+        curves = read_run(folder)
         lines = list(_take_new_epochs(curves, shown))
         for line in lines:
             console.print(line)

@@ -58,7 +58,7 @@ _CLIP = "clip_regression"
 CATALOGUE = (
     Metrics("fold", START, _fold("model/total_params model/trainable_params model/frozen_params"), "parameters"),
     Metrics("fold", START, _fold("data/train_size data/val_size"), "rows"),
-    Metrics("fold", START, _fold("setup/world_size setup/device"), "workers of the fold; cpu or cuda"),
+    Metrics("fold", START, _fold("setup/world_size setup/device"), "workers of the fold; cpu or cuda:0"),
     Metrics("fold", STEP, _fold("train/loss_step"), "loss of the batch over all workers", _CLIP),
     Metrics("fold", STEP, _fold("learning_rate"), "of that step"),
     Metrics("fold", EPOCH, _fold("train/loss_epoch val/loss_epoch"), "mean over the rows; the trained loss"),

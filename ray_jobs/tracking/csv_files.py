@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class EpochSummary:
         best_loss: lowest `mean_loss` so far.
         is_best: whether its score is the lowest so far, so that it became the best checkpoint.
         gain: by how much it beat the score before; None for the first epoch and where it did not.
-        further: every other scalar of the epoch by its own name.
+        further: every other scalar of the epoch by its own name; of those that come with a step the last.
     """
 
     epoch: int
@@ -67,6 +67,7 @@ class Epochs:
     prefix: str
     epoch: int = 1
     losses: list[float] = field(default_factory=list)
+    latest: dict[str, Any] = field(default_factory=dict)
     rate: float | None = None
     best_loss: float | None = None
     best_score: float | None = None
@@ -75,13 +76,15 @@ class Epochs:
         """Takes in a row; returns the epoch that it ends, if it does."""
         values = {name.removeprefix(self.prefix): value for name, value in row.items() if name.startswith(self.prefix)}
         self.rate = _first(values, RATE, self.rate)
-        if "epoch" not in values:
+        if not {"epoch", "score"} <= values.keys():  # what every `report_epoch` records; steps may have an epoch, too
             loss = _first(values, STEP_LOSS)
             if loss is not None:
                 self.losses.append(loss)
+            if self.losses:
+                self.latest |= values
             return None
-        ended = self._end_epoch(values, row["time"])
-        self.epoch, self.losses = ended.epoch + 1, []
+        ended = self._end_epoch(self.latest | values, row["time"])
+        self.epoch, self.losses, self.latest = ended.epoch + 1, [], {}
         return ended
 
     def _end_epoch(self, values: dict[str, Any], at: float) -> EpochSummary:
@@ -104,7 +107,8 @@ class Epochs:
             further={
                 name: value
                 for name, value in values.items()
-                if name not in ("epoch", "train/epoch_time", *EPOCH_LOSS, *RATE) and not isinstance(value, dict)
+                if name not in ("epoch", "train/epoch_time", *STEP_LOSS, *EPOCH_LOSS, *RATE)
+                and not isinstance(value, dict | list)
             },
         )
 
@@ -130,15 +134,25 @@ class CsvFiles:
         self.batch_file = None
         if log_batches:
             self.batch_file = _CsvFile(folder / f"batch_metrics_{stamp}.csv", BATCH_COLUMNS, can_widen=False)
-        for row in kept:
-            self._take(row)
-        self._try(self._write_files)
+        self._try(self._begin, kept)
 
     def add(self, row: Mapping[str, Any]) -> EpochSummary | None:
         """Takes in a row that was added to the record; returns the epoch that it ends, if it does."""
+        return self._try(self._add, row)
+
+    def _begin(self, kept: Iterable[Mapping[str, Any]]) -> None:
+        for row in kept:
+            self._take(row)
+        self.epoch_file.write()
+        if self.batch_file:
+            self.batch_file.write()
+
+    def _add(self, row: Mapping[str, Any]) -> EpochSummary | None:
         ended = self._take(row)
-        if ended or self.batch_file:
-            self._try(self._append_to_files)
+        if ended:
+            self.epoch_file.append_waiting()
+        if self.batch_file:
+            self.batch_file.append_waiting()
         return ended
 
     def close(self) -> None:
@@ -157,24 +171,16 @@ class CsvFiles:
             self.batch_file.add(cells, {})
         return ended
 
-    def _write_files(self) -> None:
-        self.epoch_file.write()
-        if self.batch_file:
-            self.batch_file.write()
-
-    def _append_to_files(self) -> None:
-        self.epoch_file.append_waiting()
-        if self.batch_file:
-            self.batch_file.append_waiting()
-
-    def _try(self, write: Any) -> None:
+    def _try(self, do: Callable[[Any], EpochSummary | None], what: Any) -> EpochSummary | None:
+        """A full disk, or a trainer's value that makes no number, ends the files and not the training."""
         if self.failed:
-            return
+            return None
         try:
-            write()
-        except OSError as error:
+            return do(what)
+        except Exception as error:
             self.failed = True
             logger.warning("the CSV files of %s end here: %s; the record goes on", self.epoch_file.path.parent, error)
+            return None
 
 
 class _CsvFile:
@@ -204,7 +210,11 @@ class _CsvFile:
             return
         text = self._format(self.lines[self.num_written :])
         if text:
-            os.write(self.file, text.encode())
+            content = text.encode()
+            size = os.fstat(self.file).st_size
+            if os.write(self.file, content) != len(content):  # the disk is full: no half line stays
+                os.ftruncate(self.file, size)
+                raise OSError(f"{self.path}: the disk does not take a line")
         self._forget_written()
 
     def write(self) -> None:

@@ -15,24 +15,24 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import signal
 import sys
 import threading
 import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import wandb
-
 from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import RunFolder, read_json, write_json
-from ray_jobs.tracking.record import RecordReader, count_lines
-from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file, repair_wandb_files
-from ray_jobs.tracking.wandb_runs import WandbRun, list_wandb_runs, note_uploaded, read_uploaded
+from ray_jobs.tracking.record import count_lines
+from ray_jobs.tracking.wandb_files import repair_wandb_files
+from ray_jobs.tracking.wandb_runs import list_wandb_runs, note_uploaded
 from ray_jobs.tracking.wandb_sink import PublisherExit
+from ray_jobs.tracking.wandb_stream import UnreachableError, WandbStream
 
-INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 20, 30
 _POLL_S, _SAY_S = 0.5, 1.0
 
 
@@ -72,7 +72,12 @@ class Publisher:
 
     def __init__(self, folder: RunFolder, config: RunConfig, mode: str, events: TextIO, check_s: float) -> None:
         self.folder, self.config, self.mode, self.events, self.check_s = folder, config, mode, events, check_s
-        self.streams = [_Stream(run, self) for run in list_wandb_runs(folder, config)]
+        runs = list_wandb_runs(folder, config)
+        for run in runs:
+            for done in repair_wandb_files(folder.wandb, run.id):
+                self.say("repaired", done=done)
+        self.streams = [WandbStream(folder, config, run, mode, self._say_stop) for run in runs]
+        self.opened: set[str] = set()
         self.said_at = 0.0
         self.checked_at, self.sent_before = time.monotonic(), dict[str, int]()
 
@@ -85,12 +90,13 @@ class Publisher:
             is_last = finish.is_set()  # before the records are read: rows written until then are seen
             try:
                 num_new = sum(stream.publish_new() for stream in self.streams)
-            except _UnreachableError as error:
+            except UnreachableError as error:
                 self.say("unreachable", has_key=True, reason=str(error))
                 return PublisherExit.UNREACHABLE
             except Exception as error:  # wandb-core died, or W&B's client has a bug: a fresh process goes on
                 self.say("failed", reason=f"{type(error).__name__}: {error}")
                 return PublisherExit.FAILED
+            self._say_opened()
             self._say_progress()
             if self._has_stalled():
                 self.say("failed", reason="its upload has ended; after an answer such as 404 it does not begin again")
@@ -104,6 +110,16 @@ class Publisher:
     def say(self, event: str, **values: Any) -> None:
         """Tells the parent."""
         self.events.write(json.dumps({"event": event, **values}) + "\n")
+
+    def _say_stop(self, wandb_run: str) -> None:
+        self.say("stop_requested", run=wandb_run)
+
+    def _say_opened(self) -> None:
+        for stream in self.streams:
+            if stream.run is not None and stream.spec.key not in self.opened:
+                self.opened.add(stream.spec.key)
+                _note_core_processes(self.folder)
+                self.say("opened", run=stream.spec.name, url=stream.run.url if self.mode == "online" else None)
 
     def _say_progress(self) -> None:
         if time.monotonic() - self.said_at > _SAY_S:
@@ -127,129 +143,19 @@ class Publisher:
         self._say_progress()
         for stream in self.streams:
             stream.close()
-        if self.mode == "offline":
-            return PublisherExit.DONE
-        held = {stream.spec.key: stream.count_held() for stream in self.streams}
         wanted = {stream.spec.key: count_lines(stream.spec.record) for stream in self.streams}
-        note_uploaded(self.folder, self.config, held)
+        if self.mode == "offline":
+            sent = {stream.spec.key: stream.next_step for stream in self.streams}
+            return PublisherExit.DONE if _covers(sent, wanted) else PublisherExit.INCOMPLETE
+        held = {stream.spec.key: stream.count_held() for stream in self.streams}
+        note_uploaded(self.folder, held)
         self.say("held", rows=held)
-        return PublisherExit.DONE if held == wanted else PublisherExit.INCOMPLETE
+        return PublisherExit.DONE if _covers(held, wanted) else PublisherExit.INCOMPLETE
 
 
-class _UnreachableError(Exception):
-    """`wandb.init` failed: no server, or one that refuses."""
-
-
-class _Stream:
-    """One record and the W&B run that shows it; the W&B run begins with the first row that is not there yet."""
-
-    def __init__(self, spec: WandbRun, publisher: Publisher) -> None:
-        self.spec, self.publisher = spec, publisher
-        self.run: wandb.Run | None = None
-        self.is_closed = False
-        self.num_known = self._count_known()
-        self.reader = RecordReader(spec.record, self.num_known)
-
-    @property
-    def next_step(self) -> int:
-        return self.reader.next_step
-
-    def _count_known(self) -> int:
-        """Rows that are known to be there without asking the server."""
-        folder = self.publisher.folder
-        if self.publisher.mode == "online":
-            return read_uploaded(folder, self.publisher.config).get(self.spec.key, 0)
-        held = [read_wandb_file(path) for path in find_wandb_files(folder.wandb, self.spec.id)]
-        return 1 + max((file.last_step for file in held), default=-1)
-
-    def publish_new(self) -> int:
-        """Logs rows that have come; returns how many were read."""
-        if self.is_closed:
-            return 0
-        rows = self.reader.read_new()
-        if rows and self.run is None:
-            self._open()
-        for row in rows:
-            if row["step"] >= self.num_known:
-                self.run.log(self._to_wandb(row), step=row["step"], commit=True)
-        if not rows and self.run is not None and self._is_fold_complete():
-            self.close()
-        return len(rows)
-
-    def close(self) -> None:
-        """Finishes the W&B run; bounded by W&B's own `finish_timeout`, and by the parent, who can kill this process."""
-        if self.run is not None and not self.is_closed:
-            self.is_closed = True
-            is_good = self._is_fold_complete() or not self.spec.key.startswith("fold_")
-            self.run.finish(exit_code=0 if is_good else 1)
-
-    def count_held(self) -> int:
-        """Rows that the server holds; -1 if it does not say."""
-        if self.run is None:
-            return self.num_known
-        return _count_held(f"{self.run.entity}/{self.run.project}/{self.spec.id}")
-
-    def _is_fold_complete(self) -> bool:
-        kind, _, number = self.spec.key.partition("_")
-        return kind == "fold" and self.publisher.folder.fold(int(number)).is_complete()
-
-    def _open(self) -> None:
-        spec, tracking, mode = self.spec, self.publisher.config.tracking, self.publisher.mode
-        repair_wandb_files(self.publisher.folder.wandb, spec.id)
-        try:
-            self.run = wandb.init(
-                id=spec.id,
-                name=spec.name,
-                group=spec.group,
-                job_type=spec.job_type,
-                project=tracking.project,
-                entity=tracking.entity,
-                config=spec.config,
-                tags=[self.publisher.config.recipe, *tracking.tags],
-                dir=self.publisher.folder.root,
-                mode=mode,
-                resume="allow",
-                reinit="create_new",
-                settings=wandb.Settings(
-                    console="off",
-                    silent=True,
-                    disable_code=True,
-                    disable_git=True,
-                    x_disable_stats=True,
-                    x_save_requirements=False,
-                    init_timeout=INIT_TIMEOUT_S,
-                    finish_timeout=FINISH_TIMEOUT_S,
-                    x_transaction_log_flush_interval=1.0,
-                    x_file_stream_transmit_interval=5,
-                    x_file_stream_retry_wait_min_seconds=0.5,  # a server that is back is found within seconds
-                    x_file_stream_retry_wait_max_seconds=10,
-                    x_graphql_retry_wait_min_seconds=0.5,
-                    x_graphql_retry_wait_max_seconds=10,
-                    stop_fn=partial(self.publisher.say, "stop_requested", run=spec.name),
-                ),
-            )
-        except (wandb.Error, OSError) as error:
-            raise _UnreachableError(str(error)) from error
-        self.run.define_metric("*", step_metric="global_step")
-        if mode == "online":
-            self.num_known = self.run.starting_step
-        _note_core_processes(self.publisher.folder)
-        self.publisher.say("opened", run=spec.name, url=self.run.url)
-
-    def _to_wandb(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row as W&B shows it: its own time, tables and pictures as W&B's, and no step of ours."""
-        values = {name: self._to_wandb_value(value) for name, value in row.items() if name not in ("step", "time")}
-        return values | {"_timestamp": row["time"]}
-
-    def _to_wandb_value(self, value: Any) -> Any:
-        if value is None:
-            return "NaN"  # as W&B's own API gives it back; a bare NaN is no JSON, and resuming the W&B run would fail on it
-        if isinstance(value, dict) and "columns" in value:
-            return wandb.Table(columns=value["columns"], data=value["data"])
-        if isinstance(value, dict) and "image" in value:
-            path = self.publisher.folder.root / value["image"]
-            return wandb.Image(str(path)) if path.is_file() else f"{value['image']} is not there any more"
-        return value
+def _covers(held: dict[str, int], wanted: dict[str, int]) -> bool:
+    """Whether there is at least every row. There may be more: those of a fold that has to repeat its last steps."""
+    return all(held[key] >= number for key, number in wanted.items())
 
 
 def _has_key() -> bool:
@@ -260,33 +166,23 @@ def _has_key() -> bool:
         return False
 
 
-def _count_held(path: str) -> int:
-    """History rows of a W&B run on the server if their steps are 0, 1, 2, ... without a gap; -1 if it does not say."""
-    try:
-        run = wandb.Api(timeout=INIT_TIMEOUT_S).run(path)
-        num_rows, last_step = run.historyLineCount, run.lastHistoryStep
-    except (wandb.Error, OSError, ValueError):
-        return -1
-    return num_rows if num_rows == last_step + 1 else -1
-
-
 @contextlib.contextmanager
-def _only_publisher(folder: RunFolder) -> Any:
+def _only_publisher(folder: RunFolder) -> Iterator[None]:
     """One publisher a run: the last one of a driver that was killed, and its wandb-core, end before this one begins."""
     folder.wandb.mkdir(parents=True, exist_ok=True)
     with (folder.wandb / "publisher.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for process in read_json(_core_file(folder), default=[]):
-            if "wandb-core" in _command(process):
-                os.kill(process, signal.SIGKILL)
+        for process, command in read_json(_core_file(folder), default={}).get(platform.node(), {}).items():
+            if _command(int(process)) == command:  # and not another program that has its number now
+                os.kill(int(process), signal.SIGKILL)
         yield
 
 
 def _note_core_processes(folder: RunFolder) -> None:
     """Writes down the wandb-core processes of this one: they are in a session of their own and may outlive it."""
-    mine = f"--pid {os.getpid()} "
-    processes = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    write_json(_core_file(folder), [p for p in processes if "wandb-core" in _command(p) and mine in _command(p) + " "])
+    commands = {path.name: _command(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    mine = {p: c for p, c in commands.items() if "wandb-core" in c and f"--pid {os.getpid()} " in c + " "}
+    write_json(_core_file(folder), {platform.node(): mine})
 
 
 def _core_file(folder: RunFolder) -> Path:

@@ -75,7 +75,7 @@ class MetricRecord(Record):
     """Lines `{"step": line number, "global_step": n, "time": unix seconds, "<name>": value, ...}`."""
 
     def log(self, global_step: int, metrics: Mapping[str, Any], *, at: float | None = None) -> dict[str, Any]:
-        """Adds one row and returns it.
+        """Adds one row and returns it as it was written: scalars of NumPy and torch as Python's, what is not finite as None.
 
         Args:
             global_step: optimiser step (or event number) that the values belong to.
@@ -84,7 +84,8 @@ class MetricRecord(Record):
             at: unix seconds; now if not given.
         """
         at = at if at is not None else time.time()
-        row = {"step": self.num_lines, "global_step": global_step, "time": at, **metrics}
+        values = {name: _to_plain(value) for name, value in metrics.items()}
+        row = {"step": self.num_lines, "global_step": global_step, "time": at, **values}
         self.append(row)
         return row
 
@@ -162,8 +163,14 @@ def _encode(values: Mapping[str, Any], *, allow_nan: bool = False) -> str:
     return json.dumps(values, separators=(",", ":"), allow_nan=allow_nan, default=_to_scalar)
 
 
+def _to_plain(value: Any) -> Any:
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _to_scalar(value: Any) -> Any:
-    """NumPy's and torch's scalars as Python's."""
+    """A scalar of NumPy or torch inside a table."""
     if getattr(value, "ndim", None) == 0:
         return value.item()
     raise TypeError(

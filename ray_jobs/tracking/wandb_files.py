@@ -40,11 +40,6 @@ class WandbFile:
         """Whether something follows the last whole record."""
         return self.path.stat().st_size > self.whole_bytes
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether it holds no record at all."""
-        return self.whole_bytes <= _HEADER_BYTES
-
 
 def read_wandb_file(path: Path) -> WandbFile:
     """Reads a `.wandb` file up to its last whole record."""
@@ -58,9 +53,10 @@ def read_wandb_file(path: Path) -> WandbFile:
     return WandbFile(path, end, num_rows, last_step)
 
 
-def find_wandb_files(folder: Path, run_id: str) -> list[Path]:
+def find_wandb_files(folder: Path, run_id: str, *, offline_only: bool = False) -> list[Path]:
     """The local files of a W&B run, oldest first; each session of a publisher has one."""
-    return sorted(folder.glob(f"*run-*-{run_id}/run-{run_id}.wandb"), key=lambda path: path.stat().st_mtime)
+    kind = "offline-run" if offline_only else "*run"
+    return sorted(folder.glob(f"{kind}-*-{run_id}/run-{run_id}.wandb"), key=lambda path: path.stat().st_mtime)
 
 
 def repair_wandb_files(folder: Path, run_id: str) -> list[str]:
@@ -71,14 +67,16 @@ def repair_wandb_files(folder: Path, run_id: str) -> list[str]:
     """
     done = []
     for path in find_wandb_files(folder, run_id):
-        file = read_wandb_file(path)
-        if file.is_empty:
+        end = _HEADER_BYTES
+        for end, _ in _records(path.read_bytes()):  # noqa: B007
+            pass
+        torn = path.stat().st_size - end
+        if end <= _HEADER_BYTES:
             shutil.rmtree(path.parent)
             done.append(f"removed {path.parent.name}: it held no record")
-        elif file.is_torn:
-            torn = path.stat().st_size - file.whole_bytes
+        elif torn:
             with path.open("r+b") as content:
-                content.truncate(file.whole_bytes)
+                content.truncate(end)
             done.append(f"cut {torn} bytes of a torn record from {path.name}")
     return done
 

@@ -36,7 +36,9 @@ class WandbRun:
 def list_wandb_runs(folder: RunFolder, config: RunConfig) -> list[WandbRun]:
     """The W&B runs of a run."""
     group = config.tracking.name or config.run.name or folder.root.name
-    mark = _read_mark(folder)
+    if not _ids_file(folder).exists():
+        settle_ids(folder, config)
+    mark = read_json(_ids_file(folder))["mark"]
     keys = [(f"fold_{fold}", f"fold{fold}", f"fold_{fold}") for fold in range(config.folds.count)]
     keys += [("ensemble", "ensemble", "ensemble_coordination"), ("submission", "submission", "ensemble_submission")]
     return [
@@ -46,28 +48,42 @@ def list_wandb_runs(folder: RunFolder, config: RunConfig) -> list[WandbRun]:
             name=f"{group}_{ending}",
             group=group,
             job_type=job_type,
-            record=folder.metrics / f"{key}.jsonl",
+            record=folder.metrics / f"{key}.jsonl",  # the names that RunFolder has for them
             config=to_dict(config) | ({"fold": int(key[5:])} if key.startswith("fold_") else {}),
         )
         for key, ending, job_type in keys
     ]
 
 
-def renew_ids(folder: RunFolder) -> None:
+def settle_ids(folder: RunFolder, config: RunConfig) -> None:
+    """Makes sure that the run has W&B identifiers of its own. It gets new ones when its project or entity changed (its
+    rows are then sent there from the beginning), and when its folder is a copy of another that is still there."""
+    noted = read_json(_ids_file(folder), default={})
+    place = _place(config)
+    original = Path(noted.get("root", folder.root))
+    is_copy = original != folder.root and read_json(_ids_file(RunFolder(original)), default={}) == noted
+    if not noted or is_copy or noted["place"] != place:
+        renew_ids(folder, config)
+    elif original != folder.root:  # moved
+        write_json(_ids_file(folder), noted | {"root": str(folder.root)})
+
+
+def renew_ids(folder: RunFolder, config: RunConfig) -> None:
     """Gives the run new W&B identifiers: W&B never takes the id of a deleted run again."""
-    write_json(_mark_file(folder), {"mark": secrets.token_hex(4)})
+    write_json(_ids_file(folder), {"mark": secrets.token_hex(4), "root": str(folder.root), "place": _place(config)})
     forget_uploaded(folder)
 
 
-def read_uploaded(folder: RunFolder, config: RunConfig) -> dict[str, int]:
+def read_uploaded(folder: RunFolder) -> dict[str, int]:
     """Rows of each W&B run that its server was seen to hold, by the run's key."""
     noted = read_json(_uploaded_file(folder), default={})
-    return noted["rows"] if _destination(config).items() <= noted.items() else {}
+    return noted["rows"] if noted.get("server") == _server() else {}
 
 
-def note_uploaded(folder: RunFolder, config: RunConfig, rows: dict[str, int]) -> None:
-    """Writes down what the server holds; -1 where it does not say."""
-    write_json(_uploaded_file(folder), {**_destination(config), "rows": {k: n for k, n in rows.items() if n >= 0}})
+def note_uploaded(folder: RunFolder, rows: dict[str, int]) -> None:
+    """Writes down what the server holds; negative where it does not say."""
+    known = {key: number for key, number in rows.items() if number >= 0}
+    write_json(_uploaded_file(folder), {"server": _server(), "rows": known})
 
 
 def forget_uploaded(folder: RunFolder) -> None:
@@ -75,21 +91,18 @@ def forget_uploaded(folder: RunFolder) -> None:
     _uploaded_file(folder).unlink(missing_ok=True)
 
 
-def _destination(config: RunConfig) -> dict[str, Any]:
-    server = os.environ.get("WANDB_BASE_URL", "")
-    return {"server": server, "entity": config.tracking.entity, "project": config.tracking.project}
+def _server() -> str:
+    """The server's address as the environment gives it, without a password."""
+    return os.environ.get("WANDB_BASE_URL", "").rpartition("@")[2]
+
+
+def _place(config: RunConfig) -> dict[str, Any]:
+    return {"entity": config.tracking.entity, "project": config.tracking.project}
 
 
 def _uploaded_file(folder: RunFolder) -> Path:
     return folder.wandb / "uploaded.json"
 
 
-def _read_mark(folder: RunFolder) -> str:
-    """The common beginning of the ids, random: another run of the same name, or of another user, has others."""
-    if not _mark_file(folder).exists():
-        renew_ids(folder)
-    return read_json(_mark_file(folder))["mark"]
-
-
-def _mark_file(folder: RunFolder) -> Path:
+def _ids_file(folder: RunFolder) -> Path:
     return folder.wandb / "ids.json"

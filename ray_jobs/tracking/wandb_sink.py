@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,16 @@ from typing import Any
 from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import count_lines
-from ray_jobs.tracking.wandb_runs import list_wandb_runs
+from ray_jobs.tracking.wandb_files import find_wandb_files, mark_as_synced
+from ray_jobs.tracking.wandb_runs import WandbRun, list_wandb_runs, settle_ids
 
 PUBLISHER = [sys.executable, "-m", "ray_jobs.tracking.publisher"]
 RETRY_ONLINE_S = 300.0  # after the server could not be reached
 _RESTART_S, _MAX_RESTART_S = 1.0, 60.0
 _SILENT_WAIT_S = 3.0
+_HURRY_S = 5.0
+_MAX_BAD_STARTS = 3
+HAS_GAP = -2  # a number of rows that says that some are missing in between
 # Would give all W&B runs of a run one name or id; WANDB_PROJECT, _ENTITY, _MODE, _NAME are in the config already.
 _NOT_INHERITED = (
     "WANDB_RUN_ID", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_RESUME", "WANDB_TAGS", "WANDB_MODE",
@@ -72,16 +76,27 @@ class WandbSink:
         self.mode = "online" if self.wants_online else "offline"
         self.held: dict[str, int] = {}
         self.has_key = True
-        self.has_warned = False
+        self.has_warned = self.is_started = False
+        self.num_bad_starts = 0
         self.addresses: dict[str, str] = {}
         self.lock = threading.Lock()
         self.is_finishing, self.is_done = threading.Event(), threading.Event()
         self.child: subprocess.Popen[str] | None = None
         self.thread = threading.Thread(target=self._keep_publishing, name="wandb_sink", daemon=True)
 
+    def __enter__(self) -> WandbSink:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Whoever leaves in a hurry (an error, an interrupt) does not want to wait for W&B."""
+        if kind is not None and not self.is_finishing.is_set():
+            self.finish(min(self.config.tracking.finish_timeout_s, _HURRY_S))
+
     def start(self) -> None:
         """Starts publishing in the background."""
         if self.config.tracking.wandb != "disabled":
+            settle_ids(self.folder, self.config)
+            self.is_started = True
             self.thread.start()
 
     def finish(self, timeout_s: float) -> bool:
@@ -90,26 +105,42 @@ class WandbSink:
         Returns:
             Whether the server is known to hold every row.
         """
-        if not self.thread.is_alive():
+        if not self.is_started:
             return False
         self.is_finishing.set()
         self._ask_to_finish()
         self._wait(timeout_s)
         self.kill()
-        shutil.rmtree(self.folder.wandb / "cache", ignore_errors=True)
-        wanted = {run.key: count_lines(run.record) for run in list_wandb_runs(self.folder, self.config)}
-        total, missing = sum(wanted.values()), sum(n - min(n, self.held.get(key, 0)) for key, n in wanted.items())
-        if not missing:
-            self.say(f"W&B holds all {total} rows")
-            return True
-        how = f"`python ray_jobs/wandb_sync.py {self.folder.root}` uploads"
-        if self.mode == "offline" and not self.has_key:
-            self.say(f"W&B: {total} rows offline in {self.folder.wandb}; {how} them, or `wandb sync`")
+        shutil.rmtree(self.folder.wandb / "cache" / "artifacts", ignore_errors=True)
+        runs = list_wandb_runs(self.folder, self.config)
+        wanted = {run.key: count_lines(run.record) for run in runs}
+        total = sum(wanted.values())
+        missing = sum(max(0, number - max(0, self.held.get(key, 0))) for key, number in wanted.items())
+        if missing or not self.held:
+            self._say_missing(missing, total, runs)
+            return False
+        for run in runs:
+            mark_as_synced(self.folder.wandb, run.id)  # `wandb sync` would send their rows a second time
+        self.say(f"W&B holds all {total} rows")
+        return True
+
+    def _say_missing(self, missing: int, total: int, runs: Sequence[WandbRun]) -> None:
+        sync = f"`python ray_jobs/wandb_sync.py {self.folder.root}`"
+        if HAS_GAP in self.held.values():
+            self.say(
+                f"W&B lacks rows in the middle of a run; {sync[:-1]} --new-ids` uploads everything as new W&B runs"
+            )
+        elif not self.falls_back:
+            self.say(f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: try again later")
+        elif self.mode == "offline" and not self.has_key:
+            files = [path for run in runs for path in find_wandb_files(self.folder.wandb, run.id)]
+            all_offline = all(path.parent.name.startswith("offline-") for path in files)
+            also = ", or `wandb sync` while the folder is where it is" if all_offline else ""
+            self.say(f"W&B: {total} rows offline in {self.folder.wandb}; {sync} uploads them{also}")
         else:
             self.say(
-                f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: {how} what is missing"
+                f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: {sync} uploads what is missing"
             )
-        return False
 
     def _wait(self, timeout_s: float) -> None:
         """Waits for the publisher; says so when it takes long, and takes Ctrl-C for impatience with W&B alone."""
@@ -130,14 +161,14 @@ class WandbSink:
             self.is_done.set()
         if self.child is not None:
             self.child.kill()
-        self.thread.join()
+        self.thread.join(_HURRY_S)
 
     def _keep_publishing(self) -> None:
         """Runs publishers one after another until the records are sent or `kill` is called. In a thread of its own."""
         delay, gave_up = _RESTART_S, False
-        while not self.is_done.is_set():
+        while not self.is_done.is_set() and self.num_bad_starts < _MAX_BAD_STARTS:
             began = time.monotonic()
-            ended = self._run_publisher(ends_to_retry=self.wants_online and not gave_up)
+            ended = self._run_publisher_or_warn(ends_to_retry=self.wants_online and not gave_up)
             if ended == PublisherExit.UNREACHABLE:
                 gave_up = self.is_finishing.is_set() or not self.has_key
                 if not self.falls_back:
@@ -150,6 +181,18 @@ class WandbSink:
             else:  # killed, failed, or the server does not hold everything yet
                 delay = _RESTART_S if time.monotonic() - began > _MAX_RESTART_S else min(2 * delay, _MAX_RESTART_S)
                 self.is_done.wait(_RESTART_S if self.is_finishing.is_set() else delay)
+
+    def _run_publisher_or_warn(self, *, ends_to_retry: bool) -> int:
+        """As `_run_publisher`; whatever goes wrong here (a full disk, a closed terminal) is only one more failure."""
+        try:
+            ended = self._run_publisher(ends_to_retry=ends_to_retry)
+        except Exception as error:
+            self._warn_once(f"the publisher for W&B cannot be run ({error}); it is tried again, training goes on")
+            return PublisherExit.FAILED
+        if ended > 0 and ended not in set(PublisherExit):  # not killed, and no end of its own: wandb cannot be imported
+            self.num_bad_starts += 1
+            self._warn_once(f"W&B's client does not start, see {self.folder.log / 'wandb.log'}; training goes on")
+        return ended
 
     def _run_publisher(self, *, ends_to_retry: bool) -> int:
         """Runs one publisher to its end; returns its exit code."""
@@ -165,7 +208,8 @@ class WandbSink:
             retry.start()
         with self.child as child:
             for line in child.stdout:
-                self._hear(json.loads(line))
+                if line.endswith("\n"):  # the last one of a killed publisher may be torn
+                    self._hear(json.loads(line))
         retry.cancel()
         return child.returncode
 
@@ -206,6 +250,8 @@ class WandbSink:
                 self.held = event["rows"]
             case "unreachable":
                 self._hear_unreachable(event)
+            case "repaired":
+                self.say(f"W&B: {event['done']}")
             case "failed":
                 self._warn_once(f"W&B's client failed ({event['reason']}); it is started again, training goes on")
             case "stop_requested":

@@ -10,7 +10,7 @@ from wandb_server import StandInServer
 
 from ray_jobs.config import RunConfig, TrackingConfig, to_dict
 from ray_jobs.recipes import clip_multimodal_small
-from ray_jobs.run_folder import RunFolder, write_json
+from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.tracking.record import MetricRecord
 
 
@@ -44,6 +44,12 @@ def make_run(tmp_path):
         return folder, config
 
     return make
+
+
+def find_cores(folder: RunFolder) -> list[int]:
+    """Process ids of the wandb-core processes that the run's publisher has noted."""
+    noted = read_json(folder.wandb / "publisher.json", default={})
+    return [int(process) for of_node in noted.values() for process in of_node]
 
 
 def fill(path: Path, fold: int, num_rows: int, keep: int = 0) -> None:

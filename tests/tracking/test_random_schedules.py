@@ -12,12 +12,13 @@ import threading
 import time
 
 import pytest
+from conftest import find_cores
 from processes import REPOSITORY
 
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import count_lines, read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
-from ray_jobs.tracking.wandb_sink import WandbSink
+from ray_jobs.tracking.wandb_sink import PUBLISHER, WandbSink
 from ray_jobs.wandb_sync import upload
 
 SECONDS, NUM_ROWS = 6.0, 300
@@ -65,13 +66,29 @@ def kill_publisher(sink: WandbSink) -> None:
 
 
 def kill_core(folder: RunFolder) -> None:
-    for process in read_json(folder.wandb / "publisher.json", default=[]):
+    for process in find_cores(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 
+def await_rows(server, folder, config, timeout_s: float) -> None:
+    """Waits until the server holds every row, with nobody's help but the sink's."""
+    ids = [run.id for run in list_wandb_runs(folder, config)[:2]]
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if all(run_id in server.runs and len(server.runs[run_id].steps()) == NUM_ROWS for run_id in ids):
+            return
+        time.sleep(0.5)
+    raise AssertionError("the sink did not find its way back")
+
+
 @pytest.mark.parametrize("seed", range(10))
-def test_a_random_schedule_of_kills_and_server_faults_ends_with_one_row_for_every_step(seed, server, make_run):
+def test_a_random_schedule_of_kills_and_server_faults_ends_with_one_row_for_every_step(
+    seed, server, make_run, monkeypatch
+):
+    """After every third schedule the sink has to bring everything by itself, after the others wandb_sync.py has to."""
+    monkeypatch.setattr("ray_jobs.tracking.wandb_sink.RETRY_ONLINE_S", 2.0)
+    monkeypatch.setattr("ray_jobs.tracking.wandb_sink.PUBLISHER", [*PUBLISHER, "--check-s=2"])
     moments, done = random.Random(seed), []
     folder, config = make_run()
     folds = Folds(folder)
@@ -102,6 +119,9 @@ def test_a_random_schedule_of_kills_and_server_faults_ends_with_one_row_for_ever
             time.sleep(moments.uniform(0.5, 2))
             server.fault = moments.choice([None, what])
     folds.wait()
+    if seed % 3 == 0:
+        server.fault = None
+        await_rows(server, folder, config, 90)
     began = time.monotonic()
     sink.finish(moments.choice([0.5, 3.0]))
     assert time.monotonic() - began < 8

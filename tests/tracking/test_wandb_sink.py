@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import fill
+from conftest import fill, find_cores
+from PIL import Image
 from processes import REPOSITORY
 
-from ray_jobs.run_folder import read_json
+from ray_jobs.config import to_dict
+from ray_jobs.run_folder import RunFolder, write_json
 from ray_jobs.tracking.record import MetricRecord, read_lines
 from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
@@ -48,8 +53,6 @@ def test_runs_arrive_with_names_groups_config_tables_pictures_and_every_row(serv
     folder, config = make_run(120, tags=("night",), entity="tester")
     record = MetricRecord(folder.metrics / "submission.jsonl")
     table = {"columns": ["fold", "image"], "data": [[0, 0.5], [1, None]]}
-    from PIL import Image
-
     folder.figures.mkdir()
     Image.new("RGB", (8, 8)).save(folder.figures / "loss.png")
     record.log(0, {"ensemble/method": "mean", "ensemble/model_weights": table, "ensemble/final_pred_std": float("nan")})
@@ -193,6 +196,107 @@ def test_a_server_that_cannot_be_reached_is_said_once_and_rows_go_offline(server
     assert [run.steps() for run in stored(server, folder, config).values()] == [list(range(40))] * 2
 
 
+def test_rows_that_the_server_should_hold_but_does_not_are_sent_again(server, make_run):
+    """Another account's key, a restored server: the note of what was uploaded is wrong."""
+    folder, config = make_run(50)
+    assert publish(folder, config)[0]
+    server.runs.clear()
+    for fold in (0, 1):
+        fill(folder.fold_record(fold), fold, 60, keep=50)
+    assert publish(folder, config)[0]
+    assert [run.steps() for run in stored(server, folder, config).values()] == [list(range(60))] * 2
+
+
+def test_offline_files_after_an_online_start_hold_every_row_and_the_advice_is_not_to_sync_them(
+    server, make_run, monkeypatch
+):
+    folder, config = make_run(40)
+    server.fault = "hang"
+    publish(folder, config, timeout_s=1)
+    monkeypatch.delenv("WANDB_API_KEY")
+    for fold in (0, 1):
+        fill(folder.fold_record(fold), fold, 60, keep=40)
+    _, said = publish(folder, config)
+    for run in list_wandb_runs(folder, config)[:2]:
+        files = find_wandb_files(folder.wandb, run.id, offline_only=True)
+        assert sum(read_wandb_file(path).num_rows for path in files) == 60
+    assert ("`wandb sync`" in said) == (not list(folder.wandb.glob("run-*")))
+
+
+def test_wandb_sync_doubles_nothing_that_was_uploaded_meanwhile(server, make_run, monkeypatch):
+    folder, config = make_run(40)
+    monkeypatch.delenv("WANDB_API_KEY")
+    publish(folder, config)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert publish(folder, config)[0]
+    command = [sys.executable, "-m", "wandb", "sync", *sorted(map(str, folder.wandb.glob("offline-run-*")))]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=120, check=False)
+    assert [run.steps() for run in stored(server, folder, config).values()] == [list(range(40))] * 2, done.stdout
+
+
+def test_a_server_that_is_ahead_of_a_fold_that_repeats_its_steps_is_no_reason_to_wait(server, make_run):
+    folder, config = make_run(60)
+    assert publish(folder, config)[0]
+    fill(folder.fold_record(0), 0, 30)
+    began = time.monotonic()
+    assert publish(folder, config)[0]
+    assert time.monotonic() - began < 15
+    assert stored(server, folder, config)["fold_0"].steps() == list(range(60))
+
+
+@pytest.mark.parametrize("publisher", [[sys.executable, "-c", "raise SystemExit(1)"], ["/no/such/program"]])
+def test_a_client_that_cannot_be_started_is_warned_of_once_and_the_end_says_what_is_missing(
+    server, make_run, monkeypatch, publisher
+):
+    monkeypatch.setattr("ray_jobs.tracking.wandb_sink.PUBLISHER", publisher)
+    folder, config = make_run(10)
+    is_whole, said = publish(folder, config, timeout_s=6)
+    assert not is_whole
+    assert len([line for line in said.splitlines() if "training goes on" in line]) == 1
+    assert "20 of 20 rows are not known to be uploaded" in said
+
+
+def test_a_copy_of_a_run_gets_wandb_runs_of_its_own_and_a_moved_one_keeps_its(server, make_run):
+    folder, config = make_run(10)
+    assert publish(folder, config)[0]
+    copy = RunFolder(folder.root.with_name("copy"))
+    shutil.copytree(folder.root, copy.root, symlinks=True)
+    fill(copy.fold_record(0), 0, 15, keep=10)
+    assert publish(copy, config)[0]
+    assert stored(server, folder, config)["fold_0"].steps() == list(range(10))
+    assert stored(server, copy, config)["fold_0"].steps() == list(range(15))
+    ids = [run.id for run in list_wandb_runs(copy, config)]
+    moved = RunFolder(copy.root.rename(folder.root.with_name("moved")))
+    assert publish(moved, config)[0]
+    assert [run.id for run in list_wandb_runs(moved, config)] == ids
+
+
+def test_another_project_gets_the_whole_run(server, make_run):
+    folder, config = make_run(10)
+    assert publish(folder, config)[0]
+    other = dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, project="other"))
+    write_json(folder.config, to_dict(other))
+    assert publish(folder, other)[0]
+    projects = {run.project: run.steps() for run in server.runs.values() if run.id.endswith("fold0")}
+    assert projects == {"challenge_CSC_43M04_EP": list(range(10)), "other": list(range(10))}
+
+
+def test_a_picture_that_was_drawn_anew_is_not_shown_for_the_submission_before(server, make_run):
+    folder, config = make_run()
+    folder.figures.mkdir(parents=True)
+    path = folder.figures / "final.png"
+    record = MetricRecord(folder.submission_record)
+    for colour in ("red", "blue"):
+        Image.new("RGB", (8, 8), colour).save(path)
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        record.log(record.num_lines, {"ensemble/figures/final": {"image": "figures/final.png", "sha256": checksum}})
+    record.close()
+    assert publish(folder, config)[0]
+    first, second = (row["ensemble/figures/final"] for row in stored(server, folder, config)["submission"].rows())
+    assert first == "final.png was drawn anew by a later submission"
+    assert second["_type"] == "image-file"
+
+
 def test_disabled_starts_nothing(make_run, server):
     folder, config = make_run(10, wandb="disabled")
     assert publish(folder, config) == (False, "")
@@ -209,7 +313,7 @@ def test_a_killed_publisher_and_a_killed_wandb_core_are_replaced(server, make_ru
         if num_rows == 60:
             sink.child.kill()
         else:
-            for process in read_json(folder.wandb / "publisher.json"):
+            for process in find_cores(folder):
                 os.kill(process, signal.SIGKILL)
         fill(folder.fold_record(0), 0, num_rows, keep=num_rows - 30)
         time.sleep(2.5)
@@ -222,7 +326,7 @@ def await_core(folder, sink):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         child = sink.child
-        for process in read_json(folder.wandb / "publisher.json", default=[]):
+        for process in find_cores(folder):
             command = Path(f"/proc/{process}/cmdline")
             if child and command.exists() and f"{child.pid}".encode() in command.read_bytes():
                 return

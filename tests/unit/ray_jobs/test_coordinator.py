@@ -89,6 +89,38 @@ def test_a_late_word_of_an_earlier_attempt_is_ignored(folder):
     assert last_attempt(folder, 0) == 2
 
 
+@pytest.mark.parametrize("through", ["run started", "settle"])
+def test_a_fold_whose_driver_was_killed_after_its_manifest_is_completed_by_the_next(folder, through):
+    first = Coordination(folder, 2)
+    first.apply(RunStarted(6, 0, 2, SIZES))
+    run_fold(first, folder, 0)
+    for event in (FoldLaunched(1, 1, 1, 1), FoldStarted(1, 1), epoch(1, 0, 0.5)):
+        first.apply(event)
+    folder.fold(1).write_manifest()  # and here the driver dies
+    second = Coordination(folder, 2)
+    second.apply(RunStarted(6, 0, 2, SIZES)) if through == "run started" else second.settle()
+    assert read_status(folder, 1).state == FoldState.COMPLETED
+    rows = read_lines(second.record.path)
+    for name in ("ensemble/fold_0_completed", "ensemble/fold_1_completed", "ensemble/all_folds_completed"):
+        assert sum(name in row for row in rows) == 1
+
+
+def test_an_event_that_ray_repeats_after_a_restart_of_the_actor_counts_once(folder):
+    first = Coordination(folder, 1)
+    run_fold(first, folder, 0)
+    second = Coordination(folder, 1)
+    second.apply(FoldCompleted(0, 1))
+    assert [row["event"] for row in read_lines(folder.events)].count("FoldCompleted") == 1
+    assert sum("ensemble/fold_0_completed" in row for row in read_lines(second.record.path)) == 1
+
+
+def test_a_score_that_is_not_finite_is_never_best(folder):
+    state = Coordination(folder, 1)
+    for event in (FoldLaunched(0, 1, 1, 1), FoldStarted(0, 1), epoch(0, 0, float("nan")), epoch(0, 1, 0.4)):
+        state.apply(event)
+    assert (read_status(folder, 0).best_score, read_status(folder, 0).best_epoch) == (0.4, 1)
+
+
 def test_a_failure_keeps_its_error_and_a_completed_fold_needs_its_files(folder):
     state = Coordination(folder, 2)
     state.apply(FoldLaunched(0, 1, 1, 1))

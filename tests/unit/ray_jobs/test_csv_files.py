@@ -3,7 +3,8 @@
 import csv
 import logging
 
-import pytest
+import numpy as np
+import torch
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS, CsvFiles
@@ -94,7 +95,7 @@ def test_other_names_of_the_loss_are_understood(tmp_path):
     files = CsvFiles(tmp_path, "")
     for step in range(2):
         files.add({"time": 1.0, "train/loss": 0.5 + step, "train/learning_rate": 2e-4})
-    ended = files.add({"time": 2.0, "epoch": 0, "train/epoch_loss": 1.0})
+    ended = files.add({"time": 2.0, "epoch": 0, "score": 1.0, "train/epoch_loss": 1.0})
     assert (ended.min_loss, ended.max_loss, ended.mean_loss, ended.rate) == (0.5, 1.5, 1.0, 2e-4)
 
 
@@ -122,8 +123,32 @@ def test_the_log_tells_progress_epochs_and_new_bests(tmp_path, caplog):
     assert not any("new best at epoch 3" in line for line in lines)
 
 
-@pytest.mark.parametrize("value", [float("nan"), None])
-def test_a_loss_that_is_not_finite_leaves_a_cell_empty(tmp_path, value):
-    files = CsvFiles(tmp_path, "")
-    files.add({"time": 1.0, "epoch": 0, "train/loss_epoch": value if value is None else None, "score": 1.0})
-    assert read(only(tmp_path, "epoch_metrics_*.csv"))[0]["Avg_Loss"] == ""
+def test_values_that_are_not_finite_leave_cells_empty_and_are_never_best(tmp_path):
+    folder = RunFolder(tmp_path)
+    journal = FoldJournal(folder, 0)
+    for epoch, score in enumerate((float("nan"), torch.tensor(0.75), np.float32(0.5))):
+        journal.log(epoch, {"epoch": epoch, "score": score, "train/loss_epoch": float("inf"), "x": score}, 1.0)
+    rows = read(only(folder.fold_csv(0), "epoch_metrics_*.csv"))
+    assert [row["Avg_Loss"] for row in rows] == ["", "", ""]
+    assert [row["x"] for row in rows] == ["", "0.75", "0.5"]
+    assert [row["Is_Best_Model"] for row in rows] == ["False", "True", "True"]
+
+
+def test_scalars_of_steps_get_columns_too_with_their_last_value(tmp_path):
+    folder = RunFolder(tmp_path)
+    journal = FoldJournal(folder, 0)
+    for step in range(3):
+        journal.log(step, {"train/loss": 1.0, "train/grad_norm": step / 2, "epoch": 0.1 * step}, 1.0)
+    journal.log(3, {"epoch": 0, "score": 1.0}, 1.0)
+    (row,) = read(only(folder.fold_csv(0), "epoch_metrics_*.csv"))
+    assert row["train/grad_norm"] == "1.0"
+    assert (row["Min_Batch_Loss"], row["Max_Batch_Loss"]) == ("1.000000", "1.000000")
+
+
+def test_a_text_where_a_number_belongs_ends_the_files_and_not_the_training(tmp_path, caplog):
+    folder = RunFolder(tmp_path)
+    journal = FoldJournal(folder, 0)
+    journal.log(0, {"train/loss_step": "much", "learning_rate": 1e-3}, 1.0)
+    journal.log(1, {"epoch": 0, "score": 1.0, "train/loss_epoch": "more"}, 1.0)
+    assert "the record goes on" in caplog.text
+    assert len(read_lines(folder.fold_record(0))) == 2

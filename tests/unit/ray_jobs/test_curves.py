@@ -31,12 +31,21 @@ def test_the_csv_files_and_the_record_tell_the_same(tmp_path):
     assert read.validation_loss == "val/loss_epoch"
 
 
-def test_batches_come_from_the_record_where_no_batch_file_was_asked_for(tmp_path):
+def test_a_run_is_read_from_its_record_whatever_happened_to_the_csv_files(tmp_path):
     folder = RunFolder(tmp_path)
     write_fold_record(folder, 0, 2, log_batches=False)
+    for path in folder.fold_csv(0).iterdir():
+        path.write_text("damaged")
     (curve,) = read_run(folder)
-    assert curve.source.suffix == ".csv"
-    assert len(curve.batches) == 8
+    assert (len(curve.epochs), len(curve.batches)) == (2, 8)
+
+
+def test_a_run_whose_record_is_gone_is_read_from_its_csv_files(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_fold_record(folder, 0, 2)
+    folder.fold_record(0).unlink()
+    (curve,) = read_run(folder)
+    assert (curve.source.suffix, len(curve.epochs)) == (".csv", 2)
 
 
 def test_a_fold_that_has_only_begun_is_left_out(tmp_path):
