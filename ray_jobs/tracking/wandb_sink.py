@@ -95,7 +95,6 @@ class WandbSink:
     def start(self) -> None:
         """Starts publishing in the background."""
         if self.config.tracking.wandb != "disabled":
-            settle_ids(self.folder, self.config)
             self.is_started = True
             self.thread.start()
 
@@ -111,12 +110,22 @@ class WandbSink:
         self._ask_to_finish()
         self._wait(timeout_s)
         self.kill()
+        try:
+            return self._conclude()
+        except OSError as error:  # a full disk must not fail a finished run
+            self.say(f"W&B: {error}")
+            return False
+
+    def _conclude(self) -> bool:
+        """Compares what the server holds with the records, and says what came of it."""
         shutil.rmtree(self.folder.wandb / "cache" / "artifacts", ignore_errors=True)
         runs = list_wandb_runs(self.folder, self.config)
         wanted = {run.key: count_lines(run.record) for run in runs}
         total = sum(wanted.values())
         missing = sum(max(0, number - max(0, self.held.get(key, 0))) for key, number in wanted.items())
-        if missing or not self.held:
+        if not total:
+            return False
+        if missing:
             self._say_missing(missing, total, runs)
             return False
         for run in runs:
@@ -132,7 +141,7 @@ class WandbSink:
             )
         elif not self.falls_back:
             self.say(f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: try again later")
-        elif self.mode == "offline" and not self.has_key:
+        elif not self.wants_online or not self.has_key:
             files = [path for run in runs for path in find_wandb_files(self.folder.wandb, run.id)]
             all_offline = all(path.parent.name.startswith("offline-") for path in files)
             also = ", or `wandb sync` while the folder is where it is" if all_offline else ""
@@ -199,6 +208,7 @@ class WandbSink:
         with self.lock:
             if self.is_done.is_set():
                 return PublisherExit.FAILED
+            settle_ids(self.folder, self.config)
             self.child = self._start_child()
         if self.is_finishing.is_set():
             self._ask_to_finish()

@@ -124,7 +124,9 @@ def test_without_a_key_everything_goes_offline_and_can_be_uploaded_later(server,
 
 def test_offline_files_of_several_starts_upload_with_wandb_sync(server, make_run):
     folder, config = make_run(30, wandb="offline")
-    publish(folder, config)
+    _, said = publish(folder, config)
+    assert "60 rows offline" in said
+    assert "or `wandb sync`" in said
     for fold in (0, 1):
         fill(folder.fold_record(fold), fold, 55, keep=30)
     publish(folder, config)
