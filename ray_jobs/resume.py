@@ -72,8 +72,7 @@ class ResumePoints:
             if not (self.files.checkpoint(place) / "checkpoint.json").exists():
                 continue
             try:
-                content, description = read_checkpoint(self.files.checkpoint(place))
-                points.append(StoredPoint(load(content), description, place))
+                points.append(self.read(place))
             except (RunFolderError, ValueError, KeyError) as error:
                 logger.warning(
                     "a resume point of fold %d is damaged, the one before counts: %s", self.files.number, error
@@ -82,6 +81,15 @@ class ResumePoints:
         if newest:
             self.next_place = _other(newest.place)
         return newest
+
+    def read(self, place: str) -> StoredPoint:
+        """The point in a place.
+
+        Raises:
+            RunFolderError, ValueError, KeyError: it is missing or damaged.
+        """
+        content, description = read_checkpoint(self.files.checkpoint(place))
+        return StoredPoint(load(content), description, place)
 
     def write(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
         """Stores a point. Returns when the tensors are copied; the disk is written in the background."""

@@ -236,12 +236,14 @@ class RayWorkplace:
 
     def _find_point(self) -> StoredPoint | None:
         """The newest resume point, the same on every rank; None if the fold has to begin."""
-        points = [self.points.find_newest() if self.rank == 0 else None]
-        if points[0] is not None and not self._can_go_on(points[0]):
-            points = [None]
-        if self.world_size > 1:
-            dist.broadcast_object_list(points)
-        return points[0]
+        point = self.points.find_newest() if self.rank == 0 else None
+        if point is not None and not self._can_go_on(point):
+            point = None
+        if self.world_size == 1:
+            return point
+        place = [None if point is None else point.place]
+        dist.broadcast_object_list(place)
+        return point if self.rank == 0 or place[0] is None else self.points.read(place[0])
 
     def _can_go_on(self, point: StoredPoint) -> bool:
         """Whether what the point stands on is there, too: the rows of the record and the best checkpoint."""
