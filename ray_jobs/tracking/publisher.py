@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import wandb
+
 from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.tracking.record import count_lines

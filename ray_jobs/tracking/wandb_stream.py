@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+
 from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import RecordReader
