@@ -33,6 +33,13 @@ def publish(folder, config, timeout_s=60.0, **options):
     return sink.finish(timeout_s), "\n".join(said)
 
 
+def wandb_sync(folder):
+    """W&B's own command on the offline files."""
+    files = sorted(map(str, folder.wandb.glob("offline-run-*")))
+    command = [sys.executable, "-m", "wandb", "sync", *files]
+    return subprocess.run(command, cwd=folder.root, text=True, capture_output=True, timeout=120, check=False)
+
+
 def sync(folder, *words):
     return subprocess.run(
         [sys.executable, "ray_jobs/wandb_sync.py", str(folder.root), *words],
@@ -130,13 +137,7 @@ def test_offline_files_of_several_starts_upload_with_wandb_sync(server, make_run
     for fold in (0, 1):
         fill(folder.fold_record(fold), fold, 55, keep=30)
     publish(folder, config)
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", *sorted(map(str, folder.wandb.glob("offline-run-*")))],
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
+    done = wandb_sync(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = stored(server, folder, config)
     assert [run.steps() for run in runs.values()] == [list(range(55))] * 2
@@ -231,8 +232,7 @@ def test_wandb_sync_doubles_nothing_that_was_uploaded_meanwhile(server, make_run
     publish(folder, config)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert publish(folder, config)[0]
-    command = [sys.executable, "-m", "wandb", "sync", *sorted(map(str, folder.wandb.glob("offline-run-*")))]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=120, check=False)
+    done = wandb_sync(folder)
     assert [run.steps() for run in stored(server, folder, config).values()] == [list(range(40))] * 2, done.stdout
 
 
