@@ -200,10 +200,11 @@ class FoldFolder:
 
     def clear(self, *, keep_checkpoints: bool) -> None:
         """Removes what an unfinished attempt left; with `keep_checkpoints` only what the next one makes anew."""
-        for name in ("predictions",) if keep_checkpoints else ("checkpoints", "predictions"):
-            shutil.rmtree(self.root / name, ignore_errors=True)
-        for path in self.root.glob("bad_rows*.jsonl"):
-            path.unlink()
+        shutil.rmtree(self.root / "predictions", ignore_errors=True)
+        if not keep_checkpoints:
+            shutil.rmtree(self.root / "checkpoints", ignore_errors=True)
+            for path in self.root.glob("bad_rows*.jsonl"):
+                path.unlink()
         self.manifest.unlink(missing_ok=True)
 
 

@@ -35,7 +35,7 @@ from ray_jobs.run_folder import (
     write_whole,
 )
 from ray_jobs.tracking.journal import FoldJournal
-from ray_jobs.tracking.record import Record, count_lines
+from ray_jobs.tracking.record import Record, count_lines, read_lines
 from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsName
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class SupersededError(RunError):
 
 
 class FoldStoppedError(RunError):
-    """The run was asked to stop, and this fold has finished an epoch."""
+    """The run was asked to stop, and this fold has saved where it is."""
 
 
 class RayWorkplace:
@@ -78,6 +78,7 @@ class RayWorkplace:
         self.stops_now, self.last_look = False, 0.0
         self.journal: FoldJournal | None = None
         self.bad_rows: Record | None = None
+        self.noted: set[tuple[str, str]] = set()
         self.coordinator: Any = None
         self.pending: list[tuple[int, float, Mapping[str, Tensor | float]]] = []
         self.last_progress = 0.0
@@ -210,9 +211,13 @@ class RayWorkplace:
         write_parquet(self.files.predictions(rows, checkpoint), table)
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
-        logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
         if self.bad_rows is None:
-            self.bad_rows = Record(self.files.bad_rows(self.rank), keep=0)
+            self.bad_rows = Record(self.files.bad_rows(self.rank))
+            self.noted = {(row["table"], row["id"]) for row in read_lines(self.bad_rows.path)}
+        if (table, row_id) in self.noted:  # by the attempt before
+            return
+        self.noted.add((table, row_id))
+        logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
         self.bad_rows.append({"table": table, "id": row_id, "problem": problem, "done": done})
 
     def _fetch_pending(self) -> None:
