@@ -65,6 +65,10 @@ class ResumePoints:
         self.next_place = _PLACES[0]
         self._writing: threading.Thread | None = None
 
+    def exist(self) -> bool:
+        """Whether an earlier attempt has left a point, whole or not."""
+        return any(self.files.checkpoint(place).exists() for place in _PLACES)
+
     def find_newest(self) -> StoredPoint | None:
         """The newest point that is whole; damaged ones are logged. The next one written takes the other place."""
         points = []

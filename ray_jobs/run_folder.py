@@ -137,6 +137,11 @@ class RunFolder:
             return True
         return False
 
+    def remove_leftovers(self) -> None:
+        """Removes files that a killed process was about to put in place."""
+        for path in self.root.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def measure_bytes(self) -> int:
         """Size of the run on disk."""
         total = 0

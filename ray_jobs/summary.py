@@ -64,6 +64,7 @@ def conclude(
     """
     from ray_jobs.reporting.html_report import write_report_or_warn  # matplotlib is not loaded before the folds train
 
+    folder.remove_leftovers()
     summary = build_summary(folder, config, stage, seconds)
     write_report_or_warn(folder, config, summary)
     _record_pictures(folder)

@@ -46,7 +46,7 @@ def train_worker(task: dict[str, Any]) -> None:
     # Ray names neither a worker's actor nor its log after the run: this line in the log of the process does.
     print(f"run {folder.root.name}, fold {task['fold']}, attempt {task['attempt']}, rank {place.rank}", flush=True)
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
-    with _logging_to(folder.fold_logs(task["fold"]), place.rank):
+    with _logging_to(folder.fold_logs(task["fold"]), place.rank, continued=place.points.exist()):
         try:
             place.start()
             load_train_module(config.family).train_fold(config.trainer, split, place)
@@ -66,11 +66,12 @@ def read_plan(folder: RunFolder, count: int, *, ordered: bool) -> FoldPlan:
 
 
 @contextmanager
-def _logging_to(folder: Path, rank: int) -> Iterator[None]:
-    """Sends this process's log to a file of the run while a fold trains."""
+def _logging_to(folder: Path, rank: int, *, continued: bool) -> Iterator[None]:
+    """Sends this process's log to a file of the run while a fold trains; a fold that goes on adds to the one it had."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "training" if rank == 0 else f"rank{rank}"
-    handler = logging.FileHandler(folder / f"{name}_{time.strftime('%Y%m%d_%H%M%S')}.log")
+    new = folder / f"{name}_{time.strftime('%Y%m%d_%H%M%S')}.log"
+    handler = logging.FileHandler(max(folder.glob(f"{name}_*.log"), default=new) if continued else new)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # Of libraries only what is wrong: Ray Train alone would repeat every metric.
     handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.name.startswith(("ray_jobs", "trainers")))
