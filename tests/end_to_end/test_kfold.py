@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -154,33 +153,3 @@ def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path
     assert overall["best"]["msle"] <= 0.85
     assert overall["final"]["msle"] <= 0.85
     assert len(pd.read_csv(run / "submission_mean.csv")) == 544
-
-
-def test_an_interrupted_run_continues_and_one_seed_gives_one_submission_bit_for_bit(tmp_path):
-    words = ("training.epochs=3", "run.dashboard=false")
-    run = tmp_path / "ray_results" / "first"
-    with subprocess.Popen(
-        [sys.executable, "ray_jobs/kfold.py", "run.name=first", *words],
-        cwd=REPOSITORY,
-        env=clean_environment(HOME=str(tmp_path)),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as interrupted:
-        for line in interrupted.stdout:
-            if "training: epoch" in line:
-                interrupted.send_signal(signal.SIGTERM)
-                break
-        rest, _ = interrupted.communicate(timeout=120)
-    assert interrupted.returncode == 130, rest
-    assert "every fold goes on from its last checkpoint. The same command continues run first" in rest
-    assert not (run / "summary.json").exists()
-
-    for name in ("first", "second"):
-        done = kfold(tmp_path, f"run.name={name}", *words)
-        assert done.returncode == 0, done.stdout + done.stderr
-    second = run.with_name("second")
-    assert (run / "submission_mean.csv").read_bytes() == (second / "submission_mean.csv").read_bytes()
-    for fold in range(3):
-        checkpoints = [path / f"members/main/folds/{fold}/checkpoints/final" for path in (run, second)]
-        names = [sorted(file.name for file in path.iterdir()) for path in checkpoints]
-        assert names[0] == names[1]  # the tensors' file name holds their checksum

@@ -17,7 +17,7 @@ from processes import REPOSITORY, clean_environment
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import read_lines
 
-WORDS = ("training.epochs=8", "checkpoint.every_steps=3", "run.dashboard=false", "tracking.wandb=disabled")
+WORDS = ("training.epochs=6", "checkpoint.every_steps=3", "run.dashboard=false", "tracking.wandb=disabled")
 TIMINGS = ("time", "train/epoch_time", "train/samples_per_second")
 
 
@@ -100,22 +100,22 @@ def find_workers() -> list[int]:
 
 def test_killed_drivers_and_an_interrupt_change_no_bit(home, left_alone):
     run, moments = RunFolder(home / "ray_results" / "killed"), random.Random(3)
-    for attempt, how in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL), start=1):
+    for attempt, how in enumerate((signal.SIGKILL, signal.SIGTERM), start=1):
         driver = start(home, "killed")
         await_training(run, driver, attempt)
-        time.sleep(moments.uniform(0.5, 3))
+        time.sleep(moments.uniform(0.5, 2))
         driver.send_signal(how)
         output, _ = driver.communicate(timeout=60)
         if how == signal.SIGTERM:
             assert driver.returncode == 130, output
-            assert "goes on from its last checkpoint" in output
+            assert "every fold goes on from its last checkpoint. The same command continues run killed" in output
+            assert not run.summary.exists()
             statuses = [json.loads(run.fold(fold).status.read_text()) for fold in range(3)]
             assert {status["state"] for status in statuses} <= {"interrupted", "completed"}
     driver = start(home, "killed")
     output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, output
     steps = started_steps(run)
-    assert len(steps) >= 3
     assert sum(step > 0 for step in steps) >= 3  # they did go on, and did not begin anew
     assert_same_bits(run, left_alone)
 

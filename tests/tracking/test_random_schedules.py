@@ -21,7 +21,7 @@ from ray_jobs.tracking.wandb_runs import list_wandb_runs
 from ray_jobs.tracking.wandb_sink import PUBLISHER, WandbSink
 from ray_jobs.wandb_sync import upload
 
-SECONDS, NUM_ROWS = 6.0, 300
+SECONDS, NUM_ROWS = 4.0, 200
 # A fold in training: rows at a steady rate, a checkpoint every 20 rows, the same values in every attempt.
 FOLD = """
 import sys, time
@@ -86,7 +86,7 @@ def await_rows(server, folder, config, timeout_s: float) -> None:
 def test_a_random_schedule_of_kills_and_server_faults_ends_with_one_row_for_every_step(
     seed, server, make_run, monkeypatch
 ):
-    """After every third schedule the sink has to bring everything by itself, after the others wandb_sync.py has to."""
+    """After every fifth schedule the sink has to bring everything by itself, after the others wandb_sync.py has to."""
     monkeypatch.setattr("ray_jobs.tracking.wandb_sink.RETRY_ONLINE_S", 2.0)
     monkeypatch.setattr("ray_jobs.tracking.wandb_sink.PUBLISHER", [*PUBLISHER, "--check-s=2"])
     moments, done = random.Random(seed), []
@@ -119,7 +119,7 @@ def test_a_random_schedule_of_kills_and_server_faults_ends_with_one_row_for_ever
             time.sleep(moments.uniform(0.5, 2))
             server.fault = moments.choice([None, what])
     folds.wait()
-    if seed % 3 == 0:
+    if seed % 5 == 0:
         server.fault = None
         await_rows(server, folder, config, 90)
     began = time.monotonic()
