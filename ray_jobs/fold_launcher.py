@@ -45,7 +45,7 @@ class FoldLauncher:
             with turns:
                 try:
                     if not self.stopped.is_set() and not self.folder.stop_request.exists():
-                        self._run_fold(fold)
+                        self._run_fold(fold, console)
                 except BaseException as failure:
                     failures.append(failure)
 
@@ -76,13 +76,14 @@ class FoldLauncher:
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _run_fold(self, fold: int) -> None:
+    def _run_fold(self, fold: int, console: Console) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""
         for num_deaths in itertools.count(1):
             failure = self._run_attempt(fold, last_attempt(self.folder, fold) + 1)
             is_asked_to_stop = self.stopped.is_set() or self.folder.stop_request.exists()
             if failure is None or is_asked_to_stop or not failure.may_be_retried(num_deaths):
                 return
+            console.print(f"fold {fold}: {failure.message}; it goes on in another attempt", style="yellow")
 
     def _run_attempt(self, fold: int, attempt: int) -> Failure | None:
         """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
