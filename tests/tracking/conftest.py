@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
+from publishing import fill
 from wandb_server import StandInServer
 
 from ray_jobs.config import RunConfig, TrackingConfig, to_dict
 from ray_jobs.recipes import clip_multimodal_small
-from ray_jobs.run_folder import RunFolder, read_json, write_json
-from ray_jobs.tracking.record import MetricRecord
+from ray_jobs.run_folder import RunFolder, write_json
 
 
 @pytest.fixture
@@ -44,17 +43,3 @@ def make_run(tmp_path):
         return folder, config
 
     return make
-
-
-def find_cores(folder: RunFolder) -> list[int]:
-    """Process ids of the wandb-core processes that the run's publisher has noted."""
-    noted = read_json(folder.wandb / "publisher.json", default={})
-    return [int(process) for of_node in noted.values() for process in of_node]
-
-
-def fill(path: Path, fold: int, num_rows: int, keep: int = 0) -> None:
-    """Writes rows as a trainer with these steps would, the same values each time."""
-    record = MetricRecord(path, keep=keep)
-    for step in range(keep, num_rows):
-        record.log(step, {f"fold_{fold}/train/loss_step": step / 7, f"fold_{fold}/learning_rate": 1e-3})
-    record.close()

@@ -12,8 +12,8 @@ import threading
 import time
 
 import pytest
-from conftest import find_cores
 from processes import REPOSITORY
+from publishing import find_cores
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import count_lines, read_lines

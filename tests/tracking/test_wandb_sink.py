@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import fill, find_cores
 from PIL import Image
 from processes import REPOSITORY
+from publishing import fill, find_cores
 
 from ray_jobs.config import to_dict
 from ray_jobs.run_folder import RunFolder, write_json
