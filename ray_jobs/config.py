@@ -42,6 +42,8 @@ class CheckpointConfig:
 
     every_steps: int | None = None
     """Also after so many optimiser steps, in the middle of an epoch."""
+    min_interval_s: float = 2.0
+    """At an epoch's end only if the last point is so many seconds old: short epochs would be slowed by saving."""
 
     def __post_init__(self) -> None:
         if self.every_steps is not None and self.every_steps < 1:

@@ -41,7 +41,7 @@ def train_worker(task: dict[str, Any]) -> None:
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
         tracking=config.tracking,
-        every_steps=config.checkpoint.every_steps,
+        checkpoint=config.checkpoint,
     )
     # Ray names neither a worker's actor nor its log after the run: this line in the log of the process does.
     print(f"run {folder.root.name}, fold {task['fold']}, attempt {task['attempt']}, rank {place.rank}", flush=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ensemble.predictions import build_table
 from ray_jobs.cluster import package_versions
-from ray_jobs.config import TrackingConfig
+from ray_jobs.config import CheckpointConfig, TrackingConfig
 from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state
@@ -65,11 +65,12 @@ class RayWorkplace:
         device: str,
         num_threads: int,
         tracking: TrackingConfig,
-        every_steps: int | None = None,
+        checkpoint: CheckpointConfig,
     ) -> None:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
         self.folder, self.fold, self.attempt, self.tracking = folder, fold, attempt, tracking
-        self.every_steps = every_steps
+        self.checkpoint = checkpoint
+        self.saved_at = -math.inf
         self.files = folder.fold(fold)
         self.points = ResumePoints(self.files)
         self.point: StoredPoint | None = None
@@ -166,7 +167,7 @@ class RayWorkplace:
         return point
 
     def is_resume_point_due(self, global_step: int) -> bool:
-        is_regular = self.every_steps is not None and global_step % self.every_steps == 0
+        is_regular = self.checkpoint.every_steps is not None and global_step % self.checkpoint.every_steps == 0
         return self._is_asked_to_stop_now(global_step) or is_regular
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
@@ -174,17 +175,25 @@ class RayWorkplace:
         own = {f"own/{name}": tensor.cpu() for name, tensor in point.own.items()}
         own |= {f"random/{name}": tensor for name, tensor in get_random_state().items()}
         of_ranks = self._gather(own)
-        if self.rank == 0:
+        at_epoch = self.is_epoch_over and not self.is_last_epoch
+        stops = self.stops_now or (at_epoch and self._share_request() is not None)
+        if self.rank == 0 and (stops or self._is_worth_saving()):
             self._refuse_if_superseded()
             self.journal.sync()
+            self.saved_at = time.monotonic()
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
             tensors |= {
                 f"rank{rank}/{name}": tensor for rank, part in enumerate(of_ranks) for name, tensor in part.items()
             }
             self.points.write(tensors, self._describe_point(point, global_step))
-        if self.stops_now or (self.is_epoch_over and not self.is_last_epoch and self._share_request() is not None):
+        if stops:
             self.points.wait()
             raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends after step {global_step}")
+
+    def _is_worth_saving(self) -> bool:
+        """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time."""
+        is_time = time.monotonic() - self.saved_at >= self.checkpoint.min_interval_s
+        return is_time or not self.is_epoch_over or self.is_last_epoch
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         if self.rank != 0:
