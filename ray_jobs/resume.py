@@ -97,7 +97,7 @@ class ResumePoints:
 
     def write(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
         """Stores a point. Returns when the tensors are copied; the disk is written in the background."""
-        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        content = to_bytes(tensors)
         self.wait()
         folder, self.next_place = self.files.checkpoint(self.next_place), _other(self.next_place)
         self._writing = threading.Thread(target=self._write, args=(folder, content, dict(description)))
@@ -120,6 +120,11 @@ class ResumePoints:
             write_checkpoint(folder, content, description)
         except OSError as error:
             logger.warning("a resume point could not be written, the one before counts: %s", error)
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors of any device as a safetensors file."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def get_random_state() -> dict[str, Tensor]:

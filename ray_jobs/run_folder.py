@@ -266,6 +266,18 @@ def write_whole(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def append_whole(file: int, content: bytes, path: Path) -> None:
+    """Adds to an `O_APPEND` file in one write; a part that a full disk took is cut off again.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    written = os.write(file, content)
+    if written != len(content):
+        os.ftruncate(file, os.fstat(file).st_size - written)
+        raise OSError(f"{path}: only {written} of {len(content)} bytes could be written; free disk space")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole."""
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())

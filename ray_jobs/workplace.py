@@ -15,7 +15,7 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from ensemble.predictions import build_table
@@ -23,7 +23,7 @@ from ray_jobs.cluster import package_versions
 from ray_jobs.config import CheckpointConfig, TrackingConfig
 from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
 from ray_jobs.errors import RunError, RunFolderError
-from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state
+from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.run_folder import (
     CHECKPOINTS,
     RunFolder,
@@ -152,7 +152,7 @@ class RayWorkplace:
     ) -> None:
         if self.rank == 0:
             self._refuse_if_superseded()
-            write_checkpoint(self.files.checkpoint(name), _to_bytes(tensors), description)
+            write_checkpoint(self.files.checkpoint(name), to_bytes(tensors), description)
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         if self.world_size > 1:
@@ -198,7 +198,7 @@ class RayWorkplace:
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         if self.rank != 0:
             return {}
-        content = _to_bytes(tensors)
+        content = to_bytes(tensors)
         checksum = hashlib.sha256(content).hexdigest()
         path = self.folder.member / f"{name}-{checksum[:12]}.safetensors"
         if not path.exists():
@@ -334,7 +334,3 @@ class RayWorkplace:
         current = read_status(self.folder, self.fold).attempt
         if current > self.attempt:
             raise SupersededError(f"attempt {current} of fold {self.fold} has begun; attempt {self.attempt} stops")
-
-
-def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.run_folder import write_whole
+from ray_jobs.run_folder import append_whole, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -210,11 +210,7 @@ class _CsvFile:
             return
         text = self._format(self.lines[self.num_written :])
         if text:
-            content = text.encode()
-            size = os.fstat(self.file).st_size
-            if os.write(self.file, content) != len(content):  # the disk is full: no half line stays
-                os.ftruncate(self.file, size)
-                raise OSError(f"{self.path}: the disk does not take a line")
+            append_whole(self.file, text.encode(), self.path)
         self._forget_written()
 
     def write(self) -> None:

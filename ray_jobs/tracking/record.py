@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ray_jobs.errors import RunFolderError
-from ray_jobs.run_folder import write_whole
+from ray_jobs.run_folder import append_whole, write_whole
 
 
 class Record:
@@ -39,10 +39,8 @@ class Record:
         if keep is not None and keep > len(lines):
             raise RunFolderError(f"{path} has {len(lines)} whole lines, but {keep} were written before the checkpoint")
         self.num_lines = len(lines) if keep is None else keep
-        content = b"".join(lines[: self.num_lines])
-        write_whole(path, content)
+        write_whole(path, b"".join(lines[: self.num_lines]))
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
-        self._size = len(content)
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Adds one line. NaN and infinity, which JSON does not have, become null.
@@ -51,14 +49,7 @@ class Record:
             TypeError: a value is neither a scalar nor made of lists, mappings and scalars.
             OSError: the disk does not take the line; nothing of it stays behind.
         """
-        line = (_to_json(values) + "\n").encode()
-        written = os.write(self._file, line)
-        if written != len(line):  # the disk is full: half a line must not stand before the next
-            os.ftruncate(self._file, self._size)
-            raise OSError(
-                f"{self.path}: only {written} of {len(line)} bytes of a line could be written; free disk space"
-            )
-        self._size += written
+        append_whole(self._file, (_to_json(values) + "\n").encode(), self.path)
         self.num_lines += 1
 
     def sync(self) -> None:
