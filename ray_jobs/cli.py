@@ -26,24 +26,25 @@ class Command:
 
     config: RunConfig
     dry_run: bool
+    retry_failed: bool = False
 
 
 def parse_kfold(argv: Sequence[str]) -> Command:
-    """`[--config-name=NAME] [field=value ...] [--dry-run] [--help]`.
+    """`[--config-name=NAME] [field=value ...] [--dry-run] [--retry-failed] [--help]`.
 
     Raises:
         RunError: an unknown recipe, field or value; the message lists the nearest names.
         SystemExit: after `--help`.
     """
-    recipe, dry_run, rest = DEFAULT_RECIPE, False, []
+    recipe, flags, rest = DEFAULT_RECIPE, {"--dry-run": False, "--retry-failed": False}, []
     words = list(argv)
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
         if name.lstrip("-").replace("_", "-") == "config-name":
             recipe = value if equals else (words.pop(0) if words else "")
-        elif word == "--dry-run":
-            dry_run = True
+        elif word in flags:
+            flags[word] = True
         else:
             rest.append(word)
     if recipe not in RECIPES:
@@ -51,10 +52,12 @@ def parse_kfold(argv: Sequence[str]) -> Command:
     summary = "\n".join(f"  {name:24s} {(build.__doc__ or '').strip()}" for name, build in RECIPES.items())
     description = (
         "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission.\n\n"
-        "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run]\n\n"
+        "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--retry-failed]\n\n"
+        "--dry-run shows config and plan and launches nothing; --retry-failed trains only the folds that have failed.\n\n"
         f"recipes:\n{summary}\n\nfields of {recipe} with their values:"
     )
-    return Command(override(with_wandb_environment(RECIPES[recipe](), os.environ), rest, description), dry_run)
+    config = override(with_wandb_environment(RECIPES[recipe](), os.environ), rest, description)
+    return Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
 
 
 def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:

@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 @dataclass(frozen=True)
 class RunSection:
-    """Name and place of a run."""
+    """Name and place of a run, and how it is watched."""
 
     name: str | None = None
     """The run's name, and its folder's; None: the recipe's name; auto: with a time stamp, always a new run."""
@@ -30,10 +30,15 @@ class RunSection:
     """Folder that holds the runs. On a cluster of several nodes one that all of them share."""
     dashboard: bool = True
     """Start Ray's dashboard when the job starts a cluster of its own."""
+    stall_timeout_s: float | None = 1800.0
+    """A fold that has not done a step, a validation or a pass of predictions for so long writes down where each thread
+    stands and begins another attempt. None: wait for ever."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
             raise ValueError(f"run.name={self.name!r}: expected letters, digits, '_', '-' and '.', at most 128")
+        if self.stall_timeout_s is not None and not 1 <= self.stall_timeout_s < 1e6:
+            raise ValueError(f"run.stall_timeout_s={self.stall_timeout_s}: expected seconds, at least 1, or none")
 
 
 @dataclass(frozen=True)

@@ -160,26 +160,27 @@ class Coordination:
             (row["event"], row["fold"], row["attempt"]) for row in read_lines(folder.events) if "attempt" in row
         }
         self.record = MetricRecord(folder.ensemble_record)
-        self.recorded = {name for row in read_lines(self.record.path) for name in row}
+        self.has_totals, self.all_are_said = False, False
+        self.said: dict[int, str] = {}  # the last that the record says of each fold: start, completed
+        for row in read_lines(self.record.path):
+            self._follow(row)
 
     def apply(self, event: Event) -> None:
         """Takes in one event: memory, status file, metric record, in this order. A late word of an earlier attempt is
         ignored."""
         if not isinstance(event, RunStarted) and self._is_late(event):
             return
-        is_new = isinstance(event, _NOT_KEPT) or self._note(event)
+        if not isinstance(event, _NOT_KEPT):
+            self._note(event)
         if isinstance(event, RunStarted):
             self._start_run(event)
             return
         status = advance(self.folds[event.fold], event, time.time())
         self._keep(status)
-        name = f"ensemble/fold_{event.fold}"
-        if isinstance(event, FoldStarted) and (is_new or f"{name}_start" not in self.recorded):
-            self._log(
-                {f"{name}_start": 1, f"{name}_train_size": status.train_size, f"{name}_val_size": status.val_size}
-            )
+        if isinstance(event, FoldStarted):
+            self._log_start(status)
         elif isinstance(event, FoldCompleted):
-            self._log_completion(event.fold, again=is_new)
+            self._log_completion(event.fold)
 
     def settle(self) -> None:
         """Completes folds whose manifest is there although nobody said so: their driver was killed before it could."""
@@ -187,22 +188,21 @@ class Coordination:
             if self.folder.fold(fold).is_complete():
                 if status.state != FoldState.COMPLETED:
                     self._keep(advance(status, FoldCompleted(fold, status.attempt), time.time()))
-                self._log_completion(fold, again=False)
+                self._log_completion(fold)
 
     def _keep(self, status: FoldStatus) -> None:
         self.folds[status.fold] = status
         write_json(self.folder.fold(status.fold).status, asdict(status))
 
-    def _note(self, event: Event) -> bool:
-        """Writes an event down; False if it is there already: Ray repeats a call when the actor had to restart."""
+    def _note(self, event: Event) -> None:
+        """Writes an event down, if it is not there already: Ray repeats a call when the actor had to restart."""
         name, values = type(event).__name__, asdict(event)
         if "attempt" in values:
             key = (name, values["fold"], values["attempt"])
             if key in self.noted:
-                return False
+                return
             self.noted.add(key)
         self.events.append({"time": time.time(), "event": name, **values})
-        return True
 
     def _is_late(self, event: Event) -> bool:
         """Whether a later attempt is known here, or on disk: then this is the actor of a driver that was killed."""
@@ -216,7 +216,7 @@ class Coordination:
             if known.state == FoldState.TRAINING:  # left by an interrupted driver: this one has launched nothing yet
                 known = FoldStatus(fold, attempt=known.attempt)
             self._keep(replace(known, train_size=train_size, val_size=val_size))
-        if "ensemble/total_samples" not in self.recorded:
+        if not self.has_totals:
             self._log(
                 {
                     "ensemble/total_samples": event.total_samples,
@@ -226,13 +226,19 @@ class Coordination:
                 }
             )
 
-    def _log_completion(self, fold: int, *, again: bool) -> None:
-        """Records that a fold, and perhaps the run, is complete; `again`: also if that was recorded before."""
-        if again or f"ensemble/fold_{fold}_completed" not in self.recorded:
+    def _log_start(self, status: FoldStatus) -> None:
+        """Records that a fold has started: once, however often it has to go on in another attempt."""
+        name = f"ensemble/fold_{status.fold}"
+        if self.said.get(status.fold) != "start":
+            self._log(
+                {f"{name}_start": 1, f"{name}_train_size": status.train_size, f"{name}_val_size": status.val_size}
+            )
+
+    def _log_completion(self, fold: int) -> None:
+        """Records that a fold, and perhaps the run, is complete: once for each start."""
+        if self.said.get(fold) != "completed":
             self._log({f"ensemble/fold_{fold}_completed": 1})
-        if not again and "ensemble/all_folds_completed" in self.recorded:
-            return
-        if any(status.state != FoldState.COMPLETED for status in self.folds.values()):
+        if self.all_are_said or any(status.state != FoldState.COMPLETED for status in self.folds.values()):
             return
         table = [[status.fold, status.train_size, status.val_size] for status in self.folds.values()]
         self._log(
@@ -246,7 +252,17 @@ class Coordination:
     def _log(self, metrics: dict[str, Any]) -> None:
         self.record.log(self.record.num_lines, metrics)
         self.record.sync()
-        self.recorded |= metrics.keys()
+        self._follow(metrics)
+
+    def _follow(self, row: Mapping[str, Any]) -> None:
+        """What a row of the record says was recorded."""
+        self.has_totals |= "ensemble/total_samples" in row
+        for fold in self.folds:
+            for what in ("start", "completed"):
+                if f"ensemble/fold_{fold}_{what}" in row:
+                    self.said[fold] = what
+                    self.all_are_said = False
+        self.all_are_said |= "ensemble/all_folds_completed" in row
 
 
 def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:

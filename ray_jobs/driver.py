@@ -23,7 +23,7 @@ from ensemble.scores import predict_constant
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
 from ray_jobs.config import RunConfig, TrackingConfig, find_differences, to_dict
-from ray_jobs.coordinator import Coordination, RunStarted, forget_attempt, start_actor
+from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
 from ray_jobs.fold_launcher import FoldLauncher
@@ -72,6 +72,11 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             console.print(f"run {plan.folder.root.name} is finished: nothing to do")
             print_outcome(console, plan.folder, read_json(plan.folder.summary))
             return EXIT_OK
+        if command.retry_failed:
+            todo = [fold for fold in todo if read_status(plan.folder, fold).state == FoldState.FAILED]
+            if not todo:
+                console.print("no fold has failed: nothing to retry")
+                return EXIT_OK
         plan.folder.stop_request.unlink(missing_ok=True)
         seconds = {"check": time.monotonic() - started}
         hear_stop = partial(_hear_stop, plan, console)
@@ -267,7 +272,7 @@ def _train_and_combine(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        FoldLauncher(folder, config.run.name, placement, coordinator).train(todo, console, config.folds.count)
+        FoldLauncher(folder, config.run, placement, coordinator).train(todo, console, config.folds.count)
         seconds["train"] = time.monotonic() - began
         began = time.monotonic()
         stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))

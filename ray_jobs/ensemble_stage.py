@@ -26,7 +26,7 @@ from ray_jobs.run_folder import (
     write_json,
     write_parquet,
 )
-from ray_jobs.tracking.record import MetricRecord
+from ray_jobs.tracking.record import log_news
 
 
 def run_ensemble_stage(root: str) -> dict[str, Any]:
@@ -48,12 +48,8 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     if not folds:
         return {"scores": None, "submission": {"created": False, "reason": "no fold is finished"}}
     scores = score_folds(folder, config, folds)
-    record = MetricRecord(folder.submission_record)
-    try:
-        submission, metrics = _write_submission(folder, config, folds, scores)
-        record.log(record.num_lines, metrics)
-    finally:
-        record.close()
+    submission, metrics = _write_submission(folder, config, folds, scores)
+    log_news(folder.submission_record, metrics)
     return {"scores": scores, "submission": submission}
 
 

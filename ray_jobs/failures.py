@@ -1,8 +1,10 @@
 """What ended an attempt of a fold, in the user's words, and whether another attempt can help. Pure.
 
-DIED      its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times in a row
-MEMORY    a GPU is full: the same settings would fill it again
-ERROR     an error of the trainer or its data, NaN losses among them: the same bits would fail again
+PREEMPTED  its node is being taken away and it has saved where it is: goes on elsewhere, as often as need be
+DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point gained
+STALLED    it did nothing for `run.stall_timeout_s` and ended itself: like a death
+MEMORY     a GPU is full: the same settings would fill it again
+ERROR      an error of the trainer or its data, NaN losses among them: the same bits would fail again
 """
 
 from __future__ import annotations
@@ -14,15 +16,25 @@ MAX_DEATHS = 3
 # Errors by which Ray says that a process is gone; their texts are pages of Ray's own affairs.
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError", "NodeDiedError",
            "OutOfMemoryError", "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError", "WorkerGroupStartupFailedError",
-           "WorkerGroupStartupTimeoutError")  # fmt: skip
+           "WorkerGroupStartupTimeoutError", "PreemptionError")  # fmt: skip
 
 
 class Cause(StrEnum):
     """Why an attempt ended."""
 
+    PREEMPTED = "preempted"
     DIED = "died"
+    STALLED = "stalled"
     MEMORY = "memory"
     ERROR = "error"
+
+
+class PreemptedError(Exception):
+    """A worker's node is being taken away; the fold has saved where it is and ended this attempt."""
+
+
+class NonFiniteLossError(Exception):
+    """The training loss is NaN or infinite: nothing that comes after it is worth anything."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +45,10 @@ class Failure:
     message: str
 
     def may_be_retried(self, num_deaths: int) -> bool:
-        """Whether another attempt makes sense, after so many deaths of this fold in this driver, this one included."""
-        return self.cause == Cause.DIED and num_deaths <= MAX_DEATHS
+        """Whether another attempt makes sense, after so many deaths without a resume point gained, this one included."""
+        if self.cause == Cause.PREEMPTED:
+            return True
+        return self.cause in (Cause.DIED, Cause.STALLED) and num_deaths <= MAX_DEATHS
 
 
 def explain_failure(error: Exception) -> Failure:
@@ -54,12 +68,15 @@ def explain_failure(error: Exception) -> Failure:
 
     rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
     cause = causes[rank]
+    if isinstance(cause, PreemptedError):
+        return Failure(Cause.PREEMPTED, str(cause))
     if _is_death(cause):
         return Failure(Cause.DIED, f"rank {rank}: its process or node died (killed, out of memory, or lost)")
     if "CUDA out of memory" in str(cause):
         advice = "lower training.batch_size, or give a fold more of a GPU (resources.gpus_per_fold)"
         return Failure(Cause.MEMORY, f"rank {rank}: the GPU's memory is full: {advice}. {cause}")
-    return Failure(Cause.ERROR, f"rank {rank}: {type(cause).__name__}: {cause}")
+    speaks_for_itself = type(cause).__module__.startswith(("ray_jobs.", "trainers."))
+    return Failure(Cause.ERROR, f"rank {rank}: {'' if speaks_for_itself else type(cause).__name__ + ': '}{cause}")
 
 
 def _is_death(error: BaseException) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import shutil
 import threading
@@ -12,11 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.cluster import package_versions
-from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt
-from ray_jobs.failures import Failure, explain_failure
+from ray_jobs.config import RunSection
+from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt, read_status
+from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
 from ray_jobs.terminal import Watcher
+from ray_jobs.watchdog import keep_stacks
 
 WATCH_INTERVAL_S = 0.5
 STOP_WAIT_S = 2.0  # `ray job stop` kills after RAY_JOB_STOP_WAIT_TIME_S, 3 s unless set
@@ -27,13 +28,13 @@ class FoldLauncher:
 
     Args:
         folder: the run.
-        run_name: its name, by which Ray's dashboard shows the folds.
+        run: its name, by which Ray's dashboard shows the folds, and how long a fold may stand still.
         placement: resources of a worker, folds at once.
         coordinator: handle of the coordination actor.
     """
 
-    def __init__(self, folder: RunFolder, run_name: str, placement: Placement, coordinator: Any) -> None:
-        self.folder, self.run_name, self.placement, self.coordinator = folder, run_name, placement, coordinator
+    def __init__(self, folder: RunFolder, run: RunSection, placement: Placement, coordinator: Any) -> None:
+        self.folder, self.run, self.placement, self.coordinator = folder, run, placement, coordinator
         self.stopped = threading.Event()
 
     def train(self, folds: list[int], console: Console, num_folds: int) -> None:
@@ -78,8 +79,12 @@ class FoldLauncher:
 
     def _run_fold(self, fold: int, console: Console) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""
-        for num_deaths in itertools.count(1):
+        num_deaths, last_start = 0, 0
+        while True:
             failure = self._run_attempt(fold, last_attempt(self.folder, fold) + 1)
+            started_at = read_status(self.folder, fold).first_step
+            num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
+            last_start = started_at
             is_asked_to_stop = self.stopped.is_set() or self.folder.stop_request.exists()
             if failure is None or is_asked_to_stop or not failure.may_be_retried(num_deaths):
                 return
@@ -96,12 +101,21 @@ class FoldLauncher:
             self._build_trainer(fold, attempt).fit()
             ended = self._find_outcome(fold, attempt)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
-            failure = explain_failure(error)
+            failure = self._look_for_stall(fold, attempt, explain_failure(error))
             ended = FoldFailed(fold, attempt, failure.message)
         if self.stopped.is_set():  # the driver was interrupted and Ray is gone: nothing failed
             return failure
         ray.get(self.coordinator.apply.remote(ended))
         return failure
+
+    def _look_for_stall(self, fold: int, attempt: int, failure: Failure) -> Failure:
+        """Workers that end themselves because nothing moves leave the stacks of their threads."""
+        stacks = keep_stacks(self.folder, fold, attempt)
+        if failure.cause != Cause.DIED or not stacks:
+            return failure
+        return Failure(
+            Cause.STALLED, f"made no progress for {self.run.stall_timeout_s:g} s; where it stood: {stacks[0]}"
+        )
 
     def _find_outcome(self, fold: int, attempt: int) -> FoldCompleted | FoldStopped | FoldFailed:
         """What a train function that ended without an error has come to."""
@@ -134,7 +148,7 @@ class FoldLauncher:
             ),
             # A fresh name for each attempt: Ray would take up what an earlier one of that name left.
             run_config=ray.train.RunConfig(
-                name=f"{self.run_name}_fold{fold}_attempt{attempt}_{secrets.token_hex(3)}",
+                name=f"{self.run.name}_fold{fold}_attempt{attempt}_{secrets.token_hex(3)}",
                 storage_path=str(self.folder.train_scratch),
                 failure_config=ray.train.FailureConfig(max_failures=0),
             ),

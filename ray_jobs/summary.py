@@ -14,7 +14,7 @@ from ray_jobs.config import RunConfig, to_dict
 from ray_jobs.coordinator import FoldState
 from ray_jobs.run_folder import RunFolder, write_json, write_whole
 from ray_jobs.terminal import print_scores, read_statuses
-from ray_jobs.tracking.record import MetricRecord
+from ray_jobs.tracking.record import log_news
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 FILES = {
@@ -83,10 +83,7 @@ def _record_pictures(folder: RunFolder) -> None:
         }
         for path in sorted(folder.figures.glob("*.png"))
     }
-    if pictures:
-        record = MetricRecord(folder.submission_record)
-        record.log(record.num_lines, pictures)
-        record.close()
+    log_news(folder.submission_record, pictures)
 
 
 def save_summary(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> None:

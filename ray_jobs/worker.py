@@ -14,8 +14,10 @@ import ray.train
 import ray.train.torch
 
 from ray_jobs.cluster import package_versions, refuse_other_versions
+from ray_jobs.failures import PreemptedError
 from ray_jobs.folds import FoldPlan
 from ray_jobs.run_folder import RunFolder, read_parquet
+from ray_jobs.watchdog import Watchdog
 from ray_jobs.workplace import FoldStoppedError, RayWorkplace
 from trainers.interface import load_train_module
 
@@ -32,30 +34,36 @@ def train_worker(task: dict[str, Any]) -> None:
     folder = RunFolder(task["folder"])
     config = folder.read_config()
     context = ray.train.get_context()
+    rank = context.get_world_rank()
+    watchdog = Watchdog(folder, task["fold"], task["attempt"], rank, config.run.stall_timeout_s)
     place = RayWorkplace(
         folder,
         task["fold"],
         task["attempt"],
-        rank=context.get_world_rank(),
+        rank=rank,
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
         tracking=config.tracking,
         checkpoint=config.checkpoint,
+        watchdog=watchdog,
     )
     # Ray names neither a worker's actor nor its log after the run: this line in the log of the process does.
-    print(f"run {folder.root.name}, fold {task['fold']}, attempt {task['attempt']}, rank {place.rank}", flush=True)
+    print(f"run {folder.root.name}, fold {task['fold']}, attempt {task['attempt']}, rank {rank}", flush=True)
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
-    with _logging_to(folder.fold_logs(task["fold"]), place.rank, continued=place.points.exist()):
+    with watchdog, _logging_to(folder.fold_logs(task["fold"]), rank, continued=place.points.exist()):
         try:
             place.start()
             load_train_module(config.family).train_fold(config.trainer, split, place)
             place.finish()
         except FoldStoppedError as stop:
             logger.info("%s", stop)  # an end as asked for, and no failure: no manifest, so the fold is not complete
+        except PreemptedError as preemption:
+            logger.info("%s", preemption)
+            raise
         except BaseException:
             place.keep_last_rows()
-            logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], place.rank)
+            logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], rank)
             raise
 
 

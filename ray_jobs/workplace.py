@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 import ray.train
@@ -23,6 +23,7 @@ from ray_jobs.cluster import package_versions
 from ray_jobs.config import CheckpointConfig, TrackingConfig
 from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
 from ray_jobs.errors import RunError, RunFolderError
+from ray_jobs.failures import NonFiniteLossError, PreemptedError
 from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.run_folder import (
     CHECKPOINTS,
@@ -36,6 +37,7 @@ from ray_jobs.run_folder import (
 )
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.tracking.record import Record, count_lines, read_lines
+from ray_jobs.watchdog import Watchdog
 from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsName
 
 logger = logging.getLogger(__name__)
@@ -66,10 +68,11 @@ class RayWorkplace:
         num_threads: int,
         tracking: TrackingConfig,
         checkpoint: CheckpointConfig,
+        watchdog: Watchdog,
     ) -> None:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
         self.folder, self.fold, self.attempt, self.tracking = folder, fold, attempt, tracking
-        self.checkpoint = checkpoint
+        self.checkpoint, self.watchdog = checkpoint, watchdog
         self.saved_at = -math.inf
         self.files = folder.fold(fold)
         self.points = ResumePoints(self.files)
@@ -77,6 +80,8 @@ class RayWorkplace:
         self.best: tuple[float, int] | None = None  # score, epoch
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
         self.stops_now, self.last_look = False, 0.0
+        self.leaves_node = False
+        self.num_epochs, self.num_steps = 1, 0  # of the whole training, once it is known
         self.journal: FoldJournal | None = None
         self.bad_rows: Record | None = None
         self.noted: set[tuple[str, str]] = set()
@@ -121,12 +126,14 @@ class RayWorkplace:
                 self._fetch_pending()
 
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
+        self.watchdog.touch()
         self.is_epoch_over = False
         self.pending.append((global_step, time.time(), metrics))
         if len(self.pending) >= self.tracking.log_interval:
             self._fetch_pending()
 
     def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        self.watchdog.touch()
         self._fetch_pending()
         self._record_row(global_step, time.time(), metrics)
 
@@ -141,6 +148,9 @@ class RayWorkplace:
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = epoch + 1, True, epoch + 1 == num_epochs
 
     def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+        self.num_epochs, self.num_steps = num_epochs, num_steps
+        if step * num_epochs % num_steps == 0:
+            self._fetch_pending()  # what is wrong with an epoch's loss is found before it is validated
         if self.journal is not None:
             self.journal.follow(epoch, num_epochs, step, num_steps)
         if self.rank == 0 and time.monotonic() - self.last_progress > PROGRESS_INTERVAL_S:
@@ -168,7 +178,8 @@ class RayWorkplace:
 
     def is_resume_point_due(self, global_step: int) -> bool:
         is_regular = self.checkpoint.every_steps is not None and global_step % self.checkpoint.every_steps == 0
-        return self._is_asked_to_stop_now(global_step) or is_regular
+        self._look_around(global_step)
+        return self.stops_now or self.leaves_node or is_regular
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
         self._fetch_pending()
@@ -177,7 +188,7 @@ class RayWorkplace:
         of_ranks = self._gather(own)
         at_epoch = self.is_epoch_over and not self.is_last_epoch
         stops = self.stops_now or (at_epoch and self._share_request() is not None)
-        if self.rank == 0 and (stops or self._is_worth_saving()):
+        if self.rank == 0 and (stops or self.leaves_node or self._is_worth_saving()):
             self._refuse_if_superseded()
             self.journal.sync()
             self.saved_at = time.monotonic()
@@ -186,9 +197,12 @@ class RayWorkplace:
                 f"rank{rank}/{name}": tensor for rank, part in enumerate(of_ranks) for name, tensor in part.items()
             }
             self.points.write(tensors, self._describe_point(point, global_step))
-        if stops:
+        if stops or self.leaves_node:
             self.points.wait()
+        if stops:
             raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends after step {global_step}")
+        if self.leaves_node:
+            raise PreemptedError(f"its node is being taken away; it has saved where it is, step {global_step}")
 
     def _is_worth_saving(self) -> bool:
         """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time."""
@@ -206,6 +220,7 @@ class RayWorkplace:
         return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
+        self.watchdog.touch()
         if self.rank != 0:
             return
         self._refuse_if_superseded()
@@ -239,10 +254,27 @@ class RayWorkplace:
                 dist.all_reduce(stacked)
             fetched = stacked.cpu().tolist()
         values = iter(fetched)
+        bad_step = None
         for global_step, at, metrics in self.pending:
             row = {name: next(values) if isinstance(value, Tensor) else value for name, value in metrics.items()}
             self._record_row(global_step, at, row)
+            if bad_step is None and not math.isfinite(row.get("train/loss_step", 0.0)):
+                bad_step, loss = global_step, row["train/loss_step"]
         self.pending.clear()
+        if bad_step is not None:
+            self._refuse_loss(bad_step, loss)
+
+    def _refuse_loss(self, global_step: int, loss: float) -> NoReturn:
+        """Ends the fold. What was saved before is kept: no point is written between this step and here."""
+        per_epoch = self.num_steps // self.num_epochs
+        where = ""
+        if per_epoch:
+            epoch, batch = divmod(global_step - 1, per_epoch)
+            where = f" (epoch {epoch + 1} of {self.num_epochs}, batch {batch + 1} of {per_epoch})"
+        raise NonFiniteLossError(
+            f"the training loss of step {global_step}{where} is {loss}. Lower optimizer.lr or set "
+            "optimizer.max_grad_norm in a new run (another run.name); the checkpoints from before this step are kept"
+        )
 
     def _record_row(self, global_step: int, at: float, metrics: Mapping[str, float]) -> None:
         if self.journal is not None:
@@ -305,8 +337,9 @@ class RayWorkplace:
             dist.all_gather_object(gathered, own)
         return gathered
 
-    def _is_asked_to_stop_now(self, global_step: int) -> bool:
-        """Whether the fold is to end at this step. Ranks have to agree, so several ask each other only now and then."""
+    def _look_around(self, global_step: int) -> None:
+        """Finds out whether the fold is to end at this step, because somebody asks for it or because a node of its is taken
+        away. Ranks have to agree, so several ask each other only now and then."""
         if self.world_size > 1:
             is_time = global_step % self.tracking.log_interval == 0
         else:
@@ -314,7 +347,7 @@ class RayWorkplace:
         if is_time:
             self.last_look = time.monotonic()
             self.stops_now = self._share_request() == StopWhen.NOW
-        return self.stops_now
+            self.leaves_node = ray.train.get_preemption_info() is not None
 
     def _share_request(self) -> StopWhen | None:
         """The request to stop that lies in the run's folder; rank 0 looks, so that all ranks stop at the same step."""

@@ -34,3 +34,17 @@ def submit(
         timeout=600,
         check=False,
     )
+
+
+def find_processes(folder: Path) -> dict[int, str]:
+    """{process id: command line} of processes that name a folder in their command line or whose output goes below it, as the
+    output of all of Ray's processes goes below its temporary folder."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if command and (str(folder) in command or os.readlink(path / "fd" / "1").startswith(f"{folder}/")):
+                found[int(path.name)] = command
+        except OSError:  # it has just ended
+            continue
+    return found

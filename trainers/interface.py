@@ -111,7 +111,8 @@ class Workplace(Protocol):
 
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Records one optimiser step. Tensors stay on their device until a batch of steps is fetched together;
-        each is this rank's share of a sum, so adding the ranks gives the value of the whole batch."""
+        each is this rank's share of a sum, so adding the ranks gives the value of the whole batch. A `train/loss_step`
+        that turns out not to be finite ends the fold, here or later in the epoch."""
 
     def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records values that are already reduced over all ranks."""
@@ -121,7 +122,7 @@ class Workplace(Protocol):
         `metrics` must hold `train/loss_epoch`, `val/loss_epoch` and `score`, the value by which best is chosen."""
 
     def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
-        """Says where the fold is, for the live table: epoch from 0, optimiser step of the fold out of `num_steps`."""
+        """Says where the fold is: epoch from 0, optimiser step of the fold out of `num_steps`, each epoch the same share."""
 
     def save_checkpoint(
         self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]

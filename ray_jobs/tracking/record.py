@@ -81,6 +81,19 @@ class MetricRecord(Record):
         return row
 
 
+def log_news(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Adds a row to a metric record, unless it would only repeat what the rows before say: a stage that a kill made run
+    twice leaves one row."""
+    known: dict[str, Any] = {}
+    for row in read_lines(path):
+        known |= row
+    news = json.loads(_to_json(metrics))
+    if any(name not in known or known[name] != value for name, value in news.items()):
+        record = MetricRecord(path)
+        record.log(record.num_lines, metrics)
+        record.close()
+
+
 class RecordReader:
     """Follows a metric record that may still grow, and that a new attempt may replace by a shorter one.
 

@@ -39,7 +39,6 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
 
     Raises:
         DataError: a picture that its header promised cannot be decoded and `data.on_bad_row` is `error`.
-        FloatingPointError: the loss of an epoch is not finite.
     """
     torch.set_num_threads(place.num_threads)
     make_deterministic(config.training.seed, split.fold)
@@ -353,12 +352,7 @@ class _Learner:
             place.report_progress(epoch, training.epochs, self.step, self.num_steps)
             if place.is_resume_point_due(self.step):
                 place.save_resume_point(self.describe_point(), self.step)
-        loss_epoch = float(_sum_over_ranks(self.total.clone())) / self.num_rows
-        if not math.isfinite(loss_epoch):
-            raise FloatingPointError(
-                f"the training loss of epoch {epoch} is {loss_epoch}; lower optimizer.lr or set optimizer.max_grad_norm"
-            )
-        return loss_epoch
+        return float(_sum_over_ranks(self.total.clone())) / self.num_rows
 
     def train_step(self, batch: Batch, share: np.ndarray) -> Tensor:
         """One optimiser step; returns this rank's part of the batch's loss, on the device."""

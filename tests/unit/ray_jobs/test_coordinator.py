@@ -105,6 +105,24 @@ def test_a_fold_whose_driver_was_killed_after_its_manifest_is_completed_by_the_n
         assert sum(name in row for row in rows) == 1
 
 
+def test_a_fold_that_has_to_go_on_in_another_attempt_starts_and_completes_once_in_the_record(folder):
+    state = Coordination(folder, 1)
+    for attempt in (1, 2):
+        state.apply(FoldLaunched(0, attempt, 1, 1))
+        state.apply(FoldStarted(0, attempt))
+    run_fold(Coordination(folder, 1), folder, 0, attempt=3)
+    names = [name for row in read_lines(folder.ensemble_record) for name in row]
+    assert [names.count(f"ensemble/{name}") for name in ("fold_0_start", "fold_0_completed", "ready_for_ensemble")] == [
+        1
+    ] * 3
+    folder.fold(0).manifest.unlink()  # as deleting the fold's folder does
+    run_fold(Coordination(folder, 1), folder, 0, attempt=4)
+    names = [name for row in read_lines(folder.ensemble_record) for name in row]
+    assert [names.count(f"ensemble/{name}") for name in ("fold_0_start", "fold_0_completed", "ready_for_ensemble")] == [
+        2
+    ] * 3
+
+
 def test_an_event_that_ray_repeats_after_a_restart_of_the_actor_counts_once(folder):
     first = Coordination(folder, 1)
     run_fold(first, folder, 0)

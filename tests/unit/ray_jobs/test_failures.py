@@ -3,9 +3,10 @@
 import pytest
 import torch
 from ray.exceptions import RayActorError, RayTaskError
-from ray.train import WorkerGroupError
+from ray.train import PreemptionInfo, WorkerGroupError
+from ray.train.v2.api.exceptions import PreemptionError
 
-from ray_jobs.failures import MAX_DEATHS, Cause, explain_failure
+from ray_jobs.failures import MAX_DEATHS, Cause, NonFiniteLossError, PreemptedError, explain_failure
 
 
 def test_the_rank_that_failed_is_named_not_the_one_that_lost_its_connection_to_it():
@@ -27,7 +28,11 @@ def test_an_error_of_ray_itself_keeps_its_type():
     assert explain_failure(ConnectionError("no route")).message == "ConnectionError: no route"
 
 
-@pytest.mark.parametrize("error", [RayActorError(), WorkerGroupError("died", {0: RayActorError()})])
+# A node that is gone at its deadline before the fold could save.
+NODE_TAKEN = PreemptionError(PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [0]}), drain_timed_out=True)
+
+
+@pytest.mark.parametrize("error", [RayActorError(), WorkerGroupError("died", {0: RayActorError()}), NODE_TAKEN])
 def test_a_death_is_tried_again_a_few_times(error):
     failure = explain_failure(error)
     assert failure.cause == Cause.DIED
@@ -40,4 +45,12 @@ def test_a_full_gpu_and_an_error_of_the_trainer_are_not_tried_again():
     assert failure.cause == Cause.MEMORY
     assert "lower training.batch_size" in failure.message
     assert not failure.may_be_retried(1)
-    assert not explain_failure(WorkerGroupError("failed", {0: FloatingPointError("nan")})).may_be_retried(1)
+    failure = explain_failure(WorkerGroupError("failed", {0: NonFiniteLossError("the training loss of step 3 is nan")}))
+    assert failure.message == "rank 0: the training loss of step 3 is nan"
+    assert not failure.may_be_retried(1)
+
+
+def test_a_fold_that_leaves_a_node_in_time_is_tried_again_however_often():
+    failure = explain_failure(WorkerGroupError("failed", {0: PreemptedError("its node is being taken away")}))
+    assert failure.cause == Cause.PREEMPTED
+    assert failure.may_be_retried(100 * MAX_DEATHS)

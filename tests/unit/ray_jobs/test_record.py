@@ -16,7 +16,7 @@ import torch
 from processes import REPOSITORY
 
 from ray_jobs.errors import RunFolderError
-from ray_jobs.tracking.record import MetricRecord, RecordReader, count_lines, read_lines
+from ray_jobs.tracking.record import MetricRecord, RecordReader, count_lines, log_news, read_lines
 
 
 @pytest.fixture
@@ -205,3 +205,24 @@ def test_the_record_of_a_run_can_be_read_while_it_is_replaced(tmp_path, reader):
     assert seen == list(range(62))
     assert os.listdir(tmp_path) == ["fold_0.jsonl"]
     assert json.loads(path.read_text().splitlines()[-1])["step"] == 61
+
+
+def test_a_row_that_would_only_repeat_what_is_known_is_left_out(tmp_path):
+    path = tmp_path / "submission.jsonl"
+    first = {
+        "ensemble/method": "mean",
+        "ensemble/pred_std_max": np.float32(0.1),
+        "ensemble/model_weights": {"columns": []},
+    }
+    for metrics in (
+        first,
+        first,
+        {"ensemble/figures/loss": {"image": "a.png"}},
+        first,
+        {"ensemble/method": "median"},
+        first,
+    ):
+        log_news(path, metrics)
+    rows = read_lines(path)
+    assert [row.get("ensemble/method") for row in rows] == ["mean", None, "median", "mean"]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]

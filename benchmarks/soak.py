@@ -1,0 +1,379 @@
+"""Is anything lost when everything is killed?
+
+    python benchmarks/soak.py [--kills 30] [--seed 0] [field=value ...]
+
+K-fold runs of the small recipe, with W&B online against a local stand-in server. The first run is left alone. The others are
+hit at random moments, in every way of `KINDS`, and started again by the same command at once, now on a Ray cluster of
+their own, now on one that they join. Each run that ends is compared with the one that was left alone: bits of the submission,
+the out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B; processes and placement groups
+that stay behind. Ends with 1 if anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+import pyarrow.parquet as pq
+from processes import RAY, clean_environment, find_processes
+from wandb_server import StandInServer
+
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.tracking.record import read_lines
+from ray_jobs.tracking.wandb_runs import list_wandb_runs
+
+LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
+HANGS_AFTER_S = 120.0
+STAYS_AFTER_S = 15.0
+TIMINGS = ("time", "train/epoch_time", "train/samples_per_second")
+# Processes by the beginning of their title; these are killed while the driver lives.
+PROCESSES = {
+    "worker": "ray::RayTrainWorker",
+    "controller": "ray::TrainController",
+    "coordinator": "ray::Coordinator",
+    "ensemble task": "ray::ensemble",
+    "publisher": f"{sys.executable} -m ray_jobs.tracking.publisher",
+}
+# What a run that has ended must not leave in a cluster that lives on.
+PASSING = (*PROCESSES.values(), "ray::SynchronizationActor", "ray::DatasetManager", "ray::PreemptionWatcher")
+SIGNALS = {"driver": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+KINDS = (*PROCESSES, *SIGNALS, "cluster", "driver and a file")
+
+
+@dataclass
+class Tally:
+    """What was found wrong."""
+
+    differing_bits: list[str] = field(default_factory=list)
+    wrong_rows: list[str] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.differing_bits)} files with differing bits, {len(self.wrong_rows)} records with lost or doubled rows, "
+            f"{len(self.left_behind)} processes or placement groups left behind, {len(self.other)} other failures"
+        )
+
+    def list_all(self) -> list[str]:
+        return self.differing_bits + self.wrong_rows + self.left_behind + self.other
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--kills", type=int, default=30)
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("words", nargs="*", help="fields of the runs")
+    given = arguments.parse_args()
+    # Short: the path of a socket of Ray's below it may not be longer than 107 characters.
+    root = Path(tempfile.mkdtemp(prefix="soak_", dir="/tmp"))
+    with StandInServer() as server:
+        soak = Soak(root, server, given.words, random.Random(given.seed))
+        try:
+            soak.run(given.kills)
+        finally:
+            soak.end()
+    for problem in soak.tally.list_all():
+        print(problem)
+    print(f"{given.kills} kills, seed {given.seed}: {soak.tally}")
+    if soak.tally.list_all():
+        print(f"kept: {root}")
+        return 1
+    shutil.rmtree(root)
+    return 0
+
+
+class Soak:
+    """Runs that are killed.
+
+    Args:
+        root: everything goes below it, Ray's files, too.
+        server: W&B.
+        words: fields of the runs.
+        chance: decides what is hit and when.
+    """
+
+    def __init__(self, root: Path, server: StandInServer, words: list[str], chance: random.Random) -> None:
+        self.root, self.server, self.words, self.chance = root, server, words, chance
+        self.tally, self.began = Tally(), time.monotonic()
+        self.cluster = Cluster(root)
+        self.joins = False
+        self.driver: subprocess.Popen[bytes] | None = None
+
+    def run(self, num_kills: int) -> None:
+        """The run that is left alone, then as many others as it takes for all kills."""
+        alone = RunFolder(self.root / "ray_results" / "alone")
+        self.start(alone)
+        self.await_end(HANGS_AFTER_S * 5)
+        kinds = [KINDS[number % len(KINDS)] for number in range(num_kills)]
+        self.chance.shuffle(kinds)
+        for number in range(len(kinds)):
+            if not kinds:
+                break
+            run = RunFolder(self.root / "ray_results" / f"run_{number}")
+            self.hit_until_complete(run, kinds)
+            self.compare(run, alone)
+
+    def hit_until_complete(self, run: RunFolder, kinds: list[str]) -> None:
+        """One run, with the next kills of the list for as long as it takes to complete."""
+        deadline = time.monotonic() + 60 * (10 + len(kinds))
+        self.start(run)
+        while time.monotonic() < deadline:
+            if kinds and self.wait_for_moment(kinds[0], time.monotonic() + self.chance.uniform(0, LONGEST_PAUSE_S)):
+                self.hit(kinds.pop(0), run)
+            elif not kinds:
+                self.await_end(HANGS_AFTER_S * 5)
+            if self.driver.poll() is None:
+                continue
+            if self.driver.returncode == 0 and run.summary.exists():
+                return
+            self.start(run)
+        self.tally.other.append(f"{run.root.name} does not come to an end")
+
+    def start(self, run: RunFolder) -> None:
+        """Starts the driver, on a cluster of its own or not, as chance wills."""
+        self.joins = self.chance.random() < 0.5
+        environment = {
+            "HOME": str(self.root), "RAY_TMPDIR": str(self.root),
+            "WANDB_BASE_URL": self.server.url, "WANDB_API_KEY": "0" * 40,
+        }  # fmt: skip
+        if self.joins:
+            self.cluster.start()
+            environment |= self.cluster.environment
+        words = [f"run.name={run.root.name}", "run.dashboard=false", *self.words]
+        with (self.root / "driver.log").open("ab") as log:
+            self.driver = subprocess.Popen(
+                [sys.executable, "ray_jobs/kfold.py", *words],
+                cwd=REPOSITORY, env=clean_environment(**environment), stdout=log, stderr=log,
+            )  # fmt: skip
+        self.say(f"{run.root.name} started, {'joins a cluster' if self.joins else 'its own cluster'}")
+
+    def wait_for_moment(self, kind: str, moment: float) -> bool:
+        """Whether there was something of that kind to kill from the moment on, before the driver ended."""
+        while self.driver.poll() is None:
+            if time.monotonic() >= moment and (kind not in PROCESSES or self.find(kind)):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def hit(self, kind: str, run: RunFolder) -> None:
+        """Does one thing to the run."""
+        if kind in PROCESSES:
+            victim = self.chance.choice(self.find(kind) or [0])
+            self.say(f"SIGKILL: {kind} {victim}")
+            kill([victim])
+            return
+        if kind == "cluster":
+            self.say("SIGKILL: all of Ray")
+            kill([process for process, title in find_processes(self.root).items() if is_ray(title)])
+            self.cluster.end()
+        else:
+            what = SIGNALS.get(kind, signal.SIGKILL)
+            self.say(f"{what.name}: {kind}")
+            self.driver.send_signal(what)
+        self.await_end(HANGS_AFTER_S)
+        if kind == "driver and a file":
+            self.damage(run)
+
+    def await_end(self, timeout_s: float) -> None:
+        """Waits for the driver's end; a driver that hangs is a failure."""
+        try:
+            code = self.driver.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.tally.other.append(f"the driver hung for {timeout_s:.0f} s")
+            self.driver.kill()
+            code = self.driver.wait()
+        self.say(f"driver ended with {code}")
+
+    def damage(self, run: RunFolder) -> None:
+        """Flips a byte of a file, or cuts it, as a machine that loses power may leave it."""
+        files = [
+            *run.root.glob("members/main/folds/*/checkpoints/*/*"),
+            *run.root.glob("members/main/folds/*/status.json"),
+        ]
+        files += [path for path in run.train_scratch.rglob("*") if path.is_file()]
+        files = [path for path in files if path.stat().st_size]
+        if not files:
+            return
+        path = self.chance.choice(sorted(files))
+        content = bytearray(path.read_bytes())
+        place = self.chance.randrange(len(content))
+        if self.chance.random() < 0.5:
+            content[place] ^= 0xFF
+        else:
+            del content[place:]
+        path.write_bytes(content)
+        self.say(f"damaged: {path.relative_to(run.root)} at {place}")
+
+    def compare(self, run: RunFolder, alone: RunFolder) -> None:
+        """Counts what differs between a run and the one that was left alone, and what stays behind of it."""
+        name = run.root.name
+        for what, read in (("bits", read_bits), ("rows", read_rows)):
+            found, expected = read(run), read(alone)
+            differing = [f"{name}: {key}" for key in sorted(expected) if found.get(key) != expected[key]]
+            (self.tally.differing_bits if what == "bits" else self.tally.wrong_rows).extend(differing)
+        config = run.read_config()
+        for wandb_run in list_wandb_runs(run, config):
+            stored = self.server.runs.get(wandb_run.id)
+            steps = [row["step"] for row in read_lines(wandb_run.record)]
+            if stored is None or stored.steps() != steps:
+                self.tally.wrong_rows.append(f"{name}: {wandb_run.name} in W&B")
+        self.tally.other += [f"{name}: {path} stayed" for path in run.root.rglob(".*.tmp")]
+        self.find_left_behind(name)
+        self.say(f"{name} is complete: {self.tally}")
+
+    def find_left_behind(self, name: str) -> None:
+        """Processes of a run that has ended, placement groups of a cluster that lives on."""
+        deadline = time.monotonic() + STAYS_AFTER_S
+        while (stay := self.find_passing()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        self.tally.left_behind += [f"{name}: process {process} {title}" for process, title in stay.items()]
+        if self.cluster.is_alive():
+            self.tally.left_behind += [f"{name}: placement group {group}" for group in self.cluster.list_groups()]
+
+    def find(self, kind: str) -> list[int]:
+        """Processes of a kind."""
+        return sorted(p for p, title in find_processes(self.root).items() if title.startswith(PROCESSES[kind]))
+
+    def find_passing(self) -> dict[int, str]:
+        """Processes that belong to a run; without a cluster that lives on, to anything."""
+        found = find_processes(self.root)
+        if not self.cluster.is_alive():
+            return found
+        return {process: title for process, title in found.items() if title.startswith(PASSING) or "wandb" in title}
+
+    def end(self) -> None:
+        """Ends everything; nothing may live on."""
+        if self.driver.poll() is None:
+            self.driver.kill()
+            self.driver.wait()
+        self.cluster.end()
+        self.find_left_behind("at the end")
+        kill(list(find_processes(self.root)))
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
+
+
+class Cluster:
+    """A Ray cluster that drivers join.
+
+    Args:
+        root: its files go below it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.head = root, None
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+
+    def start(self) -> None:
+        """Starts it, if it does not run."""
+        if self.is_alive():
+            return
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+        command = [RAY, "start", "--head", "--block", f"--port={port}", f"--temp-dir={self.root}/joined"]
+        command += ["--include-dashboard=false", "--disable-usage-stats", "--num-cpus=2"]
+        settings = {"PYTHONUNBUFFERED": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+        environment = clean_environment(HOME=str(self.root), **settings) | self.environment
+        path = self.root / "cluster.log"
+        with path.open("wb") as log:
+            self.head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        while b"Ray runtime started" not in path.read_bytes():
+            if self.head.poll() is not None:
+                raise SystemExit(f"Ray does not start: {path}")
+            time.sleep(0.2)
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self.head is not None and self.head.poll() is None
+
+    def end(self) -> None:
+        """Ends it."""
+        if self.head is not None:
+            self.head.terminate()
+            try:
+                self.head.wait(30)
+            except subprocess.TimeoutExpired:
+                self.head.kill()
+                self.head.wait()
+
+    def list_groups(self) -> list[str]:
+        """Placement groups that still hold resources."""
+        code = (
+            "import json, logging, ray; from ray.util import placement_group_table\n"
+            "ray.init(address='auto', logging_level=logging.ERROR)\n"
+            "print('GROUPS', json.dumps([g['name'] or g['placement_group_id'] for g in placement_group_table().values()\n"
+            "                            if g['state'] != 'REMOVED']))"
+        )
+        environment = clean_environment(HOME=str(self.root), RAY_TMPDIR=str(self.root)) | self.environment
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.partition("GROUPS ")[2])
+
+
+def is_ray(title: str) -> bool:
+    """Whether a process is Ray's, and not the driver, the publisher or W&B's client."""
+    return not any(word in title for word in ("ray_jobs", "wandb"))
+
+
+def kill(processes: list[int]) -> None:
+    """SIGKILL to those that still live."""
+    for process in processes:
+        if process:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def read_bits(run: RunFolder) -> dict[str, Any]:
+    """What has to have the same bits: {name: checksum or values}."""
+    found: dict[str, Any] = {"submission": run.submission("mean").read_bytes()}
+    found["oof"] = pq.read_table(run.oof).to_pydict()
+    found["test predictions"] = pq.read_table(run.test_predictions).to_pydict()
+    for path in sorted(run.root.glob("members/main/folds/*/checkpoints/*/*.safetensors")):
+        found[str(path.relative_to(run.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(run.root.glob("members/main/folds/*/predictions/*.parquet")):
+        found[str(path.relative_to(run.root))] = pq.read_table(path).to_pydict()
+    return json.loads(json.dumps(found, default=str))  # NaN, the target of test rows, as something that equals itself
+
+
+def read_rows(run: RunFolder) -> dict[str, list[str]]:
+    """The rows of each record without times. Of what several folds say in turn the order is left to chance, and the
+    pictures are drawn from times."""
+    found = {}
+    for path in sorted(run.metrics.glob("*.jsonl")):
+        rows = [
+            {name: value for name, value in row.items() if not name.endswith(TIMINGS)}
+            for row in read_lines(path)
+            if not any(name.startswith("ensemble/figures/") for name in row)
+        ]
+        is_of_fold = path.name.startswith("fold_")
+        if not is_of_fold:
+            rows = [{name: v for name, v in row.items() if name not in ("step", "global_step")} for row in rows]
+        lines = [json.dumps(row).replace(str(run.root), "") for row in rows]
+        found[path.name] = lines if is_of_fold else sorted(lines)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
