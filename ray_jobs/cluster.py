@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -10,6 +11,7 @@ import os
 import platform
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from typing import Any
 import yaml
 
 from ray_jobs.coordinator import NAMESPACE
-from ray_jobs.errors import ClusterError
+from ray_jobs.errors import ClusterError, ClusterLostError
 from ray_jobs.placement import ClusterResources
 
 # Packages whose version decides what a fold computes or how files are read.
@@ -37,6 +39,9 @@ PACKAGES = (
     "pillow",
 )
 CONNECT_TIMEOUT_S = 5.0
+# How long nobody may answer at the cluster's address. Ray itself gives up after 60 s and ends the process without a word.
+GONE_AFTER_S, OWN_GONE_AFTER_S = 45.0, 3.0
+LOOK_INTERVAL_S = 2.0
 _JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job's entry point
 
 # Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
@@ -60,6 +65,35 @@ class Connection:
     dashboard_url: str | None
     asks_for_token: bool
     is_own: bool
+    heartbeat: Heartbeat
+
+
+class Heartbeat:
+    """Notices that the cluster is gone: `ray stop`, or a head node that is lost. A head node that comes back in time (Ray
+    can restart it elsewhere) is not gone.
+
+    Args:
+        address: host:port of the head node's control service.
+        patience_s: how long it may stay silent.
+    """
+
+    def __init__(self, address: str, patience_s: float) -> None:
+        self.address, self.patience_s = address, patience_s
+        self.looked = self.heard = time.monotonic()
+
+    def check(self) -> None:
+        """To be called again and again.
+
+        Raises:
+            ClusterLostError: nobody has answered for too long.
+        """
+        if time.monotonic() - self.looked < LOOK_INTERVAL_S:
+            return
+        if _answers(self.address):
+            self.heard = time.monotonic()
+        elif time.monotonic() - self.heard > self.patience_s:
+            raise ClusterLostError(f"the Ray cluster at {self.address} is gone")
+        self.looked = time.monotonic()
 
 
 def in_submitted_job() -> bool:
@@ -83,7 +117,7 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
     import ray
 
     # 4 s of imports that the folds' threads need, while Ray's processes start.
-    threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
+    threading.Thread(target=_import_ahead, args=("ray.train.torch",), daemon=True).start()
     settings = {
         "namespace": NAMESPACE,
         "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
@@ -96,19 +130,29 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
     if is_own:
         for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
-        context = ray.init(address="local", include_dashboard=dashboard, **settings)
-    else:
-        try:
-            context = ray.init(address=address, **settings)
-        except (ConnectionError, RuntimeError) as error:
-            raise ClusterError(f"the Ray cluster at {address} refuses: {error.__cause__ or error}") from None
+        settings["include_dashboard"] = dashboard
+    try:
+        context = ray.init(address=address or "local", **settings)
+    except SystemExit:  # Ray's own handler of SIGTERM
+        raise KeyboardInterrupt from None
+    except (ConnectionError, RuntimeError) as error:
+        if is_own:
+            raise
+        raise ClusterError(f"the Ray cluster at {address} refuses: {error.__cause__ or error}") from None
     try:
         if not is_own:
             refuse_other_versions(package_versions(), run_on_each_node(package_versions))
         asks_for_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # set by Ray itself, too
-        yield Connection(_find_resources(), context.dashboard_url or None, asks_for_token, is_own)
+        heartbeat = Heartbeat(context.address_info["gcs_address"], OWN_GONE_AFTER_S if is_own else GONE_AFTER_S)
+        yield Connection(_find_resources(), context.dashboard_url or None, asks_for_token, is_own, heartbeat)
     finally:
         ray.shutdown()
+
+
+def _import_ahead(module: str) -> None:
+    """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
+    with contextlib.suppress(Exception):
+        importlib.import_module(module)
 
 
 def _find_cluster() -> str | None:

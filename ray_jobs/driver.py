@@ -25,7 +25,7 @@ from ray_jobs.cluster import Connection, connect, in_submitted_job, package_vers
 from ray_jobs.config import RunConfig, TrackingConfig, find_differences, to_dict
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.errors import ConfigChangedError, RunBusyError, RunError
+from ray_jobs.errors import ClusterLostError, ConfigChangedError, RunBusyError, RunError
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
@@ -86,13 +86,13 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
                 stage = work(sink, seconds)
                 seconds["total"] = time.monotonic() - started
                 summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ClusterLostError) as end:
             name = plan.folder.root.name
             console.print(
-                "\ninterrupted: every fold goes on from its last checkpoint. The same command continues "
+                f"\n{str(end) or 'interrupted'}: every fold goes on from its last checkpoint. The same command continues "
                 f"run {name}" + (f", with run.name={name}" if command.config.run.name == "auto" else "")
             )
-            return EXIT_INTERRUPTED
+            return EXIT_INCOMPLETE if isinstance(end, ClusterLostError) else EXIT_INTERRUPTED
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
 
@@ -272,7 +272,8 @@ def _train_and_combine(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        FoldLauncher(folder, config.run, placement, coordinator).train(todo, console, config.folds.count)
+        launcher = FoldLauncher(folder, config.run, placement, coordinator, cluster.heartbeat)
+        launcher.train(todo, console, config.folds.count)
         seconds["train"] = time.monotonic() - began
         began = time.monotonic()
         stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))

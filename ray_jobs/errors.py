@@ -6,6 +6,7 @@
     ├── RunFolderError       the folder is no run, or is damaged
     ├── ClusterError         the cluster is unsuitable (versions, resources that no node can have)
     └── IncompleteRunError   a stage needs folds that are not finished
+    ClusterLostError         Ray is gone while the folds trained; exit code 1, the same command continues
 
 `trainers.interface.DataError` and `ValueError` of a config are shown the same way.
 """
@@ -35,3 +36,7 @@ class ClusterError(RunError):
 
 class IncompleteRunError(RunError):
     """A stage needs folds that are not finished."""
+
+
+class ClusterLostError(Exception):
+    """The Ray cluster went away while folds were trained."""

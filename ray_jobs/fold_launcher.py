@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cluster import package_versions
+from ray_jobs.cluster import Heartbeat, package_versions
 from ray_jobs.config import RunSection
 from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt, read_status
 from ray_jobs.failures import Cause, Failure, explain_failure
@@ -31,10 +31,14 @@ class FoldLauncher:
         run: its name, by which Ray's dashboard shows the folds, and how long a fold may stand still.
         placement: resources of a worker, folds at once.
         coordinator: handle of the coordination actor.
+        heartbeat: the cluster's.
     """
 
-    def __init__(self, folder: RunFolder, run: RunSection, placement: Placement, coordinator: Any) -> None:
+    def __init__(
+        self, folder: RunFolder, run: RunSection, placement: Placement, coordinator: Any, heartbeat: Heartbeat
+    ) -> None:
         self.folder, self.run, self.placement, self.coordinator = folder, run, placement, coordinator
+        self.heartbeat = heartbeat
         self.stopped = threading.Event()
 
     def train(self, folds: list[int], console: Console, num_folds: int) -> None:
@@ -60,6 +64,7 @@ class FoldLauncher:
             with Watcher(self.folder, num_folds, console, self.placement.waits_for) as watcher:
                 while any(thread.is_alive() for thread in threads):
                     watcher.update()
+                    self.heartbeat.check()
                     time.sleep(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             self._let_folds_save(threads)
