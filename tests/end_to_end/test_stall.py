@@ -1,0 +1,50 @@
+"""A fold that stands still, because the storage of a picture does not answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+from processes import REPOSITORY, clean_environment
+
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.tracking.record import read_lines
+
+
+def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_path, small_frame, write_data):
+    """Opening a pipe waits for ever. The test pictures are opened when the training is over."""
+    root = write_data(small_frame, small_frame.drop(columns="views").head(5))
+    picture = root / "test" / "v03.jpg"
+    content = picture.read_bytes()
+    folder = RunFolder(tmp_path / "ray_results" / "stalled")
+    words = ("run.name=stalled", "run.stall_timeout_s=10", "run.dashboard=false", f"data.root={root}", "folds.count=2")
+    words += ("training.epochs=40", "training.batch_size=4", "checkpoint.min_interval_s=0", "tracking.wandb=disabled")
+    with subprocess.Popen(
+        [sys.executable, "ray_jobs/kfold.py", *words],
+        cwd=REPOSITORY,
+        env=clean_environment(HOME=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as driver:
+        while any(len(read_lines(folder.fold_record(fold))) < 5 for fold in range(2)):
+            assert driver.poll() is None
+            time.sleep(0.05)
+        picture.unlink()  # after everybody has checked the data
+        os.mkfifo(picture)
+        while not (stacks := list(folder.log.glob("fold_*/stacks_attempt1_rank0.txt"))):
+            assert driver.poll() is None
+            time.sleep(0.05)
+        picture.unlink()
+        picture.write_bytes(content)
+        output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output
+    assert f"made no progress for 10 s; where it stood: {stacks[0]}; it goes on in another attempt" in output
+    assert "trainers/clip_regression/data.py" in stacks[0].read_text()
+    again = [row for row in read_lines(folder.events) if row["event"] == "FoldStarted" and row["attempt"] == 2]
+    assert again
+    assert all(row["step"] == 120 for row in again)  # nothing was trained twice
+    assert len(pd.read_csv(folder.submission("mean"))) == 5
