@@ -19,7 +19,6 @@ import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,10 +31,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import pyarrow.parquet as pq
-from processes import RAY, clean_environment, find_processes
+from processes import RAY, clean_environment, find_processes, free_port
 from wandb_server import StandInServer
 
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.tracking.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
@@ -63,17 +62,18 @@ class Tally:
 
     differing_bits: list[str] = field(default_factory=list)
     wrong_rows: list[str] = field(default_factory=list)
+    lost_work: list[str] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
             f"{len(self.differing_bits)} files with differing bits, {len(self.wrong_rows)} records with lost or doubled rows, "
-            f"{len(self.left_behind)} processes or placement groups left behind, {len(self.other)} other failures"
+            f"{len(self.lost_work)} attempts that lost work, {len(self.left_behind)} processes or placement groups left behind, {len(self.other)} other failures"
         )
 
     def list_all(self) -> list[str]:
-        return self.differing_bits + self.wrong_rows + self.left_behind + self.other
+        return [*self.differing_bits, *self.wrong_rows, *self.lost_work, *self.left_behind, *self.other]
 
 
 def main() -> int:
@@ -116,6 +116,7 @@ class Soak:
         self.cluster = Cluster(root)
         self.joins = False
         self.driver: subprocess.Popen[bytes] | None = None
+        self.saved: list[tuple[float, int, int]] = []  # when a kill found a fold with a resume point of which step
 
     def run(self, num_kills: int) -> None:
         """The run that is left alone, then as many others as it takes for all kills."""
@@ -175,6 +176,9 @@ class Soak:
 
     def hit(self, kind: str, run: RunFolder) -> None:
         """Does one thing to the run."""
+        for path in run.root.glob("members/main/folds/*/checkpoints/resume_*/checkpoint.json"):
+            step = read_json(path, default={"description": {"global_step": 0}})["description"]["global_step"]
+            self.saved.append((time.time(), int(path.parts[-4]), step))
         if kind in PROCESSES:
             victim = self.chance.choice(self.find(kind) or [0])
             self.say(f"SIGKILL: {kind} {victim}")
@@ -204,15 +208,22 @@ class Soak:
 
     def damage(self, run: RunFolder) -> None:
         """Flips a byte of a file, or cuts it, as a machine that loses power may leave it."""
-        files = [
-            *run.root.glob("members/main/folds/*/checkpoints/*/*"),
-            *run.root.glob("members/main/folds/*/status.json"),
-        ]
-        files += [path for path in run.train_scratch.rglob("*") if path.is_file()]
-        files = [path for path in files if path.stat().st_size]
-        if not files:
+        folds = run.root / "members" / "main" / "folds"
+        kinds = (
+            "*/checkpoints/resume_*/*",
+            "*/checkpoints/best/*",
+            "*/checkpoints/final/*",
+            "*/status.json",
+            "*/predictions/*",
+        )
+        of_kinds = [sorted(folds.glob(kind)) for kind in kinds]
+        of_kinds.append(sorted(path for path in run.train_scratch.rglob("*") if path.is_file()))
+        of_kinds = [files for files in of_kinds if files]
+        if not of_kinds:
             return
-        path = self.chance.choice(sorted(files))
+        path = self.chance.choice(self.chance.choice(of_kinds))
+        if not path.stat().st_size:
+            return
         content = bytearray(path.read_bytes())
         place = self.chance.randrange(len(content))
         if self.chance.random() < 0.5:
@@ -220,6 +231,7 @@ class Soak:
         else:
             del content[place:]
         path.write_bytes(content)
+        self.saved.clear()  # the fold may have to go back
         self.say(f"damaged: {path.relative_to(run.root)} at {place}")
 
     def compare(self, run: RunFolder, alone: RunFolder) -> None:
@@ -229,6 +241,7 @@ class Soak:
             found, expected = read(run), read(alone)
             differing = [f"{name}: {key}" for key in sorted(expected) if found.get(key) != expected[key]]
             (self.tally.differing_bits if what == "bits" else self.tally.wrong_rows).extend(differing)
+        self.tally.lost_work += self.find_lost_work(run)
         config = run.read_config()
         for wandb_run in list_wandb_runs(run, config):
             stored = self.server.runs.get(wandb_run.id)
@@ -238,6 +251,17 @@ class Soak:
         self.tally.other += [f"{name}: {path} stayed" for path in run.root.rglob(".*.tmp")]
         self.find_left_behind(name)
         self.say(f"{name} is complete: {self.tally}")
+
+    def find_lost_work(self, run: RunFolder) -> list[str]:
+        """Attempts that began before a point which an earlier one had saved."""
+        starts = [row for row in read_lines(run.events) if row["event"] == "FoldStarted"]
+        lost = []
+        for at, fold, step in self.saved:
+            begun = [row["step"] for row in starts if row["fold"] == fold and row["time"] > at]
+            if begun and begun[0] < step:
+                lost.append(f"{run.root.name}: fold {fold} began at step {begun[0]}, step {step} was saved")
+        self.saved.clear()
+        return lost
 
     def find_left_behind(self, name: str) -> None:
         """Processes of a run that has ended, placement groups of a cluster that lives on."""
@@ -287,9 +311,7 @@ class Cluster:
         """Starts it, if it does not run."""
         if self.is_alive():
             return
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
         command = [RAY, "start", "--head", "--block", f"--port={port}", f"--temp-dir={self.root}/joined"]
         command += ["--include-dashboard=false", "--disable-usage-stats", "--num-cpus=2"]

@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from processes import RAY, REPOSITORY, clean_environment, submit
+from processes import RAY, REPOSITORY, clean_environment, free_port, submit
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,6 @@ def wait_for_jobs_api(environment: dict[str, str], dashboard: str) -> None:
             return
         time.sleep(1)
     raise TimeoutError(listing.stderr.decode())
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture

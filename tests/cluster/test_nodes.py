@@ -1,0 +1,156 @@
+"""Nodes that are taken away, announced or not. The cluster of this file is several Ray nodes on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from processes import RAY, REPOSITORY, clean_environment, free_port
+
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.tracking.record import count_lines, read_lines
+
+
+class Nodes:
+    """A head node of 2 CPUs and the nodes that join it.
+
+    Args:
+        root: everything of the cluster goes below it; short, since sockets do.
+        port: of the head node.
+    """
+
+    def __init__(self, root: Path, port: int) -> None:
+        settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "PYTHONUNBUFFERED": "1"}
+        settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
+        self.root, self.environment = root, clean_environment(HOME=str(root), **settings)
+        self.address, self.started = f"127.0.0.1:{port}", []
+        self.start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={root}")
+        self.environment["RAY_ADDRESS"] = self.address
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Starts a node, by default one that joins; returns when it runs."""
+        path = self.root / f"node_{len(self.started)}.log"
+        words = words or (f"--address={self.address}",)
+        with path.open("wb") as log:
+            command = [RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
+            node = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.started.append(node)
+        while b"Ray runtime started" not in path.read_bytes():
+            assert node.poll() is None, path.read_text()
+            time.sleep(0.1)
+        return node
+
+    def list_ids(self) -> list[str]:
+        """Ids of the nodes that joined and are alive."""
+        code = (
+            "import logging, ray; ray.init(address='auto', logging_level=logging.ERROR)\n"
+            "print('IDS', *(n['NodeID'] for n in ray.nodes() if n['Alive'] and 'node:__internal_head__' not in n['Resources']))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=self.environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.partition("IDS")[2].split()
+
+    def announce_loss(self, node: str) -> None:
+        """What a cloud's notice of a spot machine's end becomes in Ray."""
+        words = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=120"]
+        command = [RAY, "drain-node", f"--address={self.address}", f"--node-id={node}", *words]
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
+
+    def kill(self, node: subprocess.Popen[bytes]) -> None:
+        """What a power cut does to a node."""
+        for process in list_descendants(node.pid):
+            os.kill(process, signal.SIGKILL)
+        node.wait()
+
+    def end(self) -> None:
+        for node in reversed(self.started):
+            node.terminate()
+        for node in self.started:
+            node.wait()
+
+
+def list_descendants(process: int) -> list[int]:
+    """A process and all that it has started."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [process]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+@pytest.fixture
+def nodes():
+    root = Path(tempfile.mkdtemp(prefix="nodes_", dir="/tmp"))
+    nodes = Nodes(root, free_port())
+    yield nodes
+    nodes.end()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def test_folds_leave_a_node_that_is_announced_to_go_and_survive_one_that_is_not(nodes):
+    run, log = RunFolder(nodes.root / "ray_results" / "moving"), nodes.root / "driver.log"
+    first = nodes.start()
+    words = ("run.name=moving", "resources.cpus_per_fold=1", "training.epochs=60", "data.max_rows=300")
+    words += ("checkpoint.every_steps=3", "tracking.wandb=disabled")
+    with log.open("w") as output:
+        driver = subprocess.Popen(
+            [sys.executable, "ray_jobs/kfold.py", *words],
+            cwd=REPOSITORY, env=nodes.environment, stdout=output, stderr=output,
+        )  # fmt: skip
+
+    def wait_for(happened):
+        while not happened():
+            assert driver.poll() is None, log.read_text()
+            time.sleep(0.1)
+
+    wait_for(lambda: all(count_lines(run.fold_record(fold)) > 5 for fold in range(3)))
+    (going,), second = nodes.list_ids(), nodes.start()
+    nodes.announce_loss(going)
+    wait_for(lambda: "its node is being taken away" in log.read_text())
+    wait_for(lambda: not find_workers(first))
+    nodes.kill(first)
+    wait_for(lambda: any(row["event"] == "FoldStarted" and row["attempt"] == 2 for row in read_lines(run.events)))
+    wait_for(lambda: find_workers(second))
+    time.sleep(1)
+    nodes.kill(second)
+    driver.wait(300)
+    assert driver.returncode == 0, log.read_text()
+
+    output = log.read_text()
+    left = {
+        int(fold): int(step)
+        for fold, step in re.findall(r"fold (\d): its node .* saved where it is, step (\d+)", output)
+    }
+    starts = [row for row in read_lines(run.events) if row["event"] == "FoldStarted" and row["attempt"] == 2]
+    assert left
+    assert {row["fold"]: row["step"] for row in starts if row["fold"] in left} == left  # nothing was trained twice
+    assert re.search(r"fold \d: (rank 0: its process or node died|its train controller died)", output)
+    for fold in range(3):
+        steps = [
+            row["global_step"] for row in read_lines(run.fold_record(fold)) if f"fold_{fold}/train/loss_step" in row
+        ]
+        assert steps == list(range(1, 241))
+
+
+def find_workers(node: subprocess.Popen[bytes]) -> list[int]:
+    """Ray Train's workers on a node."""
+    titles = {}
+    for process in list_descendants(node.pid):
+        with contextlib.suppress(OSError):
+            titles[process] = Path(f"/proc/{process}/cmdline").read_bytes()
+    return [process for process, title in titles.items() if title.startswith(b"ray::RayTrainWorker")]
