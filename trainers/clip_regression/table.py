@@ -26,9 +26,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")  # whatever the file is called: other decoders run programs of their own
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 MAX_PICTURE_PIXELS = 50_000_000  # 150 MB decoded; a larger header is a mistake or a decompression bomb
-MAX_TEXT_LENGTH = (
-    10_000  # characters; encoders read the first 77 to 512 tokens, and tokenizers take long over long words
-)
+MAX_TEXT_LENGTH = 10_000  # characters: encoders read 77 to 512 tokens, and tokenizers take long over long words
 MAX_ID_LENGTH = 200  # characters; with a suffix it has to be the name of a file
 MAX_HEADER_BYTES = 100_000  # pandas takes a minute for a million columns
 SHOWN_OFFENDERS = 3
