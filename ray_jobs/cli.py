@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config import SECTIONS, RunConfig, RunSection, flatten, to_dict
-from ray_jobs.errors import RunError
+from ray_jobs.errors import RunError, printable
 from ray_jobs.recipes import DEFAULT_RECIPE, RECIPES
 
 
@@ -209,7 +209,7 @@ def main_with_errors(main: Any) -> None:
     try:
         sys.exit(main(sys.argv[1:]))
     except (RunError, DataError, PredictionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -13,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,8 @@ _SETTINGS_OF_OWN_CLUSTER = {
 
 @dataclass(frozen=True)
 class Connection:
-    """A Ray cluster to work on: what it has, its dashboard, whether this job started it."""
+    """A Ray cluster to work on: what it has, its dashboard, whether it turns callers without its token away, whether this
+    job started it."""
 
     resources: ClusterResources
     dashboard_url: str | None
@@ -110,7 +110,7 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         dashboard: whether a cluster of its own has one.
 
     Raises:
-        ClusterError: a named cluster does not answer, or runs other package versions.
+        ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -131,6 +131,9 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
         settings["include_dashboard"] = dashboard
+        _close_token_folder()
+    else:
+        _refuse_wrong_token(address)
     try:
         context = ray.init(address=address or "local", **settings)
     except SystemExit:  # Ray's own handler of SIGTERM
@@ -142,16 +145,16 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
     try:
         if not is_own:
             refuse_other_versions(package_versions(), run_on_each_node(package_versions))
-        asks_for_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # set by Ray itself, too
-        heartbeat = Heartbeat(context.address_info["gcs_address"], OWN_GONE_AFTER_S if is_own else GONE_AFTER_S)
-        yield Connection(_find_resources(), context.dashboard_url or None, asks_for_token, is_own, heartbeat)
+        head = ray.get_runtime_context().gcs_address
+        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if is_own else GONE_AFTER_S)
+        yield Connection(_find_resources(), context.dashboard_url or None, _call(head) != "OK", is_own, heartbeat)
     finally:
         ray.shutdown()
 
 
 def _import_ahead(module: str) -> None:
     """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
-    with contextlib.suppress(Exception):
+    with suppress(Exception):
         importlib.import_module(module)
 
 
@@ -191,6 +194,46 @@ def _answers(address: str) -> bool:
             return True
     except (OSError, ValueError):
         return False
+
+
+def _refuse_wrong_token(address: str) -> None:
+    """Ray itself would try for 20 s and then not say why.
+
+    Raises:
+        ClusterError: the cluster asks for a token that this process does not have.
+    """
+    from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+
+    loader, uses_token = AuthenticationTokenLoader.instance(), get_authentication_mode() == AuthenticationMode.TOKEN
+    token = loader.get_raw_token() if uses_token and loader.has_token(ignore_auth_mode=True) else ""
+    if _call(address, token) == "UNAUTHENTICATED":
+        raise ClusterError(
+            f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export RAY_AUTH_MODE=token and "
+            "copy ~/.ray/auth_token from its head node (or export RAY_AUTH_TOKEN)"
+        )
+
+
+def _call(address: str, token: str = "") -> str:
+    """The gRPC status of a harmless question to a cluster. Asking without a token is the only way to learn whether it has
+    authentication: one that has none lets in whoever sends a token, too."""
+    import grpc
+
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
+        try:
+            ask(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def _close_token_folder() -> None:
+    """Ray writes a new token so that every user of the machine may read it; the folder around it is closed to them."""
+    folder = Path("~/.ray").expanduser()
+    with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
 
 
 def package_versions() -> dict[str, str]:

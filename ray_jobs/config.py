@@ -195,6 +195,8 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
             value = _build(hints[name], value)
         elif isinstance(value, list) and _is_tuple(hints[name]):
             value = tuple(value)
+        if typing.get_origin(hints[name]) is Literal and value not in typing.get_args(hints[name]):
+            raise ValueError(f"{cls.__name__}: {name}={value!r}, expected one of {typing.get_args(hints[name])}")
         built[name] = value
     return cls(**built)
 

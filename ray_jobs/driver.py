@@ -31,7 +31,7 @@ from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
 from ray_jobs.summary import conclude, print_outcome
-from ray_jobs.terminal import open_console
+from ray_jobs.terminal import open_console, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import Inventory, load_inventory_module
 
@@ -258,6 +258,8 @@ def _train_and_combine(
     ):
         import ray
 
+        if not cluster.asks_for_token:
+            warn_of_open_cluster(console, is_own=cluster.is_own)
         placement = place_folds(config.resources, cluster.resources, config.folds.count)
         _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
         prepare_node = load_inventory_module(config.family).prepare_node

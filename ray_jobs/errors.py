@@ -13,6 +13,13 @@
 
 from __future__ import annotations
 
+import re
+
+
+def printable(text: str) -> str:
+    """A text without the characters that a terminal obeys: errors and names may come from data and other people's runs."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text)
+
 
 class RunError(Exception):
     """A run that cannot go on, with what was found, what was expected and what to do."""

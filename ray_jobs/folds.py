@@ -28,8 +28,8 @@ class FoldsConfig:
     """Train only these folds now; a later start without it adds the rest."""
 
     def __post_init__(self) -> None:
-        if self.count < 2:
-            raise ValueError(f"folds.count={self.count}: expected at least 2")
+        if not 2 <= self.count <= 1000:  # every fold is asked for its status
+            raise ValueError(f"folds.count={self.count}: expected 2 to 1000")
         if self.seed < 0:
             raise ValueError(f"folds.seed={self.seed}: expected at least 0")
         if self.only is not None:

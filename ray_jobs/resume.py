@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -77,7 +78,7 @@ class ResumePoints:
                 continue
             try:
                 points.append(self.read(place))
-            except (RunFolderError, ValueError, KeyError) as error:
+            except (RunFolderError, SafetensorError, ValueError, KeyError) as error:
                 logger.warning(
                     "a resume point of fold %d is damaged, the one before counts: %s", self.files.number, error
                 )
@@ -90,7 +91,7 @@ class ResumePoints:
         """The point in a place.
 
         Raises:
-            RunFolderError, ValueError, KeyError: it is missing or damaged.
+            RunFolderError, SafetensorError, ValueError, KeyError: it is missing or damaged.
         """
         content, description = read_checkpoint(self.files.checkpoint(place))
         return StoredPoint(load(content), description, place)

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -26,8 +27,10 @@ import pyarrow.parquet as pq
 
 from ray_jobs.config import RunConfig, from_dict
 from ray_jobs.errors import RunBusyError, RunFolderError
+from trainers.interface import FORMULA
 
 CHECKPOINTS = ("best", "final")
+_TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 
 
 class StopWhen(StrEnum):
@@ -73,8 +76,10 @@ class RunFolder:
         values = read_json(self.config)
         try:
             return from_dict(values)
-        except (ValueError, KeyError, TypeError, ModuleNotFoundError) as error:
-            raise RunFolderError(f"{self.config} cannot be read by this version of the project: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise RunFolderError(
+                f"{self.config} cannot be read by this version of the project: {error!s:.500}"
+            ) from None
 
     def fold(self, number: int) -> FoldFolder:
         """Paths of one fold."""
@@ -233,7 +238,7 @@ def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
     Raises:
         RunFolderError: it is not there or its checksum does not match.
     """
-    manifest = read_json(folder / "checkpoint.json")
+    manifest = _read_checkpoint_json(folder)
     file = folder / manifest["tensors"]
     tensors = file.read_bytes() if file.is_file() else b""
     if hashlib.sha256(tensors).hexdigest() != manifest["sha256"]:
@@ -243,7 +248,19 @@ def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
 
 def read_description(folder: Path) -> dict[str, Any]:
     """The description of a checkpoint, without its tensors."""
-    return read_json(folder / "checkpoint.json")["description"]
+    return _read_checkpoint_json(folder)["description"]
+
+
+def _read_checkpoint_json(folder: Path) -> dict[str, Any]:
+    """What `write_checkpoint` wrote. Another file than one beside it is never read, whatever it names."""
+    manifest = read_json(folder / "checkpoint.json")
+    known = manifest if isinstance(manifest, dict) else {}
+    if not _TENSORS_NAME.fullmatch(str(known.get("tensors"))) or not {"sha256", "description"} <= known.keys():
+        raise RunFolderError(
+            f"{folder / 'checkpoint.json'} is damaged: expected tensors (model-<checksum>.safetensors beside it), sha256 "
+            f"and description, found {manifest!r:.200}"
+        )
+    return manifest
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -291,7 +308,7 @@ def read_json(path: Path, **default: Any) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
         if default:
             return default["default"]
         raise RunFolderError(f"{path} is missing or damaged: {error}") from None
@@ -317,12 +334,18 @@ def read_parquet(path: Path) -> pa.Table:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes a CSV table, whole; floats with all their digits."""
+    """Writes a CSV table, whole; floats with all their digits. What a spreadsheet would run gets an apostrophe before it;
+    ids, which hold no formula, stay as they are."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    for row in (header, *rows):
+        writer.writerow(_disarm(cell) if isinstance(cell, str) else cell for cell in row)
     write_whole(path, text.getvalue().encode())
+
+
+def _disarm(cell: str) -> str:
+    text = cell.replace("\r", " ")  # which Python before 3.13 does not quote
+    return FORMULA.sub(lambda formula: f"{formula.group()[:-1]}'{formula.group()[-1]}", text)
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ray_jobs.coordinator import FoldState, FoldStatus, read_status
+from ray_jobs.errors import printable
 from ray_jobs.run_folder import RunFolder
 
 _COLOURS = {
@@ -28,9 +29,16 @@ _COLOURS = {
 }
 
 
+class _PlainConsole(Console):
+    """Shows texts as they are: no markup, and nothing that the terminal would obey."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+
+
 def open_console() -> Console:
-    """The console of a run, bound to the stream that is the screen now. Texts are shown as they are: no markup."""
-    return Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    """The console of a run, bound to the stream that is the screen now."""
+    return _PlainConsole(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_statuses(folder: RunFolder, num_folds: int) -> list[FoldStatus]:
@@ -103,6 +111,22 @@ class Watcher:
                 self.shown[status.fold] = key
                 if status.state != FoldState.WAITING:
                     self.console.print(_line(status))
+
+
+def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
+    """Says, so that nobody overlooks it, that a cluster lets everybody in, and what closes it."""
+    which, cure = (
+        "the Ray cluster that this run joins",
+        "`ray get-auth-token --generate` and RAY_AUTH_MODE=token, then ",
+    )
+    cure += "`ray stop` and `ray start` on each node"
+    if is_own:
+        which, cure = "this run's own Ray cluster", "unset RAY_AUTH_MODE"
+    console.print(
+        f"WARNING: {which} has NO AUTHENTICATION: whoever reaches its ports can run code on its machines and read what is "
+        f"there. To close it: {cure}",
+        style="bold red",
+    )
 
 
 def print_scores(console: Console, scores: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ This module knows nothing of Ray: a fold can be trained in a plain test with any
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -28,6 +29,11 @@ CheckpointName = Literal["best", "final"]
 RowsName = Literal["validation", "test"]
 
 
+# What a spreadsheet that opens a CSV file would run: an equals sign, or +, -, @ with more behind it than a name or a number
+# has, where a cell begins or, for a spreadsheet that cuts cells elsewhere, behind a separator.
+FORMULA = re.compile(r"(?:^|[,;\t\r\n\"])\s*(?:[=＝]|[+@＋＠－-](?![A-Za-z0-9_.-]*(?:e\+\d+)?$))")
+
+
 class DataError(ValueError):
     """The user's data cannot be trained on. The message says what was found, what was expected and what to do."""
 
@@ -37,7 +43,7 @@ class Inventory:
     """What the driver must know of the data to plan folds and to recognise the same data later.
 
     Attributes:
-        ids: (N,) str, one for each training row, in table order, unique.
+        ids: (N,) str, one for each training row, in table order, unique; none holds a FORMULA, for ids go into CSV files.
         target: (N,) float64.
         target_name: column name of the target; the submission's second column.
         num_test: rows to predict without a target; 0 where there is no test table.
@@ -165,5 +171,11 @@ def load_train_module(family: str) -> Any:
 
 
 def load_config_class(family: str) -> type:
-    """The `Config` dataclass of a family."""
+    """The `Config` dataclass of a family.
+
+    Raises:
+        ValueError: this is no family's name; it may come from a file, and names what is imported.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", family):
+        raise ValueError(f"family={family!r}: expected the name of a folder in trainers/")
     return importlib.import_module(f"trainers.{family}.config").Config

@@ -30,7 +30,7 @@ from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.tracking.record import count_lines
 from ray_jobs.tracking.wandb_files import repair_wandb_files
-from ray_jobs.tracking.wandb_runs import list_wandb_runs, note_uploaded
+from ray_jobs.tracking.wandb_runs import list_wandb_runs, note_uploaded, without_password
 from ray_jobs.tracking.wandb_sink import PublisherExit
 from ray_jobs.tracking.wandb_stream import UnreachableError, WandbStream
 
@@ -109,8 +109,8 @@ class Publisher:
         return self._finish()
 
     def say(self, event: str, **values: Any) -> None:
-        """Tells the parent."""
-        self.events.write(json.dumps({"event": event, **values}) + "\n")
+        """Tells the parent, which shows it."""
+        self.events.write(without_password(json.dumps({"event": event, **values})) + "\n")
 
     def _say_stop(self, wandb_run: str) -> None:
         self.say("stop_requested", run=wandb_run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +92,14 @@ def forget_uploaded(folder: RunFolder) -> None:
     _uploaded_file(folder).unlink(missing_ok=True)
 
 
+def without_password(text: str) -> str:
+    """A text whose addresses have lost user and password: WANDB_BASE_URL may hold those of a proxy."""
+    return re.sub(r'://[^/@\s"]*@', "://", text)
+
+
 def _server() -> str:
-    """The server's address as the environment gives it, without a password."""
-    return os.environ.get("WANDB_BASE_URL", "").rpartition("@")[2]
+    """The server's address as the environment gives it."""
+    return without_password(os.environ.get("WANDB_BASE_URL", ""))
 
 
 def _place(config: RunConfig) -> dict[str, Any]:

@@ -230,6 +230,7 @@ class WandbSink:
         cache = str(self.folder.wandb / "cache")
         environment |= {"WANDB_DATA_DIR": str(self.folder.wandb), "WANDB_CACHE_DIR": cache, "WANDB_DIR": cache}
         environment.setdefault("WANDB_HTTP_TIMEOUT", "10")  # logging a table asks the server, and waits
+        environment["WANDB_SILENT"] = "true"  # W&B's client would log its server's address with the password in it
         with (self.folder.log / "wandb.log").open("a") as log:
             return subprocess.Popen(
                 [*PUBLISHER, str(self.folder.root), self.mode],

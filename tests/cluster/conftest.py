@@ -20,12 +20,18 @@ from processes import RAY, REPOSITORY, clean_environment, free_port, submit
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """How to reach the cluster: environment for drivers, address of the dashboard for jobs, the file that names the
-    metrics endpoints to Prometheus."""
+    """How to reach the cluster: environment for drivers, address of the dashboard for jobs, its folder below /tmp, the
+    process that all of its processes descend from."""
 
     environment: dict[str, str]
     dashboard: str
-    targets: Path
+    folder: Path
+    pid: int
+
+    @property
+    def targets(self) -> Path:
+        """The file that names the metrics endpoints to Prometheus."""
+        return self.folder / "prom_metrics_service_discovery.json"
 
 
 @dataclass(frozen=True)
@@ -44,19 +50,20 @@ def cluster():
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     # A submitted job's `python` is the first on the head node's PATH, as in an activated environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = clean_environment(**token, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0", PATH=path)
-    port, dashboard = free_port(), free_port()
+    wandb = {"WANDB_API_KEY": secrets.token_hex(20), "WANDB_MODE": "offline"}
+    environment = clean_environment(**token, **wandb, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0", PATH=path)
+    port, dashboard, agent = free_port(), free_port(), free_port()
     # Sockets below /tmp: their path may not be longer than 107 characters.
     folder = Path(f"/tmp/kfold_test_{os.getpid()}")
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
     command += ["--include-dashboard=true", f"--temp-dir={folder}", "--disable-usage-stats"]
+    command += [f"--dashboard-agent-listen-port={agent}"]  # the usual one may be another cluster's on this machine
     # --block: ends with its own processes and leaves other clusters on this machine alone, as `ray stop` would not.
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
         environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
         try:
             wait_for_jobs_api(environment, f"http://127.0.0.1:{dashboard}")
-            targets = folder / "prom_metrics_service_discovery.json"
-            yield LocalCluster(environment, f"http://127.0.0.1:{dashboard}", targets)
+            yield LocalCluster(environment, f"http://127.0.0.1:{dashboard}", folder, head.pid)
         finally:
             head.terminate()
     shutil.rmtree(folder, ignore_errors=True)

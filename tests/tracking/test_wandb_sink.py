@@ -375,3 +375,19 @@ def test_stop_on_the_web_page_is_reported_and_interrupts_nothing(server, make_ru
     assert set(stopped) <= {"exp_fold0", "exp_fold1"}
     assert sink.finish(60), said
     assert stored(server, folder, config)["fold_0"].steps() == list(range(step))
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_neither_the_key_nor_a_password_in_the_address_is_written_or_shown(server, make_run, monkeypatch, is_up):
+    key, password = "feedc0ffee" * 4, "passw0rd-of-the-proxy"
+    address = server.url if is_up else "http://127.0.0.1:9"
+    monkeypatch.setenv("WANDB_BASE_URL", address.replace("://", f"://somebody:{password}@"))
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    folder, config = make_run(20)
+    is_whole, said = publish(folder, config, timeout_s=30.0 if is_up else 4.0)
+    assert is_whole == is_up, said
+    written = b"".join(path.read_bytes() for path in folder.root.rglob("*") if path.is_file())
+    assert (folder.log / "wandb.log").exists()
+    for secret in (key, password):
+        assert secret not in said
+        assert secret.encode() not in written

@@ -80,9 +80,10 @@ def check_weights_file(name: str, path: Path) -> None:
             state = state.get("state_dict", state)
             found = {key.removeprefix("module."): tuple(value.shape) for key, value in state.items()}
     except Exception as error:  # torn files and pickles with code raise many types
+        reason = str(error).partition(". ")[0].partition("\n")[0]  # torch goes on with how to run the code after all
         raise DataError(
             f"model.pretrained={path}: no weights file that can be read without running code "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); expected .safetensors or a state dict"
+            f"({type(error).__name__}: {reason}); expected .safetensors or a state dict"
         ) from None
     problems = [f"{key} is missing" for key in expected if key not in found and not key.endswith("attn_mask")]
     problems += [f"{key} is not known" for key in found if key not in expected]

@@ -20,15 +20,19 @@ import pyarrow as pa
 
 from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.text import LINK_COLUMNS, clean_text
-from trainers.interface import DataError
+from trainers.interface import FORMULA, DataError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")  # whatever the file is called: other decoders run programs of their own
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 MAX_PICTURE_PIXELS = 50_000_000  # 150 MB decoded; a larger header is a mistake or a decompression bomb
+MAX_TEXT_LENGTH = 10_000  # characters: encoders read 77 to 512 tokens, and tokenizers take long over long words
+MAX_ID_LENGTH = 200  # characters; with a suffix it has to be the name of a file
+MAX_HEADER_BYTES = 100_000  # pandas takes a minute for a million columns
 SHOWN_OFFENDERS = 3
 SECONDS_PER_YEAR = 365.2425 * 86400
-_UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^\s*$")
+# Paths, nothing at all, and characters that control terminals and the direction of text.
+_UNSAFE_ID = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|^\.|^\s*$")
 
 
 @dataclass
@@ -39,7 +43,7 @@ class Problems:
     found: dict[str, list[tuple[int, str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, kind: str, row: int, row_id: str, detail: str = "") -> None:
-        self.found[kind].append((row, row_id, detail))
+        self.found[kind].append((row, _shorten(row_id, MAX_ID_LENGTH), _shorten(detail, 200)))
 
     def describe(self, num_rows: int) -> str:
         lines = []
@@ -59,11 +63,11 @@ class Rows:
 
     Attributes:
         ids: str.
-        texts: the text columns joined (cleaned where the config says so).
+        texts: the text columns joined, cut to MAX_TEXT_LENGTH characters (then cleaned where the config says so).
         time: float64 unix seconds, NaN without a date.
         numbers: (N, F) float64 in the order of `data.numeric_columns`, NaN where a cell is empty.
         target: float64, NaN for test rows.
-        pictures: path of each picture, None where there is none or it is unreadable (the mean colour then).
+        pictures: path of each picture (links are followed), None where there is none or it is unreadable (the mean colour then).
         groups, folds: values of `data.group_column`, `data.fold_column`, or None.
         bad_rows: the rows that were dropped or mended.
     """
@@ -138,6 +142,9 @@ def read_frame(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such table; set data.root to its folder, or data.train_table to its name")
+    with path.open("rb") as file:
+        if path.suffix != ".parquet" and len(file.readline(MAX_HEADER_BYTES + 1)) > MAX_HEADER_BYTES:
+            raise DataError(f"{path}: no readable table: its header is longer than {MAX_HEADER_BYTES:,} bytes")
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path).reset_index(drop=True).astype("string").fillna("").astype(object)
@@ -150,7 +157,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     if separator:
         raise DataError(f"{path}: its header is separated by {separator!r}; save the table with commas, or as .parquet")
     if not isinstance(frame.index, pd.RangeIndex):
-        raise DataError(f"{path}: its rows have more cells than its header has names ({', '.join(frame.columns)})")
+        raise DataError(f"{path}: its rows have more cells than its header has names ({_list_names(frame)})")
     return frame.fillna("").astype(object)
 
 
@@ -249,7 +256,7 @@ def _check_columns(path: Path, frame: pd.DataFrame, data: DataConfig, *, is_test
     if missing:
         raise DataError(
             f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; the table has "
-            f"{', '.join(map(repr, frame.columns))}. Set the named field to a column that exists."
+            f"{_list_names(frame)}. Set the named field to a column that exists."
         )
 
 
@@ -258,9 +265,21 @@ def _check_ids(ids: np.ndarray, fatal: Problems) -> None:
     for row, row_id in enumerate(ids):
         if _UNSAFE_ID.search(row_id):
             fatal.add("id is empty or could be a path (it names a picture file)", row, row_id)
+        elif FORMULA.search(row_id):
+            fatal.add("id would be run as a formula by a spreadsheet that opens the submission", row, row_id)
+        if len(row_id) > MAX_ID_LENGTH:
+            fatal.add(f"id is longer than {MAX_ID_LENGTH} characters", row, row_id)
         if row_id in seen:
             fatal.add("duplicate id", row, row_id, f"first in row {seen[row_id] + 1}")
         seen.setdefault(row_id, row)
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _list_names(frame: pd.DataFrame) -> str:
+    return _shorten(", ".join(map(repr, frame.columns)), 1000)
 
 
 def _join_texts(frame: pd.DataFrame, data: DataConfig) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -268,7 +287,7 @@ def _join_texts(frame: pd.DataFrame, data: DataConfig) -> tuple[list[str], dict[
     if data.text_columns:
         columns = [frame[name].tolist() for name in data.text_columns]
         for row, parts in enumerate(zip(*columns, strict=True)):
-            text = " ".join(part for part in parts if part)
+            text = " ".join(part for part in parts if part)[:MAX_TEXT_LENGTH]
             cleaned, youtube[row], other[row] = clean_text(text)
             texts[row] = cleaned if data.clean_text else text
     return texts, {"yt_link_count": youtube, "url_count": other, "has_yt_link": (youtube > 0).astype(np.float64)}
@@ -365,6 +384,8 @@ def check_picture_header(path: Path) -> str | None:
     """What is wrong with a picture as far as its header and its last bytes tell, or None."""
     from PIL import Image  # here: a table without pictures needs no Pillow
 
+    if not path.is_file():  # a pipe or a device: opening it could wait for ever
+        return f"{path.name} is no regular file"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter

@@ -64,7 +64,7 @@ def test_overrides_of_every_form_reach_their_fields():
         (["lr=1"], "no field 'lr'; nearest: optimizer.lr"),
         (["ensemble.method=mode"], "invalid choice 'mode'"),
         (["folds.count=three"], "invalid literal for int"),
-        (["folds.count=1"], "folds.count=1: expected at least 2"),
+        (["folds.count=1"], "folds.count=1: expected 2 to 1000"),
         (["folds.only=[7]"], "expected fold numbers from 0 to 2"),
         (["model.freeze=true"], "set model.freeze=false, or model.allow_random_frozen=true"),
         (["ensemble.weights=[1,2]", "ensemble.method=weighted_mean"], "2 numbers for folds.count=3"),
