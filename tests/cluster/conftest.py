@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from processes import RAY, REPOSITORY, clean_environment, free_port, submit
 
+from ray_jobs.tracking.record import count_lines
+
 
 @dataclass(frozen=True)
 class LocalCluster:
@@ -36,10 +38,11 @@ class LocalCluster:
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """A finished run that was submitted through the job API: its folder, what the job printed, and the values of its
-    gauges afterwards ({gauge: {fold: value}})."""
+    """A finished run that was submitted through the job API: its folder, the fields that were given, what the job printed,
+    and the values of its gauges afterwards ({gauge: {fold: value}})."""
 
     root: Path
+    fields: tuple[str, ...]
     output: str
     gauges: dict[str, dict[str, float]]
 
@@ -122,9 +125,16 @@ def prometheus(cluster, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def submitted_run(cluster, prometheus, tmp_path_factory):
-    """One small run, submitted while Prometheus scrapes."""
+    """One small run, submitted while Prometheus scrapes, stopped by `ray job stop` and submitted again."""
     root = tmp_path_factory.mktemp("submitted") / "submitted"
-    words = (f"run.storage={root.parent}", f"run.name={root.name}", "training.epochs=2", "data.max_rows=120")
+    fields = ("training.epochs=30", "data.max_rows=120", "checkpoint.every_steps=2")  # long enough to be stopped
+    words = (f"run.storage={root.parent}", f"run.name={root.name}", *fields)
+    stopped = submit(cluster, *words, options=("--submission-id=stopped", "--no-wait"))
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    while any(count_lines(root / "metrics" / f"fold_{fold}.jsonl") < 10 for fold in range(3)):
+        time.sleep(0.1)
+    stop = [RAY, "job", "stop", "--address", cluster.dashboard, "stopped"]
+    subprocess.run(stop, env=cluster.environment, check=True, capture_output=True)
     name = ("--submission-id=job_of_submitted", "--metadata-json", json.dumps({"job_name": root.name}))
     done = submit(cluster, *words, options=name)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -134,7 +144,7 @@ def submitted_run(cluster, prometheus, tmp_path_factory):
         if set(gauges.get("ray_kfold_fold_state", {}).values()) == {2}:
             break
         time.sleep(0.5)
-    return SubmittedRun(root, done.stdout, gauges)
+    return SubmittedRun(root, fields, done.stdout, gauges)
 
 
 def scrape_gauges(cluster: LocalCluster, run: str) -> dict[str, dict[str, float]]:

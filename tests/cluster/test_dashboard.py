@@ -26,7 +26,7 @@ def ask(cluster, path: str) -> Any:
 def test_the_last_values_of_the_gauges_are_those_of_the_folds_status_files(submitted_run):
     statuses = [read_status(RunFolder(submitted_run.root), fold) for fold in range(3)]
     assert submitted_run.gauges["ray_kfold_fold_state"] == {"0": 2, "1": 2, "2": 2}
-    assert submitted_run.gauges["ray_kfold_epoch"] == {"0": 2, "1": 2, "2": 2}
+    assert submitted_run.gauges["ray_kfold_epoch"] == {"0": 30, "1": 30, "2": 30}
     for gauge, name in {"train_loss": "train_loss", "val_loss": "val_loss", "score": "score"}.items():
         expected = {str(status.fold): pytest.approx(getattr(status, name)) for status in statuses}
         assert submitted_run.gauges[f"ray_kfold_{gauge}"] == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import open_clip
@@ -11,14 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from broken_pictures import break_on_decoding
-from processes import submit
+from processes import RAY, submit
 from safetensors.torch import save_file
 from sklearn.metrics import mean_squared_log_error
 
 from ray_jobs.tracking.record import read_lines
 from trainers.clip_regression.model import build_clip
 
-QUICK = ("training.epochs=2", "data.max_rows=120")  # as the submitted run of conftest.py
+QUICK = ("training.epochs=2", "data.max_rows=120")
 
 
 def read_events(run: Path) -> list[tuple[str, int]]:
@@ -117,9 +118,17 @@ def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_miss
     assert best.stat().st_size < shared[0].stat().st_size / 10
 
 
-def test_a_submitted_job_trains_like_a_local_one_and_its_status_is_the_runs(cluster, submitted_run, run_job, tmp_path):
-    words = (f"run.storage={tmp_path}", *QUICK)
+def test_a_job_that_was_stopped_goes_on_where_it_was_and_ends_with_the_bits_of_a_local_one(
+    cluster, submitted_run, run_job, tmp_path
+):
+    words = (f"run.storage={tmp_path}", *submitted_run.fields)
     assert "submission: " in submitted_run.output
+    logs = [RAY, "job", "logs", "--address", cluster.dashboard, "stopped"]
+    told = subprocess.run(logs, env=cluster.environment, capture_output=True, text=True, check=True).stdout
+    assert "every fold goes on from its last checkpoint. The same command continues run submitted" in told
+    events = read_lines(submitted_run.root / "events.jsonl")
+    starts = {row["fold"]: row["step"] for row in events if row["event"] == "FoldStarted" and row["attempt"] == 2}
+    assert min(starts.values()) >= 8  # 9 rows of steps were there, and a point each second step
     local = run_job("kfold", *words, "run.name=local")
     assert local.returncode == 0, local.stdout + local.stderr
     submissions = [(run / "submission_mean.csv").read_bytes() for run in (submitted_run.root, tmp_path / "local")]
