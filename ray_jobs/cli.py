@@ -206,7 +206,7 @@ def main_with_errors(main: Any) -> None:
     try:
         sys.exit(main(sys.argv[1:]))
     except (RunError, DataError, PredictionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {getattr(error, 'cause', None) or error}", file=sys.stderr)  # without Ray's frame around it
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

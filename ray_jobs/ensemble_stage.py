@@ -16,6 +16,7 @@ from ensemble.diversity import describe_spread, spread
 from ensemble.predictions import stack_models
 from ensemble.scores import score
 from ray_jobs.config import RunConfig
+from ray_jobs.errors import RunFolderError
 from ray_jobs.run_folder import (
     CHECKPOINTS,
     RunFolder,
@@ -45,6 +46,7 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     folder = RunFolder(root)
     config = folder.read_config()
     folds = folder.completed_folds(config.folds.count)
+    _refuse_damaged(folder, folds)
     if not folds:
         return {"scores": None, "submission": {"created": False, "reason": "no fold is finished"}}
     scores = score_folds(folder, config, folds)
@@ -55,6 +57,18 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     finally:
         record.close()
     return {"scores": scores, "submission": submission}
+
+
+def _refuse_damaged(folder: RunFolder, folds: list[int]) -> None:
+    """Compares what this stage reads with the folds' manifests: predictions, and what is said of the checkpoints."""
+    for fold in folds:
+        files = folder.fold(fold)
+        descriptions = (
+            str((files.checkpoint(name) / "checkpoint.json").relative_to(files.root)) for name in CHECKPOINTS
+        )
+        for path in files.find_damage("predictions/", *descriptions):
+            command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
+            raise RunFolderError(f"{path} is damaged: `{command}` trains fold {fold} again, with the same bits")
 
 
 def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 DIED      its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times in a row
 MEMORY    a GPU is full: the same settings would fill it again
-ERROR     an error of the trainer or its data, NaN losses among them: the same bits would fail again
+ERROR     an error of the trainer or its data, NaN losses among them: the same bits would fail again; and storage that was
+          away for longer than the fold's patience: the fold has tried again for long enough
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from ray_jobs.errors import StorageError
 
 MAX_DEATHS = 3
 # Errors by which Ray says that a process is gone; their texts are pages of Ray's own affairs.
@@ -59,6 +62,8 @@ def explain_failure(error: Exception) -> Failure:
     if "CUDA out of memory" in str(cause):
         advice = "lower training.batch_size, or give a fold more of a GPU (resources.gpus_per_fold)"
         return Failure(Cause.MEMORY, f"rank {rank}: the GPU's memory is full: {advice}. {cause}")
+    if isinstance(cause, StorageError):
+        return Failure(Cause.ERROR, str(cause))
     return Failure(Cause.ERROR, f"rank {rank}: {type(cause).__name__}: {cause}")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import shutil
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +18,7 @@ from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldSt
 from ray_jobs.failures import Failure, explain_failure
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
+from ray_jobs.storage import StorageProbe
 from ray_jobs.terminal import Watcher
 
 WATCH_INTERVAL_S = 0.5
@@ -56,9 +59,11 @@ class FoldLauncher:
         try:
             for thread in threads:
                 thread.start()
+            probe = StorageProbe(self.folder, partial(console.print, style="yellow"))
             with Watcher(self.folder, num_folds, console, self.placement.waits_for) as watcher:
                 while any(thread.is_alive() for thread in threads):
                     watcher.update()
+                    probe.look()
                     time.sleep(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             self._let_folds_save(threads)
@@ -71,15 +76,18 @@ class FoldLauncher:
 
     def _let_folds_save(self, threads: list[threading.Thread]) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
-        request_stop(self.folder, StopWhen.NOW, "an interrupt")
+        with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
+            request_stop(self.folder, StopWhen.NOW, "an interrupt")
         deadline = time.monotonic() + STOP_WAIT_S
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def _run_fold(self, fold: int, console: Console) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""
+        attempt = 0
         for num_deaths in itertools.count(1):
-            failure = self._run_attempt(fold, last_attempt(self.folder, fold) + 1)
+            attempt = max(attempt, last_attempt(self.folder, fold)) + 1  # the storage may not have taken the last event
+            failure = self._run_attempt(fold, attempt)
             is_asked_to_stop = self.stopped.is_set() or self.folder.stop_request.exists()
             if failure is None or is_asked_to_stop or not failure.may_be_retried(num_deaths):
                 return

@@ -16,9 +16,8 @@ if not __package__:  # run as a file: imports start at the repository's root, no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
-from ray_jobs.config import to_dict
 from ray_jobs.errors import IncompleteRunError
-from ray_jobs.run_folder import RunFolder, read_json, write_json
+from ray_jobs.run_folder import RunFolder, read_json
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> int:
         console, began = open_console(), time.monotonic()
         with WandbSink(folder, config, console.print) as sink:
             sink.start()
-            write_json(folder.config, to_dict(config))
+            folder.write_config(config)
             stage = run_ensemble_stage(str(folder.root))
             seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
             seconds.pop("total", None)

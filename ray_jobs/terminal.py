@@ -89,8 +89,11 @@ class Watcher:
             self.live.stop()
 
     def update(self) -> None:
-        """Reads the folder and shows what is new."""
-        statuses = read_statuses(self.folder, self.num_folds)
+        """Reads the folder and shows what is new; storage that is away has nothing new."""
+        try:
+            statuses = read_statuses(self.folder, self.num_folds)
+        except OSError:
+            return
         if self.live:
             table = fold_table(statuses, f"run {self.folder.root.name}")
             is_waiting = self.waits_for and all(status.state == FoldState.WAITING for status in statuses)
