@@ -33,7 +33,7 @@ from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
-from ray_jobs.storage import LossyFile, explain
+from ray_jobs.storage import LossyFile, Storage, explain
 from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import open_console
 from ray_jobs.tracking.wandb_sink import WandbSink
@@ -80,15 +80,16 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             print_outcome(console, plan.folder, read_json(plan.folder.summary))
             return EXIT_OK
         plan.folder.stop_request.unlink(missing_ok=True)
-        seconds = {"check": time.monotonic() - started}
+        storage, seconds = Storage(plan.folder, 0.0), {"check": time.monotonic() - started}
         hear_stop = partial(_hear_stop, plan, console)
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 work = partial(_train_and_combine, plan, todo, console) if todo else partial(_combine_here, plan)
                 stage = work(sink, seconds)
                 seconds["total"] = time.monotonic() - started
+                storage.check()
                 summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
-        except (OSError, StorageError) as error:
+        except (OSError, RunFolderError, StorageError) as error:
             console.print(explain(error, plan.folder), style="bold red")
             return EXIT_INCOMPLETE
         except KeyboardInterrupt:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ray_jobs.errors import RunFolderError, StorageError
+from ray_jobs.errors import RunError, RunFolderError, StorageError
 from ray_jobs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -103,13 +103,13 @@ class Storage:
         is_new, self.failing_since = self.failing_since is None, self.failing_since or now
         if now - self.failing_since >= self.patience_s:
             raise StorageError(
-                f"{what} could not be done for {now - self.failing_since:.0f} s: {error}. Free disk space or bring the "
+                f"{what} could not be done for {now - self.failing_since:.1f} s: {error}. Free disk space or bring the "
                 "storage back; the same command continues"
             ) from None
         if is_new:
             self.say(
                 f"{what} cannot be done: {error}. Free disk space or bring the storage back; tried again for "
-                f"{self.patience_s:.0f} s (checkpoint.storage_patience_s)"
+                f"{self.patience_s:g} s (checkpoint.storage_patience_s)"
             )
         time.sleep(min(pause_s, self.patience_s))
 
@@ -150,14 +150,14 @@ class StorageProbe:
         self.is_failing = False
 
 
-def explain(error: OSError | StorageError, folder: RunFolder) -> str:
-    """One message for what ended a run after something was launched, if it was the storage.
+def explain(error: OSError | RunError, folder: RunFolder) -> str:
+    """One message for what ended a run after something was launched, if it was the storage or a file.
 
     Raises:
-        OSError: it was not.
+        OSError: it was neither.
     """
     error = getattr(error, "cause", None) or error  # Ray's frame around the error of a task
-    if isinstance(error, StorageError):
+    if isinstance(error, RunError):
         return f"error: {error}"
     if not _comes_from_storage(error):
         raise error

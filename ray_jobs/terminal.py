@@ -75,7 +75,7 @@ class Watcher:
         # Without Live's own redirection: what libraries print belongs to the log, not above the table.
         quiet = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
         self.live = Live(console=console, **quiet) if console.is_terminal else None
-        self.shown: dict[int, tuple[FoldState, int]] = {}
+        self.shown: dict[int, tuple[FoldState, int, int]] = {}
         self.waits_for = waits_for
 
     def __enter__(self) -> Watcher:
@@ -101,11 +101,10 @@ class Watcher:
             self.live.update(Group(table, note) if is_waiting else table, refresh=True)
             return
         for status in statuses:
-            key = (status.state, status.epoch if status.score is not None else 0)
-            if self.shown.get(status.fold) != key:
+            key = (status.state, status.attempt, status.epoch if status.score is not None else 0)
+            if status.state != FoldState.WAITING and self.shown.get(status.fold) != key:
                 self.shown[status.fold] = key
-                if status.state != FoldState.WAITING:
-                    self.console.print(_line(status))
+                self.console.print(_line(status))
 
 
 def print_scores(console: Console, scores: dict[str, Any]) -> None:
