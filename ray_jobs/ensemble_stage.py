@@ -45,8 +45,8 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     """
     folder = RunFolder(root)
     config = folder.read_config()
+    refuse_damaged(folder, config.folds.count)
     folds = folder.completed_folds(config.folds.count)
-    _refuse_damaged(folder, folds)
     if not folds:
         return {"scores": None, "submission": {"created": False, "reason": "no fold is finished"}}
     scores = score_folds(folder, config, folds)
@@ -59,16 +59,21 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     return {"scores": scores, "submission": submission}
 
 
-def _refuse_damaged(folder: RunFolder, folds: list[int]) -> None:
-    """Compares what this stage reads with the folds' manifests: predictions, and what is said of the checkpoints."""
-    for fold in folds:
+def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
+    """Compares what this stage reads of finished folds with their manifests: predictions, and what is said of checkpoints.
+
+    Raises:
+        RunFolderError: a file is damaged; the message names it, and the command that repairs it.
+    """
+    for fold in range(num_folds):
         files = folder.fold(fold)
-        descriptions = (
-            str((files.checkpoint(name) / "checkpoint.json").relative_to(files.root)) for name in CHECKPOINTS
-        )
-        for path in files.find_damage("predictions/", *descriptions):
+        described = (str((files.checkpoint(name) / "checkpoint.json").relative_to(files.root)) for name in CHECKPOINTS)
+        damaged = files.find_damage("predictions/", *described) if files.manifest.exists() else []
+        if damaged:
             command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
-            raise RunFolderError(f"{path} is damaged: `{command}` trains fold {fold} again, with the same bits")
+            raise RunFolderError(
+                f"{damaged[0]} is damaged or missing: `{command}` trains fold {fold} again, with the same bits"
+            )
 
 
 def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[str, Any]:

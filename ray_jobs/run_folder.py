@@ -129,9 +129,9 @@ class RunFolder:
                     f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait for it, watch "
                     f"it with status.py, or choose another run.name"
                 ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}")
-            file.flush()
+            with contextlib.suppress(OSError):  # of a full disk: whoever comes second is not told who was first
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
             yield
 
     def is_locked(self) -> bool:
@@ -298,8 +298,10 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # of a full disk only the number is known
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -26,12 +26,14 @@ def main(argv: list[str]) -> int:
     with folder.lock():
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
+        from ray_jobs.ensemble_stage import refuse_damaged, run_ensemble_stage
+
+        refuse_damaged(folder, config.folds.count)
         missing = sorted(set(range(config.folds.count)) - set(folder.completed_folds(config.folds.count)))
         if missing:
             raise IncompleteRunError(
                 f"folds {missing} of {folder.root} are not finished; train them first: the command is in provenance.json"
             )
-        from ray_jobs.ensemble_stage import run_ensemble_stage
         from ray_jobs.summary import conclude
         from ray_jobs.terminal import open_console
         from ray_jobs.tracking.wandb_sink import WandbSink

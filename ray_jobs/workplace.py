@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ray
@@ -98,13 +99,11 @@ class RayWorkplace:
         if self.rank != 0:
             return
         self._insist("clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None))
-        self.journal = FoldJournal(
-            self.folder,
-            self.fold,
-            keep=known.get("record_lines", 0),
-            log_batches=self.tracking.log_batch_metrics,
-            storage=self.storage,
-        )
+        open_journal = partial(
+            FoldJournal, self.folder, self.fold, keep=known.get("record_lines", 0),
+            log_batches=self.tracking.log_batch_metrics, storage=self.storage,
+        )  # fmt: skip
+        self.journal = self._insist("opening the metric record", open_journal)
         try:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
         except ValueError:

@@ -23,7 +23,7 @@ class FoldJournal:
         fold: its number; every name gets the prefix `fold_<i>/`.
         keep: rows of an earlier attempt to go on from: the position of the checkpoint.
         log_batches: write the CSV file of batches, too.
-        storage: waits while the storage takes nothing; None: it fails at once.
+        storage: lets lines wait while the storage takes nothing; None: they fail at once.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class FoldJournal:
         self.prefix = f"fold_{fold}/"
         self.storage = storage or Storage(folder, 0.0)
         path = folder.fold_record(fold)
-        self.record = self.storage.insist("opening the metric record", lambda: MetricRecord(path, keep=keep))
+        self.record = MetricRecord(path, keep=keep)
         self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=read_lines(path), log_batches=log_batches)
         self.started, self.first_step = time.monotonic(), None
         self.position = (0, 1, 0, 1)  # epoch, num_epochs, step, num_steps: where the last progress report was

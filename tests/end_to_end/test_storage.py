@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from private_storage import private_storage
-from processes import REPOSITORY, clean_environment
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import read_lines
@@ -25,7 +23,7 @@ FOLDS = range(3)
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory):
-    with private_storage(tmp_path_factory.mktemp("home") / "storage", "500m") as storage:
+    with private_storage(tmp_path_factory.mktemp("home") / "storage", "600m") as storage:
         yield storage
 
 
@@ -83,7 +81,7 @@ def test_outages_a_kill_and_torn_files_cost_no_bit(storage, tmp_path):
         await_that("its end is said", lambda n=number: output.read_text().count("works again") == n, output)
         epochs = sum(num_epochs(run))
         await_that("the folds go on", lambda n=epochs: sum(num_epochs(run)) > n, output)
-    await_that("each fold has a point to go on from", lambda: min(num_epochs(run)) > 1, output)
+    await_that("each fold has a point to go on from", lambda: min(num_epochs(run)) > 2, output)
     os.kill(driver, signal.SIGKILL)
     assert storage.wait(driver, 10) == 128 + signal.SIGKILL
     logs = "".join(path.read_text() for path in run.log.rglob("training_*.log"))
@@ -99,15 +97,22 @@ def test_outages_a_kill_and_torn_files_cost_no_bit(storage, tmp_path):
         path.write_bytes(b'{"torn')
     run.fold(0).status.write_bytes(run.fold(0).status.read_bytes()[:40])
     flip_bit(run.fold_plan)
+    points = list(run.fold(0).root.glob("checkpoints/resume_*/model-*.safetensors"))
+    assert len(points) == 2
+    flip_bit(max(points, key=lambda path: path.stat().st_mtime))
+    flip_bit(next(run.fold(1).checkpoint("best").glob("*.safetensors")))
     (run.fold(2).root / ".half.tmp").write_bytes(b"half")
     output = tmp_path / "second"
     assert storage.wait(start(storage, output), 300) == 0, output.read_text()
     said = output.read_text()
     assert "status.json is damaged: it is made anew" in said
     assert "fold_plan.parquet is damaged: it is written anew" in said
-    steps = [row["step"] for row in read_lines(run.events) if row["event"] == "FoldStarted" and row["attempt"] > 1]
-    assert steps
-    assert all(step > 0 for step in steps)
+    steps = {row["fold"]: row["step"] for row in read_lines(run.events) if row["event"] == "FoldStarted"}
+    assert steps[0] > 0
+    assert steps[1] == 0
+    assert steps[2] > 0
+    assert "a resume point of fold 0 is damaged, the one before counts" in run.newest_fold_log(0).read_text()
+    assert "fold 1 starts over" in run.newest_fold_log(1).read_text()
     assert not list(run.root.rglob("*.tmp"))
     assert not list(run.root.rglob("resume_*"))
     assert not run.train_scratch.exists()
@@ -119,17 +124,11 @@ def test_damaged_folds_are_refused_by_submit_and_trained_again_with_the_same_bit
     flip_bit(next(run.fold(0).checkpoint("best").glob("*.safetensors")))
     flip_bit(run.fold(1).predictions("test", "best"))
     run.fold(2).manifest.write_bytes(run.fold(2).manifest.read_bytes()[:-5])
-    submit = subprocess.run(
-        [sys.executable, "ray_jobs/submit.py", str(run.root)],
-        cwd=REPOSITORY,
-        env=clean_environment(HOME=str(tmp_path)),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert submit.returncode == 2
-    assert "folds [2] of" in submit.stderr
-    output = tmp_path / "output"
+    output = tmp_path / "submit"
+    submit = storage.start(output, sys.executable, "ray_jobs/submit.py", str(storage.path / "run"))
+    assert storage.wait(submit, 60) == 2
+    assert "test_best.parquet is damaged or missing: `python ray_jobs/kfold.py run.name=run" in output.read_text()
+    output = tmp_path / "third"
     assert storage.wait(start(storage, output), 300) == 0, output.read_text()
     said = output.read_text()
     for fold, name in enumerate(("best/model-", "test_best.parquet", "manifest.json")):

@@ -136,13 +136,14 @@ def test_a_fold_plan_that_says_something_else_is_noticed(folder):
     assert not is_plan_whole(folder, plan)
 
 
-def test_submit_refuses_damaged_predictions_and_names_the_command_that_repairs(folder, monkeypatch):
+@pytest.mark.parametrize("damage", [flip_bit, lambda path: path.unlink(), lambda path: path.write_bytes(b"PAR1")])
+def test_submit_refuses_damaged_predictions_and_names_the_command_that_repairs(folder, monkeypatch, damage):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     path = folder.fold(2).predictions("test", "best")
-    flip_bit(path)
+    damage(path)
     before = folder.submission("mean").read_bytes()
     command = read_json(folder.provenance)["command"]
-    with pytest.raises(RunFolderError, match=rf"{path} is damaged: `{command}` trains fold 2 again"):
+    with pytest.raises(RunFolderError, match=rf"{path} is damaged or missing: `{command}` trains fold 2 again"):
         submit.main([str(folder.root)])
     assert folder.submission("mean").read_bytes() == before
 
