@@ -33,7 +33,7 @@ from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
-from ray_jobs.storage import LossyFile, Storage, explain
+from ray_jobs.storage import LossyFile, Storage
 from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import open_console
 from ray_jobs.tracking.wandb_sink import WandbSink
@@ -90,7 +90,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
                 storage.check()
                 summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
         except (OSError, RunFolderError, StorageError) as error:
-            console.print(explain(error, plan.folder), style="bold red")
+            console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
         except KeyboardInterrupt:
             name = plan.folder.root.name

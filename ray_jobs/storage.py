@@ -86,6 +86,26 @@ class Storage:
                 self.failing_since = None
             return result
 
+    def explain(self, error: OSError | RunError) -> str:
+        """One message for what ended a run after something was launched, if it was the storage or a file.
+
+        Raises:
+            OSError: it was neither.
+        """
+        error = getattr(error, "cause", None) or error  # Ray's frame around the error of a task
+        try:
+            self.check()
+        except OSError as gone:
+            error = gone
+        if isinstance(error, RunError):
+            return f"error: {error}"
+        if not _comes_from_storage(error):
+            raise error
+        return (
+            f"error: the run's storage does not take or give a file: {error}. Free disk space or bring the storage back; the "
+            "same command continues the run"
+        )
+
     def _do_between_checks(self, do: Callable[[], Result]) -> Result:
         self.check()
         result = do()
@@ -148,23 +168,6 @@ class StorageProbe:
         if self.is_failing:
             self.say("the run's storage works again")
         self.is_failing = False
-
-
-def explain(error: OSError | RunError, folder: RunFolder) -> str:
-    """One message for what ended a run after something was launched, if it was the storage or a file.
-
-    Raises:
-        OSError: it was neither.
-    """
-    error = getattr(error, "cause", None) or error  # Ray's frame around the error of a task
-    if isinstance(error, RunError):
-        return f"error: {error}"
-    if not _comes_from_storage(error):
-        raise error
-    return (
-        f"error: the storage of {folder.root} does not take or give a file: {error}. Free disk space or bring the storage "
-        "back; the same command continues the run"
-    )
 
 
 class LossyFile(io.FileIO):

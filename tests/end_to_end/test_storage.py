@@ -30,14 +30,16 @@ def storage(tmp_path_factory):
 def start(storage, output: Path) -> int:
     return storage.start(
         output, sys.executable, "ray_jobs/kfold.py", "run.name=run", f"run.storage={storage.path}", "data.max_rows=120",
-        "training.epochs=16", "checkpoint.min_interval_s=0", "run.dashboard=false", "tracking.wandb=disabled",
+        "training.epochs=12", "checkpoint.min_interval_s=0", "run.dashboard=false", "tracking.wandb=disabled",
     )  # fmt: skip
 
 
 def await_that(what: str, is_so: Callable[[], bool], output: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 180
     while not is_so():
-        assert time.monotonic() < deadline, f"{what}\n{output.read_text()}"
+        said = output.read_text()
+        assert "Traceback" not in said, said
+        assert time.monotonic() < deadline, f"{what}\n{said}"
         time.sleep(0.05)
 
 

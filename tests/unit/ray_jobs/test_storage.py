@@ -20,7 +20,7 @@ from ray_jobs.coordinator import Coordination, FoldCompleted, FoldLaunched, Fold
 from ray_jobs.errors import RunFolderError, StorageError
 from ray_jobs.failures import Cause, explain_failure
 from ray_jobs.run_folder import RunFolder, read_checkpoint, write_json, write_whole
-from ray_jobs.storage import LossyFile, Storage, StorageProbe, explain
+from ray_jobs.storage import LossyFile, Storage, StorageProbe
 from ray_jobs.tracking.record import read_lines
 
 
@@ -199,8 +199,17 @@ def test_an_error_that_is_not_the_storages_is_not_tried_again(folder):
             Storage(folder, 30.0).insist("a file", lambda error=error: (_ for _ in ()).throw(error))
         if isinstance(error, OSError):
             with pytest.raises(IsADirectoryError):
-                explain(error, folder)
-    assert "the same command continues" in explain(OSError(28, "No space left on device"), folder)
+                Storage(folder, 0.0).explain(error)
+
+
+def test_a_run_that_its_storage_ended_says_so(folder):
+    storage = Storage(folder, 0.0)
+    said = storage.explain(OSError(28, "No space left on device"))
+    assert "No space left on device. Free disk space" in said
+    assert "the same command continues the run" in said
+    with away(folder):
+        assert "the run's folder is gone" in storage.explain(RunFolderError("config.json is missing"))
+    assert storage.explain(RunFolderError("config.json is missing")) == "error: config.json is missing"
 
 
 def test_the_driver_says_once_that_its_storage_is_away_and_once_that_it_is_back(folder):
