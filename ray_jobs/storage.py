@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
-_PROBE_INTERVAL_S, _PROBE_BYTES = 2.0, 65_536
+_PROBE_INTERVAL_S, _PROBE_BYTES = 1.0, 65_536
 # What a full, read-only, broken or unreachable file system says. ENOENT: a mount point without its file system is empty.
 _PASSING = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EACCES,
