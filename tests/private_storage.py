@@ -88,6 +88,7 @@ class PrivateStorage:
 
     def start(self, output: Path, *command: str) -> int:
         """Starts a process in the namespace; returns its id."""
+        output.touch()  # the shell opens it only when it has answered
         return int(self.do(f"{shlex.join(command)} > {output} 2>&1 & echo $!").splitlines()[-1])
 
     def wait(self, process: int, timeout_s: float) -> int:
