@@ -209,7 +209,8 @@ def main_with_errors(main: Any) -> None:
     try:
         sys.exit(main(sys.argv[1:]))
     except (RunError, DataError, PredictionError, OSError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        message = getattr(error, "cause", None) or error  # without Ray's frame around it
+        print(f"error: {printable(str(message))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

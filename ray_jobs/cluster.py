@@ -92,8 +92,17 @@ class Heartbeat:
         if _answers(self.address):
             self.heard = time.monotonic()
         elif time.monotonic() - self.heard > self.patience_s:
-            raise ClusterLostError(f"the Ray cluster at {self.address} is gone")
+            self.confirm()
         self.looked = time.monotonic()
+
+    def confirm(self) -> None:
+        """To be called when something else has failed.
+
+        Raises:
+            ClusterLostError: nobody answers now.
+        """
+        if not _answers(self.address):
+            raise ClusterLostError(f"the Ray cluster at {self.address} is gone")
 
 
 def in_submitted_job() -> bool:

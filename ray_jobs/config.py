@@ -49,10 +49,14 @@ class CheckpointConfig:
     """Also after so many optimiser steps, in the middle of an epoch."""
     min_interval_s: float = 2.0
     """At an epoch's end only if the last point is so many seconds old: short epochs would be slowed by saving."""
+    storage_patience_s: float = 300.0
+    """How long a fold waits for storage that is full, read-only or away before it fails; 0: it fails at once."""
 
     def __post_init__(self) -> None:
         if self.every_steps is not None and self.every_steps < 1:
             raise ValueError(f"checkpoint.every_steps={self.every_steps}: expected at least 1, or none")
+        if not 0 <= self.storage_patience_s < 1e6:
+            raise ValueError(f"checkpoint.storage_patience_s={self.storage_patience_s}: expected seconds, 0 or more")
 
 
 @dataclass(frozen=True)

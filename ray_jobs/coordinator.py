@@ -1,21 +1,26 @@
 """The coordination actor: hears what the folds report, keeps their status on disk, records the `ensemble/` metrics.
 
-It is a messenger, not a store: whatever it knows it has written to the run's folder, and it begins by reading that.
+It is a messenger, not a store: whatever it knows it has written to the run's folder, and it begins by reading that. While the
+run's storage takes nothing it keeps what is to be written, and neither waits nor fails.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from ray_jobs.run_folder import RunFolder, read_json, write_json
+from ray_jobs.storage import Storage
 from ray_jobs.tracking.record import MetricRecord, Record, read_lines
 
+logger = logging.getLogger(__name__)
 NAMESPACE = "kfold"
 
 
@@ -146,14 +151,16 @@ Event = (
     | FoldStopped
 )
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
-_NOT_KEPT = (ProgressReported, EpochReported)
+NOT_KEPT = (ProgressReported, EpochReported)
 
 
 class Coordination:
     """The state of all folds; applies one event at a time. No Ray in it."""
 
     def __init__(self, folder: RunFolder, num_folds: int) -> None:
-        self.folder = folder
+        self.folder, self.storage = folder, Storage(folder, 0.0)
+        self.unwritten: list[tuple[str, Callable[[], Any]]] = []
+        self.is_behind = False
         self.folds = {fold: read_status(folder, fold) for fold in range(num_folds)}
         self.events = Record(folder.events)
         self.noted = {
@@ -170,7 +177,7 @@ class Coordination:
         ignored."""
         if not isinstance(event, RunStarted) and self._is_late(event):
             return
-        if not isinstance(event, _NOT_KEPT):
+        if not isinstance(event, NOT_KEPT):
             self._note(event)
         if isinstance(event, RunStarted):
             self._start_run(event)
@@ -190,9 +197,30 @@ class Coordination:
                     self._keep(advance(status, FoldCompleted(fold, status.attempt), time.time()))
                 self._log_completion(fold)
 
+    def flush(self) -> None:
+        """Writes what waits to be written, in order, as far as the storage takes it."""
+        while self.unwritten:
+            what, write = self.unwritten[0]
+            try:
+                self.storage.check()
+                write()
+            except OSError as error:
+                if not self.is_behind:
+                    logger.warning("%s waits to be written: %s", what, error)
+                self.is_behind = True
+                return
+            self.unwritten.pop(0)
+        self.is_behind = False
+
+    def _write(self, what: str, write: Callable[[], Any]) -> None:
+        self.unwritten.append((what, write))
+        self.flush()
+
     def _keep(self, status: FoldStatus) -> None:
         self.folds[status.fold] = status
-        write_json(self.folder.fold(status.fold).status, asdict(status))
+        what = f"status.json of fold {status.fold}"
+        self.unwritten = [waiting for waiting in self.unwritten if waiting[0] != what]  # only the latest counts
+        self._write(what, lambda: write_status(self.folder, status))
 
     def _note(self, event: Event) -> None:
         """Writes an event down, if it is not there already: Ray repeats a call when the actor had to restart."""
@@ -202,11 +230,14 @@ class Coordination:
             if key in self.noted:
                 return
             self.noted.add(key)
-        self.events.append({"time": time.time(), "event": name, **values})
+        line = {"time": time.time(), "event": name, **values}
+        self._write("a line of events.jsonl", lambda: self.events.append(line))
 
     def _is_late(self, event: Event) -> bool:
         """Whether a later attempt is known here, or on disk: then this is the actor of a driver that was killed."""
-        known = max(self.folds[event.fold].attempt, read_status(self.folder, event.fold).attempt)
+        known = self.folds[event.fold].attempt
+        with contextlib.suppress(OSError):
+            known = max(known, read_status(self.folder, event.fold).attempt)
         return event.attempt < known
 
     def _start_run(self, event: RunStarted) -> None:
@@ -250,8 +281,9 @@ class Coordination:
         )
 
     def _log(self, metrics: dict[str, Any]) -> None:
-        self.record.log(self.record.num_lines, metrics)
-        self.record.sync()
+        at = time.time()
+        self._write("a line of ensemble.jsonl", lambda: self.record.log(self.record.num_lines, metrics, at=at))
+        self._write("ensemble.jsonl", self.record.sync)
         self._follow(metrics)
 
     def _follow(self, row: Mapping[str, Any]) -> None:
@@ -313,8 +345,11 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
 
 
 def read_status(folder: RunFolder, fold: int) -> FoldStatus:
-    """The status of a fold as its folder tells; a fold whose manifest is gone is not completed, whatever was noted."""
-    known = read_json(folder.fold(fold).status, default={})
+    """The status of a fold as its folder tells; a fold whose manifest is gone is not completed, whatever was noted. Where there is
+    no status, or a damaged one, only the attempt is known: the events tell it."""
+    known = read_json(folder.fold(fold).status, default=None)
+    if known is None:
+        return FoldStatus(fold, attempt=last_attempt(folder, fold))
     known = {name: value for name, value in known.items() if name in FoldStatus.__dataclass_fields__}
     status = FoldStatus(**{"fold": fold, **known})
     status = replace(status, state=FoldState(status.state))
@@ -325,7 +360,12 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
 
 def forget_attempt(folder: RunFolder, fold: int) -> None:
     """Sets a fold that is about to be trained again back to waiting, whatever its last attempt came to."""
-    write_json(folder.fold(fold).status, asdict(FoldStatus(fold, attempt=last_attempt(folder, fold))))
+    write_status(folder, FoldStatus(fold, attempt=last_attempt(folder, fold)))
+
+
+def write_status(folder: RunFolder, status: FoldStatus) -> None:
+    """Replaces a fold's status."""
+    write_json(folder.fold(status.fold).status, asdict(status), checksum=True)
 
 
 def last_attempt(folder: RunFolder, fold: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shlex
+import shutil
 import signal
 import tempfile
 import time
@@ -24,18 +26,28 @@ from ray_jobs.cli import Command, show
 from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
 from ray_jobs.config import RunConfig, TrackingConfig, find_differences, to_dict
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
+from ray_jobs.damage import is_plan_whole, mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.errors import ClusterLostError, ConfigChangedError, RunBusyError, RunError
+from ray_jobs.errors import (
+    ClusterLostError,
+    ConfigChangedError,
+    RunBusyError,
+    RunError,
+    RunFolderError,
+    StorageError,
+)
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
+from ray_jobs.storage import LossyFile, Storage
 from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import open_console, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import Inventory, load_inventory_module
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
+LITTLE_SPACE_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,8 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     plan = _check(command.config, None)
     with plan.folder.lock():
         plan = _write_or_compare(plan, argv, console)
+        plan.folder.remove_leftovers()
+        mend_run(plan.folder, plan.config.folds.count, partial(console.print, style="yellow"))
         finished = plan.folder.completed_folds(plan.config.folds.count)
         todo = [fold for fold in plan.config.folds.wanted() if fold not in finished]
         if not todo and _is_up_to_date(plan, finished):
@@ -78,14 +92,18 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
                 console.print("no fold has failed: nothing to retry")
                 return EXIT_OK
         plan.folder.stop_request.unlink(missing_ok=True)
-        seconds = {"check": time.monotonic() - started}
+        storage, seconds = Storage(plan.folder, 0.0), {"check": time.monotonic() - started}
         hear_stop = partial(_hear_stop, plan, console)
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 work = partial(_train_and_combine, plan, todo, console) if todo else partial(_combine_here, plan)
                 stage = work(sink, seconds)
                 seconds["total"] = time.monotonic() - started
+                storage.check()
                 summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
+        except (OSError, RunFolderError, StorageError) as error:
+            console.print(storage.explain(error), style="bold red")
+            return EXIT_INCOMPLETE
         except (KeyboardInterrupt, ClusterLostError) as end:
             name = plan.folder.root.name
             console.print(
@@ -155,8 +173,12 @@ def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> Plan
     if not folder.config.exists():
         _write_new_run(plan, argv)
         return plan
-    old = folder.read_config()
-    known = read_json(folder.provenance)
+    try:
+        old, known = folder.read_config(), _read_provenance(folder)
+    except RunFolderError as error:
+        raise RunFolderError(
+            f"{error}. Put back a copy of the file, or begin anew with another run.name (run.name=auto)"
+        ) from None
     config = _keep_wandb_place(old, config)
     trained, other = find_differences(old, config)
     if trained:
@@ -170,9 +192,17 @@ def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> Plan
             f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are not "
             "the ones it began with. Put them back to continue it, or use another run.name"
         )
+    if known["plan_fingerprint"] != plan.folds.fingerprint():
+        raise ConfigChangedError(
+            f"{folder.root} exists and its rows would be divided otherwise now: by another version of scikit-learn? It began "
+            f"with {known['versions'].get('scikit-learn')}. Install that to continue it, or use another run.name"
+        )
+    if not is_plan_whole(folder, plan.folds):
+        console.print(f"{folder.fold_plan} is damaged: it is written anew", style="yellow")
+        _write_fold_plan(folder, plan.folds)
     if other:
         console.print("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
-        write_json(folder.config, to_dict(config))
+        folder.write_config(config)
     return dataclasses.replace(plan, config=config)
 
 
@@ -186,8 +216,15 @@ def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:
     return dataclasses.replace(new, tracking=dataclasses.replace(new.tracking, **kept))
 
 
-def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
-    folder, folds = plan.folder, plan.folds
+def _read_provenance(folder: RunFolder) -> dict[str, Any]:
+    known = read_json(folder.provenance)
+    missing = {"data_fingerprint", "plan_fingerprint", "versions"} - set(known)
+    if missing:
+        raise RunFolderError(f"{folder.provenance} has no {', '.join(sorted(missing))}")
+    return known
+
+
+def _write_fold_plan(folder: RunFolder, folds: FoldPlan) -> None:
     table = pa.table(
         {
             "id": pa.array(folds.ids.tolist(), pa.string()),
@@ -196,6 +233,11 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
         }
     )
     write_parquet(folder.fold_plan, table)
+
+
+def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
+    folder, folds = plan.folder, plan.folds
+    _write_fold_plan(folder, folds)
     write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
     if plan.inventory.bad_rows:
         columns = list(plan.inventory.bad_rows[0])
@@ -205,13 +247,14 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "target": plan.inventory.target_name,
         "data_fingerprint": plan.inventory.fingerprint,
+        "plan_fingerprint": folds.fingerprint(),
         "constant_predictions": _predict_constants(plan),
         "num_train": len(folds.ids),
         "num_test": plan.inventory.num_test,
         "versions": package_versions(),
     }
-    write_json(folder.provenance, provenance)
-    write_json(folder.config, to_dict(plan.config))  # last: from here on the run exists
+    write_json(folder.provenance, provenance, checksum=True)
+    folder.write_config(plan.config)  # last: from here on the run exists
 
 
 def _predict_constants(plan: Plan) -> list[float]:
@@ -276,6 +319,7 @@ def _train_and_combine(
         began = time.monotonic()
         launcher = FoldLauncher(folder, config.run, placement, coordinator, cluster.heartbeat)
         launcher.train(todo, console, config.folds.count)
+        ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
         began = time.monotonic()
         stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
@@ -303,13 +347,23 @@ def _announce(console: Console, cluster: Connection, placement: Placement, at_on
         asks = " (it asks for a token: `ray get-auth-token` prints it)" if cluster.asks_for_token else ""
         console.print(f"dashboard: http://{cluster.dashboard_url}{asks}")
     console.print(f"folder: {folder.root}")
+    free_bytes = shutil.disk_usage(folder.root).free
+    if free_bytes < LITTLE_SPACE_BYTES:
+        console.print(
+            f"only {free_bytes / 1e6:.0f} MB are free there; a fold that finds the disk full waits for space",
+            style="yellow",
+        )
 
 
 @contextmanager
 def _chatter_to(path: Path) -> Iterator[None]:
     """What libraries print goes to a file; the screen is for the run (its console was opened before)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+    with (
+        io.TextIOWrapper(io.BufferedWriter(LossyFile(path, "a")), line_buffering=True) as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
         yield
 
 

@@ -16,6 +16,7 @@ from ensemble.diversity import describe_spread, spread
 from ensemble.predictions import stack_models
 from ensemble.scores import score
 from ray_jobs.config import RunConfig
+from ray_jobs.errors import RunFolderError
 from ray_jobs.run_folder import (
     CHECKPOINTS,
     RunFolder,
@@ -44,6 +45,7 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     """
     folder = RunFolder(root)
     config = folder.read_config()
+    refuse_damaged(folder, config.folds.count)
     folds = folder.completed_folds(config.folds.count)
     if not folds:
         return {"scores": None, "submission": {"created": False, "reason": "no fold is finished"}}
@@ -51,6 +53,23 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     submission, metrics = _write_submission(folder, config, folds, scores)
     log_news(folder.submission_record, metrics)
     return {"scores": scores, "submission": submission}
+
+
+def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
+    """Compares what this stage reads of finished folds with their manifests: predictions, and what is said of checkpoints.
+
+    Raises:
+        RunFolderError: a file is damaged; the message names it, and the command that repairs it.
+    """
+    for fold in range(num_folds):
+        files = folder.fold(fold)
+        described = (str((files.checkpoint(name) / "checkpoint.json").relative_to(files.root)) for name in CHECKPOINTS)
+        damaged = files.find_damage("predictions/", *described) if files.manifest.exists() else []
+        if damaged:
+            command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
+            raise RunFolderError(
+                f"{damaged[0]} is damaged or missing: `{command}` trains fold {fold} again, with the same bits"
+            )
 
 
 def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[str, Any]:

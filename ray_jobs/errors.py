@@ -5,7 +5,8 @@
     ├── RunBusyError         another driver works on the run
     ├── RunFolderError       the folder is no run, or is damaged
     ├── ClusterError         the cluster is unsuitable (versions, resources that no node can have)
-    └── IncompleteRunError   a stage needs folds that are not finished
+    ├── IncompleteRunError   a stage needs folds that are not finished
+    └── StorageError         the run's storage does not take or give files; exit code 1 once something was launched
     ClusterLostError         Ray is gone while the folds trained; exit code 1, the same command continues
 
 `trainers.interface.DataError` and `ValueError` of a config are shown the same way.
@@ -43,6 +44,10 @@ class ClusterError(RunError):
 
 class IncompleteRunError(RunError):
     """A stage needs folds that are not finished."""
+
+
+class StorageError(RunError):
+    """The run's storage (full, read-only, away) did not take or give a file for as long as was to be waited."""
 
 
 class ClusterLostError(Exception):

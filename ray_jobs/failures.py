@@ -4,13 +4,16 @@ PREEMPTED  its node is being taken away and it has saved where it is: goes on el
 DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point gained
 STALLED    it did nothing for `run.stall_timeout_s` and ended itself: like a death
 MEMORY     a GPU is full: the same settings would fill it again
-ERROR      an error of the trainer or its data, NaN losses among them: the same bits would fail again
+ERROR      an error of the trainer or its data, NaN losses among them: the same bits would fail again; and storage that was
+           away for longer than the fold's patience: the fold has tried again for long enough
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from ray_jobs.errors import StorageError
 
 MAX_DEATHS = 3
 # Errors by which Ray says that a process is gone; their texts are pages of Ray's own affairs.
@@ -75,6 +78,8 @@ def explain_failure(error: Exception) -> Failure:
     if "CUDA out of memory" in str(cause):
         advice = "lower training.batch_size, or give a fold more of a GPU (resources.gpus_per_fold)"
         return Failure(Cause.MEMORY, f"rank {rank}: the GPU's memory is full: {advice}. {cause}")
+    if isinstance(cause, StorageError):
+        return Failure(Cause.ERROR, str(cause))
     speaks_for_itself = type(cause).__module__.startswith(("ray_jobs.", "trainers."))
     return Failure(Cause.ERROR, f"rank {rank}: {'' if speaks_for_itself else type(cause).__name__ + ': '}{cause}")
 

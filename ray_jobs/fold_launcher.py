@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +18,7 @@ from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldSt
 from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
+from ray_jobs.storage import StorageProbe
 from ray_jobs.terminal import Watcher
 from ray_jobs.watchdog import keep_stacks
 
@@ -61,10 +64,12 @@ class FoldLauncher:
         try:
             for thread in threads:
                 thread.start()
+            probe = StorageProbe(self.folder, partial(console.print, style="yellow"))
             with Watcher(self.folder, num_folds, console, self.placement.waits_for) as watcher:
                 while any(thread.is_alive() for thread in threads):
                     watcher.update()
                     self.heartbeat.check()
+                    probe.look()
                     time.sleep(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             self._let_folds_save(threads)
@@ -72,21 +77,24 @@ class FoldLauncher:
         finally:
             self.stopped.set()
         if failures:
+            self.heartbeat.confirm()
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
     def _let_folds_save(self, threads: list[threading.Thread]) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
-        request_stop(self.folder, StopWhen.NOW, "an interrupt")
+        with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
+            request_stop(self.folder, StopWhen.NOW, "an interrupt")
         deadline = time.monotonic() + STOP_WAIT_S
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def _run_fold(self, fold: int, console: Console) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""
-        num_deaths, last_start = 0, 0
+        attempt, num_deaths, last_start = 0, 0, 0
         while True:
-            failure = self._run_attempt(fold, last_attempt(self.folder, fold) + 1)
+            attempt = max(attempt, last_attempt(self.folder, fold)) + 1  # the storage may not have taken the last event
+            failure = self._run_attempt(fold, attempt)
             started_at = read_status(self.folder, fold).first_step
             num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
             last_start = started_at

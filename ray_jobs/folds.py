@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,6 +63,11 @@ class FoldPlan:
         """The ids that train and validate in a fold."""
         train = self.fold < fold if self.ordered else self.fold != fold
         return Split(fold, self.ids[train], self.ids[self.fold == fold])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the rows and their folds."""
+        parts = ("\n".join(self.ids.tolist()).encode(), self.fold.astype(np.int32).tobytes())
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
     def sizes(self) -> list[tuple[int, int, int]]:
         """(fold, training rows, validation rows) of every fold."""

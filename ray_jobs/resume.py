@@ -1,15 +1,16 @@
 """From where a fold goes on after a kill: its trainer's state, every random generator's, the position of its record.
 
 Two places take turns, so that the point before the last is whole when the last turns out damaged. A point is written by a
-thread while training goes on; one that cannot be written costs only itself.
+thread while training goes on; one that cannot be written costs only itself, and the next takes its place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ray_jobs.errors import RunFolderError
-from ray_jobs.run_folder import FoldFolder, read_checkpoint, write_checkpoint
+from ray_jobs.run_folder import RESUME_POINTS, FoldFolder, read_checkpoint, write_checkpoint
 from trainers.interface import ResumePoint
 
 logger = logging.getLogger(__name__)
-_PLACES = ("resume_0", "resume_1")
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,22 @@ class ResumePoints:
 
     Args:
         files: the fold's folder.
+        check: called before something is written; raises OSError where the run's storage is not there.
     """
 
-    def __init__(self, files: FoldFolder) -> None:
-        self.files = files
-        self.next_place = _PLACES[0]
+    def __init__(self, files: FoldFolder, check: Callable[[], None] = lambda: None) -> None:
+        self.files, self.check = files, check
+        self.next_place = RESUME_POINTS[0]
         self._writing: threading.Thread | None = None
 
     def exist(self) -> bool:
         """Whether an earlier attempt has left a point, whole or not."""
-        return any(self.files.checkpoint(place).exists() for place in _PLACES)
+        return any(self.files.checkpoint(place).exists() for place in RESUME_POINTS)
 
     def find_newest(self) -> StoredPoint | None:
         """The newest point that is whole; damaged ones are logged. The next one written takes the other place."""
         points = []
-        for place in _PLACES:
+        for place in RESUME_POINTS:
             if not (self.files.checkpoint(place) / "checkpoint.json").exists():
                 continue
             try:
@@ -100,8 +101,7 @@ class ResumePoints:
         """Stores a point. Returns when the tensors are copied; the disk is written in the background."""
         content = to_bytes(tensors)
         self.wait()
-        folder, self.next_place = self.files.checkpoint(self.next_place), _other(self.next_place)
-        self._writing = threading.Thread(target=self._write, args=(folder, content, dict(description)))
+        self._writing = threading.Thread(target=self._write, args=(self.next_place, content, dict(description)))
         self._writing.start()
 
     def wait(self) -> None:
@@ -111,16 +111,19 @@ class ResumePoints:
             self._writing = None
 
     def remove(self) -> None:
-        """Removes all points: the fold is complete."""
+        """Removes all points: the fold is complete. Where the storage refuses, the run's next start removes them."""
         self.wait()
-        for place in _PLACES:
-            self.files.remove_checkpoint(place)
+        with contextlib.suppress(OSError):
+            self.files.remove_resume_points()
 
-    def _write(self, folder: Any, content: bytes, description: dict[str, Any]) -> None:
+    def _write(self, place: str, content: bytes, description: dict[str, Any]) -> None:
         try:
-            write_checkpoint(folder, content, description)
+            self.check()
+            write_checkpoint(self.files.checkpoint(place), content, description)
         except OSError as error:
             logger.warning("a resume point could not be written, the one before counts: %s", error)
+        else:
+            self.next_place = _other(place)
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -165,4 +168,4 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _other(place: str) -> str:
-    return _PLACES[1 - _PLACES.index(place)]
+    return RESUME_POINTS[1 - RESUME_POINTS.index(place)]

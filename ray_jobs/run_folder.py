@@ -1,13 +1,15 @@
 """Every path of a run, and how files get there: whole or not at all.
 
 A run is a folder `<run.storage>/<run.name>/`; disk is the truth that continuing reads. A file is written under another
-name, synced and renamed. A checkpoint or a fold counts once its manifest, which holds checksums, is there.
+name, synced and renamed. A checkpoint or a fold counts once its manifest, which holds checksums, is there. JSON that decides
+how a run goes on holds a checksum of itself: a flipped bit must not become another config or position.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -25,11 +27,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_jobs.config import RunConfig, from_dict
+from ray_jobs.config import RunConfig, from_dict, to_dict
 from ray_jobs.errors import RunBusyError, RunFolderError
 from trainers.interface import FORMULA
 
 CHECKPOINTS = ("best", "final")
+RESUME_POINTS = ("resume_0", "resume_1")
+_CHECKSUM = "checksum"  # of a JSON file, in itself
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 
 
@@ -81,6 +85,10 @@ class RunFolder:
                 f"{self.config} cannot be read by this version of the project: {error!s:.500}"
             ) from None
 
+    def write_config(self, config: RunConfig) -> None:
+        """Replaces the run's config."""
+        write_json(self.config, to_dict(config), checksum=True)
+
     def fold(self, number: int) -> FoldFolder:
         """Paths of one fold."""
         return FoldFolder(self.member / "folds" / str(number), number)
@@ -126,9 +134,9 @@ class RunFolder:
                     f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait for it, watch "
                     f"it with status.py, or choose another run.name"
                 ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}")
-            file.flush()
+            with contextlib.suppress(OSError):  # of a full disk: whoever comes second is not told who was first
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
             yield
 
     def is_locked(self) -> bool:
@@ -143,9 +151,11 @@ class RunFolder:
         return False
 
     def remove_leftovers(self) -> None:
-        """Removes files that a killed process was about to put in place."""
+        """Removes files that a killed process was about to put in place, and resume points of finished folds."""
         for path in self.root.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
+        for path in self.member.glob("folds/*/manifest.json"):
+            FoldFolder(path.parent, int(path.parent.name)).remove_resume_points()
 
     def measure_bytes(self) -> int:
         """Size of the run on disk."""
@@ -163,10 +173,13 @@ def request_stop(folder: RunFolder, when: StopWhen, by: str) -> None:
 
 
 def read_stop_request(folder: RunFolder) -> StopWhen | None:
-    """The request to stop, if there is one."""
-    if not folder.stop_request.exists():
+    """The request to stop, if there is one; storage that is away asks for nothing."""
+    try:
+        if not folder.stop_request.exists():
+            return None
+        return StopWhen(read_json(folder.stop_request, default={"when": StopWhen.EPOCH})["when"])
+    except OSError:
         return None
-    return StopWhen(read_json(folder.stop_request, default={"when": StopWhen.EPOCH})["when"])
 
 
 class FoldFolder:
@@ -201,35 +214,64 @@ class FoldFolder:
 
     def write_manifest(self) -> None:
         """Declares the fold finished, with size and SHA-256 of each of its files."""
+        for name in CHECKPOINTS:
+            _remove_old_tensors(self.checkpoint(name))
+        points = [self.checkpoint(name) for name in RESUME_POINTS]
         files = sorted(p for p in self.root.rglob("*") if p.is_file() and p not in (self.status, self.manifest))
-        write_json(self.manifest, {"files": {str(p.relative_to(self.root)): _describe_file(p) for p in files}})
+        files = [path for path in files if path.parent not in points]
+        described = {str(p.relative_to(self.root)): _describe_file(p) for p in files}
+        write_json(self.manifest, {"files": described}, checksum=True)
 
-    def remove_checkpoint(self, name: str) -> None:
-        """Removes a checkpoint, if it is there."""
-        shutil.rmtree(self.checkpoint(name), ignore_errors=True)
+    def find_damage(self, *parts: str) -> list[Path]:
+        """Files of a finished fold that are not what its manifest says, by their SHA-256; or the manifest itself.
+
+        Args:
+            parts: only files whose path in the fold's folder begins with one of these; none: all.
+        """
+        manifest = read_json(self.manifest, default=None)
+        if manifest is None:
+            return [self.manifest]
+        files = {self.root / name: entry for name, entry in manifest["files"].items() if name.startswith(parts or "")}
+        return [path for path, entry in files.items() if not path.is_file() or _describe_file(path) != entry]
+
+    def remove_resume_points(self) -> None:
+        """Removes the points from which an unfinished fold would go on."""
+        for name in RESUME_POINTS:
+            _remove_folder(self.checkpoint(name))
 
     def clear(self, *, keep_checkpoints: bool) -> None:
         """Removes what an unfinished attempt left; with `keep_checkpoints` only what the next one makes anew."""
-        shutil.rmtree(self.root / "predictions", ignore_errors=True)
+        _remove_folder(self.root / "predictions")
         if not keep_checkpoints:
-            shutil.rmtree(self.root / "checkpoints", ignore_errors=True)
+            _remove_folder(self.root / "checkpoints")
             for path in self.root.glob("bad_rows*.jsonl"):
                 path.unlink()
         self.manifest.unlink(missing_ok=True)
 
 
 def write_checkpoint(folder: Path, tensors: bytes, description: Mapping[str, Any]) -> None:
-    """Replaces a checkpoint: the new tensors first, then `checkpoint.json`, which makes them count, then the old go."""
+    """Replaces a checkpoint: the new tensors first, then `checkpoint.json`, which makes them count, then the old go.
+
+    Raises:
+        OSError: the storage does not take it; the old one stays.
+    """
     checksum = hashlib.sha256(tensors).hexdigest()
     file = folder / f"model-{checksum[:12]}.safetensors"
-    write_whole(file, tensors)
-    write_json(
-        folder / "checkpoint.json",
-        {"tensors": file.name, "sha256": checksum, "bytes": len(tensors), "description": description},
-    )
-    for old in folder.glob("model-*.safetensors"):
-        if old != file:
-            old.unlink()
+    manifest = {"tensors": file.name, "sha256": checksum, "bytes": len(tensors), "description": description}
+    try:
+        write_whole(file, tensors)
+        write_json(folder / "checkpoint.json", manifest, checksum=True)
+    finally:
+        _remove_old_tensors(folder)  # of the new ones, too, if they do not count
+
+
+def _remove_old_tensors(folder: Path) -> None:
+    """Removes tensors that `checkpoint.json` does not name; what cannot be removed now is removed the next time."""
+    with contextlib.suppress(OSError):
+        counts = (read_json(folder / "checkpoint.json", default=None) or {}).get("tensors")
+        for path in folder.glob("model-*.safetensors"):
+            if path.name != counts:
+                path.unlink()
 
 
 def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
@@ -273,8 +315,10 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # of a full disk only the number is known
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -292,11 +336,13 @@ def append_whole(file: int, content: bytes, path: Path) -> None:
     written = os.write(file, content)
     if written != len(content):
         os.ftruncate(file, os.fstat(file).st_size - written)
-        raise OSError(f"{path}: only {written} of {len(content)} bytes could be written; free disk space")
+        raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes could be written", str(path))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole."""
+def write_json(path: Path, value: Any, *, checksum: bool = False) -> None:
+    """Writes JSON, whole; a mapping may hold a checksum of itself, which `read_json` compares."""
+    if checksum:
+        value = {**value, _CHECKSUM: _sum_up(value)}
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
@@ -304,14 +350,23 @@ def read_json(path: Path, **default: Any) -> Any:
     """Reads JSON; with `default=...` a missing or damaged file gives that value.
 
     Raises:
-        RunFolderError: the file is missing or no JSON, and no default was given.
+        RunFolderError: the file is missing or no JSON or its checksum does not match, and no default was given.
     """
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
+        if isinstance(value, dict) and _CHECKSUM in value and value.pop(_CHECKSUM) != _sum_up(value):
+            raise ValueError("its checksum does not match")
+        return value
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
         if default:
             return default["default"]
         raise RunFolderError(f"{path} is missing or damaged: {error}") from None
+
+
+def _sum_up(value: Mapping[str, Any]) -> str:
+    """A checksum of what JSON makes of a mapping, whatever the order of its keys."""
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -346,6 +401,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 def _disarm(cell: str) -> str:
     text = cell.replace("\r", " ")  # which Python before 3.13 does not quote
     return FORMULA.sub(lambda formula: f"{formula.group()[:-1]}'{formula.group()[-1]}", text)
+
+
+def _remove_folder(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

@@ -16,9 +16,8 @@ if not __package__:  # run as a file: imports start at the repository's root, no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
-from ray_jobs.config import to_dict
 from ray_jobs.errors import IncompleteRunError
-from ray_jobs.run_folder import RunFolder, read_json, write_json
+from ray_jobs.run_folder import RunFolder, read_json
 
 
 def main(argv: list[str]) -> int:
@@ -27,12 +26,14 @@ def main(argv: list[str]) -> int:
     with folder.lock():
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
+        from ray_jobs.ensemble_stage import refuse_damaged, run_ensemble_stage
+
+        refuse_damaged(folder, config.folds.count)
         missing = sorted(set(range(config.folds.count)) - set(folder.completed_folds(config.folds.count)))
         if missing:
             raise IncompleteRunError(
                 f"folds {missing} of {folder.root} are not finished; train them first: the command is in provenance.json"
             )
-        from ray_jobs.ensemble_stage import run_ensemble_stage
         from ray_jobs.summary import conclude
         from ray_jobs.terminal import open_console
         from ray_jobs.tracking.wandb_sink import WandbSink
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
         console, began = open_console(), time.monotonic()
         with WandbSink(folder, config, console.print) as sink:
             sink.start()
-            write_json(folder.config, to_dict(config))
+            folder.write_config(config)
             stage = run_ensemble_stage(str(folder.root))
             seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
             seconds.pop("total", None)

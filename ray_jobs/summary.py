@@ -164,7 +164,8 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
         console.print(f"no submission: {submission['reason']}", style="yellow")
     if folder.report.is_file():
         console.print(f"report: {folder.report}")
-    console.print(f"everything: {folder.root} (README.md there explains the files)")
+    size = f"{summary['size_bytes'] / 1e6:,.0f} MB"
+    console.print(f"everything: {folder.root} ({size}; README.md there explains the files)")
     if "total" in summary["seconds"]:
         console.print(f"took {summary['seconds']['total']:.0f} s")
 

@@ -83,7 +83,7 @@ class Watcher:
         # Without Live's own redirection: what libraries print belongs to the log, not above the table.
         quiet = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
         self.live = Live(console=console, **quiet) if console.is_terminal else None
-        self.shown: dict[int, tuple[FoldState, int]] = {}
+        self.shown: dict[int, tuple[FoldState, int, int]] = {}
         self.waits_for = waits_for
 
     def __enter__(self) -> Watcher:
@@ -97,8 +97,11 @@ class Watcher:
             self.live.stop()
 
     def update(self) -> None:
-        """Reads the folder and shows what is new."""
-        statuses = read_statuses(self.folder, self.num_folds)
+        """Reads the folder and shows what is new; storage that is away has nothing new."""
+        try:
+            statuses = read_statuses(self.folder, self.num_folds)
+        except OSError:
+            return
         if self.live:
             table = fold_table(statuses, f"run {self.folder.root.name}")
             is_waiting = self.waits_for and all(status.state == FoldState.WAITING for status in statuses)
@@ -106,11 +109,10 @@ class Watcher:
             self.live.update(Group(table, note) if is_waiting else table, refresh=True)
             return
         for status in statuses:
-            key = (status.state, status.epoch if status.score is not None else 0)
-            if self.shown.get(status.fold) != key:
+            key = (status.state, status.attempt, status.epoch if status.score is not None else 0)
+            if status.state != FoldState.WAITING and self.shown.get(status.fold) != key:
                 self.shown[status.fold] = key
-                if status.state != FoldState.WAITING:
-                    self.console.print(_line(status))
+                self.console.print(_line(status))
 
 
 def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:

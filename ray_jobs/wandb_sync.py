@@ -19,8 +19,8 @@ if not __package__:  # run as a file: imports start at the repository's root, no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
-from ray_jobs.config import RunConfig, to_dict
-from ray_jobs.run_folder import RunFolder, write_json
+from ray_jobs.config import RunConfig
+from ray_jobs.run_folder import RunFolder
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     with folder.lock():
         config = with_wandb_environment(folder.read_config(), os.environ)
         config = override(config, words, __doc__, sections=("tracking",))
-        write_json(folder.config, to_dict(config))
+        folder.write_config(config)
         online = dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, wandb="online"))
         return upload(folder, online, given.timeout, new_ids=given.new_ids)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,24 @@ def read_plan(folder: RunFolder, count: int, *, ordered: bool) -> FoldPlan:
     return FoldPlan(table["id"].to_numpy(zero_copy_only=False).astype(str), table["fold"].to_numpy(), count, ordered)
 
 
+class _LogFile(logging.FileHandler):
+    """A full disk costs lines of the log, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Says nothing: there is no place to say it."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logging_to(folder: Path, rank: int, *, continued: bool) -> Iterator[None]:
     """Sends this process's log to a file of the run while a fold trains; a fold that goes on adds to the one it had."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "training" if rank == 0 else f"rank{rank}"
     new = folder / f"{name}_{time.strftime('%Y%m%d_%H%M%S')}.log"
-    handler = logging.FileHandler(max(folder.glob(f"{name}_*.log"), default=new) if continued else new)
+    handler = _LogFile(max(folder.glob(f"{name}_*.log"), default=new) if continued else new)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # Of libraries only what is wrong: Ray Train alone would repeat every metric.
     handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.name.startswith(("ray_jobs", "trainers")))

@@ -8,7 +8,8 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import ray
@@ -35,8 +36,9 @@ from ray_jobs.run_folder import (
     write_parquet,
     write_whole,
 )
+from ray_jobs.storage import Result, Storage
 from ray_jobs.tracking.journal import FoldJournal
-from ray_jobs.tracking.record import Record, count_lines, read_lines
+from ray_jobs.tracking.record import Record, read_lines
 from ray_jobs.watchdog import Watchdog
 from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsName
 
@@ -54,7 +56,10 @@ class FoldStoppedError(RunError):
 
 
 class RayWorkplace:
-    """`trainers.interface.Workplace` on a Ray Train worker. Rank 0 writes; see the interface for the methods."""
+    """`trainers.interface.Workplace` on a Ray Train worker. Rank 0 writes; see the interface for the methods.
+
+    While the storage takes or gives nothing, the rank that needs it waits, and the others wait for it.
+    """
 
     def __init__(
         self,
@@ -75,7 +80,8 @@ class RayWorkplace:
         self.checkpoint, self.watchdog = checkpoint, watchdog
         self.saved_at = -math.inf
         self.files = folder.fold(fold)
-        self.points = ResumePoints(self.files)
+        self.storage = Storage(folder, checkpoint.storage_patience_s, while_waiting=watchdog.touch)
+        self.points = ResumePoints(self.files, self.storage.check)
         self.point: StoredPoint | None = None
         self.best: tuple[float, int] | None = None  # score, epoch
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
@@ -91,17 +97,18 @@ class RayWorkplace:
 
     def start(self) -> None:
         """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs."""
-        if self.rank == 0:
-            self._refuse_if_superseded()
         self.point = self._find_point()
         known = {} if self.point is None else self.point.description
         self.best = tuple(known["best"]) if known.get("best") else None
         self.epochs_done = known.get("epoch", 0)
         if self.rank != 0:
             return
-        self.files.clear(keep_checkpoints=self.point is not None)
-        keep = known.get("record_lines", 0)
-        self.journal = FoldJournal(self.folder, self.fold, keep=keep, log_batches=self.tracking.log_batch_metrics)
+        self._insist("clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None))
+        open_journal = partial(
+            FoldJournal, self.folder, self.fold, keep=known.get("record_lines", 0),
+            log_batches=self.tracking.log_batch_metrics, storage=self.storage,
+        )  # fmt: skip
+        self.journal = self._insist("opening the metric record", open_journal)
         try:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
         except ValueError:
@@ -114,10 +121,9 @@ class RayWorkplace:
     def finish(self) -> None:
         """Writes the fold's manifest: from here on it counts as completed."""
         if self.rank == 0:
-            self._refuse_if_superseded()
-            self.points.remove()
             self.journal.close()
-            self.files.write_manifest()
+            self._insist("the fold's manifest", self.files.write_manifest)
+            self.points.remove()  # last: until the manifest is there the fold may have to go on from one
 
     def keep_last_rows(self) -> None:
         """Records the steps that were not fetched yet when the trainer failed. Several ranks cannot: one is gone."""
@@ -161,13 +167,16 @@ class RayWorkplace:
         self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
     ) -> None:
         if self.rank == 0:
-            self._refuse_if_superseded()
-            write_checkpoint(self.files.checkpoint(name), to_bytes(tensors), description)
+            content = to_bytes(tensors)
+            self._insist(
+                f"checkpoint {name}", lambda: write_checkpoint(self.files.checkpoint(name), content, description)
+            )
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         if self.world_size > 1:
             dist.barrier()  # rank 0 may still be writing
-        return load(read_checkpoint(self.files.checkpoint(name))[0])
+        read = self.storage.insist(f"reading checkpoint {name}", lambda: read_checkpoint(self.files.checkpoint(name)))
+        return load(read[0])
 
     def load_resume_point(self) -> ResumePoint | None:
         if self.point is None:
@@ -189,8 +198,7 @@ class RayWorkplace:
         at_epoch = self.is_epoch_over and not self.is_last_epoch
         stops = self.stops_now or (at_epoch and self._share_request() is not None)
         if self.rank == 0 and (stops or self.leaves_node or self._is_worth_saving()):
-            self._refuse_if_superseded()
-            self.journal.sync()
+            self._insist("the metric record", self.journal.sync)
             self.saved_at = time.monotonic()
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
             tensors |= {
@@ -215,15 +223,21 @@ class RayWorkplace:
         content = to_bytes(tensors)
         checksum = hashlib.sha256(content).hexdigest()
         path = self.folder.member / f"{name}-{checksum[:12]}.safetensors"
-        if not path.exists():
-            write_whole(path, content)  # several folds may do it at once: the same bytes, and a rename is whole
+
+        def write() -> None:  # several folds may do it at once: the same bytes, and a rename is whole
+            if path.exists():
+                if hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
+                    return
+                logger.warning("%s is damaged: it is written again", path)
+            write_whole(path, content)
+
+        self._insist(f"the shared {name}", write)
         return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         self.watchdog.touch()
         if self.rank != 0:
             return
-        self._refuse_if_superseded()
         table = build_table(
             predictions.ids,
             predictions.prediction,
@@ -232,17 +246,20 @@ class RayWorkplace:
             fold=self.fold,
             checkpoint=checkpoint,
         )
-        write_parquet(self.files.predictions(rows, checkpoint), table)
+        path = self.files.predictions(rows, checkpoint)
+        self._insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         if self.bad_rows is None:
-            self.bad_rows = Record(self.files.bad_rows(self.rank))
+            path = self.files.bad_rows(self.rank)
+            self.bad_rows = self.storage.insist(f"opening {path.name}", lambda: Record(path))
             self.noted = {(row["table"], row["id"]) for row in read_lines(self.bad_rows.path)}
         if (table, row_id) in self.noted:  # by the attempt before
             return
         self.noted.add((table, row_id))
         logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
-        self.bad_rows.append({"table": table, "id": row_id, "problem": problem, "done": done})
+        row, record = {"table": table, "id": row_id, "problem": problem, "done": done}, self.bad_rows
+        self.storage.insist(f"a line of {record.path.name}", lambda: record.append(row), by_name=False)
 
     def _fetch_pending(self) -> None:
         """Moves the waiting steps' tensors from the device in one go, adds the ranks, and writes a row for each step."""
@@ -282,19 +299,23 @@ class RayWorkplace:
 
     def _find_point(self) -> StoredPoint | None:
         """The newest resume point, the same on every rank; None if the fold has to begin."""
-        point = self.points.find_newest() if self.rank == 0 else None
-        if point is not None and not self._can_go_on(point):
-            point = None
+        point = self._insist("reading the resume point", self._find_usable_point) if self.rank == 0 else None
         if self.world_size == 1:
             return point
         place = [None if point is None else point.place]
         dist.broadcast_object_list(place)
-        return point if self.rank == 0 or place[0] is None else self.points.read(place[0])
+        if self.rank == 0 or place[0] is None:
+            return point
+        return self.storage.insist("reading the resume point", lambda: self.points.read(place[0]))
+
+    def _find_usable_point(self) -> StoredPoint | None:
+        point = self.points.find_newest()
+        return point if point is not None and self._can_go_on(point) else None
 
     def _can_go_on(self, point: StoredPoint) -> bool:
         """Whether what the point stands on is there, too: the rows of the record and the best checkpoint."""
-        lines = count_lines(self.folder.fold_record(self.fold))
         try:
+            lines = len(read_lines(self.folder.fold_record(self.fold)))
             if lines < point.description["record_lines"]:
                 raise RunFolderError(f"its metric record has {lines} lines of {point.description['record_lines']}")
             for name in CHECKPOINTS:
@@ -362,6 +383,15 @@ class RayWorkplace:
     def _tell(self, event: Event) -> None:
         if self.coordinator is not None:
             self.coordinator.apply.remote(event)
+
+    def _insist(self, what: str, do: Callable[[], Result]) -> Result:
+        """Reads or writes as long as no later attempt has begun, and tries again while the storage is the cause."""
+
+        def do_unless_superseded() -> Result:
+            self._refuse_if_superseded()
+            return do()
+
+        return self.storage.insist(what, do_unless_superseded)
 
     def _refuse_if_superseded(self) -> None:
         current = read_status(self.folder, self.fold).attempt

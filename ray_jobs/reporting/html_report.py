@@ -66,7 +66,8 @@ def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[
     try:
         write_report(folder, config, summary)
     except Exception as error:  # a report must not hurt a finished run
-        logger.warning("%s could not be written: %s", folder.report, error, exc_info=True)
+        is_bug = not isinstance(error, OSError)
+        logger.warning("%s could not be written: %s", folder.report, error, exc_info=is_bug)
 
 
 def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:

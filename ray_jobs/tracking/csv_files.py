@@ -114,7 +114,8 @@ class Epochs:
 
 
 class CsvFiles:
-    """Writes the CSV files of a fold. A disk that refuses costs the files, never the training.
+    """Writes the CSV files of a fold. They never cost the training: lines that the disk refuses wait for the next ones, and
+    a value that makes no number ends the files.
 
     Args:
         folder: `metrics/fold_<i>/`.
@@ -127,33 +128,32 @@ class CsvFiles:
         self, folder: Path, prefix: str, *, kept_rows: Iterable[Mapping[str, Any]] = (), log_batches: bool = False
     ) -> None:
         self.epochs = Epochs(prefix)
-        self.failed = False
+        self.has_ended = self.is_behind = False
         kept = list(kept_rows)
         stamp = (newest_stamp(folder) if kept else None) or time.strftime("%Y%m%d_%H%M%S")
         self.epoch_file = _CsvFile(folder / f"epoch_metrics_{stamp}.csv", EPOCH_COLUMNS, can_widen=True)
         self.batch_file = None
         if log_batches:
             self.batch_file = _CsvFile(folder / f"batch_metrics_{stamp}.csv", BATCH_COLUMNS, can_widen=False)
-        self._try(self._begin, kept)
+        for row in kept:
+            self._try(self._take, row)
+        self._try(self._write_waiting, True)
 
     def add(self, row: Mapping[str, Any]) -> EpochSummary | None:
         """Takes in a row that was added to the record; returns the epoch that it ends, if it does."""
-        return self._try(self._add, row)
+        ended = self._try(self._take, row)
+        self._try(self._write_waiting, ended is not None)
+        return ended
 
-    def _begin(self, kept: Iterable[Mapping[str, Any]]) -> None:
-        for row in kept:
-            self._take(row)
-        self.epoch_file.write()
-        if self.batch_file:
-            self.batch_file.write()
-
-    def _add(self, row: Mapping[str, Any]) -> EpochSummary | None:
-        ended = self._take(row)
-        if ended:
+    def _write_waiting(self, epochs: bool) -> None:
+        """Writes the lines that no file has yet, of batches and perhaps of epochs."""
+        if epochs or self.is_behind:
             self.epoch_file.append_waiting()
         if self.batch_file:
             self.batch_file.append_waiting()
-        return ended
+        if self.is_behind:
+            self.is_behind = False
+            logger.info("the CSV files of %s go on", self.epoch_file.path.parent)
 
     def close(self) -> None:
         """Closes the files."""
@@ -172,15 +172,19 @@ class CsvFiles:
         return ended
 
     def _try(self, do: Callable[[Any], EpochSummary | None], what: Any) -> EpochSummary | None:
-        """A full disk, or a trainer's value that makes no number, ends the files and not the training."""
-        if self.failed:
+        """A full disk, or a trainer's value that makes no number, hurts the files and not the training."""
+        if self.has_ended:
             return None
         try:
             return do(what)
+        except OSError as error:
+            if not self.is_behind:
+                logger.warning("the CSV files of %s wait: %s; the record goes on", self.epoch_file.path.parent, error)
+            self.is_behind = True
         except Exception as error:
-            self.failed = True
+            self.has_ended = True
             logger.warning("the CSV files of %s end here: %s; the record goes on", self.epoch_file.path.parent, error)
-            return None
+        return None
 
 
 class _CsvFile:
@@ -205,7 +209,7 @@ class _CsvFile:
                 self.has_new_column = True
 
     def append_waiting(self) -> None:
-        if self.has_new_column:
+        if self.has_new_column or self.file is None:
             self.write()
             return
         text = self._format(self.lines[self.num_written :])
@@ -219,8 +223,9 @@ class _CsvFile:
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow(self.columns)
         write_whole(self.path, (header.getvalue() + self._format(self.lines)).encode())
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         self.close()
-        self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        self.file = file
         self.has_new_column = False
         self._forget_written()
 

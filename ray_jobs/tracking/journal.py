@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.storage import Storage
 from ray_jobs.tracking.csv_files import RATE, STEP_LOSS, CsvFiles, EpochSummary
 from ray_jobs.tracking.record import MetricRecord, read_lines
 
@@ -15,17 +16,21 @@ logger = logging.getLogger(__name__)
 
 
 class FoldJournal:
-    """Records of one attempt of a fold.
+    """Records of one attempt of a fold. The record has to be written, and is waited for; the CSV files may fail.
 
     Args:
         folder: the run.
         fold: its number; every name gets the prefix `fold_<i>/`.
         keep: rows of an earlier attempt to go on from: the position of the checkpoint.
         log_batches: write the CSV file of batches, too.
+        storage: lets lines wait while the storage takes nothing; None: they fail at once.
     """
 
-    def __init__(self, folder: RunFolder, fold: int, *, keep: int = 0, log_batches: bool = False) -> None:
+    def __init__(
+        self, folder: RunFolder, fold: int, *, keep: int = 0, log_batches: bool = False, storage: Storage | None = None
+    ) -> None:
         self.prefix = f"fold_{fold}/"
+        self.storage = storage or Storage(folder, 0.0)
         path = folder.fold_record(fold)
         self.record = MetricRecord(path, keep=keep)
         self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=read_lines(path), log_batches=log_batches)
@@ -35,7 +40,10 @@ class FoldJournal:
 
     def log(self, global_step: int, metrics: Mapping[str, Any], at: float) -> None:
         """Adds a row to the record, and to the CSV files what belongs there; says when an epoch is over."""
-        row = self.record.log(global_step, {self.prefix + name: value for name, value in metrics.items()}, at=at)
+        named = {self.prefix + name: value for name, value in metrics.items()}
+        row = self.storage.insist(
+            "a line of the metric record", lambda: self.record.log(global_step, named, at=at), by_name=False
+        )
         ended = self.csv.add(row)
         if ended:
             self._say_epoch(ended)
@@ -61,10 +69,11 @@ class FoldJournal:
 
     def sync(self) -> None:
         """Returns when the record is on the disk."""
-        self.record.sync()
+        self.storage.insist("syncing the metric record", self.record.sync, by_name=False)
 
     def close(self) -> None:
         """Syncs and closes the record, closes the CSV files."""
+        self.sync()
         self.record.close()
         self.csv.close()
 

@@ -140,8 +140,18 @@ class RecordReader:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a record; a torn last line is left out."""
-    return [json.loads(line) for line in _whole_lines(path)]
+    """All whole lines of a record; a torn last line is left out.
+
+    Raises:
+        RunFolderError: a line is no JSON; the message names it.
+    """
+    rows = []
+    for number, line in enumerate(_whole_lines(path), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise RunFolderError(f"{path} is damaged in line {number}: {error}") from None
+    return rows
 
 
 def count_lines(path: Path) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 
 from ray_jobs.config import RunConfig
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.storage import Storage
 from ray_jobs.tracking.record import count_lines
 from ray_jobs.tracking.wandb_files import find_wandb_files, mark_as_synced
 from ray_jobs.tracking.wandb_runs import WandbRun, list_wandb_runs, settle_ids
@@ -71,6 +72,7 @@ class WandbSink:
         falls_back: bool = True,
     ) -> None:
         self.folder, self.config, self.say, self.on_stop = folder, config, say, on_stop
+        self.storage = Storage(folder, 0.0)
         self.on_progress, self.falls_back = on_progress, falls_back
         self.wants_online = config.tracking.wandb in ("auto", "online")
         self.mode = "online" if self.wants_online else "offline"
@@ -208,6 +210,7 @@ class WandbSink:
         with self.lock:
             if self.is_done.is_set():
                 return PublisherExit.FAILED
+            self.storage.check()
             settle_ids(self.folder, self.config)
             self.child = self._start_child()
         if self.is_finishing.is_set():

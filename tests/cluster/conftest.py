@@ -54,7 +54,8 @@ def cluster():
     # A submitted job's `python` is the first on the head node's PATH, as in an activated environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     wandb = {"WANDB_API_KEY": secrets.token_hex(20), "WANDB_MODE": "offline"}
-    environment = clean_environment(**token, **wandb, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0", PATH=path)
+    times = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+    environment = clean_environment(**token, **wandb, **times, PATH=path)
     port, dashboard, agent = free_port(), free_port(), free_port()
     # Sockets below /tmp: their path may not be longer than 107 characters.
     folder = Path(f"/tmp/kfold_test_{os.getpid()}")

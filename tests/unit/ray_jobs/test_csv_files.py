@@ -99,14 +99,19 @@ def test_other_names_of_the_loss_are_understood(tmp_path):
     assert (ended.min_loss, ended.max_loss, ended.mean_loss, ended.rate) == (0.5, 1.5, 1.0, 2e-4)
 
 
-def test_a_disk_that_refuses_costs_the_files_and_is_said_once(tmp_path, caplog):
+def test_a_disk_that_refuses_delays_the_files_and_is_said_once(tmp_path, caplog):
     folder = RunFolder(tmp_path)
     folder.metrics.mkdir()
     folder.fold_csv(0).write_text("a file where the folder should be")
-    train(FoldJournal(folder, 0), 3)
+    journal = FoldJournal(folder, 0, log_batches=True)
+    train(journal, 3)
     assert [line.levelno for line in caplog.records].count(logging.WARNING) == 1
     assert "the record goes on" in caplog.text
     assert len(read_lines(folder.fold_record(0))) == 12
+    folder.fold_csv(0).unlink()
+    train(journal, 4, start=3)  # and nothing is missing
+    assert [row["Epoch"] for row in read(only(folder.fold_csv(0), "epoch_metrics_*.csv"))] == ["1", "2", "3", "4"]
+    assert len(read(only(folder.fold_csv(0), "batch_metrics_*.csv"))) == 12
 
 
 def test_the_log_tells_progress_epochs_and_new_bests(tmp_path, caplog):

@@ -49,7 +49,7 @@ def test_the_newest_point_counts_and_comes_back_as_it_was(points):
     assert stored.for_rank(1).own == {}
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "no manifest"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "torn manifest", "flipped manifest"])
 def test_a_damaged_point_is_said_and_the_one_before_counts(points, caplog, damage):
     for step in (1, 2):
         write(points, step)
@@ -61,8 +61,11 @@ def test_a_damaged_point_is_said_and_the_one_before_counts(points, caplog, damag
     elif damage == "flipped":
         content[-1] ^= 1
         file.write_bytes(content)
-    else:
+    elif damage == "torn manifest":
         (newest / "checkpoint.json").write_text('{"tensors": "mo')
+    else:  # another step: only the manifest's own checksum tells
+        text = (newest / "checkpoint.json").read_text()
+        (newest / "checkpoint.json").write_text(text.replace('"step": 2', '"step": 3'))
     again = ResumePoints(points.files)
     assert again.find_newest().description["global_step"] == 1
     assert "is damaged, the one before counts" in caplog.text
@@ -77,8 +80,20 @@ def test_a_point_that_cannot_be_written_costs_only_itself(points, caplog):
     place.write_text("a file where the folder should be")
     write(points, 2)
     assert "could not be written, the one before counts" in caplog.text
-    place.unlink()
     assert ResumePoints(points.files).find_newest().description["global_step"] == 1
+    place.unlink()
+    write(points, 3)  # where the failed one should have been, and not over the only one there is
+    steps = [points.read(name).description["global_step"] for name in ("resume_0", "resume_1")]
+    assert steps == [1, 3]
+
+
+def test_no_point_is_written_where_the_run_is_not(points):
+    def refuse():
+        raise FileNotFoundError("the storage is away")
+
+    points.check = refuse
+    write(points, 1)
+    assert not points.files.root.exists()
 
 
 def test_points_of_a_complete_fold_are_removed(points):
