@@ -48,6 +48,7 @@ import numpy as np, torch
 from ray_jobs.config import CheckpointConfig, TrackingConfig
 from ray_jobs.run_folder import RunFolder, write_json
 from ray_jobs.tracking.journal import FoldJournal
+from ray_jobs.watchdog import Watchdog
 from ray_jobs.workplace import RayWorkplace
 from trainers.interface import Predictions
 
@@ -57,7 +58,8 @@ folder = RunFolder(disk / "run")
 write_json(folder.config, {})
 folder.fold(0).root.mkdir(parents=True)
 place = RayWorkplace(folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
-                     tracking=TrackingConfig(log_batch_metrics=True), checkpoint=CheckpointConfig(storage_patience_s=30))
+                     tracking=TrackingConfig(log_batch_metrics=True), checkpoint=CheckpointConfig(storage_patience_s=30),
+                     watchdog=Watchdog(folder, 0, 1, 0, None))
 place.journal = FoldJournal(folder, 0, log_batches=True, storage=place.storage)
 tensors = {"weight": torch.arange(30_000.0)}
 numbers = np.arange(20_000.0)
