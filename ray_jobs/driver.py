@@ -87,7 +87,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             print_outcome(console, plan.folder, read_json(plan.folder.summary))
             return EXIT_OK
         if command.retry_failed:
-            todo = [fold for fold in todo if read_status(plan.folder, fold).state == FoldState.FAILED]
+            todo = keep_failed(plan.folder, todo)
             if not todo:
                 console.print("no fold has failed: nothing to retry")
                 return EXIT_OK
@@ -112,6 +112,11 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             )
             return EXIT_INCOMPLETE if isinstance(end, ClusterLostError) else EXIT_INTERRUPTED
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
+
+
+def keep_failed(folder: RunFolder, folds: list[int]) -> list[int]:
+    """Those of the folds whose last attempt ended with an error."""
+    return [fold for fold in folds if read_status(folder, fold).state == FoldState.FAILED]
 
 
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:

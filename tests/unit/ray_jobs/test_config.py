@@ -140,3 +140,9 @@ def test_wandb_variables_set_defaults_and_what_is_typed_wins(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(RunError, match=r"tracking.wandb='sometimes'.*from the environment: .*WANDB_MODE"):
         parse_kfold([])
+
+
+def test_flags_stand_anywhere_among_the_fields():
+    command = parse_kfold(["folds.count=4", "--retry-failed", "run.name=a"])
+    assert (command.retry_failed, command.dry_run, command.config.folds.count) == (True, False, 4)
+    assert parse_kfold(["--dry-run"]).dry_run
