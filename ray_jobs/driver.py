@@ -23,8 +23,9 @@ from rich.console import Console
 
 from ensemble.scores import predict_constant
 from ray_jobs.cli import Command, show
-from ray_jobs.cluster import Connection, connect, in_submitted_job, package_versions, run_on_each_node
+from ray_jobs.cluster import package_versions, run_on_each_node
 from ray_jobs.config import RunConfig, TrackingConfig, find_differences, to_dict
+from ray_jobs.connection import Connection, connect, in_submitted_job
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.damage import is_plan_whole, mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage

@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cluster import Heartbeat, package_versions
+from ray_jobs.cluster import package_versions
 from ray_jobs.config import RunSection
+from ray_jobs.connection import Heartbeat
 from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt, read_status
 from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.placement import Placement

@@ -31,7 +31,7 @@ METHODS = (
 )  # fmt: skip
 HOLD = """
 import sys
-from ray_jobs.cluster import connect
+from ray_jobs.connection import connect
 with connect("held", dashboard=True) as cluster:
     import ray
     print(cluster.asks_for_token, cluster.dashboard_url, ray.get_runtime_context().gcs_address, flush=True)

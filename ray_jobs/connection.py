@@ -1,0 +1,226 @@
+"""Starting or joining a Ray cluster, with its token; noticing that it is gone."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray_jobs.cluster import find_resources, package_versions, refuse_other_versions, run_on_each_node
+from ray_jobs.coordinator import NAMESPACE
+from ray_jobs.errors import ClusterError, ClusterLostError
+from ray_jobs.placement import ClusterResources
+
+CONNECT_TIMEOUT_S = 5.0
+# How long nobody may answer at the cluster's address. Ray itself gives up after 60 s and ends the process without a word.
+GONE_AFTER_S, OWN_GONE_AFTER_S = 45.0, 3.0
+LOOK_INTERVAL_S = 2.0
+_JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job's entry point
+
+# Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard's API
+}
+_SETTINGS_OF_OWN_CLUSTER = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
+    "RAY_enable_worker_prestart": "0",
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A Ray cluster to work on: what it has, its dashboard, whether it turns callers without its token away, whether this
+    job started it."""
+
+    resources: ClusterResources
+    dashboard_url: str | None
+    asks_for_token: bool
+    is_own: bool
+    heartbeat: Heartbeat
+
+
+class Heartbeat:
+    """Notices that the cluster is gone: `ray stop`, or a head node that is lost. A head node that comes back in time (Ray
+    can restart it elsewhere) is not gone.
+
+    Args:
+        address: host:port of the head node's control service.
+        patience_s: how long it may stay silent.
+    """
+
+    def __init__(self, address: str, patience_s: float) -> None:
+        self.address, self.patience_s = address, patience_s
+        self.looked = self.heard = time.monotonic()
+
+    def check(self) -> None:
+        """To be called again and again.
+
+        Raises:
+            ClusterLostError: nobody has answered for too long.
+        """
+        if time.monotonic() - self.looked < LOOK_INTERVAL_S:
+            return
+        if _answers(self.address):
+            self.heard = time.monotonic()
+        elif time.monotonic() - self.heard > self.patience_s:
+            self.confirm()
+        self.looked = time.monotonic()
+
+    def confirm(self) -> None:
+        """To be called when something else has failed.
+
+        Raises:
+            ClusterLostError: nobody answers now.
+        """
+        if not _answers(self.address):
+            raise ClusterLostError(f"the Ray cluster at {self.address} is gone")
+
+
+def in_submitted_job() -> bool:
+    """Whether this process is the entry point of `ray job submit`."""
+    return _JOB_ENVIRONMENT in os.environ
+
+
+@contextmanager
+def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
+    """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
+
+    Args:
+        job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
+        dashboard: whether a cluster of its own has one.
+
+    Raises:
+        ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    # 4 s of imports that the folds' threads need, while Ray's processes start.
+    threading.Thread(target=_import_ahead, args=("ray.train.torch",), daemon=True).start()
+    settings = {
+        "namespace": NAMESPACE,
+        "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    address = _find_cluster()
+    is_own = address is None
+    if is_own:
+        for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
+        settings["include_dashboard"] = dashboard
+        _close_token_folder()
+    else:
+        _refuse_wrong_token(address)
+    try:
+        context = ray.init(address=address or "local", **settings)
+    except SystemExit:  # Ray's own handler of SIGTERM
+        raise KeyboardInterrupt from None
+    except (ConnectionError, RuntimeError) as error:
+        if is_own:
+            raise
+        raise ClusterError(f"the Ray cluster at {address} refuses: {error.__cause__ or error}") from None
+    try:
+        if not is_own:
+            refuse_other_versions(package_versions(), run_on_each_node(package_versions))
+        head = ray.get_runtime_context().gcs_address
+        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if is_own else GONE_AFTER_S)
+        yield Connection(find_resources(), context.dashboard_url or None, _call(head) != "OK", is_own, heartbeat)
+    finally:
+        ray.shutdown()
+
+
+def _import_ahead(module: str) -> None:
+    """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
+    with suppress(Exception):
+        importlib.import_module(module)
+
+
+def _find_cluster() -> str | None:
+    """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that answers.
+
+    `ray.init(address="auto")` would also take up the private cluster of any other process of this machine, and would
+    wait 11 minutes for an address that does not answer.
+
+    Raises:
+        ClusterError: nobody answers at RAY_ADDRESS.
+    """
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    from ray._private.utils import read_ray_address
+
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named == "local":
+        return None
+    if named not in ("", "auto"):
+        if "://" not in named and not _answers(named):
+            raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={named}; start it, or unset RAY_ADDRESS")
+        return named
+    noted = read_ray_address()
+    if noted and _answers(noted):
+        # As ray.init does for clusters that it finds itself.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        return noted
+    if named == "auto":
+        raise ClusterError("RAY_ADDRESS=auto, but no cluster of `ray start` answers on this machine")
+    return None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_wrong_token(address: str) -> None:
+    """Ray itself would try for 20 s and then not say why.
+
+    Raises:
+        ClusterError: the cluster asks for a token that this process does not have.
+    """
+    from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+
+    loader, uses_token = AuthenticationTokenLoader.instance(), get_authentication_mode() == AuthenticationMode.TOKEN
+    token = loader.get_raw_token() if uses_token and loader.has_token(ignore_auth_mode=True) else ""
+    if _call(address, token) == "UNAUTHENTICATED":
+        raise ClusterError(
+            f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export RAY_AUTH_MODE=token and "
+            "copy ~/.ray/auth_token from its head node (or export RAY_AUTH_TOKEN)"
+        )
+
+
+def _call(address: str, token: str = "") -> str:
+    """The gRPC status of a harmless question to a cluster. Asking without a token is the only way to learn whether it has
+    authentication: one that has none lets in whoever sends a token, too."""
+    import grpc
+
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
+        try:
+            ask(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def _close_token_folder() -> None:
+    """Ray writes a new token so that every user of the machine may read it; the folder around it is closed to them."""
+    folder = Path("~/.ray").expanduser()
+    with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
