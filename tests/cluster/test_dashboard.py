@@ -60,7 +60,7 @@ def test_the_dashboard_names_the_job_the_folds_and_the_coordinator_after_the_run
     assert job["metadata"]["job_name"] == "submitted"
 
     runs = [run for run in ask(cluster, "/api/train/v2/runs/v1")["train_runs"] if run["job_id"] == job["job_id"]]
-    assert sorted(run["name"].rpartition("_")[0] for run in runs) == [f"submitted_fold{i}_attempt1" for i in range(3)]
+    assert sorted(run["name"].rpartition("_")[0] for run in runs) == [f"submitted_fold{i}_attempt2" for i in range(3)]
     assert {run["status"] for run in runs} == {"FINISHED"}
 
     actors = ask(cluster, "/api/v0/actors?limit=1000&detail=1")["data"]["result"]["result"]
