@@ -128,10 +128,9 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         context = ray.init(address=address or "local", **settings)
     except SystemExit:  # Ray's own handler of SIGTERM
         raise KeyboardInterrupt from None
-    except (ConnectionError, RuntimeError) as error:
-        if is_own:
-            raise
-        raise ClusterError(f"the Ray cluster at {address} refuses: {error.__cause__ or error}") from None
+    except Exception as error:  # Ray raises what it likes
+        what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
+        raise ClusterError(f"{what}: {error.__cause__ or error}") from None
     try:
         if not is_own:
             refuse_other_versions(package_versions(), run_on_each_node(package_versions))

@@ -7,7 +7,6 @@ import io
 import os
 import shlex
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,7 @@ from ray_jobs.errors import (
 )
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
+from ray_jobs.interrupts import listening
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
 from ray_jobs.storage import LossyFile, Storage
@@ -301,12 +301,14 @@ def _train_and_combine(
         forget_attempt(folder, fold)
     began = time.monotonic()
     with (
+        listening() as interrupts,
         _chatter_to(folder.log / "ray.log"),
         connect(folder.root.name, dashboard=config.run.dashboard) as cluster,
-        _sigterm_like_ctrl_c(),  # after Ray started, which sets a handler of its own
     ):
         import ray
 
+        interrupts.listen()
+        interrupts.check()
         if not cluster.asks_for_token:
             warn_of_open_cluster(console, is_own=cluster.is_own)
         placement = place_folds(config.resources, cluster.resources, config.folds.count)
@@ -323,7 +325,7 @@ def _train_and_combine(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        launcher = FoldLauncher(folder, config.run, placement, coordinator, cluster.heartbeat)
+        launcher = FoldLauncher(folder, config.run, placement, coordinator, cluster.heartbeat, interrupts)
         launcher.train(todo, console, config.folds.count)
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
@@ -371,17 +373,6 @@ def _chatter_to(path: Path) -> Iterator[None]:
         redirect_stderr(file),
     ):
         yield
-
-
-@contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, too."""
-
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _show_plan(console: Console, plan: Plan) -> None:

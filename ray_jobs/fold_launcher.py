@@ -17,6 +17,7 @@ from ray_jobs.config import RunSection
 from ray_jobs.connection import Heartbeat
 from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt, read_status
 from ray_jobs.failures import Cause, Failure, explain_failure
+from ray_jobs.interrupts import Interrupts
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
 from ray_jobs.storage import StorageProbe
@@ -36,13 +37,20 @@ class FoldLauncher:
         placement: resources of a worker, folds at once.
         coordinator: handle of the coordination actor.
         heartbeat: the cluster's.
+        interrupts: the driver's.
     """
 
     def __init__(
-        self, folder: RunFolder, run: RunSection, placement: Placement, coordinator: Any, heartbeat: Heartbeat
+        self,
+        folder: RunFolder,
+        run: RunSection,
+        placement: Placement,
+        coordinator: Any,
+        heartbeat: Heartbeat,
+        interrupts: Interrupts,
     ) -> None:
         self.folder, self.run, self.placement, self.coordinator = folder, run, placement, coordinator
-        self.heartbeat = heartbeat
+        self.heartbeat, self.interrupts = heartbeat, interrupts
         self.stopped = threading.Event()
 
     def train(self, folds: list[int], console: Console, num_folds: int) -> None:
@@ -69,6 +77,7 @@ class FoldLauncher:
             with Watcher(self.folder, num_folds, console, self.placement.waits_for) as watcher:
                 while any(thread.is_alive() for thread in threads):
                     watcher.update()
+                    self.interrupts.check()
                     self.heartbeat.check()
                     probe.look()
                     time.sleep(WATCH_INTERVAL_S)

@@ -120,6 +120,7 @@ class ResumePoints:
         try:
             self.check()
             write_checkpoint(self.files.checkpoint(place), content, description)
+            self.check()  # the run may have gone away in between: then the point is not where it is looked for
         except OSError as error:
             logger.warning("a resume point could not be written, the one before counts: %s", error)
         else:
