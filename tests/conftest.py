@@ -11,6 +11,13 @@ import pytest
 from PIL import Image
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a cluster or a run stays in one process when tests run in several: a whole folder, or a file."""
+    for item in items:
+        shares_cluster = item.path.parent.name == "cluster" and item.path.name != "test_nodes.py"
+        item.add_marker(pytest.mark.xdist_group("cluster" if shares_cluster else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def real_data_root() -> Path:
     """Folder of the real data sets; skips where it is not named."""
