@@ -39,6 +39,16 @@ from ray_jobs.errors import (
 )
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
+from ray_jobs.leaks import (
+    COLUMNS,
+    Leak,
+    count_leaks,
+    describe_grouping,
+    describe_leaks,
+    find_leaks,
+    list_rows,
+    refuse_leaks,
+)
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
 from ray_jobs.storage import LossyFile, Storage
@@ -59,6 +69,7 @@ class Plan:
     folder: RunFolder
     inventory: Inventory
     folds: FoldPlan
+    leaks: list[Leak]
 
 
 def run_kfold(command: Command, argv: Sequence[str]) -> int:
@@ -150,7 +161,10 @@ def _check(config: RunConfig, scratch: Path | None) -> Plan:
     trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
     config = dataclasses.replace(config, trainer=trainer, run=run)
-    return Plan(config, folder, inventory, plan_folds(config.folds, inventory))
+    folds = plan_folds(config.folds, inventory)
+    leaks = find_leaks(folds, inventory)
+    refuse_leaks(leaks, config.folds)
+    return Plan(config, folder, inventory, folds, leaks)
 
 
 def _place_of_run(config: RunConfig) -> Path:
@@ -248,6 +262,8 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
     if plan.inventory.bad_rows:
         columns = list(plan.inventory.bad_rows[0])
         write_csv(folder.bad_rows, columns, [[row[name] for name in columns] for row in plan.inventory.bad_rows])
+    if plan.leaks:
+        write_csv(folder.leaks, COLUMNS, list_rows(plan.leaks))
     provenance = {
         "command": _command_line(argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -257,6 +273,7 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
         "constant_predictions": _predict_constants(plan),
         "num_train": len(folds.ids),
         "num_test": plan.inventory.num_test,
+        "leaks": count_leaks(plan.leaks, plan.inventory),
         "versions": package_versions(),
     }
     write_json(folder.provenance, provenance, checksum=True)
@@ -297,6 +314,7 @@ def _train_and_combine(
     )
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
+    _tell_leaks(plan, console)
     for fold in todo:
         forget_attempt(folder, fold)
     began = time.monotonic()
@@ -331,6 +349,15 @@ def _train_and_combine(
         stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
         seconds["ensemble"] = time.monotonic() - began
         return stage
+
+
+def _tell_leaks(plan: Plan, console: Console) -> None:
+    if plan.config.folds.on_leak == "group":
+        console.print(describe_grouping(plan.config.folds, plan.inventory))
+    for line in describe_leaks(plan.leaks, plan.config.folds):
+        console.print(line, style="yellow")
+    if plan.folder.leaks.exists():
+        console.print(f"all such rows: {plan.folder.leaks}", style="yellow")
 
 
 def _start_coordinator(folder: RunFolder, num_folds: int) -> Any:
@@ -389,6 +416,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.print(f"\nwould run in {plan.folder.root}: {len(plan.folds.ids)} rows, {plan.inventory.num_test} test rows")
     for fold, train_size, val_size in plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
+    _tell_leaks(plan, console)
     console.print("dry run: nothing was launched or written")
 
 
