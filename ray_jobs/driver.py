@@ -39,21 +39,12 @@ from ray_jobs.errors import (
 )
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
-from ray_jobs.leaks import (
-    COLUMNS,
-    Leak,
-    count_leaks,
-    describe_grouping,
-    describe_leaks,
-    find_leaks,
-    list_rows,
-    refuse_leaks,
-)
+from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
 from ray_jobs.storage import LossyFile, Storage
 from ray_jobs.summary import conclude, print_outcome
-from ray_jobs.terminal import open_console, warn_of_open_cluster
+from ray_jobs.terminal import open_console, print_leaks, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import Inventory, load_inventory_module
 
@@ -314,7 +305,7 @@ def _train_and_combine(
     )
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
-    _tell_leaks(plan, console)
+    print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
     for fold in todo:
         forget_attempt(folder, fold)
     began = time.monotonic()
@@ -349,15 +340,6 @@ def _train_and_combine(
         stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
         seconds["ensemble"] = time.monotonic() - began
         return stage
-
-
-def _tell_leaks(plan: Plan, console: Console) -> None:
-    if plan.config.folds.on_leak == "group":
-        console.print(describe_grouping(plan.config.folds, plan.inventory))
-    for line in describe_leaks(plan.leaks, plan.config.folds):
-        console.print(line, style="yellow")
-    if plan.folder.leaks.exists():
-        console.print(f"all such rows: {plan.folder.leaks}", style="yellow")
 
 
 def _start_coordinator(folder: RunFolder, num_folds: int) -> Any:
@@ -416,7 +398,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.print(f"\nwould run in {plan.folder.root}: {len(plan.folds.ids)} rows, {plan.inventory.num_test} test rows")
     for fold, train_size, val_size in plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
-    _tell_leaks(plan, console)
+    print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     console.print("dry run: nothing was launched or written")
 
 
