@@ -179,9 +179,18 @@ def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], 
         if before.get(name) == after.get(name):
             continue
         section = name.partition(".")[0]
-        is_trained = name in _TRAINED_BY or (section not in SECTIONS and name not in _NOT_TRAINED_BY)
+        is_trained = (
+            name in _TRAINED_BY
+            or _moves_rows(name, before, after)
+            or (section not in SECTIONS and name not in _NOT_TRAINED_BY)
+        )
         (trained if is_trained else other)[name] = (before.get(name), after.get(name))
     return trained, other
+
+
+def _moves_rows(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether a change of `folds.on_leak` divides rows otherwise: warn and error do not."""
+    return name == "folds.on_leak" and "group" in (before.get(name), after.get(name))
 
 
 def _section_class(name: str) -> type:

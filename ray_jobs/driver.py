@@ -39,11 +39,12 @@ from ray_jobs.errors import (
 from ray_jobs.fold_launcher import FoldLauncher
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.interrupts import listening
+from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
 from ray_jobs.storage import LossyFile, Storage
 from ray_jobs.summary import conclude, print_outcome
-from ray_jobs.terminal import open_console, warn_of_open_cluster
+from ray_jobs.terminal import open_console, print_leaks, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import Inventory, load_inventory_module
 
@@ -59,6 +60,7 @@ class Plan:
     folder: RunFolder
     inventory: Inventory
     folds: FoldPlan
+    leaks: list[Leak]
 
 
 def run_kfold(command: Command, argv: Sequence[str]) -> int:
@@ -150,7 +152,10 @@ def _check(config: RunConfig, scratch: Path | None) -> Plan:
     trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
     config = dataclasses.replace(config, trainer=trainer, run=run)
-    return Plan(config, folder, inventory, plan_folds(config.folds, inventory))
+    folds = plan_folds(config.folds, inventory)
+    leaks = find_leaks(folds, inventory)
+    refuse_leaks(leaks, config.folds)
+    return Plan(config, folder, inventory, folds, leaks)
 
 
 def _place_of_run(config: RunConfig) -> Path:
@@ -248,6 +253,8 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
     if plan.inventory.bad_rows:
         columns = list(plan.inventory.bad_rows[0])
         write_csv(folder.bad_rows, columns, [[row[name] for name in columns] for row in plan.inventory.bad_rows])
+    if plan.leaks:
+        write_csv(folder.leaks, COLUMNS, list_rows(plan.leaks))
     provenance = {
         "command": _command_line(argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -257,6 +264,7 @@ def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
         "constant_predictions": _predict_constants(plan),
         "num_train": len(folds.ids),
         "num_test": plan.inventory.num_test,
+        "leaks": count_leaks(plan.leaks, plan.inventory),
         "versions": package_versions(),
     }
     write_json(folder.provenance, provenance, checksum=True)
@@ -297,6 +305,7 @@ def _train_and_combine(
     )
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
+    print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
     for fold in todo:
         forget_attempt(folder, fold)
     began = time.monotonic()
@@ -380,6 +389,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.print(f"\nwould run in {plan.folder.root}: {len(plan.folds.ids)} rows, {plan.inventory.num_test} test rows")
     for fold, train_size, val_size in plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
+    print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     console.print("dry run: nothing was launched or written")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from trainers.interface import DataError, Inventory, Split
+from trainers.interface import NO_KEY, DataError, Inventory, Split
 
 NEVER_VALIDATED = -1
 NUM_TARGET_BINS = 10
@@ -27,16 +28,30 @@ class FoldsConfig:
     """Seed of the division."""
     only: tuple[int, ...] | None = None
     """Train only these folds now; a later start without it adds the rest."""
+    on_leak: Literal["warn", "error", "group"] = "warn"
+    """When rows with the same picture (file), text or group train and validate one fold, or are in training and test data:
+    say so, refuse, or (group) keep such training rows in one fold. They are listed in leaks.csv."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 1000:  # every fold is asked for its status
             raise ValueError(f"folds.count={self.count}: expected 2 to 1000")
         if self.seed < 0:
             raise ValueError(f"folds.seed={self.seed}: expected at least 0")
+        if self.on_leak == "group" and not self.can_group:
+            decides = "the dates decide" if self.kind == "time" else "data.fold_column decides"
+            raise ValueError(
+                f"folds.on_leak=group with folds.kind={self.kind}: {decides} where a row is, so rows that are the same cannot "
+                "be kept together; use warn or error"
+            )
         if self.only is not None:
             outside = [fold for fold in self.only if not 0 <= fold < self.count]
             if outside or not self.only:
                 raise ValueError(f"folds.only={list(self.only)}: expected fold numbers from 0 to {self.count - 1}")
+
+    @property
+    def can_group(self) -> bool:
+        """Whether this kind of folds leaves it open which fold a row gets."""
+        return self.kind not in ("time", "predefined")
 
     def wanted(self) -> list[int]:
         """The folds to have trained when this start ends."""
@@ -100,21 +115,17 @@ def _split_with_sklearn(folds: FoldsConfig, inventory: Inventory) -> list[np.nda
     from sklearn import model_selection as splitters  # 1.3 s to import: not for --help
 
     rows, shuffled = np.zeros(len(inventory.ids)), {"shuffle": True, "random_state": folds.seed}
-    if folds.kind == "random":
-        return [held for _, held in splitters.KFold(folds.count, **shuffled).split(rows)]
-    if folds.kind == "stratified":
-        bins = _bin_target(inventory.target, folds.count)
-        return [held for _, held in splitters.StratifiedKFold(folds.count, **shuffled).split(rows, bins)]
     if folds.kind == "time":
         if inventory.time is None:
             raise DataError("folds.kind=time needs dates: set data.date_column")
         return _split_by_time(folds, inventory.time, splitters.TimeSeriesSplit(folds.count))
-    groups = _number_groups(folds, inventory)
-    if folds.kind == "grouped":
-        return [held for _, held in splitters.GroupKFold(folds.count, **shuffled).split(rows, groups=groups)]
-    bins = _bin_target(inventory.target, folds.count)
-    splitter = splitters.StratifiedGroupKFold(folds.count, **shuffled)
-    return [held for _, held in splitter.split(rows, bins, groups)]
+    bins = _bin_target(inventory.target, folds.count) if "stratified" in folds.kind else None
+    if folds.kind in ("random", "stratified") and folds.on_leak != "group":
+        splitter = splitters.KFold if bins is None else splitters.StratifiedKFold
+        return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins)]
+    groups = number_groups(folds, inventory)
+    splitter = splitters.GroupKFold if bins is None else splitters.StratifiedGroupKFold
+    return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins, groups)]
 
 
 def _split_by_time(folds: FoldsConfig, time: np.ndarray, splitter: Any) -> list[np.ndarray]:
@@ -137,16 +148,55 @@ def _bin_target(target: np.ndarray, count: int) -> np.ndarray:
     return np.searchsorted(edges, np.log1p(target), side="right")
 
 
-def _number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
-    if inventory.groups is None:
-        raise DataError(f"folds.kind={folds.kind} needs groups: set data.group_column")
-    names, groups = np.unique(inventory.groups, return_inverse=True)
-    if len(names) < folds.count:
+def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
+    """(N,) int from 0: rows with the same number are never split.
+
+    Raises:
+        DataError: there is no group column, or there are fewer groups than folds.
+    """
+    groups, what, advice = None, "groups", "choose another data.group_column"
+    if "grouped" in folds.kind:
+        if inventory.groups is None:
+            raise DataError(f"folds.kind={folds.kind} needs groups: set data.group_column")
+        groups = np.unique(inventory.groups, return_inverse=True)[1]
+    if folds.on_leak == "group":
+        columns = [keys.train for keys in inventory.row_keys.values()] + ([] if groups is None else [groups + 1])
+        groups = connect_rows(columns, len(inventory.ids))
+        what, advice = "groups of rows that are connected by what they share", "set folds.on_leak=warn"
+    num_groups = int(groups.max()) + 1
+    if num_groups < folds.count:
         raise DataError(
-            f"{len(names)} groups for {folds.count} folds: expected at least one group a fold; lower folds.count to "
-            f"{len(names)} or choose another data.group_column"
+            f"{num_groups} {what} for {folds.count} folds: expected at least one group a fold; lower folds.count to "
+            f"{num_groups} or {advice}"
         )
     return groups
+
+
+def connect_rows(columns: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
+    """Numbers the groups of rows that are connected by equal keys, directly or over other rows.
+
+    Args:
+        columns: keys of one kind each, (N,); NO_KEY connects nothing.
+        num_rows: N.
+
+    Returns:
+        (N,) int from 0, in the order of each group's first row.
+    """
+    leader = list(range(num_rows))
+
+    def lead(row: int) -> int:
+        while leader[row] != row:
+            leader[row] = leader[leader[row]]
+            row = leader[row]
+        return row
+
+    for keys in columns:
+        first: dict[int, int] = {}
+        for row, key in enumerate(keys.tolist()):
+            if key != NO_KEY:
+                one, other = lead(row), lead(first.setdefault(key, row))
+                leader[max(one, other)] = min(one, other)
+    return np.unique([lead(row) for row in range(num_rows)], return_inverse=True)[1]
 
 
 def _use_predefined(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:

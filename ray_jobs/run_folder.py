@@ -54,6 +54,7 @@ class RunFolder:
         self.fold_plan = self.root / "fold_plan.parquet"
         self.fold_info = self.root / "fold_info.csv"
         self.bad_rows = self.root / "bad_rows.csv"
+        self.leaks = self.root / "leaks.csv"
         self.events = self.root / "events.jsonl"
         self.metrics = self.root / "metrics"
         self.ensemble_record = self.metrics / "ensemble.jsonl"

@@ -12,7 +12,8 @@ from rich.console import Console
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import RunConfig, to_dict
 from ray_jobs.coordinator import FoldState
-from ray_jobs.run_folder import RunFolder, write_json, write_whole
+from ray_jobs.leaks import describe_counts
+from ray_jobs.run_folder import RunFolder, read_json, write_json, write_whole
 from ray_jobs.terminal import print_scores, read_statuses
 from ray_jobs.tracking.record import log_news
 from ray_jobs.tracking.wandb_sink import WandbSink
@@ -23,6 +24,8 @@ FILES = {
     "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none)",
     "fold_info.csv": "rows that train and validate in each fold",
     "bad_rows.csv": "rows that were dropped or mended (only if there are any)",
+    "leaks.csv": "kind, fold, id, other_id, where: rows with the same picture, text, group or id in training and validation "
+    "(fold) or test rows, each with one such training row (only if there are any)",
     "events.jsonl": "what happened when: folds launched, started, completed, failed",
     "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl; one JSON object a line",
     "wandb/": "W&B's local files; ids.json names the W&B runs",
@@ -120,6 +123,7 @@ def build_summary(
         "outcome": outcome,
         "scores": stage["scores"],
         "submission": stage["submission"],
+        "leaks": read_json(folder.provenance, default={}).get("leaks", {}),
         "ensemble": to_dict(config)["ensemble"],
         "folds": [
             {
@@ -188,6 +192,7 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
             "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was not chosen.",
             "",
         ]
+    lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary["leaks"])]
     submission = summary["submission"]
     lines.append(
         f"Submission: `{submission['path']}`." if submission["created"] else f"No submission: {submission['reason']}."

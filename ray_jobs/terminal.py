@@ -18,7 +18,10 @@ from rich.text import Text
 
 from ray_jobs.coordinator import FoldState, FoldStatus, read_status
 from ray_jobs.errors import printable
+from ray_jobs.folds import FoldsConfig
+from ray_jobs.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.run_folder import RunFolder
+from trainers.interface import Inventory
 
 _COLOURS = {
     FoldState.WAITING: "dim",
@@ -44,6 +47,18 @@ def open_console() -> Console:
 def read_statuses(folder: RunFolder, num_folds: int) -> list[FoldStatus]:
     """The status of every fold."""
     return [read_status(folder, fold) for fold in range(num_folds)]
+
+
+def print_leaks(
+    console: Console, leaks: Sequence[Leak], folds: FoldsConfig, inventory: Inventory, folder: RunFolder
+) -> None:
+    """What is the same on both sides of a fold or in test, a line a kind, and where the rows are listed."""
+    if folds.on_leak == "group":
+        console.print(describe_grouping(folds, inventory))
+    for line in describe_leaks(leaks, folds):
+        console.print(line, style="yellow")
+    if leaks and folder.leaks.exists():
+        console.print(f"all such rows: {folder.leaks}", style="yellow")
 
 
 def fold_table(statuses: Sequence[FoldStatus], title: str) -> Table:

@@ -34,8 +34,26 @@ RowsName = Literal["validation", "test"]
 FORMULA = re.compile(r"(?:^|[,;\t\r\n\"])\s*(?:[=＝]|[+@＋＠－-](?![A-Za-z0-9_.-]*(?:e\+\d+)?$))")
 
 
+NO_KEY = 0  # of a row that has nothing to compare
+
+
 class DataError(ValueError):
     """The user's data cannot be trained on. The message says what was found, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class RowKeys:
+    """Which rows are the same in one respect, such as their picture: those with equal keys. NO_KEY equals nothing.
+
+    Attributes:
+        train: (N,) uint64, in the order of `Inventory.ids`.
+        test: (T,) uint64, in the order of `Inventory.test_ids`.
+        shown: in a few words what a key of several rows stands for; keys may be absent.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    shown: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,9 @@ class Inventory:
         time: (N,) float64 unix seconds or None, for time-ordered folds.
         predefined_fold: (N,) int or None, the user's own fold column; -1 marks rows that always train.
         bad_rows: one mapping for each row that was dropped or mended: table, id, problem, done.
+        test_ids: (T,) str, the ids of the rows to predict, or None.
+        row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for when
+            leaks are.
     """
 
     ids: np.ndarray
@@ -63,6 +84,8 @@ class Inventory:
     time: np.ndarray | None = None
     predefined_fold: np.ndarray | None = None
     bad_rows: tuple[Mapping[str, str], ...] = field(default=())
+    test_ids: np.ndarray | None = None
+    row_keys: Mapping[str, RowKeys] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config import RunConfig, to_dict
+from ray_jobs.leaks import describe_counts
 from ray_jobs.reporting.html_parts import (
     build_figure,
     build_fold_out,
@@ -126,13 +127,14 @@ def _write_scores(summary: Mapping[str, Any]) -> str:
 
 
 def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
-    """Failed and missing folds, dropped and mended rows; nothing where there are none."""
+    """Failed and missing folds, leaks, dropped and mended rows; nothing where there are none."""
     parts = []
     for fold in summary["folds"]:
         if fold["state"] == "failed":
             parts.append(build_fold_out(f"Fold {fold['fold']} failed", str(fold["error"]), is_open=True))
         elif fold["state"] != "completed":
             parts.append(build_paragraph(f"Fold {fold['fold']} is not finished ({fold['state']}).", "bad"))
+    parts += [build_paragraph(f"Leak: {line}.", "bad") for line in describe_counts(summary.get("leaks", {}))]
     rows = _read_bad_rows(folder, len(summary["folds"]))
     if rows:
         shown = f", the first {_MOST_BAD_ROWS} of them" if len(rows) > _MOST_BAD_ROWS else ""

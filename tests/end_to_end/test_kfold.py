@@ -140,6 +140,21 @@ def test_a_dry_run_shows_config_and_plan_and_writes_nothing(tmp_path):
     assert not (tmp_path / "ray_results").exists()
 
 
+def test_rows_that_are_the_same_are_told_before_training_and_listed(default_run):
+    """Among the made-up titles some are drawn twice."""
+    done, run = default_run
+    assert done.stdout.index("leak: 20 of 600 validation rows") < done.stdout.index("out of fold")
+    listed = pd.read_csv(run / "leaks.csv")
+    assert list(listed.columns) == ["kind", "fold", "id", "other_id", "where"]
+    assert listed["where"].value_counts().to_dict() == {"fold": 20, "test": 4}
+    for name in ("provenance.json", "summary.json"):
+        leaks = json.loads((run / name).read_text())["leaks"]
+        assert leaks["text"] == {"validation_rows": 20, "test_rows": 4}
+        assert leaks["picture"] == {"validation_rows": 0, "test_rows": 0}
+    assert "20 validation rows share their text" in (run / "README.md").read_text()
+    assert "20 validation rows share their text" in (run / "report.html").read_text()
+
+
 @pytest.mark.real_data
 def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path):
     """2,178 art auction lots: the constant predictor scores MSLE 1.33, the date alone 1.03, ridge on the text 0.69."""
@@ -152,4 +167,7 @@ def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path
     assert overall["constant"]["msle"] == pytest.approx(1.327, abs=0.005)
     assert overall["best"]["msle"] <= 0.85
     assert overall["final"]["msle"] <= 0.85
+    leaks = json.loads((run / "summary.json").read_text())["leaks"]
+    assert leaks["picture"] == {"validation_rows": 6, "test_rows": 0}  # lots that came up for auction again
+    assert leaks["text"]["test_rows"] == 18
     assert len(pd.read_csv(run / "submission_mean.csv")) == 544

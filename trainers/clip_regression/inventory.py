@@ -15,6 +15,7 @@ import numpy as np
 
 from trainers.clip_regression.config import Config, ModelConfig
 from trainers.clip_regression.made_data import make_data
+from trainers.clip_regression.row_keys import collect_row_keys
 from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
 from trainers.interface import DataError, Inventory
 
@@ -52,6 +53,8 @@ def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
         time=None if np.isnan(train.time).all() else train.time,
         predefined_fold=None if train.folds is None else train.folds.astype(np.int64),
         bad_rows=train.bad_rows + (test.bad_rows if test is not None else ()),
+        test_ids=None if test is None else test.ids,
+        row_keys=collect_row_keys(train, test),
     )
 
 

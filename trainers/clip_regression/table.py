@@ -68,7 +68,7 @@ class Rows:
         numbers: (N, F) float64 in the order of `data.numeric_columns`, NaN where a cell is empty.
         target: float64, NaN for test rows.
         pictures: path of each picture (links are followed), None where there is none or it is unreadable (the mean colour then).
-        groups, folds: values of `data.group_column`, `data.fold_column`, or None.
+        groups, folds: values of `data.group_column` ("" for a test row without one), `data.fold_column`, or None.
         bad_rows: the rows that were dropped or mended.
     """
 
@@ -202,7 +202,7 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bo
     target = np.full(len(ids), np.nan) if is_test else _read_target(frame, ids, data, bad)
     pictures = _find_pictures(path, picture_folder, ids, data, fatal, bad) if not fatal.found else [None] * len(ids)
     folds = None if is_test else _read_folds(frame, ids, data, bad)
-    groups = None if is_test else _read_groups(frame, ids, data, bad)
+    groups = _read_groups(frame, ids, data, bad, is_test=is_test)
 
     _refuse_problems(fatal, bad, data, len(ids))
     rows = Rows(
@@ -342,11 +342,14 @@ def _read_folds(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Pro
     return folds
 
 
-def _read_groups(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray | None:
-    if not data.group_column:
+def _read_groups(
+    frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems, *, is_test: bool
+) -> np.ndarray | None:
+    """Test rows need no group."""
+    if not data.group_column or (is_test and data.group_column not in frame.columns):
         return None
     groups = frame[data.group_column].to_numpy(str)
-    for row in np.flatnonzero(groups == ""):
+    for row in np.flatnonzero(groups == "") if not is_test else ():
         bad.add(f"group column {data.group_column!r} is empty", row, ids[row])
     return groups
 

@@ -99,6 +99,23 @@ def test_differences_tell_what_changes_training_from_what_does_not():
     assert sorted(other) == ["ensemble.method", "folds.only", "training.eval_batch_size"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "trains_anew"),
+    [("warn", "error", False), ("warn", "group", True), ("group", "warn", True), ("error", "group", True)],
+)
+def test_only_grouping_what_leaks_changes_what_is_trained(old, new, trains_anew):
+    before, after = (parse_kfold([f"folds.on_leak={how}"]).config for how in (old, new))
+    trained, other = find_differences(before, after)
+    assert list(trained if trains_anew else other) == ["folds.on_leak"]
+    assert not (other if trains_anew else trained)
+
+
+def test_a_config_from_before_leaks_were_looked_for_warns_of_them():
+    values = to_dict(parse_kfold([]).config)
+    del values["folds"]["on_leak"]
+    assert from_dict(values).folds.on_leak == "warn"
+
+
 def test_only_the_named_sections_may_be_overridden():
     with pytest.raises(RunError, match=r"no field 'folds.count'"):
         override(parse_kfold([]).config, ["folds.count=5"], sections=("ensemble",))

@@ -1,14 +1,53 @@
-"""Which folds a start trains, and that it ends when it is interrupted."""
+"""Which folds a start trains, what it says and refuses before it trains, and that it ends when it is interrupted."""
 
 import os
 import signal
 
 import pytest
 
+from ray_jobs.cli import parse_kfold
 from ray_jobs.coordinator import FoldState, FoldStatus, write_status
-from ray_jobs.driver import keep_failed
+from ray_jobs.driver import keep_failed, run_kfold
 from ray_jobs.interrupts import listening
 from ray_jobs.run_folder import RunFolder
+from trainers.interface import DataError
+
+
+@pytest.fixture
+def leaking_run(small_frame, write_data, tmp_path):
+    """Words for a run in `tmp_path/runs` on 24 rows: fold 0 validates v03 and fold 2 v08, which have one text; the only test
+    row has the text of v05."""
+    small_frame.loc[[3, 8], "title"] = "a [red] vase"
+    test = small_frame.drop(columns="views").iloc[[5]].assign(id="t")
+    root = write_data(small_frame.assign(fold=small_frame.index % 3), test)
+    (root / "test" / "t.jpg").write_bytes((root / "train_val" / "v05.jpg").read_bytes())
+    return [f"data.root={root}", f"run.storage={tmp_path / 'runs'}", "folds.kind=predefined", "data.fold_column=fold"]
+
+
+def test_a_dry_run_tells_what_leaks_and_writes_nothing(leaking_run, tmp_path, capsys):
+    assert run_kfold(parse_kfold([*leaking_run, "--dry-run"]), []) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("leak: ")]
+    assert told == [
+        "leak: 2 of 24 validation rows (2 folds) share their text with rows that train their fold (1 text): "
+        "'a [red] vase see [YT_LINK]': v03 like v08 (2 rows)",
+        "leak: 1 of 1 test rows share their picture with training rows (1 picture): t like v05",
+        "leak: 1 of 1 test rows share their text with training rows (1 text): 'title 5 see [YT_LINK]': t like v05",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_leaks_is_refused_where_asked_and_nothing_is_written(leaking_run, tmp_path):
+    with pytest.raises(DataError, match=r"(?s)folds.on_leak=error.*v03 like v08.*t like v05"):
+        run_kfold(parse_kfold([*leaking_run, "folds.on_leak=error"]), [])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_grouped_rows_no_longer_leak_across_folds_and_test_rows_are_still_told(leaking_run, capsys):
+    run_kfold(parse_kfold([*leaking_run, "folds.kind=random", "folds.on_leak=group", "--dry-run"]), [])
+    shown = capsys.readouterr().out
+    assert "folds.on_leak=group: 24 rows in 23 groups, the largest of 2 rows" in shown
+    assert "validation rows" not in shown
+    assert "leak: 1 of 1 test rows share their text" in shown
 
 
 def test_only_failed_folds_are_kept_for_a_retry(tmp_path):
