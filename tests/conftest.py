@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares a cluster or a run stays in one process when tests run in several: a whole folder, or a file."""
     for item in items:
