@@ -17,8 +17,8 @@ import numpy as np
 
 from ensemble.config import METHODS, SPACES
 
-_BLOCK_VALUES = 2**16
-_SCALES = {"raw": (np.positive, np.positive), "z": (np.log1p, np.expm1), "log": (np.log, np.exp)}
+_BLOCK_VALUES = 2**17
+_SCALES = {"raw": (None, None), "z": (np.log1p, np.expm1), "log": (np.log, np.exp)}
 
 
 def combine(
@@ -110,11 +110,14 @@ def _average(
 ) -> None:
     """Writes the (weighted) mean on a scale into `out_B`; `values_MB` is room for the scaled values."""
     forward, backward = _SCALES[scale]
+    for values_B, kept_B in zip(values_MB, kept_MB, strict=True):
+        np.copyto(values_B, kept_B)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for values_B, kept_B in zip(values_MB, kept_MB, strict=True):
-            forward(kept_B, out=values_B, dtype=np.float64)
+        if forward:
+            forward(values_MB, out=values_MB)
         out_B[:] = values_MB.mean(axis=0) if weights_M is None else weights_M @ values_MB
-        backward(out_B, out=out_B)
+        if backward:
+            backward(out_B, out=out_B)
 
 
 def _keep_middle(block_MB: np.ndarray, num_cut: int) -> list[np.ndarray]:
