@@ -4,7 +4,7 @@ In z space the combination is done on log1p of the predictions: where the metric
 there is the combination whose error is never above the models' mean error, while a mean of raw predictions is pulled
 up by the largest (by Jensen's inequality it is never below the log mean).
 
-The rows are worked on in blocks that stay in a core's cache, so that beside the result no more memory is used than a block.
+The rows are worked on in blocks that stay in the processor's cache, so that beside the result no more memory is used than a block.
 
 Shape suffixes: M models, N rows, B rows of a block.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from ensemble.config import METHODS, SPACES
 
-_BLOCK_VALUES = 2**17
+_BLOCK_VALUES = 2**18  # 2 MiB of float64
 _SCALES = {"raw": (None, None), "z": (np.log1p, np.expm1), "log": (np.log, np.exp)}
 
 
@@ -47,6 +47,8 @@ def combine(
     if method not in METHODS or space not in SPACES:
         raise ValueError(f"method {method!r}, space {space!r}: expected one of {METHODS} and one of {SPACES}")
     predictions_MN = np.asarray(predictions_MN)
+    if predictions_MN.ndim != 2 or not len(predictions_MN):
+        raise ValueError(f"predictions {predictions_MN.shape}: expected (models, rows) of at least one model")
     num_models, num_rows = predictions_MN.shape
     weights_M = _check_weights(weights_M, num_models) if method == "weighted_mean" else None
     num_cut = _count_cut(method, num_models, trim)
@@ -115,7 +117,10 @@ def _average(
     with np.errstate(divide="ignore", invalid="ignore"):
         if forward:
             forward(values_MB, out=values_MB)
-        out_B[:] = values_MB.mean(axis=0) if weights_M is None else weights_M @ values_MB
+        if weights_M is None:
+            np.mean(values_MB, axis=0, out=out_B)
+        else:
+            np.matmul(weights_M, values_MB, out=out_B)
         if backward:
             backward(out_B, out=out_B)
 

@@ -96,7 +96,8 @@ def cross_fit(
     again within each outer fold, or a blend set is without it; with few weights on many rows it is small.
 
     Args:
-        fold_N: the fold that validated each row; the folds in which the base models were trained.
+        fold_N: the fold that validated each row, from 0; the folds in which the base models were trained. Rows without a fold
+            are left out by the caller.
         others: as in `fit`.
 
     Raises:
@@ -105,9 +106,9 @@ def cross_fit(
     predictions_MN, target_N = check_models(predictions_MN, target_N)
     fold_N = np.asarray(fold_N)
     folds = np.unique(fold_N)
-    if fold_N.shape != target_N.shape or len(folds) < 2:
+    if fold_N.shape != target_N.shape or len(folds) < 2 or folds[0] < 0:
         raise ValueError(
-            f"fold {fold_N.shape} with {len(folds)} folds: expected one for each of {len(target_N)} rows, at least 2"
+            f"fold {fold_N.shape} with {len(folds)} folds: expected one for each of {len(target_N)} rows, from 0, at least 2 folds"
         )
     honest_N = np.empty(len(target_N))
     for fold in folds:

@@ -116,4 +116,7 @@ def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> fl
         raise ValueError(
             f"metric {name!r}: expected one of {', '.join(_ROW_ERRORS)} or the name of a scikit-learn scorer"
         )
-    return -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
+    error = -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
+    if not np.isfinite(error):
+        raise ValueError(f"{name} is not defined for these {len(target_N)} rows (only one class, or one row?)")
+    return error

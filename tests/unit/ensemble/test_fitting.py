@@ -179,6 +179,8 @@ def test_an_unknown_metric_lists_the_known_ones():
         select_greedily(*make_members(), "mslee")
     with pytest.raises(ValueError, match="log_loss needs probabilities from 0 to 1"):
         measure_error("log_loss", np.array([0, 1]), np.array([0.5, 1.5]))
+    with pytest.raises(ValueError, match="r2 is not defined for these 1 rows"), pytest.warns(UserWarning, match="R"):
+        measure_error("r2", np.array([1.0]), np.array([1.5]))
     assert measure_error("mae", [1, 2], [1, 4]) == mean_absolute_error([1, 2], [1, 4])
 
 
@@ -193,6 +195,8 @@ def test_a_row_does_not_touch_the_weights_it_is_predicted_by(method):
     np.testing.assert_array_equal(cross_fit(method, models, changed, fold)[fold == 2], honest[fold == 2])
     with pytest.raises(ValueError, match="with 1 folds"):
         cross_fit(method, models, target, np.zeros(400, int))
+    with pytest.raises(ValueError, match="from 0, at least 2 folds"):
+        cross_fit(method, models, target, fold - 1)
 
 
 def test_fitted_weights_beat_the_mean_where_models_differ_in_skill():
