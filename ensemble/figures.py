@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ensemble.diversity import spread
+from ensemble.diversity import correlate_predictions, spread
 from ensemble.figure_style import (
     COLOURS,
     GREY,
@@ -39,7 +39,7 @@ def draw_agreement(predictions_MN: np.ndarray, labels: list[str]) -> Figure:
         labels: a name for each model.
     """
     num_models = len(predictions_MN)
-    correlation = correlate_models(predictions_MN)
+    correlation = correlate_predictions(predictions_MN)
     pairs = np.where(np.eye(num_models, dtype=bool), np.nan, correlation)  # the diagonal would use up the colours
     known = pairs[np.isfinite(pairs)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
@@ -56,15 +56,6 @@ def draw_agreement(predictions_MN: np.ndarray, labels: list[str]) -> Figure:
                       fontsize="medium" if num_models < 7 else "small")  # fmt: skip
     describe_panel(axes, "Agreement of the models on the test rows", "", "")
     return figure
-
-
-def correlate_models(predictions_MN: np.ndarray) -> np.ndarray:
-    """Pearson correlation of log1p predictions, (M, M); NaN for a model that always predicts the same."""
-    logs_MN = np.log1p(predictions_MN)
-    logs_MN -= logs_MN.mean(axis=1, keepdims=True)
-    sizes_M = np.sqrt((logs_MN**2).sum(axis=1))
-    sizes_M[sizes_M < 1e-9] = np.nan
-    return logs_MN @ logs_MN.T / np.outer(sizes_M, sizes_M)
 
 
 def draw_final_predictions(final_N: np.ndarray, predictions_MN: np.ndarray, labels: list[str], target: str) -> Figure:

@@ -116,7 +116,7 @@ def _write_submission(
     tables = [read_parquet(folder.fold(fold).predictions("test", ensemble.checkpoint)) for fold in folds]
     ids, predictions_MN = stack_models(tables)
     weights = choose_weights(ensemble, scores)
-    final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights)
+    final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights, ensemble.trim)
     models = [read_description(folder.fold(fold).checkpoint(ensemble.checkpoint)) for fold in folds]
 
     path = folder.submission(ensemble.method)
@@ -150,6 +150,7 @@ def _describe_submission(
     return {
         "method": ensemble.method,
         "space": ensemble.space,
+        "trim": ensemble.trim if ensemble.method == "trimmed_mean" else None,
         "n_models": len(folds),
         "checkpoints": ensemble.checkpoint,
         "test_samples": len(final_N),

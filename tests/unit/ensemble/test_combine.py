@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import mean_squared_log_error
 
 from ensemble.combine import combine, normalise_weights, weights_from_scores
+from ensemble.config import FITTED_METHODS, METHODS, EnsembleConfig
 from ensemble.diversity import describe_spread
 from ensemble.predictions import SCHEMA, PredictionError, build_table, stack_models
 from ensemble.scores import predict_constant, score
@@ -39,6 +41,104 @@ def test_in_z_space_the_ensemble_is_never_worse_than_its_models_on_average():
     models = np.expm1(np.log1p(target) + rng.normal(0, 1, (3, 500))).clip(0)
     single = np.mean([mean_squared_log_error(target, model) for model in models])
     assert mean_squared_log_error(target, combine(models, "mean", "z")) < single
+
+
+def make_models(num_models, num_rows=40, seed=0):
+    models = np.random.default_rng(seed).lognormal(4, 2, (num_models, num_rows))
+    models[:, 0] = 0
+    models[0, 1] = 0
+    return models
+
+
+def combine_all(models_MN, space):
+    num_models = len(models_MN)
+    return {method: combine(models_MN, method, space, np.full(num_models, 1 / num_models)) for method in METHODS}
+
+
+@pytest.mark.parametrize("num_models", [1, 2, 3, 4, 5, 8, 11, 50])
+def test_median_trimmed_and_geometric_mean_are_those_of_numpy_and_scipy(num_models):
+    models = make_models(num_models)
+    logs = np.log1p(models)
+    with np.errstate(divide="ignore"):
+        geometric = stats.gmean(models, axis=0)
+    np.testing.assert_array_equal(combine(models, "median", "raw"), np.median(models, axis=0))
+    np.testing.assert_array_equal(combine(models, "median", "z"), np.expm1(np.median(logs, axis=0)))
+    for trim in (0.0, 0.2, 0.34, 0.49):
+        cut = stats.trim_mean(models, trim, axis=0)
+        np.testing.assert_allclose(combine(models, "trimmed_mean", "raw", trim=trim), cut, rtol=1e-12)
+    cut = np.expm1(stats.trim_mean(logs, 0.2, axis=0))
+    np.testing.assert_allclose(combine(models, "trimmed_mean", "z"), cut, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(combine(models, "geometric_mean", "raw"), geometric, rtol=1e-12)
+    np.testing.assert_array_equal(combine(models, "geometric_mean", "z"), combine(models, "mean", "z"))
+
+
+def test_a_raw_geometric_mean_is_zero_where_a_model_says_zero():
+    np.testing.assert_allclose(combine(PREDICTIONS, "geometric_mean", "raw"), [21 ** (1 / 3), 100, 0])
+    with pytest.raises(ValueError, match="geometric_mean in raw space needs predictions from 0; the lowest is -1"):
+        combine(PREDICTIONS - 1, "geometric_mean", "raw")
+
+
+def test_a_fifth_of_four_models_is_none():
+    models = make_models(5)
+    np.testing.assert_allclose(combine(models[:4], "trimmed_mean", "raw"), models[:4].mean(axis=0))
+    np.testing.assert_allclose(combine(models, "trimmed_mean", "raw"), np.sort(models, axis=0)[1:4].mean(axis=0))
+    with pytest.raises(ValueError, match=r"trim=0.5: expected a share from 0 and below 0.5"):
+        combine(models, "trimmed_mean", "raw", trim=0.5)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 7, 600, 120_000])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_mean_in_z_space_has_the_bits_of_its_definition_however_many_rows(num_rows, kind):
+    models = make_models(5, num_rows + 2)[:, :num_rows].astype(kind)
+    by_definition = np.expm1(np.log1p(models.astype(np.float64)).mean(axis=0))
+    np.testing.assert_array_equal(combine(models, "mean", "z"), by_definition)
+
+
+@pytest.mark.parametrize("space", ["z", "raw"])
+def test_the_order_of_the_models_does_not_matter(space):
+    models = make_models(6)
+    turned = combine_all(models[[3, 1, 5, 0, 2, 4]], space)
+    for method, combined in combine_all(models, space).items():
+        np.testing.assert_allclose(turned[method], combined, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("space", ["z", "raw"])
+@pytest.mark.parametrize("num_models", [1, 2, 5])
+def test_models_that_agree_are_what_they_agree_on(space, num_models):
+    model = make_models(1)[0]
+    for combined in combine_all(np.tile(model, (num_models, 1)), space).values():
+        np.testing.assert_allclose(combined, model, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("space", ["z", "raw"])
+def test_a_combination_lies_between_the_lowest_and_the_highest_model(space):
+    models = make_models(7)
+    for combined in combine_all(models, space).values():
+        assert (combined >= models.min(axis=0) * (1 - 1e-12)).all()
+        assert (combined <= models.max(axis=0) * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("method", METHODS)
+def test_predictions_that_are_no_numbers_are_refused_by_every_method(method, bad):
+    models = make_models(5)
+    models[1, 7] = bad
+    weights = np.array([0.5, 0.0, 0.5, 0.0, 0.0])  # also where they would not count
+    for space in ("z", "raw"):
+        with pytest.raises(ValueError, match="1 predictions are NaN or infinite"):
+            combine(models, method, space, weights)
+
+
+def test_no_rows_give_no_predictions():
+    assert combine(np.empty((3, 0)), "median", "z").shape == (0,)
+    with pytest.raises(ValueError, match=r"predictions \(0, 3\): expected \(models, rows\)"):
+        combine(np.empty((0, 3)), "median", "z")
+
+
+@pytest.mark.parametrize("method", FITTED_METHODS)
+def test_weights_fitted_over_fold_models_are_refused_with_the_reason(method):
+    with pytest.raises(ValueError, match="no such row without a blend set"):
+        EnsembleConfig(method=method)
 
 
 @pytest.mark.parametrize(("method", "space"), [("mode", "z"), ("mean", "log")])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from ensemble.diversity import correlate_predictions
 from ensemble.figure_style import as_text, shorten, style_series, to_png
 from ensemble.figures import (
-    correlate_models,
     draw_agreement,
     draw_contributions,
     draw_final_predictions,
@@ -55,7 +55,7 @@ def test_the_same_picture_has_the_same_bytes():
 
 def test_agreement_is_the_correlation_of_logs():
     predictions_MN = make_predictions(3, 100)
-    correlation = correlate_models(predictions_MN)
+    correlation = correlate_predictions(predictions_MN)
     logs = np.log1p(predictions_MN)
     assert correlation[0, 2] == pytest.approx(np.corrcoef(logs[0], logs[2])[0, 1])
     numbers = [text.get_text() for text in draw_agreement(predictions_MN, ["a", "b", "c"]).axes[0].texts]

@@ -1,0 +1,122 @@
+"""Errors of predictions by name. One convention in this package: lower is better.
+
+msle, rmsle, mse, rmse, mae and log_loss (of the probability of class 1) are computed here, a row at a time; any other name is
+one of scikit-learn's scorers, where higher is better, and its negative is the error (`roc_auc`: minus the area). Scorers of
+values and of binary probabilities are meant; one that wants labels (`accuracy`) says so itself.
+
+Shape suffixes: M models, N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import xlog1py, xlogy
+
+
+def measure_error(metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float:
+    """The error of predictions in the target's unit (or probabilities), by a metric's name; lower is better.
+
+    Raises:
+        ValueError: an unknown metric, or values that it is not defined for.
+    """
+    if is_mean_of_rows(metric):
+        return float(finish(metric, row_errors(metric, target_N, prediction_N).mean()))
+    return _ask_scorer(metric, target_N, prediction_N)
+
+
+def is_mean_of_rows(metric: str) -> bool:
+    """Whether a metric is the mean of `row_errors`, up to `finish`."""
+    return metric in _ROW_ERRORS
+
+
+def row_errors(metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
+    """Each row's part of a metric, (N,) float64; several models' predictions (M, N) give (M, N)."""
+    target_N, prediction_N = np.asarray(target_N, np.float64), np.asarray(prediction_N, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = _ROW_ERRORS[metric](target_N, prediction_N)
+    if not np.isfinite(errors).all():
+        bad = int((~np.isfinite(errors)).sum())
+        raise ValueError(f"{metric} is not defined for {bad} of {errors.size} predictions, or for their targets")
+    return errors
+
+
+def finish(metric: str, mean_error: np.ndarray | float) -> np.ndarray | float:
+    """The metric from the mean of its `row_errors`: the root for rmsle and rmse, else the mean itself."""
+    return np.sqrt(mean_error) if metric in ("rmsle", "rmse") else mean_error
+
+
+def check_models(predictions_MN: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, the predictions in their own dtype.
+
+    Raises:
+        ValueError: they do not fit together, there is no model or no row, or a value is NaN or infinite.
+    """
+    predictions_MN, target_N = np.asarray(predictions_MN), np.asarray(target_N, np.float64)
+    if predictions_MN.ndim != 2 or predictions_MN.shape[1:] != target_N.shape or not predictions_MN.size:
+        raise ValueError(
+            f"predictions {predictions_MN.shape} and target {target_N.shape}: expected (M, N) and (N,), at least one of each"
+        )
+    for name, values in (("predictions", predictions_MN), ("targets", target_N)):
+        if bad := int((~np.isfinite(values)).sum()):
+            raise ValueError(
+                f"{bad} {name} are NaN or infinite: leave these rows out, or mend the model that made them"
+            )
+    return predictions_MN, target_N
+
+
+def _squared(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
+    return (prediction_N - target_N) ** 2
+
+
+def _squared_log(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
+    return (np.log1p(prediction_N) - np.log1p(target_N)) ** 2
+
+
+def _absolute(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
+    return np.abs(prediction_N - target_N)
+
+
+def _cross_entropy(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
+    """In nats; like scikit-learn's, no nearer to 0 and 1 than float64's resolution."""
+    if ((prediction_N < 0) | (prediction_N > 1)).any() or not np.isin(target_N, (0, 1)).all():
+        raise ValueError("log_loss needs probabilities from 0 to 1 and targets that are 0 or 1")
+    least = np.finfo(np.float64).eps
+    probability_N = np.clip(prediction_N, least, 1 - least)
+    return -xlogy(target_N, probability_N) - xlog1py(1 - target_N, -probability_N)
+
+
+_ROW_ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "msle": _squared_log,
+    "rmsle": _squared_log,
+    "mse": _squared,
+    "rmse": _squared,
+    "mae": _absolute,
+    "log_loss": _cross_entropy,
+}
+
+
+def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float:
+    from sklearn.base import BaseEstimator, ClassifierMixin  # 1 s to import
+    from sklearn.metrics import get_scorer, get_scorer_names
+
+    class Given(ClassifierMixin, BaseEstimator):
+        """Predicts what it is asked with: a scorer wants a model."""
+
+        classes_ = np.array([0, 1])
+
+        def predict(self, given_N: np.ndarray) -> np.ndarray:
+            return given_N
+
+        def predict_proba(self, given_N: np.ndarray) -> np.ndarray:
+            return np.column_stack([1 - given_N, given_N])
+
+    if name not in get_scorer_names():
+        raise ValueError(
+            f"metric {name!r}: expected one of {', '.join(_ROW_ERRORS)} or the name of a scikit-learn scorer"
+        )
+    error = -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
+    if not np.isfinite(error):
+        raise ValueError(f"{name} is not defined for these {len(target_N)} rows (only one class, or one row?)")
+    return error
