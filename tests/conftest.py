@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,17 @@ import pytest
 from PIL import Image
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a cluster or a run stays in one process when tests run in several: a whole folder, or a file."""
-    for item in items:
-        shares_cluster = item.path.parent.name == "cluster" and item.path.name != "test_nodes.py"
-        item.add_marker(pytest.mark.xdist_group("cluster" if shares_cluster else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of one file, and all that share the Ray cluster, stay in one process when tests run in several."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class SharedCluster(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "cluster" if "cluster/" in file and "test_nodes" not in file else file
+
+    return SharedCluster(config, log)
 
 
 @pytest.fixture(scope="session")
