@@ -82,6 +82,9 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("words", nargs="*", help="fields of the runs")
     given = arguments.parse_args()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background ignores it, and drivers would inherit that
     # Short: the path of a socket of Ray's below it may not be longer than 107 characters.
     root = Path(tempfile.mkdtemp(prefix="soak_", dir="/tmp"))
     with StandInServer() as server:
