@@ -13,7 +13,7 @@ kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
 
 test: lint
-	$(RUN) -m pytest -n 2 $(ARGS)
+	$(RUN) -m pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
