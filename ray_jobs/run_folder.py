@@ -217,10 +217,10 @@ class FoldFolder:
         """Declares the fold finished, with size and SHA-256 of each of its files."""
         for name in CHECKPOINTS:
             _remove_old_tensors(self.checkpoint(name))
-        points = [self.checkpoint(name) for name in RESUME_POINTS]
-        files = sorted(p for p in self.root.rglob("*") if p.is_file() and p not in (self.status, self.manifest))
-        files = [path for path in files if path.parent not in points]
-        described = {str(p.relative_to(self.root)): _describe_file(p) for p in files}
+        passing = [self.status, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
+        lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
+        # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
+        described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}
         write_json(self.manifest, {"files": described}, checksum=True)
 
     def find_damage(self, *parts: str) -> list[Path]:

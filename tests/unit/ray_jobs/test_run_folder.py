@@ -60,6 +60,18 @@ def test_a_fold_counts_as_complete_only_with_its_manifest_and_every_file(tmp_pat
     assert not fold.is_complete()
 
 
+def test_a_file_that_is_just_being_written_is_no_part_of_a_manifest(tmp_path):
+    """The coordinator may write a fold's status while the fold writes its manifest."""
+    fold = RunFolder(tmp_path).fold(0)
+    write_whole(fold.predictions("test", "best"), b"content")
+    passing = fold.root / ".status.json.0123456789ab.tmp"
+    passing.write_bytes(b"{")
+    fold.write_manifest()
+    passing.unlink()
+    assert fold.is_complete()
+    assert list(read_json(fold.manifest)["files"]) == ["predictions/test_best.parquet"]
+
+
 def test_damaged_json_is_an_error_unless_a_default_is_given(tmp_path):
     (tmp_path / "torn.json").write_text('{"a": ')
     assert read_json(tmp_path / "torn.json", default=None) is None
