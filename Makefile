@@ -1,5 +1,5 @@
 # make kfold   set up .venv if need be and run the K-fold job on the embedded default
-# make test    the same set-up, then lint and all tests
+# make test    the same set-up, then lint and the tests; ARGS='-m slow' runs those that take minutes each
 # Both use uv where it is installed. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
 
 test: lint
-	$(RUN) -m pytest -n 2 --no-loadscope-reorder $(ARGS)
+	$(RUN) -m pytest $(ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,6 @@
 """Is anything lost when everything is killed?
 
-    python benchmarks/soak.py [--kills 30] [--seed 0] [field=value ...]
+    python benchmarks/soak.py [--kills 30] [--seed 0] [--kinds worker,driver,…] [field=value ...]
 
 K-fold runs of the small recipe, with W&B online against a local stand-in server. The first run is left alone. The others are
 hit at random moments, in every way of `KINDS`, and started again by the same command at once, now on a Ray cluster of
@@ -80,6 +80,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--kills", type=int, default=30)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--kinds", default=",".join(KINDS), help="which kinds, in turn (default: %(default)s)")
     arguments.add_argument("words", nargs="*", help="fields of the runs")
     given = arguments.parse_args()
     signal.signal(
@@ -90,7 +91,7 @@ def main() -> int:
     with StandInServer() as server:
         soak = Soak(root, server, given.words, random.Random(given.seed))
         try:
-            soak.run(given.kills)
+            soak.run(given.kills, given.kinds.split(","))
         finally:
             soak.end()
     for problem in soak.tally.list_all():
@@ -121,12 +122,12 @@ class Soak:
         self.driver: subprocess.Popen[bytes] | None = None
         self.saved: list[tuple[float, int, int]] = []  # when a kill found a fold with a resume point of which step
 
-    def run(self, num_kills: int) -> None:
+    def run(self, num_kills: int, kinds: list[str]) -> None:
         """The run that is left alone, then as many others as it takes for all kills."""
         alone = RunFolder(self.root / "ray_results" / "alone")
         self.start(alone)
         self.await_end(HANGS_AFTER_S * 5)
-        kinds = [KINDS[number % len(KINDS)] for number in range(num_kills)]
+        kinds = [kinds[number % len(kinds)] for number in range(num_kills)]
         self.chance.shuffle(kinds)
         for number in range(len(kinds)):
             if not kinds:

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests of one file, and all that share the Ray cluster, stay in one process when tests run in several."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class SharedCluster(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "cluster" if "cluster/" in file and "test_nodes" not in file else file
-
-    return SharedCluster(config, log)
 
 
 @pytest.fixture(scope="session")

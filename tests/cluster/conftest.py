@@ -128,11 +128,11 @@ def prometheus(cluster, tmp_path_factory):
 def submitted_run(cluster, prometheus, tmp_path_factory):
     """One small run, submitted while Prometheus scrapes, stopped by `ray job stop` and submitted again."""
     root = tmp_path_factory.mktemp("submitted") / "submitted"
-    fields = ("training.epochs=30", "data.max_rows=120", "checkpoint.every_steps=2")  # long enough to be stopped
+    fields = ("training.epochs=12", "data.max_rows=120", "checkpoint.every_steps=2")  # long enough to be stopped
     words = (f"run.storage={root.parent}", f"run.name={root.name}", *fields)
     stopped = submit(cluster, *words, options=("--submission-id=stopped", "--no-wait"))
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    while any(count_lines(root / "metrics" / f"fold_{fold}.jsonl") < 10 for fold in range(3)):
+    while any(count_lines(root / "metrics" / f"fold_{fold}.jsonl") < 6 for fold in range(3)):
         time.sleep(0.1)
     stop = [RAY, "job", "stop", "--address", cluster.dashboard, "stopped"]
     subprocess.run(stop, env=cluster.environment, check=True, capture_output=True)

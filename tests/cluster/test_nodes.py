@@ -102,6 +102,7 @@ def nodes():
     shutil.rmtree(root, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_folds_leave_a_node_that_is_announced_to_go_and_survive_one_that_is_not(nodes):
     run, log = RunFolder(nodes.root / "ray_results" / "moving"), nodes.root / "driver.log"
     first = nodes.start()
