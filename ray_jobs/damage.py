@@ -7,7 +7,6 @@ from other files (a fold's status, the fold plan) is written anew. Unfinished fo
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from ray_jobs.coordinator import NOT_KEPT, EpochReported, Event, FoldStatus, RunStarted, advance, write_status
 from ray_jobs.errors import RunFolderError
 from ray_jobs.folds import FoldPlan
-from ray_jobs.run_folder import RunFolder, read_json, read_parquet
+from ray_jobs.run_folder import RunFolder, read_json, read_parquet, sum_up_file
 from ray_jobs.tracking.record import read_lines
 
 
@@ -82,13 +81,8 @@ def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:
 
 def _find_damaged_shared_files(folder: RunFolder) -> list[Path]:
     """Tensors that all folds share; their name ends with the beginning of their checksum."""
-    found = []
-    for path in sorted(folder.member.glob("*-*.safetensors")):
-        with path.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        if not checksum.startswith(path.stem.rpartition("-")[2]):
-            found.append(path)
-    return found
+    paths = sorted(folder.member.glob("*-*.safetensors"))
+    return [path for path in paths if not sum_up_file(path).startswith(path.stem.rpartition("-")[2])]
 
 
 def _list(paths: list[Path]) -> str:

@@ -409,6 +409,11 @@ def _remove_folder(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _describe_file(path: Path) -> dict[str, Any]:
+def sum_up_file(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sum_up_file(path)}

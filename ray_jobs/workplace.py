@@ -32,6 +32,7 @@ from ray_jobs.run_folder import (
     StopWhen,
     read_checkpoint,
     read_stop_request,
+    sum_up_file,
     write_checkpoint,
     write_parquet,
     write_whole,
@@ -226,7 +227,7 @@ class RayWorkplace:
 
         def write() -> None:  # several folds may do it at once: the same bytes, and a rename is whole
             if path.exists():
-                if hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
+                if sum_up_file(path) == checksum:
                     return
                 logger.warning("%s is damaged: it is written again", path)
             write_whole(path, content)
