@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import pyarrow.parquet as pq
-from processes import RAY, clean_environment, find_processes, free_port
+from processes import clean_environment, find_processes, free_port, start_node
 from wandb_server import StandInServer
 
 from ray_jobs.run_folder import RunFolder, read_json
@@ -322,17 +322,9 @@ class Cluster:
             return
         port = free_port()
         self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-        command = [RAY, "start", "--head", "--block", f"--port={port}", f"--temp-dir={self.root}/joined"]
-        command += ["--include-dashboard=false", "--disable-usage-stats", "--num-cpus=2"]
-        settings = {"PYTHONUNBUFFERED": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-        environment = clean_environment(HOME=str(self.root), **settings) | self.environment
-        path = self.root / "cluster.log"
-        with path.open("wb") as log:
-            self.head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        while b"Ray runtime started" not in path.read_bytes():
-            if self.head.poll() is not None:
-                raise SystemExit(f"Ray does not start: {path}")
-            time.sleep(0.2)
+        words = ("--head", f"--port={port}", f"--temp-dir={self.root}/joined", "--include-dashboard=false")
+        environment = clean_environment(HOME=str(self.root)) | self.environment
+        self.head = start_node(self.root / "cluster.log", environment, *words)
 
     def is_alive(self) -> bool:
         """Whether it runs."""

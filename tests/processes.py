@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,24 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def start_node(log: Path, environment: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
+    """Starts a Ray node of 2 CPUs (`--head`, or `--address=...` of one to join); returns when it runs.
+
+    Args:
+        log: what it prints; replaced.
+        environment: its variables.
+        words: further words of `ray start`.
+    """
+    command = [RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
+    settings = {"PYTHONUNBUFFERED": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    with log.open("wb") as output:
+        node = subprocess.Popen(command, env=environment | settings, stdout=output, stderr=output)
+    while b"Ray runtime started" not in log.read_bytes():
+        assert node.poll() is None, f"Ray does not start: {log.read_text()}"
+        time.sleep(0.1)
+    return node
 
 
 def find_processes(folder: Path) -> dict[int, str]:

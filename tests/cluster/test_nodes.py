@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import RAY, REPOSITORY, clean_environment, free_port
+from processes import RAY, REPOSITORY, clean_environment, free_port, start_node
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import count_lines, read_lines
@@ -41,14 +41,8 @@ class Nodes:
         """Starts a node, by default one that joins; returns when it runs."""
         path = self.root / f"node_{len(self.started)}.log"
         words = words or (f"--address={self.address}",)
-        with path.open("wb") as log:
-            command = [RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
-            node = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        self.started.append(node)
-        while b"Ray runtime started" not in path.read_bytes():
-            assert node.poll() is None, path.read_text()
-            time.sleep(0.1)
-        return node
+        self.started.append(start_node(path, self.environment, *words))
+        return self.started[-1]
 
     def list_ids(self) -> list[str]:
         """Ids of the nodes that joined and are alive."""
