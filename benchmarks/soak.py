@@ -181,7 +181,7 @@ class Soak:
 
     def hit(self, kind: str, run: RunFolder) -> None:
         """Does one thing to the run."""
-        for path in run.root.glob("members/main/folds/*/checkpoints/resume_*/checkpoint.json"):
+        for path in run.root.glob("folds/*/checkpoints/resume_*/checkpoint.json"):
             step = read_json(path, default={"description": {"global_step": 0}})["description"]["global_step"]
             self.saved.append((time.time(), int(path.parts[-4]), step))
         if kind in PROCESSES:
@@ -213,7 +213,7 @@ class Soak:
 
     def damage(self, run: RunFolder) -> None:
         """Flips a byte of a file, or cuts it, as a machine that loses power may leave it."""
-        folds = run.root / "members" / "main" / "folds"
+        folds = run.root / "folds"
         kinds = (
             "*/checkpoints/resume_*/*",
             "*/checkpoints/best/*",
@@ -373,9 +373,9 @@ def read_bits(run: RunFolder) -> dict[str, Any]:
     found: dict[str, Any] = {"submission": run.submission("mean").read_bytes()}
     found["oof"] = pq.read_table(run.oof).to_pydict()
     found["test predictions"] = pq.read_table(run.test_predictions).to_pydict()
-    for path in sorted(run.root.glob("members/main/folds/*/checkpoints/*/*.safetensors")):
+    for path in sorted(run.root.glob("folds/*/checkpoints/*/*.safetensors")):
         found[str(path.relative_to(run.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in sorted(run.root.glob("members/main/folds/*/predictions/*.parquet")):
+    for path in sorted(run.root.glob("folds/*/predictions/*.parquet")):
         found[str(path.relative_to(run.root))] = pq.read_table(path).to_pydict()
     return json.loads(json.dumps(found, default=str))  # NaN, the target of test rows, as something that equals itself
 

@@ -81,7 +81,7 @@ def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:
 
 def _find_damaged_shared_files(folder: RunFolder) -> list[Path]:
     """Tensors that all folds share; their name ends with the beginning of their checksum."""
-    paths = sorted(folder.member.glob("*-*.safetensors"))
+    paths = sorted(folder.root.glob("*-*.safetensors"))
     return [path for path in paths if not sum_up_file(path).startswith(path.stem.rpartition("-")[2])]
 
 

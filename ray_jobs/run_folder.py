@@ -60,7 +60,6 @@ class RunFolder:
         self.ensemble_record = self.metrics / "ensemble.jsonl"
         self.submission_record = self.metrics / "submission.jsonl"
         self.log = self.root / "log"
-        self.member = self.root / "members" / "main"
         self.oof = self.root / "oof.parquet"
         self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
         self.summary = self.root / "summary.json"
@@ -92,7 +91,7 @@ class RunFolder:
 
     def fold(self, number: int) -> FoldFolder:
         """Paths of one fold."""
-        return FoldFolder(self.member / "folds" / str(number), number)
+        return FoldFolder(self.root / "folds" / str(number), number)
 
     def fold_record(self, number: int) -> Path:
         """A fold's metric record."""
@@ -155,7 +154,7 @@ class RunFolder:
         """Removes files that a killed process was about to put in place, and resume points of finished folds."""
         for path in self.root.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
-        for path in self.member.glob("folds/*/manifest.json"):
+        for path in self.root.glob("folds/*/manifest.json"):
             FoldFolder(path.parent, int(path.parent.name)).remove_resume_points()
 
     def measure_bytes(self) -> int:

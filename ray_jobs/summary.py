@@ -30,9 +30,9 @@ FILES = {
     "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl; one JSON object a line",
     "wandb/": "W&B's local files; ids.json names the W&B runs",
     "log/": "log of each fold; ray.log holds what Ray printed",
-    "members/main/folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet; "
+    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet; "
     "bad_rows.jsonl lists pictures that could not be decoded",
-    "members/main/frozen_encoders-*.safetensors": "weights that all folds share (only if the encoders are frozen)",
+    "frozen_encoders-*.safetensors": "weights that all folds share (only if the encoders are frozen)",
     "made_data/": "the data that the project made (only without data.root)",
     "oof.parquet": "one honest prediction for each row that some fold validated",
     "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",

@@ -223,7 +223,7 @@ class RayWorkplace:
             return {}
         content = to_bytes(tensors)
         checksum = hashlib.sha256(content).hexdigest()
-        path = self.folder.member / f"{name}-{checksum[:12]}.safetensors"
+        path = self.folder.root / f"{name}-{checksum[:12]}.safetensors"
 
         def write() -> None:  # several folds may do it at once: the same bytes, and a rename is whole
             if path.exists():

@@ -47,7 +47,7 @@ def test_folds_are_added_later_and_a_deleted_fold_is_trained_again_alone(run_job
     assert again.returncode == 0
     assert "is finished: nothing to do" in again.stdout
 
-    shutil.rmtree(run / "members/main/folds/2")
+    shutil.rmtree(run / "folds/2")
     third = run_job("kfold", *words)
     assert third.returncode == 0, third.stdout + third.stderr
     assert read_events(run)[-3:] == [("FoldLaunched", 2), ("FoldStarted", 2), ("FoldCompleted", 2)]
@@ -70,7 +70,7 @@ def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
         done = run_job("kfold", *words, f"run.name=w{workers}", f"resources.workers_per_fold={workers}")
         assert done.returncode == 0, done.stdout + done.stderr
     one, two = (
-        pd.read_parquet(tmp_path / f"w{n}/members/main/folds/0/predictions/validation_final.parquet") for n in (1, 2)
+        pd.read_parquet(tmp_path / f"w{n}/folds/0/predictions/validation_final.parquet") for n in (1, 2)
     )
     pd.testing.assert_series_equal(one["id"], two["id"])
     pd.testing.assert_series_equal(one["prediction_z"], two["prediction_z"], atol=2e-3, rtol=0)
@@ -109,12 +109,12 @@ def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_miss
     assert dropped.returncode == 0, dropped.stdout + dropped.stderr
     assert "no submission: the data has no test table" in dropped.stdout
     run = tmp_path / "dropped"
-    assert '"id":"v23"' in (run / "members/main/folds/2/bad_rows.jsonl").read_text()
+    assert '"id":"v23"' in (run / "folds/2/bad_rows.jsonl").read_text()
     rows = read_lines(run / "metrics/submission.jsonl")
     assert [row["ensemble/submission_created"] for row in rows if "ensemble/submission_created" in row] == [0]
-    shared = list((run / "members/main").glob("frozen_encoders-*.safetensors"))
+    shared = list(run.glob("frozen_encoders-*.safetensors"))
     assert len(shared) == 1  # all folds share one copy
-    best = next((run / "members/main/folds/0/checkpoints/best").glob("*.safetensors"))
+    best = next((run / "folds/0/checkpoints/best").glob("*.safetensors"))
     assert best.stat().st_size < shared[0].stat().st_size / 10
 
 

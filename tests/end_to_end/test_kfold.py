@@ -54,7 +54,7 @@ def test_the_default_trains_three_folds_and_beats_the_constant_predictor(default
 
 def test_the_folds_trained_side_by_side(default_run):
     _, run = default_run
-    times = [json.loads((run / f"members/main/folds/{i}/status.json").read_text()) for i in range(3)]
+    times = [json.loads((run / f"folds/{i}/status.json").read_text()) for i in range(3)]
     assert max(t["started"] for t in times) < min(t["finished"] for t in times)
 
 
@@ -66,9 +66,9 @@ def test_the_run_folder_keeps_its_contract(default_run):
     expected += ["report.html", "figures/loss_of_all_folds.png", "wandb/ids.json"]
     for fold in range(3):
         for checkpoint in ("best", "final"):
-            expected.append(f"members/main/folds/{fold}/checkpoints/{checkpoint}/checkpoint.json")
+            expected.append(f"folds/{fold}/checkpoints/{checkpoint}/checkpoint.json")
             expected += [
-                f"members/main/folds/{fold}/predictions/{r}_{checkpoint}.parquet" for r in ("validation", "test")
+                f"folds/{fold}/predictions/{r}_{checkpoint}.parquet" for r in ("validation", "test")
             ]
     assert [name for name in expected if not (run / name).is_file()] == []
     assert not list(run.rglob("*.tmp"))
@@ -97,7 +97,7 @@ def test_the_submission_is_the_mean_of_logs_of_the_folds_test_predictions(defaul
     submission = pd.read_csv(run / "submission_mean.csv")
     assert list(submission.columns) == ["ID", "views"]
     models = [
-        pd.read_parquet(run / f"members/main/folds/{i}/predictions/test_best.parquet").set_index("id") for i in range(3)
+        pd.read_parquet(run / f"folds/{i}/predictions/test_best.parquet").set_index("id") for i in range(3)
     ]
     stacked = np.stack([np.log1p(model["prediction"].loc[submission["ID"]]) for model in models])
     np.testing.assert_allclose(submission["views"], np.expm1(stacked.mean(axis=0)))

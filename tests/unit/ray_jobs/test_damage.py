@@ -73,7 +73,7 @@ def test_a_fold_with_a_damaged_file_is_said_and_trained_again_and_the_others_are
 
 
 def test_shared_tensors_are_written_again_by_one_fold_alone(folder):
-    path = folder.member / "frozen-0123456789ab.safetensors"
+    path = folder.root / "frozen-0123456789ab.safetensors"
     write_whole(path, b"other content than its name says")
     (said,) = mend(folder)
     assert f"{path} is damaged: fold 0 has to be trained again" in said

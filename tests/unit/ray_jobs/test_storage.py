@@ -100,7 +100,7 @@ for begin, end in ((fill, free), (protect, release)):
         if do.__name__ == "write_manifest":
             do = lambda: place._insist("the fold's manifest", place.files.write_manifest)
         tensors = {name: tensor + 1 for name, tensor in tensors.items()}
-        if end is release and (shared := list(folder.member.glob("frozen*"))):
+        if end is release and (shared := list(folder.root.glob("frozen*"))):
             shared[0].unlink()
         begin()
         threading.Timer(0.4, end).start()
@@ -240,7 +240,7 @@ def test_the_coordinator_keeps_what_the_storage_does_not_take_and_writes_it_in_o
     state.apply(FoldLaunched(0, 1, 1, 1))
     with away(folder):
         state.apply(FoldStarted(0, 1))
-        folder_of_fold = folder.root.with_name("elsewhere") / "members" / "main" / "folds" / "0"
+        folder_of_fold = folder.root.with_name("elsewhere") / "folds" / "0"
         assert '"waiting"' in (folder_of_fold / "status.json").read_text()
         state.apply(FoldCompleted(0, 1))
     state.flush()
