@@ -10,33 +10,48 @@ Method = Literal["mean", "median", "trimmed_mean", "geometric_mean", "weighted_m
 FittedMethod = Literal["simplex", "ridge", "greedy"]
 Space = Literal["z", "raw"]
 METHODS, FITTED_METHODS, SPACES = get_args(Method), get_args(FittedMethod), get_args(Space)
+NOTHING_TO_FIT = (
+    "its weights are fitted on rows that every model predicts without having seen them, and each fold model has its "
+    f"out-of-fold predictions on other rows than the next. Add members, or combine fold models by one of {', '.join(METHODS)}"
+)
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """How the fold models' predictions become one. Changing it re-runs the ensemble alone, never a fold."""
+    """How models' predictions become one: those of the members where there are several, else those of the folds. Changing it
+    re-runs the ensemble alone, never a fold."""
 
-    method: Method | str = "mean"
+    method: Method | FittedMethod | str = "mean"
     """trimmed_mean: without the `trim` lowest and highest; geometric_mean: in z space the mean, in raw space 0 where a
-    model says 0; weighted_mean: by `weights` where given, else by each fold's validation score."""
+    model says 0; weighted_mean: by `weights` where given, else by validation score. simplex, ridge and greedy fit weights of the
+    members to their out-of-fold predictions."""
     space: Space = "z"
     """z: combine log1p of the predictions, the scale in which MSLE lives; raw: the predictions themselves."""
     weights: tuple[float, ...] | None = None
-    """One weight for each fold, in the order of the folds; they are scaled to add up to 1."""
+    """One weight for each member in their order or, with one member, for each fold; they are scaled to add up to 1."""
     trim: float = 0.2
     """Share of the models that trimmed_mean leaves out at each end, rounded down: 0.2 of fewer than 5 models is none."""
     checkpoint: Literal["best", "final"] = "best"
     """Which checkpoint of each fold predicts. best was chosen on the fold's own validation rows, final was not."""
+    metric: str = "msle"
+    """What greedy makes small and combinations are compared by: msle, rmsle, mse, rmse, mae, log_loss or one of scikit-learn's
+    scorers."""
+    fold_method: Literal["mean", "median", "trimmed_mean", "geometric_mean"] = "mean"
+    """Where there are several members: how the fold models of each become one."""
+    members: tuple[str, ...] | None = None
+    """The members to combine, by name; None: all."""
+    external: str | None = None
+    """Parquet file with predictions made elsewhere, in the schema of oof.parquet: each of its members joins the others."""
 
     def __post_init__(self) -> None:
-        if self.method in FITTED_METHODS:
+        if self.method not in (*METHODS, *FITTED_METHODS):
             raise ValueError(
-                f"ensemble.method={self.method}: its weights are fitted on rows that every model predicts without having seen "
-                "them, and each fold model has its out-of-fold predictions on other rows than the next, so there is no such row "
-                f"without a blend set. Combine fold models by one of {', '.join(METHODS)}"
+                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}"
             )
-        if self.method not in METHODS:
-            raise ValueError(f"ensemble.method={self.method!r}: expected one of {', '.join(METHODS)}")
+        if self.fold_method not in METHODS or self.fold_method == "weighted_mean":
+            raise ValueError(f"ensemble.fold_method={self.fold_method!r}: expected one of {', '.join(METHODS[:-1])}")
+        if self.members is not None and (not self.members or len(set(self.members)) < len(self.members)):
+            raise ValueError(f"ensemble.members={list(self.members)}: expected names, each once, or none for all")
         if not 0 <= self.trim < 0.5:
             raise ValueError(
                 f"ensemble.trim={self.trim}: expected a share from 0 and below 0.5 to leave out at each end"

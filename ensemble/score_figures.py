@@ -6,11 +6,21 @@ Shape suffixes: N rows, F folds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ensemble.figure_style import COLOURS, GREY, describe_panel, draw_cloud, draw_histogram, label_as_raw, new_figure
+from ensemble.figure_style import (
+    COLOURS,
+    GREY,
+    describe_panel,
+    draw_cloud,
+    draw_histogram,
+    label_as_raw,
+    new_figure,
+    shorten_name,
+)
 
 _NUM_GROUPS = 12
 _KINDS = {
@@ -47,6 +57,38 @@ def draw_performance(
     axes.set_xlim(0, 1.12 * max(value for _, scores in rows for value in scores.values()))
     describe_panel(axes, f"{metric} by fold (left is better)", metric, "")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def draw_intervals(rows: Sequence[Mapping[str, Any]], metric: str, reference: str) -> Figure:
+    """Error of members and combinations, and what each differs from the best member by, with their intervals; best first.
+
+    Args:
+        rows: `name`, `kind` (member or combination), `submitted`, `error`, `low`, `high`, `difference`, `difference_low`,
+            `difference_high` of each.
+        metric: its name; lower is better.
+        reference: name of the best member.
+    """
+    rows = sorted(rows, key=lambda row: row["error"])
+    figure, (left, right) = new_figure(1.9 + 0.34 * len(rows), columns=2)
+    for axes, value, low, high in (
+        (left, "error", "low", "high"),
+        (right, "difference", "difference_low", "difference_high"),
+    ):
+        for place, row in enumerate(rows):
+            colour = COLOURS[1] if row["submitted"] else COLOURS[4] if row["kind"] == "member" else COLOURS[0]
+            axes.plot([row[low], row[high]], [place, place], color=colour, linewidth=2)
+            axes.plot(row[value], place, "o", color=colour, markersize=6)
+        axes.set_yticks(
+            range(len(rows)), [shorten_name(row["name"]) for row in rows] if axes is left else [""] * len(rows)
+        )
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+    right.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    describe_panel(left, f"{metric} out of fold (left is better)", metric, "")
+    describe_panel(right, f"minus {shorten_name(reference)}", f"difference of {metric}", "")
+    for label, colour in (("member", COLOURS[4]), ("combination", COLOURS[0]), ("submitted", COLOURS[1])):
+        left.plot([], [], "o-", color=colour, label=label)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

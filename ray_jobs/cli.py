@@ -36,7 +36,7 @@ def parse_kfold(argv: Sequence[str]) -> Command:
         RunError: an unknown recipe, field or value; the message lists the nearest names.
         SystemExit: after `--help`.
     """
-    recipe, flags, rest = DEFAULT_RECIPE, {"--dry-run": False, "--retry-failed": False}, []
+    recipe, flags, rest, members = DEFAULT_RECIPE, {"--dry-run": False, "--retry-failed": False}, [], None
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -45,6 +45,8 @@ def parse_kfold(argv: Sequence[str]) -> Command:
             recipe = value if equals else (words.pop(0) if words else "")
         elif word in flags:
             flags[word] = True
+        elif name.lstrip("-") == "members":
+            members = _split_list(value if equals else (words.pop(0) if words else ""))
         else:
             rest.append(word)
     if recipe not in RECIPES:
@@ -54,9 +56,16 @@ def parse_kfold(argv: Sequence[str]) -> Command:
         "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission.\n\n"
         "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--retry-failed]\n\n"
         "--dry-run shows config and plan and launches nothing; --retry-failed trains only the folds that have failed.\n\n"
+        "'members=[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each "
+        "written as name [recipe] [field=value ...], and combines them with it.\n\n"
         f"recipes:\n{summary}\n\nfields of {recipe} with their values:"
     )
-    config = override(with_wandb_environment(RECIPES[recipe](), os.environ), rest, description)
+    config = with_wandb_environment(RECIPES[recipe](), os.environ)
+    try:
+        config = config if members is None else dataclasses.replace(config, members=members)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    config = override(config, rest, description)
     return Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
 
 
@@ -124,11 +133,17 @@ def _as_flags(word: str) -> list[str]:
         return [word]
     name = "--" + name.lstrip("-")
     if (value.startswith("[") and value.endswith("]")) or (value.startswith("(") and value.endswith(")")):
-        parts = [part.strip().strip("'\"") for part in value[1:-1].split(",")]
-        return [name, *(part for part in parts if part)]
+        return [name, *_split_list(value)]
     if value.lower() in ("true", "false", "none", "null"):
         value = {"true": "True", "false": "False"}.get(value.lower(), "None")
     return [name, value]
+
+
+def _split_list(value: str) -> tuple[str, ...]:
+    """`[a, b x=[1,2]]` to its parts; a comma inside further brackets divides nothing."""
+    inside = value[1:-1] if value[:1] in ("[", "(") and value[-1:] in ("]", ")") else value
+    parts = re.split(r",(?![^\[(]*[\])])", inside)
+    return tuple(part for part in (part.strip().strip("'\"") for part in parts) if part)
 
 
 def _refuse_unknown(word: str, known: dict[str, Any]) -> None:

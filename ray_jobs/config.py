@@ -11,13 +11,15 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ensemble.config import EnsembleConfig
+from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT, EnsembleConfig
 from ray_jobs.folds import FoldsConfig
 from ray_jobs.placement import ResourcesConfig
 from trainers.interface import load_config_class
 
 WANDB_MODES = ("auto", "online", "offline", "disabled")
+MAIN = "main"  # the member that every run has: its own recipe
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class RunConfig:
         family: folder in `trainers/`.
         trainer: the family's own `Config`; its sections (`data`, `model`, ...) stand beside the others in
             `config.json` and on the command line.
+        members: what is trained beside the recipe itself on the same folds, each as `name [recipe] [field=value ...]`.
     """
 
     recipe: str
@@ -118,19 +121,52 @@ class RunConfig:
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        weights = self.ensemble.weights
-        if weights is not None and len(weights) != self.folds.count:
-            raise ValueError(
-                f"ensemble.weights has {len(weights)} numbers for folds.count={self.folds.count}; give one for each fold"
-            )
+        names = self.member_names
+        for name in names[1:]:
+            if not _MEMBER.fullmatch(name):
+                raise ValueError(
+                    f"members: {name!r} is no name: expected letters, digits, '_' and '-', at most 32, then what differs, such as "
+                    "'wide model.hidden_dim=128'"
+                )
+            if names.count(name) > 1:
+                raise ValueError(f"members: {name!r} is there twice (main is the run's own recipe)")
+        _check_combination(self.ensemble, names, self.folds.count)
+
+    @property
+    def member_names(self) -> list[str]:
+        """`main` and the names of the other members."""
+        return [MAIN, *((text.split() or [""])[0] for text in self.members)]
+
+    @property
+    def combined_members(self) -> list[str]:
+        """The members whose predictions are combined."""
+        return list(self.ensemble.members or self.member_names)
+
+
+def _check_combination(ensemble: EnsembleConfig, names: list[str], num_folds: int) -> None:
+    """Raises ValueError where what is to be combined does not fit how."""
+    unknown = [name for name in ensemble.members or () if name not in names]
+    if unknown:
+        raise ValueError(f"ensemble.members: no member {unknown[0]!r}; the run has {', '.join(names)}")
+    combined = len(ensemble.members or names)
+    if ensemble.external is not None:
+        return  # how many columns the file has is known when it is read
+    if ensemble.method in FITTED_METHODS and combined == 1:
+        raise ValueError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
+    wanted, what = (combined, "member") if combined > 1 else (num_folds, "fold")
+    if ensemble.weights is not None and len(ensemble.weights) != wanted:
+        raise ValueError(
+            f"ensemble.weights has {len(ensemble.weights)} numbers for {wanted} {what}s; give one for each {what}"
+        )
 
 
 SECTIONS = ("run", "folds", "ensemble", "resources", "checkpoint", "tracking")
 # Fields whose change trains something else. Everything of the family's config does, too.
 _TRAINED_BY = ("folds.count", "folds.kind", "folds.seed", "resources.workers_per_fold", "resources.cpus_per_fold")
-_NOT_TRAINED_BY = ("training.eval_batch_size", "training.picture_cache_gib")
+_NOT_TRAINED_BY = ("members", "training.eval_batch_size", "training.picture_cache_gib")
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -138,6 +174,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     whole = {"recipe": config.recipe, "family": config.family, "run": dataclasses.asdict(config.run)}
     whole |= dataclasses.asdict(config.trainer)
     whole |= {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS[1:]}
+    whole["members"] = config.members
     return json.loads(json.dumps(whole))
 
 
@@ -149,13 +186,14 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     """
     trainer_class = load_config_class(values["family"])
     trainer_sections = {f.name for f in dataclasses.fields(trainer_class)}
-    known = {"recipe", "family", *SECTIONS, *trainer_sections}
+    known = {"recipe", "family", "members", *SECTIONS, *trainer_sections}
     if unknown := set(values) - known:
         raise ValueError(f"unknown sections {sorted(unknown)}; known: {sorted(known)}")
     return RunConfig(
         recipe=values["recipe"],
         family=values["family"],
         trainer=_build(trainer_class, {name: values[name] for name in trainer_sections if name in values}),
+        members=tuple(values.get("members", ())),
         **{name: _build(_section_class(name), values[name]) for name in SECTIONS if name in values},
     )
 

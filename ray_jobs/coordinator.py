@@ -155,7 +155,7 @@ NOT_KEPT = (ProgressReported, EpochReported)
 
 
 class Coordination:
-    """The state of all folds; applies one event at a time. No Ray in it."""
+    """The state of all folds of one member; applies one event at a time. No Ray in it."""
 
     def __init__(self, folder: RunFolder, num_folds: int) -> None:
         self.folder, self.storage = folder, Storage(folder, 0.0)
@@ -376,28 +376,35 @@ def last_attempt(folder: RunFolder, fold: int) -> int:
 
 def actor_name(folder: RunFolder) -> str:
     """Name of the run's coordination actor: the run's name, and a mark of its folder so that two users' runs differ."""
-    mark = hashlib.sha256(str(folder.root).encode()).hexdigest()[:6]
-    return f"{folder.root.name}-coordinator-{mark}"
+    mark = hashlib.sha256(str(folder.run_root).encode()).hexdigest()[:6]
+    return f"{folder.run_root.name}-coordinator-{mark}"
 
 
-class Coordinator(Coordination):
-    """Ray's form of `Coordination`: sets the folds' gauges, too."""
+class Coordinator:
+    """Ray's form of `Coordination`: one actor for all members of a run. Sets the folds' gauges, too."""
 
-    def __init__(self, root: str, num_folds: int) -> None:
+    def __init__(self, root: str, members: list[str], num_folds: int) -> None:
         from ray_jobs.tracking.gauges import FoldGauges
 
-        super().__init__(RunFolder(root), num_folds)
-        self.gauges = FoldGauges(self.folder.root.name, self.folds)
+        folder = RunFolder(root)
+        self.members = {name: Coordination(folder.of_member(name), num_folds) for name in members}
+        self.gauges = FoldGauges(folder.root.name, {name: state.folds for name, state in self.members.items()})
         self.gauges.start()
 
-    def apply(self, event: Event) -> None:
-        super().apply(event)
+    def apply(self, member: str, event: Event) -> None:
+        """Takes in an event of one member's folds."""
+        self.members[member].apply(event)
         self.gauges.export()  # at once: the actor may end before the next refresh
 
+    def flush(self) -> None:
+        """Writes what waits to be written, as far as the storage takes it."""
+        for state in self.members.values():
+            state.flush()
 
-def start_actor(folder: RunFolder, num_folds: int) -> Any:
+
+def start_actor(folder: RunFolder, members: list[str], num_folds: int) -> Any:
     """Starts the actor; it reserves nothing and comes back by itself if it dies."""
     import ray
 
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Coordinator)
-    return actor.options(name=actor_name(folder), namespace=NAMESPACE).remote(str(folder.root), num_folds)
+    return actor.options(name=actor_name(folder), namespace=NAMESPACE).remote(str(folder.root), members, num_folds)

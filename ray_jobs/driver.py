@@ -2,65 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import os
-import shlex
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from rich.console import Console
 
-from ensemble.scores import predict_constant
 from ray_jobs.cli import Command, show
-from ray_jobs.cluster import package_versions, run_on_each_node
-from ray_jobs.config import RunConfig, TrackingConfig, find_differences, to_dict
-from ray_jobs.connection import Connection, connect, in_submitted_job
+from ray_jobs.cluster import run_on_each_node
+from ray_jobs.config import find_differences, to_dict
+from ray_jobs.connection import Connection, connect
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
-from ray_jobs.damage import is_plan_whole, mend_run
+from ray_jobs.damage import mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.errors import (
-    ClusterLostError,
-    ConfigChangedError,
-    RunBusyError,
-    RunError,
-    RunFolderError,
-    StorageError,
-)
-from ray_jobs.fold_launcher import FoldLauncher
-from ray_jobs.folds import FoldPlan, plan_folds
+from ray_jobs.errors import ClusterLostError, RunBusyError, RunFolderError, StorageError
+from ray_jobs.fold_launcher import FoldLauncher, MemberFold
 from ray_jobs.interrupts import listening
-from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
 from ray_jobs.placement import Placement, place_folds
-from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_csv, write_json, write_parquet
+from ray_jobs.planning import Plan, check_run, write_or_compare
+from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_json
 from ray_jobs.storage import LossyFile, Storage
 from ray_jobs.summary import conclude, print_outcome
-from ray_jobs.terminal import open_console, print_leaks, warn_of_open_cluster
+from ray_jobs.terminal import Watcher, open_console, print_leaks, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
-from trainers.interface import Inventory, load_inventory_module
+from trainers.interface import load_inventory_module
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 LITTLE_SPACE_BYTES = 200_000_000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run that has passed every check: nothing of it was written or started yet."""
-
-    config: RunConfig
-    folder: RunFolder
-    inventory: Inventory
-    folds: FoldPlan
-    leaks: list[Leak]
 
 
 def run_kfold(command: Command, argv: Sequence[str]) -> int:
@@ -76,21 +50,22 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     started = time.monotonic()
     if command.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            _show_plan(console, _check(command.config, Path(scratch)))
+            _show_plan(console, check_run(command.config, Path(scratch)))
         return EXIT_OK
-    plan = _check(command.config, None)
+    plan = check_run(command.config, None)
     with plan.folder.lock():
-        plan = _write_or_compare(plan, argv, console)
+        warn = partial(console.print, style="yellow")
+        plan = write_or_compare(plan, argv, warn)
         plan.folder.remove_leftovers()
-        mend_run(plan.folder, plan.config.folds.count, partial(console.print, style="yellow"))
-        finished = plan.folder.completed_folds(plan.config.folds.count)
-        todo = [fold for fold in plan.config.folds.wanted() if fold not in finished]
-        if not todo and _is_up_to_date(plan, finished):
+        for member in plan.members.values():
+            mend_run(member.folder, plan.config.folds.count, warn)
+        todo = list_unfinished(plan)
+        if not todo and _is_up_to_date(plan):
             console.print(f"run {plan.folder.root.name} is finished: nothing to do")
             print_outcome(console, plan.folder, read_json(plan.folder.summary))
             return EXIT_OK
         if command.retry_failed:
-            todo = keep_failed(plan.folder, todo)
+            todo = keep_failed(todo)
             if not todo:
                 console.print("no fold has failed: nothing to retry")
                 return EXIT_OK
@@ -117,9 +92,16 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
 
-def keep_failed(folder: RunFolder, folds: list[int]) -> list[int]:
+def list_unfinished(plan: Plan) -> list[MemberFold]:
+    """The wanted folds of all members that are not finished."""
+    folders = [member.folder for member in plan.members.values()]
+    folds = [MemberFold(folder, fold) for folder in folders for fold in plan.config.folds.wanted()]
+    return [fold for fold in folds if not fold.folder.fold(fold.fold).is_complete()]
+
+
+def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
     """Those of the folds whose last attempt ended with an error."""
-    return [fold for fold in folds if read_status(folder, fold).state == FoldState.FAILED]
+    return [fold for fold in folds if read_status(fold.folder, fold.fold).state == FoldState.FAILED]
 
 
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
@@ -137,177 +119,38 @@ def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
     request_stop(plan.folder, StopWhen.EPOCH, f"W&B run {wandb_run}")
 
 
-def _check(config: RunConfig, scratch: Path | None) -> Plan:
-    """Everything that can be found out before anything is launched."""
-    if "://" in config.run.storage:
-        raise RunError(f"run.storage={config.run.storage}: object storage is not supported; give a folder")
-    folder = RunFolder(_place_of_run(config))
-    if in_submitted_job():
-        _refuse_relative_paths(config)
-    for path in (folder.root.parent, folder.root):
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file; choose another run.storage or run.name")
-    if not os.access(next(path for path in folder.root.parents if path.exists()), os.W_OK):
-        raise RunError(f"run.storage={config.run.storage} cannot be written to; choose another folder")
-    trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
-    run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
-    config = dataclasses.replace(config, trainer=trainer, run=run)
-    folds = plan_folds(config.folds, inventory)
-    leaks = find_leaks(folds, inventory)
-    refuse_leaks(leaks, config.folds)
-    return Plan(config, folder, inventory, folds, leaks)
-
-
-def _place_of_run(config: RunConfig) -> Path:
-    name = config.run.name or config.recipe
-    if name == "auto":
-        name = f"{config.recipe}_{time.strftime('%Y%m%d_%H%M%S')}"
-    return Path(os.path.abspath(os.path.expanduser(config.run.storage))) / name
-
-
-def _refuse_relative_paths(config: RunConfig) -> None:
-    for name, value in {"run.storage": config.run.storage, "data.root": config.trainer.data.root}.items():
-        if value and not os.path.isabs(os.path.expanduser(value)):
-            raise RunError(
-                f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
-                f"Give the absolute path as the cluster's machines see it, such as {name}=/mnt/shared/{Path(value).name}"
-            )
-
-
-def _write_or_compare(plan: Plan, argv: Sequence[str], console: Console) -> Plan:
-    """A new run writes its config and fold plan; an existing one must train the same on the same data.
-
-    Returns:
-        The plan, with what an existing run keeps.
-    """
-    folder, config = plan.folder, plan.config
-    if not folder.config.exists():
-        _write_new_run(plan, argv)
-        return plan
-    try:
-        old, known = folder.read_config(), _read_provenance(folder)
-    except RunFolderError as error:
-        raise RunFolderError(
-            f"{error}. Put back a copy of the file, or begin anew with another run.name (run.name=auto)"
-        ) from None
-    config = _keep_wandb_place(old, config)
-    trained, other = find_differences(old, config)
-    if trained:
-        changes = "\n".join(f"  {name}: {was!r} in the run, {now!r} now" for name, (was, now) in trained.items())
-        raise ConfigChangedError(
-            f"{folder.root} exists and these fields change what is trained:\n{changes}\n"
-            "Use the old values to continue it, or another run.name (run.name=auto) for a new run"
-        )
-    if known["data_fingerprint"] != plan.inventory.fingerprint:
-        raise ConfigChangedError(
-            f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are not "
-            "the ones it began with. Put them back to continue it, or use another run.name"
-        )
-    if known["plan_fingerprint"] != plan.folds.fingerprint():
-        raise ConfigChangedError(
-            f"{folder.root} exists and its rows would be divided otherwise now: by another version of scikit-learn? It began "
-            f"with {known['versions'].get('scikit-learn')}. Install that to continue it, or use another run.name"
-        )
-    if not is_plan_whole(folder, plan.folds):
-        console.print(f"{folder.fold_plan} is damaged: it is written anew", style="yellow")
-        _write_fold_plan(folder, plan.folds)
-    if other:
-        console.print("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
-        folder.write_config(config)
-    return dataclasses.replace(plan, config=config)
-
-
-def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:
-    """A continued run stays where it is in W&B when its place was given by variables that this shell does not have."""
-    kept = {
-        name: getattr(old.tracking, name)
-        for name in ("wandb", "project", "entity", "name")
-        if getattr(new.tracking, name) == getattr(TrackingConfig(), name)
-    }
-    return dataclasses.replace(new, tracking=dataclasses.replace(new.tracking, **kept))
-
-
-def _read_provenance(folder: RunFolder) -> dict[str, Any]:
-    known = read_json(folder.provenance)
-    missing = {"data_fingerprint", "plan_fingerprint", "versions"} - set(known)
-    if missing:
-        raise RunFolderError(f"{folder.provenance} has no {', '.join(sorted(missing))}")
-    return known
-
-
-def _write_fold_plan(folder: RunFolder, folds: FoldPlan) -> None:
-    table = pa.table(
-        {
-            "id": pa.array(folds.ids.tolist(), pa.string()),
-            "repeat": pa.array(np.zeros(len(folds.ids), np.int32)),
-            "fold": pa.array(folds.fold.astype(np.int32)),
-        }
-    )
-    write_parquet(folder.fold_plan, table)
-
-
-def _write_new_run(plan: Plan, argv: Sequence[str]) -> None:
-    folder, folds = plan.folder, plan.folds
-    _write_fold_plan(folder, folds)
-    write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
-    if plan.inventory.bad_rows:
-        columns = list(plan.inventory.bad_rows[0])
-        write_csv(folder.bad_rows, columns, [[row[name] for name in columns] for row in plan.inventory.bad_rows])
-    if plan.leaks:
-        write_csv(folder.leaks, COLUMNS, list_rows(plan.leaks))
-    provenance = {
-        "command": _command_line(argv),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "target": plan.inventory.target_name,
-        "data_fingerprint": plan.inventory.fingerprint,
-        "plan_fingerprint": folds.fingerprint(),
-        "constant_predictions": _predict_constants(plan),
-        "num_train": len(folds.ids),
-        "num_test": plan.inventory.num_test,
-        "leaks": count_leaks(plan.leaks, plan.inventory),
-        "versions": package_versions(),
-    }
-    write_json(folder.provenance, provenance, checksum=True)
-    folder.write_config(plan.config)  # last: from here on the run exists
-
-
-def _predict_constants(plan: Plan) -> list[float]:
-    """For each fold the best constant of its training rows."""
-    target = dict(zip(plan.folds.ids, plan.inventory.target, strict=True))
-    splits = [plan.folds.split(fold) for fold in range(plan.folds.count)]
-    return [predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
-
-
-def _is_up_to_date(plan: Plan, finished: list[int]) -> bool:
+def _is_up_to_date(plan: Plan) -> bool:
     summary = read_json(plan.folder.summary, default={})  # written last
-    scored = [fold["fold"] for fold in (summary.get("scores") or {}).get("folds", [])]
-    return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and scored == finished
+    done = {name: member.folder.completed_folds(plan.folds.count) for name, member in plan.members.items()}
+    return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and summary.get("scored_folds") == done
 
 
 def _combine_here(plan: Plan, sink: WandbSink, seconds: dict[str, float]) -> dict[str, Any]:
     """The ensemble stage without Ray: there is nothing to train."""
     sink.start()
     began = time.monotonic()
-    Coordination(plan.folder, plan.config.folds.count).settle()
+    for member in plan.members.values():
+        Coordination(member.folder, plan.config.folds.count).settle()
     stage = run_ensemble_stage(str(plan.folder.root))
     seconds["ensemble"] = time.monotonic() - began
     return stage
 
 
 def _train_and_combine(
-    plan: Plan, todo: list[int], console: Console, sink: WandbSink, seconds: dict[str, float]
+    plan: Plan, todo: list[MemberFold], console: Console, sink: WandbSink, seconds: dict[str, float]
 ) -> dict[str, Any]:
     folder, config = plan.folder, plan.config
-    sizes = plan.folds.sizes()
+    folders = [member.folder for member in plan.members.values()]
+    members = f", {len(folders)} members" if len(folders) > 1 else ""
     console.print(
-        f"run {folder.root.name}: {len(plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}), "
-        f"{plan.inventory.num_test} test rows; training folds {todo}"
+        f"run {folder.root.name}: {len(plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}){members}, "
+        f"{plan.inventory.num_test} test rows; training {', '.join(map(str, todo))}"
     )
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
     print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
     for fold in todo:
-        forget_attempt(folder, fold)
+        forget_attempt(fold.folder, fold.fold)
     began = time.monotonic()
     with (
         listening() as interrupts,
@@ -322,20 +165,18 @@ def _train_and_combine(
             warn_of_open_cluster(console, is_own=cluster.is_own)
         placement = place_folds(config.resources, cluster.resources, config.folds.count)
         _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
-        prepare_node = load_inventory_module(config.family).prepare_node
-        if cluster.is_own:
-            prepare_node(config.trainer)
-        else:
-            run_on_each_node(prepare_node, config.trainer)
-        coordinator = _start_coordinator(folder, config.folds.count)
+        _prepare_nodes(plan, cluster)
+        coordinator = _start_coordinator(plan)
         world_size = placement.num_workers * placement.folds_at_once
         num_gpus = placement.gpus_per_worker * world_size
-        coordinator.apply.remote(RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(sizes)))
+        begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(plan.folds.sizes()))
+        for name in plan.members:
+            coordinator.apply.remote(name, begin)
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
         launcher = FoldLauncher(folder, config.run, placement, coordinator, cluster.heartbeat, interrupts)
-        launcher.train(todo, console, config.folds.count)
+        launcher.train(todo, console, Watcher(folders, config.folds.count, console, placement.waits_for))
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
         began = time.monotonic()
@@ -344,11 +185,21 @@ def _train_and_combine(
         return stage
 
 
-def _start_coordinator(folder: RunFolder, num_folds: int) -> Any:
+def _prepare_nodes(plan: Plan, cluster: Connection) -> None:
+    """Lets each machine fetch what the members need there, once."""
+    for member in plan.members.values():
+        prepare_node = load_inventory_module(member.config.family).prepare_node
+        if cluster.is_own:
+            prepare_node(member.config.trainer)
+        else:
+            run_on_each_node(prepare_node, member.config.trainer)
+
+
+def _start_coordinator(plan: Plan) -> Any:
     try:
-        return start_actor(folder, num_folds)
+        return start_actor(plan.folder, list(plan.members), plan.folds.count)
     except ValueError as error:  # the name is taken
-        raise RunBusyError(f"a driver in this cluster already works on {folder.root}: {error}") from None
+        raise RunBusyError(f"a driver in this cluster already works on {plan.folder.root}: {error}") from None
 
 
 def _announce(console: Console, cluster: Connection, placement: Placement, at_once: int, folder: RunFolder) -> None:
@@ -389,9 +240,10 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.print(f"\nwould run in {plan.folder.root}: {len(plan.folds.ids)} rows, {plan.inventory.num_test} test rows")
     for fold, train_size, val_size in plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
+    for name, member in list(plan.members.items())[1:]:
+        differs = ", ".join(
+            f"{field}={now}" for field, (_, now) in find_differences(plan.config, member.config)[0].items()
+        )
+        console.print(f"  member {name}: {differs or 'as main'}")
     print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     console.print("dry run: nothing was launched or written")
-
-
-def _command_line(argv: Sequence[str]) -> str:
-    return shlex.join(["python", "ray_jobs/kfold.py", *argv])

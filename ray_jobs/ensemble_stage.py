@@ -1,4 +1,4 @@
-"""The submission stage: reads the folds' predictions, combines them, writes `oof.parquet`, the submission and its info.
+"""The ensemble stage: reads the folds' predictions, scores and combines them, writes `oof.parquet` and the submission.
 
 A Ray task in a K-fold run; `submit.py` calls it directly. It trains nothing and can be repeated at any time.
 """
@@ -10,23 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.combine import combine, normalise_weights, weights_from_scores
-from ensemble.config import EnsembleConfig
-from ensemble.diversity import describe_spread, spread
-from ensemble.predictions import stack_models
+from ensemble.members import Columns, Combination, list_combinations, predict_honestly, rank
 from ensemble.scores import score
-from ray_jobs.config import RunConfig
+from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.errors import RunFolderError
-from ray_jobs.run_folder import (
-    CHECKPOINTS,
-    RunFolder,
-    read_description,
-    read_json,
-    read_parquet,
-    write_csv,
-    write_json,
-    write_parquet,
-)
+from ray_jobs.member_columns import read_columns
+from ray_jobs.members import find_members
+from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, read_parquet, write_parquet
+from ray_jobs.submission import NoSubmissionError, submit_folds, submit_members
 from ray_jobs.tracking.record import log_news
 
 
@@ -37,22 +28,63 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
         root: the run's folder.
 
     Returns:
-        What `summary.json` says about `scores` and `submission`.
+        What `summary.json` says: `scores` (of `main`), `scored_folds` by member, `submission`; with several members `members`
+        (the scores of each) and `combinations`.
 
     Raises:
         RunFolderError: a file of a finished fold is damaged.
-        PredictionError: the folds' files do not belong together.
+        PredictionError: the folds' or members' files do not belong together.
     """
     folder = RunFolder(root)
     config = folder.read_config()
-    refuse_damaged(folder, config.folds.count)
-    folds = folder.completed_folds(config.folds.count)
-    if not folds:
-        return {"scores": None, "submission": {"created": False, "reason": "no fold is finished"}}
-    scores = score_folds(folder, config, folds)
-    submission, metrics = _write_submission(folder, config, folds, scores)
+    folders = find_members(folder, config)
+    folds = {name: own.completed_folds(config.folds.count) for name, own in folders.items()}
+    for own in folders.values():
+        refuse_damaged(own, config.folds.count)
+    scored = {name: score_folds(own, config, folds[name]) for name, own in folders.items() if folds[name]}
+    stage: dict[str, Any] = {"scores": None, "scored_folds": folds}
+    if not scored:
+        return stage | {"submission": {"created": False, "reason": "no fold is finished"}}
+    write_parquet(folder.oof, pa.concat_tables(table for _, table in scored.values()))
+    scores = {name: scores for name, (scores, _) in scored.items()}
+    stage["scores"] = scores.get(MAIN)
+    if len(folders) > 1:
+        stage["members"] = scores
+    try:
+        submission, metrics = _combine(folder, config, folds, scores, stage)
+        submission = {"created": True, **submission}
+    except NoSubmissionError as reason:
+        submission, metrics = {"created": False, "reason": str(reason)}, {"ensemble/submission_created": 0}
     log_news(folder.submission_record, metrics)
-    return {"scores": scores, "submission": submission}
+    return stage | {"submission": submission}
+
+
+def _combine(
+    folder: RunFolder, config: RunConfig, folds: dict[str, list[int]], scores: dict[str, Any], stage: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The submission's part of the summary, and its metrics; adds the members' combinations to the stage's result.
+
+    Raises:
+        NoSubmissionError: something is missing.
+    """
+    for name in config.combined_members:
+        if missing := sorted(set(range(config.folds.count)) - set(folds[name])):
+            raise NoSubmissionError(_explain_missing(config, name, missing))
+    if len(config.combined_members) == 1 and config.ensemble.external is None:
+        name = config.combined_members[0]
+        return submit_folds(folder, folder.of_member(name), config, scores[name])
+    columns = read_columns(folder, config)
+    stage["combinations"] = compare_combinations(config, columns)
+    log_news(folder.submission_record, _list_combination_metrics(stage["combinations"]))
+    return submit_members(folder, config, columns)
+
+
+def _explain_missing(config: RunConfig, name: str, missing: list[int]) -> str:
+    without = " without folds.only" if config.folds.only else ""
+    whose = f" of member {name}" if name != MAIN else ""
+    others = [other for other in config.combined_members if other != name]
+    advice = f"; ensemble.members=[{','.join(others)}] leaves it out" if others else ""
+    return f"folds {missing}{whose} are not trained; the same command{without} trains them{advice}"
 
 
 def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
@@ -68,18 +100,20 @@ def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
         if damaged:
             command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
             raise RunFolderError(
-                f"{damaged[0]} is damaged or missing: `{command}` trains fold {fold} again, with the same bits"
+                f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, with the same bits"
             )
 
 
-def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[str, Any]:
-    """Scores each finished fold and all of them together, and writes `oof.parquet`.
+def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> tuple[dict[str, Any], pa.Table]:
+    """Scores each finished fold of a member and all of them together.
 
     The constant predictor of a fold is expm1 of its training rows' mean log1p: what a model has to beat.
+
+    Returns:
+        The scores, and the out-of-fold predictions of the config's checkpoint.
     """
     tables = {c: [read_parquet(folder.fold(f).predictions("validation", c)) for f in folds] for c in CHECKPOINTS}
     chosen = pa.concat_tables(tables[config.ensemble.checkpoint])
-    write_parquet(folder.oof, chosen)
     constants = read_json(folder.provenance)["constant_predictions"]
     by_fold = []
     for index, fold in enumerate(folds):
@@ -93,110 +127,67 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> dict[
     target = chosen["target"].to_numpy()
     constant = np.array([constants[fold] for fold in chosen["fold"].to_pylist()])
     overall = {c: score(target, pa.concat_tables(tables[c])["prediction"].to_numpy()) for c in CHECKPOINTS}
-    return {
+    scores = {
         "folds": by_fold,
         "out_of_fold": {"num_rows": len(target), "checkpoint": config.ensemble.checkpoint, **overall}
         | {"constant": score(target, constant)},
     }
+    return scores, chosen
 
 
-def _write_submission(
-    folder: RunFolder, config: RunConfig, folds: list[int], scores: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The submission's part of the summary, and its metrics."""
-    wanted, ensemble = config.folds.count, config.ensemble
-    has_test = folder.fold(folds[0]).predictions("test", ensemble.checkpoint).exists()
-    if len(folds) < wanted or not has_test:
-        missing = sorted(set(range(wanted)) - set(folds))
-        reason = "the data has no test table"
-        if missing:
-            without = " without folds.only" if config.folds.only else ""
-            reason = f"folds {missing} are not trained; the same command{without} trains them"
-        return {"created": False, "reason": reason}, {"ensemble/submission_created": 0}
-    tables = [read_parquet(folder.fold(fold).predictions("test", ensemble.checkpoint)) for fold in folds]
-    ids, predictions_MN = stack_models(tables)
-    weights = choose_weights(ensemble, scores)
-    final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights, ensemble.trim)
-    models = [read_description(folder.fold(fold).checkpoint(ensemble.checkpoint)) for fold in folds]
+def compare_combinations(config: RunConfig, columns: Columns) -> dict[str, Any]:
+    """Every member and every method in the config's space, and the combination that is submitted, each with its honest error, an
+    interval, and what it differs from the best member by.
 
-    path = folder.submission(ensemble.method)
-    target_name = read_json(folder.provenance)["target"]
-    write_csv(path, ["ID", target_name], [[row_id, repr(float(v))] for row_id, v in zip(ids, final_N, strict=True)])
-    _write_test_predictions(folder, ids, predictions_MN, final_N)
-    info = _describe_submission(ensemble, folds, models, weights, predictions_MN, final_N)
-    write_json(path.with_suffix(".json"), info)
-    metrics = _list_metrics(info, models, folds, str(path), weights)
-    return {"created": True, "path": str(path), **info}, metrics
-
-
-def choose_weights(ensemble: EnsembleConfig, scores: dict[str, Any]) -> np.ndarray | None:
-    """One weight for each fold model; None for methods without weights."""
-    if ensemble.method != "weighted_mean":
-        return None
-    if ensemble.weights is not None:
-        return normalise_weights(ensemble.weights, len(scores["folds"]))
-    return weights_from_scores(np.array([fold[ensemble.checkpoint]["msle"] for fold in scores["folds"]]))
-
-
-def _describe_submission(
-    ensemble: EnsembleConfig,
-    folds: list[int],
-    models: list[dict[str, Any]],
-    weights: np.ndarray | None,
-    predictions_MN: np.ndarray,
-    final_N: np.ndarray,
-) -> dict[str, Any]:
-    spread_of_rows = describe_spread(predictions_MN)
+    Returns:
+        `metric`, `best_member`, `num_rows`, `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
+        `high`, `difference`, `difference_low`, `difference_high`.
+    """
+    ensemble = config.ensemble
+    submitted = Combination(ensemble.method, ensemble.space, ensemble.metric, ensemble.trim, ensemble.weights)
+    others = list_combinations([ensemble.space], ensemble.metric, [ensemble.trim])
+    combinations = list(dict.fromkeys([submitted, *others]))
+    honest = [predict_honestly(how, columns) for how in combinations]
+    num_members = len(columns.names)
+    ranking = rank(
+        ensemble.metric,
+        columns.target_N,
+        np.stack([*columns.oof_MN, *honest]),
+        range(num_members),
+        columns.unit_N,
+    )
+    names = [*columns.names, *map(str, combinations)]
+    rows = [
+        {
+            "name": name,
+            "kind": "member" if number < num_members else "combination",
+            "submitted": number == num_members,
+            "error": float(ranking.error_C[number]),
+            "low": float(ranking.low_C[number]),
+            "high": float(ranking.high_C[number]),
+            "difference": float(ranking.difference_C[number]),
+            "difference_low": float(ranking.difference_low_C[number]),
+            "difference_high": float(ranking.difference_high_C[number]),
+        }
+        for number, name in enumerate(names)
+    ]
     return {
-        "method": ensemble.method,
-        "space": ensemble.space,
-        "trim": ensemble.trim if ensemble.method == "trimmed_mean" else None,
-        "n_models": len(folds),
-        "checkpoints": ensemble.checkpoint,
-        "test_samples": len(final_N),
-        "mean_std": spread_of_rows["pred_std_mean"],
-        **spread_of_rows,
-        "weights": None if weights is None else weights.tolist(),
-        "model_weights": [
-            {"fold": fold, "epoch": model["epoch"], **model["model_summary"]}
-            for fold, model in zip(folds, models, strict=True)
-        ],
-        "final_pred_min": float(final_N.min()),
-        "final_pred_max": float(final_N.max()),
-        "final_pred_mean": float(final_N.mean()),
-        "final_pred_std": float(final_N.std()),
+        "metric": ensemble.metric,
+        "best_member": columns.names[ranking.reference],
+        "num_rows": len(columns.target_N),
+        "rows": rows,
     }
 
 
-def _list_metrics(
-    info: dict[str, Any], models: list[dict[str, Any]], folds: list[int], path: str, weights: np.ndarray | None
-) -> dict[str, Any]:
-    summaries = [model["model_summary"] for model in models]
-    names = list(summaries[0])
-    by_model = {f"ensemble/model_{f}/{name}": s[name] for f, s in zip(folds, summaries, strict=True) for name in names}
-    if weights is not None:
-        by_model |= {f"ensemble/model_{f}_weight": float(w) for f, w in zip(folds, weights, strict=True)}
-    copied = ("prediction_diversity", "pred_std_mean", "pred_std_max", "pred_std_min", "method", "space", "n_models")
-    copied += ("test_samples", "final_pred_min", "final_pred_max", "final_pred_mean", "final_pred_std")
-    table = {
-        "columns": ["fold", *(name.removesuffix("_weight") for name in names)],
-        "data": [[fold, *summary.values()] for fold, summary in zip(folds, summaries, strict=True)],
-    }
+def _list_combination_metrics(combinations: dict[str, Any]) -> dict[str, Any]:
+    """The submitted combination's honest error beside the best member's, each member's error, and the table of all."""
+    rows, metric = combinations["rows"], combinations["metric"]
+    submitted = next(row for row in rows if row["submitted"])
+    best = next(row for row in rows if row["name"] == combinations["best_member"])
+    columns = ["name", "kind", "error", "low", "high", "difference", "difference_low", "difference_high"]
     return {
-        **{f"ensemble/{name}": info[name] for name in copied},
-        "ensemble/checkpoint_type": info["checkpoints"],
-        **by_model,
-        "ensemble/submission_created": 1,
-        "ensemble/submission_path": path,
-        "ensemble/model_weights": table,
+        f"ensemble/out_of_fold_{metric}": submitted["error"],
+        f"ensemble/best_member_{metric}": best["error"],
+        **{f"ensemble/member_{row['name']}_{metric}": row["error"] for row in rows if row["kind"] == "member"},
+        "ensemble/combinations": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]},
     }
-
-
-def _write_test_predictions(
-    folder: RunFolder, ids: np.ndarray, predictions_MN: np.ndarray, final_N: np.ndarray
-) -> None:
-    """Each model's prediction of each test row beside the combined one and their standard deviation."""
-    columns = {"id": pa.array([str(i) for i in ids])}
-    columns |= {f"model_{number}": pa.array(row) for number, row in enumerate(predictions_MN)}
-    columns |= {"prediction": pa.array(final_N), "std": pa.array(spread(predictions_MN))}
-    write_parquet(folder.test_predictions, pa.table(columns))

@@ -7,13 +7,14 @@ import secrets
 import shutil
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from ray_jobs.cluster import package_versions
-from ray_jobs.config import RunSection
+from ray_jobs.config import MAIN, RunSection
 from ray_jobs.connection import Heartbeat
 from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt, read_status
 from ray_jobs.failures import Cause, Failure, explain_failure
@@ -28,11 +29,33 @@ WATCH_INTERVAL_S = 0.5
 STOP_WAIT_S = 2.0  # `ray job stop` kills after RAY_JOB_STOP_WAIT_TIME_S, 3 s unless set
 
 
+@dataclass(frozen=True)
+class MemberFold:
+    """A fold to train.
+
+    Attributes:
+        folder: of the member that it belongs to.
+        fold: its number.
+    """
+
+    folder: RunFolder
+    fold: int
+
+    def __str__(self) -> str:
+        return self.folder.describe_fold(self.fold)
+
+    @property
+    def name_parts(self) -> list[str]:
+        """Parts of the name that Ray's dashboard shows."""
+        member = [] if self.folder.member == MAIN else [self.folder.member]
+        return [*member, f"fold{self.fold}"]
+
+
 class FoldLauncher:
     """Launches folds and waits for them.
 
     Args:
-        folder: the run.
+        folder: the run's own.
         run: its name, by which Ray's dashboard shows the folds, and how long a fold may stand still.
         placement: resources of a worker, folds at once.
         coordinator: handle of the coordination actor.
@@ -53,12 +76,12 @@ class FoldLauncher:
         self.heartbeat, self.interrupts = heartbeat, interrupts
         self.stopped = threading.Event()
 
-    def train(self, folds: list[int], console: Console, num_folds: int) -> None:
-        """Trains these folds and shows all `num_folds` of the run until they have ended, well or not."""
+    def train(self, folds: list[MemberFold], console: Console, watcher: Watcher) -> None:
+        """Trains these folds, which may be of several members, until they have ended, well or not."""
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
         failures: list[BaseException] = []
 
-        def run_in_turn(fold: int) -> None:
+        def run_in_turn(fold: MemberFold) -> None:
             with turns:
                 try:
                     if not self.stopped.is_set() and not self.folder.stop_request.exists():
@@ -67,14 +90,12 @@ class FoldLauncher:
                     failures.append(failure)
 
         # Daemons: a thread that waits for Ray may wait for ever once Ray is shut down, and must not keep the driver.
-        threads = [
-            threading.Thread(target=run_in_turn, args=(fold,), name=f"fold_{fold}", daemon=True) for fold in folds
-        ]
+        threads = [threading.Thread(target=run_in_turn, args=(fold,), name=str(fold), daemon=True) for fold in folds]
         try:
             for thread in threads:
                 thread.start()
             probe = StorageProbe(self.folder, partial(console.print, style="yellow"))
-            with Watcher(self.folder, num_folds, console, self.placement.waits_for) as watcher:
+            with watcher:
                 while any(thread.is_alive() for thread in threads):
                     watcher.update()
                     self.interrupts.check()
@@ -99,64 +120,66 @@ class FoldLauncher:
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _run_fold(self, fold: int, console: Console) -> None:
+    def _run_fold(self, fold: MemberFold, console: Console) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""
         attempt, num_deaths, last_start = 0, 0, 0
         while True:
-            attempt = max(attempt, last_attempt(self.folder, fold)) + 1  # the storage may not have taken the last event
+            last = last_attempt(fold.folder, fold.fold)  # or less: the storage may not have taken the last event
+            attempt = max(attempt, last) + 1
             failure = self._run_attempt(fold, attempt)
-            started_at = read_status(self.folder, fold).first_step
+            started_at = read_status(fold.folder, fold.fold).first_step
             num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
             last_start = started_at
             is_asked_to_stop = self.stopped.is_set() or self.folder.stop_request.exists()
             if failure is None or is_asked_to_stop or not failure.may_be_retried(num_deaths):
                 return
-            console.print(f"fold {fold}: {failure.message}; it goes on in another attempt", style="yellow")
+            console.print(f"{fold}: {failure.message}; it goes on in another attempt", style="yellow")
 
-    def _run_attempt(self, fold: int, attempt: int) -> Failure | None:
+    def _run_attempt(self, fold: MemberFold, attempt: int) -> Failure | None:
         """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
         import ray
 
         num_workers, num_threads = self.placement.num_workers, self.placement.threads_per_worker
-        self.coordinator.apply.remote(FoldLaunched(fold, attempt, num_workers, num_threads))
+        tell = partial(self.coordinator.apply.remote, fold.folder.member)
+        tell(FoldLaunched(fold.fold, attempt, num_workers, num_threads))
         failure = None
         try:
             self._build_trainer(fold, attempt).fit()
             ended = self._find_outcome(fold, attempt)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
             failure = self._look_for_stall(fold, attempt, explain_failure(error))
-            ended = FoldFailed(fold, attempt, failure.message)
+            ended = FoldFailed(fold.fold, attempt, failure.message)
         if self.stopped.is_set():  # the driver was interrupted and Ray is gone: nothing failed
             return failure
-        ray.get(self.coordinator.apply.remote(ended))
+        ray.get(tell(ended))
         return failure
 
-    def _look_for_stall(self, fold: int, attempt: int, failure: Failure) -> Failure:
+    def _look_for_stall(self, fold: MemberFold, attempt: int, failure: Failure) -> Failure:
         """Workers that end themselves because nothing moves leave the stacks of their threads."""
-        stacks = keep_stacks(self.folder, fold, attempt)
+        stacks = keep_stacks(fold.folder, fold.fold, attempt)
         if failure.cause != Cause.DIED or not stacks:
             return failure
         return Failure(
             Cause.STALLED, f"made no progress for {self.run.stall_timeout_s:g} s; where it stood: {stacks[0]}"
         )
 
-    def _find_outcome(self, fold: int, attempt: int) -> FoldCompleted | FoldStopped | FoldFailed:
+    def _find_outcome(self, fold: MemberFold, attempt: int) -> FoldCompleted | FoldStopped | FoldFailed:
         """What a train function that ended without an error has come to."""
-        if self.folder.fold(fold).is_complete():
-            return FoldCompleted(fold, attempt)
+        if fold.folder.fold(fold.fold).is_complete():
+            return FoldCompleted(fold.fold, attempt)
         if self.folder.stop_request.exists():
-            return FoldStopped(fold, attempt)
-        return FoldFailed(fold, attempt, "training ended without a manifest of its files")
+            return FoldStopped(fold.fold, attempt)
+        return FoldFailed(fold.fold, attempt, "training ended without a manifest of its files")
 
-    def _build_trainer(self, fold: int, attempt: int) -> Any:
+    def _build_trainer(self, fold: MemberFold, attempt: int) -> Any:
         import ray.train
         from ray.train.torch import TorchTrainer
 
         from ray_jobs.worker import train_worker
 
         task = {
-            "folder": str(self.folder.root),
-            "fold": fold,
+            "folder": str(fold.folder.root),
+            "fold": fold.fold,
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,
             "versions": package_versions(),
@@ -171,7 +194,7 @@ class FoldLauncher:
             ),
             # A fresh name for each attempt: Ray would take up what an earlier one of that name left.
             run_config=ray.train.RunConfig(
-                name=f"{self.run.name}_fold{fold}_attempt{attempt}_{secrets.token_hex(3)}",
+                name="_".join([self.run.name, *fold.name_parts, f"attempt{attempt}", secrets.token_hex(3)]),
                 storage_path=str(self.folder.train_scratch),
                 failure_config=ray.train.FailureConfig(max_failures=0),
             ),

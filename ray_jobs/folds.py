@@ -67,12 +67,14 @@ class FoldPlan:
         fold: (N,) int.
         count: number of folds.
         ordered: whether a fold trains on lower-numbered rows only (time-ordered).
+        group: (N,) int or None, rows of one group were kept in one fold.
     """
 
     ids: np.ndarray
     fold: np.ndarray
     count: int
     ordered: bool
+    group: np.ndarray | None = None
 
     def split(self, fold: int) -> Split:
         """The ids that train and validate in a fold."""
@@ -96,7 +98,7 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
     Raises:
         DataError: too few rows or groups, or a column that this kind of folds needs is not there.
     """
-    num_rows = len(inventory.ids)
+    num_rows, groups = len(inventory.ids), None
     if num_rows < 2 * folds.count:
         raise DataError(
             f"{num_rows} usable training rows for {folds.count} folds: expected at least {2 * folds.count}; lower "
@@ -106,12 +108,14 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
         assigned = _use_predefined(folds, inventory)
     else:
         assigned = np.full(num_rows, NEVER_VALIDATED)
-        for fold, validation in enumerate(_split_with_sklearn(folds, inventory)):
+        keeps_groups = "grouped" in folds.kind or folds.on_leak == "group"
+        groups = number_groups(folds, inventory) if keeps_groups else None
+        for fold, validation in enumerate(_split_with_sklearn(folds, inventory, groups)):
             assigned[validation] = fold
-    return FoldPlan(inventory.ids, assigned, folds.count, ordered=folds.kind == "time")
+    return FoldPlan(inventory.ids, assigned, folds.count, folds.kind == "time", groups)
 
 
-def _split_with_sklearn(folds: FoldsConfig, inventory: Inventory) -> list[np.ndarray]:
+def _split_with_sklearn(folds: FoldsConfig, inventory: Inventory, groups: np.ndarray | None) -> list[np.ndarray]:
     from sklearn import model_selection as splitters  # 1.3 s to import: not for --help
 
     rows, shuffled = np.zeros(len(inventory.ids)), {"shuffle": True, "random_state": folds.seed}
@@ -120,10 +124,9 @@ def _split_with_sklearn(folds: FoldsConfig, inventory: Inventory) -> list[np.nda
             raise DataError("folds.kind=time needs dates: set data.date_column")
         return _split_by_time(folds, inventory.time, splitters.TimeSeriesSplit(folds.count))
     bins = _bin_target(inventory.target, folds.count) if "stratified" in folds.kind else None
-    if folds.kind in ("random", "stratified") and folds.on_leak != "group":
+    if groups is None:
         splitter = splitters.KFold if bins is None else splitters.StratifiedKFold
         return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins)]
-    groups = number_groups(folds, inventory)
     splitter = splitters.GroupKFold if bins is None else splitters.StratifiedGroupKFold
     return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins, groups)]
 

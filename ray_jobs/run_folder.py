@@ -27,12 +27,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_jobs.config import RunConfig, from_dict, to_dict
+from ray_jobs.config import MAIN, RunConfig, from_dict, to_dict
 from ray_jobs.errors import RunBusyError, RunFolderError
 from trainers.interface import FORMULA
 
 CHECKPOINTS = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
+MEMBERS = "members"
 _CHECKSUM = "checksum"  # of a JSON file, in itself
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 
@@ -45,13 +46,20 @@ class StopWhen(StrEnum):
 
 
 class RunFolder:
-    """Paths of one run."""
+    """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's.
+
+    Attributes:
+        member: the member's name; `main` for the run's own folder.
+        run_root: the run's own folder.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        is_member = self.root.parent.name == MEMBERS
+        self.member, self.run_root = (self.root.name, self.root.parents[1]) if is_member else (MAIN, self.root)
         self.config = self.root / "config.json"
         self.provenance = self.root / "provenance.json"
-        self.fold_plan = self.root / "fold_plan.parquet"
+        self.fold_plan = self.run_root / "fold_plan.parquet"
         self.fold_info = self.root / "fold_info.csv"
         self.bad_rows = self.root / "bad_rows.csv"
         self.leaks = self.root / "leaks.csv"
@@ -68,8 +76,8 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.analysis = self.root / "analysis"
         self.wandb = self.root / "wandb"
-        self.stop_request = self.root / "stop_request.json"
-        self.train_scratch = self.root / ".ray_train"
+        self.stop_request = self.run_root / "stop_request.json"
+        self.train_scratch = self.run_root / ".ray_train"
 
     def read_config(self) -> RunConfig:
         """The run's config.
@@ -88,6 +96,14 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Replaces the run's config."""
         write_json(self.config, to_dict(config), checksum=True)
+
+    def of_member(self, name: str) -> RunFolder:
+        """The folder of a member of this run."""
+        return self if name == MAIN else RunFolder(self.root / MEMBERS / name)
+
+    def describe_fold(self, number: int) -> str:
+        """`fold 0`; of a further member `wide fold 0`."""
+        return f"fold {number}" if self.member == MAIN else f"{self.member} fold {number}"
 
     def fold(self, number: int) -> FoldFolder:
         """Paths of one fold."""
@@ -124,8 +140,8 @@ class RunFolder:
         Raises:
             RunBusyError: another driver lives.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "driver.lock").open("a+") as file:
+        self.run_root.mkdir(parents=True, exist_ok=True)
+        with (self.run_root / "driver.lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -142,7 +158,7 @@ class RunFolder:
     def is_locked(self) -> bool:
         """Whether a driver works on the run."""
         try:
-            with (self.root / "driver.lock").open("r") as file:
+            with (self.run_root / "driver.lock").open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -154,7 +170,7 @@ class RunFolder:
         """Removes files that a killed process was about to put in place, and resume points of finished folds."""
         for path in self.root.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
-        for path in self.root.glob("folds/*/manifest.json"):
+        for path in (*self.root.glob("folds/*/manifest.json"), *self.root.glob(f"{MEMBERS}/*/folds/*/manifest.json")):
             FoldFolder(path.parent, int(path.parent.name)).remove_resume_points()
 
     def measure_bytes(self) -> int:

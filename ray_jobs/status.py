@@ -18,6 +18,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 from ray_jobs.cli import find_run, main_with_errors
 from ray_jobs.coordinator import FoldState, FoldStatus
 from ray_jobs.errors import RunError
+from ray_jobs.members import find_members
 from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.summary import print_outcome
 from ray_jobs.terminal import Watcher, fold_table, open_console, read_statuses
@@ -30,12 +31,13 @@ def main(argv: list[str]) -> int:
     if rest:
         raise RunError(f"status.py does not know {' '.join(rest)}; usage: status.py RUN [run.storage=FOLDER]")
     folder, console = RunFolder(root), open_console()
-    num_folds = folder.read_config().folds.count
+    config = folder.read_config()
+    folders, num_folds = list(find_members(folder, config).values()), config.folds.count
     if not folder.is_locked():
-        statuses = [as_left_by_driver(status) for status in read_statuses(folder, num_folds)]
-        console.print(fold_table(statuses, f"run {folder.root.name} (no driver is at work)"))
+        left = {own.member: [as_left_by_driver(one) for one in read_statuses(own, num_folds)] for own in folders}
+        console.print(fold_table(left, f"run {folder.root.name} (no driver is at work)"))
     else:
-        with Watcher(folder, num_folds, console) as watcher:
+        with Watcher(folders, num_folds, console) as watcher:
             while folder.is_locked():
                 watcher.update()
                 time.sleep(INTERVAL_S)

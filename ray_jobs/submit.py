@@ -17,23 +17,26 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
 from ray_jobs.errors import IncompleteRunError
+from ray_jobs.members import refuse_member
 from ray_jobs.run_folder import RunFolder, read_json
 
 
 def main(argv: list[str]) -> int:
     root, overrides = find_run(argv, __doc__)
     folder = RunFolder(root)
+    refuse_member(folder)
     with folder.lock():
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
         from ray_jobs.ensemble_stage import refuse_damaged, run_ensemble_stage
 
-        refuse_damaged(folder, config.folds.count)
-        missing = sorted(set(range(config.folds.count)) - set(folder.completed_folds(config.folds.count)))
-        if missing:
-            raise IncompleteRunError(
-                f"folds {missing} of {folder.root} are not finished; train them first: the command is in provenance.json"
-            )
+        for own in map(folder.of_member, config.combined_members):
+            refuse_damaged(own, config.folds.count)
+            missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))
+            if missing:
+                raise IncompleteRunError(
+                    f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
+                )
         from ray_jobs.summary import conclude
         from ray_jobs.terminal import open_console
         from ray_jobs.tracking.wandb_sink import WandbSink

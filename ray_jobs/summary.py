@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -13,15 +14,16 @@ from ray_jobs.cluster import package_versions
 from ray_jobs.config import RunConfig, to_dict
 from ray_jobs.coordinator import FoldState
 from ray_jobs.leaks import describe_counts
-from ray_jobs.run_folder import RunFolder, read_json, write_json, write_whole
-from ray_jobs.terminal import print_scores, read_statuses
+from ray_jobs.members import find_members
+from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_json, write_whole
+from ray_jobs.terminal import LEVEL_TWO_LEAK, print_combinations, print_members, print_scores, read_statuses
 from ray_jobs.tracking.record import log_news
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 FILES = {
     "config.json": "the whole config, resolved",
     "provenance.json": "command, package versions, fingerprint of the data",
-    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none)",
+    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none), group where groups are kept together",
     "fold_info.csv": "rows that train and validate in each fold",
     "bad_rows.csv": "rows that were dropped or mended (only if there are any)",
     "leaks.csv": "kind, fold, id, other_id, where: rows with the same picture, text, group or id in training and validation "
@@ -33,6 +35,7 @@ FILES = {
     "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet; "
     "bad_rows.jsonl lists pictures that could not be decoded",
     "frozen_encoders-*.safetensors": "weights that all folds share (only if the encoders are frozen)",
+    "members/<name>/": "a further member: a folder like this one, without submission and report (only if there are any)",
     "made_data/": "the data that the project made (only without data.root)",
     "oof.parquet": "one honest prediction for each row that some fold validated",
     "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
@@ -109,8 +112,9 @@ def build_summary(
     Returns:
         The summary.
     """
-    statuses = read_statuses(folder, config.folds.count)
-    states = {status.state for status in statuses}
+    folders = find_members(folder, config).values()
+    statuses = [(own.member, status) for own in folders for status in read_statuses(own, config.folds.count)]
+    states = {status.state for _, status in statuses}
     if states == {FoldState.COMPLETED}:
         outcome = "complete"
     elif FoldState.FAILED in states:
@@ -121,12 +125,12 @@ def build_summary(
         "run": folder.root.name,
         "recipe": config.recipe,
         "outcome": outcome,
-        "scores": stage["scores"],
-        "submission": stage["submission"],
+        **stage,
         "leaks": read_json(folder.provenance, default={}).get("leaks", {}),
         "ensemble": to_dict(config)["ensemble"],
         "folds": [
             {
+                "member": member,
                 "fold": status.fold,
                 "state": status.state.value,
                 "attempts": status.attempt,
@@ -136,7 +140,7 @@ def build_summary(
                 else status.finished - status.started,
                 "error": status.error,
             }
-            for status in statuses
+            for member, status in statuses
         ],
         "seconds": seconds,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -149,21 +153,23 @@ def build_summary(
 
 def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
     """The last words: scores, what is missing, where everything is."""
-    if summary["scores"]:
+    if "members" in summary:
+        print_members(console, summary["members"])
+    elif summary["scores"]:
         print_scores(console, summary["scores"])
+    if "combinations" in summary:
+        print_combinations(console, summary["combinations"])
     for fold in summary["folds"]:
         if fold["error"]:
-            console.print(f"fold {fold['fold']} FAILED: {fold['error']}", style="bold red")
-            console.print(f"  its log: {folder.newest_fold_log(fold['fold'])}")
+            own = folder.of_member(fold["member"])
+            console.print(f"{own.describe_fold(fold['fold'])} FAILED: {fold['error']}", style="bold red")
+            console.print(f"  its log: {own.newest_fold_log(fold['fold'])}")
     if summary["outcome"] == "interrupted":
         console.print("the run was asked to stop; the same command continues it")
     submission = summary["submission"]
     if submission["created"]:
         weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""
-        console.print(
-            f"submission: {submission['path']}\n  {submission['method']} of {submission['n_models']} models' "
-            f"{submission['checkpoints']} checkpoints in {submission['space']} space{weights}"
-        )
+        console.print(f"submission: {submission['path']}\n  {describe_submission(submission)}{weights}")
     else:
         console.print(f"no submission: {submission['reason']}", style="yellow")
     if folder.report.is_file():
@@ -174,6 +180,15 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
         console.print(f"took {summary['seconds']['total']:.0f} s")
 
 
+def describe_submission(submission: Mapping[str, Any]) -> str:
+    """What was combined and how, in one line."""
+    what = "members'" if "fold_method" in submission else "models'"
+    return (
+        f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints in "
+        f"{submission['space']} space"
+    )
+
+
 def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> str:
     lines = [
         f"# Run {folder.root.name}",
@@ -181,6 +196,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
         f"Recipe `{config.recipe}`, {config.folds.count} folds: {summary['outcome']}.",
         "",
     ]
+    if "combinations" in summary:
+        lines += _explain_combinations(summary["combinations"])
     if summary["scores"]:
         lines += ["| MSLE | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
         rows = [(f"fold {fold['fold']}", fold) for fold in summary["scores"]["folds"]]
@@ -192,6 +209,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
             "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was not chosen.",
             "",
         ]
+    if "members" in summary:
+        lines += [f"That is member `main`; the others are in `{MEMBERS}/`, each a folder like this one.", ""]
     lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary["leaks"])]
     submission = summary["submission"]
     lines.append(
@@ -204,3 +223,15 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     ]
     lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in FILES.items()), ""]
     return "\n".join(lines)
+
+
+def _explain_combinations(combinations: Mapping[str, Any]) -> list[str]:
+    metric = combinations["metric"].upper()
+    lines = [f"| {metric} out of fold | | 95 % interval | minus {combinations['best_member']} |", "|---|---|---|---|"]
+    for row in combinations["rows"]:
+        name = f"**{row['name']}** (submitted)" if row["submitted"] else row["name"]
+        lines.append(
+            f"| {name} | {row['error']:.4f} | {row['low']:.4f} to {row['high']:.4f} | {row['difference']:+.4f} "
+            f"({row['difference_low']:+.4f} to {row['difference_high']:+.4f}) |"
+        )
+    return [*lines, "", LEVEL_TWO_LEAK, ""]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -23,6 +24,11 @@ from ray_jobs.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.run_folder import RunFolder
 from trainers.interface import Inventory
 
+LEVEL_TWO_LEAK = (
+    "Fitted weights are scored by cross-fitting: each fold by weights from the other folds. Those folds' predictions come from models "
+    "that were trained on its rows, so a small leak of the second level remains."
+)
+_MOST_ROWS = 24  # of the live table
 _COLOURS = {
     FoldState.WAITING: "dim",
     FoldState.TRAINING: "cyan",
@@ -61,17 +67,24 @@ def print_leaks(
         console.print(f"all such rows: {folder.leaks}", style="yellow")
 
 
-def fold_table(statuses: Sequence[FoldStatus], title: str) -> Table:
-    """The live table."""
+def fold_table(members: Mapping[str, Sequence[FoldStatus]], title: str) -> Table:
+    """The live table: a row for each fold, by member where there are several. Of many folds only those that are under way, or
+    have gone wrong, have a row."""
+    total = sum(len(statuses) for statuses in members.values())
+    hidden = (FoldState.WAITING, FoldState.COMPLETED) if total > _MOST_ROWS else ()
+    if hidden:
+        counts = Counter(status.state.value for statuses in members.values() for status in statuses)
+        title += f": {total} folds, " + ", ".join(f"{number} {state}" for state, number in counts.items())
     # Fits into 80 columns: no frame, and only the best score (each epoch's is in the record and in the plain lines).
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("fold", "state", "epoch", "step", "train loss", "val loss", "best @ epoch", "time", "ETA"):
         table.add_column(name, justify="left" if name == "state" else "right", header_style="underline", no_wrap=True)
-    for status in statuses:
+    shown = [(name, one) for name, statuses in members.items() for one in statuses if one.state not in hidden]
+    for member, status in shown:
         best = "" if status.best_score is None else f"{status.best_score:.4f} @ {status.best_epoch}"
         elapsed, left = _times(status)
         table.add_row(
-            str(status.fold),
+            str(status.fold) if len(members) == 1 else f"{member} {status.fold}",
             Text(status.state.value, style=_COLOURS[status.state]),
             f"{status.epoch}/{status.num_epochs}" if status.num_epochs else "",
             f"{status.step}/{status.num_steps}" if status.num_steps else "",
@@ -87,18 +100,20 @@ class Watcher:
     """Shows the folds of a run while it works; use as a context manager and call `update` a few times a second.
 
     Args:
-        folder: the run.
+        folders: of the run's members, its own first.
         num_folds: folds of its plan.
         console: where to.
         waits_for: what the cluster's autoscaler has to start before any fold can train.
     """
 
-    def __init__(self, folder: RunFolder, num_folds: int, console: Console, waits_for: str | None = None) -> None:
-        self.folder, self.num_folds, self.console = folder, num_folds, console
+    def __init__(
+        self, folders: Sequence[RunFolder], num_folds: int, console: Console, waits_for: str | None = None
+    ) -> None:
+        self.folders, self.num_folds, self.console = folders, num_folds, console
         # Without Live's own redirection: what libraries print belongs to the log, not above the table.
         quiet = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
         self.live = Live(console=console, **quiet) if console.is_terminal else None
-        self.shown: dict[int, tuple[FoldState, int, int]] = {}
+        self.shown: dict[tuple[str, int], tuple[FoldState, int, int]] = {}
         self.waits_for = waits_for
 
     def __enter__(self) -> Watcher:
@@ -114,20 +129,25 @@ class Watcher:
     def update(self) -> None:
         """Reads the folder and shows what is new; storage that is away has nothing new."""
         try:
-            statuses = read_statuses(self.folder, self.num_folds)
+            members = {folder.member: read_statuses(folder, self.num_folds) for folder in self.folders}
         except OSError:
             return
+        everyone = [(folder, status) for folder in self.folders for status in members[folder.member]]
         if self.live:
-            table = fold_table(statuses, f"run {self.folder.root.name}")
-            is_waiting = self.waits_for and all(status.state == FoldState.WAITING for status in statuses)
+            table = fold_table(members, f"run {self.folders[0].root.name}")
+            is_waiting = self.waits_for and all(status.state == FoldState.WAITING for _, status in everyone)
             note = Text(f"waiting for {self.waits_for}", style="yellow")
             self.live.update(Group(table, note) if is_waiting else table, refresh=True)
             return
-        for status in statuses:
-            key = (status.state, status.attempt, status.epoch if status.score is not None else 0)
-            if status.state != FoldState.WAITING and self.shown.get(status.fold) != key:
-                self.shown[status.fold] = key
-                self.console.print(_line(status))
+        for folder, status in everyone:
+            fold, key = (folder.member, status.fold), (status.state, status.attempt, _epochs_scored(status))
+            if status.state != FoldState.WAITING and self.shown.get(fold) != key:
+                self.shown[fold] = key
+                self.console.print(_line(folder.describe_fold(status.fold), status))
+
+
+def _epochs_scored(status: FoldStatus) -> int:
+    return status.epoch if status.score is not None else 0
 
 
 def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
@@ -163,14 +183,49 @@ def print_scores(console: Console, scores: dict[str, Any]) -> None:
     console.print(f"out-of-fold MSLE is {share:.0%} of the constant predictor's")
 
 
-def _line(status: FoldStatus) -> str:
+def print_members(console: Console, members: Mapping[str, Any]) -> None:
+    """The out-of-fold score of each member beside the constant predictor's."""
+    table = Table(title="MSLE on the rows that each fold validates", title_justify="left", title_style="bold")
+    for name in ("member", "folds", "rows", "best epoch", "final epoch", "constant"):
+        table.add_column(name, justify="left" if name == "member" else "right")
+    for name, scores in members.items():
+        overall = scores["out_of_fold"]
+        cells = (f"{overall[kind]['msle']:.4f}" for kind in ("best", "final", "constant"))
+        table.add_row(name, str(len(scores["folds"])), str(overall["num_rows"]), *cells)
+    console.print(table)
+    console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+
+
+def print_combinations(console: Console, combinations: Mapping[str, Any]) -> None:
+    """Members and combinations by their honest error, the best first, each with its difference from the best member."""
+    best = combinations["best_member"]
+    title = f"{combinations['metric']} on {combinations['num_rows']} out-of-fold rows, with 95 % intervals"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for name in ("", "error", "interval", f"minus {best}", "interval"):
+        table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
+    for row in sorted(combinations["rows"], key=lambda row: row["error"]):
+        style = "bold" if row["submitted"] else "cyan" if row["kind"] == "member" else ""
+        is_best = row["name"] == best
+        table.add_row(
+            row["name"] + (" <- submitted" if row["submitted"] else ""),
+            f"{row['error']:.4f}",
+            f"{row['low']:.4f} {row['high']:.4f}",
+            "" if is_best else f"{row['difference']:+.4f}",
+            "" if is_best else f"{row['difference_low']:+.4f} {row['difference_high']:+.4f}",
+            style=style,
+        )
+    console.print(table)
+    console.print(LEVEL_TWO_LEAK, style="dim")
+
+
+def _line(fold: str, status: FoldStatus) -> str:
     if status.state == FoldState.FAILED:
-        return f"fold {status.fold} FAILED: {status.error}"
+        return f"{fold} FAILED: {status.error}"
     if status.score is None:
-        return f"fold {status.fold} {status.state.value} (attempt {status.attempt})"
+        return f"{fold} {status.state.value} (attempt {status.attempt})"
     elapsed, left = _times(status)
     return (
-        f"fold {status.fold} {status.state.value}: epoch {status.epoch}/{status.num_epochs}, train loss "
+        f"{fold} {status.state.value}: epoch {status.epoch}/{status.num_epochs}, train loss "
         f"{_number(status.train_loss)}, val loss {_number(status.val_loss)}, score {_number(status.score)}, best "
         f"{_number(status.best_score)} @ epoch {status.best_epoch}, {elapsed}" + (f", ETA {left}" if left else "")
     )

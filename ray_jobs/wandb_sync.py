@@ -20,6 +20,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
+from ray_jobs.members import refuse_member
 from ray_jobs.run_folder import RunFolder
 
 
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--new-ids", action="store_true")
     given, words = parser.parse_known_args(words)
     folder = RunFolder(root)
+    refuse_member(folder)
     with folder.lock():
         config = with_wandb_environment(folder.read_config(), os.environ)
         config = override(config, words, __doc__, sections=("tracking",))

@@ -49,7 +49,10 @@ def train_worker(task: dict[str, Any]) -> None:
         watchdog=watchdog,
     )
     # Ray names neither a worker's actor nor its log after the run: this line in the log of the process does.
-    print(f"run {folder.root.name}, fold {task['fold']}, attempt {task['attempt']}, rank {rank}", flush=True)
+    print(
+        f"run {folder.run_root.name}, {folder.describe_fold(task['fold'])}, attempt {task['attempt']}, rank {rank}",
+        flush=True,
+    )
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
     with watchdog, _logging_to(folder.fold_logs(task["fold"]), rank, continued=place.points.exist()):
         try:

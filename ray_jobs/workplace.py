@@ -246,6 +246,7 @@ class RayWorkplace:
             predictions.target,
             fold=self.fold,
             checkpoint=checkpoint,
+            member=self.folder.member,
         )
         path = self.files.predictions(rows, checkpoint)
         self._insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
@@ -383,7 +384,7 @@ class RayWorkplace:
 
     def _tell(self, event: Event) -> None:
         if self.coordinator is not None:
-            self.coordinator.apply.remote(event)
+            self.coordinator.apply.remote(self.folder.member, event)
 
     def _insist(self, what: str, do: Callable[[], Result]) -> Result:
         """Reads or writes as long as no later attempt has begun, and tries again while the storage is the cause."""

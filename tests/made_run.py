@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from ensemble.config import EnsembleConfig
 from ensemble.predictions import build_table
 from ray_jobs.config import RunConfig, RunSection, to_dict
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.folds import FoldsConfig
+from ray_jobs.members import resolve_members
 from ray_jobs.recipes import clip_multimodal_small
-from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_checkpoint, write_json, write_parquet
+from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, write_checkpoint, write_json, write_parquet
 from ray_jobs.summary import build_summary, save_summary
 from ray_jobs.tracking.csv_files import CsvFiles
 from ray_jobs.tracking.record import MetricRecord
@@ -32,15 +35,23 @@ def make_run(
     failed: tuple[int, ...] = (),
     waiting: tuple[int, ...] = (),
     target: str = "price",
+    members: tuple[str, ...] = (),
+    ensemble: EnsembleConfig | None = None,
 ) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
-    """Writes a run of `num_folds` folds with `num_rows` validation rows each; its folder, config and summary."""
+    """Writes a run of `num_folds` folds with `num_rows` validation rows each; its folder, config and summary. Further members err
+    independently of it, each a little more than the one before."""
     folder = RunFolder(root)
     config = dataclasses.replace(
         clip_multimodal_small(),
         run=RunSection(name=root.name, storage=str(root.parent)),
         folds=FoldsConfig(count=num_folds),
+        members=members,
+        ensemble=ensemble or EnsembleConfig(),
     )
     write_json(folder.config, to_dict(config))
+    places = [(f"v{fold}_{n}", fold) for fold in range(num_folds) for n in range(num_rows)]
+    plan = {"id": [row_id for row_id, _ in places], "repeat": [0] * len(places), "fold": [fold for _, fold in places]}
+    write_parquet(folder.fold_plan, pa.table(plan))
     facts = {"command": "kfold.py", "target": target, "constant_predictions": [50.0] * num_folds}
     write_json(folder.provenance, facts | {"num_train": num_folds * num_rows, "num_test": num_test})
     for fold in range(num_folds):
@@ -53,6 +64,13 @@ def make_run(
         write_json(folder.fold(fold).status, {"fold": fold, "state": state, "attempt": 1, "error": error, **times})
         if fold not in failed:
             _write_fold(folder, fold, num_rows, num_test, weights)
+    for number, (name, own) in enumerate(list(resolve_members(config).items())[1:], start=1):
+        write_json(folder.of_member(name).config, to_dict(own))
+        write_json(folder.of_member(name).provenance, read_json(folder.provenance))
+        for fold in range(num_folds):
+            status = {"fold": fold, "state": "completed", "attempt": 1, "started": 1e9, "finished": 1e9 + 9}
+            write_json(folder.of_member(name).fold(fold).status, status)
+            _write_fold(folder.of_member(name), fold, num_rows, num_test, weights, number)
     stage = run_ensemble_stage(str(root))
     seconds = {"check": 0.5, "train": 21.0, "ensemble": 0.1, "total": 21.6}
     summary = build_summary(folder, config, stage, seconds)
@@ -94,19 +112,23 @@ def write_fold_record(
     record.close()
 
 
-def _write_fold(folder: RunFolder, fold: int, num_rows: int, num_test: int, weights: tuple[str, ...]) -> None:
+def _write_fold(
+    folder: RunFolder, fold: int, num_rows: int, num_test: int, weights: tuple[str, ...], member: int = 0
+) -> None:
     rng = np.random.default_rng(fold)
     target = np.expm1(rng.normal(4, 1.2, num_rows).clip(0))
     test = np.expm1(np.random.default_rng(99).normal(4, 1.2, num_test).clip(0))
+    errors = np.random.default_rng([fold, member]) if member else rng
     places = {"validation": [f"v{fold}_{n}" for n in range(num_rows)], "test": [f"t{n}" for n in range(num_test)]}
     for checkpoint in CHECKPOINTS:
         for rows, truth in (("validation", target), ("test", test)):
             if len(truth) == 0:
                 continue
-            z = np.log1p(truth) + rng.normal(0.1 * fold, 0.4, len(truth))
+            z = np.log1p(truth) + errors.normal(0.1 * fold, 0.4 + 0.05 * member, len(truth))
             prediction = np.expm1(z.clip(0))
             known = truth if rows == "validation" else np.full(len(truth), np.nan)
-            table = build_table(np.array(places[rows]), prediction, z, known, fold=fold, checkpoint=checkpoint)
+            table = build_table(np.array(places[rows]), prediction, z, known, fold=fold, checkpoint=checkpoint,
+                                member=folder.member)  # fmt: skip
             write_parquet(folder.fold(fold).predictions(rows, checkpoint), table)
         summary = {f"{name}_weight": 1 / len(weights) for name in weights}
         write_checkpoint(folder.fold(fold).checkpoint(checkpoint), b"none", {"epoch": 3, "model_summary": summary})

@@ -9,11 +9,11 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.config import RunConfig, to_dict
+from ray_jobs.config import MAIN, RunConfig, to_dict
 from ray_jobs.leaks import describe_counts
 from ray_jobs.reporting.html_parts import (
     build_figure,
@@ -28,7 +28,8 @@ from ray_jobs.reporting.html_parts import (
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.reporting.run_data import name_metric
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
-from ray_jobs.summary import FILES
+from ray_jobs.summary import FILES, describe_submission
+from ray_jobs.terminal import LEVEL_TWO_LEAK
 from ray_jobs.tracking.record import read_lines
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
     parts = [
         _write_headline(folder, config, summary),
         _write_scores(summary),
+        _write_combinations(summary),
         _write_problems(folder, summary),
         _write_figures(pictures),
         _write_timings(summary),
@@ -73,14 +75,13 @@ def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[
 
 def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
     provenance = read_json(folder.provenance, default={})
-    lead, kind = _judge(summary)
+    lead, kind = _judge_combination(summary["combinations"]) if "combinations" in summary else _judge(summary)
     about = f"Recipe {config.recipe}, {config.folds.count} {config.folds.kind} folds, target {provenance.get('target', '?')}"
     about += f", {provenance.get('num_train', '?')} training rows, {provenance.get('num_test', '?')} test rows. "
     about += f"Finished {summary.get('finished', '?')}."
     submission = summary.get("submission") or {"created": False, "reason": "none was made"}
     if submission["created"]:
-        text = f"{submission['method']} of {submission['n_models']} models' {submission['checkpoints']} checkpoints in "
-        text += f"{submission['space']} space, {submission['test_samples']} rows: "
+        text = f"{describe_submission(submission)}, {submission['test_samples']} rows: "
         last = f"<p>Submission: {escape(text)}{build_link(Path(submission['path']).name)}</p>"
     else:
         last = build_paragraph(f"No submission: {submission['reason']}.", "bad")
@@ -97,13 +98,27 @@ def _judge(summary: Mapping[str, Any]) -> tuple[str, str]:
     overall = summary["scores"]["out_of_fold"]
     metric = name_metric(summary["scores"])
     error, constant = overall[overall["checkpoint"]][metric], overall["constant"][metric]
-    folds, num_folds = summary["scores"]["folds"], len(summary["folds"])
+    folds, num_folds = summary["scores"]["folds"], sum(fold["member"] == MAIN for fold in summary["folds"])
     what = f"Out-of-fold {metric.upper()} {error:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
+    what = f"Member {MAIN}: {what[0].lower()}{what[1:]}" if "members" in summary else what
     against = f"always predicting the same number would give {constant:.4f}"
     missing = "" if len(folds) == num_folds else f" Only {len(folds)} of {num_folds} folds are finished."
     if not error < constant:
         return f"{what}: no better than the constant predictor; {against}.{missing}", "bad"
     return f"{what}: {1 - error / constant:.0%} below the constant predictor; {against}.{missing}", "good"
+
+
+def _judge_combination(combinations: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether the submitted combination is better than the best member."""
+    row, best = next(row for row in combinations["rows"] if row["submitted"]), combinations["best_member"]
+    what = f"Out-of-fold {combinations['metric'].upper()} {row['error']:.4f} of the {row['name']} of "
+    what += (
+        f"{sum(row['kind'] == 'member' for row in combinations['rows'])} members on {combinations['num_rows']:,} rows"
+    )
+    interval = f"{row['difference']:+.4f} ({row['difference_low']:+.4f} to {row['difference_high']:+.4f})"
+    if row["difference_high"] < 0:
+        return f"{what}: better than the best member, {best}, by {interval}.", "good"
+    return f"{what}: not shown to be better than the best member, {best}: {interval}.", "bad"
 
 
 def _write_scores(summary: Mapping[str, Any]) -> str:
@@ -126,16 +141,40 @@ def _write_scores(summary: Mapping[str, Any]) -> str:
     return build_section("Scores", build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
 
 
+def _write_combinations(summary: Mapping[str, Any]) -> str:
+    """Members and combinations by their honest error; nothing where there is one member."""
+    combinations = summary.get("combinations")
+    if not combinations:
+        return ""
+    metric, best = combinations["metric"].upper(), combinations["best_member"]
+    cells = [
+        [
+            row["name"] + (" (submitted)" if row["submitted"] else ""),
+            row["kind"],
+            f"{row['error']:.4f}",
+            f"{row['low']:.4f} to {row['high']:.4f}",
+            f"{row['difference']:+.4f}",
+            f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}",
+        ]
+        for row in sorted(combinations["rows"], key=lambda row: row["error"])
+    ]
+    header = ["", "", f"{metric} out of fold", "95 % interval", f"minus {best}", "95 % interval"]
+    note = f"{combinations['num_rows']:,} rows, paired bootstrap. An interval below 0: better than the best member, {best}. "
+    return build_section(
+        "Members and combinations", build_table(header, cells), build_paragraph(note + LEVEL_TWO_LEAK, "soft")
+    )
+
+
 def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
     """Failed and missing folds, leaks, dropped and mended rows; nothing where there are none."""
     parts = []
     for fold in summary["folds"]:
         if fold["state"] == "failed":
-            parts.append(build_fold_out(f"Fold {fold['fold']} failed", str(fold["error"]), is_open=True))
+            parts.append(build_fold_out(f"{_name_fold(fold)} failed", str(fold["error"]), is_open=True))
         elif fold["state"] != "completed":
-            parts.append(build_paragraph(f"Fold {fold['fold']} is not finished ({fold['state']}).", "bad"))
+            parts.append(build_paragraph(f"{_name_fold(fold)} is not finished ({fold['state']}).", "bad"))
     parts += [build_paragraph(f"Leak: {line}.", "bad") for line in describe_counts(summary.get("leaks", {}))]
-    rows = _read_bad_rows(folder, len(summary["folds"]))
+    rows = _read_bad_rows(folder, summary["folds"])
     if rows:
         shown = f", the first {_MOST_BAD_ROWS} of them" if len(rows) > _MOST_BAD_ROWS else ""
         parts.append(build_paragraph(f"Rows that were dropped or mended: {len(rows):,}{shown}"))
@@ -143,7 +182,11 @@ def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
     return build_section("What went wrong", *parts) if parts else ""
 
 
-def _read_bad_rows(folder: RunFolder, num_folds: int) -> list[list[str]]:
+def _name_fold(fold: Mapping[str, Any]) -> str:
+    return f"Fold {fold['fold']}" if fold["member"] == MAIN else f"Fold {fold['fold']} of member {fold['member']}"
+
+
+def _read_bad_rows(folder: RunFolder, folds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """table, id, problem, done of each bad row, found while checking or while training; each once."""
     rows = []
     if folder.bad_rows.is_file():
@@ -151,8 +194,8 @@ def _read_bad_rows(folder: RunFolder, num_folds: int) -> list[list[str]]:
             rows = [
                 [row.get(name) or "" for name in ("table", "id", "problem", "done")] for row in csv.DictReader(file)
             ]
-    for number in range(num_folds):
-        for path in sorted(folder.fold(number).root.glob("bad_rows*.jsonl")):
+    for fold in folds:
+        for path in sorted(folder.of_member(fold["member"]).fold(fold["fold"]).root.glob("bad_rows*.jsonl")):
             rows += [[str(row.get(n, "")) for n in ("table", "id", "problem", "done")] for row in read_lines(path)]
     return [list(row) for row in dict.fromkeys(map(tuple, rows))]
 
@@ -173,7 +216,7 @@ def _write_figures(pictures: list[DrawnPicture]) -> str:
 
 def _write_timings(summary: Mapping[str, Any]) -> str:
     rows = [[name.replace("_", " "), f"{seconds:,.2f} s"] for name, seconds in (summary.get("seconds") or {}).items()]
-    rows += [[f"fold {f['fold']}", f"{f['seconds']:,.2f} s"] for f in summary["folds"] if f["seconds"] is not None]
+    rows += [[_name_fold(f).lower(), f"{f['seconds']:,.2f} s"] for f in summary["folds"] if f["seconds"] is not None]
     return build_section("Times", build_table(["part", "wall time"], rows)) if rows else ""
 
 

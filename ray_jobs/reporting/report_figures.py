@@ -56,6 +56,13 @@ def _draw_performance(run: RunData) -> Figure:
     return score_figures.draw_performance(folds, [f"fold {row['fold']}" for row in rows[:-1]], overall, metric.upper())
 
 
+def _draw_combinations(run: RunData) -> Figure:
+    combinations = run.summary["combinations"]
+    return score_figures.draw_intervals(
+        combinations["rows"], combinations["metric"].upper(), combinations["best_member"]
+    )
+
+
 def _several_models(run: RunData) -> tuple[np.ndarray, np.ndarray]:
     final_N, predictions_MN = run.test_predictions
     return demand((final_N, predictions_MN) if len(predictions_MN) > 1 else None, "it needs at least two models")
@@ -139,11 +146,22 @@ PICTURES = (
     ),
 )
 
+# Of runs with several members.
+MEMBER_PICTURES = (
+    Picture(
+        "members_and_combinations",
+        "Members and their combinations",
+        "Error on rows that no model saw, with 95 % intervals. Right: a bar wholly left of the dashed line is better than the best "
+        "member on the same rows.",
+        _draw_combinations,
+    ),
+)
+
 
 def write_pictures(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> list[DrawnPicture]:
     """Draws every picture into `figures/<name>.png` of the run; one that has no data any more is removed."""
     run, drawn = RunData(folder, config, summary), []
-    for picture in PICTURES:
+    for picture in (*MEMBER_PICTURES, *PICTURES) if "combinations" in summary else PICTURES:
         path = folder.figures / f"{picture.name}.png"
         try:
             content = to_png(picture.draw(run))

@@ -82,7 +82,8 @@ class RunData:
     @property
     def model_labels(self) -> list[str]:
         """A name for each model of the submission."""
-        return [f"fold {model['fold']}" for model in self.submission["model_weights"]]
+        models = self.submission["model_weights"]
+        return [model["member"] if "member" in model else f"fold {model['fold']}" for model in models]
 
     @property
     def model_weights(self) -> np.ndarray | None:

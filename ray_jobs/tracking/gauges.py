@@ -3,11 +3,11 @@
 Owns the gauges' names and what their values mean; `deploy/grafana_kfold.json` shows them. It only repeats what the
 coordinator knows: it stores nothing, and a gauge that fails is warned of once and never hurts the run.
 
-Prometheus sees each name with the prefix `ray_` and the labels `run` and `fold`. A series lives as long as the
+Prometheus sees each name with the prefix `ray_` and the labels `run`, `member` and `fold`. A series lives as long as the
 coordination actor and ends some seconds after the driver: nothing stays `training` for ever. On a cluster that goes on,
 its last state is how the fold ended, or `training` where the driver was interrupted. A cluster that the driver started
 ends with it, often before the last scrape: how a run ended is for its folder to tell. After an actor's restart the old
-series and the new ones overlap for some seconds; a query takes `max by (run, fold)`.
+series and the new ones overlap for some seconds; a query takes `max by (run, member, fold)`.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class FoldGauges:
 
     Args:
         run: the run's name.
-        folds: the coordinator's statuses; read anew each time.
+        members: the coordinator's statuses by member and fold; read anew each time.
     """
 
-    def __init__(self, run: str, folds: Mapping[int, FoldStatus]) -> None:
-        self.run, self.folds = run, folds
+    def __init__(self, run: str, members: Mapping[str, Mapping[int, FoldStatus]]) -> None:
+        self.run, self.members = run, members
         self.gauges: dict[str, Any] = {}
         self.works = True
 
@@ -101,8 +101,9 @@ class FoldGauges:
 
         for gauge in GAUGES:
             if gauge.name not in self.gauges:
-                self.gauges[gauge.name] = Gauge(gauge.name, gauge.description, tag_keys=("run", "fold"))
-            for fold, status in self.folds.items():
-                value = gauge.read(status)
-                if value is not None:
-                    self.gauges[gauge.name].set(value, {"run": self.run, "fold": str(fold)})
+                self.gauges[gauge.name] = Gauge(gauge.name, gauge.description, tag_keys=("run", "member", "fold"))
+            for member, folds in self.members.items():
+                for fold, status in folds.items():
+                    value = gauge.read(status)
+                    if value is not None:
+                        self.gauges[gauge.name].set(value, {"run": self.run, "member": member, "fold": str(fold)})

@@ -1,4 +1,5 @@
-"""Which W&B runs a run of ours has: one a fold, one for the coordination, one for the submission. Loads no wandb."""
+"""Which W&B runs a run of ours has: one a fold, one for the coordination of each member's folds, one for the submission.
+Loads no wandb."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.config import RunConfig, to_dict
-from ray_jobs.run_folder import RunFolder, read_json, write_json
+from ray_jobs.config import MAIN, RunConfig, to_dict
+from ray_jobs.run_folder import FoldFolder, RunFolder, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,12 @@ class WandbRun:
     """A W&B run.
 
     Attributes:
-        key: what people know it by, also the name of its record: `fold_0`, `ensemble`, `submission`.
+        key: what people know it by: `fold_0`, `ensemble`, `submission`; of a further member `wide/fold_0`, `wide/ensemble`.
         id: W&B's identifier, the same for as long as the run's folder exists.
         name, group, job_type: as W&B shows it.
         record: the metric record that it shows.
-        config: the whole config, and the fold's number.
+        fold: the fold whose record it is, if it is one's.
+        config: the member's whole config, its name and the fold's number.
     """
 
     key: str
@@ -31,6 +33,7 @@ class WandbRun:
     group: str
     job_type: str
     record: Path
+    fold: FoldFolder | None
     config: dict[str, Any]
 
 
@@ -40,20 +43,29 @@ def list_wandb_runs(folder: RunFolder, config: RunConfig) -> list[WandbRun]:
     if not _ids_file(folder).exists():
         settle_ids(folder, config)
     mark = read_json(_ids_file(folder))["mark"]
-    keys = [(f"fold_{fold}", f"fold{fold}", f"fold_{fold}") for fold in range(config.folds.count)]
-    keys += [("ensemble", "ensemble", "ensemble_coordination"), ("submission", "submission", "ensemble_submission")]
-    return [
-        WandbRun(
-            key=key,
-            id=f"{mark}-{ending}",
-            name=f"{group}_{ending}",
-            group=group,
-            job_type=job_type,
-            record=folder.metrics / f"{key}.jsonl",  # the names that RunFolder has for them
-            config=to_dict(config) | ({"fold": int(key[5:])} if key.startswith("fold_") else {}),
-        )
-        for key, ending, job_type in keys
-    ]
+    runs = []
+    for member in config.member_names:
+        own = folder.of_member(member)
+        values = to_dict(config if member == MAIN else own.read_config()) | {"member": member}
+        before, prefix = ("", "") if member == MAIN else (f"{member}/", f"{member}_")
+        kinds = [(f"fold_{fold}", f"fold{fold}", f"fold_{fold}", fold) for fold in range(config.folds.count)]
+        kinds += [("ensemble", "ensemble", "ensemble_coordination", None)]
+        if member == MAIN:
+            kinds += [("submission", "submission", "ensemble_submission", None)]
+        runs += [
+            WandbRun(
+                key=before + key,
+                id=f"{mark}-{prefix}{ending}",
+                name=f"{group}_{prefix}{ending}",
+                group=group,
+                job_type=job_type,
+                record=own.metrics / f"{key}.jsonl",  # the names that RunFolder has for them
+                fold=None if fold is None else own.fold(fold),
+                config=values if fold is None else values | {"fold": fold},
+            )
+            for key, ending, job_type, fold in kinds
+        ]
+    return runs
 
 
 def settle_ids(folder: RunFolder, config: RunConfig) -> None:

@@ -56,7 +56,9 @@ class WandbStream:
         """
         if self.is_closed:
             return 0
-        is_complete = self._is_fold_complete()  # before the record is read: nothing comes after the fold's manifest
+        is_complete = (
+            self.spec.fold is not None and self.spec.fold.is_complete()
+        )  # before the record is read: nothing comes after the fold's manifest
         rows = self.reader.read_new()
         if rows and self.run is None:
             self._open()
@@ -72,7 +74,7 @@ class WandbStream:
         """Finishes the W&B run; bounded by W&B's own `finish_timeout`, and by the parent, who can kill this process."""
         if self.run is not None and not self.is_closed:
             self.is_closed = True
-            is_good = self._is_fold_complete() or not self.spec.key.startswith("fold_")
+            is_good = self.spec.fold is None or self.spec.fold.is_complete()
             self.run.finish(exit_code=0 if is_good else 1)
 
     def count_held(self) -> int:
@@ -99,10 +101,6 @@ class WandbStream:
         self.reader.close()
         self.reader = RecordReader(self.spec.record, step)
         return self.reader.read_new()
-
-    def _is_fold_complete(self) -> bool:
-        kind, _, number = self.spec.key.partition("_")
-        return kind == "fold" and self.folder.fold(int(number)).is_complete()
 
     def _open(self) -> None:
         spec, tracking = self.spec, self.config.tracking

@@ -67,9 +67,7 @@ def test_the_run_folder_keeps_its_contract(default_run):
     for fold in range(3):
         for checkpoint in ("best", "final"):
             expected.append(f"folds/{fold}/checkpoints/{checkpoint}/checkpoint.json")
-            expected += [
-                f"folds/{fold}/predictions/{r}_{checkpoint}.parquet" for r in ("validation", "test")
-            ]
+            expected += [f"folds/{fold}/predictions/{r}_{checkpoint}.parquet" for r in ("validation", "test")]
     assert [name for name in expected if not (run / name).is_file()] == []
     assert not list(run.rglob("*.tmp"))
     assert not (run / ".ray_train").exists()
@@ -96,9 +94,7 @@ def test_the_submission_is_the_mean_of_logs_of_the_folds_test_predictions(defaul
     _, run = default_run
     submission = pd.read_csv(run / "submission_mean.csv")
     assert list(submission.columns) == ["ID", "views"]
-    models = [
-        pd.read_parquet(run / f"folds/{i}/predictions/test_best.parquet").set_index("id") for i in range(3)
-    ]
+    models = [pd.read_parquet(run / f"folds/{i}/predictions/test_best.parquet").set_index("id") for i in range(3)]
     stacked = np.stack([np.log1p(model["prediction"].loc[submission["ID"]]) for model in models])
     np.testing.assert_allclose(submission["views"], np.expm1(stacked.mean(axis=0)))
     info = json.loads((run / "submission_mean.json").read_text())

@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn.metrics import mean_squared_log_error
 
 from ensemble.combine import combine, normalise_weights, weights_from_scores
-from ensemble.config import FITTED_METHODS, METHODS, EnsembleConfig
+from ensemble.config import METHODS
 from ensemble.diversity import describe_spread
 from ensemble.predictions import SCHEMA, PredictionError, build_table, stack_models
 from ensemble.scores import predict_constant, score
@@ -133,12 +133,6 @@ def test_no_rows_give_no_predictions():
     assert combine(np.empty((3, 0)), "median", "z").shape == (0,)
     with pytest.raises(ValueError, match=r"predictions \(0, 3\): expected \(models, rows\)"):
         combine(np.empty((0, 3)), "median", "z")
-
-
-@pytest.mark.parametrize("method", FITTED_METHODS)
-def test_weights_fitted_over_fold_models_are_refused_with_the_reason(method):
-    with pytest.raises(ValueError, match="no such row without a blend set"):
-        EnsembleConfig(method=method)
 
 
 @pytest.mark.parametrize(("method", "space"), [("mode", "z"), ("mean", "log")])

@@ -12,7 +12,7 @@ from ensemble.figures import (
     draw_uncertainty,
     measure_contributions,
 )
-from ensemble.score_figures import draw_performance, draw_predicted_against_actual, draw_residuals
+from ensemble.score_figures import draw_intervals, draw_performance, draw_predicted_against_actual, draw_residuals
 
 
 def make_predictions(num_models, num_rows):
@@ -23,6 +23,8 @@ def make_predictions(num_models, num_rows):
 def draw_all(predictions_MN, labels):
     final_N, target_N = predictions_MN.mean(axis=0), predictions_MN[0]
     scores = [{"best": 0.1, "final": 0.2, "constant": 2.0}] * len(labels)
+    values = ("error", "low", "high", "difference", "difference_low", "difference_high")
+    interval = {"kind": "member", "submitted": False} | dict.fromkeys(values, float(final_N[0]))
     return [
         draw_agreement(predictions_MN, labels),
         draw_final_predictions(final_N, predictions_MN, labels, "price"),
@@ -31,6 +33,7 @@ def draw_all(predictions_MN, labels):
         draw_performance(scores, labels, scores[0], "MSLE"),
         draw_predicted_against_actual(target_N, final_N, "price"),
         draw_residuals(target_N, final_N, "price"),
+        draw_intervals([interval | {"name": label} for label in labels], "MSLE", labels[0]),
     ]
 
 

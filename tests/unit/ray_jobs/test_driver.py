@@ -8,6 +8,7 @@ import pytest
 from ray_jobs.cli import parse_kfold
 from ray_jobs.coordinator import FoldState, FoldStatus, write_status
 from ray_jobs.driver import keep_failed, run_kfold
+from ray_jobs.fold_launcher import MemberFold
 from ray_jobs.interrupts import listening
 from ray_jobs.run_folder import RunFolder
 from trainers.interface import DataError
@@ -55,8 +56,9 @@ def test_only_failed_folds_are_kept_for_a_retry(tmp_path):
     states = [FoldState.FAILED, FoldState.INTERRUPTED, FoldState.FAILED, FoldState.WAITING]
     for fold, state in enumerate(states):
         write_status(folder, FoldStatus(fold, state))
-    assert keep_failed(folder, [0, 1, 2, 3, 4]) == [0, 2]
-    assert keep_failed(folder, [1, 2]) == [2]
+    folds = [MemberFold(folder, fold) for fold in range(5)]
+    assert keep_failed(folds) == [folds[0], folds[2]]
+    assert keep_failed(folds[1:3]) == [folds[2]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -36,7 +36,7 @@ def test_a_gauge_without_a_value_is_not_set_and_a_fold_has_a_speed_only_while_it
 
 
 def test_gauges_that_fail_are_warned_of_once_and_raise_nothing(caplog):
-    gauges = FoldGauges("run", {0: FoldStatus(0, score="not a number")})
+    gauges = FoldGauges("run", {"main": {0: FoldStatus(0, score="not a number")}})
     with caplog.at_level(logging.WARNING):
         gauges.export()
         gauges.export()

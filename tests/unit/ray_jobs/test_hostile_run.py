@@ -185,7 +185,7 @@ def test_what_a_terminal_would_obey_is_not_shown(tmp_path, capsys):
         folder.fold(0).status, {"fold": 0, "state": "failed", "attempt": 1, "error": f"[bold]{ESCAPES}[link=x]y"}
     )
     console = open_console()
-    with Watcher(folder, 1, console):
+    with Watcher([folder], 1, console):
         pass
     console.print(ESCAPES)
     shown = capsys.readouterr().out

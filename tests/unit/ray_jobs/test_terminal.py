@@ -21,7 +21,7 @@ def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path):
     folder, error = RunFolder(tmp_path), "rank 0: [/pytorch/gloo/pair.cc:598] Connection closed by peer [rank1]"
     write_json(folder.fold(0).status, {"fold": 0, "state": "failed", "attempt": 1, "error": error})
     console = make_console(terminal=False)
-    with Watcher(folder, 1, console):
+    with Watcher([folder], 1, console):
         pass
     assert error in console.file.getvalue()
 
@@ -31,7 +31,7 @@ def test_plain_lines_say_what_is_new_once(tmp_path):
     status = {"fold": 0, "state": "training", "attempt": 1, "started": 0.0, "num_epochs": 5, "epoch": 2, "score": 0.5}
     write_json(folder.fold(0).status, status)
     console = make_console(terminal=False)
-    with Watcher(folder, 1, console) as watcher:
+    with Watcher([folder], 1, console) as watcher:
         watcher.update()
         watcher.update()
     assert console.file.getvalue().count("fold 0 training: epoch 2/5") == 1
@@ -54,7 +54,7 @@ def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
     )
     console = make_console(terminal=True)
     console.width = 80
-    console.print(fold_table([training, FoldStatus(1)], "run x"))
+    console.print(fold_table({"main": [training, FoldStatus(1)]}, "run x"))
     shown = console.file.getvalue()
     assert "…" not in shown
     for part in ("run x", "training", "waiting", "1/4", "10/40", "ETA"):
@@ -63,7 +63,7 @@ def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
 
 def test_the_autoscaler_is_waited_for_with_a_word(tmp_path):
     console = make_console(terminal=True)
-    with Watcher(RunFolder(tmp_path), 1, console, "a node with 8 CPU and 1 GPU"):
+    with Watcher([RunFolder(tmp_path)], 1, console, "a node with 8 CPU and 1 GPU"):
         pass
     assert "waiting for a node with 8 CPU and 1 GPU" in console.file.getvalue()
 

@@ -1,0 +1,185 @@
+"""Combining members: models that each have one out-of-fold prediction of every row, made on the same folds.
+
+What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict that
+fold. A leak of the second level remains, see `fitting.cross_fit`.
+
+Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows, C combinations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.combine import combine, normalise_weights, weights_from_scores
+from ensemble.comparison import NUM_DRAWS, draw_errors
+from ensemble.config import FITTED_METHODS, METHODS, SPACES
+from ensemble.fitting import cross_fit, fit
+from ensemble.metrics import measure_error
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Out-of-fold predictions of M members, row by row.
+
+    Attributes:
+        names: (M,) of the members.
+        ids_N: str.
+        fold_N: the fold that validated each row, from 0.
+        target_N: the true values.
+        oof_MN: predictions in the target's unit.
+        unit_N: rows of one unit (a group that no fold divides) are drawn together when a score's interval is estimated; None:
+            each row is one.
+    """
+
+    names: tuple[str, ...]
+    ids_N: np.ndarray
+    fold_N: np.ndarray
+    target_N: np.ndarray
+    oof_MN: np.ndarray
+    unit_N: np.ndarray | None = None
+
+    def take(self, names: Sequence[str]) -> Columns:
+        """Those of some members."""
+        rows = [self.names.index(name) for name in names]
+        return Columns(tuple(names), self.ids_N, self.fold_N, self.target_N, self.oof_MN[rows], self.unit_N)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How members become one; the fields are those of `EnsembleConfig`."""
+
+    method: str
+    space: str = "z"
+    metric: str = "msle"
+    trim: float = 0.2
+    weights: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        given = "" if self.weights is None else f" {'/'.join(f'{weight:g}' for weight in self.weights)}"
+        trim = f" {self.trim:g}" if self.method == "trimmed_mean" else ""
+        return f"{self.method}{trim}{given}, {self.space} space"
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether something of it is learned from the members' predictions of the rows that score it."""
+        return self.method in FITTED_METHODS or (self.method == "weighted_mean" and self.weights is None)
+
+
+def list_combinations(
+    spaces: Sequence[str] = SPACES, metric: str = "msle", trims: Sequence[float] = (0.2,)
+) -> list[Combination]:
+    """Every method in every space; of the trimmed mean one for each share."""
+    return [
+        Combination(method, space, metric, trim)
+        for space in spaces
+        for method in (*METHODS, *FITTED_METHODS)
+        for trim in (trims if method == "trimmed_mean" else trims[:1])
+    ]
+
+
+def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
+    """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to score a
+    combination by.
+
+    Raises:
+        ValueError: as `combine`, `fit` and `cross_fit`.
+    """
+    if how.method in FITTED_METHODS:
+        return cross_fit(how.method, columns.oof_MN, columns.target_N, columns.fold_N, how.metric, how.space)
+    if not how.is_fitted:
+        return predict(how, columns, columns.oof_MN)[0]
+    honest_N = np.empty(len(columns.target_N))
+    for fold in np.unique(columns.fold_N):
+        held_N = columns.fold_N == fold
+        weights_M = _weigh(how.metric, columns.oof_MN[:, ~held_N], columns.target_N[~held_N])
+        honest_N[held_N] = combine(columns.oof_MN[:, held_N], how.method, how.space, weights_M)
+    return honest_N
+
+
+def predict(
+    how: Combination, columns: Columns, predictions_MT: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, float]:
+    """The combined prediction of new rows, by weights that are fitted to all out-of-fold predictions.
+
+    Args:
+        how: the combination.
+        columns: the members' out-of-fold predictions.
+        predictions_MT: the members' predictions of the new rows, in the same order.
+
+    Returns:
+        (T,) in the target's unit; the weights (M,), None for a method without; what was added on the space's scale.
+
+    Raises:
+        ValueError: as `combine` and `fit`.
+    """
+    if how.method in FITTED_METHODS:
+        fitted = fit(how.method, columns.oof_MN, columns.target_N, how.metric, how.space)
+        return fitted.predict(predictions_MT), fitted.weights_M, fitted.intercept
+    weights_M = None
+    if how.weights is not None:
+        weights_M = normalise_weights(how.weights, len(columns.names))
+    elif how.is_fitted:
+        weights_M = _weigh(how.metric, columns.oof_MN, columns.target_N)
+    return combine(predictions_MT, how.method, how.space, weights_M, how.trim), weights_M, 0.0
+
+
+def _weigh(metric: str, oof_MN: np.ndarray, target_N: np.ndarray) -> np.ndarray:
+    """Weights in inverse proportion to each member's error.
+
+    Raises:
+        ValueError: an error is negative, as the negative of a scorer's value is.
+    """
+    return weights_from_scores(np.array([measure_error(metric, target_N, oof_N) for oof_N in oof_MN]))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Errors of C predictions of the same rows, with intervals, and what each differs from the reference by.
+
+    Attributes:
+        error_C, low_C, high_C: lower is better.
+        difference_C, difference_low_C, difference_high_C: error minus the reference's on the same drawn rows; an interval below 0:
+            better than the reference.
+        reference: index of the reference among the C.
+    """
+
+    error_C: np.ndarray
+    low_C: np.ndarray
+    high_C: np.ndarray
+    difference_C: np.ndarray
+    difference_low_C: np.ndarray
+    difference_high_C: np.ndarray
+    reference: int
+
+
+def rank(
+    metric: str,
+    target_N: np.ndarray,
+    predictions_CN: np.ndarray,
+    references: Sequence[int],
+    unit_N: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    num_draws: int = NUM_DRAWS,
+) -> Ranking:
+    """Compares predictions with the best of the references by a paired percentile bootstrap (see `comparison`).
+
+    The intervals are of each comparison alone. Who picks the best of many by them picks a lucky one: `compare_with_baseline`
+    has bounds that hold for all together.
+
+    Args:
+        metric: a name that `measure_error` knows.
+        target_N: the true values.
+        predictions_CN: in the target's unit.
+        references: indices among the C; the one with the least error is the reference.
+        unit_N, level, num_draws: as in `compare_pair`.
+    """
+    error_C, drawn_DC = draw_errors(metric, target_N, predictions_CN, unit_N, num_draws)
+    reference = min(references, key=lambda index: error_C[index])
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low_C, high_C = np.quantile(drawn_DC, ends, axis=0)
+    difference_low_C, difference_high_C = np.quantile(drawn_DC - drawn_DC[:, [reference]], ends, axis=0)
+    return Ranking(error_C, low_C, high_C, error_C - error_C[reference], difference_low_C, difference_high_C, reference)

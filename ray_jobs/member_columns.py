@@ -1,0 +1,143 @@
+"""Reads what the members of a run predict, row by row: out of fold, and for the test rows. Members that were made elsewhere come
+from a file, and are checked against the run's rows and folds.
+
+Shape suffixes: M members, K folds, N rows with an out-of-fold prediction, T test rows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ensemble.combine import combine
+from ensemble.members import Columns
+from ensemble.predictions import SCHEMA, PredictionError, stack_models
+from ray_jobs.config import RunConfig
+from ray_jobs.members import find_members
+from ray_jobs.run_folder import RunFolder, read_parquet
+
+_NEEDED = ("id", "member", "fold", "in_sample", "target", "prediction")
+
+
+def read_columns(folder: RunFolder, config: RunConfig, checkpoint: str | None = None) -> Columns:
+    """The out-of-fold predictions of the members that are combined, and of external ones.
+
+    Args:
+        folder: the run, all folds of these members finished.
+        config: its config; `ensemble.members` and `ensemble.external` say which.
+        checkpoint: best or final; None: as the config says.
+
+    Raises:
+        PredictionError: the members do not predict the same rows on the same folds.
+        RunFolderError: a file is missing or damaged.
+    """
+    chosen, folders = checkpoint or config.ensemble.checkpoint, find_members(folder, config)
+    tables = {name: _read_member(folders[name], "validation", chosen, config) for name in config.combined_members}
+    plan = read_parquet(folder.fold_plan)
+    tables |= {name: table for name, (table, _) in read_external(folder, config, plan).items()}
+    ids_N, oof_MN = stack_models(list(tables.values()))
+    first = next(iter(tables.values()))
+    unit_N = None
+    if "group" in plan.column_names:
+        group_of = dict(zip(plan["id"].to_pylist(), plan["group"].to_pylist(), strict=True))
+        unit_N = np.array([group_of[row_id] for row_id in ids_N])
+    return Columns(tuple(tables), ids_N, first["fold"].to_numpy(), first["target"].to_numpy(), oof_MN, unit_N)
+
+
+def read_test(
+    folder: RunFolder, config: RunConfig, checkpoint: str | None = None, space: str | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The members' predictions of the test rows, each the combination of its fold models by `ensemble.fold_method`.
+
+    Args:
+        folder, config, checkpoint: as in `read_columns`.
+        space: in which fold models are combined; None: as the config says.
+
+    Returns:
+        ids (T,) and predictions (M, T) in the order of `read_columns`; None without test rows.
+
+    Raises:
+        PredictionError: a member lacks test rows.
+    """
+    chosen, folders = checkpoint or config.ensemble.checkpoint, find_members(folder, config)
+    models = {}
+    for name in config.combined_members:
+        paths = [folders[name].fold(fold).predictions("test", chosen) for fold in range(config.folds.count)]
+        if not paths[0].exists():
+            return None
+        models[name] = [read_parquet(path) for path in paths]
+    for name, (_, test) in read_external(folder, config, read_parquet(folder.fold_plan)).items():
+        models[name] = [test.filter(pc.equal(test["fold"], fold)) for fold in sorted(set(test["fold"].to_pylist()))]
+        if not models[name]:
+            raise PredictionError(f"{config.ensemble.external}: member {name!r} has no prediction of a test row")
+    everyone = [table for tables in models.values() for table in tables]
+    ids_T, predictions = stack_models(everyone)
+    method, where = config.ensemble.fold_method, space or config.ensemble.space
+    columns, start = [], 0
+    for tables in models.values():
+        columns.append(combine(predictions[start : start + len(tables)], method, where, trim=config.ensemble.trim))
+        start += len(tables)
+    return ids_T, np.stack(columns)
+
+
+def _read_member(folder: RunFolder, rows: str, checkpoint: str, config: RunConfig) -> pa.Table:
+    return pa.concat_tables(
+        read_parquet(folder.fold(fold).predictions(rows, checkpoint)) for fold in range(config.folds.count)
+    )
+
+
+def read_external(folder: RunFolder, config: RunConfig, plan: pa.Table) -> dict[str, tuple[pa.Table, pa.Table]]:
+    """The members of `ensemble.external`: out-of-fold and test predictions of each, by name.
+
+    Raises:
+        PredictionError: the file is no such table, or a member's out-of-fold predictions are not one honest one for each row on
+            the run's folds.
+    """
+    if config.ensemble.external is None:
+        return {}
+    path = Path(config.ensemble.external).expanduser()
+    if not path.is_file():
+        raise PredictionError(f"ensemble.external={path}: no such file")
+    table = read_parquet(path)
+    missing = [name for name in _NEEDED if name not in table.column_names]
+    if missing:
+        raise PredictionError(
+            f"{path} has no column {', '.join(missing)}: expected the schema of oof.parquet, {', '.join(SCHEMA.names)}"
+        )
+    fold_of = {i: f for i, f in zip(plan["id"].to_pylist(), plan["fold"].to_pylist(), strict=True) if f >= 0}
+    is_known = pa.array([row_id in fold_of for row_id in table["id"].to_pylist()])
+    external = {}
+    for name in dict.fromkeys(table["member"].to_pylist()):
+        if name in config.member_names:
+            raise PredictionError(
+                f"{path}: its member {name!r} has the name of one of the run's; rename it in the file"
+            )
+        is_own = pc.equal(table["member"], name)
+        oof = table.filter(pc.and_(is_own, is_known))
+        _check_external(oof, fold_of, f"{path}: member {name!r}")
+        external[name] = (oof, table.filter(pc.and_(is_own, pc.invert(is_known))))
+    return external
+
+
+def _check_external(oof: pa.Table, fold_of: dict[str, int], what: str) -> None:
+    """Raises PredictionError unless each row that a fold validates has one honest, finite prediction on that fold."""
+    ids = oof["id"].to_pylist()
+    if len(ids) != len(fold_of) or len(set(ids)) != len(ids):
+        twice = len(ids) - len(set(ids))
+        raise PredictionError(
+            f"{what} has {len(ids)} out-of-fold predictions ({twice} ids more than once) for the {len(fold_of)} rows that the "
+            "run's folds validate: expected one for each"
+        )
+    other = [i for i, fold in zip(ids, oof["fold"].to_pylist(), strict=True) if fold != fold_of[i]]
+    if other:
+        raise PredictionError(
+            f"{what}: {len(other)} rows are validated by another fold than in fold_plan.parquet, such as {other[0]!r}: its models were "
+            "trained on rows that they should not have seen. Train it on the run's folds"
+        )
+    if any(oof["in_sample"].to_pylist()):
+        raise PredictionError(f"{what} has out-of-fold predictions that say in_sample: those models have seen the rows")
+    if not np.isfinite(oof["prediction"].to_numpy()).all():
+        raise PredictionError(f"{what} has out-of-fold predictions that are NaN or infinite")

@@ -1,0 +1,82 @@
+"""The members of a run: its recipe, called `main`, and variants of it that are trained on the same folds and combined with it.
+
+A member is written as `name [recipe] [field=value ...]`, such as `wide model.hidden_dim=128`. What is not said is as in the run's
+own config. A further member is a run folder inside the run's folder: `members/<name>/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ray_jobs.cli import override, suggest
+from ray_jobs.config import MAIN, RunConfig
+from ray_jobs.errors import RunError
+from ray_jobs.recipes import RECIPES
+from ray_jobs.run_folder import RunFolder
+
+_PLACES = ("data.root", "data.train_table", "data.test_table", "data.target", "data.id_column", "data.max_rows")
+
+
+def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
+    """The config of every member by its name, `main` first.
+
+    Raises:
+        RunError: a member names an unknown recipe or field, a value that is not allowed, or other rows to learn from.
+    """
+    configs = {MAIN: config}
+    for text in config.members:
+        name, *words = text.split()
+        try:
+            configs[name] = _resolve(config, name, words)
+        except RunError as error:
+            raise RunError(f"member {name!r}: {error}") from None
+    return configs
+
+
+def find_members(folder: RunFolder, config: RunConfig) -> dict[str, RunFolder]:
+    """The folder of every member by its name, `main` (the run's own) first."""
+    return {name: folder.of_member(name) for name in config.member_names}
+
+
+def refuse_member(folder: RunFolder) -> None:
+    """Raises RunError where a folder is not the run's own."""
+    if folder.member != MAIN:
+        raise RunError(f"{folder.root} is a member; this is done for its run as a whole: {folder.run_root}")
+
+
+def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
+    start = config
+    if words and "=" not in words[0] and not words[0].startswith("--"):
+        start = _take_recipe(config, words.pop(0))
+    sections = [field.name for field in dataclasses.fields(config.trainer)]
+    member = override(start, words, sections=sections)
+    moved = [place for place in _PLACES if _get(member, place) != _get(config, place)]
+    if moved:
+        raise RunError(
+            f"{moved[0]}={_get(member, moved[0])!r}, but members learn from the same rows as the run, where it is "
+            f"{_get(config, moved[0])!r}"
+        )
+    return dataclasses.replace(
+        member,
+        members=(),
+        run=dataclasses.replace(config.run, name=name),
+        ensemble=dataclasses.replace(
+            config.ensemble, method=config.ensemble.fold_method, weights=None, members=None, external=None
+        ),
+    )
+
+
+def _take_recipe(config: RunConfig, recipe: str) -> RunConfig:
+    """A recipe's model and training on the run's own data."""
+    if recipe not in RECIPES:
+        raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
+    other = RECIPES[recipe]()
+    if other.family != config.family:
+        raise RunError(f"recipe {recipe} is of family {other.family}, the run of {config.family}: its rows are others")
+    trainer = dataclasses.replace(other.trainer, data=config.trainer.data)
+    return dataclasses.replace(config, recipe=recipe, trainer=trainer)
+
+
+def _get(config: RunConfig, place: str) -> object:
+    section, _, name = place.partition(".")
+    return getattr(getattr(config.trainer, section), name)

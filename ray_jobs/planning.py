@@ -1,0 +1,281 @@
+"""What is found out about a run before anything is launched, and what its folder then holds: config, fold plan, provenance.
+
+A run that exists must train the same on the same data; whatever differs is named, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ensemble.scores import predict_constant
+from ray_jobs.cluster import package_versions
+from ray_jobs.config import MAIN, RunConfig, TrackingConfig, find_differences
+from ray_jobs.connection import in_submitted_job
+from ray_jobs.damage import is_plan_whole
+from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
+from ray_jobs.folds import FoldPlan, plan_folds
+from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
+from ray_jobs.members import resolve_members
+from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_csv, write_json, write_parquet
+from trainers.interface import Inventory, load_inventory_module
+
+
+@dataclass(frozen=True)
+class MemberPlan:
+    """A member that has passed every check."""
+
+    config: RunConfig
+    folder: RunFolder
+    inventory: Inventory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has passed every check: nothing of it was written or started yet.
+
+    Attributes:
+        config: of the run, which is that of `main`, too.
+        folder, inventory: of `main`.
+        folds: of all members.
+        leaks: what is the same on both sides of a fold.
+        members: every member by its name, `main` first.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    inventory: Inventory
+    folds: FoldPlan
+    leaks: list[Leak]
+    members: dict[str, MemberPlan]
+
+
+def check_run(config: RunConfig, scratch: Path | None) -> Plan:
+    """Everything that can be found out before anything is launched.
+
+    Args:
+        config: as the user gave it.
+        scratch: where to put data that the project makes; None: into the run's folder.
+
+    Raises:
+        RunError, DataError: the message says what is wrong.
+    """
+    if "://" in config.run.storage:
+        raise RunError(f"run.storage={config.run.storage}: object storage is not supported; give a folder")
+    folder = RunFolder(_place_of_run(config))
+    if in_submitted_job():
+        _refuse_relative_paths(config)
+    if folder.root.parent.name == MEMBERS:
+        raise RunError(f"run.storage={folder.root.parent}: a folder named {MEMBERS} holds the members of a run")
+    for path in (folder.root.parent, folder.root):
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file; choose another run.storage or run.name")
+    if not os.access(next(path for path in folder.root.parents if path.exists()), os.W_OK):
+        raise RunError(f"run.storage={config.run.storage} cannot be written to; choose another folder")
+    resolve_members(config)  # a mistake in one is told before the data is read
+    trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
+    run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
+    config = dataclasses.replace(config, trainer=trainer, run=run)
+    folds = plan_folds(config.folds, inventory)
+    leaks = find_leaks(folds, inventory)
+    refuse_leaks(leaks, config.folds)
+    return Plan(config, folder, inventory, folds, leaks, _check_members(config, folder, inventory))
+
+
+def _check_members(config: RunConfig, folder: RunFolder, inventory: Inventory) -> dict[str, MemberPlan]:
+    """Every member on its own view of the data.
+
+    Raises:
+        RunError: a member has other rows than the run, because of what it reads of them.
+    """
+    seen = {(config.trainer.data, config.trainer.model): (config.trainer, inventory)}
+    members = {}
+    for name, member in resolve_members(config).items():
+        key = (member.trainer.data, member.trainer.model)
+        if key not in seen:
+            seen[key] = load_inventory_module(member.family).take_inventory(member.trainer, folder.root)
+        resolved, own = seen[key]
+        same = (
+            np.array_equal(own.ids, inventory.ids) and np.array_equal(own.target, inventory.target),
+            np.array_equal(own.test_ids, inventory.test_ids),
+        )
+        if not all(same):
+            raise RunError(
+                f"member {name!r} reads {len(own.ids)} training and {own.num_test} test rows and the run {len(inventory.ids)} and "
+                f"{inventory.num_test}, not all the same: members are combined row by row. Mend or remove the bad rows (they are "
+                "dropped only where a member needs what is wrong with them)"
+            )
+        trainer = dataclasses.replace(member.trainer, data=resolved.data, model=resolved.model)
+        members[name] = MemberPlan(dataclasses.replace(member, trainer=trainer), folder.of_member(name), own)
+    return members
+
+
+def _place_of_run(config: RunConfig) -> Path:
+    name = config.run.name or config.recipe
+    if name == "auto":
+        name = f"{config.recipe}_{time.strftime('%Y%m%d_%H%M%S')}"
+    return Path(os.path.abspath(os.path.expanduser(config.run.storage))) / name
+
+
+def _refuse_relative_paths(config: RunConfig) -> None:
+    for name, value in {"run.storage": config.run.storage, "data.root": config.trainer.data.root}.items():
+        if value and not os.path.isabs(os.path.expanduser(value)):
+            raise RunError(
+                f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
+                f"Give the absolute path as the cluster's machines see it, such as {name}=/mnt/shared/{Path(value).name}"
+            )
+
+
+def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]) -> Plan:
+    """A new run, or a new member, writes its config and provenance; an existing one must train the same on the same data.
+
+    Args:
+        plan: of a run that this driver holds.
+        argv: what the user typed.
+        say: shows a line to the user.
+
+    Returns:
+        The plan, with what an existing run keeps.
+
+    Raises:
+        ConfigChangedError, RunFolderError: nothing was written.
+    """
+    config = plan.config
+    known = {name: member for name, member in plan.members.items() if member.folder.config.exists()}
+    if MAIN in known:
+        config = _keep_wandb_place(_read_old(plan.folder), config)
+    members = {
+        name: dataclasses.replace(member, config=dataclasses.replace(member.config, tracking=config.tracking))
+        for name, member in plan.members.items()
+    }
+    plan = dataclasses.replace(plan, config=config, members=members)
+    changes = {name: _compare(plan, members[name]) for name in known}
+    if known and not is_plan_whole(plan.folder, plan.folds):
+        say(f"{plan.folder.fold_plan} is damaged: it is written anew")
+    if not known or not is_plan_whole(plan.folder, plan.folds):
+        _write_fold_plan(plan.folder, plan.folds)
+    for name, member in reversed(members.items()):  # main last: from there on the run exists
+        if name not in known:
+            _write_new(plan, member, argv)
+        elif changes[name]:
+            member.folder.write_config(member.config)
+    if other := changes.get(MAIN):
+        say("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
+    return plan
+
+
+def _read_old(folder: RunFolder) -> RunConfig:
+    try:
+        return folder.read_config()
+    except RunFolderError as error:
+        raise _with_advice(error) from None
+
+
+def _with_advice(error: RunFolderError) -> RunFolderError:
+    return RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another run.name (run.name=auto)")
+
+
+def _compare(plan: Plan, member: MemberPlan) -> dict[str, tuple]:
+    """The fields of a member that differ from what its folder says and do not change what is trained.
+
+    Raises:
+        ConfigChangedError: something else would be trained, on other data, or on other folds.
+    """
+    folder, config = member.folder, member.config
+    try:
+        old, known = folder.read_config(), _read_provenance(folder)
+    except RunFolderError as error:
+        raise _with_advice(error) from None
+    trained, other = find_differences(old, config)
+    if trained:
+        changes = "\n".join(f"  {name}: {was!r} in the run, {now!r} now" for name, (was, now) in trained.items())
+        anew = (
+            "give the member another name"
+            if folder.member != MAIN
+            else "another run.name (run.name=auto) for a new run"
+        )
+        raise ConfigChangedError(
+            f"{folder.root} exists and these fields change what is trained:\n{changes}\n"
+            f"Use the old values to continue it, or {anew}"
+        )
+    if known["data_fingerprint"] != member.inventory.fingerprint:
+        raise ConfigChangedError(
+            f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are not "
+            "the ones it began with. Put them back to continue it, or use another run.name"
+        )
+    if known["plan_fingerprint"] != plan.folds.fingerprint():
+        raise ConfigChangedError(
+            f"{folder.root} exists and its rows would be divided otherwise now: by another version of scikit-learn? It began "
+            f"with {known['versions'].get('scikit-learn')}. Install that to continue it, or use another run.name"
+        )
+    return other
+
+
+def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:
+    """A continued run stays where it is in W&B when its place was given by variables that this shell does not have."""
+    kept = {
+        name: getattr(old.tracking, name)
+        for name in ("wandb", "project", "entity", "name")
+        if getattr(new.tracking, name) == getattr(TrackingConfig(), name)
+    }
+    return dataclasses.replace(new, tracking=dataclasses.replace(new.tracking, **kept))
+
+
+def _read_provenance(folder: RunFolder) -> dict[str, Any]:
+    known = read_json(folder.provenance)
+    missing = {"data_fingerprint", "plan_fingerprint", "versions"} - set(known)
+    if missing:
+        raise RunFolderError(f"{folder.provenance} has no {', '.join(sorted(missing))}")
+    return known
+
+
+def _write_fold_plan(folder: RunFolder, folds: FoldPlan) -> None:
+    columns = {
+        "id": pa.array(folds.ids.tolist(), pa.string()),
+        "repeat": pa.array(np.zeros(len(folds.ids), np.int32)),
+        "fold": pa.array(folds.fold.astype(np.int32)),
+    }
+    if folds.group is not None:
+        columns["group"] = pa.array(folds.group.astype(np.int64))
+    write_parquet(folder.fold_plan, pa.table(columns))
+
+
+def _write_new(plan: Plan, member: MemberPlan, argv: Sequence[str]) -> None:
+    folder, folds, inventory = member.folder, plan.folds, member.inventory
+    write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
+    if inventory.bad_rows:
+        columns = list(inventory.bad_rows[0])
+        write_csv(folder.bad_rows, columns, [[row[name] for name in columns] for row in inventory.bad_rows])
+    leaks = plan.leaks if folder.member == MAIN else []  # found by what the run's own recipe reads
+    if leaks:
+        write_csv(folder.leaks, COLUMNS, list_rows(leaks))
+    provenance = {
+        "command": shlex.join(["python", "ray_jobs/kfold.py", *argv]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "target": inventory.target_name,
+        "data_fingerprint": inventory.fingerprint,
+        "plan_fingerprint": folds.fingerprint(),
+        "constant_predictions": _predict_constants(plan),
+        "num_train": len(folds.ids),
+        "num_test": inventory.num_test,
+        "leaks": count_leaks(leaks, inventory),
+        "versions": package_versions(),
+    }
+    write_json(folder.provenance, provenance, checksum=True)
+    folder.write_config(member.config)  # last: from here on it exists
+
+
+def _predict_constants(plan: Plan) -> list[float]:
+    """For each fold the best constant of its training rows."""
+    target = dict(zip(plan.folds.ids, plan.inventory.target, strict=True))
+    splits = [plan.folds.split(fold) for fold in range(plan.folds.count)]
+    return [predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]

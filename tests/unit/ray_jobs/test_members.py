@@ -1,0 +1,186 @@
+"""Members: how they are written, resolved, combined, scored and submitted, and columns that were made elsewhere."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_run import make_run
+from sklearn.metrics import mean_squared_log_error
+
+from ensemble.config import FITTED_METHODS, METHODS, EnsembleConfig
+from ensemble.predictions import PredictionError
+from ray_jobs.cli import parse_kfold
+from ray_jobs.config import from_dict, to_dict
+from ray_jobs.ensemble_stage import run_ensemble_stage
+from ray_jobs.errors import RunError
+from ray_jobs.members import resolve_members
+from ray_jobs.run_folder import RunFolder, write_json
+from ray_jobs.summary import print_outcome
+from ray_jobs.terminal import open_console
+
+WIDE = "wide model.hidden_dim=128"
+
+
+def test_a_member_is_the_recipe_with_what_is_said_and_shares_its_rows():
+    words = [
+        "members=[wide model.hidden_dim=128 training.seed=3, titles data.text_columns=[title,year]]",
+        "folds.count=4",
+    ]
+    config = parse_kfold(words).config
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    members = resolve_members(config)
+    assert list(members) == ["main", "wide", "titles"] == config.member_names
+    assert members["main"] == config
+    wide = members["wide"]
+    assert (wide.trainer.model.hidden_dim, wide.trainer.training.seed, wide.folds.count) == (128, 3, 4)
+    assert members["titles"].trainer.data.text_columns == ("title", "year")
+    assert replace(wide.trainer, model=config.trainer.model, training=config.trainer.training) == config.trainer
+
+
+def test_a_member_of_another_recipe_has_its_model_and_the_data_of_the_run():
+    config = parse_kfold(["members=[big clip_multimodal_b32 optimizer.lr=1e-3]", "data.target=price"]).config
+    big = resolve_members(config)["big"]
+    assert (big.recipe, big.trainer.model.clip, big.trainer.optimizer.lr) == ("clip_multimodal_b32", "ViT-B-32", 1e-3)
+    assert big.trainer.data == config.trainer.data
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ("a model.hiden_dim=3", "member 'a': no field 'model.hiden_dim'; nearest: model.hidden_dim"),
+        ("a clip_multimodl", "no recipe 'clip_multimodl'; nearest: clip_multimodal"),
+        ("a data.root=/other", "data.root='/other', but members learn from the same rows as the run"),
+        ("a folds.count=5", "no field 'folds.count'"),
+        ("a model.dropout=2", "expected a share from 0 to below 1"),
+    ],
+)
+def test_a_member_that_cannot_be_is_refused_by_name(member, message):
+    with pytest.raises(RunError, match=r"member 'a': ") as error:
+        resolve_members(parse_kfold([f"members=[{member}]"]).config)
+    assert message in str(error.value)
+
+
+def test_members_have_columns_in_one_file_and_their_combination_is_scored_on_rows_that_no_member_saw(tmp_path):
+    folder, _, summary = make_run(tmp_path / "run", members=(WIDE, "deep", "odd training.seed=1"))
+    oof = pq.read_table(folder.oof).to_pandas()
+    assert oof.groupby("member", sort=False).size().to_dict() == {"main": 180, "wide": 180, "deep": 180, "odd": 180}
+    wide = oof.pivot(index="id", columns="member", values="prediction")
+    target = oof.drop_duplicates("id").set_index("id")["target"].loc[wide.index]
+    rows = {row["name"]: row for row in summary["combinations"]["rows"]}
+    mean = np.expm1(np.log1p(wide).mean(axis=1))
+    assert rows["mean, z space"]["error"] == pytest.approx(mean_squared_log_error(target, mean), rel=1e-12)
+    assert rows["mean, z space"]["submitted"]
+    singles = {name: mean_squared_log_error(target, wide[name]) for name in wide}
+    assert summary["combinations"]["best_member"] == min(singles, key=singles.get)
+    for name, error in singles.items():
+        assert rows[name]["error"] == pytest.approx(error, rel=1e-12)
+        assert summary["members"][name]["out_of_fold"]["best"]["msle"] == pytest.approx(error, rel=1e-12)
+    assert set(rows) == {
+        *singles,
+        *(f"{method}{' 0.2' * (method == 'trimmed_mean')}, z space" for method in (*METHODS, *FITTED_METHODS)),
+    }
+    for method in FITTED_METHODS:  # members that err independently: every one of them helps
+        row = rows[f"{method}, z space"]
+        assert row["difference_high"] < 0
+        assert row["low"] < row["error"] < row["high"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, *FITTED_METHODS])
+def test_every_method_submits_the_members(tmp_path, method):
+    ensemble = EnsembleConfig(method=method)
+    folder, _, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=ensemble, num_epochs=1)
+    submission = summary["submission"]
+    assert (submission["method"], submission["n_models"], submission["fold_method"]) == (method, 2, "mean")
+    assert [model["member"] for model in submission["model_weights"]] == ["main", "wide"]
+    table = pq.read_table(folder.test_predictions)
+    models = np.log1p(np.stack([table["model_0"].to_numpy(), table["model_1"].to_numpy()]))
+    folds = [pd.read_parquet(folder.fold(fold).predictions("test", "best"))["prediction"] for fold in range(3)]
+    np.testing.assert_allclose(models[0], np.mean(np.log1p(folds), axis=0))
+    expected = models.mean(axis=0) if submission["weights"] is None else submission["weights"] @ models
+    np.testing.assert_allclose(np.log1p(table["prediction"].to_numpy()), expected + submission.get("intercept", 0))
+
+
+def test_chosen_members_are_combined_and_one_alone_as_a_run_without_others(tmp_path):
+    folder, config, _ = make_run(tmp_path / "run", members=(WIDE, "deep"), num_epochs=1)
+    for chosen, models in ((("deep", "main"), ["deep", "main"]), (("wide",), [0, 1, 2])):
+        write_json(folder.config, to_dict(replace(config, ensemble=EnsembleConfig(members=chosen))))
+        stage = run_ensemble_stage(str(folder.root))
+        label = "member" if len(chosen) > 1 else "fold"
+        assert [model[label] for model in stage["submission"]["model_weights"]] == models
+    alone = [
+        pd.read_parquet(folder.of_member("wide").fold(f).predictions("test", "best"))["prediction"] for f in range(3)
+    ]
+    final = pq.read_table(folder.test_predictions)["prediction"].to_numpy()
+    np.testing.assert_allclose(final, np.expm1(np.mean(np.log1p(alone), axis=0)))
+
+
+def test_a_member_that_is_not_finished_is_named_with_what_to_do(tmp_path):
+    folder, _, _ = make_run(tmp_path / "run", members=(WIDE,), num_epochs=1)
+    folder.of_member("wide").fold(1).manifest.unlink()
+    submission = run_ensemble_stage(str(folder.root))["submission"]
+    assert not submission["created"]
+    assert "folds [1] of member wide are not trained" in submission["reason"]
+    assert "ensemble.members=[main] leaves it out" in submission["reason"]
+
+
+def test_the_outcome_shows_members_and_combinations_by_error(tmp_path, capsys):
+    folder, _, summary = make_run(tmp_path / "run", members=(WIDE,), num_epochs=1)
+    print_outcome(open_console(), folder, summary)
+    shown = capsys.readouterr().out
+    names = [row["name"] for row in sorted(summary["combinations"]["rows"], key=lambda row: row["error"])]
+    places = [shown.index(f"\n{name} ", shown.index("out-of-fold rows")) for name in names]
+    assert places == sorted(places)
+    assert "mean, z space <- submitted" in shown
+    assert "a small leak of the second level remains" in shown
+
+
+def write_external(folder: RunFolder, path, **changes) -> None:
+    """A member `boosted`, made of main's columns."""
+    oof = pq.read_table(folder.oof).to_pandas()
+    test = pd.concat([pd.read_parquet(folder.fold(fold).predictions("test", "best")) for fold in range(3)])
+    table = pd.concat([oof[oof["member"] == "main"], test]).assign(member="boosted")
+    table["prediction"] *= 1.1
+    table = table.assign(**{name: make(table) for name, make in changes.items() if name in table})
+    table = changes["rows"](table) if "rows" in changes else table
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path)
+
+
+def test_columns_made_elsewhere_join_the_members(tmp_path):
+    folder, config, _ = make_run(tmp_path / "run", num_epochs=1)
+    write_external(folder, tmp_path / "boosted.parquet")
+    ensemble = EnsembleConfig(method="simplex", external=str(tmp_path / "boosted.parquet"))
+    write_json(folder.config, to_dict(replace(config, ensemble=ensemble)))
+    stage = run_ensemble_stage(str(folder.root))
+    assert [model["member"] for model in stage["submission"]["model_weights"]] == ["main", "boosted"]
+    rows = {row["name"]: row["error"] for row in stage["combinations"]["rows"]}
+    assert {"main", "boosted", "simplex, z space"} <= set(rows)
+    table = pq.read_table(folder.test_predictions)
+    ratio = np.expm1(np.log1p(table["model_1"].to_numpy())) / table["model_0"].to_numpy()
+    assert (ratio > 1).all()
+    assert (ratio < 1.1 + 1e-9).all()  # a mean in z space of predictions that are 1.1 as large
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fold": lambda t: (t["fold"] + 1) % 3}, "180 rows are validated by another fold"),
+        ({"in_sample": lambda t: True}, "those models have seen the rows"),
+        ({"member": lambda t: "main"}, "has the name of one of the run's"),
+        ({"prediction": lambda t: t["prediction"] * np.nan}, "NaN or infinite"),
+        ({"rows": lambda t: t.iloc[1:]}, "has 179 out-of-fold predictions"),
+        ({"rows": lambda t: pd.concat([t, t.iloc[:2]])}, "2 ids more than once"),
+        ({"rows": lambda t: t[t["target"].notna()]}, "no prediction of a test row"),
+        ({"rows": lambda t: t.drop(columns="fold")}, "has no column fold"),
+    ],
+)
+def test_columns_made_elsewhere_that_are_not_honest_are_refused(tmp_path, changes, message):
+    folder, config, _ = make_run(tmp_path / "run", num_epochs=1)
+    path = tmp_path / "boosted.parquet"
+    write_external(folder, path, **changes)
+    write_json(folder.config, to_dict(replace(config, ensemble=EnsembleConfig(external=str(path)))))
+    with pytest.raises(PredictionError, match=message):
+        run_ensemble_stage(str(folder.root))
