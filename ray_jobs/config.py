@@ -165,7 +165,14 @@ def _check_combination(ensemble: EnsembleConfig, names: list[str], num_folds: in
 
 SECTIONS = ("run", "folds", "ensemble", "resources", "checkpoint", "tracking")
 # Fields whose change trains something else. Everything of the family's config does, too.
-_TRAINED_BY = ("folds.count", "folds.kind", "folds.seed", "resources.workers_per_fold", "resources.cpus_per_fold")
+_TRAINED_BY = (
+    "folds.count",
+    "folds.kind",
+    "folds.seed",
+    "folds.blend_fraction",
+    "resources.workers_per_fold",
+    "resources.cpus_per_fold",
+)
 _NOT_TRAINED_BY = ("members", "training.eval_batch_size", "training.picture_cache_gib")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from trainers.interface import NO_KEY, DataError, Inventory, Split
 
 NEVER_VALIDATED = -1
+BLEND = -2  # held out of every fold: no fold trains or validates on it
 NUM_TARGET_BINS = 10
 
 
@@ -32,7 +33,17 @@ class FoldsConfig:
     """When rows with the same picture (file), text or group train and validate one fold, or are in training and test data:
     say so, refuse, or (group) keep such training rows in one fold. They are listed in leaks.csv."""
 
+    blend_fraction: float = 0.0
+    """Share of the rows held out of every fold. All fold models predict them unseen, so that weights of fold models can be fitted
+    there, and the whole ensemble has an honest score. folds.kind=time holds out the latest rows."""
+
     def __post_init__(self) -> None:
+        if not 0 <= self.blend_fraction <= 0.5:
+            raise ValueError(f"folds.blend_fraction={self.blend_fraction}: expected a share from 0 to 0.5")
+        if self.blend_fraction and self.kind == "predefined":
+            raise ValueError(
+                "folds.blend_fraction with folds.kind=predefined: mark the blend set with -2 in data.fold_column"
+            )
         if not 2 <= self.count <= 1000:  # every fold is asked for its status
             raise ValueError(f"folds.count={self.count}: expected 2 to 1000")
         if self.seed < 0:
@@ -60,7 +71,7 @@ class FoldsConfig:
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """The validation fold of every row; -1 where no fold validates it.
+    """The validation fold of every row; -1 where no fold validates it, -2 in the blend set, on which none trains either.
 
     Attributes:
         ids: (N,) str, in table order.
@@ -79,7 +90,8 @@ class FoldPlan:
     def split(self, fold: int) -> Split:
         """The ids that train and validate in a fold."""
         train = self.fold < fold if self.ordered else self.fold != fold
-        return Split(fold, self.ids[train], self.ids[self.fold == fold])
+        is_blend = self.fold == BLEND
+        return Split(fold, self.ids[train & ~is_blend], self.ids[self.fold == fold], self.ids[is_blend])
 
     def fingerprint(self) -> str:
         """SHA-256 of the rows and their folds."""
@@ -110,25 +122,51 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
         assigned = np.full(num_rows, NEVER_VALIDATED)
         keeps_groups = "grouped" in folds.kind or folds.on_leak == "group"
         groups = number_groups(folds, inventory) if keeps_groups else None
-        for fold, validation in enumerate(_split_with_sklearn(folds, inventory, groups)):
-            assigned[validation] = fold
+        blend, rest = _hold_out(folds, inventory, groups)
+        assigned[blend] = BLEND
+        for fold, validation in enumerate(_split_with_sklearn(folds, inventory, groups, rest)):
+            assigned[rest[validation]] = fold
     return FoldPlan(inventory.ids, assigned, folds.count, folds.kind == "time", groups)
 
 
-def _split_with_sklearn(folds: FoldsConfig, inventory: Inventory, groups: np.ndarray | None) -> list[np.ndarray]:
+def _hold_out(folds: FoldsConfig, inventory: Inventory, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the blend set and the others."""
+    every = np.arange(len(inventory.ids))
+    if not folds.blend_fraction:
+        return every[:0], every
+    from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+
+    if folds.kind == "time" and inventory.time is not None:
+        newest = np.quantile(inventory.time, 1 - folds.blend_fraction, method="higher")
+        return every[inventory.time >= newest], every[inventory.time < newest]
+    splitter = ShuffleSplit if groups is None else GroupShuffleSplit
+    split = splitter(1, test_size=folds.blend_fraction, random_state=folds.seed).split(every, groups=groups)
+    rest, blend = next(split)
+    if len(blend) < 2 or len(rest) < 2 * folds.count:
+        raise DataError(
+            f"folds.blend_fraction={folds.blend_fraction} holds out {len(blend)} of {len(every)} rows: expected at least 2, and "
+            f"{2 * folds.count} for the folds"
+        )
+    return np.sort(blend), np.sort(rest)
+
+
+def _split_with_sklearn(
+    folds: FoldsConfig, inventory: Inventory, groups: np.ndarray | None, rest: np.ndarray
+) -> list[np.ndarray]:
+    """The positions in `rest` that each fold validates."""
     from sklearn import model_selection as splitters  # 1.3 s to import: not for --help
 
-    rows, shuffled = np.zeros(len(inventory.ids)), {"shuffle": True, "random_state": folds.seed}
+    rows, shuffled = np.zeros(len(rest)), {"shuffle": True, "random_state": folds.seed}
     if folds.kind == "time":
         if inventory.time is None:
             raise DataError("folds.kind=time needs dates: set data.date_column")
-        return _split_by_time(folds, inventory.time, splitters.TimeSeriesSplit(folds.count))
-    bins = _bin_target(inventory.target, folds.count) if "stratified" in folds.kind else None
+        return _split_by_time(folds, inventory.time[rest], splitters.TimeSeriesSplit(folds.count))
+    bins = _bin_target(inventory.target[rest], folds.count) if "stratified" in folds.kind else None
     if groups is None:
         splitter = splitters.KFold if bins is None else splitters.StratifiedKFold
         return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins)]
     splitter = splitters.GroupKFold if bins is None else splitters.StratifiedGroupKFold
-    return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins, groups)]
+    return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins, groups[rest])]
 
 
 def _split_by_time(folds: FoldsConfig, time: np.ndarray, splitter: Any) -> list[np.ndarray]:
@@ -205,10 +243,10 @@ def connect_rows(columns: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
 def _use_predefined(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     if inventory.predefined_fold is None:
         raise DataError("folds.kind=predefined needs data.fold_column")
-    found = set(inventory.predefined_fold.tolist()) - {NEVER_VALIDATED}
+    found = set(inventory.predefined_fold.tolist()) - {NEVER_VALIDATED, BLEND}
     if found != set(range(folds.count)):
         raise DataError(
             f"the fold column holds folds {sorted(found)}, folds.count={folds.count} expects {list(range(folds.count))} "
-            f"(and -1 for rows that always train)"
+            "(and -1 for rows that always train, -2 for rows of the blend set)"
         )
     return inventory.predefined_fold

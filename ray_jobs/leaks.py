@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ray_jobs.folds import NEVER_VALIDATED, FoldPlan, FoldsConfig, number_groups
+from ray_jobs.folds import BLEND, NEVER_VALIDATED, FoldPlan, FoldsConfig, number_groups
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys
 
 NUM_EXAMPLES = 3
@@ -22,17 +22,18 @@ class Leak:
 
     Attributes:
         kind: what is shared: picture, text, group or id.
-        where: fold: validation rows share it with rows that train their fold; test: test rows with training rows.
-        ids: (n,) str, the validation or test rows, in table order.
+        where: fold: validation rows share it with rows that train their fold; blend: rows of the blend set, and test: test rows,
+            with training rows.
+        ids: (n,) str, the validation, blend or test rows, in table order.
         other_ids: (n,) str, for each of them one of the rows it shares it with.
-        folds: (n,) int, the folds that the rows validate; -1 for test rows.
+        folds: (n,) int, the folds that the rows validate; negative for blend and test rows.
         keys: (n,) uint64, what is shared.
         num_rows: all rows that were looked at.
         shown: in a few words what a key stands for; keys may be absent.
     """
 
     kind: str
-    where: Literal["fold", "test"]
+    where: Literal["fold", "blend", "test"]
     ids: np.ndarray
     other_ids: np.ndarray
     folds: np.ndarray
@@ -43,35 +44,56 @@ class Leak:
 
 def find_leaks(plan: FoldPlan, inventory: Inventory) -> list[Leak]:
     """Every kind of leak that there is, across folds first."""
-    found = [_find_across_folds(kind, keys, plan) for kind, keys in inventory.row_keys.items()]
+    is_blend = plan.fold == BLEND
+    found = [
+        _find_across_folds(kind, keys, plan, np.flatnonzero(~is_blend)) for kind, keys in inventory.row_keys.items()
+    ]
+    if is_blend.any():
+        found += [_find_in_blend(kind, keys, plan, is_blend) for kind, keys in inventory.row_keys.items()]
     if inventory.test_ids is not None:
         kinds = {"id": _number_ids(inventory), **inventory.row_keys}
         found += [_find_in_test(kind, keys, inventory) for kind, keys in kinds.items()]
     return [leak for leak in found if len(leak.ids)]
 
 
-def _find_across_folds(kind: str, keys: RowKeys, plan: FoldPlan) -> Leak:
-    order = np.lexsort((plan.fold, keys.train))
-    _, start, size = np.unique(keys.train[order], return_index=True, return_counts=True)
+def _find_across_folds(kind: str, keys: RowKeys, plan: FoldPlan, learned: np.ndarray) -> Leak:
+    """Among the rows that some fold trains or validates."""
+    key, row_fold, row_ids = keys.train[learned], plan.fold[learned], plan.ids[learned]
+    order = np.lexsort((row_fold, key))
+    _, start, size = np.unique(key[order], return_index=True, return_counts=True)
     lowest, highest = np.empty_like(order), np.empty_like(order)  # of the rows with this key, that of the lowest fold
     lowest[order] = np.repeat(order[start], size)
     highest[order] = np.repeat(order[start + size - 1], size)
-    is_lower = plan.fold[lowest] < plan.fold
-    is_higher = (plan.fold[highest] > plan.fold) & (not plan.ordered)  # ordered: rows of higher folds never train it
-    validated = plan.fold != NEVER_VALIDATED
-    rows = np.flatnonzero((keys.train != NO_KEY) & validated & (is_lower | is_higher))
+    is_lower = row_fold[lowest] < row_fold
+    is_higher = (row_fold[highest] > row_fold) & (not plan.ordered)  # ordered: rows of higher folds never train it
+    validated = row_fold != NEVER_VALIDATED
+    rows = np.flatnonzero((key != NO_KEY) & validated & (is_lower | is_higher))
     twins = np.where(is_lower, lowest, highest)[rows]
-    ids, others = plan.ids[rows], plan.ids[twins]
-    return Leak(kind, "fold", ids, others, plan.fold[rows], keys.train[rows], int(validated.sum()), keys.shown)
+    return Leak(
+        kind, "fold", row_ids[rows], row_ids[twins], row_fold[rows], key[rows], int(validated.sum()), keys.shown
+    )
+
+
+def _find_in_blend(kind: str, keys: RowKeys, plan: FoldPlan, is_blend: np.ndarray) -> Leak:
+    blend, ids = keys.train[is_blend], plan.ids
+    rows, twins = _match(blend, keys.train[~is_blend])
+    folds = np.full(len(rows), BLEND)
+    return Leak(kind, "blend", ids[is_blend][rows], ids[~is_blend][twins], folds, blend[rows], len(blend), keys.shown)
 
 
 def _find_in_test(kind: str, keys: RowKeys, inventory: Inventory) -> Leak:
-    values, first = np.unique(keys.train, return_index=True)
-    at = np.searchsorted(values, keys.test).clip(max=len(values) - 1)
-    rows = np.flatnonzero((keys.test != NO_KEY) & (values[at] == keys.test))
-    ids, others = inventory.test_ids[rows], inventory.ids[first[at[rows]]]
+    rows, twins = _match(keys.test, keys.train)
     folds = np.full(len(rows), NEVER_VALIDATED)
+    ids, others = inventory.test_ids[rows], inventory.ids[twins]
     return Leak(kind, "test", ids, others, folds, keys.test[rows], len(keys.test), keys.shown)
+
+
+def _match(keys: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows whose key is known, and for each the first row that has it."""
+    values, first = np.unique(known, return_index=True)
+    at = np.searchsorted(values, keys).clip(max=len(values) - 1)
+    rows = np.flatnonzero((keys != NO_KEY) & (values[at] == keys))
+    return rows, first[at[rows]]
 
 
 def _number_ids(inventory: Inventory) -> RowKeys:
@@ -95,7 +117,7 @@ def describe_leaks(leaks: Sequence[Leak], folds: FoldsConfig) -> list[str]:
     """A line for each leak, then what can be done."""
     lines = [f"leak: {_count(leak)}: {_list_examples(leak)}" for leak in leaks]
     wheres = {leak.where for leak in leaks}
-    if "fold" in wheres and folds.can_group:
+    if wheres & {"fold", "blend"} and folds.can_group:
         lines.append("folds.on_leak=group keeps rows that share something in one fold")
     if "test" in wheres:
         lines.append("drop such rows from the training table if the test rows should be new to the models")
@@ -117,24 +139,26 @@ def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
             lines.append(
                 f"{numbers['validation_rows']:,} validation rows share their {kind} with rows that train their fold"
             )
+        if numbers.get("blend_rows"):
+            lines.append(f"{numbers['blend_rows']:,} rows of the blend set share their {kind} with training rows")
         if numbers["test_rows"]:
             lines.append(f"{numbers['test_rows']:,} test rows share their {kind} with training rows")
     return lines
 
 
 def count_leaks(leaks: Sequence[Leak], inventory: Inventory) -> dict[str, dict[str, int]]:
-    """{kind: {"validation_rows": n, "test_rows": n}} of every kind that was looked for."""
+    """{kind: {"validation_rows": n, "blend_rows": n, "test_rows": n}} of every kind that was looked for."""
     kinds = [*inventory.row_keys, "id"]
-    counts = {kind: {"validation_rows": 0, "test_rows": 0} for kind in kinds}
+    counts = {kind: {"validation_rows": 0, "blend_rows": 0, "test_rows": 0} for kind in kinds}
     for leak in leaks:
-        counts[leak.kind]["validation_rows" if leak.where == "fold" else "test_rows"] = len(leak.ids)
+        counts[leak.kind]["validation_rows" if leak.where == "fold" else f"{leak.where}_rows"] = len(leak.ids)
     return counts
 
 
 def list_rows(leaks: Sequence[Leak]) -> list[list[Any]]:
     """The lines of `leaks.csv` below COLUMNS; a test row has no fold."""
     return [
-        [leak.kind, "" if leak.where == "test" else fold, row_id, other, leak.where]
+        [leak.kind, fold if leak.where == "fold" else "", row_id, other, leak.where]
         for leak in leaks
         for fold, row_id, other in zip(leak.folds.tolist(), leak.ids.tolist(), leak.other_ids.tolist(), strict=True)
     ]
@@ -143,8 +167,9 @@ def list_rows(leaks: Sequence[Leak]) -> list[list[Any]]:
 def _count(leak: Leak) -> str:
     num_values = len(np.unique(leak.keys))
     values = f"{num_values:,} {leak.kind}{'s' * (num_values > 1)}"
-    if leak.where == "test":
-        return f"{len(leak.ids):,} of {leak.num_rows:,} test rows share their {leak.kind} with training rows ({values})"
+    if leak.where != "fold":
+        rows = "test rows" if leak.where == "test" else "rows of the blend set"
+        return f"{len(leak.ids):,} of {leak.num_rows:,} {rows} share their {leak.kind} with training rows ({values})"
     folds = len(np.unique(leak.folds))
     return (
         f"{len(leak.ids):,} of {leak.num_rows:,} validation rows ({folds} fold{'s' * (folds > 1)}) share their {leak.kind} "

@@ -6,11 +6,13 @@ again for `checkpoint.storage_patience_s`, and since nothing else moves on meanw
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
-_PROBE_INTERVAL_S, _PROBE_BYTES = 1.0, 65_536
+_PROBE_INTERVAL_S, _PROBE_BYTES, _MEASURE_INTERVAL_S = 1.0, 65_536, 10.0
 # What a full, read-only, broken or unreachable file system says. ENOENT: a mount point without its file system is empty.
 _PASSING = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EACCES,
@@ -152,9 +154,11 @@ class StorageProbe:
 
     def __init__(self, folder: RunFolder, say: Callable[[str], None]) -> None:
         self.storage, self.say, self.is_failing, self.last = Storage(folder, 0.0), say, False, 0.0
+        self.wanted_bytes, self.measured = 0, -_MEASURE_INTERVAL_S
 
     def look(self) -> None:
-        """Writes and removes a small file, if the last time is some seconds ago; speaks when the outcome changes."""
+        """Writes and removes a small file, and asks whether a checkpoint would fit, if the last time is some seconds ago; speaks
+        when the outcome changes."""
         if time.monotonic() - self.last < _PROBE_INTERVAL_S:
             return
         self.last = time.monotonic()
@@ -165,6 +169,7 @@ class StorageProbe:
                 path.write_bytes(bytes(_PROBE_BYTES))
             finally:
                 path.unlink(missing_ok=True)
+            self._ask_for_room()
         except OSError as error:
             if not self.is_failing:
                 self.say(
@@ -176,6 +181,23 @@ class StorageProbe:
         if self.is_failing:
             self.say("the run's storage works again")
         self.is_failing = False
+
+    def _ask_for_room(self) -> None:
+        """A small file may fit where the folds' largest does not: a write that failed has freed what it had taken.
+
+        Raises:
+            OSError: less is free than the largest checkpoint of the run takes.
+        """
+        root = self.storage.folder.root
+        if time.monotonic() - self.measured > _MEASURE_INTERVAL_S:
+            self.measured = time.monotonic()
+            sizes = (path.stat().st_size for path in root.glob("**/checkpoints/*/*.safetensors"))
+            with contextlib.suppress(FileNotFoundError):  # one was just replaced
+                self.wanted_bytes = max(sizes, default=0)
+        free_bytes = shutil.disk_usage(root).free
+        if free_bytes < self.wanted_bytes:
+            free, wanted = (f"{number / 1e6:.0f} MB" for number in (free_bytes, self.wanted_bytes))
+            raise OSError(errno.ENOSPC, f"{free} are free and a checkpoint takes {wanted}", str(root))
 
 
 class LossyFile(io.FileIO):

@@ -23,7 +23,7 @@ from ray_jobs.tracking.wandb_sink import WandbSink
 FILES = {
     "config.json": "the whole config, resolved",
     "provenance.json": "command, package versions, fingerprint of the data",
-    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none), group where groups are kept together",
+    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none, -2: the blend set), group where groups are kept together",
     "fold_info.csv": "rows that train and validate in each fold",
     "bad_rows.csv": "rows that were dropped or mended (only if there are any)",
     "leaks.csv": "kind, fold, id, other_id, where: rows with the same picture, text, group or id in training and validation "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CheckpointName = Literal["best", "final"]
-RowsName = Literal["validation", "test"]
+RowsName = Literal["validation", "blend", "test"]
 
 
 # What a spreadsheet that opens a CSV file would run: an equals sign, or +, -, @ with more behind it than a name or a number
@@ -68,7 +68,7 @@ class Inventory:
         fingerprint: SHA-256 over everything that was read; another value means other data.
         groups: (N,) or None, rows of one group stay on one side of a fold.
         time: (N,) float64 unix seconds or None, for time-ordered folds.
-        predefined_fold: (N,) int or None, the user's own fold column; -1 marks rows that always train.
+        predefined_fold: (N,) int or None, the user's own fold column; -1 marks rows that always train, -2 the blend set.
         bad_rows: one mapping for each row that was dropped or mended: table, id, problem, done.
         test_ids: (T,) str, the ids of the rows to predict, or None.
         row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for when
@@ -90,11 +90,13 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Split:
-    """One fold: the ids that train and the ids that validate, each (n,) str, in plan order."""
+    """One fold: the ids that train, the ids that validate, and those of the blend set, which every fold's model predicts without
+    having been trained or chosen on them; each (n,) str, in plan order."""
 
     fold: int
     train_ids: np.ndarray
     validation_ids: np.ndarray
+    blend_ids: np.ndarray = field(default_factory=lambda: np.array([], str))
 
 
 @dataclass(frozen=True)

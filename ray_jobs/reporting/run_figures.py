@@ -106,7 +106,7 @@ def draw_final_weights(columns: Sequence[str], rows: Sequence[Sequence[float]]) 
         bars = axes.bar(places, values[:, number], 0.92 * width, color=COLOURS[number % len(COLOURS)], label=name)
         if values.size <= 15:
             mark_bars(axes, bars, "%.3f")
-    axes.set_xticks(range(len(rows)), [f"fold {int(row[0])}" for row in rows], rotation=0 if len(rows) < 9 else 45)
+    axes.set_xticks(range(len(rows)), [f"{columns[0]} {row[0]}" for row in rows], rotation=0 if len(rows) < 9 else 45)
     axes.axhline(0, color="black", linewidth=1)
     axes.margins(y=0.12)
     describe_panel(axes, "Weights of each fold's model", "", "weight")

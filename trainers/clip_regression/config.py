@@ -36,7 +36,7 @@ class DataConfig:
     group_column: str | None = None
     """Rows with the same value here stay on one side of a fold (`folds.kind=grouped`)."""
     fold_column: str | None = None
-    """The user's own folds, from 0; -1 marks rows that always train (`folds.kind=predefined`)."""
+    """The user's own folds, from 0; -1 marks rows that always train, -2 the blend set (`folds.kind=predefined`)."""
     reference_date: str | None = None
     """Date from which ages are counted; None: the newest training row of the fold. Never today."""
     clean_text: bool = True

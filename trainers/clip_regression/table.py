@@ -337,8 +337,8 @@ def _read_folds(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Pro
     if not data.fold_column:
         return None
     folds = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
-    for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -1) & (folds == np.round(folds)))):
-        bad.add(f"fold column {data.fold_column!r} is no whole number from -1", row, ids[row])
+    for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -2) & (folds == np.round(folds)))):
+        bad.add(f"fold column {data.fold_column!r} is no whole number from -2", row, ids[row])
     return folds
 
 

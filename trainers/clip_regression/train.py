@@ -97,6 +97,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
     position = {row_id: index for index, row_id in enumerate(rows.ids)}
     train = rows.take(np.array([position[row_id] for row_id in split.train_ids]))
     validation = rows.take(np.array([position[row_id] for row_id in split.validation_ids]))
+    blend = rows.take(np.array([position[row_id] for row_id in split.blend_ids], int))
     test = read_test_rows(config.data)
 
     clip, preprocessing = load_clip(config.model)
@@ -136,6 +137,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         statistics=TargetStatistics.fit(train.target),
         train=to_tensors(config.data.train_table, train, False),
         validation=to_tensors(config.data.train_table, validation, False),
+        blend=to_tensors(config.data.train_table, blend, False) if len(blend) else None,
         test=None if test is None else to_tensors(config.data.test_table, test, True),
         precision=_choose_precision(config, place.device),
     )
@@ -163,6 +165,7 @@ class _Fold:
     statistics: TargetStatistics
     train: RowTensors
     validation: RowTensors
+    blend: RowTensors | None
     test: RowTensors | None
     precision: torch.dtype
     shared: dict[str, str] | None = None
@@ -257,13 +260,13 @@ class _Fold:
         self.place.save_checkpoint(name, self.model.trained_state(), description)
 
     def predict_checkpoints(self) -> None:
-        """Loads best and final again, from the files, and writes their validation and test predictions."""
+        """Loads best and final again, from the files, and writes their predictions of all rows that do not train."""
         for name in ("best", "final"):
             state = self.place.load_checkpoint(name)
             missing, unexpected = self.model.load_state_dict(state, strict=False)
             assert not unexpected, unexpected
             assert set(missing) == set(self.model.frozen_state()), missing
-            for rows, tensors in (("validation", self.validation), ("test", self.test)):
+            for rows, tensors in (("validation", self.validation), ("blend", self.blend), ("test", self.test)):
                 if tensors is not None:
                     z = self.predict(tensors)
                     self.place.save_predictions(

@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from private_storage import private_storage
@@ -19,7 +20,7 @@ from ray.train import WorkerGroupError
 from ray_jobs.coordinator import Coordination, FoldCompleted, FoldLaunched, FoldStarted, FoldState, read_status
 from ray_jobs.errors import RunFolderError, StorageError
 from ray_jobs.failures import Cause, explain_failure
-from ray_jobs.run_folder import RunFolder, read_checkpoint, write_json, write_whole
+from ray_jobs.run_folder import RunFolder, read_checkpoint, write_checkpoint, write_json, write_whole
 from ray_jobs.storage import LossyFile, Storage, StorageProbe
 from ray_jobs.tracking.record import read_lines
 
@@ -233,6 +234,16 @@ def test_the_driver_says_once_that_its_storage_is_away_and_once_that_it_is_back(
         "the run's storage works again",
     ]
     assert os.listdir(folder.root) == ["config.json"]
+
+
+def test_a_disk_on_which_only_small_files_fit_is_told(folder, monkeypatch):
+    write_checkpoint(folder.of_member("wide").fold(1).checkpoint("resume_0"), bytes(3_000_000), {})
+    said = []
+    for free in (3_500_000, 2_400_000):
+        monkeypatch.setattr("ray_jobs.storage.shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        StorageProbe(folder, said.append).look()
+    (line,) = said
+    assert "2 MB are free and a checkpoint takes 3 MB" in line
 
 
 def test_the_coordinator_keeps_what_the_storage_does_not_take_and_writes_it_in_order_later(folder, caplog):
