@@ -86,7 +86,7 @@ def test_an_id_of_a_training_row_is_found_in_the_test_table():
 def test_rows_without_a_key_are_the_same_as_nothing():
     inventory = make_inventory([NO_KEY] * 12, test=[NO_KEY] * 3)
     assert find_leaks(make_plan([0, 1, 2] * 4), inventory) == []
-    assert count_leaks([], inventory)["text"] == {"validation_rows": 0, "test_rows": 0}
+    assert count_leaks([], inventory)["text"] == {"validation_rows": 0, "blend_rows": 0, "test_rows": 0}
     assert len(set(connect_rows([np.zeros(12, np.uint64)], 12))) == 12
 
 
@@ -120,8 +120,8 @@ def test_counts_become_sentences_again():
     inventory = make_inventory([1, 1, 2, 2], test=[2, 0])
     counts = count_leaks(find_leaks(make_plan([0, 1, 1, 1]), inventory), inventory)
     assert counts == {
-        "text": {"validation_rows": 2, "test_rows": 1},
-        "id": {"validation_rows": 0, "test_rows": 0},
+        "text": {"validation_rows": 2, "blend_rows": 0, "test_rows": 1},
+        "id": {"validation_rows": 0, "blend_rows": 0, "test_rows": 0},
     }
     assert describe_counts(counts) == [
         "2 validation rows share their text with rows that train their fold",
