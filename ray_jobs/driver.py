@@ -175,7 +175,8 @@ def _train_and_combine(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        launcher = FoldLauncher(folder, config.run, placement, coordinator, cluster.heartbeat, interrupts)
+        patience_s = config.checkpoint.storage_patience_s
+        launcher = FoldLauncher(folder, config.run, placement, patience_s, coordinator, cluster.heartbeat, interrupts)
         launcher.train(todo, console, Watcher(folders, config.folds.count, console, placement.waits_for))
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began

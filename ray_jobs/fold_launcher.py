@@ -21,7 +21,7 @@ from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.interrupts import Interrupts
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
-from ray_jobs.storage import StorageProbe
+from ray_jobs.storage import Storage, StorageProbe
 from ray_jobs.terminal import Watcher
 from ray_jobs.watchdog import keep_stacks
 
@@ -58,6 +58,7 @@ class FoldLauncher:
         folder: the run's own.
         run: its name, by which Ray's dashboard shows the folds, and how long a fold may stand still.
         placement: resources of a worker, folds at once.
+        storage_patience_s: how long the storage may be away when a fold has ended.
         coordinator: handle of the coordination actor.
         heartbeat: the cluster's.
         interrupts: the driver's.
@@ -68,12 +69,14 @@ class FoldLauncher:
         folder: RunFolder,
         run: RunSection,
         placement: Placement,
+        storage_patience_s: float,
         coordinator: Any,
         heartbeat: Heartbeat,
         interrupts: Interrupts,
     ) -> None:
         self.folder, self.run, self.placement, self.coordinator = folder, run, placement, coordinator
         self.heartbeat, self.interrupts = heartbeat, interrupts
+        self.storage = Storage(folder, storage_patience_s)
         self.stopped = threading.Event()
 
     def train(self, folds: list[MemberFold], console: Console, watcher: Watcher) -> None:
@@ -145,7 +148,8 @@ class FoldLauncher:
         failure = None
         try:
             self._build_trainer(fold, attempt).fit()
-            ended = self._find_outcome(fold, attempt)
+            find = partial(self._find_outcome, fold, attempt)
+            ended = self.storage.insist(f"looking how {fold} has ended", find)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
             failure = self._look_for_stall(fold, attempt, explain_failure(error))
             ended = FoldFailed(fold.fold, attempt, failure.message)

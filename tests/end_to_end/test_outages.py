@@ -30,7 +30,7 @@ def storage(tmp_path_factory):
 def start(storage, output: Path) -> int:
     return storage.start(
         output, sys.executable, "ray_jobs/kfold.py", "run.name=run", f"run.storage={storage.path}", "data.max_rows=60",
-        "training.epochs=20", "checkpoint.min_interval_s=0", "run.dashboard=false", "tracking.wandb=disabled",
+        "training.epochs=60", "checkpoint.min_interval_s=0", "run.dashboard=false", "tracking.wandb=disabled",
     )  # fmt: skip
 
 
