@@ -12,7 +12,7 @@ Space = Literal["z", "raw"]
 METHODS, FITTED_METHODS, SPACES = get_args(Method), get_args(FittedMethod), get_args(Space)
 NOTHING_TO_FIT = (
     "its weights are fitted on rows that every model predicts without having seen them, and each fold model has its "
-    f"out-of-fold predictions on other rows than the next. Add members, or combine fold models by one of {', '.join(METHODS)}"
+    f"out-of-fold predictions on other rows than the next. Add members, hold out a blend set (folds.blend_fraction=0.1), or combine fold models by one of {', '.join(METHODS)}"
 )
 
 
@@ -24,7 +24,7 @@ class EnsembleConfig:
     method: Method | FittedMethod | str = "mean"
     """trimmed_mean: without the `trim` lowest and highest; geometric_mean: in z space the mean, in raw space 0 where a
     model says 0; weighted_mean: by `weights` where given, else by validation score. simplex, ridge and greedy fit weights of the
-    members to their out-of-fold predictions."""
+    members to their out-of-fold predictions, or of the fold models to the blend set."""
     space: Space = "z"
     """z: combine log1p of the predictions, the scale in which MSLE lives; raw: the predictions themselves."""
     weights: tuple[float, ...] | None = None

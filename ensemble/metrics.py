@@ -26,6 +26,18 @@ def measure_error(metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -
     return _ask_scorer(metric, target_N, prediction_N)
 
 
+def check_metric(metric: str) -> None:
+    """Raises ValueError where `measure_error` does not know a metric."""
+    if is_mean_of_rows(metric):
+        return
+    from sklearn.metrics import get_scorer_names  # 1 s to import
+
+    if metric not in get_scorer_names():
+        raise ValueError(
+            f"metric {metric!r}: expected one of {', '.join(_ROW_ERRORS)} or the name of a scikit-learn scorer"
+        )
+
+
 def is_mean_of_rows(metric: str) -> bool:
     """Whether a metric is the mean of `row_errors`, up to `finish`."""
     return metric in _ROW_ERRORS
@@ -99,7 +111,7 @@ _ROW_ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float:
     from sklearn.base import BaseEstimator, ClassifierMixin  # 1 s to import
-    from sklearn.metrics import get_scorer, get_scorer_names
+    from sklearn.metrics import get_scorer
 
     class Given(ClassifierMixin, BaseEstimator):
         """Predicts what it is asked with: a scorer wants a model."""
@@ -112,10 +124,7 @@ def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> fl
         def predict_proba(self, given_N: np.ndarray) -> np.ndarray:
             return np.column_stack([1 - given_N, given_N])
 
-    if name not in get_scorer_names():
-        raise ValueError(
-            f"metric {name!r}: expected one of {', '.join(_ROW_ERRORS)} or the name of a scikit-learn scorer"
-        )
+    check_metric(name)
     error = -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
     if not np.isfinite(error):
         raise ValueError(f"{name} is not defined for these {len(target_N)} rows (only one class, or one row?)")

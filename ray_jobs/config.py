@@ -133,7 +133,7 @@ class RunConfig:
                 )
             if names.count(name) > 1:
                 raise ValueError(f"members: {name!r} is there twice (main is the run's own recipe)")
-        _check_combination(self.ensemble, names, self.folds.count)
+        _check_combination(self.ensemble, names, self.folds)
 
     @property
     def member_names(self) -> list[str]:
@@ -146,7 +146,7 @@ class RunConfig:
         return list(self.ensemble.members or self.member_names)
 
 
-def _check_combination(ensemble: EnsembleConfig, names: list[str], num_folds: int) -> None:
+def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsConfig) -> None:
     """Raises ValueError where what is to be combined does not fit how."""
     unknown = [name for name in ensemble.members or () if name not in names]
     if unknown:
@@ -154,9 +154,10 @@ def _check_combination(ensemble: EnsembleConfig, names: list[str], num_folds: in
     combined = len(ensemble.members or names)
     if ensemble.external is not None:
         return  # how many columns the file has is known when it is read
-    if ensemble.method in FITTED_METHODS and combined == 1:
+    may_have_blend_set = folds.blend_fraction > 0 or folds.kind == "predefined"
+    if ensemble.method in FITTED_METHODS and combined == 1 and not may_have_blend_set:
         raise ValueError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
-    wanted, what = (combined, "member") if combined > 1 else (num_folds, "fold")
+    wanted, what = (combined, "member") if combined > 1 else (folds.count, "fold")
     if ensemble.weights is not None and len(ensemble.weights) != wanted:
         raise ValueError(
             f"ensemble.weights has {len(ensemble.weights)} numbers for {wanted} {what}s; give one for each {what}"

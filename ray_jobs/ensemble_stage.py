@@ -14,10 +14,10 @@ from ensemble.members import Columns, Combination, list_combinations, predict_ho
 from ensemble.scores import score
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.errors import RunFolderError
-from ray_jobs.member_columns import read_columns
+from ray_jobs.member_columns import combines_folds, has_blend_set, read_columns
 from ray_jobs.members import find_members
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, read_parquet, write_parquet
-from ray_jobs.submission import NoSubmissionError, submit_folds, submit_members
+from ray_jobs.submission import NoSubmissionError, submit
 from ray_jobs.tracking.record import log_news
 
 
@@ -70,13 +70,20 @@ def _combine(
     for name in config.combined_members:
         if missing := sorted(set(range(config.folds.count)) - set(folds[name])):
             raise NoSubmissionError(_explain_missing(config, name, missing))
-    if len(config.combined_members) == 1 and config.ensemble.external is None:
-        name = config.combined_members[0]
-        return submit_folds(folder, folder.of_member(name), config, scores[name])
-    columns = read_columns(folder, config)
-    stage["combinations"] = compare_combinations(config, columns)
-    log_news(folder.submission_record, _list_combination_metrics(stage["combinations"]))
-    return submit_members(folder, config, columns)
+    columns = None
+    if not combines_folds(config) or has_blend_set(read_parquet(folder.fold_plan)):
+        columns = read_columns(folder, config)
+        stage["combinations"], honest_N = compare_combinations(config, columns)
+        _write_honest_predictions(folder, columns, honest_N)
+        log_news(folder.submission_record, _list_combination_metrics(stage["combinations"]))
+    return submit(folder, config, columns, scores)
+
+
+def _write_honest_predictions(folder: RunFolder, columns: Columns, honest_N: np.ndarray) -> None:
+    """The submitted combination's prediction of each row that scores it, by weights that did not see the row."""
+    names = ("id", "fold", "target", "prediction")
+    values = (columns.ids_N.astype(str), columns.fold_N.astype(np.int32), columns.target_N, honest_N)
+    write_parquet(folder.honest_predictions, pa.table(dict(zip(names, map(pa.array, values), strict=True))))
 
 
 def _explain_missing(config: RunConfig, name: str, missing: list[int]) -> str:
@@ -135,13 +142,13 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> tuple
     return scores, chosen
 
 
-def compare_combinations(config: RunConfig, columns: Columns) -> dict[str, Any]:
+def compare_combinations(config: RunConfig, columns: Columns) -> tuple[dict[str, Any], np.ndarray]:
     """Every member and every method in the config's space, and the combination that is submitted, each with its honest error, an
     interval, and what it differs from the best member by.
 
     Returns:
-        `metric`, `best_member`, `num_rows`, `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
-        `high`, `difference`, `difference_low`, `difference_high`.
+        `metric`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
+        `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is submitted, (N,).
     """
     ensemble = config.ensemble
     submitted = Combination(ensemble.method, ensemble.space, ensemble.metric, ensemble.trim, ensemble.weights)
@@ -171,12 +178,14 @@ def compare_combinations(config: RunConfig, columns: Columns) -> dict[str, Any]:
         }
         for number, name in enumerate(names)
     ]
-    return {
+    compared = {
         "metric": ensemble.metric,
         "best_member": columns.names[ranking.reference],
         "num_rows": len(columns.target_N),
+        "scored_on": "blend" if combines_folds(config) else "out_of_fold",
         "rows": rows,
     }
+    return compared, honest[0]
 
 
 def _list_combination_metrics(combinations: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +195,7 @@ def _list_combination_metrics(combinations: dict[str, Any]) -> dict[str, Any]:
     best = next(row for row in rows if row["name"] == combinations["best_member"])
     columns = ["name", "kind", "error", "low", "high", "difference", "difference_low", "difference_high"]
     return {
-        f"ensemble/out_of_fold_{metric}": submitted["error"],
+        f"ensemble/{combinations['scored_on']}_{metric}": submitted["error"],
         f"ensemble/best_member_{metric}": best["error"],
         **{f"ensemble/member_{row['name']}_{metric}": row["error"] for row in rows if row["kind"] == "member"},
         "ensemble/combinations": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]},

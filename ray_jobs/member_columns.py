@@ -1,5 +1,6 @@
-"""Reads what the members of a run predict, row by row: out of fold, and for the test rows. Members that were made elsewhere come
-from a file, and are checked against the run's rows and folds.
+"""Reads what is combined in a run, row by row: what its members predict out of fold, or what the fold models of its only member
+predict of the blend set; and for the test rows. Members that were made elsewhere come from a file, and are checked against the
+run's rows and folds.
 
 Shape suffixes: M members, K folds, N rows with an out-of-fold prediction, T test rows.
 """
@@ -16,14 +17,17 @@ from ensemble.combine import combine
 from ensemble.members import Columns
 from ensemble.predictions import SCHEMA, PredictionError, stack_models
 from ray_jobs.config import RunConfig
+from ray_jobs.folds import BLEND
 from ray_jobs.members import find_members
 from ray_jobs.run_folder import RunFolder, read_parquet
 
+_BLEND_PARTS = 5
 _NEEDED = ("id", "member", "fold", "in_sample", "target", "prediction")
 
 
 def read_columns(folder: RunFolder, config: RunConfig, checkpoint: str | None = None) -> Columns:
-    """The out-of-fold predictions of the members that are combined, and of external ones.
+    """The predictions that weights are fitted to and combinations are scored by: out of fold, of the members that are combined and
+    of external ones; with one member, of the blend set by each of its fold models.
 
     Args:
         folder: the run, all folds of these members finished.
@@ -35,22 +39,63 @@ def read_columns(folder: RunFolder, config: RunConfig, checkpoint: str | None = 
         RunFolderError: a file is missing or damaged.
     """
     chosen, folders = checkpoint or config.ensemble.checkpoint, find_members(folder, config)
-    tables = {name: _read_member(folders[name], "validation", chosen, config) for name in config.combined_members}
     plan = read_parquet(folder.fold_plan)
-    tables |= {name: table for name, (table, _) in read_external(folder, config, plan).items()}
+    if combines_folds(config):
+        return _read_blend(folders[config.combined_members[0]], config, chosen, plan)
+    tables = {name: _read_member(folders[name], chosen, config) for name in config.combined_members}
+    tables |= {name: table for name, (table, _) in read_external(config, plan).items()}
     ids_N, oof_MN = stack_models(list(tables.values()))
     first = next(iter(tables.values()))
-    unit_N = None
-    if "group" in plan.column_names:
-        group_of = dict(zip(plan["id"].to_pylist(), plan["group"].to_pylist(), strict=True))
-        unit_N = np.array([group_of[row_id] for row_id in ids_N])
-    return Columns(tuple(tables), ids_N, first["fold"].to_numpy(), first["target"].to_numpy(), oof_MN, unit_N)
+    fold_N, target_N = first["fold"].to_numpy(), first["target"].to_numpy()
+    return Columns(tuple(tables), ids_N, fold_N, target_N, oof_MN, _find_units(plan, ids_N))
+
+
+def combines_folds(config: RunConfig) -> bool:
+    """Whether fold models are combined rather than members: there is one."""
+    return len(config.combined_members) == 1 and config.ensemble.external is None
+
+
+def has_blend_set(plan: pa.Table) -> bool:
+    """Whether rows were held out of every fold."""
+    return BLEND in plan["fold"].to_pylist()
+
+
+def _read_blend(member: RunFolder, config: RunConfig, checkpoint: str, plan: pa.Table) -> Columns:
+    """The fold models' predictions of the blend set, which is divided anew to score fitted weights on rows they did not see.
+
+    Raises:
+        PredictionError: there is no blend set.
+    """
+    if not has_blend_set(plan):
+        raise PredictionError(
+            "with one member, combinations of its fold models can only be scored on rows that all of them predict unseen: add members, "
+            "or train a run with folds.blend_fraction=0.1"
+        )
+    folds = range(config.folds.count)
+    tables = [read_parquet(member.fold(fold).predictions("blend", checkpoint)) for fold in folds]
+    ids_N, predictions_MN = stack_models(tables)
+    units_N = _find_units(plan, ids_N)
+    numbers_N = np.arange(len(ids_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1]
+    num_units = int(numbers_N.max()) + 1
+    part_U = np.random.default_rng(config.folds.seed).permutation(num_units) % max(2, min(_BLEND_PARTS, num_units // 2))
+    target_N = tables[0]["target"].to_numpy()
+    names = tuple(f"fold_{fold}" for fold in folds)
+    return Columns(names, ids_N, part_U[numbers_N], target_N, predictions_MN, units_N)
+
+
+def _find_units(plan: pa.Table, ids_N: np.ndarray) -> np.ndarray | None:
+    """The group of each row, where groups were kept together."""
+    if "group" not in plan.column_names:
+        return None
+    group_of = dict(zip(plan["id"].to_pylist(), plan["group"].to_pylist(), strict=True))
+    return np.array([group_of[row_id] for row_id in ids_N])
 
 
 def read_test(
     folder: RunFolder, config: RunConfig, checkpoint: str | None = None, space: str | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The members' predictions of the test rows, each the combination of its fold models by `ensemble.fold_method`.
+    """What is combined, for the test rows: the members' predictions, each the combination of its fold models by
+    `ensemble.fold_method`; with one member, those of its fold models.
 
     Args:
         folder, config, checkpoint: as in `read_columns`.
@@ -69,12 +114,14 @@ def read_test(
         if not paths[0].exists():
             return None
         models[name] = [read_parquet(path) for path in paths]
-    for name, (_, test) in read_external(folder, config, read_parquet(folder.fold_plan)).items():
+    for name, (_, test) in read_external(config, read_parquet(folder.fold_plan)).items():
         models[name] = [test.filter(pc.equal(test["fold"], fold)) for fold in sorted(set(test["fold"].to_pylist()))]
         if not models[name]:
             raise PredictionError(f"{config.ensemble.external}: member {name!r} has no prediction of a test row")
     everyone = [table for tables in models.values() for table in tables]
     ids_T, predictions = stack_models(everyone)
+    if combines_folds(config):
+        return ids_T, predictions
     method, where = config.ensemble.fold_method, space or config.ensemble.space
     columns, start = [], 0
     for tables in models.values():
@@ -83,13 +130,12 @@ def read_test(
     return ids_T, np.stack(columns)
 
 
-def _read_member(folder: RunFolder, rows: str, checkpoint: str, config: RunConfig) -> pa.Table:
-    return pa.concat_tables(
-        read_parquet(folder.fold(fold).predictions(rows, checkpoint)) for fold in range(config.folds.count)
-    )
+def _read_member(folder: RunFolder, checkpoint: str, config: RunConfig) -> pa.Table:
+    folds = range(config.folds.count)
+    return pa.concat_tables(read_parquet(folder.fold(fold).predictions("validation", checkpoint)) for fold in folds)
 
 
-def read_external(folder: RunFolder, config: RunConfig, plan: pa.Table) -> dict[str, tuple[pa.Table, pa.Table]]:
+def read_external(config: RunConfig, plan: pa.Table) -> dict[str, tuple[pa.Table, pa.Table]]:
     """The members of `ensemble.external`: out-of-fold and test predictions of each, by name.
 
     Raises:

@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT
+from ensemble.metrics import check_metric
 from ensemble.scores import predict_constant
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig, TrackingConfig, find_differences
 from ray_jobs.connection import in_submitted_job
 from ray_jobs.damage import is_plan_whole
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
-from ray_jobs.folds import FoldPlan, plan_folds
+from ray_jobs.folds import BLEND, FoldPlan, plan_folds
 from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
+from ray_jobs.member_columns import combines_folds, read_external
 from ray_jobs.members import resolve_members
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_csv, write_json, write_parquet
 from trainers.interface import Inventory, load_inventory_module
@@ -84,11 +87,32 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
     resolve_members(config)  # a mistake in one is told before the data is read
     trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
-    config = dataclasses.replace(config, trainer=trainer, run=run)
+    ensemble = config.ensemble
+    if ensemble.external:
+        external = os.path.abspath(os.path.expanduser(ensemble.external))
+        ensemble = dataclasses.replace(ensemble, external=external)
+    config = dataclasses.replace(config, trainer=trainer, run=run, ensemble=ensemble)
     folds = plan_folds(config.folds, inventory)
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
+    _check_ensemble(config, folds)
     return Plan(config, folder, inventory, folds, leaks, _check_members(config, folder, inventory))
+
+
+def _check_ensemble(config: RunConfig, folds: FoldPlan) -> None:
+    """What of the ensemble's config can only be judged now that the rows are known.
+
+    Raises:
+        RunError: an unknown metric, or fitted weights without rows to fit them to.
+        PredictionError: `ensemble.external` does not belong to these rows and folds.
+    """
+    try:
+        check_metric(config.ensemble.metric)
+    except ValueError as error:
+        raise RunError(f"ensemble.metric: {error}") from None
+    if combines_folds(config) and config.ensemble.method in FITTED_METHODS and not (folds.fold == BLEND).any():
+        raise RunError(f"ensemble.method={config.ensemble.method}: {NOTHING_TO_FIT}")
+    read_external(config, build_plan_table(folds))
 
 
 def _check_members(config: RunConfig, folder: RunFolder, inventory: Inventory) -> dict[str, MemberPlan]:
@@ -127,7 +151,12 @@ def _place_of_run(config: RunConfig) -> Path:
 
 
 def _refuse_relative_paths(config: RunConfig) -> None:
-    for name, value in {"run.storage": config.run.storage, "data.root": config.trainer.data.root}.items():
+    places = {
+        "run.storage": config.run.storage,
+        "data.root": config.trainer.data.root,
+        "ensemble.external": config.ensemble.external,
+    }
+    for name, value in places.items():
         if value and not os.path.isabs(os.path.expanduser(value)):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
@@ -162,7 +191,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
     if known and not is_plan_whole(plan.folder, plan.folds):
         say(f"{plan.folder.fold_plan} is damaged: it is written anew")
     if not known or not is_plan_whole(plan.folder, plan.folds):
-        _write_fold_plan(plan.folder, plan.folds)
+        write_parquet(plan.folder.fold_plan, build_plan_table(plan.folds))
     for name, member in reversed(members.items()):  # main last: from there on the run exists
         if name not in known:
             _write_new(plan, member, argv)
@@ -238,7 +267,8 @@ def _read_provenance(folder: RunFolder) -> dict[str, Any]:
     return known
 
 
-def _write_fold_plan(folder: RunFolder, folds: FoldPlan) -> None:
+def build_plan_table(folds: FoldPlan) -> pa.Table:
+    """The fold plan as `fold_plan.parquet` has it."""
     columns = {
         "id": pa.array(folds.ids.tolist(), pa.string()),
         "repeat": pa.array(np.zeros(len(folds.ids), np.int32)),
@@ -246,7 +276,7 @@ def _write_fold_plan(folder: RunFolder, folds: FoldPlan) -> None:
     }
     if folds.group is not None:
         columns["group"] = pa.array(folds.group.astype(np.int64))
-    write_parquet(folder.fold_plan, pa.table(columns))
+    return pa.table(columns)
 
 
 def _write_new(plan: Plan, member: MemberPlan, argv: Sequence[str]) -> None:

@@ -70,6 +70,7 @@ class RunFolder:
         self.log = self.root / "log"
         self.oof = self.root / "oof.parquet"
         self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
+        self.honest_predictions = self.root / "ensemble" / "honest_predictions.parquet"
         self.summary = self.root / "summary.json"
         self.readme = self.root / "README.md"
         self.report = self.root / "report.html"

@@ -17,15 +17,13 @@ from ensemble.combine import combine, normalise_weights, weights_from_scores
 from ensemble.config import EnsembleConfig
 from ensemble.diversity import describe_spread, spread
 from ensemble.members import Columns, Combination, predict
-from ensemble.predictions import stack_models
 from ray_jobs.config import RunConfig
-from ray_jobs.member_columns import read_test
+from ray_jobs.member_columns import combines_folds, read_test
 from ray_jobs.members import find_members
 from ray_jobs.run_folder import (
     RunFolder,
     read_description,
     read_json,
-    read_parquet,
     write_csv,
     write_json,
     write_parquet,
@@ -49,16 +47,16 @@ class Model:
     summary: dict[str, float]
 
 
-def submit_folds(
-    folder: RunFolder, member: RunFolder, config: RunConfig, scores: dict[str, Any]
+def submit(
+    folder: RunFolder, config: RunConfig, columns: Columns | None, scores: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Combines the fold models of one member.
+    """Combines the test predictions of the members or, with one member, of its fold models.
 
     Args:
-        folder: the run, which gets the files.
-        member: whose folds, all finished.
+        folder: the run; all folds of what is combined are finished.
         config: of the run.
-        scores: of the member.
+        columns: what weights are fitted to; None: nothing can be fitted.
+        scores: of each member, by name.
 
     Returns:
         The submission's part of the summary, and its metrics.
@@ -66,42 +64,34 @@ def submit_folds(
     Raises:
         NoSubmissionError: there are no test rows.
     """
-    ensemble, folds = config.ensemble, range(config.folds.count)
-    paths = [member.fold(fold).predictions("test", ensemble.checkpoint) for fold in folds]
-    if not paths[0].exists():
-        raise NoSubmissionError("the data has no test table")
-    ids, predictions_MN = stack_models([read_parquet(path) for path in paths])
-    weights_M = choose_weights(ensemble, scores)
-    final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights_M, ensemble.trim)
-    described = [read_description(member.fold(fold).checkpoint(ensemble.checkpoint)) for fold in folds]
-    models = [
-        Model({"fold": fold, "epoch": model["epoch"]}, model["model_summary"])
-        for fold, model in zip(folds, described, strict=True)
-    ]
-    return _write(folder, ensemble, models, ids, predictions_MN, final_N, weights_M, {})
-
-
-def submit_members(folder: RunFolder, config: RunConfig, columns: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Combines the members; see `submit_folds`.
-
-    Args:
-        columns: their out-of-fold predictions, to which weights are fitted.
-    """
     ensemble = config.ensemble
     test = read_test(folder, config)
     if test is None:
         raise NoSubmissionError("the data has no test table")
     ids, predictions_MN = test
     how = Combination(ensemble.method, ensemble.space, ensemble.metric, ensemble.trim, ensemble.weights)
-    final_N, weights_M, intercept = predict(how, columns, predictions_MN)
-    folders = find_members(folder, config)
-    models = [Model({"member": name}, _average_summaries(folders.get(name), config)) for name in columns.names]
-    more = (
-        {"fold_method": ensemble.fold_method, "intercept": intercept}
-        if intercept
-        else {"fold_method": ensemble.fold_method}
-    )
+    if columns is not None:
+        final_N, weights_M, intercept = predict(how, columns, predictions_MN)
+    else:
+        weights_M, intercept = choose_weights(ensemble, scores[config.combined_members[0]]), 0.0
+        final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights_M, ensemble.trim)
+    more: dict[str, Any] = {"intercept": intercept} if intercept else {}
+    if combines_folds(config):
+        models = _describe_folds(folder.of_member(config.combined_members[0]), config)
+    else:
+        folders = find_members(folder, config)
+        models = [Model({"member": name}, _average_summaries(folders.get(name), config)) for name in columns.names]
+        more["fold_method"] = ensemble.fold_method
     return _write(folder, ensemble, models, ids, predictions_MN, final_N, weights_M, more)
+
+
+def _describe_folds(member: RunFolder, config: RunConfig) -> list[Model]:
+    folds = range(config.folds.count)
+    described = [read_description(member.fold(fold).checkpoint(config.ensemble.checkpoint)) for fold in folds]
+    return [
+        Model({"fold": fold, "epoch": model["epoch"]}, model["model_summary"])
+        for fold, model in zip(folds, described, strict=True)
+    ]
 
 
 def _average_summaries(member: RunFolder | None, config: RunConfig) -> dict[str, float]:

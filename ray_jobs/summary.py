@@ -16,7 +16,14 @@ from ray_jobs.coordinator import FoldState
 from ray_jobs.leaks import describe_counts
 from ray_jobs.members import find_members
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_json, write_whole
-from ray_jobs.terminal import LEVEL_TWO_LEAK, print_combinations, print_members, print_scores, read_statuses
+from ray_jobs.terminal import (
+    describe_scored_rows,
+    explain_cross_fitting,
+    print_combinations,
+    print_members,
+    print_scores,
+    read_statuses,
+)
 from ray_jobs.tracking.record import log_news
 from ray_jobs.tracking.wandb_sink import WandbSink
 
@@ -39,6 +46,8 @@ FILES = {
     "made_data/": "the data that the project made (only without data.root)",
     "oof.parquet": "one honest prediction for each row that some fold validated",
     "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
+    "ensemble/honest_predictions.parquet": "id, fold, target, prediction: the combination on the rows that score it, by weights that "
+    "did not see the row (only with members or a blend set)",
     "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
     "summary.json": "scores, times, paths, versions",
     "report.html": "scores, figures, config and files on one page that needs no network",
@@ -227,11 +236,14 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
 
 def _explain_combinations(combinations: Mapping[str, Any]) -> list[str]:
     metric = combinations["metric"].upper()
-    lines = [f"| {metric} out of fold | | 95 % interval | minus {combinations['best_member']} |", "|---|---|---|---|"]
+    lines = [
+        f"| {metric} on {describe_scored_rows(combinations)} | | 95 % interval | minus {combinations['best_member']} |",
+        "|---|---|---|---|",
+    ]
     for row in combinations["rows"]:
         name = f"**{row['name']}** (submitted)" if row["submitted"] else row["name"]
         lines.append(
             f"| {name} | {row['error']:.4f} | {row['low']:.4f} to {row['high']:.4f} | {row['difference']:+.4f} "
             f"({row['difference_low']:+.4f} to {row['difference_high']:+.4f}) |"
         )
-    return [*lines, "", LEVEL_TWO_LEAK, ""]
+    return [*lines, "", explain_cross_fitting(combinations), ""]

@@ -24,10 +24,6 @@ from ray_jobs.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.run_folder import RunFolder
 from trainers.interface import Inventory
 
-LEVEL_TWO_LEAK = (
-    "Fitted weights are scored by cross-fitting: each fold by weights from the other folds. Those folds' predictions come from models "
-    "that were trained on its rows, so a small leak of the second level remains."
-)
 _MOST_ROWS = 24  # of the live table
 _COLOURS = {
     FoldState.WAITING: "dim",
@@ -199,7 +195,7 @@ def print_members(console: Console, members: Mapping[str, Any]) -> None:
 def print_combinations(console: Console, combinations: Mapping[str, Any]) -> None:
     """Members and combinations by their honest error, the best first, each with its difference from the best member."""
     best = combinations["best_member"]
-    title = f"{combinations['metric']} on {combinations['num_rows']} out-of-fold rows, with 95 % intervals"
+    title = f"{combinations['metric']} on {describe_scored_rows(combinations)}, with 95 % intervals"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("", "error", "interval", f"minus {best}", "interval"):
         table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
@@ -215,7 +211,26 @@ def print_combinations(console: Console, combinations: Mapping[str, Any]) -> Non
             style=style,
         )
     console.print(table)
-    console.print(LEVEL_TWO_LEAK, style="dim")
+    console.print(explain_cross_fitting(combinations), style="dim")
+
+
+def describe_scored_rows(combinations: Mapping[str, Any]) -> str:
+    """Which rows score the combinations."""
+    what = "rows of the blend set" if combinations["scored_on"] == "blend" else "out-of-fold rows"
+    return f"{combinations['num_rows']:,} {what}"
+
+
+def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
+    """How fitted weights are scored, and what leak remains."""
+    if combinations["scored_on"] == "blend":
+        return (
+            "Fitted weights are scored by cross-fitting: each fifth of the blend set by weights from the others. No model has seen any of "
+            "these rows."
+        )
+    return (
+        "Fitted weights are scored by cross-fitting: each fold by weights from the other folds. Those folds' predictions come from models "
+        "that were trained on its rows, so a small leak of the second level remains."
+    )
 
 
 def _line(fold: str, status: FoldStatus) -> str:

@@ -13,7 +13,7 @@ from ensemble.config import EnsembleConfig
 from ensemble.predictions import build_table
 from ray_jobs.config import RunConfig, RunSection, to_dict
 from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.folds import FoldsConfig
+from ray_jobs.folds import BLEND, FoldsConfig
 from ray_jobs.members import resolve_members
 from ray_jobs.recipes import clip_multimodal_small
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, write_checkpoint, write_json, write_parquet
@@ -31,6 +31,7 @@ def make_run(
     num_epochs: int = 6,
     num_rows: int = 60,
     num_test: int = 40,
+    num_blend: int = 0,
     weights: tuple[str, ...] = ("picture", "words"),
     failed: tuple[int, ...] = (),
     waiting: tuple[int, ...] = (),
@@ -44,12 +45,13 @@ def make_run(
     config = dataclasses.replace(
         clip_multimodal_small(),
         run=RunSection(name=root.name, storage=str(root.parent)),
-        folds=FoldsConfig(count=num_folds),
+        folds=FoldsConfig(count=num_folds, blend_fraction=0.1 if num_blend else 0.0),
         members=members,
         ensemble=ensemble or EnsembleConfig(),
     )
     write_json(folder.config, to_dict(config))
     places = [(f"v{fold}_{n}", fold) for fold in range(num_folds) for n in range(num_rows)]
+    places += [(f"b{n}", BLEND) for n in range(num_blend)]
     plan = {"id": [row_id for row_id, _ in places], "repeat": [0] * len(places), "fold": [fold for _, fold in places]}
     write_parquet(folder.fold_plan, pa.table(plan))
     facts = {"command": "kfold.py", "target": target, "constant_predictions": [50.0] * num_folds}
@@ -63,7 +65,7 @@ def make_run(
         times = {"started": 1e9 + fold, "finished": 1e9 + fold + 20}
         write_json(folder.fold(fold).status, {"fold": fold, "state": state, "attempt": 1, "error": error, **times})
         if fold not in failed:
-            _write_fold(folder, fold, num_rows, num_test, weights)
+            _write_fold(folder, fold, num_rows, num_test, weights, num_blend=num_blend)
     for number, (name, own) in enumerate(list(resolve_members(config).items())[1:], start=1):
         write_json(folder.of_member(name).config, to_dict(own))
         write_json(folder.of_member(name).provenance, read_json(folder.provenance))
@@ -113,20 +115,28 @@ def write_fold_record(
 
 
 def _write_fold(
-    folder: RunFolder, fold: int, num_rows: int, num_test: int, weights: tuple[str, ...], member: int = 0
+    folder: RunFolder,
+    fold: int,
+    num_rows: int,
+    num_test: int,
+    weights: tuple[str, ...],
+    member: int = 0,
+    num_blend: int = 0,
 ) -> None:
     rng = np.random.default_rng(fold)
     target = np.expm1(rng.normal(4, 1.2, num_rows).clip(0))
     test = np.expm1(np.random.default_rng(99).normal(4, 1.2, num_test).clip(0))
+    blend = np.expm1(np.random.default_rng(98).normal(4, 1.2, num_blend).clip(0))
     errors = np.random.default_rng([fold, member]) if member else rng
     places = {"validation": [f"v{fold}_{n}" for n in range(num_rows)], "test": [f"t{n}" for n in range(num_test)]}
+    places["blend"] = [f"b{n}" for n in range(num_blend)]
     for checkpoint in CHECKPOINTS:
-        for rows, truth in (("validation", target), ("test", test)):
+        for rows, truth in (("validation", target), ("blend", blend), ("test", test)):
             if len(truth) == 0:
                 continue
             z = np.log1p(truth) + errors.normal(0.1 * fold, 0.4 + 0.05 * member, len(truth))
             prediction = np.expm1(z.clip(0))
-            known = truth if rows == "validation" else np.full(len(truth), np.nan)
+            known = truth if rows != "test" else np.full(len(truth), np.nan)
             table = build_table(np.array(places[rows]), prediction, z, known, fold=fold, checkpoint=checkpoint,
                                 member=folder.member)  # fmt: skip
             write_parquet(folder.fold(fold).predictions(rows, checkpoint), table)

@@ -29,7 +29,7 @@ from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.reporting.run_data import name_metric
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
 from ray_jobs.summary import FILES, describe_submission
-from ray_jobs.terminal import LEVEL_TWO_LEAK
+from ray_jobs.terminal import describe_scored_rows, explain_cross_fitting
 from ray_jobs.tracking.record import read_lines
 
 logger = logging.getLogger(__name__)
@@ -111,14 +111,14 @@ def _judge(summary: Mapping[str, Any]) -> tuple[str, str]:
 def _judge_combination(combinations: Mapping[str, Any]) -> tuple[str, str]:
     """Whether the submitted combination is better than the best member."""
     row, best = next(row for row in combinations["rows"] if row["submitted"]), combinations["best_member"]
-    what = f"Out-of-fold {combinations['metric'].upper()} {row['error']:.4f} of the {row['name']} of "
-    what += (
-        f"{sum(row['kind'] == 'member' for row in combinations['rows'])} members on {combinations['num_rows']:,} rows"
-    )
+    kind = "members" if combinations["scored_on"] == "out_of_fold" else "fold models"
+    number = sum(row["kind"] == "member" for row in combinations["rows"])
+    what = f"{combinations['metric'].upper()} {row['error']:.4f} of the {row['name']} of {number} {kind} on "
+    what += describe_scored_rows(combinations)
     interval = f"{row['difference']:+.4f} ({row['difference_low']:+.4f} to {row['difference_high']:+.4f})"
     if row["difference_high"] < 0:
-        return f"{what}: better than the best member, {best}, by {interval}.", "good"
-    return f"{what}: not shown to be better than the best member, {best}: {interval}.", "bad"
+        return f"{what}: better than the best of them, {best}, by {interval}.", "good"
+    return f"{what}: not shown to be better than the best of them, {best}: {interval}.", "bad"
 
 
 def _write_scores(summary: Mapping[str, Any]) -> str:
@@ -158,10 +158,10 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
         ]
         for row in sorted(combinations["rows"], key=lambda row: row["error"])
     ]
-    header = ["", "", f"{metric} out of fold", "95 % interval", f"minus {best}", "95 % interval"]
-    note = f"{combinations['num_rows']:,} rows, paired bootstrap. An interval below 0: better than the best member, {best}. "
+    header = ["", "", metric, "95 % interval", f"minus {best}", "95 % interval"]
+    note = f"{describe_scored_rows(combinations).capitalize()}, paired bootstrap. An interval below 0: better than {best}. "
     return build_section(
-        "Members and combinations", build_table(header, cells), build_paragraph(note + LEVEL_TWO_LEAK, "soft")
+        "Combinations", build_table(header, cells), build_paragraph(note + explain_cross_fitting(combinations), "soft")
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_jobs.folds import FoldsConfig, plan_folds
+from ray_jobs.folds import BLEND, FoldsConfig, plan_folds
 from trainers.interface import DataError, Inventory
 
 
@@ -93,3 +93,33 @@ def test_rows_of_one_day_stay_on_one_side_of_a_time_border():
 def test_rows_that_all_have_one_time_cannot_be_ordered():
     with pytest.raises(DataError, match="1 different times"):
         plan_folds(FoldsConfig(kind="time"), make_inventory(time=np.zeros(60)))
+
+
+@pytest.mark.parametrize("kind", ["random", "stratified", "grouped", "time"])
+def test_no_fold_trains_or_validates_on_the_blend_set(kind):
+    columns = {"groups": np.array([f"g{i % 20}" for i in range(60)]), "time": np.arange(60.0)}
+    plan = plan_folds(FoldsConfig(kind=kind, blend_fraction=0.2), make_inventory(**columns))
+    blend = set(plan.ids[plan.fold == BLEND])
+    assert len(blend) == 12
+    for fold in range(3):
+        split = plan.split(fold)
+        assert set(split.blend_ids) == blend
+        assert not blend & {*split.train_ids, *split.validation_ids}
+    if kind == "grouped":
+        assert all(len(set(plan.fold[columns["groups"] == group] == BLEND)) == 1 for group in columns["groups"])
+    if kind == "time":
+        assert blend == set(plan.ids[-12:])
+
+
+def test_a_users_own_folds_may_mark_a_blend_set():
+    own = np.array([0, 1, 2, -1, -2, -2] * 10)
+    plan = plan_folds(FoldsConfig(kind="predefined"), make_inventory(predefined_fold=own))
+    assert plan.split(0).blend_ids.tolist() == plan.ids[own == -2].tolist()
+    assert plan.ids[3] in plan.split(0).train_ids
+
+
+def test_a_blend_set_that_leaves_too_few_rows_is_refused():
+    with pytest.raises(DataError, match=r"blend_fraction=0.5 holds out 4 of 7 rows"):
+        plan_folds(FoldsConfig(count=2, blend_fraction=0.5), make_inventory(7))
+    with pytest.raises(ValueError, match="mark the blend set with -2"):
+        FoldsConfig(kind="predefined", blend_fraction=0.1)

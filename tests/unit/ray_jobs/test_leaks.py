@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ray_jobs.folds import FoldPlan, FoldsConfig, connect_rows, plan_folds
+from ray_jobs.folds import BLEND, FoldPlan, FoldsConfig, connect_rows, plan_folds
 from ray_jobs.leaks import (
     COLUMNS,
     count_leaks,
@@ -193,3 +193,13 @@ def test_what_rows_share_does_not_move_them_unless_asked(kind):
         plan_folds(FoldsConfig(kind=kind, on_leak=how), one) for one in (shared, alone) for how in ("warn", "error")
     ]
     assert len({plan.fingerprint() for plan in plans}) == 1
+
+
+def test_rows_of_the_blend_set_with_a_twin_that_trains_are_told_and_count_for_no_fold():
+    inventory = make_inventory([5, 5, 7, 8, 8, 9])
+    plan = FoldPlan(inventory.ids, np.array([0, BLEND, 1, 0, 1, BLEND]), 2, ordered=False)
+    across, blend = find_leaks(plan, inventory)
+    assert (across.where, across.ids.tolist()) == ("fold", ["r3", "r4"])
+    assert (blend.where, blend.ids.tolist(), blend.other_ids.tolist()) == ("blend", ["r1"], ["r0"])
+    assert count_leaks([across, blend], inventory)["text"] == {"validation_rows": 2, "blend_rows": 1, "test_rows": 0}
+    assert "1 of 2 rows of the blend set share their text" in describe_leaks([blend], FoldsConfig())[0]

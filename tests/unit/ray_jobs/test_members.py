@@ -17,6 +17,7 @@ from ray_jobs.cli import parse_kfold
 from ray_jobs.config import from_dict, to_dict
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import RunError
+from ray_jobs.member_columns import read_columns
 from ray_jobs.members import resolve_members
 from ray_jobs.run_folder import RunFolder, write_json
 from ray_jobs.summary import print_outcome
@@ -184,3 +185,33 @@ def test_columns_made_elsewhere_that_are_not_honest_are_refused(tmp_path, change
     write_json(folder.config, to_dict(replace(config, ensemble=EnsembleConfig(external=str(path)))))
     with pytest.raises(PredictionError, match=message):
         run_ensemble_stage(str(folder.root))
+
+
+@pytest.mark.parametrize("method", ["mean", "weighted_mean", *FITTED_METHODS])
+def test_fold_models_are_weighted_and_scored_on_a_blend_set_that_none_has_seen(tmp_path, method):
+    ensemble = EnsembleConfig(method=method)
+    folder, _, summary = make_run(tmp_path / "run", num_blend=300, num_epochs=1, ensemble=ensemble)
+    combinations = summary["combinations"]
+    assert (combinations["scored_on"], combinations["num_rows"]) == ("blend", 300)
+    models = [pd.read_parquet(folder.fold(fold).predictions("blend", "best")) for fold in range(3)]
+    assert (models[0]["target"] > 0).all()
+    rows = {row["name"]: row for row in combinations["rows"]}
+    for fold, model in enumerate(models):
+        error = mean_squared_log_error(model["target"], model["prediction"])
+        assert rows[f"fold_{fold}"]["error"] == pytest.approx(error, rel=1e-12)
+    mean = np.expm1(np.mean([np.log1p(model["prediction"]) for model in models], axis=0))
+    assert rows["mean, z space"]["error"] == pytest.approx(mean_squared_log_error(models[0]["target"], mean), rel=1e-12)
+    submission = summary["submission"]
+    assert [model["fold"] for model in submission["model_weights"]] == [0, 1, 2]
+    if method in ("simplex", "greedy", "weighted_mean"):  # fold 2 errs upwards by 0.2, fold 0 does not
+        assert submission["weights"][0] > submission["weights"][2]
+    honest = pq.read_table(folder.honest_predictions).to_pandas()
+    error = mean_squared_log_error(honest["target"], honest["prediction"])
+    assert error == pytest.approx(next(row["error"] for row in combinations["rows"] if row["submitted"]), rel=1e-12)
+
+
+def test_without_a_blend_set_fold_models_are_not_scored_together(tmp_path):
+    folder, config, summary = make_run(tmp_path / "run", num_epochs=1)
+    assert "combinations" not in summary
+    with pytest.raises(PredictionError, match=r"add members, or train a run with folds.blend_fraction=0.1"):
+        read_columns(folder, config)

@@ -325,12 +325,24 @@ def train_small(tmp_path, root, place_name="place", **sections):
     config, inventory = take_inventory(config, tmp_path)
     place = LocalWorkplace(tmp_path / place_name)
     place.root.mkdir(exist_ok=True)
+    middle = 16 + sections.get("num_validation", len(inventory.ids))
     place.stop_at, place.resume_from = sections.get("stop_at"), sections.get("resume_from")
     try:
-        train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:]), place)
+        train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:middle], inventory.ids[middle:]), place)
     except KilledError:
         assert place.stop_at
     return place
+
+
+def test_the_blend_set_is_predicted_and_changes_nothing_else(small_frame, write_data, tmp_path):
+    root = write_data(small_frame)
+    alone, beside = (train_small(tmp_path, root, name, num_validation=num) for name, num in (("a", 8), ("b", 4)))
+    assert set(alone.predictions) == {("best", "validation"), ("final", "validation")}
+    blend = beside.predictions["final", "blend"]
+    assert len(blend.ids) == 4
+    assert np.isfinite(blend.target).all()
+    both = np.concatenate([beside.predictions["final", "validation"].prediction, blend.prediction])
+    np.testing.assert_allclose(both, alone.predictions["final", "validation"].prediction, rtol=1e-6)
 
 
 def test_an_unfrozen_fold_records_every_metric_of_the_catalogue(small_frame, write_data, tmp_path):
