@@ -64,10 +64,10 @@ def combine(
     return combined_N
 
 
-def weights_from_scores(scores_M: np.ndarray) -> np.ndarray:
-    """Weights in inverse proportion to each model's validation error, (M,), adding up to 1.
+def weights_from_scores(scores_M: np.ndarray, power: float = 1.0) -> np.ndarray:
+    """Weights in inverse proportion to a power of each model's validation error, (M,), adding up to 1.
 
-    For independent unbiased models with these mean squared errors they are the weights of least variance
+    For independent unbiased models with these mean squared errors the first power gives the weights of least variance
     (inverse-variance weighting). A model without error takes all the weight.
     """
     errors_M = np.asarray(scores_M, np.float64)
@@ -75,7 +75,8 @@ def weights_from_scores(scores_M: np.ndarray) -> np.ndarray:
         raise ValueError(f"validation scores {errors_M.tolist()}: expected finite numbers from 0")
     if (errors_M == 0).any():
         return (errors_M == 0) / (errors_M == 0).sum()
-    return (1 / errors_M) / (1 / errors_M).sum()
+    shares_M = (errors_M.min() / errors_M) ** power
+    return shares_M / shares_M.sum()
 
 
 def normalise_weights(weights: tuple[float, ...], num_models: int) -> np.ndarray:

@@ -31,6 +31,8 @@ class EnsembleConfig:
     """One weight for each member in their order or, with one member, for each fold; they are scaled to add up to 1."""
     trim: float = 0.2
     """Share of the models that trimmed_mean leaves out at each end, rounded down: 0.2 of fewer than 5 models is none."""
+    weight_power: float = 1.0
+    """weighted_mean by validation score: weights in proportion to 1 / error to this power; higher trusts the best more."""
     checkpoint: Literal["best", "final"] = "best"
     """Which checkpoint of each fold predicts. best was chosen on the fold's own validation rows, final was not."""
     metric: str = "msle"
@@ -39,7 +41,7 @@ class EnsembleConfig:
     fold_method: Literal["mean", "median", "trimmed_mean", "geometric_mean"] = "mean"
     """Where there are several members: how the fold models of each become one."""
     members: tuple[str, ...] | None = None
-    """The members to combine, by name; None: all."""
+    """The members to combine, by name, those of `external` included; None: all."""
     external: str | None = None
     """Parquet file with predictions made elsewhere, in the schema of oof.parquet: each of its members joins the others."""
 
@@ -56,6 +58,8 @@ class EnsembleConfig:
             raise ValueError(
                 f"ensemble.trim={self.trim}: expected a share from 0 and below 0.5 to leave out at each end"
             )
+        if not 0 < self.weight_power <= 100:
+            raise ValueError(f"ensemble.weight_power={self.weight_power}: expected above 0, at most 100")
         if self.weights is None:
             return
         if self.method != "weighted_mean":

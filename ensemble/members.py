@@ -9,13 +9,13 @@ Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows, C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ensemble.combine import combine, normalise_weights, weights_from_scores
 from ensemble.comparison import NUM_DRAWS, draw_errors
-from ensemble.config import FITTED_METHODS, METHODS, SPACES
+from ensemble.config import FITTED_METHODS, METHODS, SPACES, EnsembleConfig
 from ensemble.fitting import cross_fit, fit
 from ensemble.metrics import measure_error
 
@@ -56,11 +56,23 @@ class Combination:
     metric: str = "msle"
     trim: float = 0.2
     weights: tuple[float, ...] | None = None
+    weight_power: float = 1.0
+
+    @classmethod
+    def from_config(cls, config: EnsembleConfig) -> Combination:
+        """What the `ensemble` section says."""
+        how = cls(config.method, config.space, config.metric)
+        if config.method == "trimmed_mean":
+            return replace(how, trim=config.trim)
+        if config.method == "weighted_mean":
+            return replace(how, weights=config.weights, weight_power=1.0 if config.weights else config.weight_power)
+        return how
 
     def __str__(self) -> str:
         given = "" if self.weights is None else f" {'/'.join(f'{weight:g}' for weight in self.weights)}"
         trim = f" {self.trim:g}" if self.method == "trimmed_mean" else ""
-        return f"{self.method}{trim}{given}, {self.space} space"
+        power = f" power {self.weight_power:g}" if self.weight_power != 1 else ""
+        return f"{self.method}{trim}{power}{given}, {self.space} space"
 
     @property
     def is_fitted(self) -> bool:
@@ -69,15 +81,23 @@ class Combination:
 
 
 def list_combinations(
-    spaces: Sequence[str] = SPACES, metric: str = "msle", trims: Sequence[float] = (0.2,)
+    spaces: Sequence[str] = SPACES,
+    metric: str = "msle",
+    trims: Sequence[float] = (0.2,),
+    weight_powers: Sequence[float] = (1.0,),
 ) -> list[Combination]:
-    """Every method in every space; of the trimmed mean one for each share."""
-    return [
-        Combination(method, space, metric, trim)
-        for space in spaces
-        for method in (*METHODS, *FITTED_METHODS)
-        for trim in (trims if method == "trimmed_mean" else trims[:1])
-    ]
+    """Every method in every space; of the trimmed mean one for each share, of the weighted mean by score one for each power."""
+    combinations = []
+    for space in spaces:
+        for method in (*METHODS, *FITTED_METHODS):
+            how = Combination(method, space, metric)
+            if method == "trimmed_mean":
+                combinations += [replace(how, trim=trim) for trim in trims]
+            elif method == "weighted_mean":
+                combinations += [replace(how, weight_power=power) for power in weight_powers]
+            else:
+                combinations.append(how)
+    return combinations
 
 
 def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
@@ -94,7 +114,7 @@ def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
     honest_N = np.empty(len(columns.target_N))
     for fold in np.unique(columns.fold_N):
         held_N = columns.fold_N == fold
-        weights_M = _weigh(how.metric, columns.oof_MN[:, ~held_N], columns.target_N[~held_N])
+        weights_M = _weigh(how, columns.oof_MN[:, ~held_N], columns.target_N[~held_N])
         honest_N[held_N] = combine(columns.oof_MN[:, held_N], how.method, how.space, weights_M)
     return honest_N
 
@@ -122,17 +142,18 @@ def predict(
     if how.weights is not None:
         weights_M = normalise_weights(how.weights, len(columns.names))
     elif how.is_fitted:
-        weights_M = _weigh(how.metric, columns.oof_MN, columns.target_N)
+        weights_M = _weigh(how, columns.oof_MN, columns.target_N)
     return combine(predictions_MT, how.method, how.space, weights_M, how.trim), weights_M, 0.0
 
 
-def _weigh(metric: str, oof_MN: np.ndarray, target_N: np.ndarray) -> np.ndarray:
+def _weigh(how: Combination, oof_MN: np.ndarray, target_N: np.ndarray) -> np.ndarray:
     """Weights in inverse proportion to each member's error.
 
     Raises:
         ValueError: an error is negative, as the negative of a scorer's value is.
     """
-    return weights_from_scores(np.array([measure_error(metric, target_N, oof_N) for oof_N in oof_MN]))
+    errors_M = np.array([measure_error(how.metric, target_N, oof_N) for oof_N in oof_MN])
+    return weights_from_scores(errors_M, how.weight_power)
 
 
 @dataclass(frozen=True)

@@ -142,18 +142,19 @@ class RunConfig:
 
     @property
     def combined_members(self) -> list[str]:
-        """The members whose predictions are combined."""
-        return list(self.ensemble.members or self.member_names)
+        """The run's members whose predictions are combined."""
+        wanted = self.ensemble.members
+        return self.member_names if wanted is None else [name for name in wanted if name in self.member_names]
 
 
 def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsConfig) -> None:
     """Raises ValueError where what is to be combined does not fit how."""
     unknown = [name for name in ensemble.members or () if name not in names]
-    if unknown:
+    if unknown and (ensemble.external is None or len(unknown) == len(ensemble.members)):
         raise ValueError(f"ensemble.members: no member {unknown[0]!r}; the run has {', '.join(names)}")
     combined = len(ensemble.members or names)
     if ensemble.external is not None:
-        return  # how many columns the file has is known when it is read
+        return  # which columns the file has is known when it is read
     may_have_blend_set = folds.blend_fraction > 0 or folds.kind == "predefined"
     if ensemble.method in FITTED_METHODS and combined == 1 and not may_have_blend_set:
         raise ValueError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +25,9 @@ from ray_jobs.interrupts import listening
 from ray_jobs.placement import Placement, place_folds
 from ray_jobs.planning import Plan, check_run, write_or_compare
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_json
-from ray_jobs.storage import LossyFile, Storage
+from ray_jobs.storage import Storage
 from ray_jobs.summary import conclude, print_outcome
-from ray_jobs.terminal import Watcher, open_console, print_leaks, warn_of_open_cluster
+from ray_jobs.terminal import Watcher, chatter_to, open_console, print_leaks, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import load_inventory_module
 
@@ -154,7 +152,7 @@ def _train_and_combine(
     began = time.monotonic()
     with (
         listening() as interrupts,
-        _chatter_to(folder.log / "ray.log"),
+        chatter_to(folder.log / "ray.log"),
         connect(folder.root.name, dashboard=config.run.dashboard) as cluster,
     ):
         import ray
@@ -222,18 +220,6 @@ def _announce(console: Console, cluster: Connection, placement: Placement, at_on
             f"only {free_bytes / 1e6:.0f} MB are free there; a fold that finds the disk full waits for space",
             style="yellow",
         )
-
-
-@contextmanager
-def _chatter_to(path: Path) -> Iterator[None]:
-    """What libraries print goes to a file; the screen is for the run (its console was opened before)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        io.TextIOWrapper(io.BufferedWriter(LossyFile(path, "a")), line_buffering=True) as file,
-        redirect_stdout(file),
-        redirect_stderr(file),
-    ):
-        yield
 
 
 def _show_plan(console: Console, plan: Plan) -> None:

@@ -151,7 +151,7 @@ def compare_combinations(config: RunConfig, columns: Columns) -> tuple[dict[str,
         `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is submitted, (N,).
     """
     ensemble = config.ensemble
-    submitted = Combination(ensemble.method, ensemble.space, ensemble.metric, ensemble.trim, ensemble.weights)
+    submitted = Combination.from_config(ensemble)
     others = list_combinations([ensemble.space], ensemble.metric, [ensemble.trim])
     combinations = list(dict.fromkeys([submitted, *others]))
     honest = [predict_honestly(how, columns) for how in combinations]

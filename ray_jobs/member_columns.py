@@ -155,12 +155,20 @@ def read_external(config: RunConfig, plan: pa.Table) -> dict[str, tuple[pa.Table
         )
     fold_of = {i: f for i, f in zip(plan["id"].to_pylist(), plan["fold"].to_pylist(), strict=True) if f >= 0}
     is_known = pa.array([row_id in fold_of for row_id in table["id"].to_pylist()])
-    external = {}
+    external, chosen = {}, config.ensemble.members
+    names = set(table["member"].to_pylist())
+    if unknown := [name for name in chosen or () if name not in names and name not in config.member_names]:
+        raise PredictionError(
+            f"ensemble.members: no member {unknown[0]!r}; the run has {', '.join(config.member_names)}, {path} has "
+            f"{', '.join(sorted(names))}"
+        )
     for name in dict.fromkeys(table["member"].to_pylist()):
         if name in config.member_names:
             raise PredictionError(
                 f"{path}: its member {name!r} has the name of one of the run's; rename it in the file"
             )
+        if chosen is not None and name not in chosen:
+            continue
         is_own = pc.equal(table["member"], name)
         oof = table.filter(pc.and_(is_own, is_known))
         _check_external(oof, fold_of, f"{path}: member {name!r}")

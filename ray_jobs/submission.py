@@ -69,7 +69,7 @@ def submit(
     if test is None:
         raise NoSubmissionError("the data has no test table")
     ids, predictions_MN = test
-    how = Combination(ensemble.method, ensemble.space, ensemble.metric, ensemble.trim, ensemble.weights)
+    how = Combination.from_config(ensemble)
     if columns is not None:
         final_N, weights_M, intercept = predict(how, columns, predictions_MN)
     else:
@@ -109,7 +109,9 @@ def choose_weights(ensemble: EnsembleConfig, scores: dict[str, Any]) -> np.ndarr
         return None
     if ensemble.weights is not None:
         return normalise_weights(ensemble.weights, len(scores["folds"]))
-    return weights_from_scores(np.array([fold[ensemble.checkpoint]["msle"] for fold in scores["folds"]]))
+    return weights_from_scores(
+        np.array([fold[ensemble.checkpoint]["msle"] for fold in scores["folds"]]), ensemble.weight_power
+    )
 
 
 def _write(

@@ -6,10 +6,13 @@ Everything is read from the run's folder, so `status.py` shows the same from ano
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -22,6 +25,7 @@ from ray_jobs.errors import printable
 from ray_jobs.folds import FoldsConfig
 from ray_jobs.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.storage import LossyFile
 from trainers.interface import Inventory
 
 _MOST_ROWS = 24  # of the live table
@@ -44,6 +48,18 @@ class _PlainConsole(Console):
 def open_console() -> Console:
     """The console of a run, bound to the stream that is the screen now."""
     return _PlainConsole(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def chatter_to(path: Path) -> Iterator[None]:
+    """What libraries print goes to a file; the screen is for the run (its console was opened before)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        io.TextIOWrapper(io.BufferedWriter(LossyFile(path, "a")), line_buffering=True) as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
+        yield
 
 
 def read_statuses(folder: RunFolder, num_folds: int) -> list[FoldStatus]:

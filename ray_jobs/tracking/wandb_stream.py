@@ -151,10 +151,19 @@ class WandbStream:
         if value is None:
             return "NaN"  # as W&B's own API gives it back; a bare NaN is no JSON, and resuming the W&B run would fail on it
         if isinstance(value, dict) and "columns" in value:
-            return wandb.Table(columns=value["columns"], data=value["data"])
+            return wandb.Table(columns=value["columns"], data=_with_one_type_a_column(value["data"]))
         if isinstance(value, dict) and "image" in value:
             return _to_picture(self.folder.root / value["image"], value.get("sha256"))
         return value
+
+
+def _with_one_type_a_column(rows: list[list[Any]]) -> list[list[Any]]:
+    """W&B refuses a column of numbers and texts: it becomes one of texts."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    for number, column in enumerate(columns):
+        if len({isinstance(cell, str) for cell in column if cell is not None}) > 1:
+            columns[number] = [None if cell is None else str(cell) for cell in column]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _to_picture(path: Path, checksum: str | None) -> wandb.Image | str:

@@ -1,0 +1,81 @@
+"""Tries every ensemble method, space, checkpoint, subset of members and weight parameter on a run's finished folds with Ray Tune.
+Nothing is trained.
+
+    python ray_jobs/sweep.py RUN [--apply] [ensemble.metric=msle] [run.storage=~/ray_results]
+
+RUN is a run's folder, or its name below run.storage. What is tried is scored on rows that no model has seen; the best replaces
+the run's ensemble only if it is shown to be better, and --apply then writes its submission. An interrupted sweep goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
+from ray_jobs.config import RunConfig
+from ray_jobs.errors import IncompleteRunError
+from ray_jobs.members import find_members, refuse_member
+from ray_jobs.run_folder import RunFolder, read_json
+
+
+def main(argv: list[str]) -> int:
+    root, words = find_run(argv, __doc__)
+    applies = "--apply" in words
+    words = [word for word in words if word != "--apply"]
+    folder = RunFolder(root)
+    refuse_member(folder)
+    with folder.lock():
+        config = override(
+            with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
+        )
+        _refuse_incomplete(folder, config)
+        return sweep(folder, config, applies=applies)
+
+
+def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
+    """Searches, shows and records what came out, and applies it if that is wanted and it is better."""
+    from ray_jobs.ensemble_stage import run_ensemble_stage
+    from ray_jobs.summary import conclude
+    from ray_jobs.sweep_search import describe_search, record_search, search
+    from ray_jobs.terminal import open_console
+    from ray_jobs.tracking.wandb_sink import WandbSink
+
+    console, began = open_console(), time.monotonic()
+    found = search(folder, config, console)
+    with WandbSink(folder, config, console.print) as sink:
+        sink.start()
+        record_search(folder, found)
+        describe_search(console, folder, found)
+        if applies and found.choice.replaces:
+            config = dataclasses.replace(config, ensemble=found.as_config(config.ensemble))
+            folder.write_config(config)
+        elif applies:
+            console.print("nothing is applied: the run's ensemble stays")
+        stage = run_ensemble_stage(str(folder.root))
+        seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"sweep": time.monotonic() - began}
+        seconds.pop("total", None)
+        conclude(folder, folder.read_config(), stage, seconds, sink, console)
+    return 0
+
+
+def _refuse_incomplete(folder: RunFolder, config: RunConfig) -> None:
+    from ray_jobs.ensemble_stage import refuse_damaged
+
+    for own in find_members(folder, config).values():
+        refuse_damaged(own, config.folds.count)
+        missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))
+        if missing:
+            raise IncompleteRunError(
+                f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
+            )
+
+
+if __name__ == "__main__":
+    main_with_errors(main)
