@@ -35,6 +35,8 @@ class EnsembleConfig:
     """weighted_mean by validation score: weights in proportion to 1 / error to this power; higher trusts the best more."""
     checkpoint: Literal["best", "final"] = "best"
     """Which checkpoint of each fold predicts. best was chosen on the fold's own validation rows, final was not."""
+    interval: float | None = None
+    """Level of a prediction interval, such as 0.9: the submission gets two more columns, <target>_low and <target>_high."""
     metric: str = "msle"
     """What greedy makes small and combinations are compared by: msle, rmsle, mse, rmse, mae, log_loss or one of scikit-learn's
     scorers."""
@@ -57,6 +59,10 @@ class EnsembleConfig:
         if not 0 <= self.trim < 0.5:
             raise ValueError(
                 f"ensemble.trim={self.trim}: expected a share from 0 and below 0.5 to leave out at each end"
+            )
+        if self.interval is not None and not 0 < self.interval < 1:
+            raise ValueError(
+                f"ensemble.interval={self.interval}: expected a level between 0 and 1, such as 0.9, or none"
             )
         if not 0 < self.weight_power <= 100:
             raise ValueError(f"ensemble.weight_power={self.weight_power}: expected above 0, at most 100")

@@ -216,6 +216,20 @@ def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
     raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
 
 
+def find_runs(words: Sequence[str]) -> list[Path]:
+    """All runs below `run.storage`, as `run.storage=FOLDER` says it.
+
+    Raises:
+        RunError: there is none.
+    """
+    given = [word.partition("=")[2] for word in words]
+    storage = Path(given[-1] if given else RunSection().storage).expanduser()
+    runs = sorted(path.parent.resolve() for path in storage.glob("*/config.json"))
+    if not runs:
+        raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")
+    return runs
+
+
 def main_with_errors(main: Any) -> None:
     """Runs a job's main function; expected errors become one message and exit code 2."""
     from ensemble.predictions import PredictionError

@@ -38,10 +38,17 @@ def read_columns(folder: RunFolder, config: RunConfig, checkpoint: str | None = 
         PredictionError: the members do not predict the same rows on the same folds.
         RunFolderError: a file is missing or damaged.
     """
+    chosen = checkpoint or config.ensemble.checkpoint
+    if combines_folds(config):
+        member = folder.of_member(config.combined_members[0])
+        return _read_blend(member, config, chosen, read_parquet(folder.fold_plan))
+    return read_oof(folder, config, chosen)
+
+
+def read_oof(folder: RunFolder, config: RunConfig, checkpoint: str | None = None) -> Columns:
+    """The out-of-fold predictions of the members that are combined, be it one; arguments and errors as in `read_columns`."""
     chosen, folders = checkpoint or config.ensemble.checkpoint, find_members(folder, config)
     plan = read_parquet(folder.fold_plan)
-    if combines_folds(config):
-        return _read_blend(folders[config.combined_members[0]], config, chosen, plan)
     tables = {name: _read_member(folders[name], chosen, config) for name in config.combined_members}
     tables |= {name: table for name, (table, _) in read_external(config, plan).items()}
     ids_N, oof_MN = stack_models(list(tables.values()))
@@ -107,17 +114,9 @@ def read_test(
     Raises:
         PredictionError: a member lacks test rows.
     """
-    chosen, folders = checkpoint or config.ensemble.checkpoint, find_members(folder, config)
-    models = {}
-    for name in config.combined_members:
-        paths = [folders[name].fold(fold).predictions("test", chosen) for fold in range(config.folds.count)]
-        if not paths[0].exists():
-            return None
-        models[name] = [read_parquet(path) for path in paths]
-    for name, (_, test) in read_external(config, read_parquet(folder.fold_plan)).items():
-        models[name] = [test.filter(pc.equal(test["fold"], fold)) for fold in sorted(set(test["fold"].to_pylist()))]
-        if not models[name]:
-            raise PredictionError(f"{config.ensemble.external}: member {name!r} has no prediction of a test row")
+    models = read_test_of_folds(folder, config, checkpoint)
+    if not models:
+        return None
     everyone = [table for tables in models.values() for table in tables]
     ids_T, predictions = stack_models(everyone)
     if combines_folds(config):
@@ -128,6 +127,28 @@ def read_test(
         columns.append(combine(predictions[start : start + len(tables)], method, where, trim=config.ensemble.trim))
         start += len(tables)
     return ids_T, np.stack(columns)
+
+
+def read_test_of_folds(
+    folder: RunFolder, config: RunConfig, checkpoint: str | None = None
+) -> dict[str, list[pa.Table]]:
+    """The test predictions of each fold model of each member that is combined, by the member's name; empty without test rows.
+
+    Raises:
+        PredictionError: a member from elsewhere has no test predictions.
+    """
+    chosen, models = checkpoint or config.ensemble.checkpoint, {}
+    for name in config.combined_members:
+        own = folder.of_member(name)
+        paths = [own.fold(fold).predictions("test", chosen) for fold in range(config.folds.count)]
+        if not paths[0].exists():
+            return {}
+        models[name] = [read_parquet(path) for path in paths]
+    for name, (_, test) in read_external(config, read_parquet(folder.fold_plan)).items():
+        models[name] = [test.filter(pc.equal(test["fold"], fold)) for fold in sorted(set(test["fold"].to_pylist()))]
+        if not models[name]:
+            raise PredictionError(f"{config.ensemble.external}: member {name!r} has no prediction of a test row")
+    return models
 
 
 def _read_member(folder: RunFolder, checkpoint: str, config: RunConfig) -> pa.Table:

@@ -25,11 +25,12 @@ from ray_jobs.config import MAIN, RunConfig, TrackingConfig, find_differences
 from ray_jobs.connection import in_submitted_job
 from ray_jobs.damage import is_plan_whole
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
-from ray_jobs.folds import BLEND, FoldPlan, plan_folds
+from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
-from ray_jobs.member_columns import combines_folds, read_external
+from ray_jobs.member_columns import combines_folds, has_blend_set, read_external
 from ray_jobs.members import resolve_members
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_csv, write_json, write_parquet
+from ray_jobs.submission_intervals import check_interval
 from trainers.interface import Inventory, load_inventory_module
 
 
@@ -87,20 +88,24 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
     resolve_members(config)  # a mistake in one is told before the data is read
     trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
-    ensemble = config.ensemble
-    if ensemble.external:
-        external = os.path.abspath(os.path.expanduser(ensemble.external))
-        ensemble = dataclasses.replace(ensemble, external=external)
-    config = dataclasses.replace(config, trainer=trainer, run=run, ensemble=ensemble)
+    config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
     folds = plan_folds(config.folds, inventory)
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
-    _check_ensemble(config, folds)
+    check_ensemble(config, build_plan_table(folds))
     return Plan(config, folder, inventory, folds, leaks, _check_members(config, folder, inventory))
 
 
-def _check_ensemble(config: RunConfig, folds: FoldPlan) -> None:
-    """What of the ensemble's config can only be judged now that the rows are known.
+def with_absolute_external(config: RunConfig) -> RunConfig:
+    """The config with the whole path of `ensemble.external`."""
+    if not config.ensemble.external:
+        return config
+    external = os.path.abspath(os.path.expanduser(config.ensemble.external))
+    return dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, external=external))
+
+
+def check_ensemble(config: RunConfig, plan: pa.Table) -> None:
+    """What of the ensemble's config can only be judged once the rows and their folds are known.
 
     Raises:
         RunError: an unknown metric, or fitted weights without rows to fit them to.
@@ -110,9 +115,10 @@ def _check_ensemble(config: RunConfig, folds: FoldPlan) -> None:
         check_metric(config.ensemble.metric)
     except ValueError as error:
         raise RunError(f"ensemble.metric: {error}") from None
-    if combines_folds(config) and config.ensemble.method in FITTED_METHODS and not (folds.fold == BLEND).any():
+    if combines_folds(config) and config.ensemble.method in FITTED_METHODS and not has_blend_set(plan):
         raise RunError(f"ensemble.method={config.ensemble.method}: {NOTHING_TO_FIT}")
-    read_external(config, build_plan_table(folds))
+    check_interval(config)
+    read_external(config, plan)
 
 
 def _check_members(config: RunConfig, folder: RunFolder, inventory: Inventory) -> dict[str, MemberPlan]:

@@ -28,6 +28,7 @@ from ray_jobs.run_folder import (
     write_json,
     write_parquet,
 )
+from ray_jobs.submission_intervals import Intervals, build_intervals
 
 
 class NoSubmissionError(Exception):
@@ -82,7 +83,11 @@ def submit(
         folders = find_members(folder, config)
         models = [Model({"member": name}, _average_summaries(folders.get(name), config)) for name in columns.names]
         more["fold_method"] = ensemble.fold_method
-    return _write(folder, ensemble, models, ids, predictions_MN, final_N, weights_M, more)
+    intervals = None
+    if ensemble.interval is not None:
+        intervals = build_intervals(folder, config, ids, weights_M, intercept)
+        more["interval"] = intervals.facts
+    return _write(folder, ensemble, models, ids, predictions_MN, final_N, weights_M, intervals, more)
 
 
 def _describe_folds(member: RunFolder, config: RunConfig) -> list[Model]:
@@ -122,11 +127,16 @@ def _write(
     predictions_MN: np.ndarray,
     final_N: np.ndarray,
     weights_M: np.ndarray | None,
+    intervals: Intervals | None,
     more: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder.submission(ensemble.method)
     target_name = read_json(folder.provenance)["target"]
-    write_csv(path, ["ID", target_name], [[row_id, repr(float(v))] for row_id, v in zip(ids, final_N, strict=True)])
+    columns = {target_name: final_N}
+    if intervals is not None:
+        columns |= {f"{target_name}_low": intervals.low_T, f"{target_name}_high": intervals.high_T}
+    rows = zip(ids, *columns.values(), strict=True)
+    write_csv(path, ["ID", *columns], [[row_id, *(repr(float(value)) for value in values)] for row_id, *values in rows])
     _write_test_predictions(folder, ids, predictions_MN, final_N)
     info = _describe(ensemble, models, weights_M, predictions_MN, final_N) | more
     write_json(path.with_suffix(".json"), info)
@@ -178,6 +188,7 @@ def _list_metrics(info: dict[str, Any], models: list[Model], path: str, weights_
         "ensemble/submission_created": 1,
         "ensemble/submission_path": path,
         "ensemble/model_weights": table,
+        **{f"ensemble/interval_{name}": value for name, value in info.get("interval", {}).items() if value is not None},
     }
 
 

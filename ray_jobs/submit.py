@@ -18,7 +18,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
 from ray_jobs.errors import IncompleteRunError
 from ray_jobs.members import refuse_member
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.run_folder import RunFolder, read_json, read_parquet
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +29,10 @@ def main(argv: list[str]) -> int:
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
         from ray_jobs.ensemble_stage import refuse_damaged, run_ensemble_stage
+        from ray_jobs.planning import check_ensemble, with_absolute_external
 
+        config = with_absolute_external(config)
+        check_ensemble(config, read_parquet(folder.fold_plan))
         for own in map(folder.of_member, config.combined_members):
             refuse_damaged(own, config.folds.count)
             missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))

@@ -48,6 +48,7 @@ FILES = {
     "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
     "ensemble/honest_predictions.parquet": "id, fold, target, prediction: the combination on the rows that score it, by weights that "
     "did not see the row (only with members or a blend set)",
+    "sweep/": "leaderboard.csv and sweep.json: what sweep.py tried (only if it was called)",
     "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
     "summary.json": "scores, times, paths, versions",
     "report.html": "scores, figures, config and files on one page that needs no network",
@@ -194,8 +195,16 @@ def describe_submission(submission: Mapping[str, Any]) -> str:
     what = "members'" if "fold_method" in submission else "models'"
     return (
         f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints in "
-        f"{submission['space']} space"
+        f"{submission['space']} space{_describe_interval(submission.get('interval'))}"
     )
+
+
+def _describe_interval(facts: Mapping[str, Any] | None) -> str:
+    if facts is None:
+        return ""
+    guaranteed = facts["guaranteed"]
+    what = "nothing is guaranteed" if guaranteed is None else f"coverage at least {guaranteed:.3f}"
+    return f", with {facts['level']:.0%} intervals ({facts['kind']}: {what})"
 
 
 def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> str:

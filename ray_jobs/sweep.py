@@ -22,7 +22,7 @@ from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_enviro
 from ray_jobs.config import RunConfig
 from ray_jobs.errors import IncompleteRunError
 from ray_jobs.members import find_members, refuse_member
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.run_folder import RunFolder, read_json, read_parquet
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +35,10 @@ def main(argv: list[str]) -> int:
         config = override(
             with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
         )
+        from ray_jobs.planning import check_ensemble, with_absolute_external
+
+        config = with_absolute_external(config)
+        check_ensemble(config, read_parquet(folder.fold_plan))
         _refuse_incomplete(folder, config)
         return sweep(folder, config, applies=applies)
 

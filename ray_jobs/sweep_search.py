@@ -31,7 +31,7 @@ from ray_jobs.config import RunConfig
 from ray_jobs.connection import connect
 from ray_jobs.member_columns import combines_folds, read_columns
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_csv, write_json, write_whole
-from ray_jobs.terminal import chatter_to
+from ray_jobs.terminal import chatter_to, explain_outcome
 from ray_jobs.tracking.record import log_news
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
@@ -280,24 +280,3 @@ def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
     console.print(
         f"all of them: {folder.root / 'sweep' / 'leaderboard.csv'}; {found.seconds:.1f} s, {found.num_trials} trials"
     )
-
-
-def explain_outcome(outcome: Mapping[str, Any]) -> list[str]:
-    """What to believe of a search, in sentences."""
-    lines = [
-        f"Chosen inside each fold and scored on it: {outcome['metric']} {outcome['nested_error']:.4f}. That is what choosing is worth; "
-        f"the winner's own {outcome['winner_error']:.4f} is the best of {outcome['num_combinations']} and flattered by luck. The default has "
-        f"{outcome['default_error']:.4f}."
-    ]
-    bound = f"{outcome['improvement']:+.4f}, at least {outcome['improvement_low']:+.4f} (95 %, for all together)"
-    if outcome["replaces"]:
-        lines.append(
-            f"The winner is better than the default by {bound}: {outcome['winner']}. --apply writes its submission."
-        )
-    elif outcome["winner"] == outcome["default"]:
-        lines.append("The default is the winner.")
-    else:
-        lines.append(
-            f"The winner, {outcome['winner']}, is not shown to be better than the default: {bound}. The default stays."
-        )
-    return lines

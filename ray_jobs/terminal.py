@@ -249,6 +249,27 @@ def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
     )
 
 
+def explain_outcome(outcome: Mapping[str, Any]) -> list[str]:
+    """What to believe of a search, in sentences."""
+    lines = [
+        f"Chosen inside each fold and scored on it: {outcome['metric']} {outcome['nested_error']:.4f}. That is what choosing is worth; "
+        f"the winner's own {outcome['winner_error']:.4f} is the best of {outcome['num_combinations']} and flattered by luck. The default has "
+        f"{outcome['default_error']:.4f}."
+    ]
+    bound = f"{outcome['improvement']:+.4f}, at least {outcome['improvement_low']:+.4f} (95 %, for all together)"
+    if outcome["replaces"]:
+        lines.append(
+            f"The winner is better than the default by {bound}: {outcome['winner']}. --apply writes its submission."
+        )
+    elif outcome["winner"] == outcome["default"]:
+        lines.append("The default is the winner.")
+    else:
+        lines.append(
+            f"The winner, {outcome['winner']}, is not shown to be better than the default: {bound}. The default stays."
+        )
+    return lines
+
+
 def _line(fold: str, status: FoldStatus) -> str:
     if status.state == FoldState.FAILED:
         return f"{fold} FAILED: {status.error}"

@@ -29,11 +29,12 @@ from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.reporting.run_data import name_metric
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
 from ray_jobs.summary import FILES, describe_submission
-from ray_jobs.terminal import describe_scored_rows, explain_cross_fitting
+from ray_jobs.terminal import describe_scored_rows, explain_cross_fitting, explain_outcome
 from ray_jobs.tracking.record import read_lines
 
 logger = logging.getLogger(__name__)
 _MOST_BAD_ROWS = 50
+_MOST_COMBINATIONS = 20
 _MOST_LINKS = 12
 
 
@@ -53,6 +54,7 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
         _write_headline(folder, config, summary),
         _write_scores(summary),
         _write_combinations(summary),
+        _write_sweep(folder),
         _write_problems(folder, summary),
         _write_figures(pictures),
         _write_timings(summary),
@@ -163,6 +165,17 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
     return build_section(
         "Combinations", build_table(header, cells), build_paragraph(note + explain_cross_fitting(combinations), "soft")
     )
+
+
+def _write_sweep(folder: RunFolder) -> str:
+    """The best of what sweep.py tried, and what to believe of it; nothing where it was not called."""
+    outcome = read_json(folder.root / "sweep" / "sweep.json", default=None)
+    if not outcome:
+        return ""
+    cells = [["" if cell is None else f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+             for row in outcome["rows"][:_MOST_COMBINATIONS]]  # fmt: skip
+    lines = [build_paragraph(line) for line in explain_outcome(outcome)]
+    return build_section("Sweep", *lines, build_table([name.replace("_", " ") for name in outcome["columns"]], cells))
 
 
 def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:

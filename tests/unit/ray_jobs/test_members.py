@@ -12,6 +12,7 @@ from made_run import make_run
 from sklearn.metrics import mean_squared_log_error
 
 from ensemble.config import FITTED_METHODS, METHODS, EnsembleConfig
+from ensemble.intervals import bound_coverage, predict_intervals
 from ensemble.predictions import PredictionError
 from ray_jobs.cli import parse_kfold
 from ray_jobs.config import from_dict, to_dict
@@ -20,6 +21,7 @@ from ray_jobs.errors import RunError
 from ray_jobs.member_columns import read_columns
 from ray_jobs.members import resolve_members
 from ray_jobs.run_folder import RunFolder, write_json
+from ray_jobs.submission_intervals import check_interval
 from ray_jobs.summary import print_outcome
 from ray_jobs.terminal import open_console
 
@@ -215,3 +217,45 @@ def test_without_a_blend_set_fold_models_are_not_scored_together(tmp_path):
     assert "combinations" not in summary
     with pytest.raises(PredictionError, match=r"add members, or train a run with folds.blend_fraction=0.1"):
         read_columns(folder, config)
+
+
+@pytest.mark.parametrize("members", [(), (WIDE,)])
+def test_an_interval_stands_beside_each_prediction_and_says_what_is_behind_it(tmp_path, members):
+    ensemble = EnsembleConfig(interval=0.9, checkpoint="final")
+    folder, _, summary = make_run(tmp_path / "run", num_rows=400, members=members, ensemble=ensemble, num_epochs=1)
+    table = pd.read_csv(folder.submission("mean"))
+    assert list(table) == ["ID", "price", "price_low", "price_high"]
+    assert (table["price_low"] < table["price"]).mean() > 0.99
+    assert (table["price"] < table["price_high"]).mean() > 0.99
+    facts = summary["submission"]["interval"]
+    assert (facts["level"], facts["kind"]) == (0.9, "cv+")
+    assert facts["guaranteed"] == pytest.approx(bound_coverage(0.9, 1200, 3))
+    truth = np.expm1(np.random.default_rng(99).normal(4, 1.2, 40).clip(0))
+    covered = ((table["price_low"] <= truth) & (truth <= table["price_high"])).mean()
+    assert covered > 0.75
+    if members:  # the fold's models of all members, combined, are what the residuals are of
+        oof = pd.read_parquet(folder.oof).query("checkpoint == 'final'")
+        z = np.log1p(oof.pivot(index="id", columns="member", values="prediction")).mean(axis=1)
+        target = oof.drop_duplicates("id").set_index("id").loc[z.index]
+        tests = [
+            np.mean([np.log1p(pd.read_parquet(own.fold(fold).predictions("test", "final"))["prediction"]) for own in
+                     (folder, folder.of_member("wide"))], axis=0) for fold in range(3)
+        ]  # fmt: skip
+        low, high = predict_intervals(np.expm1(tests), np.expm1(z), target["target"], target["fold"], 0.9)
+        np.testing.assert_allclose(table["price_low"], low)
+        np.testing.assert_allclose(table["price_high"], high)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"checkpoint": "best"}, {"method": "simplex", "checkpoint": "final"}, {"method": "simplex"}]
+)
+def test_an_interval_without_the_conditions_of_the_theorem_is_called_empirical(tmp_path, changes):
+    ensemble = EnsembleConfig(interval=0.9, **changes)
+    _, _, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=ensemble, num_epochs=1)
+    assert summary["submission"]["interval"]["kind"] == "empirical"
+    assert summary["submission"]["interval"]["guaranteed"] is None
+
+
+def test_no_interval_is_given_from_folds_in_the_order_of_time():
+    with pytest.raises(RunError, match=r"ensemble.interval: no interval from folds.kind=time"):
+        check_interval(parse_kfold(["ensemble.interval=0.9", "folds.kind=time"]).config)

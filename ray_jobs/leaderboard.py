@@ -1,0 +1,90 @@
+"""Compares members, ensembles and runs on the rows that all of them predict without having seen them.
+
+    python ray_jobs/leaderboard.py [RUN ...] [--metric=msle] [--csv=FILE] [run.storage=~/ray_results]
+
+RUN is a run's folder, or its name below run.storage; without one, all runs there. Runs on other data have a table of their own.
+Each row's difference from the best has a 95 % interval over the same rows (paired bootstrap); the last columns are the errors of
+the folds. Reads the runs' folders only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ray_jobs.cli import find_run, find_runs, main_with_errors
+from ray_jobs.errors import RunError, RunFolderError
+
+_MOST_FOLDS = 10
+COLUMNS = ("rank", "run", "what", "rows", "error", "low", "high", "difference", "difference_low", "difference_high")
+
+
+def main(argv: list[str]) -> int:
+    if argv[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    storage = [word for word in argv if word.lstrip("-").startswith("run.storage=")]
+    parser = argparse.ArgumentParser("leaderboard.py", usage=__doc__, allow_abbrev=False)
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--metric", default="msle")
+    parser.add_argument("--csv", type=Path)
+    given = parser.parse_args([word for word in argv if word not in storage])
+    roots = [find_run([run, *storage], __doc__)[0] for run in given.runs] or find_runs(storage)
+    return compare(roots, given.metric, given.csv)
+
+
+def compare(roots: Sequence[Path], metric: str, csv: Path | None) -> int:
+    """Shows a table for each group of runs on the same rows."""
+    from ensemble.metrics import check_metric
+    from ray_jobs.leaderboard_entries import group_entries, read_entries
+    from ray_jobs.run_folder import RunFolder, write_csv
+    from ray_jobs.terminal import open_console
+
+    try:
+        check_metric(metric)
+    except ValueError as error:
+        raise RunError(f"--metric: {error}") from None
+    console, entries = open_console(), []
+    for root in roots:
+        try:
+            entries += read_entries(RunFolder(root))
+        except RunFolderError as error:
+            console.print(f"left out: {error}", style="yellow")
+    if not entries:
+        raise RunError("no run with out-of-fold predictions: nothing to compare")
+    rows: list[list[Any]] = []
+    for group in group_entries(entries):
+        lines, num_folds = group.rank(metric)
+        rows += lines
+        console.print(_build_table(lines, metric, group.num_rows, num_folds))
+    if csv:
+        write_csv(csv, [*COLUMNS, *(f"fold_{fold}" for fold in range(max(map(len, rows)) - len(COLUMNS)))], rows)
+        console.print(f"written: {csv}")
+    return 0
+
+
+def _build_table(lines: Sequence[Sequence[Any]], metric: str, num_rows: int, num_folds: int) -> Any:
+    from rich.table import Table
+
+    title = f"{metric} on {num_rows:,} rows that every one of these predicts unseen"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    shown = min(num_folds, _MOST_FOLDS)
+    for name in ("", "run", "what", "error", "minus best", "95 % interval", *(f"fold {fold}" for fold in range(shown))):
+        is_text = name in ("run", "what")
+        table.add_column(name, justify="left" if is_text else "right", header_style="underline", no_wrap=True)
+    for rank, run, what, _, error, _, _, difference, low, high, *folds in lines:
+        is_best = rank == 1
+        cells = ["" if is_best else f"{difference:+.4f}", "" if is_best else f"{low:+.4f} {high:+.4f}"]
+        in_folds = ["" if value is None else f"{value:.4f}" for value in folds[:shown]]
+        table.add_row(str(rank), run, what, f"{error:.4f}", *cells, *in_folds, style="bold" if is_best else "")
+    return table
+
+
+if __name__ == "__main__":
+    main_with_errors(main)
