@@ -42,7 +42,8 @@ START, STEP, EPOCH, BEST, END = (
     "at the end",
 )
 STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
-SUBMITTED, WEIGHTED = "submission written", "the same, method weighted_mean"
+SUBMITTED, WEIGHTED = "submission written", "the same, methods with weights"
+SCORED, WITH_INTERVAL, SWEPT = "with a blend set or members", "with `ensemble.interval`", "`sweep.py`"
 REPORTED = "report written"
 
 
@@ -105,8 +106,29 @@ CATALOGUE = (
         "of the combined predictions",
     ),
     Metrics("submission", SUBMITTED, _ensemble("submission_created submission_path"), "1; the file"),
-    Metrics("submission", SUBMITTED, _ensemble("model_weights"), "table: fold, image, text, age"),
-    Metrics("submission", WEIGHTED, _ensemble("model_{i}_weight"), "its share in the weighted mean"),
+    Metrics("submission", SUBMITTED, _ensemble("model_weights"), "table: fold or member, image, text, age"),
+    Metrics("submission", WEIGHTED, _ensemble("model_{i}_weight"), "its share in the combination"),
+    Metrics(
+        "submission",
+        SCORED,
+        _ensemble("blend_msle best_member_msle"),
+        "honest error of the combination, with members `ensemble/out_of_fold_msle`; of the best model in it; each for `ensemble.metric`",
+    ),
+    Metrics(
+        "submission", SCORED, _ensemble("combinations"), "table: each model and method, its honest error and intervals"
+    ),
+    Metrics(
+        "submission", WITH_INTERVAL, _ensemble("interval_level interval_kind interval_mean_width"), "cv+ or empirical"
+    ),
+    Metrics(
+        "submission",
+        SWEPT,
+        _ensemble("sweep_combinations sweep_nested_error sweep_winner sweep_improvement sweep_improvement_low"),
+        "number tried; error of the choice made inside each fold; the best, its improvement on the default and the bound for all",
+    ),
+    Metrics(
+        "submission", SWEPT, _ensemble("sweep_replaces_default sweep_leaderboard"), "0 or 1; table of the best 100"
+    ),
     Metrics(
         "submission",
         REPORTED,

@@ -21,9 +21,10 @@ from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS
 from ray_jobs.tracking.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
-NUM_FOLDS, NUM_EPOCHS, STEPS_PER_EPOCH = 3, 6, 7
+NUM_FOLDS, NUM_EPOCHS, STEPS_PER_EPOCH = 3, 6, 6
 WORDS = (f"training.epochs={NUM_EPOCHS}", "run.dashboard=false", "ensemble.method=weighted_mean")
 WORDS += ("tracking.log_batch_metrics=true", "tracking.log_interval=3", "tracking.name=night")
+WORDS += ("folds.blend_fraction=0.1", "ensemble.interval=0.9")
 
 
 def start(environment):
@@ -39,7 +40,8 @@ def start(environment):
 
 @pytest.fixture(scope="module")
 def killed_twice(tmp_path_factory):
-    """A run whose driver got SIGKILL in training, twice, and was started again at once; W&B was online all the time."""
+    """A run whose driver got SIGKILL in training, twice, and was started again at once, and a sweep over its blend set; W&B was
+    online all the time."""
     home = tmp_path_factory.mktemp("home")
     with StandInServer() as server:
         environment = clean_environment(HOME=str(home), WANDB_BASE_URL=server.url, WANDB_API_KEY="0" * 40)
@@ -57,7 +59,10 @@ def killed_twice(tmp_path_factory):
         output, _ = driver.communicate(timeout=300)
         assert driver.returncode == 0, output
         folder = RunFolder(home / "ray_results" / "killed")
-        yield folder, server, output
+        command = [sys.executable, "ray_jobs/sweep.py", "killed"]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield folder, server, output + done.stdout
 
 
 def records(folder):
@@ -80,7 +85,8 @@ def expand(metrics: Metrics) -> list[tuple[str, list[str]]]:
 COUNTS = {
     catalogue.START: 1, catalogue.STEP: NUM_EPOCHS * STEPS_PER_EPOCH, catalogue.EPOCH: NUM_EPOCHS, catalogue.BEST: 1,
     catalogue.END: 1, catalogue.STARTED: 1, catalogue.FOLD_STARTED: None, catalogue.FOLD_COMPLETED: 1,
-    catalogue.ALL_COMPLETED: 1, catalogue.SUBMITTED: 1, catalogue.WEIGHTED: 1, catalogue.REPORTED: 1,
+    catalogue.ALL_COMPLETED: 1, catalogue.SUBMITTED: 1, catalogue.WEIGHTED: 1, catalogue.REPORTED: None,
+    catalogue.SCORED: 1, catalogue.WITH_INTERVAL: 1, catalogue.SWEPT: 1,
 }  # fmt: skip
 
 

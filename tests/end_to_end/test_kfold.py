@@ -151,6 +151,38 @@ def test_rows_that_are_the_same_are_told_before_training_and_listed(default_run)
     assert "20 validation rows share their text" in (run / "report.html").read_text()
 
 
+def test_a_member_that_is_added_later_trains_alone_and_is_combined(default_run):
+    """The last one with this run, which it changes."""
+    run = default_run[1]
+    home = run.parents[1]
+    before = {path: path.stat().st_mtime_ns for path in run.glob("folds/*/predictions/*")}
+    member = "members=[words training.epochs=2 data.train_pictures= data.test_pictures=]"
+    done = kfold(home, member, "ensemble.method=simplex", "run.dashboard=false")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "training words fold 0, words fold 1, words fold 2" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in run.glob("folds/*/predictions/*")} == before
+    summary = json.loads((run / "summary.json").read_text())
+    assert {name: len(scores["folds"]) for name, scores in summary["members"].items()} == {"main": 3, "words": 3}
+    rows = {row["name"]: row for row in summary["combinations"]["rows"]}
+    assert rows["main"]["error"] == pytest.approx(summary["scores"]["out_of_fold"]["best"]["msle"])
+    assert rows["words"]["error"] > rows["simplex, z space"]["error"]
+    assert [model["member"] for model in summary["submission"]["model_weights"]] == ["main", "words"]
+    assert sorted(path.name for path in run.glob("members/words/metrics/*.jsonl")) == [
+        "ensemble.jsonl", "fold_0.jsonl", "fold_1.jsonl", "fold_2.jsonl",
+    ]  # fmt: skip
+    assert len(list(run.glob("wandb/*words_fold2/*.wandb"))) == 1
+    again = kfold(home, member, "ensemble.method=simplex", "run.dashboard=false")
+    assert "is finished: nothing to do" in again.stdout
+    board = subprocess.run(
+        [sys.executable, "ray_jobs/leaderboard.py", str(run)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ensemble (simplex)" in board.stdout
+
+
 @pytest.mark.real_data
 def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path):
     """2,178 art auction lots: the constant predictor scores MSLE 1.33, the date alone 1.03, ridge on the text 0.69."""
