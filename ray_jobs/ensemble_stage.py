@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.members import Columns, Combination, list_combinations, predict_honestly, rank
+from ensemble.members import Columns
 from ensemble.scores import score
+from ray_jobs.combinations import compare_combinations, list_metrics
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.errors import RunFolderError
 from ray_jobs.member_columns import combines_folds, has_blend_set, read_columns
@@ -75,7 +76,7 @@ def _combine(
         columns = read_columns(folder, config)
         stage["combinations"], honest_N = compare_combinations(config, columns)
         _write_honest_predictions(folder, columns, honest_N)
-        log_news(folder.submission_record, _list_combination_metrics(stage["combinations"]))
+        log_news(folder.submission_record, list_metrics(stage["combinations"]))
     return submit(folder, config, columns, scores)
 
 
@@ -140,63 +141,3 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> tuple
         | {"constant": score(target, constant)},
     }
     return scores, chosen
-
-
-def compare_combinations(config: RunConfig, columns: Columns) -> tuple[dict[str, Any], np.ndarray]:
-    """Every member and every method in the config's space, and the combination that is submitted, each with its honest error, an
-    interval, and what it differs from the best member by.
-
-    Returns:
-        `metric`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
-        `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is submitted, (N,).
-    """
-    ensemble = config.ensemble
-    submitted = Combination.from_config(ensemble)
-    others = list_combinations([ensemble.space], ensemble.metric, [ensemble.trim])
-    combinations = list(dict.fromkeys([submitted, *others]))
-    honest = [predict_honestly(how, columns) for how in combinations]
-    num_members = len(columns.names)
-    ranking = rank(
-        ensemble.metric,
-        columns.target_N,
-        np.stack([*columns.oof_MN, *honest]),
-        range(num_members),
-        columns.unit_N,
-    )
-    names = [*columns.names, *map(str, combinations)]
-    rows = [
-        {
-            "name": name,
-            "kind": "member" if number < num_members else "combination",
-            "submitted": number == num_members,
-            "error": float(ranking.error_C[number]),
-            "low": float(ranking.low_C[number]),
-            "high": float(ranking.high_C[number]),
-            "difference": float(ranking.difference_C[number]),
-            "difference_low": float(ranking.difference_low_C[number]),
-            "difference_high": float(ranking.difference_high_C[number]),
-        }
-        for number, name in enumerate(names)
-    ]
-    compared = {
-        "metric": ensemble.metric,
-        "best_member": columns.names[ranking.reference],
-        "num_rows": len(columns.target_N),
-        "scored_on": "blend" if combines_folds(config) else "out_of_fold",
-        "rows": rows,
-    }
-    return compared, honest[0]
-
-
-def _list_combination_metrics(combinations: dict[str, Any]) -> dict[str, Any]:
-    """The submitted combination's honest error beside the best member's, each member's error, and the table of all."""
-    rows, metric = combinations["rows"], combinations["metric"]
-    submitted = next(row for row in rows if row["submitted"])
-    best = next(row for row in rows if row["name"] == combinations["best_member"])
-    columns = ["name", "kind", "error", "low", "high", "difference", "difference_low", "difference_high"]
-    return {
-        f"ensemble/{combinations['scored_on']}_{metric}": submitted["error"],
-        f"ensemble/best_member_{metric}": best["error"],
-        **{f"ensemble/member_{row['name']}_{metric}": row["error"] for row in rows if row["kind"] == "member"},
-        "ensemble/combinations": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]},
-    }

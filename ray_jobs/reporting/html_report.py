@@ -140,7 +140,8 @@ def _write_scores(summary: Mapping[str, Any]) -> str:
     header += [f"{name.upper()}, {chosen}" for name in others]
     note = "Each fold is scored on the rows it did not train on; lower is better. The best epoch was chosen on these rows, "
     note += "so its score is a little optimistic; the final one was not chosen. Constant: the training rows' log mean."
-    return build_section("Scores", build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
+    title = f"Scores of member {MAIN}" if "members" in summary else "Scores"
+    return build_section(title, build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
 
 
 def _write_combinations(summary: Mapping[str, Any]) -> str:
@@ -162,9 +163,34 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
     ]
     header = ["", "", metric, "95 % interval", f"minus {best}", "95 % interval"]
     note = f"{describe_scored_rows(combinations).capitalize()}, paired bootstrap. An interval below 0: better than {best}. "
-    return build_section(
-        "Combinations", build_table(header, cells), build_paragraph(note + explain_cross_fitting(combinations), "soft")
-    )
+    notes = build_paragraph(note + explain_cross_fitting(combinations), "soft")
+    return build_section("Combinations", build_table(header, cells), notes, *_write_diversity(combinations))
+
+
+def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
+    """What the models' differing is worth, and what each of them adds."""
+    diversity, metric = combinations["diversity"], combinations["metric"].upper()
+    effective = diversity["effective_models"]
+    text = f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} on average, less "
+    text += f"{diversity['ambiguity']:.4f} because they differ (ambiguity)."
+    if effective is not None:
+        text += (
+            f" By the correlation of their errors {len(diversity['contributions'])} models amount to {effective:.2f} "
+        )
+        text += "that err independently."
+    cells = []
+    for number, one in enumerate(diversity["contributions"]):
+        row = diversity["error_correlation"][number]
+        others = [value for at, value in enumerate(row) if at != number and value is not None]
+        mean = f"{sum(others) / len(others):.3f}" if others else ""
+        cells.append([one["name"], f"{one['contribution']:+.4f}", f"{one['low']:+.4f} to {one['high']:+.4f}", mean])
+    header = [
+        "",
+        f"what it adds to the mean ({metric})",
+        "95 % interval",
+        "mean correlation of its errors with the others'",
+    ]
+    return [build_paragraph(text), build_table(header, cells)]
 
 
 def _write_sweep(folder: RunFolder) -> str:

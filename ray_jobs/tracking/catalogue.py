@@ -115,6 +115,12 @@ CATALOGUE = (
         "honest error of the combination, with members `ensemble/out_of_fold_msle`; of the best model in it; each for `ensemble.metric`",
     ),
     Metrics(
+        "submission",
+        SCORED,
+        _ensemble("ambiguity effective_models"),
+        "what the mean gains by the models' differing (Krogh and Vedelsby); how many independent ones they amount to",
+    ),
+    Metrics(
         "submission", SCORED, _ensemble("combinations"), "table: each model and method, its honest error and intervals"
     ),
     Metrics(

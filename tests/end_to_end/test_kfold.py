@@ -145,8 +145,8 @@ def test_rows_that_are_the_same_are_told_before_training_and_listed(default_run)
     assert listed["where"].value_counts().to_dict() == {"fold": 20, "test": 4}
     for name in ("provenance.json", "summary.json"):
         leaks = json.loads((run / name).read_text())["leaks"]
-        assert leaks["text"] == {"validation_rows": 20, "test_rows": 4}
-        assert leaks["picture"] == {"validation_rows": 0, "test_rows": 0}
+        assert leaks["text"] == {"validation_rows": 20, "blend_rows": 0, "test_rows": 4}
+        assert leaks["picture"] == {"validation_rows": 0, "blend_rows": 0, "test_rows": 0}
     assert "20 validation rows share their text" in (run / "README.md").read_text()
     assert "20 validation rows share their text" in (run / "report.html").read_text()
 
@@ -196,6 +196,10 @@ def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path
     assert overall["best"]["msle"] <= 0.85
     assert overall["final"]["msle"] <= 0.85
     leaks = json.loads((run / "summary.json").read_text())["leaks"]
-    assert leaks["picture"] == {"validation_rows": 6, "test_rows": 0}  # lots that came up for auction again
+    assert leaks["picture"] == {
+        "validation_rows": 6,
+        "blend_rows": 0,
+        "test_rows": 0,
+    }  # lots that came up for auction again
     assert leaks["text"]["test_rows"] == 18
     assert len(pd.read_csv(run / "submission_mean.csv")) == 544

@@ -20,6 +20,7 @@ from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import RunError
 from ray_jobs.member_columns import read_columns
 from ray_jobs.members import resolve_members
+from ray_jobs.reporting.html_report import write_report
 from ray_jobs.run_folder import RunFolder, write_json
 from ray_jobs.submission_intervals import check_interval
 from ray_jobs.summary import print_outcome
@@ -90,6 +91,21 @@ def test_members_have_columns_in_one_file_and_their_combination_is_scored_on_row
         row = rows[f"{method}, z space"]
         assert row["difference_high"] < 0
         assert row["low"] < row["error"] < row["high"]
+
+
+def test_what_the_members_differing_is_worth_is_told(tmp_path):
+    folder, config, summary = make_run(tmp_path / "run", members=(WIDE, "deep"), num_epochs=1)
+    diversity = summary["combinations"]["diversity"]
+    mean = next(row["error"] for row in summary["combinations"]["rows"] if row["name"] == "mean, z space")
+    assert diversity["ensemble_error"] == pytest.approx(mean, rel=1e-9)
+    assert diversity["member_error"] - diversity["ambiguity"] == pytest.approx(mean, rel=1e-9)
+    assert 2.5 < diversity["effective_models"] <= 3  # they err independently
+    assert [one["name"] for one in diversity["contributions"]] == ["main", "wide", "deep"]
+    assert all(one["low"] < one["contribution"] < one["high"] for one in diversity["contributions"])
+    page = write_report(folder, config, summary).read_text()
+    assert "3 models amount to" in page
+    assert f"{diversity['contributions'][1]['contribution']:+.4f}" in page
+    json.loads(json.dumps(summary), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 @pytest.mark.parametrize("method", [*METHODS, *FITTED_METHODS])
