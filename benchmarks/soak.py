@@ -121,7 +121,9 @@ class Soak:
         self.joins = False
         self.driver: subprocess.Popen[bytes] | None = None
         self.starts_over = False  # a finished fold of this run was damaged, and rightly starts and completes again
-        self.saved: list[tuple[float, int, int]] = []  # when a kill found a fold with a resume point of which step
+        self.saved: list[
+            tuple[float, RunFolder, int, int]
+        ] = []  # when a kill found a fold with a resume point of which step
 
     def run(self, num_kills: int, kinds: list[str]) -> None:
         """The run that is left alone, then as many others as it takes for all kills."""
@@ -181,9 +183,10 @@ class Soak:
 
     def hit(self, kind: str, run: RunFolder) -> None:
         """Does one thing to the run."""
-        for path in run.root.glob("folds/*/checkpoints/resume_*/checkpoint.json"):
-            step = read_json(path, default={"description": {"global_step": 0}})["description"]["global_step"]
-            self.saved.append((time.time(), int(path.parts[-4]), step))
+        for own in list_folders(run):
+            for path in own.root.glob("folds/*/checkpoints/resume_*/checkpoint.json"):
+                step = read_json(path, default={"description": {"global_step": 0}})["description"]["global_step"]
+                self.saved.append((time.time(), own, int(path.parts[-4]), step))
         if kind in PROCESSES:
             victim = self.chance.choice(self.find(kind) or [0])
             self.say(f"SIGKILL: {kind} {victim}")
@@ -213,7 +216,7 @@ class Soak:
 
     def damage(self, run: RunFolder) -> None:
         """Flips a byte of a file, or cuts it, as a machine that loses power may leave it."""
-        folds = run.root / "folds"
+        folds = self.chance.choice(list_folders(run)).root / "folds"
         kinds = (
             "*/checkpoints/resume_*/*",
             "*/checkpoints/best/*",
@@ -246,7 +249,7 @@ class Soak:
         for what, read in (("bits", read_bits), ("rows", read_rows)):
             found, expected = read(run), read(alone)
             if self.starts_over and what == "rows":
-                found["ensemble.jsonl"] = sorted(set(found["ensemble.jsonl"]))
+                found |= {key: sorted(set(rows)) for key, rows in found.items() if key.endswith("ensemble.jsonl")}
             differing = [f"{name}: {key}" for key in sorted(expected) if found.get(key) != expected[key]]
             (self.tally.differing_bits if what == "bits" else self.tally.wrong_rows).extend(differing)
         self.starts_over = False
@@ -263,12 +266,14 @@ class Soak:
 
     def find_lost_work(self, run: RunFolder) -> list[str]:
         """Attempts that began before a point which an earlier one had saved."""
-        starts = [row for row in read_lines(run.events) if row["event"] == "FoldStarted"]
         lost = []
-        for at, fold, step in self.saved:
+        for at, own, fold, step in self.saved:
+            starts = [row for row in read_lines(own.events) if row["event"] == "FoldStarted"]
             begun = [row["step"] for row in starts if row["fold"] == fold and row["time"] > at]
             if begun and begun[0] < step:
-                lost.append(f"{run.root.name}: fold {fold} began at step {begun[0]}, step {step} was saved")
+                lost.append(
+                    f"{run.root.name}: {own.describe_fold(fold)} began at step {begun[0]}, step {step} was saved"
+                )
         self.saved.clear()
         return lost
 
@@ -368,14 +373,19 @@ def kill(processes: list[int]) -> None:
                 continue
 
 
+def list_folders(run: RunFolder) -> list[RunFolder]:
+    """The folders of the run's members that are there."""
+    return [run, *(RunFolder(path) for path in sorted(run.root.glob("members/*")))]
+
+
 def read_bits(run: RunFolder) -> dict[str, Any]:
     """What has to have the same bits: {name: checksum or values}."""
     found: dict[str, Any] = {"submission": run.submission("mean").read_bytes()}
     found["oof"] = pq.read_table(run.oof).to_pydict()
     found["test predictions"] = pq.read_table(run.test_predictions).to_pydict()
-    for path in sorted(run.root.glob("folds/*/checkpoints/*/*.safetensors")):
+    for path in sorted(run.root.glob("**/folds/*/checkpoints/*/*.safetensors")):
         found[str(path.relative_to(run.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in sorted(run.root.glob("folds/*/predictions/*.parquet")):
+    for path in sorted(run.root.glob("**/folds/*/predictions/*.parquet")):
         found[str(path.relative_to(run.root))] = pq.read_table(path).to_pydict()
     return json.loads(json.dumps(found, default=str))  # NaN, the target of test rows, as something that equals itself
 
@@ -384,7 +394,7 @@ def read_rows(run: RunFolder) -> dict[str, list[str]]:
     """The rows of each record without times. Of what several folds say in turn the order is left to chance, and the
     pictures are drawn from times."""
     found = {}
-    for path in sorted(run.metrics.glob("*.jsonl")):
+    for path in sorted(run.root.glob("**/metrics/*.jsonl")):
         rows = [
             {name: value for name, value in row.items() if not name.endswith(TIMINGS)}
             for row in read_lines(path)
@@ -394,7 +404,7 @@ def read_rows(run: RunFolder) -> dict[str, list[str]]:
         if not is_of_fold:
             rows = [{name: v for name, v in row.items() if name not in ("step", "global_step")} for row in rows]
         lines = [json.dumps(row).replace(str(run.root), "") for row in rows]
-        found[path.name] = lines if is_of_fold else sorted(lines)
+        found[str(path.relative_to(run.root))] = lines if is_of_fold else sorted(lines)
     return found
 
 
