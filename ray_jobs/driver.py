@@ -167,8 +167,8 @@ def _train_and_combine(
         coordinator = _start_coordinator(plan)
         world_size = placement.num_workers * placement.folds_at_once
         num_gpus = placement.gpus_per_worker * world_size
-        begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(plan.folds.sizes()))
-        for name in plan.members:
+        for name, member in plan.members.items():
+            begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(member.folds.sizes()))
             coordinator.apply.remote(name, begin)
         sink.start()
         seconds["start_ray"] = time.monotonic() - began

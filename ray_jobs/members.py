@@ -1,7 +1,8 @@
 """The members of a run: its recipe, called `main`, and variants of it that are trained on the same folds and combined with it.
 
 A member is written as `name [recipe] [field=value ...]`, such as `wide model.hidden_dim=128`. What is not said is as in the run's
-own config. A further member is a run folder inside the run's folder: `members/<name>/`.
+own config. With `folds.seed=1` it repeats the cross-validation on another division of the rows. A further member is a run folder
+inside the run's folder: `members/<name>/`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
     if words and "=" not in words[0] and not words[0].startswith("--"):
         start = _take_recipe(config, words.pop(0))
     sections = [field.name for field in dataclasses.fields(config.trainer)]
-    member = override(start, words, sections=sections)
+    member = override(start, words, sections=[*sections, "folds"])
+    _refuse_other_folds(config, member)
     moved = [place for place in _PLACES if _get(member, place) != _get(config, place)]
     if moved:
         raise RunError(
@@ -64,6 +66,20 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
             config.ensemble, method=config.ensemble.fold_method, weights=None, members=None, external=None
         ),
     )
+
+
+def _refuse_other_folds(config: RunConfig, member: RunConfig) -> None:
+    """Another division of the rows is a repetition; other kinds or numbers of folds are another run.
+
+    Raises:
+        RunError: more than `folds.seed` differs, or rows would leave the blend set.
+    """
+    if dataclasses.replace(member.folds, seed=config.folds.seed) != config.folds:
+        raise RunError(
+            "of the folds only folds.seed may differ, which repeats the cross-validation on another division"
+        )
+    if member.folds.seed != config.folds.seed and config.folds.blend_fraction:
+        raise RunError("folds.seed cannot differ where folds.blend_fraction holds rows out: it decides which")
 
 
 def _take_recipe(config: RunConfig, recipe: str) -> RunConfig:

@@ -41,6 +41,7 @@ class MemberPlan:
     config: RunConfig
     folder: RunFolder
     inventory: Inventory
+    folds: FoldPlan
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Plan:
     Attributes:
         config: of the run, which is that of `main`, too.
         folder, inventory: of `main`.
-        folds: of all members.
+        folds: of `main`, and of every member that does not repeat the cross-validation on another division.
         leaks: what is the same on both sides of a fold.
         members: every member by its name, `main` first.
     """
@@ -93,7 +94,7 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
     check_ensemble(config, build_plan_table(folds))
-    return Plan(config, folder, inventory, folds, leaks, _check_members(config, folder, inventory))
+    return Plan(config, folder, inventory, folds, leaks, _check_members(config, folder, inventory, folds))
 
 
 def with_absolute_external(config: RunConfig) -> RunConfig:
@@ -121,8 +122,10 @@ def check_ensemble(config: RunConfig, plan: pa.Table) -> None:
     read_external(config, plan)
 
 
-def _check_members(config: RunConfig, folder: RunFolder, inventory: Inventory) -> dict[str, MemberPlan]:
-    """Every member on its own view of the data.
+def _check_members(
+    config: RunConfig, folder: RunFolder, inventory: Inventory, folds: FoldPlan
+) -> dict[str, MemberPlan]:
+    """Every member on its own view of the data, and on its own folds where it repeats the cross-validation.
 
     Raises:
         RunError: a member has other rows than the run, because of what it reads of them.
@@ -145,7 +148,9 @@ def _check_members(config: RunConfig, folder: RunFolder, inventory: Inventory) -
                 "dropped only where a member needs what is wrong with them)"
             )
         trainer = dataclasses.replace(member.trainer, data=resolved.data, model=resolved.model)
-        members[name] = MemberPlan(dataclasses.replace(member, trainer=trainer), folder.of_member(name), own)
+        divided = folds if member.folds.seed == config.folds.seed else plan_folds(member.folds, inventory)
+        member = dataclasses.replace(member, trainer=trainer)
+        members[name] = MemberPlan(member, folder.of_member(name), own, divided)
     return members
 
 
@@ -193,11 +198,13 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
         for name, member in plan.members.items()
     }
     plan = dataclasses.replace(plan, config=config, members=members)
-    changes = {name: _compare(plan, members[name]) for name in known}
-    if known and not is_plan_whole(plan.folder, plan.folds):
-        say(f"{plan.folder.fold_plan} is damaged: it is written anew")
-    if not known or not is_plan_whole(plan.folder, plan.folds):
-        write_parquet(plan.folder.fold_plan, build_plan_table(plan.folds))
+    changes = {name: _compare(members[name]) for name in known}
+    for name, member in members.items():
+        if is_plan_whole(member.folder, member.folds):
+            continue
+        if name in known:
+            say(f"{member.folder.own_fold_plan} is damaged: it is written anew")
+        write_parquet(member.folder.own_fold_plan, build_plan_table(member.folds))
     for name, member in reversed(members.items()):  # main last: from there on the run exists
         if name not in known:
             _write_new(plan, member, argv)
@@ -219,7 +226,7 @@ def _with_advice(error: RunFolderError) -> RunFolderError:
     return RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another run.name (run.name=auto)")
 
 
-def _compare(plan: Plan, member: MemberPlan) -> dict[str, tuple]:
+def _compare(member: MemberPlan) -> dict[str, tuple]:
     """The fields of a member that differ from what its folder says and do not change what is trained.
 
     Raises:
@@ -247,7 +254,7 @@ def _compare(plan: Plan, member: MemberPlan) -> dict[str, tuple]:
             f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are not "
             "the ones it began with. Put them back to continue it, or use another run.name"
         )
-    if known["plan_fingerprint"] != plan.folds.fingerprint():
+    if known["plan_fingerprint"] != member.folds.fingerprint():
         raise ConfigChangedError(
             f"{folder.root} exists and its rows would be divided otherwise now: by another version of scikit-learn? It began "
             f"with {known['versions'].get('scikit-learn')}. Install that to continue it, or use another run.name"
@@ -286,7 +293,7 @@ def build_plan_table(folds: FoldPlan) -> pa.Table:
 
 
 def _write_new(plan: Plan, member: MemberPlan, argv: Sequence[str]) -> None:
-    folder, folds, inventory = member.folder, plan.folds, member.inventory
+    folder, folds, inventory = member.folder, member.folds, member.inventory
     write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
     if inventory.bad_rows:
         columns = list(inventory.bad_rows[0])
@@ -300,7 +307,7 @@ def _write_new(plan: Plan, member: MemberPlan, argv: Sequence[str]) -> None:
         "target": inventory.target_name,
         "data_fingerprint": inventory.fingerprint,
         "plan_fingerprint": folds.fingerprint(),
-        "constant_predictions": _predict_constants(plan),
+        "constant_predictions": _predict_constants(folds, plan.inventory),
         "num_train": len(folds.ids),
         "num_test": inventory.num_test,
         "leaks": count_leaks(leaks, inventory),
@@ -310,8 +317,8 @@ def _write_new(plan: Plan, member: MemberPlan, argv: Sequence[str]) -> None:
     folder.write_config(member.config)  # last: from here on it exists
 
 
-def _predict_constants(plan: Plan) -> list[float]:
+def _predict_constants(folds: FoldPlan, inventory: Inventory) -> list[float]:
     """For each fold the best constant of its training rows."""
-    target = dict(zip(plan.folds.ids, plan.inventory.target, strict=True))
-    splits = [plan.folds.split(fold) for fold in range(plan.folds.count)]
+    target = dict(zip(folds.ids, inventory.target, strict=True))
+    splits = [folds.split(fold) for fold in range(folds.count)]
     return [predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]

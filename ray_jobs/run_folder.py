@@ -59,7 +59,6 @@ class RunFolder:
         self.member, self.run_root = (self.root.name, self.root.parents[1]) if is_member else (MAIN, self.root)
         self.config = self.root / "config.json"
         self.provenance = self.root / "provenance.json"
-        self.fold_plan = self.run_root / "fold_plan.parquet"
         self.fold_info = self.root / "fold_info.csv"
         self.bad_rows = self.root / "bad_rows.csv"
         self.leaks = self.root / "leaks.csv"
@@ -79,6 +78,16 @@ class RunFolder:
         self.wandb = self.root / "wandb"
         self.stop_request = self.run_root / "stop_request.json"
         self.train_scratch = self.run_root / ".ray_train"
+
+    @property
+    def own_fold_plan(self) -> Path:
+        """The fold plan of the run, or of a member that has one of its own."""
+        return self.root / "fold_plan.parquet"
+
+    @property
+    def fold_plan(self) -> Path:
+        """The fold plan that counts here."""
+        return self.own_fold_plan if self.own_fold_plan.exists() else self.run_root / "fold_plan.parquet"
 
     def read_config(self) -> RunConfig:
         """The run's config.

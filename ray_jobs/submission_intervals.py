@@ -20,6 +20,7 @@ from ensemble.predictions import PredictionError, stack_models
 from ray_jobs.config import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.member_columns import combines_folds, read_oof, read_test_of_folds
+from ray_jobs.members import find_members
 from ray_jobs.run_folder import RunFolder
 
 
@@ -80,14 +81,17 @@ def build_intervals(
     low_T, high_T = predict_intervals(
         np.stack(test_KT), become_one(oof.oof_MN), oof.target_N, oof.fold_N, ensemble.interval, ensemble.space
     )
-    kind = _judge(config, is_fitted=weights_M is not None and not combines_folds(config))
+    repeats = any(own.own_fold_plan.exists() for own in list(find_members(folder, config).values())[1:])
+    is_fitted = weights_M is not None and not combines_folds(config)
+    kind = _judge(config, is_blind=not is_fitted and not repeats)
     floor = bound_coverage(ensemble.interval, len(oof.target_N), config.folds.count)
     facts = {"level": ensemble.interval, "kind": kind.value, "mean_width": float((high_T - low_T).mean())}
     return Intervals(low_T, high_T, facts | {"guaranteed": floor if kind == IntervalKind.CV_PLUS else None})
 
 
-def _judge(config: RunConfig, *, is_fitted: bool) -> IntervalKind:
-    """The theorem holds for one recipe that is blind to the rows its residuals come from; fitted weights have seen them."""
+def _judge(config: RunConfig, *, is_blind: bool) -> IntervalKind:
+    """The theorem holds for one recipe that is blind to the rows its residuals come from; fitted weights have seen them, and so have
+    the models of a member on another division."""
     kind = tell_kind(config.folds.kind, config.ensemble.checkpoint)
-    is_blind = not is_fitted and config.ensemble.external is None and config.folds.on_leak != "group"
+    is_blind = is_blind and config.ensemble.external is None and config.folds.on_leak != "group"
     return kind if is_blind else IntervalKind.EMPIRICAL

@@ -17,14 +17,16 @@ from ensemble.predictions import PredictionError
 from ray_jobs.cli import parse_kfold
 from ray_jobs.config import from_dict, to_dict
 from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.errors import RunError
+from ray_jobs.errors import ConfigChangedError, RunError
 from ray_jobs.member_columns import read_columns
 from ray_jobs.members import resolve_members
+from ray_jobs.planning import check_run, write_or_compare
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.run_folder import RunFolder, write_json
 from ray_jobs.submission_intervals import check_interval
 from ray_jobs.summary import print_outcome
 from ray_jobs.terminal import open_console
+from ray_jobs.worker import read_plan
 
 WIDE = "wide model.hidden_dim=128"
 
@@ -58,7 +60,7 @@ def test_a_member_of_another_recipe_has_its_model_and_the_data_of_the_run():
         ("a model.hiden_dim=3", "member 'a': no field 'model.hiden_dim'; nearest: model.hidden_dim"),
         ("a clip_multimodl", "no recipe 'clip_multimodl'; nearest: clip_multimodal"),
         ("a data.root=/other", "data.root='/other', but members learn from the same rows as the run"),
-        ("a folds.count=5", "no field 'folds.count'"),
+        ("a folds.count=5", "of the folds only folds.seed may differ"),
         ("a model.dropout=2", "expected a share from 0 to below 1"),
     ],
 )
@@ -66,6 +68,40 @@ def test_a_member_that_cannot_be_is_refused_by_name(member, message):
     with pytest.raises(RunError, match=r"member 'a': ") as error:
         resolve_members(parse_kfold([f"members=[{member}]"]).config)
     assert message in str(error.value)
+
+
+def test_a_member_with_another_folds_seed_repeats_the_cross_validation_on_a_division_of_its_own(
+    tmp_path, small_frame, write_data
+):
+    root = write_data(small_frame)
+    words = [f"data.root={root}", f"run.storage={tmp_path / 'runs'}", "run.name=x"]
+    words.append("members=[again folds.seed=7, seed1 training.seed=1]")
+    said = []
+    plan = write_or_compare(check_run(parse_kfold(words).config, None), [], said.append)
+    folders = {name: member.folder for name, member in plan.members.items()}
+    assert (plan.members["again"].folds.fold != plan.folds.fold).any()
+    assert plan.members["seed1"].folds is plan.folds
+    divided = {name: read_plan(own, 3, ordered=False).fold for name, own in folders.items()}
+    assert (divided["again"] == plan.members["again"].folds.fold).all()
+    assert (divided["seed1"] == plan.folds.fold).all()
+    folders["again"].own_fold_plan.write_bytes(b"torn")
+    write_or_compare(check_run(parse_kfold(words).config, None), [], said.append)
+    (line,) = said
+    assert "members/again/fold_plan.parquet is damaged: it is written anew" in line
+    assert (read_plan(folders["again"], 3, ordered=False).fold == divided["again"]).all()
+    words[-1] = words[-1].replace("folds.seed=7", "folds.seed=8")
+    with pytest.raises(ConfigChangedError, match=r"folds.seed: 7 in the run, 8 now\n.*give the member another name"):
+        write_or_compare(check_run(parse_kfold(words).config, None), [], said.append)
+    with pytest.raises(RunError, match=r"folds.seed cannot differ where folds.blend_fraction holds rows out"):
+        check_run(parse_kfold([*words, "folds.blend_fraction=0.2"]).config, None)
+
+
+def test_members_that_read_other_rows_are_refused(tmp_path, small_frame, write_data):
+    root = write_data(small_frame)
+    (root / "train_val" / "v03.jpg").write_bytes(b"no picture")
+    words = [f"data.root={root}", f"run.storage={tmp_path / 'runs'}", "data.on_bad_row=drop"]
+    with pytest.raises(RunError, match=r"member 'text' reads 24 training and 0 test rows and the run 23 and 0"):
+        check_run(parse_kfold([*words, "members=[text data.train_pictures=]"]).config, None)
 
 
 def test_members_have_columns_in_one_file_and_their_combination_is_scored_on_rows_that_no_member_saw(tmp_path):
