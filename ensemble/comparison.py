@@ -14,7 +14,7 @@ import numpy as np
 
 from ensemble.metrics import check_models, finish, is_mean_of_rows, measure_error, row_errors
 
-NUM_DRAWS = 2000
+NUM_DRAWS, NUM_SCORER_DRAWS = 2000, 200
 _BLOCK_VALUES = 2**20
 
 
@@ -43,7 +43,7 @@ def compare_pair(
     unit_N: np.ndarray | None = None,
     *,
     level: float = 0.95,
-    num_draws: int = NUM_DRAWS,
+    num_draws: int | None = None,
     seed: int = 0,
 ) -> Difference:
     """The difference of two errors with a two-sided percentile interval (Efron and Tibshirani 1993, "An Introduction to
@@ -55,7 +55,7 @@ def compare_pair(
         first_N, second_N: predictions in the target's unit.
         unit_N: what a row belongs to: its id where rows are repeated, or its group; None: each row is drawn by itself.
         level: of the interval.
-        num_draws: bootstrap samples.
+        num_draws: bootstrap samples; None: 2,000, or 200 for scikit-learn's scorers, which are asked again for each.
         seed: the same seed draws the same rows.
 
     Raises:
@@ -74,7 +74,7 @@ def compare_with_baseline(
     unit_N: np.ndarray | None = None,
     *,
     level: float = 0.95,
-    num_draws: int = NUM_DRAWS,
+    num_draws: int | None = None,
     seed: int = 0,
 ) -> Improvements:
     """How far each of many candidates is below a baseline's error, with one-sided bounds that hold for all of them together.
@@ -100,7 +100,7 @@ def draw_errors(
     target_N: np.ndarray,
     predictions_CN: np.ndarray,
     unit_N: np.ndarray | None = None,
-    num_draws: int = NUM_DRAWS,
+    num_draws: int | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Errors on all rows, (C,), and on bootstrap samples of the units, (D, C); every candidate on the same samples.
@@ -114,6 +114,7 @@ def draw_errors(
         raise ValueError(
             f"{len(unit_N)} units of {num_units} kinds for {len(target_N)} rows: expected one each, at least 2 kinds"
         )
+    num_draws = num_draws or (NUM_DRAWS if is_mean_of_rows(metric) else NUM_SCORER_DRAWS)
     counts_blocks = _draw_counts(num_units, num_draws, seed)
     if not is_mean_of_rows(metric):
         drawn = [_ask_again(metric, target_N, predictions_CN, c_U[unit_N]) for c_DU in counts_blocks for c_U in c_DU]

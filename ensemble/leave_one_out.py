@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.combine import combine
-from ensemble.comparison import NUM_DRAWS, draw_errors
+from ensemble.comparison import draw_errors
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def leave_each_out(
     unit_N: np.ndarray | None = None,
     *,
     level: float = 0.95,
-    num_draws: int = NUM_DRAWS,
+    num_draws: int | None = None,
     seed: int = 0,
 ) -> Contributions:
     """How much the error grows when a model is left out and the others are combined as before.

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ensemble.combine import combine, normalise_weights, weights_from_scores
-from ensemble.comparison import NUM_DRAWS, draw_errors
+from ensemble.comparison import draw_errors
 from ensemble.config import FITTED_METHODS, METHODS, SPACES, EnsembleConfig
 from ensemble.fitting import cross_fit, fit
-from ensemble.metrics import measure_error
+from ensemble.metrics import is_mean_of_rows, measure_error
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def list_combinations(
     trims: Sequence[float] = (0.2,),
     weight_powers: Sequence[float] = (1.0,),
 ) -> list[Combination]:
-    """Every method in every space; of the trimmed mean one for each share, of the weighted mean by score one for each power."""
+    """Every method in every space; of the trimmed mean one for each share, of the weighted mean by score one for each power, but none
+    where the metric is a scorer, whose errors may be negative."""
     combinations = []
     for space in spaces:
         for method in (*METHODS, *FITTED_METHODS):
@@ -94,7 +95,9 @@ def list_combinations(
             if method == "trimmed_mean":
                 combinations += [replace(how, trim=trim) for trim in trims]
             elif method == "weighted_mean":
-                combinations += [replace(how, weight_power=power) for power in weight_powers]
+                combinations += (
+                    [] if not is_mean_of_rows(metric) else [replace(how, weight_power=power) for power in weight_powers]
+                )
             else:
                 combinations.append(how)
     return combinations
@@ -184,7 +187,7 @@ def rank(
     unit_N: np.ndarray | None = None,
     *,
     level: float = 0.95,
-    num_draws: int = NUM_DRAWS,
+    num_draws: int | None = None,
 ) -> Ranking:
     """Compares predictions with the best of the references by a paired percentile bootstrap (see `comparison`).
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.comparison import NUM_DRAWS, compare_with_baseline
+from ensemble.comparison import compare_with_baseline
 from ensemble.members import Columns, Combination, list_combinations, predict_honestly, rank
 from ensemble.metrics import measure_error
 
@@ -133,7 +133,7 @@ class Choice:
 
 
 def choose(
-    evaluations: Sequence[Evaluation], default: int, columns: Columns, metric: str, *, num_draws: int = NUM_DRAWS
+    evaluations: Sequence[Evaluation], default: int, columns: Columns, metric: str, *, num_draws: int | None = None
 ) -> Choice:
     """Compares all candidates with the default (paired bootstrap over rows or groups, max statistic), and scores the choice."""
     honest_CN = np.stack([one.honest_N for one in evaluations])

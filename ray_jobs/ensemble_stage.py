@@ -5,6 +5,7 @@ A Ray task in a K-fold run; `submit.py` calls it directly. It trains nothing and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from ensemble.members import Columns
 from ensemble.scores import score
 from ray_jobs.combinations import compare_combinations, list_metrics
 from ray_jobs.config import MAIN, RunConfig
-from ray_jobs.errors import RunFolderError
+from ray_jobs.errors import IncompleteRunError, RunFolderError
 from ray_jobs.member_columns import combines_folds, has_blend_set, read_columns
 from ray_jobs.members import find_members
+from ray_jobs.planning import check_ensemble, with_absolute_external
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, read_parquet, write_parquet
 from ray_jobs.submission import NoSubmissionError, submit
 from ray_jobs.tracking.record import log_news
@@ -110,6 +112,34 @@ def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
             raise RunFolderError(
                 f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, with the same bits"
             )
+
+
+def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str]) -> RunConfig:
+    """What a job that combines finished folds anew has to know before it changes anything.
+
+    Args:
+        folder: the run.
+        config: as it is to be.
+        members: whose folds have to be finished.
+
+    Returns:
+        The config with absolute paths.
+
+    Raises:
+        RunError: a fold is not finished or damaged, or the ensemble's config does not fit the run.
+        PredictionError: `ensemble.external` does not.
+    """
+    for own in map(folder.of_member, members):
+        refuse_damaged(own, config.folds.count)
+        missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))
+        if missing:
+            raise IncompleteRunError(
+                f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
+            )
+    config = with_absolute_external(config)
+    some = read_parquet(folder.of_member(members[0]).fold(0).predictions("validation", "final"))
+    check_ensemble(config, read_parquet(folder.fold_plan), some["target"].to_numpy())
+    return config
 
 
 def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> tuple[dict[str, Any], pa.Table]:

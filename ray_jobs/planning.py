@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT
-from ensemble.metrics import check_metric
+from ensemble.metrics import is_mean_of_rows, measure_error
 from ensemble.scores import predict_constant
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig, TrackingConfig, find_differences
@@ -93,7 +93,7 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
     folds = plan_folds(config.folds, inventory)
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
-    check_ensemble(config, build_plan_table(folds))
+    check_ensemble(config, build_plan_table(folds), inventory.target)
     return Plan(config, folder, inventory, folds, leaks, _check_members(config, folder, inventory, folds))
 
 
@@ -105,19 +105,25 @@ def with_absolute_external(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, external=external))
 
 
-def check_ensemble(config: RunConfig, plan: pa.Table) -> None:
+def check_ensemble(config: RunConfig, plan: pa.Table, target_N: np.ndarray) -> None:
     """What of the ensemble's config can only be judged once the rows and their folds are known.
 
     Raises:
-        RunError: an unknown metric, or fitted weights without rows to fit them to.
+        RunError: a metric that is unknown or not defined for such targets, or fitted weights without rows to fit them to.
         PredictionError: `ensemble.external` does not belong to these rows and folds.
     """
+    ensemble = config.ensemble
     try:
-        check_metric(config.ensemble.metric)
+        measure_error(ensemble.metric, target_N, target_N)
     except ValueError as error:
-        raise RunError(f"ensemble.metric: {error}") from None
-    if combines_folds(config) and config.ensemble.method in FITTED_METHODS and not has_blend_set(plan):
-        raise RunError(f"ensemble.method={config.ensemble.method}: {NOTHING_TO_FIT}")
+        raise RunError(f"ensemble.metric={ensemble.metric}: {error}") from None
+    if ensemble.method == "weighted_mean" and ensemble.weights is None and not is_mean_of_rows(ensemble.metric):
+        raise RunError(
+            f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the error, and a scorer's may be "
+            "negative; give ensemble.weights, or use msle, mae or another error"
+        )
+    if combines_folds(config) and ensemble.method in FITTED_METHODS and not has_blend_set(plan):
+        raise RunError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
     check_interval(config)
     read_external(config, plan)
 

@@ -16,9 +16,8 @@ if not __package__:  # run as a file: imports start at the repository's root, no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
-from ray_jobs.errors import IncompleteRunError
 from ray_jobs.members import refuse_member
-from ray_jobs.run_folder import RunFolder, read_json, read_parquet
+from ray_jobs.run_folder import RunFolder, read_json
 
 
 def main(argv: list[str]) -> int:
@@ -28,22 +27,12 @@ def main(argv: list[str]) -> int:
     with folder.lock():
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
-        from ray_jobs.ensemble_stage import refuse_damaged, run_ensemble_stage
-        from ray_jobs.planning import check_ensemble, with_absolute_external
-
-        config = with_absolute_external(config)
-        check_ensemble(config, read_parquet(folder.fold_plan))
-        for own in map(folder.of_member, config.combined_members):
-            refuse_damaged(own, config.folds.count)
-            missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))
-            if missing:
-                raise IncompleteRunError(
-                    f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
-                )
+        from ray_jobs.ensemble_stage import check_finished, run_ensemble_stage
         from ray_jobs.summary import conclude
         from ray_jobs.terminal import open_console
         from ray_jobs.tracking.wandb_sink import WandbSink
 
+        config = check_finished(folder, config, config.combined_members)
         console, began = open_console(), time.monotonic()
         with WandbSink(folder, config, console.print) as sink:
             sink.start()

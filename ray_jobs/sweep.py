@@ -20,9 +20,8 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
-from ray_jobs.errors import IncompleteRunError
-from ray_jobs.members import find_members, refuse_member
-from ray_jobs.run_folder import RunFolder, read_json, read_parquet
+from ray_jobs.members import refuse_member
+from ray_jobs.run_folder import RunFolder, read_json
 
 
 def main(argv: list[str]) -> int:
@@ -35,11 +34,9 @@ def main(argv: list[str]) -> int:
         config = override(
             with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
         )
-        from ray_jobs.planning import check_ensemble, with_absolute_external
+        from ray_jobs.ensemble_stage import check_finished
 
-        config = with_absolute_external(config)
-        check_ensemble(config, read_parquet(folder.fold_plan))
-        _refuse_incomplete(folder, config)
+        config = check_finished(folder, config, config.member_names)
         return sweep(folder, config, applies=applies)
 
 
@@ -67,18 +64,6 @@ def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
         seconds.pop("total", None)
         conclude(folder, folder.read_config(), stage, seconds, sink, console)
     return 0
-
-
-def _refuse_incomplete(folder: RunFolder, config: RunConfig) -> None:
-    from ray_jobs.ensemble_stage import refuse_damaged
-
-    for own in find_members(folder, config).values():
-        refuse_damaged(own, config.folds.count)
-        missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))
-        if missing:
-            raise IncompleteRunError(
-                f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
-            )
 
 
 if __name__ == "__main__":

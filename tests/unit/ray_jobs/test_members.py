@@ -311,3 +311,31 @@ def test_an_interval_without_the_conditions_of_the_theorem_is_called_empirical(t
 def test_no_interval_is_given_from_folds_in_the_order_of_time():
     with pytest.raises(RunError, match=r"ensemble.interval: no interval from folds.kind=time"):
         check_interval(parse_kfold(["ensemble.interval=0.9", "folds.kind=time"]).config)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ensemble.metric=msel"], r"expected one of msle, .* or the name of a scikit-learn scorer"),
+        (["ensemble.metric=log_loss"], "log_loss needs probabilities"),
+        (["ensemble.metric=r2", "ensemble.method=weighted_mean", "members=[a training.seed=1]"], "may be negative"),
+        (["ensemble.external=/nowhere.parquet"], "no such file"),
+        (
+            ["ensemble.method=greedy", "folds.kind=predefined", "data.fold_column=fold"],
+            "Add members, hold out a blend set",
+        ),
+    ],
+)
+def test_what_could_only_fail_after_the_training_is_refused_before_it(
+    tmp_path, small_frame, write_data, words, message
+):
+    root = write_data(small_frame.assign(fold=small_frame.index % 3))
+    with pytest.raises((RunError, PredictionError), match=message):
+        check_run(parse_kfold([f"data.root={root}", f"run.storage={tmp_path / 'runs'}", *words]).config, None)
+
+
+def test_members_are_compared_by_a_scorer_of_scikit_learn(tmp_path):
+    _, _, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=EnsembleConfig(metric="r2"), num_epochs=1)
+    rows = {row["name"]: row["error"] for row in summary["combinations"]["rows"]}
+    assert -1 < rows["greedy, z space"] < min(rows["main"], rows["wide"]) + 0.05
+    assert not any(name.startswith("weighted_mean") for name in rows)
