@@ -6,6 +6,7 @@ Imports neither torch nor ray, so that `--help` and `--dry-run` answer at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ray_jobs.config import RunConfig
 from trainers.clip_regression import config as clip
@@ -62,6 +63,20 @@ def clip_multimodal_small() -> RunConfig:
     )
 
 
+def clip_multimodal_small_ensemble() -> RunConfig:
+    """As clip_multimodal_small with three more members on the same folds: another seed, no pictures, more dropout."""
+    return replace(
+        clip_multimodal_small(),
+        recipe="clip_multimodal_small_ensemble",
+        members=(
+            "seed1 training.seed=1",
+            "words training.seed=2 data.train_pictures= data.test_pictures=",
+            "dropout training.seed=3 model.token_dropout=0.5 model.dropout=0.5",
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (clip_multimodal, clip_multimodal_b32, clip_multimodal_small)
+    recipe.__name__: recipe
+    for recipe in (clip_multimodal, clip_multimodal_b32, clip_multimodal_small, clip_multimodal_small_ensemble)
 }

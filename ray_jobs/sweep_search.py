@@ -255,9 +255,25 @@ def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
     table = Table(
         title=f"{found.metric}, the best of {len(found.candidates)} combinations", title_justify="left", box=None
     )
-    for name in ("", "members", "method", "space", "epoch", "error", "below default", "at least"):
+    for name, width in (
+        ("", 2),
+        ("members", 0),
+        ("method", 0),
+        ("space", 5),
+        ("epoch", 5),
+        ("error", 6),
+        ("better by", 9),
+        ("at least", 8),
+    ):
         is_text = name in ("members", "method", "space", "epoch")
-        table.add_column(name, justify="left" if is_text else "right", header_style="underline", no_wrap=True)
+        # Texts wrap, numbers keep their width.
+        table.add_column(
+            name,
+            justify="left" if is_text else "right",
+            header_style="underline",
+            no_wrap=width > 0,
+            min_width=width or None,
+        )
     choice = found.choice
     for rank, index in enumerate(np.argsort(choice.error_C, kind="stable").tolist(), start=1):
         if rank <= _SHOWN or index == choice.default:
@@ -265,7 +281,7 @@ def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
             method, _, space = str(one.how).rpartition(", ")
             table.add_row(
                 str(rank),
-                "+".join(one.members),
+                "all" if one.members == found.all_members else ", ".join(one.members),
                 method,
                 space.removesuffix(" space"),
                 one.checkpoint,

@@ -38,7 +38,7 @@ def test_what_comes_to_the_same_is_tried_once():
     everyone = [one for one in candidates if len(one.members) == 3]
     assert {one.how.weight_power for one in everyone if one.how.method == "weighted_mean"} == {1.0, 2.0, 4.0, 8.0}
     assert len(everyone) == 2 * (
-        8 + 9
+        9 + 10
     )  # z: mean, median, 4 weighted means, 3 fitted less one trimmed mean; raw: and geometric
     assert {
         one.how.trim for one in list_candidates([*NAMES, "d", "e"], ["best"], ["z"], "msle") if "trim" in one.how.method
