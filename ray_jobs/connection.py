@@ -51,15 +51,17 @@ class Connection:
 
 class Heartbeat:
     """Notices that the cluster is gone: `ray stop`, or a head node that is lost. A head node that comes back in time (Ray
-    can restart it elsewhere) is not gone.
+    can restart it elsewhere) is not gone. A driver whose own machine has no node any more has to end: Ray would end it without
+    a word.
 
     Args:
         address: host:port of the head node's control service.
         patience_s: how long it may stay silent.
+        own_node: host:port of the node on this machine; None: not looked for.
     """
 
-    def __init__(self, address: str, patience_s: float) -> None:
-        self.address, self.patience_s = address, patience_s
+    def __init__(self, address: str, patience_s: float, own_node: str | None = None) -> None:
+        self.address, self.patience_s, self.own_node = address, patience_s, own_node
         self.looked = self.heard = time.monotonic()
 
     def check(self) -> None:
@@ -70,6 +72,8 @@ class Heartbeat:
         """
         if time.monotonic() - self.looked < LOOK_INTERVAL_S:
             return
+        if self.own_node and not (_answers(self.own_node) or _answers(self.own_node)):
+            raise ClusterLostError(f"the Ray node of this machine, at {self.own_node}, is gone")
         if _answers(self.address):
             self.heard = time.monotonic()
         elif time.monotonic() - self.heard > self.patience_s:
@@ -135,10 +139,24 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         if not is_own:
             refuse_other_versions(package_versions(), run_on_each_node(package_versions))
         head = ray.get_runtime_context().gcs_address
-        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if is_own else GONE_AFTER_S)
+        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if is_own else GONE_AFTER_S, _find_own_node())
         yield Connection(find_resources(), context.dashboard_url or None, _call(head) != "OK", is_own, heartbeat)
-    finally:
+    except ClusterLostError:
+        raise  # without a shutdown, in which Ray may end the process before anything is said
+    except BaseException:
         ray.shutdown()
+        raise
+    else:
+        ray.shutdown()
+
+
+def _find_own_node() -> str | None:
+    """host:port of the node on this machine that the driver is connected to."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["NodeID"] == own]
+    return f"{nodes[0]['NodeManagerAddress']}:{nodes[0]['NodeManagerPort']}" if nodes else None
 
 
 def _import_ahead(module: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -86,7 +87,10 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
                 f"\n{str(end) or 'interrupted'}: every fold goes on from its last checkpoint. The same command continues "
                 f"run {name}" + (f", with run.name={name}" if command.config.run.name == "auto" else "")
             )
-            return EXIT_INCOMPLETE if isinstance(end, ClusterLostError) else EXIT_INTERRUPTED
+            if isinstance(end, ClusterLostError):
+                console.file.flush()
+                os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
+            return EXIT_INTERRUPTED
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
 
