@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -180,3 +181,17 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+
+
+def read_config(values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The config of a checkpoint's description: its sections as JSON.
+
+    Raises:
+        TypeError: it has a field that is not known.
+        ValueError: a value is not allowed.
+    """
+    return Config(**{part.name: part.default_factory(**_with_tuples(values[part.name])) for part in fields(Config)})
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

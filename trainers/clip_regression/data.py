@@ -22,7 +22,8 @@ from torch import Tensor
 
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.numbers import NumberEncoder
-from trainers.clip_regression.table import PICTURE_FORMATS, SECONDS_PER_YEAR, Rows, parse_reference_date
+from trainers.clip_regression.pictures import PICTURE_FORMATS
+from trainers.clip_regression.table import SECONDS_PER_YEAR, Rows, parse_reference_date
 
 NUM_BATCHES_AHEAD = 2
 
@@ -214,6 +215,12 @@ class RowTensors:
                     yield self._finish(*waiting.pop(0), augment)
             for position_B, pictures in waiting:
                 yield self._finish(position_B, pictures, augment)
+
+    def to_device(self, batch: Batch, device: str) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """A batch as the model wants it: pictures, tokens, encoded numbers."""
+        images = None if batch.images_BCHW is None else self.pictures.normalise(batch.images_BCHW.to(device))
+        tokens = None if batch.tokens_BL is None else batch.tokens_BL.to(device)
+        return images, tokens, None if batch.numbers_BN is None else batch.numbers_BN.to(device)
 
     def _start_reading(self, pool: ThreadPoolExecutor, position_B: np.ndarray) -> list[Any] | None:
         return None if self.pictures is None else [pool.submit(self.pictures.read, int(p)) for p in position_B]

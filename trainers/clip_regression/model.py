@@ -170,12 +170,23 @@ class ClipRegressor(nn.Module):
 
     def forward(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None, numbers_BN: Tensor | None) -> Tensor:
         """Predicted z, (B,). An input whose modality has no head is None."""
+        return self.mix(self.encode(images_BCHW, tokens_BL), numbers_BN)
+
+    def encode(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None) -> dict[str, Tensor]:
+        """What the encoders make of pictures and texts, (B, D) by modality: the same for all models with the same frozen ones."""
+        features = {}
         with torch.no_grad() if self.frozen else nullcontext():
-            image_BD = self.clip.encode_image(images_BCHW) if "image" in self.heads else None
-            text_BD = self._encode_text(tokens_BL) if "text" in self.heads else None
+            if "image" in self.heads:
+                features["image"] = self.clip.encode_image(images_BCHW)
+            if "text" in self.heads:
+                features["text"] = self._encode_text(tokens_BL)
+        return features
+
+    def mix(self, features: dict[str, Tensor], numbers_BN: Tensor | None) -> Tensor:
+        """Predicted z of encoded rows, (B,)."""
         # Mixed precision is for the encoders; heads and mix are small, and half precision would show in the predictions.
         with torch.autocast(self.weight_logits.device.type, enabled=False):
-            inputs = {"image": image_BD, "text": text_BD, "age": numbers_BN}
+            inputs = {**features, "age": numbers_BN}
             outputs = [head(inputs[name].float()) for name, head in self.heads.items()]
             return torch.cat(outputs, dim=1) @ self.weight_logits.softmax(0)
 

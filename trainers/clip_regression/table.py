@@ -7,28 +7,23 @@ error at a time.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import warnings
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from trainers.clip_regression.config import DataConfig
+from trainers.clip_regression.frames import list_names, read_frame, shorten
+from trainers.clip_regression.pictures import PictureFolder, check_picture_header, read_end
 from trainers.clip_regression.text import LINK_COLUMNS, clean_text
 from trainers.interface import FORMULA, DataError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")  # whatever the file is called: other decoders run programs of their own
-_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-MAX_PICTURE_PIXELS = 50_000_000  # 150 MB decoded; a larger header is a mistake or a decompression bomb
 MAX_TEXT_LENGTH = 10_000  # characters: encoders read 77 to 512 tokens, and tokenizers take long over long words
 MAX_ID_LENGTH = 200  # characters; with a suffix it has to be the name of a file
-MAX_HEADER_BYTES = 100_000  # pandas takes a minute for a million columns
 SHOWN_OFFENDERS = 3
 SECONDS_PER_YEAR = 365.2425 * 86400
 # Paths, nothing at all, and characters that control terminals and the direction of text.
@@ -43,7 +38,7 @@ class Problems:
     found: dict[str, list[tuple[int, str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, kind: str, row: int, row_id: str, detail: str = "") -> None:
-        self.found[kind].append((row, _shorten(row_id, MAX_ID_LENGTH), _shorten(detail, 200)))
+        self.found[kind].append((row, shorten(row_id, MAX_ID_LENGTH), shorten(detail, 200)))
 
     def describe(self, num_rows: int) -> str:
         lines = []
@@ -130,35 +125,8 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name}:{size};".encode())
-        digest.update(_read_end(file, size, 4096))
+        digest.update(read_end(file, size, 4096))
     return digest.hexdigest()
-
-
-def read_frame(path: Path) -> pd.DataFrame:
-    """A table as text: every cell a str, nothing interpreted ("NA" stays "NA"), missing cells "".
-
-    Raises:
-        DataError: the file is missing, no table, or not UTF-8.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such table; set data.root to its folder, or data.train_table to its name")
-    with path.open("rb") as file:
-        if path.suffix != ".parquet" and len(file.readline(MAX_HEADER_BYTES + 1)) > MAX_HEADER_BYTES:
-            raise DataError(f"{path}: no readable table: its header is longer than {MAX_HEADER_BYTES:,} bytes")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path).reset_index(drop=True).astype("string").fillna("").astype(object)
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: no readable table: {error}") from None
-    separator = next((mark for mark in (";", "\t", "|") if mark in str(frame.columns[0])), None)
-    if separator:
-        raise DataError(f"{path}: its header is separated by {separator!r}; save the table with commas, or as .parquet")
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise DataError(f"{path}: its rows have more cells than its header has names ({_list_names(frame)})")
-    return frame.fillna("").astype(object)
 
 
 def parse_dates(values: pd.Series) -> np.ndarray:
@@ -187,20 +155,36 @@ def parse_reference_date(data: DataConfig) -> float | None:
 def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bool) -> Rows:
     path = Path(data.root) / table
     frame = read_frame(path)
-    _check_columns(path, frame, data, is_test=is_test)
+    check_columns(path, frame, data, is_test=is_test)
     if data.max_rows is not None and not is_test:
         frame = frame.iloc[: data.max_rows]
     if frame.empty:
         raise DataError(f"{path}: the table has a header and no rows")
+    return _check_rows(frame, data, table, open_pictures(data, picture_folder, table), is_test=is_test)
+
+
+def read_block(frame: pd.DataFrame, data: DataConfig, pictures: PictureFolder | None) -> Rows:
+    """The checked rows of a block of the test table. Whatever is wrong with their content is mended and listed."""
+    return _check_rows(frame, replace(data, on_bad_row="drop"), data.test_table, pictures, is_test=True)
+
+
+def _check_rows(
+    frame: pd.DataFrame, data: DataConfig, table: str, folder: PictureFolder | None, *, is_test: bool
+) -> Rows:
+    path = Path(data.root) / table
     ids = frame[data.id_column].to_numpy(object)
     fatal, bad = Problems(path), Problems(path)
-    _check_ids(ids, fatal)
+    check_ids(ids, fatal)
+    check_unique(ids, range(len(ids)), fatal)
 
     texts, link_counts = _join_texts(frame, data)
     time = _read_time(frame, ids, data, bad)
     numbers = _read_numbers(frame, link_counts, ids, data, bad)
     target = np.full(len(ids), np.nan) if is_test else _read_target(frame, ids, data, bad)
-    pictures = _find_pictures(path, picture_folder, ids, data, fatal, bad) if not fatal.found else [None] * len(ids)
+    pictures = [None] * len(ids)
+    if folder is not None and not fatal.found:
+        check_one_picture(ids, folder, fatal)
+        pictures = _find_pictures(ids, folder, bad)
     folds = None if is_test else _read_folds(frame, ids, data, bad)
     groups = _read_groups(frame, ids, data, bad, is_test=is_test)
 
@@ -243,11 +227,20 @@ def _list_bad_rows(bad: Problems, table: str, done: str) -> tuple[dict[str, str]
     )
 
 
-def _check_columns(path: Path, frame: pd.DataFrame, data: DataConfig, *, is_test: bool) -> None:
+def list_inputs(data: DataConfig) -> dict[str, list[str]]:
+    """The columns that a row is predicted from, by the field that names them; what can be made from the text is left out."""
     made = LINK_COLUMNS if data.text_columns else ()
-    wanted = {"data.id_column": [data.id_column], "data.text_columns": list(data.text_columns)}
-    wanted["data.date_column"] = [data.date_column] if data.date_column else []
-    wanted["data.numeric_columns"] = [name for name in data.numeric_columns if name not in made]
+    return {
+        "data.id_column": [data.id_column],
+        "data.text_columns": list(data.text_columns),
+        "data.date_column": [data.date_column] if data.date_column else [],
+        "data.numeric_columns": [name for name in data.numeric_columns if name not in made],
+    }
+
+
+def check_columns(path: Path, frame: pd.DataFrame, data: DataConfig, *, is_test: bool) -> None:
+    """Raises DataError where a table lacks columns."""
+    wanted = list_inputs(data)
     if not is_test:
         wanted["data.target"] = [data.target]
         wanted["data.group_column"] = [data.group_column] if data.group_column else []
@@ -256,30 +249,28 @@ def _check_columns(path: Path, frame: pd.DataFrame, data: DataConfig, *, is_test
     if missing:
         raise DataError(
             f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; the table has "
-            f"{_list_names(frame)}. Set the named field to a column that exists."
+            f"{list_names(frame)}. Set the named field to a column that exists."
         )
 
 
-def _check_ids(ids: np.ndarray, fatal: Problems) -> None:
-    seen: dict[str, int] = {}
-    for row, row_id in enumerate(ids):
+def check_ids(ids: np.ndarray, fatal: Problems, first_row: int = 0) -> None:
+    """Finds ids that cannot name a file or a line of a CSV table."""
+    for row, row_id in enumerate(ids, start=first_row):
         if _UNSAFE_ID.search(row_id):
             fatal.add("id is empty or could be a path (it names a picture file)", row, row_id)
         elif FORMULA.search(row_id):
             fatal.add("id would be run as a formula by a spreadsheet that opens the submission", row, row_id)
         if len(row_id) > MAX_ID_LENGTH:
             fatal.add(f"id is longer than {MAX_ID_LENGTH} characters", row, row_id)
+
+
+def check_unique(ids: Iterable[str], rows: Iterable[int], fatal: Problems) -> None:
+    """Finds ids that are there twice."""
+    seen: dict[str, int] = {}
+    for row, row_id in zip(rows, ids, strict=True):
         if row_id in seen:
             fatal.add("duplicate id", row, row_id, f"first in row {seen[row_id] + 1}")
         seen.setdefault(row_id, row)
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"
-
-
-def _list_names(frame: pd.DataFrame) -> str:
-    return _shorten(", ".join(map(repr, frame.columns)), 1000)
 
 
 def _join_texts(frame: pd.DataFrame, data: DataConfig) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -354,59 +345,36 @@ def _read_groups(
     return groups
 
 
-def _find_pictures(
-    path: Path, folder: str, ids: np.ndarray, data: DataConfig, fatal: Problems, bad: Problems
-) -> list[Path | None]:
+def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | None:
+    """The folder of a table's pictures; None if none are used.
+
+    Raises:
+        DataError: there is no such folder.
+    """
     if not data.train_pictures:
-        return [None] * len(ids)
+        return None
     root = Path(data.root) / folder
     if not root.is_dir():
         raise DataError(
-            f"{root}: no such folder of pictures for {path.name}; set data.train_pictures and data.test_pictures, or "
+            f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and data.test_pictures, or "
             "data.train_pictures= to learn without pictures"
         )
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    with os.scandir(root) as entries:
-        for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() in PICTURE_SUFFIXES:
-                by_stem[stem].append(Path(entry.path))
+    return PictureFolder(root)
+
+
+def check_one_picture(ids: np.ndarray, folder: PictureFolder, fatal: Problems, first_row: int = 0) -> None:
+    """Finds ids with several pictures."""
+    for row, row_id in enumerate(ids if folder.several else (), start=first_row):
+        if row_id in folder.several:
+            fatal.add("several pictures of one id", row, row_id, ", ".join(sorted(folder.several[row_id])))
+
+
+def _find_pictures(ids: np.ndarray, folder: PictureFolder, bad: Problems) -> list[Path | None]:
     pictures: list[Path | None] = []
     for row, row_id in enumerate(ids):
-        matches = by_stem.get(row_id, [])
-        if len(matches) > 1:
-            fatal.add("several pictures of one id", row, row_id, ", ".join(sorted(match.name for match in matches)))
-        problem = check_picture_header(matches[0]) if matches else f"no {root.name}/{row_id}.jpg"
+        picture = folder.find(row_id)
+        problem = check_picture_header(picture) if picture else f"no {folder.root.name}/{row_id}.jpg"
         if problem:
             bad.add("picture missing or unreadable", row, row_id, problem)
-        pictures.append(None if problem else matches[0])
+        pictures.append(None if problem else picture)
     return pictures
-
-
-def check_picture_header(path: Path) -> str | None:
-    """What is wrong with a picture as far as its header and its last bytes tell, or None."""
-    from PIL import Image  # here: a table without pictures needs no Pillow
-
-    if not path.is_file():  # a pipe or a device: opening it could wait for ever
-        return f"{path.name} is no regular file"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            with Image.open(path, formats=PICTURE_FORMATS) as picture:
-                width, height, kind = *picture.size, picture.format
-                if width * height > MAX_PICTURE_PIXELS:
-                    return f"{path.name} has {width} x {height} pixels, more than {MAX_PICTURE_PIXELS:,}"
-                end = _read_end(path, path.stat().st_size, 64)
-                if _END_MARKS.get(kind, b"") not in end:  # cut off, or followed by something else: decoding tells
-                    picture.load()
-    except Image.DecompressionBombError:
-        return f"larger than {MAX_PICTURE_PIXELS:,} pixels"
-    except (OSError, ValueError, SyntaxError) as error:
-        return f"{path.name} is no whole picture: {error}"
-    return None
-
-
-def _read_end(path: Path, size: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, size - length))
-        return file.read()

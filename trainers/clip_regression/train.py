@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainers.clip_regression.arithmetic import autocast, choose_precision, repeat_bits
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.data import (
     Augmentation,
@@ -41,7 +41,7 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
         DataError: a picture that its header promised cannot be decoded and `data.on_bad_row` is `error`.
     """
     torch.set_num_threads(place.num_threads)
-    make_deterministic(config.training.seed, split.fold)
+    seed_fold(config.training.seed, split.fold)
     fold = _set_up(config, split, place)
     learner = _Learner(fold)
     point = place.load_resume_point()
@@ -77,12 +77,10 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
     )
 
 
-def make_deterministic(seed: int, fold: int, rank: int = 0) -> None:
+def seed_fold(seed: int, fold: int, rank: int = 0) -> None:
     """Seeds torch for a fold and asks for algorithms that give the same bits each time."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
+    repeat_bits()
     torch.manual_seed(int(np.random.SeedSequence([seed, fold, rank]).generate_state(1)[0]))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         age_width=numbers.width,
     ).to(place.device)
     if place.world_size > 1:  # the same initial weights on every rank, other dropout
-        make_deterministic(config.training.seed, split.fold, place.rank)
+        seed_fold(config.training.seed, split.fold, place.rank)
     return _Fold(
         config=config,
         split=split,
@@ -139,17 +137,8 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         validation=to_tensors(config.data.train_table, validation, False),
         blend=to_tensors(config.data.train_table, blend, False) if len(blend) else None,
         test=None if test is None else to_tensors(config.data.test_table, test, True),
-        precision=_choose_precision(config, place.device),
+        precision=choose_precision(config.training, place.device),
     )
-
-
-def _choose_precision(config: Config, device: str) -> torch.dtype:
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if config.training.precision != "auto":
-        return named[config.training.precision]
-    if not device.startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 @dataclass
@@ -179,17 +168,9 @@ class _Fold:
             "setup/device": self.place.device,
         }
 
-    def autocast(self) -> AbstractContextManager:
-        if self.precision == torch.float32:
-            return nullcontext()
-        return torch.autocast(torch.device(self.place.device).type, self.precision)
-
     def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors) -> Tensor:
-        device = self.place.device
-        images = None if batch.images_BCHW is None else tensors.pictures.normalise(batch.images_BCHW.to(device))
-        tokens = None if batch.tokens_BL is None else batch.tokens_BL.to(device)
-        numbers = None if batch.numbers_BN is None else batch.numbers_BN.to(device)
-        with self.autocast():
+        images, tokens, numbers = tensors.to_device(batch, self.place.device)
+        with autocast(self.place.device, self.precision):
             return model(images, tokens, numbers).float()
 
     @torch.inference_mode()
