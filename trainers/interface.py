@@ -7,7 +7,16 @@ A model family is a package `trainers/<family>/` with three modules:
 - `inventory.py`  `take_inventory(config, folder) -> (Config, Inventory)`: reads and checks the whole input before
                   anything is launched, and returns the config with every path resolved. Light: no torch.
                   `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
-- `train.py`      `train_fold(config, split, place)`: learns one fold. The only module that has to load torch.
+- `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
+
+and, so that a finished run can predict rows that it has not seen, two more:
+
+- `new_rows.py`   `find_new_rows(configs, place) -> rows`: finds the table at a path, for models with these configs. `rows.check()`
+                  reads all of it before anything is launched and returns the number of rows; `rows.read(n)` gives it in blocks
+                  of n rows, each a `pyarrow.Table`; n a multiple of `rows.batch_rows`. Picklable and light: no torch.
+- `predict.py`    `Predictor(models, rows, device, num_threads)`: built once on a worker from what was saved (`TrainedModel`);
+                  `predict(block) -> BlockPredictions`. Statistics are the checkpoint's, never the new rows'. A row has the same
+                  bits as among the run's own test rows, on the same kind of device with the same threads.
 
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `Workplace`.
 """
@@ -117,6 +126,36 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class TrainedModel:
+    """What was saved of one model: all that is needed to predict with it.
+
+    Attributes:
+        description: what the trainer gave `Workplace.save_checkpoint`.
+        tensors: likewise, on the CPU.
+        shared: what it gave `Workplace.share_tensors`, on the CPU; empty where nothing is shared.
+    """
+
+    description: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    shared: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class BlockPredictions:
+    """What M models predict for the n rows of a block.
+
+    Attributes:
+        ids: (n,) str.
+        prediction: (M, n) float64 in the target's own unit, in the order of the models.
+        problems: id and problem of what of a row could not be used, and was replaced.
+    """
+
+    ids: np.ndarray
+    prediction: np.ndarray
+    problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class ResumePoint:
     """All that a trainer needs to go on bit for bit as if it had never stopped. The workplace adds the states of the random
     generators and the position of the record.
@@ -193,6 +232,16 @@ def load_inventory_module(family: str) -> Any:
 def load_train_module(family: str) -> Any:
     """The `train` module of a family (loads torch)."""
     return importlib.import_module(f"trainers.{family}.train")
+
+
+def load_new_rows_module(family: str) -> Any:
+    """The `new_rows` module of a family (no torch)."""
+    return importlib.import_module(f"trainers.{family}.new_rows")
+
+
+def load_predict_module(family: str) -> Any:
+    """The `predict` module of a family (loads torch)."""
+    return importlib.import_module(f"trainers.{family}.predict")
 
 
 def load_config_class(family: str) -> type:

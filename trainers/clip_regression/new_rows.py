@@ -1,0 +1,133 @@
+"""New rows to predict: found, checked before anything is launched, and read in blocks. Light: no torch.
+
+No more of a table is in memory than a block, but for 8 bytes a row while ids are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from trainers.clip_regression.config import Config, DataConfig
+from trainers.clip_regression.frames import read_blocks
+from trainers.clip_regression.pictures import PictureFolder
+from trainers.clip_regression.table import (
+    Problems,
+    check_columns,
+    check_ids,
+    check_one_picture,
+    check_unique,
+    list_inputs,
+    open_pictures,
+)
+from trainers.interface import DataError
+
+_ROWS_AT_ONCE = 8192
+_TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """A table of rows to predict, as several models read it.
+
+    Attributes:
+        path: the table.
+        data: of each model; its root and test table are this table's.
+        columns: that some model reads, in the table's order.
+        batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole.
+    """
+
+    path: Path
+    data: tuple[DataConfig, ...]
+    columns: tuple[str, ...]
+    batch_rows: int
+
+    def check(self) -> int:
+        """Reads the whole table and looks at its ids.
+
+        Returns:
+            How many rows it has.
+
+        Raises:
+            DataError: it cannot be read, has no rows, or ids that are missing, unsafe, there twice or with several pictures.
+        """
+        fatal, hashes, num_rows = Problems(self.path), [], 0
+        folders = self.open_folders()
+        for ids in self._read_ids():
+            check_ids(ids, fatal, num_rows)
+            for folder in folders.values():
+                check_one_picture(ids, folder, fatal, num_rows)
+            hashes.append(pd.util.hash_array(ids, categorize=False))
+            num_rows += len(ids)
+        if not num_rows:
+            raise DataError(f"{self.path}: the table has a header and no rows")
+        self._check_unique(np.concatenate(hashes), fatal)
+        if fatal.found:
+            raise DataError(f"{self.path} cannot be used:\n{fatal.describe(num_rows)}\nMend the table.")
+        return num_rows
+
+    def read(self, num_rows: int) -> Iterator[pa.Table]:
+        """The table in blocks of text columns, in order."""
+        for frame in read_blocks(self.path, num_rows, self.columns):
+            fields = [pa.field(name, pa.string()) for name in frame.columns]
+            yield pa.Table.from_pandas(frame, pa.schema(fields), preserve_index=False)
+
+    def open_folders(self) -> dict[str, PictureFolder]:
+        """The picture folders that some model needs, by `data.test_pictures`.
+
+        Raises:
+            DataError: one is not there.
+        """
+        named = {data.test_pictures: data for data in self.data if data.train_pictures}
+        return {name: open_pictures(data, name, self.path.name) for name, data in named.items()}
+
+    def _read_ids(self) -> Iterator[np.ndarray]:
+        for frame in read_blocks(self.path, _ROWS_AT_ONCE, self.columns):
+            yield frame[self.data[0].id_column].to_numpy(object)
+
+    def _check_unique(self, hash_N: np.ndarray, fatal: Problems) -> None:
+        """Only rows with the hash of another are read again and compared."""
+        values, counts = np.unique(hash_N, return_counts=True)
+        is_suspect_N = np.isin(hash_N, values[counts > 1])
+        if not is_suspect_N.any():
+            return
+        suspects, start = [], 0
+        for ids in self._read_ids():
+            suspects += ids[is_suspect_N[start : start + len(ids)]].tolist()
+            start += len(ids)
+        check_unique(suspects, np.flatnonzero(is_suspect_N).tolist(), fatal)
+
+
+def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
+    """Finds the table and looks at its columns.
+
+    Args:
+        configs: of the models that predict.
+        place: a table, whose folder holds the picture folder `data.test_pictures`; or a folder with `data.test_table`.
+
+    Raises:
+        DataError: there is no table, or it lacks columns.
+    """
+    first = configs[0].data
+    if place.is_dir() and not first.test_table:
+        raise DataError(f"{place} is a folder, but the run has no data.test_table; name the table itself")
+    path = (place / first.test_table if place.is_dir() else place).absolute()
+    if not path.is_file() or path.suffix not in _TABLE_SUFFIXES:
+        raise DataError(
+            f"{path}: no such table; expected a .csv or .parquet file, or a folder that holds {first.test_table or 'one'}"
+        )
+    header = next(read_blocks(path, 1))
+    placed = [replace(config.data, root=str(path.parent), test_table=path.name) for config in configs]
+    for data in placed:
+        check_columns(path, header, data, is_test=True)
+    read = {name for data in placed for names in list_inputs(data).values() for name in names}
+    read |= {name for data in placed for name in data.numeric_columns}
+    columns = tuple(name for name in header.columns if name in read)
+    batch_rows = math.lcm(*(config.training.eval_batch_size for config in configs))
+    return NewRows(path, tuple(placed), columns, batch_rows)

@@ -1,0 +1,145 @@
+"""Predicts new rows with trained models, from their checkpoints alone: texts, ages and numbers become inputs by what was learned
+from the training rows, and nothing is learned from the new ones.
+
+Models share what they can: a row is read and its picture decoded once for all that read it alike, and encoded once for all with the
+same frozen encoders.
+
+Shape suffixes: M models, N rows of a block, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from trainers.clip_regression.arithmetic import autocast, choose_precision, repeat_bits
+from trainers.clip_regression.config import Config, read_config
+from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics, cut
+from trainers.clip_regression.model import ClipRegressor, build_clip
+from trainers.clip_regression.new_rows import NewRows
+from trainers.clip_regression.numbers import NumberEncoder
+from trainers.clip_regression.pictures import PictureFolder
+from trainers.clip_regression.table import Rows, read_block
+from trainers.interface import BlockPredictions, TrainedModel
+
+_NO_NUMBERS = Numbers(None, ())  # each model encodes them by its own statistics
+
+
+class Predictor:
+    """Several trained models on one device.
+
+    Args:
+        models: what was saved of each.
+        rows: where the rows come from.
+        device: cpu or cuda:0.
+        num_threads: of torch, and threads that decode pictures.
+    """
+
+    def __init__(self, models: Sequence[TrainedModel], rows: NewRows, device: str, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        repeat_bits()
+        self.num_models, self.views = len(models), {}
+        encoders, folders = {}, rows.open_folders()
+        for number, model in enumerate(models):
+            config = read_config(model.description["config"])
+            config = replace(config, data=replace(config.data, root=str(rows.path.parent), test_table=rows.path.name))
+            key = _describe_view(config, model.description)
+            if key not in self.views:
+                pictures = folders[config.data.test_pictures] if config.data.train_pictures else None
+                self.views[key] = _View(config, model.description["preprocessing"], pictures, device, num_threads)
+            self.views[key].models[number] = _Model(config, model, encoders, device)
+
+    @torch.inference_mode()
+    def predict(self, block: pa.Table) -> BlockPredictions:
+        """Predicts a block that `NewRows.read` gave. What cannot be used of a row (a picture, a date, a number) is replaced by what
+        stands for it (the mean colour, the training rows' median) and listed."""
+        frame = block.to_pandas().astype(object)
+        prediction_MN = np.empty((self.num_models, len(frame)))
+        problems: dict[tuple[str, str], None] = {}
+        for view in self.views.values():
+            rows = read_block(frame, view.config.data, view.pictures)
+            problems |= {(row["id"], row["problem"]): None for row in rows.bad_rows}
+            for number, prediction_N in view.predict(rows, problems):
+                prediction_MN[number] = prediction_N
+        return BlockPredictions(rows.ids, prediction_MN, tuple(problems))
+
+
+class _Model:
+    """One model, and what was learned of its training rows' numbers and targets."""
+
+    def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, nn.Module], device: str) -> None:
+        known = saved.description
+        fitted = tuple(
+            NumberEncoder(**{**values, "edges": tuple(values["edges"])}) for values in known["numbers"]["encoders"]
+        )
+        self.numbers = Numbers(known["numbers"]["reference_s"], fitted)
+        self.statistics = TargetStatistics(**known["target_statistics"])
+        self.precision = choose_precision(config.training, device)
+        name = known["shared_tensors"].get("sha256") or f"its own {len(encoders)}"
+        if name not in encoders:
+            encoders[name] = build_clip(known["architecture"])
+        self.encoders = (name, self.precision)
+        self.regressor = ClipRegressor(
+            encoders[name],
+            known["architecture"],
+            config.model,
+            has_image=bool(config.data.train_pictures),
+            has_text=bool(config.data.text_columns),
+            age_width=self.numbers.width,
+        )
+        self.regressor.load_state_dict({**saved.tensors, **saved.shared})
+        self.regressor.to(device).eval()
+
+
+class _View:
+    """Models that read rows alike."""
+
+    def __init__(
+        self,
+        config: Config,
+        preprocessing: dict[str, Any],
+        pictures: PictureFolder | None,
+        device: str,
+        num_threads: int,
+    ) -> None:
+        self.config, self.preprocessing, self.pictures = config, preprocessing, pictures
+        self.device, self.num_threads = device, num_threads
+        self.tokenizer = open_clip.get_tokenizer(config.model.clip)
+        self.models: dict[int, _Model] = {}
+
+    def predict(self, rows: Rows, problems: dict[tuple[str, str], None]) -> list[tuple[int, np.ndarray]]:
+        """Each model's number and predictions in the target's unit, (N,) float64; adds pictures that do not decode to the problems."""
+
+        def note(row: int, problem: str) -> None:
+            problems[str(rows.ids[row]), problem] = None
+
+        tensors = RowTensors(
+            rows, _NO_NUMBERS, self.config, self.preprocessing, self.tokenizer, self.num_threads, False, note
+        )
+        numbers = {number: torch.from_numpy(model.numbers.encode(rows)) for number, model in self.models.items()}
+        z_N = {number: np.empty(len(rows)) for number in self.models}
+        for batch in tensors.batches(cut(np.arange(len(rows)), self.config.training.eval_batch_size)):
+            images, tokens, _ = tensors.to_device(batch, self.device)
+            features: dict[Any, dict[str, Tensor]] = {}
+            for number, model in self.models.items():
+                numbers_BN = numbers[number][torch.from_numpy(batch.positions_B)].to(self.device)
+                with autocast(self.device, model.precision):
+                    if model.encoders not in features:
+                        features[model.encoders] = model.regressor.encode(images, tokens)
+                    z_B = model.regressor.mix(features[model.encoders], numbers_BN).float()
+                z_N[number][batch.positions_B] = z_B.double().cpu().numpy()
+        return [(number, model.statistics.restore(z_N[number])) for number, model in self.models.items()]
+
+
+def _describe_view(config: Config, description: dict[str, Any]) -> str:
+    """Equal for models that read rows alike, in batches of the same size."""
+    seen = [asdict(config.data), description["preprocessing"], config.model.clip, config.training.eval_batch_size]
+    return json.dumps(seen, sort_keys=True)
