@@ -16,7 +16,7 @@ import numpy as np
 from ensemble.combine import combine, normalise_weights, weights_from_scores
 from ensemble.comparison import draw_errors
 from ensemble.config import FITTED_METHODS, METHODS, SPACES, EnsembleConfig
-from ensemble.fitting import cross_fit, fit
+from ensemble.fitting import FittedCombination, cross_fit, fit
 from ensemble.metrics import is_mean_of_rows, measure_error
 
 
@@ -113,7 +113,7 @@ def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
     if how.method in FITTED_METHODS:
         return cross_fit(how.method, columns.oof_MN, columns.target_N, columns.fold_N, how.metric, how.space)
     if not how.is_fitted:
-        return predict(how, columns, columns.oof_MN)[0]
+        return settle(how, columns).predict(columns.oof_MN)
     honest_N = np.empty(len(columns.target_N))
     for fold in np.unique(columns.fold_N):
         held_N = columns.fold_N == fold
@@ -122,31 +122,47 @@ def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
     return honest_N
 
 
-def predict(
-    how: Combination, columns: Columns, predictions_MT: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None, float]:
-    """The combined prediction of new rows, by weights that are fitted to all out-of-fold predictions.
+@dataclass(frozen=True)
+class Settled:
+    """A combination whose weights are known, so that it predicts whatever rows its members predict.
 
-    Args:
-        how: the combination.
-        columns: the members' out-of-fold predictions.
-        predictions_MT: the members' predictions of the new rows, in the same order.
+    Attributes:
+        weights_M: None for a method without.
+        fitted: where the method is one whose weights are fitted.
+    """
 
-    Returns:
-        (T,) in the target's unit; the weights (M,), None for a method without; what was added on the space's scale.
+    how: Combination
+    weights_M: np.ndarray | None = None
+    fitted: FittedCombination | None = None
+
+    @property
+    def intercept(self) -> float:
+        """What is added on the space's scale."""
+        return self.fitted.intercept if self.fitted else 0.0
+
+    def predict(self, predictions_MT: np.ndarray) -> np.ndarray:
+        """The combined prediction of each row, (T,) in the target's unit.
+
+        Raises:
+            ValueError: as `combine`.
+        """
+        if self.fitted:
+            return self.fitted.predict(predictions_MT)
+        return combine(predictions_MT, self.how.method, self.how.space, self.weights_M, self.how.trim)
+
+
+def settle(how: Combination, columns: Columns) -> Settled:
+    """The combination with weights that are fitted, if any are, to all out-of-fold predictions.
 
     Raises:
-        ValueError: as `combine` and `fit`.
+        ValueError: as `fit`.
     """
     if how.method in FITTED_METHODS:
         fitted = fit(how.method, columns.oof_MN, columns.target_N, how.metric, how.space)
-        return fitted.predict(predictions_MT), fitted.weights_M, fitted.intercept
-    weights_M = None
+        return Settled(how, fitted.weights_M, fitted)
     if how.weights is not None:
-        weights_M = normalise_weights(how.weights, len(columns.names))
-    elif how.is_fitted:
-        weights_M = _weigh(how, columns.oof_MN, columns.target_N)
-    return combine(predictions_MT, how.method, how.space, weights_M, how.trim), weights_M, 0.0
+        return Settled(how, normalise_weights(how.weights, len(columns.names)))
+    return Settled(how, _weigh(how, columns.oof_MN, columns.target_N) if how.is_fitted else None)
 
 
 def _weigh(how: Combination, oof_MN: np.ndarray, target_N: np.ndarray) -> np.ndarray:

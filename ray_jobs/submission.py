@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.combine import combine, normalise_weights, weights_from_scores
+from ensemble.combine import normalise_weights, weights_from_scores
 from ensemble.config import EnsembleConfig
 from ensemble.diversity import describe_spread, spread
-from ensemble.members import Columns, Combination, predict
+from ensemble.members import Columns, Combination, Settled, settle
 from ray_jobs.config import RunConfig
 from ray_jobs.member_columns import combines_folds, read_test
 from ray_jobs.members import find_members
@@ -70,12 +70,8 @@ def submit(
     if test is None:
         raise NoSubmissionError("the data has no test table")
     ids, predictions_MN = test
-    how = Combination.from_config(ensemble)
-    if columns is not None:
-        final_N, weights_M, intercept = predict(how, columns, predictions_MN)
-    else:
-        weights_M, intercept = choose_weights(ensemble, scores[config.combined_members[0]]), 0.0
-        final_N = combine(predictions_MN, ensemble.method, ensemble.space, weights_M, ensemble.trim)
+    settled = settle_ensemble(config, columns, scores)
+    final_N, weights_M, intercept = settled.predict(predictions_MN), settled.weights_M, settled.intercept
     more: dict[str, Any] = {"intercept": intercept} if intercept else {}
     if combines_folds(config):
         models = _describe_folds(folder.of_member(config.combined_members[0]), config)
@@ -88,6 +84,14 @@ def submit(
         intervals = build_intervals(folder, config, ids, weights_M, intercept)
         more["interval"] = intervals.facts
     return _write(folder, ensemble, models, ids, predictions_MN, final_N, weights_M, intervals, more)
+
+
+def settle_ensemble(config: RunConfig, columns: Columns | None, scores: dict[str, Any]) -> Settled:
+    """The run's combination with its weights; arguments as in `submit`."""
+    how = Combination.from_config(config.ensemble)
+    if columns is not None:
+        return settle(how, columns)
+    return Settled(how, choose_weights(config.ensemble, scores[config.combined_members[0]]))
 
 
 def _describe_folds(member: RunFolder, config: RunConfig) -> list[Model]:

@@ -190,8 +190,9 @@ def read_config(values: Mapping[str, Mapping[str, Any]]) -> Config:
         TypeError: it has a field that is not known.
         ValueError: a value is not allowed.
     """
-    return Config(**{part.name: part.default_factory(**_with_tuples(values[part.name])) for part in fields(Config)})
+    return Config(**{part.name: part.default_factory(**with_tuples(values[part.name])) for part in fields(Config)})
 
 
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as it was before JSON made lists of its tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

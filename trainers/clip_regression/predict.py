@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.clip_regression.arithmetic import autocast, choose_precision, repeat_bits
-from trainers.clip_regression.config import Config, read_config
+from trainers.clip_regression.config import Config, read_config, with_tuples
 from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics, cut
 from trainers.clip_regression.model import ClipRegressor, build_clip
 from trainers.clip_regression.new_rows import NewRows
@@ -54,7 +54,8 @@ class Predictor:
             key = _describe_view(config, model.description)
             if key not in self.views:
                 pictures = folders[config.data.test_pictures] if config.data.train_pictures else None
-                self.views[key] = _View(config, model.description["preprocessing"], pictures, device, num_threads)
+                preprocessing = with_tuples(model.description["preprocessing"])
+                self.views[key] = _View(config, preprocessing, pictures, device, num_threads)
             self.views[key].models[number] = _Model(config, model, encoders, device)
 
     @torch.inference_mode()
@@ -77,9 +78,7 @@ class _Model:
 
     def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, nn.Module], device: str) -> None:
         known = saved.description
-        fitted = tuple(
-            NumberEncoder(**{**values, "edges": tuple(values["edges"])}) for values in known["numbers"]["encoders"]
-        )
+        fitted = tuple(NumberEncoder(**with_tuples(values)) for values in known["numbers"]["encoders"])
         self.numbers = Numbers(known["numbers"]["reference_s"], fitted)
         self.statistics = TargetStatistics(**known["target_statistics"])
         self.precision = choose_precision(config.training, device)

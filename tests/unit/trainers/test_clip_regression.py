@@ -7,13 +7,12 @@ import open_clip
 import pytest
 import torch
 from broken_pictures import break_on_decoding
-from local_workplace import KilledError, LocalWorkplace
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import mean_absolute_error, mean_squared_error, mean_squared_log_error
+from small_training import TINY, train_small
 
-from ray_jobs.recipes import clip_multimodal_small
-from trainers.clip_regression.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from trainers.clip_regression.config import DataConfig, LossConfig, ModelConfig
 from trainers.clip_regression.data import (
     Augmentation,
     PictureReader,
@@ -32,10 +31,8 @@ from trainers.clip_regression.model import (
     describe_architecture,
 )
 from trainers.clip_regression.numbers import NumberEncoder
-from trainers.clip_regression.train import score_on_target_scale, train_fold
-from trainers.interface import DataError, Split
-
-TINY = clip_multimodal_small().trainer
+from trainers.clip_regression.train import score_on_target_scale
+from trainers.interface import DataError
 
 
 def test_target_statistics_come_from_the_rows_given_and_restore_what_they_standardise():
@@ -315,25 +312,6 @@ def test_weights_of_another_architecture_or_no_weights_are_refused(tmp_path):
         check_model(ModelConfig(clip="tiny-clip", pretrained=str(tmp_path / "code.pt")))
 
 
-def train_small(tmp_path, root, place_name="place", **sections):
-    config = Config(
-        data=sections.get("data", DataConfig(root=str(root))),
-        model=sections.get("model", replace(TINY.model, dropout=0.1)),
-        training=TrainingConfig(epochs=2, batch_size=5, ema_decay=sections.get("ema", 0.0)),
-        optimizer=OptimizerConfig(lr=1e-3),
-    )
-    config, inventory = take_inventory(config, tmp_path)
-    place = LocalWorkplace(tmp_path / place_name)
-    place.root.mkdir(exist_ok=True)
-    middle = 16 + sections.get("num_validation", len(inventory.ids))
-    place.stop_at, place.resume_from = sections.get("stop_at"), sections.get("resume_from")
-    try:
-        train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:middle], inventory.ids[middle:]), place)
-    except KilledError:
-        assert place.stop_at
-    return place
-
-
 def test_the_blend_set_is_predicted_and_changes_nothing_else(small_frame, write_data, tmp_path):
     root = write_data(small_frame)
     alone, beside = (train_small(tmp_path, root, name, num_validation=num) for name, num in (("a", 8), ("b", 4)))
@@ -418,33 +396,6 @@ def test_a_frozen_fold_shares_its_encoders_and_its_checkpoint_holds_only_what_wa
     frozen = place.shared["frozen_encoders"]
     assert all(torch.equal(frozen[f"clip.{name}"], value) for name, value in state.items())
     assert not any(name.startswith("clip.") for name in place.load_checkpoint("best"))
-
-
-def test_a_checkpoint_alone_gives_the_same_predictions(small_frame, write_data, tmp_path):
-    """Rebuilds the model from the checkpoint's own description, as a later prediction job will."""
-    data = DataConfig(root=str(write_data(small_frame)), train_pictures="")
-    place = train_small(tmp_path, data.root, data=data, ema=0.9)
-    description, wanted = place.descriptions["final"], place.predictions["final", "validation"]
-    encoder = NumberEncoder(**description["numbers"]["encoders"][0])
-    regressor = ClipRegressor(
-        build_clip(description["architecture"]),
-        description["architecture"],
-        ModelConfig(**description["config"]["model"]),
-        has_image=False,
-        has_text=True,
-        age_width=encoder.width,
-    )
-    regressor.load_state_dict(place.load_checkpoint("final"))
-    frame = small_frame.iloc[16:]
-    texts = [f"{title} see [YT_LINK]" for title in frame["title"]]
-    tokens = open_clip.get_tokenizer(description["config"]["model"]["clip"])(texts)
-    time = frame["date"].astype("datetime64[s]").astype("int64").to_numpy()
-    numbers = encoder.encode(age_in_years(time, description["numbers"]["reference_s"]))
-    with torch.inference_mode():
-        z = regressor.eval()(None, tokens, torch.from_numpy(numbers)).double().numpy()
-    np.testing.assert_allclose(z, wanted.prediction_z, atol=1e-6)
-    restored = TargetStatistics(**description["target_statistics"]).restore(z)
-    np.testing.assert_allclose(restored, wanted.prediction, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
