@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -88,6 +89,35 @@ class Heartbeat:
         """
         if not _answers(self.address):
             raise ClusterLostError(f"the Ray cluster at {self.address} is gone")
+
+
+@contextmanager
+def interrupted_when_lost(heartbeat: Heartbeat) -> Iterator[None]:
+    """Interrupts the main thread, which a library may keep waiting, when the cluster is gone.
+
+    Raises:
+        ClusterLostError: it is.
+    """
+    done, lost = threading.Event(), []
+
+    def watch() -> None:
+        while not done.wait(LOOK_INTERVAL_S):
+            try:
+                heartbeat.check()
+            except ClusterLostError as error:
+                lost.append(error)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except (KeyboardInterrupt, Exception):
+        if lost:
+            raise lost[0] from None
+        raise
+    finally:
+        done.set()
 
 
 def in_submitted_job() -> bool:

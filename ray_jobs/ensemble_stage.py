@@ -16,7 +16,7 @@ from ensemble.scores import score
 from ray_jobs.combinations import compare_combinations, list_metrics
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.errors import IncompleteRunError, RunFolderError
-from ray_jobs.member_columns import combines_folds, has_blend_set, read_columns
+from ray_jobs.member_columns import find_columns
 from ray_jobs.members import find_members
 from ray_jobs.planning import check_ensemble, with_absolute_external
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, read_json, read_parquet, write_parquet
@@ -73,9 +73,8 @@ def _combine(
     for name in config.combined_members:
         if missing := sorted(set(range(config.folds.count)) - set(folds[name])):
             raise NoSubmissionError(_explain_missing(config, name, missing))
-    columns = None
-    if not combines_folds(config) or has_blend_set(read_parquet(folder.fold_plan)):
-        columns = read_columns(folder, config)
+    columns = find_columns(folder, config)
+    if columns is not None:
         stage["combinations"], honest_N = compare_combinations(config, columns)
         _write_honest_predictions(folder, columns, honest_N)
         log_news(folder.submission_record, list_metrics(stage["combinations"]))

@@ -7,6 +7,7 @@ Shape suffixes: M members, K folds, N rows with an out-of-fold prediction, T tes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ def read_oof(folder: RunFolder, config: RunConfig, checkpoint: str | None = None
     first = next(iter(tables.values()))
     fold_N, target_N = first["fold"].to_numpy(), first["target"].to_numpy()
     return Columns(tuple(tables), ids_N, fold_N, target_N, oof_MN, _find_units(plan, ids_N))
+
+
+def find_columns(folder: RunFolder, config: RunConfig) -> Columns | None:
+    """As `read_columns`; None where there are no rows that all of what is combined predicts unseen."""
+    if combines_folds(config) and not has_blend_set(read_parquet(folder.fold_plan)):
+        return None
+    return read_columns(folder, config)
 
 
 def combines_folds(config: RunConfig) -> bool:
@@ -119,14 +127,25 @@ def read_test(
         return None
     everyone = [table for tables in models.values() for table in tables]
     ids_T, predictions = stack_models(everyone)
+    return ids_T, combine_folds(config, predictions, [len(tables) for tables in models.values()], space)
+
+
+def combine_folds(
+    config: RunConfig, predictions: np.ndarray, counts: Sequence[int], space: str | None = None
+) -> np.ndarray:
+    """What is combined, (M, rows): of each member the combination of its fold models; with one member its fold models.
+
+    Args:
+        config: of the run.
+        predictions: of all fold models, those of a member one after the other.
+        counts: of fold models of each member.
+        space: as in `read_test`.
+    """
     if combines_folds(config):
-        return ids_T, predictions
-    method, where = config.ensemble.fold_method, space or config.ensemble.space
-    columns, start = [], 0
-    for tables in models.values():
-        columns.append(combine(predictions[start : start + len(tables)], method, where, trim=config.ensemble.trim))
-        start += len(tables)
-    return ids_T, np.stack(columns)
+        return predictions
+    method, where, trim = config.ensemble.fold_method, space or config.ensemble.space, config.ensemble.trim
+    parts = np.split(predictions, np.cumsum(counts)[:-1])
+    return np.stack([combine(part, method, where, trim=trim) for part in parts])
 
 
 def read_test_of_folds(

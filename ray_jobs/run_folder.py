@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -75,6 +75,7 @@ class RunFolder:
         self.report = self.root / "report.html"
         self.figures = self.root / "figures"
         self.analysis = self.root / "analysis"
+        self.predictions = self.root / "predictions"
         self.wandb = self.root / "wandb"
         self.stop_request = self.run_root / "stop_request.json"
         self.train_scratch = self.run_root / ".ray_train"
@@ -332,12 +333,24 @@ def _read_checkpoint_json(folder: Path) -> dict[str, Any]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole: temporary name, fsync, rename, fsync of the folder."""
+    """Writes a file that appears whole."""
+    with appearing_whole(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def appearing_whole(path: Path, *, ending: str = ".tmp") -> Iterator[BinaryIO]:
+    """A file to write to that appears whole, if there is no error: temporary name, fsync, rename, fsync of the folder.
+
+    Args:
+        path: the file.
+        ending: of the temporary name. What ends with .tmp below a run is removed when its next driver starts.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{ending}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -420,11 +433,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in (header, *rows):
-        writer.writerow(_disarm(cell) if isinstance(cell, str) else cell for cell in row)
+        writer.writerow(disarm(cell) if isinstance(cell, str) else cell for cell in row)
     write_whole(path, text.getvalue().encode())
 
 
-def _disarm(cell: str) -> str:
+def disarm(cell: str) -> str:
+    """A cell of a CSV file that no spreadsheet runs."""
     text = cell.replace("\r", " ")  # which Python before 3.13 does not quote
     return FORMULA.sub(lambda formula: f"{formula.group()[:-1]}'{formula.group()[-1]}", text)
 

@@ -215,7 +215,7 @@ class Workplace(Protocol):
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and
-        their checksum, to be put into a checkpoint's description."""
+        their checksum, to be put into a checkpoint's description as `shared_tensors`."""
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         """Writes a prediction file of the fold."""

@@ -29,6 +29,7 @@ from trainers.clip_regression.table import (
 from trainers.interface import DataError
 
 _ROWS_AT_ONCE = 8192
+_MOST_BATCH_ROWS = 65_536
 _TABLE_SUFFIXES = (".csv", ".parquet")
 
 
@@ -40,7 +41,8 @@ class NewRows:
         path: the table.
         data: of each model; its root and test table are this table's.
         columns: that some model reads, in the table's order.
-        batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole.
+        batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole (unless models
+            have batch sizes that agree only in tens of thousands of rows: then some rows' last digits differ).
     """
 
     path: Path
@@ -129,5 +131,6 @@ def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     read = {name for data in placed for names in list_inputs(data).values() for name in names}
     read |= {name for data in placed for name in data.numeric_columns}
     columns = tuple(name for name in header.columns if name in read)
-    batch_rows = math.lcm(*(config.training.eval_batch_size for config in configs))
-    return NewRows(path, tuple(placed), columns, batch_rows)
+    sizes = [config.training.eval_batch_size for config in configs]
+    batch_rows = math.lcm(*sizes)
+    return NewRows(path, tuple(placed), columns, batch_rows if batch_rows <= _MOST_BATCH_ROWS else max(sizes))

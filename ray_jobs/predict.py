@@ -1,0 +1,63 @@
+"""Predicts new rows with a finished run's ensemble; nothing is trained, and the run stays as it is.
+
+    python ray_jobs/predict.py RUN --data NEW [--output FILE] [--models] [ensemble.method=median ...] [run.storage=~/ray_results]
+
+RUN is a run's folder, or its name below run.storage. NEW is a .csv or .parquet table, or a folder with one that is named as
+data.test_table says; beside the table lies the folder of its pictures, data.test_pictures. It needs no target. FILE ends in .csv or
+.parquet; without it the predictions go to RUN/predictions/<name of NEW>_<method>.csv. --models adds what each model predicts and
+their standard deviation. Members, weights and checkpoint are those of the run's submission; ensemble.* and resources.* may differ.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ray_jobs.cli import find_run, main_with_errors, override
+from ray_jobs.errors import RunError
+from ray_jobs.members import refuse_member
+from ray_jobs.run_folder import RunFolder
+
+
+def main(argv: list[str]) -> int:
+    root, words = find_run(argv, __doc__)
+    folder = RunFolder(root)
+    refuse_member(folder)
+    given, words = take_options(words)
+    config = override(folder.read_config(), words, __doc__, sections=("ensemble", "resources"))
+    if "data" not in given:
+        raise RunError("which rows? `--data NEW` names a table (.csv, .parquet) or a folder with one")
+    from ray_jobs.prediction import Wish, predict_rows
+
+    output = Path(given["output"]).expanduser() if "output" in given else None
+    return predict_rows(folder, config, Wish(Path(given["data"]).expanduser(), output, "models" in given))
+
+
+def take_options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """`--data NEW`, `--output=FILE` and `--models` by name, and the other words.
+
+    Raises:
+        RunError: an option has no value.
+    """
+    given, rest, waiting = {}, [], list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word == "--models":
+            given["models"] = ""
+        elif word.startswith("--") and name in ("data", "output"):
+            value = value if equals else (waiting.pop(0) if waiting else "")
+            if not value:
+                raise RunError(f"--{name} has no value; usage: predict.py RUN --data NEW [--output FILE]")
+            given[name] = value
+        else:
+            rest.append(word)
+    return given, rest
+
+
+if __name__ == "__main__":
+    main_with_errors(main)

@@ -1,0 +1,184 @@
+"""Predicts new rows with a run's models: checks what is wanted, and writes the blocks that come back through Ray Data, in the
+table's order."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+
+from ensemble.predictions import PredictionError
+from ray_jobs.config import RunConfig
+from ray_jobs.connection import Connection, connect, in_submitted_job, interrupted_when_lost
+from ray_jobs.errors import ClusterLostError, RunError
+from ray_jobs.interrupts import listening
+from ray_jobs.member_columns import combines_folds
+from ray_jobs.placement import Placement, place_folds
+from ray_jobs.prediction_stream import Work, stream_predictions
+from ray_jobs.progress import RowProgress
+from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.streamed_table import TABLE_SUFFIXES, open_table
+from ray_jobs.summary import describe_submission
+from ray_jobs.terminal import chatter_to, open_console, warn_of_open_cluster
+from ray_jobs.trained_models import RunEnsemble, refuse_unusable, settle_run
+from trainers.interface import DataError, load_new_rows_module
+
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+_MOST_ROWS_OF_A_BLOCK = 1024  # so that Ray's part in a block is small, and each has its turn
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user wants: the rows at a place, predicted into a file (None: one below the run's folder), and whether to show
+    what each model says."""
+
+    place: Path
+    output: Path | None = None
+    shows_models: bool = False
+
+
+def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
+    """The job.
+
+    Raises:
+        RunError, DataError: nothing was launched, and nothing written; the message says why.
+    """
+    console = open_console()
+    work = check_wish(folder, config, wish)
+    console.print(f"run {folder.root.name}: {_describe(work.ensemble)}; {work.num_rows:,} rows of {work.rows.path}")
+    log = folder.log / "ray.log"
+    try:
+        with (
+            listening() as interrupts,
+            chatter_to(log),
+            connect(f"{folder.root.name}-predict", dashboard=config.run.dashboard) as cluster,
+        ):
+            interrupts.listen()
+            placement = place_folds(config.resources, cluster.resources, config.folds.count)
+            if not cluster.asks_for_token:
+                warn_of_open_cluster(console, is_own=cluster.is_own)
+            with interrupted_when_lost(cluster.heartbeat), _failures_told():
+                _predict_and_write(work, placement, _count_workers(placement, cluster), console)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted: nothing was written")
+        return EXIT_INTERRUPTED
+    except (ClusterLostError, _FailedError) as error:
+        console.print(f"{error}\nnothing was written; {log} has the details", style="bold red")
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+class _FailedError(Exception):
+    """Something went wrong after workers were launched."""
+
+
+@contextlib.contextmanager
+def _failures_told() -> Iterator[None]:
+    """Any error as _FailedError; its traceback goes to the log."""
+    try:
+        yield
+    except Exception as error:  # of a worker, Ray, or the disk
+        traceback.print_exc()
+        cause = getattr(error, "cause", None) or error  # without Ray's frame around it
+        is_expected = isinstance(cause, (RunError, DataError, PredictionError, OSError))
+        text = str(cause) if is_expected else f"{type(cause).__name__}: {str(cause).strip()[-500:]}"
+        raise _FailedError(f"error: {text}") from None
+
+
+def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
+    """Everything that can be found out before anything is launched.
+
+    Raises:
+        RunError, DataError: the message says what is wrong.
+    """
+    for option, path in {"data": wish.place, "output": wish.output}.items():
+        if path is not None and in_submitted_job() and not path.is_absolute():
+            raise RunError(
+                f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
+                "Give the absolute path as the cluster's machines see it"
+            )
+    name = f"{wish.place.absolute().name.removesuffix(wish.place.suffix)}_{config.ensemble.method}.csv"
+    output = (wish.output or folder.predictions / name).absolute()
+    if output.suffix not in TABLE_SUFFIXES or output.is_dir():
+        raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
+    refuse_unusable(folder, config)
+    configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
+    rows = load_new_rows_module(config.family).find_new_rows(configs, wish.place)
+    if rows.path == output:
+        raise RunError(f"--output {output} is the table that is predicted; name another file")
+    num_rows, ensemble = rows.check(), settle_run(folder, config)
+    models = [f"model_{name}" for name in ensemble.names] + ["std"] if wish.shows_models else []
+    columns = ("ID", read_json(folder.provenance)["target"], *models)
+    return Work(folder.root, ensemble, rows, num_rows, output, columns, wish.shows_models)
+
+
+def _describe(ensemble: RunEnsemble) -> str:
+    config = ensemble.config.ensemble
+    facts = {"method": config.method, "space": config.space, "checkpoints": config.checkpoint}
+    facts["n_models"] = len(ensemble.names)
+    return describe_submission(
+        facts if combines_folds(ensemble.config) else {**facts, "fold_method": config.fold_method}
+    )
+
+
+def _predict_and_write(work: Work, placement: Placement, num_workers: int, console: Console) -> None:
+    block_rows = choose_block_rows(work.num_rows, num_workers, work.rows.batch_rows)
+    num_workers = min(num_workers, -(-work.num_rows // block_rows))
+    device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
+    console.print(
+        f"{num_workers} worker(s), each with all models, {placement.cpus_per_worker:g} CPU "
+        f"({placement.threads_per_worker} threads) and {device}; blocks of {block_rows:,} rows"
+    )
+    began = time.monotonic()
+    with RowProgress(console, work.num_rows) as progress:
+        blocks = stream_predictions(work, placement, num_workers, block_rows)
+        num_mended = _write(work, blocks, progress)
+    seconds = time.monotonic() - began
+    if num_mended:
+        console.print(
+            f"{num_mended:,} rows have a picture, a date or a number that cannot be used, and were predicted without it "
+            f"(mean colour, median); all are listed in {_place_of_bad_rows(work)}",
+            style="yellow",
+        )
+    rate = work.num_rows / seconds
+    console.print(f"predicted {work.num_rows:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s): {work.output}")
+
+
+def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int:
+    """Writes the predictions and, where there are any, the list of rows that could not be used whole; returns how many these are."""
+    num_mended, note = 0, None
+    with contextlib.ExitStack() as listing, open_table(work.output, work.columns) as write:
+        for block in blocks:
+            write(block.drop_columns("problem"))
+            mended = block.filter(block["problem"].is_valid()).select(["id", "problem"])
+            if len(mended):
+                note = note or listing.enter_context(open_table(_place_of_bad_rows(work), ["id", "problem"]))
+                note(mended)
+                num_mended += len(mended)
+            progress.advance(len(block))
+    if not num_mended:
+        _place_of_bad_rows(work).unlink(missing_ok=True)  # of an earlier prediction
+    return num_mended
+
+
+def _place_of_bad_rows(work: Work) -> Path:
+    return work.output.with_name(f"{work.output.stem}_bad_rows.csv")
+
+
+def _count_workers(placement: Placement, cluster: Connection) -> int:
+    """As many as folds would train at once, each with what a fold has, and therefore its bits; or one on each GPU's share."""
+    if placement.gpus_per_worker:
+        return max(1, int(cluster.resources.gpus / placement.gpus_per_worker + 1e-6))
+    return placement.folds_at_once * placement.num_workers
+
+
+def choose_block_rows(num_rows: int, num_workers: int, batch_rows: int) -> int:
+    """Rows of a block: a multiple of `batch_rows`, and not so many that a worker has nothing to do."""
+    share = min(_MOST_ROWS_OF_A_BLOCK, -(-num_rows // num_workers))
+    return -(-share // batch_rows) * batch_rows

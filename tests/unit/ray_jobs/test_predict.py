@@ -1,0 +1,176 @@
+"""What predict.py finds out before anything is launched, how a run's models become one, and how its output is written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from made_run import make_run
+
+from ensemble.config import EnsembleConfig
+from ensemble.predictions import PredictionError, stack_models
+from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
+from ray_jobs.predict import take_options
+from ray_jobs.prediction import Wish, check_wish, choose_block_rows
+from ray_jobs.prediction_stream import _pack, _unpack
+from ray_jobs.run_folder import read_parquet, write_csv
+from ray_jobs.streamed_table import open_table
+from ray_jobs.trained_models import read_models, settle_run
+
+WIDE, DEEP = "wide model.hidden_dim=128", "deep model.hidden_dim=32"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A folder with rows to predict and a picture folder."""
+    (tmp_path / "new" / "test").mkdir(parents=True)
+    pd.DataFrame({"id": ["a", "b"], "title": "t", "description": "d", "date": "2025-01-01"}).to_csv(
+        tmp_path / "new" / "test.csv", index=False
+    )
+    return tmp_path / "new"
+
+
+def test_options_stand_anywhere_among_the_overrides():
+    words = ["--data", "new", "ensemble.method=median", "--models", "--output=x.parquet", "--ensemble.space", "raw"]
+    given, rest = take_options(words)
+    assert given == {"data": "new", "models": "", "output": "x.parquet"}
+    assert rest == ["ensemble.method=median", "--ensemble.space", "raw"]
+    with pytest.raises(RunError, match="--data has no value"):
+        take_options(["--data"])
+
+
+def test_a_wish_is_checked_and_its_output_stands_below_the_run(tmp_path, table):
+    folder, config, _ = make_run(tmp_path / "run", members=(WIDE,))
+    work = check_wish(folder, config, Wish(table, shows_models=True))
+    assert (work.num_rows, work.rows.path) == (2, table / "test.csv")
+    assert work.output == folder.root / "predictions" / "new_mean.csv"
+    assert work.columns == ("ID", "price", "model_main", "model_wide", "std")
+    work = check_wish(folder, config, Wish(table / "test.csv", tmp_path / "x.parquet"))
+    assert (work.output, work.columns) == (tmp_path / "x.parquet", ("ID", "price"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (Wish("none"), "no such table"),
+        (Wish("new", "out.txt"), "--output .*out.txt: expected a file that ends in .csv or .parquet"),
+        (Wish("new", "new"), "--output .*new: expected a file"),
+        (Wish("new/test.csv", "new/test.csv"), "is the table that is predicted"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused(tmp_path, table, wish, message):
+    folder, config, _ = make_run(tmp_path / "run")
+    output = wish.output and tmp_path / wish.output
+    with pytest.raises((RunError, ValueError), match=message):
+        check_wish(folder, config, Wish(tmp_path / wish.place, output))
+
+
+def test_a_relative_path_in_a_submitted_job_is_refused(tmp_path, table, monkeypatch):
+    folder, config, _ = make_run(tmp_path / "run")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="--data new is a relative path"):
+        check_wish(folder, config, Wish(table.relative_to(tmp_path)))
+
+
+def test_a_run_whose_models_are_not_there_or_not_whole_is_refused(tmp_path, table):
+    folder, config, _ = make_run(tmp_path / "waiting", waiting=(1,))
+    with pytest.raises(IncompleteRunError, match=r"folds \[1\] of .* are not finished"):
+        check_wish(folder, config, Wish(table))
+    folder, config, _ = make_run(tmp_path / "damaged", members=(WIDE,))
+    damaged = next(folder.of_member("wide").fold(2).checkpoint("best").glob("*.safetensors"))
+    damaged.write_bytes(b"nono")
+    with pytest.raises(RunFolderError, match=r"damaged or missing: `kfold.py` trains wide fold 2 again"):
+        check_wish(folder, config, Wish(table))
+    folder, config, _ = make_run(tmp_path / "external", members=(WIDE,))
+    object.__setattr__(config.ensemble, "external", "other.parquet")
+    with pytest.raises(RunError, match="made elsewhere cannot predict new rows"):
+        check_wish(folder, config, Wish(table))
+
+
+def test_a_checkpoint_may_share_tensors_with_a_file_beside_it_only(tmp_path):
+    folder, config, _ = make_run(tmp_path / "run")
+    path = folder.fold(0).checkpoint("best") / "checkpoint.json"
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    for place, message in (
+        ({"path": "../../etc/passwd", "sha256": "0"}, "expected <name>-<checksum>.safetensors"),
+        ({"path": f"frozen_encoders-{'0' * 12}.safetensors", "sha256": "0"}, "is missing or damaged"),
+    ):
+        values["description"]["shared_tensors"] = place
+        path.write_text(json.dumps(values))
+        with pytest.raises(RunFolderError, match=message):
+            read_models(folder, config)
+
+
+@pytest.mark.parametrize(
+    ("members", "ensemble"),
+    [
+        ((), EnsembleConfig()),
+        ((), EnsembleConfig("median", "raw", checkpoint="final")),
+        ((), EnsembleConfig("weighted_mean")),
+        ((), EnsembleConfig("weighted_mean", weights=(1, 2, 3))),
+        ((WIDE, DEEP), EnsembleConfig("simplex")),
+        ((WIDE, DEEP), EnsembleConfig("ridge", fold_method="median")),
+        ((WIDE, DEEP), EnsembleConfig("weighted_mean", "raw", members=("main", "deep"))),
+    ],
+)
+def test_the_runs_ensemble_combines_blocks_as_its_submission_combines_all_rows(tmp_path, members, ensemble):
+    folder, config, _ = make_run(tmp_path / "run", members=members, ensemble=ensemble)
+    of_members = [folder.of_member(name) for name in config.combined_members]
+    paths = [own.fold(fold).predictions("test", ensemble.checkpoint) for own in of_members for fold in range(3)]
+    ids, predictions_FN = stack_models([read_parquet(path) for path in paths])
+    settled = settle_run(folder, config)
+    blocks = [settled.combine(ids[rows], predictions_FN[:, rows]) for rows in (slice(0, 7), slice(7, 40))]
+    submitted = pd.read_csv(folder.submission(ensemble.method))
+    np.testing.assert_allclose(np.concatenate([final for _, final in blocks]), submitted["price"], rtol=1e-12)
+    known = pd.read_parquet(folder.test_predictions)
+    for number in range(len(settled.names)):
+        models = np.concatenate([models_MN[number] for models_MN, _ in blocks])
+        np.testing.assert_allclose(models, known[f"model_{number}"], rtol=1e-12)
+    predictions_FN[-1, 5] = np.nan
+    last = config.combined_members[-1]
+    with pytest.raises(PredictionError, match=f"member {last}, fold 2: the prediction of id 't5' is not finite"):
+        settled.combine(ids, predictions_FN)
+
+
+def test_blocks_are_whole_batches_and_all_workers_have_some():
+    assert choose_block_rows(120, 3, 256) == 256
+    assert choose_block_rows(3000, 3, 64) == 1024
+    assert choose_block_rows(300, 3, 64) == 128
+    assert choose_block_rows(10**6, 3, 768) == 1536
+
+
+def test_a_block_is_one_row_of_ray_data_and_comes_back_as_it_was():
+    block = pa.table({"id": ["a", "b"], "text": ["", None], "number": [1.0, np.pi]})
+    packed = _pack(block)
+    assert packed.num_rows == 1
+    assert _unpack(packed) == block
+    assert _unpack(pa.concat_tables([packed, packed]).slice(1, 1)) == block
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_streamed_table_is_the_table_written_at_once_and_a_failed_one_leaves_nothing(tmp_path):
+    numbers = np.expm1(np.random.default_rng(0).normal(5, 3, 10))
+    rows = pa.table({"id": [f"v,{n}" for n in range(10)], "prediction": numbers})
+    for name in ("t.csv", "t.parquet"):
+        with open_table(tmp_path / name, ["ID", "=price"]) as write:
+            write(rows.slice(0, 6))
+            assert not (tmp_path / name).exists()
+            write(rows.slice(6))
+    write_csv(tmp_path / "w.csv", ["ID", "=price"], [[i, repr(float(v))] for i, v in zip(rows["id"].to_pylist(), numbers)])  # noqa: B905  # fmt: skip
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "w.csv").read_bytes()
+    assert read_parquet(tmp_path / "t.parquet")["=price"].to_pylist() == numbers.tolist()
+
+    def fail(name):
+        with open_table(tmp_path / "no" / name, ["ID", "price"]) as write:
+            write(rows)
+            raise KeyboardInterrupt
+
+    for name in ("t.csv", "t.parquet"):
+        with pytest.raises(KeyboardInterrupt):
+            fail(name)
+    assert list((tmp_path / "no").iterdir()) == []
