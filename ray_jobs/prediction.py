@@ -4,6 +4,7 @@ table's order."""
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from ray_jobs.connection import Connection, connect, in_submitted_job, interrupt
 from ray_jobs.errors import ClusterLostError, RunError
 from ray_jobs.interrupts import listening
 from ray_jobs.member_columns import combines_folds
-from ray_jobs.placement import Placement, place_folds
+from ray_jobs.placement import Placement, ResourcesConfig, place_folds
 from ray_jobs.prediction_stream import Work, stream_predictions
 from ray_jobs.progress import RowProgress
 from ray_jobs.run_folder import RunFolder, read_json
@@ -57,6 +58,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
         with (
             listening() as interrupts,
             chatter_to(log),
+            _native_errors_to(log),
             connect(f"{folder.root.name}-predict", dashboard=config.run.dashboard) as cluster,
         ):
             interrupts.listen()
@@ -64,7 +66,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
             if not cluster.asks_for_token:
                 warn_of_open_cluster(console, is_own=cluster.is_own)
             with interrupted_when_lost(cluster.heartbeat), _failures_told():
-                _predict_and_write(work, placement, _count_workers(placement, cluster), console)
+                _predict_and_write(work, placement, _count_workers(placement, config.resources, cluster), console)
     except KeyboardInterrupt:
         console.print("\ninterrupted: nothing was written")
         return EXIT_INTERRUPTED
@@ -72,6 +74,19 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
         console.print(f"{error}\nnothing was written; {log} has the details", style="bold red")
         return EXIT_FAILED
     return EXIT_OK
+
+
+@contextlib.contextmanager
+def _native_errors_to(path: Path) -> Iterator[None]:
+    """What Ray's core, which is not written in Python, says on the screen goes to a file."""
+    screen = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
 
 
 class _FailedError(Exception):
@@ -85,10 +100,19 @@ def _failures_told() -> Iterator[None]:
         yield
     except Exception as error:  # of a worker, Ray, or the disk
         traceback.print_exc()
-        cause = getattr(error, "cause", None) or error  # without Ray's frame around it
-        is_expected = isinstance(cause, (RunError, DataError, PredictionError, OSError))
-        text = str(cause) if is_expected else f"{type(cause).__name__}: {str(cause).strip()[-500:]}"
-        raise _FailedError(f"error: {text}") from None
+        raise _FailedError(f"error: {explain(error)}") from None
+
+
+def explain(error: Exception) -> str:
+    """An error of a worker, without what Ray puts around it and adds to it; what to do when workers die."""
+    cause = getattr(error, "cause", None) or error
+    text = str(cause).partition("\nFailed to apply UDF")[0]
+    if isinstance(cause, (RunError, DataError, PredictionError, OSError)):
+        return text
+    advice = ""
+    if "Died" in type(cause).__name__:
+        advice = ". If memory ran out, resources.max_folds_at_once=1 has one worker, which holds all models once"
+    return f"{type(cause).__name__}: {text.strip():.300}{advice}"
 
 
 def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
@@ -171,10 +195,11 @@ def _place_of_bad_rows(work: Work) -> Path:
     return work.output.with_name(f"{work.output.stem}_bad_rows.csv")
 
 
-def _count_workers(placement: Placement, cluster: Connection) -> int:
+def _count_workers(placement: Placement, resources: ResourcesConfig, cluster: Connection) -> int:
     """As many as folds would train at once, each with what a fold has, and therefore its bits; or one on each GPU's share."""
     if placement.gpus_per_worker:
-        return max(1, int(cluster.resources.gpus / placement.gpus_per_worker + 1e-6))
+        most = max(1, int(cluster.resources.gpus / placement.gpus_per_worker + 1e-6))
+        return min(most, (resources.max_folds_at_once or most) * placement.num_workers)
     return placement.folds_at_once * placement.num_workers
 
 

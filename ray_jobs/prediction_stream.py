@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,6 @@ def stream_predictions(work: Work, placement: Placement, num_workers: int, block
     context.enable_progress_bars = context.print_on_execution_start = False
     context.raise_original_map_exception = True
     context.execution_no_progress_timeout_s = work.ensemble.config.run.stall_timeout_s or -1
-    deaths = {"max_restarts": _MOST_DEATHS, "max_task_retries": _MOST_DEATHS}
     table = ray.data.from_items([{"table": str(work.rows.path)}], override_num_blocks=1)
     blocks = table.map_batches(_read_blocks, fn_args=(work.rows, block_rows), batch_size=None, num_cpus=0)
     predicted = blocks.map_batches(
@@ -61,7 +61,7 @@ def stream_predictions(work: Work, placement: Placement, num_workers: int, block
         num_cpus=placement.cpus_per_worker,
         num_gpus=placement.gpus_per_worker or None,
         compute=ray.data.ActorPoolStrategy(size=num_workers),
-        **deaths,
+        ray_remote_args_fn=partial(dict, max_restarts=_MOST_DEATHS, max_task_retries=_MOST_DEATHS),
     )
     for packed in predicted.iter_batches(batch_size=1, batch_format="pyarrow"):
         yield _unpack(packed)
