@@ -137,9 +137,8 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
     if rows.path == output:
         raise RunError(f"--output {output} is the table that is predicted; name another file")
     num_rows, ensemble = rows.check(), settle_run(folder, config)
-    models = [f"model_{name}" for name in ensemble.names] + ["std"] if wish.shows_models else []
-    columns = ("ID", read_json(folder.provenance)["target"], *models)
-    return Work(folder.root, ensemble, rows, num_rows, output, columns, wish.shows_models)
+    named = ensemble.list_columns(read_json(folder.provenance)["target"], shows_models=wish.shows_models)
+    return Work(folder.root, ensemble, rows, num_rows, output, ("ID", *named), wish.shows_models)
 
 
 def _describe(ensemble: RunEnsemble) -> str:
@@ -180,7 +179,7 @@ def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int
     with contextlib.ExitStack() as listing, open_table(work.output, work.columns) as write:
         for block in blocks:
             write(block.drop_columns("problem"))
-            mended = block.filter(block["problem"].is_valid()).select(["id", "problem"])
+            mended = block.filter(block["problem"].is_valid()).select(["0", "problem"])
             if len(mended):
                 note = note or listing.enter_context(open_table(_place_of_bad_rows(work), ["id", "problem"]))
                 note(mended)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from ensemble.diversity import spread
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.trained_models import RunEnsemble, read_models
@@ -42,7 +41,7 @@ class Work:
 
 
 def stream_predictions(work: Work, placement: Placement, num_workers: int, block_rows: int) -> Iterator[pa.Table]:
-    """The predicted blocks, in the table's order: id, prediction, what each model says (if wanted), problem."""
+    """The predicted blocks, in the table's order: the columns of the output by number, and `problem`."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -84,16 +83,14 @@ class _Worker:
 
     def __call__(self, packed: pa.Table) -> pa.Table:
         found = self.predictor.predict(_unpack(packed))
-        models_MN, final_N = self.work.ensemble.combine(found.ids, found.prediction)
-        columns = {"id": pa.array(found.ids.tolist(), pa.string()), "prediction": final_N}
-        if self.work.shows_models:
-            columns |= {f"model_{number}": models_MN[number] for number in range(len(models_MN))}
-            columns["std"] = spread(models_MN)
+        values = self.work.ensemble.combine(found.ids, found.prediction, shows_models=self.work.shows_models)
         problems: dict[str, list[str]] = {}
         for row_id, problem in found.problems:
             problems.setdefault(row_id, []).append(problem)
         told = ["; ".join(problems[i]) if i in problems else None for i in found.ids.tolist()]
-        return _pack(pa.table(columns | {"problem": pa.array(told, pa.string())}))
+        strings = [pa.array(cells, pa.string()) for cells in (found.ids.tolist(), told)]
+        numbers = map(str, range(1 + len(values)))  # whatever the target is called
+        return _pack(pa.table([strings[0], *values, strings[1]], names=[*numbers, "problem"]))
 
 
 def _pack(block: pa.Table) -> pa.Table:

@@ -81,7 +81,7 @@ def submit(
         more["fold_method"] = ensemble.fold_method
     intervals = None
     if ensemble.interval is not None:
-        intervals = build_intervals(folder, config, ids, weights_M, intercept)
+        intervals = build_intervals(folder, config, ids, settled)
         more["interval"] = intervals.facts
     return _write(folder, ensemble, models, ids, predictions_MN, final_N, weights_M, intervals, more)
 

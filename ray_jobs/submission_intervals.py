@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.combine import combine
-from ensemble.fitting import FittedCombination
 from ensemble.intervals import IntervalKind, bound_coverage, predict_intervals, tell_kind
-from ensemble.members import Combination
+from ensemble.members import Settled
 from ensemble.predictions import PredictionError, stack_models
 from ray_jobs.config import RunConfig
 from ray_jobs.errors import RunError
@@ -43,48 +41,70 @@ def check_interval(config: RunConfig) -> None:
         raise RunError(f"ensemble.interval: {error}") from None
 
 
-def build_intervals(
-    folder: RunFolder, config: RunConfig, ids_T: np.ndarray, weights_M: np.ndarray | None, intercept: float
-) -> Intervals:
-    """The intervals at `ensemble.interval`.
+@dataclass(frozen=True)
+class IntervalBasis:
+    """What intervals are made from, whichever rows they are of.
+
+    Attributes:
+        config: of the run.
+        settled: the members' combination; None with one member, whose fold models give an interval each by itself.
+        oof_N, target_N, fold_N: what it predicts of the rows with an out-of-fold prediction, their true values and folds.
+    """
+
+    config: RunConfig
+    settled: Settled | None
+    oof_N: np.ndarray
+    target_N: np.ndarray
+    fold_N: np.ndarray
+
+    def predict(self, predictions_KMT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the intervals of new rows, (T,) and (T,), from what each fold's models predict of them."""
+        ensemble = self.config.ensemble
+        test_KT = np.stack([_become_one(self.settled, predictions_MT) for predictions_MT in predictions_KMT])
+        return predict_intervals(test_KT, self.oof_N, self.target_N, self.fold_N, ensemble.interval, ensemble.space)
+
+
+def find_basis(folder: RunFolder, config: RunConfig, settled: Settled) -> IntervalBasis:
+    """The basis of intervals at `ensemble.interval`.
 
     Args:
         folder, config: the run.
+        settled: its combination.
+    """
+    oof, of_members = read_oof(folder, config), None if combines_folds(config) else settled
+    return IntervalBasis(config, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, oof.fold_N)
+
+
+def _become_one(settled: Settled | None, predictions_MX: np.ndarray) -> np.ndarray:
+    return predictions_MX[0] if settled is None else settled.predict(predictions_MX)
+
+
+def build_intervals(folder: RunFolder, config: RunConfig, ids_T: np.ndarray, settled: Settled) -> Intervals:
+    """The intervals of the test rows.
+
+    Args:
+        folder, config, settled: as in `find_basis`.
         ids_T: the test rows, in the order of the submission.
-        weights_M: the members' weights in the submission, if it has weights.
-        intercept: what the submission adds on the space's scale.
 
     Raises:
         PredictionError: a member from elsewhere has not one test prediction for each fold.
     """
-    ensemble = config.ensemble
-    oof, tests = read_oof(folder, config), read_test_of_folds(folder, config)
+    ensemble, tests = config.ensemble, read_test_of_folds(folder, config)
     if any(len(of_folds) != config.folds.count for of_folds in tests.values()):
         raise PredictionError(
             f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of {config.folds.count} "
             "folds, and an interval is made from those of each fold; leave it out, or give them"
         )
-
-    def become_one(predictions_MX: np.ndarray) -> np.ndarray:
-        if combines_folds(config):
-            return predictions_MX[0]
-        if weights_M is not None:
-            return FittedCombination(weights_M, intercept, ensemble.space, 0.0).predict(predictions_MX)
-        how = Combination.from_config(ensemble)
-        return combine(predictions_MX, how.method, how.space, trim=how.trim)
-
-    test_KT = []
+    basis, test_KMT = find_basis(folder, config, settled), []
     for fold in range(config.folds.count):
         ids, predictions_MT = stack_models([of_folds[fold] for of_folds in tests.values()])
         place = {row_id: number for number, row_id in enumerate(ids)}
-        test_KT.append(become_one(predictions_MT)[[place[row_id] for row_id in ids_T]])
-    low_T, high_T = predict_intervals(
-        np.stack(test_KT), become_one(oof.oof_MN), oof.target_N, oof.fold_N, ensemble.interval, ensemble.space
-    )
+        test_KMT.append(predictions_MT[:, [place[row_id] for row_id in ids_T]])
+    low_T, high_T = basis.predict(np.stack(test_KMT))
     repeats = any(own.own_fold_plan.exists() for own in list(find_members(folder, config).values())[1:])
-    is_fitted = weights_M is not None and not combines_folds(config)
+    is_fitted = settled.weights_M is not None and not combines_folds(config)
     kind = _judge(config, is_blind=not is_fitted and not repeats)
-    floor = bound_coverage(ensemble.interval, len(oof.target_N), config.folds.count)
+    floor = bound_coverage(ensemble.interval, len(basis.target_N), config.folds.count)
     facts = {"level": ensemble.interval, "kind": kind.value, "mean_width": float((high_T - low_T).mean())}
     return Intervals(low_T, high_T, facts | {"guaranteed": floor if kind == IntervalKind.CV_PLUS else None})
 

@@ -50,6 +50,7 @@ FILES = {
     "did not see the row (only with members or a blend set)",
     "sweep/": "leaderboard.csv and sweep.json: what sweep.py tried (only if it was called)",
     "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
+    "predictions/": "what predict.py predicted of new rows (only if it was called)",
     "summary.json": "scores, times, paths, versions",
     "report.html": "scores, figures, config and files on one page that needs no network",
     "figures/": "the figures of report.html as PNG",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.diversity import spread
 from ensemble.members import Settled
 from ensemble.predictions import PredictionError
 from ray_jobs.config import RunConfig
@@ -21,6 +22,7 @@ from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.member_columns import combine_folds, combines_folds, find_columns
 from ray_jobs.run_folder import RunFolder, read_checkpoint, read_description, read_json, sum_up_file
 from ray_jobs.submission import settle_ensemble
+from ray_jobs.submission_intervals import IntervalBasis, find_basis
 from trainers.interface import TrainedModel
 
 if TYPE_CHECKING:
@@ -37,14 +39,23 @@ class RunEnsemble:
         config: of the run.
         settled: the combination that its submission has.
         names: (M,) of what is combined: `fold_0`, or the members.
+        basis: of intervals, if the run has them.
     """
 
     config: RunConfig
     settled: Settled
     names: tuple[str, ...]
+    basis: IntervalBasis | None = None
 
-    def combine(self, ids_N: np.ndarray, predictions_FN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is combined, (M, N), and the combined prediction, (N,), in the target's unit.
+    def list_columns(self, target: str, *, shows_models: bool) -> tuple[str, ...]:
+        """Names of what `combine` gives."""
+        ends = (f"{target}_low", f"{target}_high") if self.basis else ()
+        models = (*(f"model_{name}" for name in self.names), "std") if shows_models else ()
+        return (target, *ends, *models)
+
+    def combine(self, ids_N: np.ndarray, predictions_FN: np.ndarray, *, shows_models: bool) -> list[np.ndarray]:
+        """The combined prediction, (N,), in the target's unit, the ends of its interval, what is combined and its standard
+        deviation: as `list_columns` says.
 
         Raises:
             PredictionError: a model predicts no finite number.
@@ -56,9 +67,12 @@ class RunEnsemble:
                 f"member {self.config.combined_members[model[0]]}, fold {model[1]}: the prediction of id {str(ids_N[row])!r} is "
                 "not finite; leave the member out (ensemble.members), or use the other checkpoint (ensemble.checkpoint)"
             )
-        counts = [self.config.folds.count] * len(self.config.combined_members)
-        models_MN = combine_folds(self.config, predictions_FN, counts)
-        return models_MN, self.settled.predict(models_MN)
+        num_folds, num_members = self.config.folds.count, len(self.config.combined_members)
+        models_MN = combine_folds(self.config, predictions_FN, [num_folds] * num_members)
+        columns = [self.settled.predict(models_MN)]
+        if self.basis:
+            columns += self.basis.predict(predictions_FN.reshape(num_members, num_folds, -1).swapaxes(0, 1))
+        return [*columns, *models_MN, spread(models_MN)] if shows_models else columns
 
 
 def settle_run(folder: RunFolder, config: RunConfig) -> RunEnsemble:
@@ -72,7 +86,9 @@ def settle_run(folder: RunFolder, config: RunConfig) -> RunEnsemble:
     folds = list(range(config.folds.count))
     scores = {name: score_folds(folder.of_member(name), config, folds)[0] for name in names}
     combined = [f"fold_{fold}" for fold in folds] if combines_folds(config) else names
-    return RunEnsemble(config, settle_ensemble(config, columns, scores), tuple(combined))
+    settled = settle_ensemble(config, columns, scores)
+    basis = None if config.ensemble.interval is None else find_basis(folder, config, settled)
+    return RunEnsemble(config, settled, tuple(combined), basis)
 
 
 def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,10 +19,10 @@ from ensemble.predictions import SCHEMA
 from ray_jobs.tracking.record import read_lines
 
 
-def kfold(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def kfold(home: Path, *words: str, job: str = "kfold", **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the job with its own HOME, so that `~/ray_results` is there."""
     return subprocess.run(
-        [sys.executable, "ray_jobs/kfold.py", *words],
+        [sys.executable, f"ray_jobs/{job}.py", *words],
         cwd=REPOSITORY,
         env=clean_environment(HOME=str(home), **environment),
         text=True,
@@ -149,6 +150,35 @@ def test_rows_that_are_the_same_are_told_before_training_and_listed(default_run)
         assert leaks["picture"] == {"validation_rows": 0, "blend_rows": 0, "test_rows": 0}
     assert "20 validation rows share their text" in (run / "README.md").read_text()
     assert "20 validation rows share their text" in (run / "report.html").read_text()
+
+
+def test_new_rows_are_predicted_as_the_run_predicts_its_test_rows(default_run):
+    """The run's own test rows, and once more those of them that have no picture any more, under other ids."""
+    run = default_run[1]
+    home, new, table = run.parents[1], run.parent / "new", pd.read_csv(run / "made_data" / "test.csv")
+    shutil.copytree(run / "made_data" / "test", new / "test")
+    pd.concat([table, table.head(3).assign(id=["x0", "x1", "x2"])]).to_csv(new / "rows.csv", index=False)
+    done = kfold(
+        home, run.name, "--data", str(new / "rows.csv"), "--models", "resources.max_folds_at_once=1", job="predict"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in (
+        "123 rows of",
+        "3 rows have a picture, a date or a number that cannot be used",
+        "predicted 123 rows in",
+    ):
+        assert words in done.stdout
+    assert done.stderr == ""
+    found, submission = pd.read_csv(run / "predictions" / "rows_mean.csv"), pd.read_csv(run / "submission_mean.csv")
+    assert list(found.columns) == ["ID", "views", "model_fold_0", "model_fold_1", "model_fold_2", "std"]
+    assert found["ID"].tolist() == [*table["id"], "x0", "x1", "x2"]
+    np.testing.assert_allclose(found["views"].head(120), submission["views"], rtol=1e-6)
+    assert np.isfinite(found["views"]).all()
+    assert (found["views"].tail(3).to_numpy() != submission["views"].head(3).to_numpy()).all()
+    listed = pd.read_csv(run / "predictions" / "rows_mean_bad_rows.csv")
+    assert listed["id"].tolist() == ["x0", "x1", "x2"]
+    assert listed["problem"].str.contains("no test/x").all()
+    assert sorted(path.name for path in (run / "predictions").iterdir()) == ["rows_mean.csv", "rows_mean_bad_rows.csv"]
 
 
 def test_a_member_that_is_added_later_trains_alone_and_is_combined(default_run):

@@ -116,6 +116,8 @@ def test_a_checkpoint_may_share_tensors_with_a_file_beside_it_only(tmp_path):
         ((WIDE, DEEP), EnsembleConfig("simplex")),
         ((WIDE, DEEP), EnsembleConfig("ridge", fold_method="median")),
         ((WIDE, DEEP), EnsembleConfig("weighted_mean", "raw", members=("main", "deep"))),
+        ((), EnsembleConfig(interval=0.8)),
+        ((WIDE, DEEP), EnsembleConfig("simplex", interval=0.8)),
     ],
 )
 def test_the_runs_ensemble_combines_blocks_as_its_submission_combines_all_rows(tmp_path, members, ensemble):
@@ -123,18 +125,22 @@ def test_the_runs_ensemble_combines_blocks_as_its_submission_combines_all_rows(t
     of_members = [folder.of_member(name) for name in config.combined_members]
     paths = [own.fold(fold).predictions("test", ensemble.checkpoint) for own in of_members for fold in range(3)]
     ids, predictions_FN = stack_models([read_parquet(path) for path in paths])
-    settled = settle_run(folder, config)
-    blocks = [settled.combine(ids[rows], predictions_FN[:, rows]) for rows in (slice(0, 7), slice(7, 40))]
+    run = settle_run(folder, config)
+    parts = [run.combine(ids[rows], predictions_FN[:, rows], shows_models=True) for rows in (slice(7), slice(7, 40))]
+    names = run.list_columns("price", shows_models=True)
+    found = dict(zip(names, np.concatenate(parts, axis=1), strict=True))
     submitted = pd.read_csv(folder.submission(ensemble.method))
-    np.testing.assert_allclose(np.concatenate([final for _, final in blocks]), submitted["price"], rtol=1e-12)
+    assert list(submitted.columns[1:]) == list(run.list_columns("price", shows_models=False))
+    for name in submitted.columns[1:]:
+        np.testing.assert_allclose(found[name], submitted[name], rtol=1e-12)
     known = pd.read_parquet(folder.test_predictions)
-    for number in range(len(settled.names)):
-        models = np.concatenate([models_MN[number] for models_MN, _ in blocks])
-        np.testing.assert_allclose(models, known[f"model_{number}"], rtol=1e-12)
+    for number, name in enumerate(run.names):
+        np.testing.assert_allclose(found[f"model_{name}"], known[f"model_{number}"], rtol=1e-12)
+    np.testing.assert_allclose(found["std"], known["std"], rtol=1e-12)
     predictions_FN[-1, 5] = np.nan
     last = config.combined_members[-1]
     with pytest.raises(PredictionError, match=f"member {last}, fold 2: the prediction of id 't5' is not finite"):
-        settled.combine(ids, predictions_FN)
+        run.combine(ids, predictions_FN, shows_models=False)
 
 
 def test_blocks_are_whole_batches_and_all_workers_have_some():
