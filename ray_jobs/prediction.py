@@ -72,6 +72,9 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
         return EXIT_INTERRUPTED
     except (ClusterLostError, _FailedError) as error:
         console.print(f"{error}\nnothing was written; {log} has the details", style="bold red")
+        if isinstance(error, ClusterLostError):
+            console.file.flush()
+            os._exit(EXIT_FAILED)  # what is left of Ray would print over the message, or hang
         return EXIT_FAILED
     return EXIT_OK
 
