@@ -3,8 +3,8 @@
     python benchmarks/predict_memory.py [--rows 20000 200000]
 
 Trains a short run on the made-up data, without pictures, and predicts tables of these numbers of rows (text of about 60 characters and
-date). Memory is what the driver and all of Ray's processes have together at their peak, pages that several share counted once
-(proportional set size, read from /proc every 0.3 s). Baseline: the smallest table.
+date). Memory is what the driver and all of Ray's processes have together, pages that several share counted once (proportional set
+size, read from /proc every 0.3 s): the peak, and the median of the last quarter of the time. Baseline: the smallest table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import csv
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,15 +32,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         storage = f"run.storage={scratch}"
         subprocess.run([sys.executable, "ray_jobs/kfold.py", storage, *TRAINING.split()], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-        peaks = []
+        found = []
         for num_rows in sizes:
             table = Path(scratch) / f"new_{num_rows}.csv"
             write_table(Path(scratch) / "memory" / "made_data" / "test.csv", table, num_rows)
-            peaks.append(watch(["ray_jobs/predict.py", "memory", "--data", str(table), storage]))
-            print(f"  {num_rows:9,} rows, {table.stat().st_size / 2**20:6.1f} MiB: peak {peaks[-1]:,.0f} MiB together")
-    print(
-        f"the largest table takes {peaks[-1] / peaks[0]:.2f} of the memory of the smallest, {peaks[-1] - peaks[0]:+.0f} MiB"
-    )
+            found.append(watch(["ray_jobs/predict.py", "memory", "--data", str(table), storage]))
+            print(
+                f"  {table.stat().st_size / 2**20:.1f} MiB of rows: peak {found[-1][0]:,.0f}, level {found[-1][1]:,.0f} MiB"
+            )
+    for name, smallest, largest in zip(("peak", "level"), found[0], found[-1], strict=True):
+        print(f"{name} of the largest table: {largest / smallest:.2f} of the smallest's, {largest - smallest:+.0f} MiB")
 
 
 def write_table(source: Path, path: Path, num_rows: int) -> None:
@@ -52,17 +54,17 @@ def write_table(source: Path, path: Path, num_rows: int) -> None:
         writer.writerows([f"r{number:09d}", *rows[number % len(rows)][1:]] for number in range(num_rows))
 
 
-def watch(words: list[str]) -> float:
-    """Runs a job; the peak memory of it and all its descendants in MiB."""
+def watch(words: list[str]) -> tuple[float, float]:
+    """Runs a job; peak and level of the memory of it and all its descendants in MiB."""
     job = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    peak = 0.0
+    seen = []
     while job.poll() is None:
-        peak = max(peak, sum(measure_mib(pid) for pid in find_family(job.pid)))
+        seen.append(sum(measure_mib(pid) for pid in find_family(job.pid)))
         time.sleep(0.3)
     print(job.stdout.read().strip().splitlines()[-1])
     if job.returncode:
         raise SystemExit(f"{words[0]} ended with {job.returncode}")
-    return peak
+    return max(seen), statistics.median(seen[-len(seen) // 4 : -10])  # the end is Ray's
 
 
 def find_family(root: int) -> set[int]:

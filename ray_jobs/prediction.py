@@ -72,6 +72,9 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
         return EXIT_INTERRUPTED
     except (ClusterLostError, _FailedError) as error:
         console.print(f"{error}\nnothing was written; {log} has the details", style="bold red")
+        if isinstance(error, ClusterLostError):
+            console.file.flush()
+            os._exit(EXIT_FAILED)  # what is left of Ray would print over the message, or hang
         return EXIT_FAILED
     return EXIT_OK
 
@@ -127,10 +130,12 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
                 f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 "Give the absolute path as the cluster's machines see it"
             )
-    name = f"{wish.place.absolute().name.removesuffix(wish.place.suffix)}_{config.ensemble.method}.csv"
-    output = (wish.output or folder.predictions / name).absolute()
+    output = (wish.output or _name_output(folder, config, wish.place)).absolute()
     if output.suffix not in TABLE_SUFFIXES or output.is_dir():
         raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
+    above = next(path for path in output.parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RunError(f"--output {output}: {above} is no folder that can be written to; name another file")
     refuse_unusable(folder, config)
     configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
     rows = load_new_rows_module(config.family).find_new_rows(configs, wish.place)
@@ -139,6 +144,12 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
     num_rows, ensemble = rows.check(), settle_run(folder, config)
     named = ensemble.list_columns(read_json(folder.provenance)["target"], shows_models=wish.shows_models)
     return Work(folder.root, ensemble, rows, num_rows, output, ("ID", *named), wish.shows_models)
+
+
+def _name_output(folder: RunFolder, config: RunConfig, place: Path) -> Path:
+    place = place.resolve()
+    name = place.stem if place.suffix in TABLE_SUFFIXES else place.name
+    return folder.predictions / f"{name}_{config.ensemble.method}.csv"
 
 
 def _describe(ensemble: RunEnsemble) -> str:
@@ -174,7 +185,11 @@ def _predict_and_write(work: Work, placement: Placement, num_workers: int, conso
 
 
 def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int:
-    """Writes the predictions and, where there are any, the list of rows that could not be used whole; returns how many these are."""
+    """Writes the predictions and, where there are any, the list of rows that could not be used whole; returns how many these are.
+
+    Raises:
+        RunError: the table is not the one that was checked.
+    """
     num_mended, note = 0, None
     with contextlib.ExitStack() as listing, open_table(work.output, work.columns) as write:
         for block in blocks:
@@ -185,6 +200,11 @@ def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int
                 note(mended)
                 num_mended += len(mended)
             progress.advance(len(block))
+        if progress.done != work.num_rows:
+            raise RunError(
+                f"{work.rows.path} had {work.num_rows:,} rows when it was checked and {progress.done:,} when it was read: it was "
+                "changed meanwhile; the same command predicts it as it is now"
+            )
     if not num_mended:
         _place_of_bad_rows(work).unlink(missing_ok=True)  # of an earlier prediction
     return num_mended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,12 @@ from ensemble.config import EnsembleConfig
 from ensemble.predictions import PredictionError, stack_models
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
 from ray_jobs.predict import take_options
-from ray_jobs.prediction import Wish, check_wish, choose_block_rows
+from ray_jobs.prediction import Wish, _write, check_wish, choose_block_rows, explain
 from ray_jobs.prediction_stream import _pack, _unpack
+from ray_jobs.progress import RowProgress
 from ray_jobs.run_folder import read_parquet, write_csv
 from ray_jobs.streamed_table import open_table
+from ray_jobs.terminal import open_console
 from ray_jobs.trained_models import read_models, settle_run
 
 WIDE, DEEP = "wide model.hidden_dim=128", "deep model.hidden_dim=32"
@@ -59,6 +62,7 @@ def test_a_wish_is_checked_and_its_output_stands_below_the_run(tmp_path, table):
         (Wish("new", "out.txt"), "--output .*out.txt: expected a file that ends in .csv or .parquet"),
         (Wish("new", "new"), "--output .*new: expected a file"),
         (Wish("new/test.csv", "new/test.csv"), "is the table that is predicted"),
+        (Wish("new", "new/test.csv/x.csv"), "test.csv is no folder that can be written to"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused(tmp_path, table, wish, message):
@@ -156,6 +160,29 @@ def test_a_block_is_one_row_of_ray_data_and_comes_back_as_it_was():
     assert packed.num_rows == 1
     assert _unpack(packed) == block
     assert _unpack(pa.concat_tables([packed, packed]).slice(1, 1)) == block
+
+
+def test_a_table_that_changes_while_it_is_predicted_gives_no_output(tmp_path, table):
+    folder, config, _ = make_run(tmp_path / "run")
+    work = check_wish(folder, config, Wish(table))
+    blocks = [pa.table({"0": ["a", "b", "c"], "1": [1.0, 2.0, 3.0], "problem": [None, "no test/b.jpg", None]})]
+    with pytest.raises(RunError, match=r"had 2 rows when it was checked and 3 when it was read"):
+        _write(work, iter(blocks), RowProgress(open_console(), 2))
+    assert not any(folder.predictions.iterdir())
+    assert _write(replace(work, num_rows=3), iter(blocks), RowProgress(open_console(), 3)) == 1
+    assert (folder.predictions / "new_mean.csv").read_text() == "ID,price\na,1.0\nb,2.0\nc,3.0\n"
+    assert (folder.predictions / "new_mean_bad_rows.csv").read_text() == "id,problem\nb,no test/b.jpg\n"
+
+
+def test_an_error_of_a_worker_is_told_without_rays_words():
+    class TaskError(Exception):
+        cause = PredictionError("model 0 fails\nFailed to apply UDF transform after 1/1 attempts")
+
+    class ActorDiedError(Exception):
+        pass
+
+    assert explain(TaskError()) == "model 0 fails"
+    assert "resources.max_folds_at_once=1" in explain(ActorDiedError("The actor died."))
 
 
 @pytest.mark.filterwarnings("error")
