@@ -21,7 +21,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 from ray_jobs.cli import find_run, find_runs, main_with_errors
 from ray_jobs.errors import RunError, RunFolderError
 
-_MOST_FOLDS = 10
+_WIDTH_BESIDE_FOLDS = 58  # columns of a terminal that the names and the other numbers need
 COLUMNS = ("rank", "run", "what", "rows", "error", "low", "high", "difference", "difference_low", "difference_high")
 
 
@@ -62,27 +62,37 @@ def compare(roots: Sequence[Path], metric: str, csv: Path | None) -> int:
     for group in group_entries(entries):
         lines, num_folds = group.rank(metric)
         rows += lines
-        console.print(_build_table(lines, metric, group.num_rows, num_folds))
+        console.print(_build_table(lines, metric, group.num_rows, num_folds, console.width))
     if csv:
         write_csv(csv, [*COLUMNS, *(f"fold_{fold}" for fold in range(max(map(len, rows)) - len(COLUMNS)))], rows)
         console.print(f"written: {csv}")
     return 0
 
 
-def _build_table(lines: Sequence[Sequence[Any]], metric: str, num_rows: int, num_folds: int) -> Any:
+def _build_table(lines: Sequence[Sequence[Any]], metric: str, num_rows: int, num_folds: int, width: int) -> Any:
+    """Names wrap, numbers keep their width; folds for which there is no room are in the CSV file only."""
     from rich.table import Table
 
+    runs = {run for _, run, *_ in lines}
     title = f"{metric} on {num_rows:,} rows that every one of these predicts unseen"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    shown = min(num_folds, _MOST_FOLDS)
-    for name in ("", "run", "what", "error", "minus best", "95 % interval", *(f"fold {fold}" for fold in range(shown))):
-        is_text = name in ("run", "what")
-        table.add_column(name, justify="left" if is_text else "right", header_style="underline", no_wrap=True)
+    shown = min(num_folds, max(0, (width - _WIDTH_BESIDE_FOLDS) // 7))
+    numbers = {"": 2, "error": 6, "minus best": 10, "95 % interval": 15} | {f"fold {fold}": 6 for fold in range(shown)}
+    for name in ("", "what", *list(numbers)[1:]):
+        is_text = name == "what"
+        table.add_column(
+            f"run {next(iter(runs))}" if is_text and len(runs) == 1 else name,
+            justify="left" if is_text else "right",
+            header_style="underline",
+            no_wrap=not is_text,
+            min_width=numbers.get(name),
+        )
     for rank, run, what, _, error, _, _, difference, low, high, *folds in lines:
         is_best = rank == 1
         cells = ["" if is_best else f"{difference:+.4f}", "" if is_best else f"{low:+.4f} {high:+.4f}"]
         in_folds = ["" if value is None else f"{value:.4f}" for value in folds[:shown]]
-        table.add_row(str(rank), run, what, f"{error:.4f}", *cells, *in_folds, style="bold" if is_best else "")
+        name = what if len(runs) == 1 else f"{run} {what}"
+        table.add_row(str(rank), name, f"{error:.4f}", *cells, *in_folds, style="bold" if is_best else "")
     return table
 
 
