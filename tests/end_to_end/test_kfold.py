@@ -216,7 +216,7 @@ def test_a_member_that_is_added_later_trains_alone_and_is_combined(default_run):
 @pytest.mark.real_data
 def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path):
     """2,178 art auction lots: the constant predictor scores MSLE 1.33, the date alone 1.03, ridge on the text 0.69."""
-    words = (f"data.root={real_data_root / 'art_auction'}", "data.target=price")
+    words = (f"data.root={real_data_root / 'art_auction'}", "data.target=price", "training.epochs=10")
     done = kfold(tmp_path, "run.name=art", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "ray_results" / "art"
