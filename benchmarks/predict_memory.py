@@ -64,7 +64,7 @@ def watch(words: list[str]) -> tuple[float, float]:
     print(job.stdout.read().strip().splitlines()[-1])
     if job.returncode:
         raise SystemExit(f"{words[0]} ended with {job.returncode}")
-    return max(seen), statistics.median(seen[-len(seen) // 4 : -10])  # the end is Ray's
+    return max(seen), statistics.median(seen[len(seen) * 3 // 4 :])
 
 
 def find_family(root: int) -> set[int]:
