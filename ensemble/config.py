@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Method = Literal["mean", "median", "trimmed_mean", "geometric_mean", "weighted_mean"]
+FoldMethod = Literal["mean", "median", "trimmed_mean", "geometric_mean"]
+Method = Literal[FoldMethod, "weighted_mean"]
 FittedMethod = Literal["simplex", "ridge", "greedy"]
 Space = Literal["z", "raw"]
-METHODS, FITTED_METHODS, SPACES = get_args(Method), get_args(FittedMethod), get_args(Space)
+FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Method, FittedMethod, Space))
 NOTHING_TO_FIT = (
     "its weights are fitted on rows that every model predicts without having seen them, and each fold model has its "
     f"out-of-fold predictions on other rows than the next. Add members, hold out a blend set (folds.blend_fraction=0.1), or combine fold models by one of {', '.join(METHODS)}"
@@ -40,7 +41,7 @@ class EnsembleConfig:
     metric: str = "msle"
     """What greedy makes small and combinations are compared by: msle, rmsle, mse, rmse, mae, log_loss or one of scikit-learn's
     scorers."""
-    fold_method: Literal["mean", "median", "trimmed_mean", "geometric_mean"] = "mean"
+    fold_method: FoldMethod = "mean"
     """Where there are several members: how the fold models of each become one."""
     members: tuple[str, ...] | None = None
     """The members to combine, by name, those of `external` included; None: all."""
@@ -52,8 +53,8 @@ class EnsembleConfig:
             raise ValueError(
                 f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}"
             )
-        if self.fold_method not in METHODS or self.fold_method == "weighted_mean":
-            raise ValueError(f"ensemble.fold_method={self.fold_method!r}: expected one of {', '.join(METHODS[:-1])}")
+        if self.fold_method not in FOLD_METHODS:
+            raise ValueError(f"ensemble.fold_method={self.fold_method!r}: expected one of {', '.join(FOLD_METHODS)}")
         if self.members is not None and (not self.members or len(set(self.members)) < len(self.members)):
             raise ValueError(f"ensemble.members={list(self.members)}: expected names, each once, or none for all")
         if not 0 <= self.trim < 0.5:

@@ -194,6 +194,11 @@ class Ranking:
     difference_high_C: np.ndarray
     reference: int
 
+    def describe(self, index: int) -> dict[str, float]:
+        """`error`, `low`, `high`, `difference`, `difference_low`, `difference_high` of one of the C."""
+        names = ("error", "low", "high", "difference", "difference_low", "difference_high")
+        return {name: float(getattr(self, f"{name}_C")[index]) for name in names}
+
 
 def rank(
     metric: str,

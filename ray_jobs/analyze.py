@@ -20,8 +20,7 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors
-from ray_jobs.config import RunSection
+from ray_jobs.cli import find_run, main_with_errors, take_storage
 from ray_jobs.errors import RunBusyError, RunError
 from ray_jobs.reporting.curves import Curve, read_epoch_file, read_run
 from ray_jobs.run_folder import RunFolder
@@ -29,8 +28,8 @@ from ray_jobs.terminal import open_console
 
 
 def main(argv: list[str]) -> int:
-    storage = [word for word in argv if word.lstrip("-").startswith("run.storage=")]
-    wanted = _parse([word for word in argv if word not in storage])
+    storage, words = take_storage(argv)
+    wanted = _parse(words)
     if wanted.metrics_file and (wanted.runs or wanted.follow):
         raise RunError("--metrics_file analyses one file: give it without a RUN and without --follow")
     is_pruning = wanted.keep_days is not None or wanted.keep_last is not None
@@ -38,7 +37,7 @@ def main(argv: list[str]) -> int:
         raise RunError("name the runs to prune: analyze.py RUN … --keep-last N")
     if wanted.dry_run and not is_pruning:
         raise RunError("--dry-run belongs to --keep-days and --keep-last: an analysis removes nothing")
-    folders = [RunFolder(find_run([name, *storage], __doc__)[0]) for name in dict.fromkeys(wanted.runs)]
+    folders = [RunFolder(find_run([name, f"run.storage={storage}"], __doc__)[0]) for name in dict.fromkeys(wanted.runs)]
     if not folders and not wanted.metrics_file:
         folders = [_find_newest_run(storage)]
     if is_pruning:
@@ -70,8 +69,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _find_newest_run(storage: Sequence[str]) -> RunFolder:
-    place = Path(storage[-1].partition("=")[2] if storage else RunSection().storage).expanduser()
+def _find_newest_run(place: Path) -> RunFolder:
     runs = {
         path.parent: max((file.stat().st_mtime for file in (path.parent / "metrics").rglob("*")), default=0.0)
         for path in place.glob("*/config.json")

@@ -203,12 +203,10 @@ def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
         RunError: there is no such run; the message lists the nearest names.
         SystemExit: after `--help` or without a word.
     """
-    words = [word for word in argv if not word.lstrip("-").startswith("run.storage=")]
-    given = [word.partition("=")[2] for word in argv if word.lstrip("-").startswith("run.storage=")]
+    storage, words = take_storage(argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage)
         raise SystemExit(0 if words else 2)
-    storage = Path(given[-1] if given else RunSection().storage).expanduser()
     for root in (Path(words[0]).expanduser(), storage / words[0]):
         if (root / "config.json").is_file():
             return root.resolve(), words[1:]
@@ -216,14 +214,19 @@ def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
     raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
 
 
-def find_runs(words: Sequence[str]) -> list[Path]:
-    """All runs below `run.storage`, as `run.storage=FOLDER` says it.
+def take_storage(argv: Sequence[str]) -> tuple[Path, list[str]]:
+    """The folder that the last `run.storage=FOLDER` names, else the usual one, and the other words."""
+    said = [word for word in argv if word.lstrip("-").startswith("run.storage=")]
+    storage = said[-1].partition("=")[2] if said else RunSection().storage
+    return Path(storage).expanduser(), [word for word in argv if word not in said]
+
+
+def find_runs(storage: Path) -> list[Path]:
+    """All runs below a folder.
 
     Raises:
         RunError: there is none.
     """
-    given = [word.partition("=")[2] for word in words]
-    storage = Path(given[-1] if given else RunSection().storage).expanduser()
     runs = sorted(path.parent.resolve() for path in storage.glob("*/config.json"))
     if not runs:
         raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")

@@ -43,12 +43,7 @@ def compare_combinations(config: RunConfig, columns: Columns) -> tuple[dict[str,
             "name": name,
             "kind": "member" if number < num_members else "combination",
             "submitted": number == num_members,
-            "error": float(ranking.error_C[number]),
-            "low": float(ranking.low_C[number]),
-            "high": float(ranking.high_C[number]),
-            "difference": float(ranking.difference_C[number]),
-            "difference_low": float(ranking.difference_low_C[number]),
-            "difference_high": float(ranking.difference_high_C[number]),
+            **ranking.describe(number),
         }
         for number, name in enumerate(names)
     ]

@@ -18,7 +18,7 @@ from typing import Any
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, find_runs, main_with_errors
+from ray_jobs.cli import find_run, find_runs, main_with_errors, take_storage
 from ray_jobs.errors import RunError, RunFolderError
 
 _WIDTH_BESIDE_FOLDS = 58  # columns of a terminal that the names and the other numbers need
@@ -29,13 +29,13 @@ def main(argv: list[str]) -> int:
     if argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
         return 0
-    storage = [word for word in argv if word.lstrip("-").startswith("run.storage=")]
+    storage, words = take_storage(argv)
     parser = argparse.ArgumentParser("leaderboard.py", usage=__doc__, allow_abbrev=False)
     parser.add_argument("runs", nargs="*")
     parser.add_argument("--metric", default="msle")
     parser.add_argument("--csv", type=Path)
-    given = parser.parse_args([word for word in argv if word not in storage])
-    roots = [find_run([run, *storage], __doc__)[0] for run in given.runs] or find_runs(storage)
+    given = parser.parse_args(words)
+    roots = [find_run([run, f"run.storage={storage}"], __doc__)[0] for run in given.runs] or find_runs(storage)
     return compare(roots, given.metric, given.csv)
 
 

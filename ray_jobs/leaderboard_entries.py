@@ -73,13 +73,11 @@ class Group:
         target_N = np.array([self.entries[0].rows[row_id][0] for row_id in self.ids])
         predictions_CN = np.array([[entry.rows[row_id][1] for row_id in self.ids] for entry in self.entries])
         ranking = rank(metric, target_N, predictions_CN, range(len(self.entries)))
-        values = (ranking.error_C, ranking.low_C, ranking.high_C)
-        values += (ranking.difference_C, ranking.difference_low_C, ranking.difference_high_C)
         folds = [self._score_folds(metric, entry, target_N, predictions_CN[c]) for c, entry in enumerate(self.entries)]
         num_folds, lines = max(map(len, folds)), []
         for place, index in enumerate(np.argsort(ranking.error_C, kind="stable").tolist(), start=1):
             entry, missing = self.entries[index], [None] * (num_folds - len(folds[index]))
-            numbers = [float(value[index]) for value in values]
+            numbers = ranking.describe(index).values()
             lines.append([place, entry.run, entry.what, self.num_rows, *numbers, *folds[index], *missing])
         return lines, num_folds
 

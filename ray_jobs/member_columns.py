@@ -72,7 +72,7 @@ def combines_folds(config: RunConfig) -> bool:
 
 def has_blend_set(plan: pa.Table) -> bool:
     """Whether rows were held out of every fold."""
-    return BLEND in plan["fold"].to_pylist()
+    return bool((plan["fold"].to_numpy() == BLEND).any())
 
 
 def _read_blend(member: RunFolder, config: RunConfig, checkpoint: str, plan: pa.Table) -> Columns:
@@ -106,15 +106,9 @@ def _find_units(plan: pa.Table, ids_N: np.ndarray) -> np.ndarray | None:
     return np.array([group_of[row_id] for row_id in ids_N])
 
 
-def read_test(
-    folder: RunFolder, config: RunConfig, checkpoint: str | None = None, space: str | None = None
-) -> tuple[np.ndarray, np.ndarray] | None:
+def read_test(folder: RunFolder, config: RunConfig) -> tuple[np.ndarray, np.ndarray] | None:
     """What is combined, for the test rows: the members' predictions, each the combination of its fold models by
     `ensemble.fold_method`; with one member, those of its fold models.
-
-    Args:
-        folder, config, checkpoint: as in `read_columns`.
-        space: in which fold models are combined; None: as the config says.
 
     Returns:
         ids (T,) and predictions (M, T) in the order of `read_columns`; None without test rows.
@@ -122,44 +116,39 @@ def read_test(
     Raises:
         PredictionError: a member lacks test rows.
     """
-    models = read_test_of_folds(folder, config, checkpoint)
+    models = read_test_of_folds(folder, config)
     if not models:
         return None
     everyone = [table for tables in models.values() for table in tables]
     ids_T, predictions = stack_models(everyone)
-    return ids_T, combine_folds(config, predictions, [len(tables) for tables in models.values()], space)
+    return ids_T, combine_folds(config, predictions, [len(tables) for tables in models.values()])
 
 
-def combine_folds(
-    config: RunConfig, predictions: np.ndarray, counts: Sequence[int], space: str | None = None
-) -> np.ndarray:
+def combine_folds(config: RunConfig, predictions: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     """What is combined, (M, rows): of each member the combination of its fold models; with one member its fold models.
 
     Args:
         config: of the run.
         predictions: of all fold models, those of a member one after the other.
         counts: of fold models of each member.
-        space: as in `read_test`.
     """
     if combines_folds(config):
         return predictions
-    method, where, trim = config.ensemble.fold_method, space or config.ensemble.space, config.ensemble.trim
+    method, space, trim = config.ensemble.fold_method, config.ensemble.space, config.ensemble.trim
     parts = np.split(predictions, np.cumsum(counts)[:-1])
-    return np.stack([combine(part, method, where, trim=trim) for part in parts])
+    return np.stack([combine(part, method, space, trim=trim) for part in parts])
 
 
-def read_test_of_folds(
-    folder: RunFolder, config: RunConfig, checkpoint: str | None = None
-) -> dict[str, list[pa.Table]]:
+def read_test_of_folds(folder: RunFolder, config: RunConfig) -> dict[str, list[pa.Table]]:
     """The test predictions of each fold model of each member that is combined, by the member's name; empty without test rows.
 
     Raises:
         PredictionError: a member from elsewhere has no test predictions.
     """
-    chosen, models = checkpoint or config.ensemble.checkpoint, {}
+    models = {}
     for name in config.combined_members:
         own = folder.of_member(name)
-        paths = [own.fold(fold).predictions("test", chosen) for fold in range(config.folds.count)]
+        paths = [own.fold(fold).predictions("test", config.ensemble.checkpoint) for fold in range(config.folds.count)]
         if not paths[0].exists():
             return {}
         models[name] = [read_parquet(path) for path in paths]

@@ -8,8 +8,9 @@ inside the run's folder: `members/<name>/`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
-from ray_jobs.cli import override, suggest
+from ray_jobs.cli import find_run, override, suggest
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.recipes import RECIPES
@@ -39,10 +40,17 @@ def find_members(folder: RunFolder, config: RunConfig) -> dict[str, RunFolder]:
     return {name: folder.of_member(name) for name in config.member_names}
 
 
-def refuse_member(folder: RunFolder) -> None:
-    """Raises RunError where a folder is not the run's own."""
+def find_whole_run(argv: Sequence[str], usage: str) -> tuple[RunFolder, list[str]]:
+    """As `find_run`, for jobs that are done for a run with all its members.
+
+    Raises:
+        RunError: there is no such run, or it is a member.
+    """
+    root, words = find_run(argv, usage)
+    folder = RunFolder(root)
     if folder.member != MAIN:
         raise RunError(f"{folder.root} is a member; this is done for its run as a whole: {folder.run_root}")
+    return folder, words
 
 
 def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:

@@ -49,19 +49,32 @@ class Plan:
     """A run that has passed every check: nothing of it was written or started yet.
 
     Attributes:
-        config: of the run, which is that of `main`, too.
-        folder, inventory: of `main`.
-        folds: of `main`, and of every member that does not repeat the cross-validation on another division.
+        members: every member by its name, `main`, which is the run's own config and folder, first.
         leaks: what is the same on both sides of a fold.
-        members: every member by its name, `main` first.
     """
 
-    config: RunConfig
-    folder: RunFolder
-    inventory: Inventory
-    folds: FoldPlan
-    leaks: list[Leak]
     members: dict[str, MemberPlan]
+    leaks: list[Leak]
+
+    @property
+    def config(self) -> RunConfig:
+        """Of the run."""
+        return self.members[MAIN].config
+
+    @property
+    def folder(self) -> RunFolder:
+        """Of the run."""
+        return self.members[MAIN].folder
+
+    @property
+    def inventory(self) -> Inventory:
+        """Of what the run's own recipe reads."""
+        return self.members[MAIN].inventory
+
+    @property
+    def folds(self) -> FoldPlan:
+        """Of every member that does not repeat the cross-validation on another division."""
+        return self.members[MAIN].folds
 
 
 def check_run(config: RunConfig, scratch: Path | None) -> Plan:
@@ -94,7 +107,7 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
     check_ensemble(config, build_plan_table(folds), inventory.target)
-    return Plan(config, folder, inventory, folds, leaks, _check_members(config, folder, inventory, folds))
+    return Plan(_check_members(config, folder, inventory, folds), leaks)
 
 
 def with_absolute_external(config: RunConfig) -> RunConfig:
@@ -143,11 +156,7 @@ def _check_members(
         if key not in seen:
             seen[key] = load_inventory_module(member.family).take_inventory(member.trainer, folder.root)
         resolved, own = seen[key]
-        same = (
-            np.array_equal(own.ids, inventory.ids) and np.array_equal(own.target, inventory.target),
-            np.array_equal(own.test_ids, inventory.test_ids),
-        )
-        if not all(same):
+        if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
             raise RunError(
                 f"member {name!r} reads {len(own.ids)} training and {own.num_test} test rows and the run {len(inventory.ids)} and "
                 f"{inventory.num_test}, not all the same: members are combined row by row. Mend or remove the bad rows (they are "
@@ -203,10 +212,11 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
         name: dataclasses.replace(member, config=dataclasses.replace(member.config, tracking=config.tracking))
         for name, member in plan.members.items()
     }
-    plan = dataclasses.replace(plan, config=config, members=members)
+    plan = dataclasses.replace(plan, members=members)
     changes = {name: _compare(members[name]) for name in known}
     for name, member in members.items():
-        if is_plan_whole(member.folder, member.folds):
+        shares_plan = name != MAIN and member.folds is plan.folds
+        if shares_plan or is_plan_whole(member.folder, member.folds):
             continue
         if name in known:
             say(f"{member.folder.own_fold_plan} is damaged: it is written anew")

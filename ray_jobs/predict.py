@@ -17,16 +17,13 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors, override
+from ray_jobs.cli import main_with_errors, override
 from ray_jobs.errors import RunError
-from ray_jobs.members import refuse_member
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.members import find_whole_run
 
 
 def main(argv: list[str]) -> int:
-    root, words = find_run(argv, __doc__)
-    folder = RunFolder(root)
-    refuse_member(folder)
+    folder, words = find_whole_run(argv, __doc__)
     given, words = take_options(words)
     config = override(folder.read_config(), words, __doc__, sections=("ensemble", "resources"))
     if "data" not in given:

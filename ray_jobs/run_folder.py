@@ -177,11 +177,16 @@ class RunFolder:
             return True
         return False
 
+    def find_in_folds(self, pattern: str) -> Iterator[Path]:
+        """Files in the folders of the run's folds, those of further members included."""
+        for folds in ("folds", f"{MEMBERS}/*/folds"):
+            yield from self.root.glob(f"{folds}/*/{pattern}")
+
     def remove_leftovers(self) -> None:
         """Removes files that a killed process was about to put in place, and resume points of finished folds."""
         for path in self.root.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
-        for path in (*self.root.glob("folds/*/manifest.json"), *self.root.glob(f"{MEMBERS}/*/folds/*/manifest.json")):
+        for path in self.find_in_folds("manifest.json"):
             FoldFolder(path.parent, int(path.parent.name)).remove_resume_points()
 
     def measure_bytes(self) -> int:

@@ -191,9 +191,9 @@ class StorageProbe:
         root = self.storage.folder.root
         if time.monotonic() - self.measured > _MEASURE_INTERVAL_S:
             self.measured = time.monotonic()
-            sizes = (path.stat().st_size for path in root.glob("**/checkpoints/*/*.safetensors"))
+            tensors = self.storage.folder.find_in_folds("checkpoints/*/*.safetensors")
             with contextlib.suppress(FileNotFoundError):  # one was just replaced
-                self.wanted_bytes = max(sizes, default=0)
+                self.wanted_bytes = max((path.stat().st_size for path in tensors), default=0)
         free_bytes = shutil.disk_usage(root).free
         if free_bytes < self.wanted_bytes:
             free, wanted = (f"{number / 1e6:.0f} MB" for number in (free_bytes, self.wanted_bytes))

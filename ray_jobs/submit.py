@@ -15,20 +15,17 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
-from ray_jobs.members import refuse_member
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.cli import main_with_errors, override, with_wandb_environment
+from ray_jobs.members import find_whole_run
 
 
 def main(argv: list[str]) -> int:
-    root, overrides = find_run(argv, __doc__)
-    folder = RunFolder(root)
-    refuse_member(folder)
+    folder, overrides = find_whole_run(argv, __doc__)
     with folder.lock():
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
         from ray_jobs.ensemble_stage import check_finished, run_ensemble_stage
-        from ray_jobs.summary import conclude
+        from ray_jobs.summary import conclude_again
         from ray_jobs.terminal import open_console
         from ray_jobs.tracking.wandb_sink import WandbSink
 
@@ -38,9 +35,7 @@ def main(argv: list[str]) -> int:
             sink.start()
             folder.write_config(config)
             stage = run_ensemble_stage(str(folder.root))
-            seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"ensemble": time.monotonic() - began}
-            seconds.pop("total", None)
-            conclude(folder, config, stage, seconds, sink, console)
+            conclude_again(folder, config, stage, {"ensemble": time.monotonic() - began}, sink, console)
     return 0
 
 

@@ -91,6 +91,20 @@ def conclude(
     return summary
 
 
+def conclude_again(
+    folder: RunFolder,
+    config: RunConfig,
+    stage: dict[str, Any],
+    seconds: dict[str, float],
+    sink: WandbSink,
+    console: Console,
+) -> dict[str, Any]:
+    """As `conclude`, of a run whose folds were trained earlier: the other phases keep their times, and there is no total."""
+    known = read_json(folder.summary, default={}).get("seconds", {}) | seconds
+    known.pop("total", None)
+    return conclude(folder, config, stage, known, sink, console)
+
+
 def _record_pictures(folder: RunFolder) -> None:
     """A row with the report's pictures; each with its checksum, since the next submission draws them anew."""
     pictures = {

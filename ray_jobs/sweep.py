@@ -18,18 +18,16 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
+from ray_jobs.cli import main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
-from ray_jobs.members import refuse_member
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.members import find_whole_run
+from ray_jobs.run_folder import RunFolder
 
 
 def main(argv: list[str]) -> int:
-    root, words = find_run(argv, __doc__)
+    folder, words = find_whole_run(argv, __doc__)
     applies = "--apply" in words
     words = [word for word in words if word != "--apply"]
-    folder = RunFolder(root)
-    refuse_member(folder)
     with folder.lock():
         config = override(
             with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
@@ -43,7 +41,7 @@ def main(argv: list[str]) -> int:
 def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
     """Searches, shows and records what came out, and applies it if that is wanted and it is better."""
     from ray_jobs.ensemble_stage import run_ensemble_stage
-    from ray_jobs.summary import conclude
+    from ray_jobs.summary import conclude_again
     from ray_jobs.sweep_search import describe_search, record_search, search
     from ray_jobs.terminal import open_console
     from ray_jobs.tracking.wandb_sink import WandbSink
@@ -60,9 +58,7 @@ def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
         elif applies:
             console.print("nothing is applied: the run's ensemble stays")
         stage = run_ensemble_stage(str(folder.root))
-        seconds = read_json(folder.summary, default={}).get("seconds", {}) | {"sweep": time.monotonic() - began}
-        seconds.pop("total", None)
-        conclude(folder, folder.read_config(), stage, seconds, sink, console)
+        conclude_again(folder, folder.read_config(), stage, {"sweep": time.monotonic() - began}, sink, console)
     return 0
 
 

@@ -56,14 +56,14 @@ class Search:
 
     def as_config(self, ensemble: EnsembleConfig) -> EnsembleConfig:
         """The winner as the `ensemble` section of a config."""
-        winner, default = self.candidates[self.choice.winner], EnsembleConfig()
+        winner = self.candidates[self.choice.winner]
         is_everyone = set(winner.members) == set(self.all_members)
         return dataclasses.replace(
             ensemble,
             method=winner.how.method,
             space=winner.how.space,
             weights=winner.how.weights,
-            trim=winner.how.trim if winner.how.method == "trimmed_mean" else default.trim,
+            trim=winner.how.trim,
             weight_power=winner.how.weight_power,
             checkpoint=winner.checkpoint,
             members=None if is_everyone else winner.members,
@@ -94,7 +94,8 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     candidates = list(dict.fromkeys([default, *listed]))
     console.print(f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows")
     batches = _divide(candidates)
-    paths = [folder.root / "sweep" / f"{_sum_up(batch, columns)}.npz" for batch in batches]
+    mark = _sum_up_columns(columns)
+    paths = [folder.root / "sweep" / f"{_sum_up(batch, mark)}.npz" for batch in batches]
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     if todo:
         _evaluate_in_trials(
@@ -116,14 +117,19 @@ def _divide(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     return [list(candidates[start::number]) for start in range(number)]
 
 
-def _sum_up(batch: Sequence[Candidate], columns: Mapping[str, Columns]) -> str:
-    """A name for what a batch comes to: another one for other candidates, predictions or packages."""
-    digest = hashlib.sha256(json.dumps([dataclasses.asdict(one) for one in batch]).encode())
-    digest.update(json.dumps(package_versions()).encode())
+def _sum_up_columns(columns: Mapping[str, Columns]) -> str:
+    """What the evaluation of any candidate depends on: predictions and packages."""
+    digest = hashlib.sha256(json.dumps(package_versions()).encode())
     for one in columns.values():
         for values in (one.oof_MN, one.target_N, one.fold_N.astype(np.int64)):
             digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
+
+
+def _sum_up(batch: Sequence[Candidate], mark: str) -> str:
+    """A name for what a batch comes to: another one for other candidates, predictions or packages."""
+    candidates = json.dumps([dataclasses.asdict(one) for one in batch])
+    return hashlib.sha256(f"{mark}{candidates}".encode()).hexdigest()[:16]
 
 
 def _evaluate_in_trials(

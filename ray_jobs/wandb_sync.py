@@ -18,20 +18,18 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
+from ray_jobs.cli import main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
-from ray_jobs.members import refuse_member
+from ray_jobs.members import find_whole_run
 from ray_jobs.run_folder import RunFolder
 
 
 def main(argv: list[str]) -> int:
-    root, words = find_run(argv, __doc__)
+    folder, words = find_whole_run(argv, __doc__)
     parser = argparse.ArgumentParser("wandb_sync.py", usage=__doc__, allow_abbrev=False)
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--new-ids", action="store_true")
     given, words = parser.parse_known_args(words)
-    folder = RunFolder(root)
-    refuse_member(folder)
     with folder.lock():
         config = with_wandb_environment(folder.read_config(), os.environ)
         config = override(config, words, __doc__, sections=("tracking",))
