@@ -41,7 +41,7 @@ from ray_jobs.tracking.wandb_runs import list_wandb_runs
 LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
 HANGS_AFTER_S = 120.0
 STAYS_AFTER_S = 15.0
-TIMINGS = ("time", "train/epoch_time", "train/samples_per_second")
+TIMINGS = ("time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share")
 # Processes by the beginning of their title; these are killed while the driver lives.
 PROCESSES = {
     "worker": "ray::RayTrainWorker",

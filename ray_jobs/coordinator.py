@@ -36,7 +36,8 @@ class FoldState(StrEnum):
 
 @dataclass(frozen=True)
 class FoldStatus:
-    """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds."""
+    """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
+    is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -57,6 +58,8 @@ class FoldStatus:
     started: float | None = None
     finished: float | None = None
     error: str | None = None
+    preparation: tuple[str, int, int] | None = None
+    prepared: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,17 @@ class FoldStarted:
     step: int = 0
     best_score: float | None = None
     best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class PreparationReported:
+    """Rows have gone through what comes before a fold's training, such as the encoding of pictures; shown, not recorded."""
+
+    fold: int
+    attempt: int
+    what: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,7 @@ Event = (
     RunStarted
     | FoldLaunched
     | FoldStarted
+    | PreparationReported
     | ProgressReported
     | EpochReported
     | FoldCompleted
@@ -151,7 +166,7 @@ Event = (
     | FoldStopped
 )
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
-NOT_KEPT = (ProgressReported, EpochReported)
+NOT_KEPT = (PreparationReported, ProgressReported, EpochReported)
 
 
 class Coordination:
@@ -316,9 +331,16 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 best_score=event.best_score,
                 best_epoch=event.best_epoch,
             )
+        case PreparationReported():
+            return replace(status, preparation=(event.what, event.done, event.total), prepared=now)
         case ProgressReported():
             return replace(
-                status, epoch=event.epoch, num_epochs=event.num_epochs, step=event.step, num_steps=event.num_steps
+                status,
+                epoch=event.epoch,
+                num_epochs=event.num_epochs,
+                step=event.step,
+                num_steps=event.num_steps,
+                preparation=None,
             )
         case EpochReported():
             score = event.metrics["score"]
@@ -328,6 +350,7 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 epoch=event.epoch + 1,
                 num_epochs=event.num_epochs,
                 step=event.step,
+                preparation=None,
                 train_loss=event.metrics["train/loss_epoch"],
                 val_loss=event.metrics["val/loss_epoch"],
                 score=score,

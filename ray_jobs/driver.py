@@ -151,6 +151,9 @@ def _train_and_combine(
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
     print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
+    for member in plan.members.values():
+        module = load_inventory_module(member.config.family)
+        module.leave_inputs(member.config.trainer, member.inventory, member.folder.inputs)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
     began = time.monotonic()

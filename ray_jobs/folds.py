@@ -91,7 +91,7 @@ class FoldPlan:
         """The ids that train and validate in a fold."""
         train = self.fold < fold if self.ordered else self.fold != fold
         is_blend = self.fold == BLEND
-        return Split(fold, self.ids[train & ~is_blend], self.ids[self.fold == fold], self.ids[is_blend])
+        return Split(fold, self.ids[train & ~is_blend], self.ids[self.fold == fold], self.ids[is_blend], self.count)
 
     def fingerprint(self) -> str:
         """SHA-256 of the rows and their folds."""

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from ray_jobs.config import MAIN, RunConfig, from_dict, to_dict
 from ray_jobs.errors import RunBusyError, RunFolderError
 from trainers.interface import FORMULA
+from trainers.whole_files import appearing_whole, write_whole
 
 CHECKPOINTS = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
@@ -77,6 +78,8 @@ class RunFolder:
         self.analysis = self.root / "analysis"
         self.predictions = self.root / "predictions"
         self.wandb = self.root / "wandb"
+        self.inputs = self.run_root / "inputs"
+        self.cache = self.run_root.parent / ".cache"  # of all runs of this storage
         self.stop_request = self.run_root / "stop_request.json"
         self.train_scratch = self.run_root / ".ray_train"
 
@@ -337,40 +340,6 @@ def _read_checkpoint_json(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole."""
-    with appearing_whole(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def appearing_whole(path: Path, *, ending: str = ".tmp") -> Iterator[BinaryIO]:
-    """A file to write to that appears whole, if there is no error: temporary name, fsync, rename, fsync of the folder.
-
-    Args:
-        path: the file.
-        ending: of the temporary name. What ends with .tmp below a run is removed when its next driver starts.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{ending}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)  # of a full disk only the number is known
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def append_whole(file: int, content: bytes, path: Path) -> None:
     """Adds to an `O_APPEND` file in one write; a part that a full disk took is cut off again.
 
@@ -446,6 +415,29 @@ def disarm(cell: str) -> str:
     """A cell of a CSV file that no spreadsheet runs."""
     text = cell.replace("\r", " ")  # which Python before 3.13 does not quote
     return FORMULA.sub(lambda formula: f"{formula.group()[:-1]}'{formula.group()[-1]}", text)
+
+
+def share_whole(source: Path, path: Path, sha256: str) -> None:
+    """Makes a file of another folder appear here, too, without a copy where the file system can do that.
+
+    Raises:
+        RunFolderError: the file is not what its checksum says; it is removed, so that it will be made again.
+        OSError: the storage does not take it.
+    """
+    if path.exists() and (path.samefile(source) or sum_up_file(path) == sha256):
+        return
+    if sum_up_file(source) != sha256:
+        source.unlink()
+        raise RunFolderError(f"{source} was damaged and is removed; the same command makes it again")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        os.link(source, temporary)
+    except OSError:  # another file system, or one without links
+        with appearing_whole(path) as file, source.open("rb") as whole:
+            shutil.copyfileobj(whole, file)
+        return
+    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)  # where both names were the same file already, nothing was renamed
 
 
 def _remove_folder(path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_jobs.run_folder import appearing_whole, disarm
+from ray_jobs.run_folder import disarm
+from trainers.whole_files import appearing_whole
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 _ROWS_OF_A_GROUP = 65_536  # of a Parquet file: each has a header of its own

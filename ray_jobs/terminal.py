@@ -97,9 +97,9 @@ def fold_table(members: Mapping[str, Sequence[FoldStatus]], title: str) -> Table
         elapsed, left = _times(status)
         table.add_row(
             str(status.fold) if len(members) == 1 else f"{member} {status.fold}",
-            Text(status.state.value, style=_COLOURS[status.state]),
+            Text(status.preparation[0] if status.preparation else status.state.value, style=_COLOURS[status.state]),
             f"{status.epoch}/{status.num_epochs}" if status.num_epochs else "",
-            f"{status.step}/{status.num_steps}" if status.num_steps else "",
+            _step(status),
             *(_number(value) for value in (status.train_loss, status.val_loss)),
             best,
             elapsed,
@@ -125,7 +125,7 @@ class Watcher:
         # Without Live's own redirection: what libraries print belongs to the log, not above the table.
         quiet = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
         self.live = Live(console=console, **quiet) if console.is_terminal else None
-        self.shown: dict[tuple[str, int], tuple[FoldState, int, int]] = {}
+        self.shown: dict[tuple[str, int], tuple[FoldState, int, int, int]] = {}
         self.waits_for = waits_for
 
     def __enter__(self) -> Watcher:
@@ -152,10 +152,15 @@ class Watcher:
             self.live.update(Group(table, note) if is_waiting else table, refresh=True)
             return
         for folder, status in everyone:
-            fold, key = (folder.member, status.fold), (status.state, status.attempt, _epochs_scored(status))
+            fold = (folder.member, status.fold)
+            key = (status.state, status.attempt, _epochs_scored(status), _tenths_prepared(status))
             if status.state != FoldState.WAITING and self.shown.get(fold) != key:
                 self.shown[fold] = key
                 self.console.print(_line(folder.describe_fold(status.fold), status))
+
+
+def _tenths_prepared(status: FoldStatus) -> int:
+    return 10 * status.preparation[1] // status.preparation[2] if status.preparation else 0
 
 
 def _epochs_scored(status: FoldStatus) -> int:
@@ -273,6 +278,9 @@ def explain_outcome(outcome: Mapping[str, Any]) -> list[str]:
 def _line(fold: str, status: FoldStatus) -> str:
     if status.state == FoldState.FAILED:
         return f"{fold} FAILED: {status.error}"
+    if status.preparation and status.state == FoldState.TRAINING:
+        what, done, total = status.preparation
+        return f"{fold} {what}: {done:,} of {total:,} rows (all folds together)"
     if status.score is None:
         return f"{fold} {status.state.value} (attempt {status.attempt})"
     elapsed, left = _times(status)
@@ -283,13 +291,21 @@ def _line(fold: str, status: FoldStatus) -> str:
     )
 
 
+def _step(status: FoldStatus) -> str:
+    """Of the training; before that, the rows that are prepared."""
+    if status.preparation:
+        return f"{status.preparation[1]}/{status.preparation[2]}"
+    return f"{status.step}/{status.num_steps}" if status.num_steps else ""
+
+
 def _times(status: FoldStatus) -> tuple[str, str]:
     if status.started is None:
         return "", ""
     seconds = (status.finished or time.time()) - status.started
     left = ""
     if status.state == FoldState.TRAINING and status.first_step < status.step < status.num_steps:
-        left = _clock(seconds * (status.num_steps - status.step) / (status.step - status.first_step))
+        seconds_of_steps = seconds - max(0.0, (status.prepared or status.started) - status.started)
+        left = _clock(seconds_of_steps * (status.num_steps - status.step) / (status.step - status.first_step))
     return _clock(seconds), left
 
 

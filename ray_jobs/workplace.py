@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
@@ -22,7 +23,16 @@ from torch import Tensor
 from ensemble.predictions import build_table
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import CheckpointConfig, TrackingConfig
-from ray_jobs.coordinator import NAMESPACE, EpochReported, Event, FoldStarted, ProgressReported, actor_name, read_status
+from ray_jobs.coordinator import (
+    NAMESPACE,
+    EpochReported,
+    Event,
+    FoldStarted,
+    PreparationReported,
+    ProgressReported,
+    actor_name,
+    read_status,
+)
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.failures import NonFiniteLossError, PreemptedError
 from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
@@ -32,6 +42,7 @@ from ray_jobs.run_folder import (
     StopWhen,
     read_checkpoint,
     read_stop_request,
+    share_whole,
     sum_up_file,
     write_checkpoint,
     write_parquet,
@@ -81,6 +92,7 @@ class RayWorkplace:
         self.checkpoint, self.watchdog = checkpoint, watchdog
         self.saved_at = -math.inf
         self.files = folder.fold(fold)
+        self.inputs, self.cache = folder.inputs, folder.cache
         self.storage = Storage(folder, checkpoint.storage_patience_s, while_waiting=watchdog.touch)
         self.points = ResumePoints(self.files, self.storage.check)
         self.point: StoredPoint | None = None
@@ -104,12 +116,12 @@ class RayWorkplace:
         self.epochs_done = known.get("epoch", 0)
         if self.rank != 0:
             return
-        self._insist("clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None))
+        self.insist("clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None))
         open_journal = partial(
             FoldJournal, self.folder, self.fold, keep=known.get("record_lines", 0),
             log_batches=self.tracking.log_batch_metrics, storage=self.storage,
         )  # fmt: skip
-        self.journal = self._insist("opening the metric record", open_journal)
+        self.journal = self.insist("opening the metric record", open_journal)
         try:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
         except ValueError:
@@ -123,7 +135,7 @@ class RayWorkplace:
         """Writes the fold's manifest: from here on it counts as completed."""
         if self.rank == 0:
             self.journal.close()
-            self._insist("the fold's manifest", self.files.write_manifest)
+            self.insist("the fold's manifest", self.files.write_manifest)
             self.points.remove()  # last: until the manifest is there the fold may have to go on from one
 
     def keep_last_rows(self) -> None:
@@ -169,7 +181,7 @@ class RayWorkplace:
     ) -> None:
         if self.rank == 0:
             content = to_bytes(tensors)
-            self._insist(
+            self.insist(
                 f"checkpoint {name}", lambda: write_checkpoint(self.files.checkpoint(name), content, description)
             )
 
@@ -199,7 +211,7 @@ class RayWorkplace:
         at_epoch = self.is_epoch_over and not self.is_last_epoch
         stops = self.stops_now or (at_epoch and self._share_request() is not None)
         if self.rank == 0 and (stops or self.leaves_node or self._is_worth_saving()):
-            self._insist("the metric record", self.journal.sync)
+            self.insist("the metric record", self.journal.sync)
             self.saved_at = time.monotonic()
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
             tensors |= {
@@ -212,6 +224,13 @@ class RayWorkplace:
             raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends after step {global_step}")
         if self.leaves_node:
             raise PreemptedError(f"its node is being taken away; it has saved where it is, step {global_step}")
+
+    def report_preparation(self, what: str, done: int, total: int) -> None:
+        self.watchdog.touch()
+        if self.rank == 0:
+            self._tell(PreparationReported(self.fold, self.attempt, what, done, total))
+        if self.world_size == 1 and read_stop_request(self.folder) == StopWhen.NOW:
+            raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends while it prepares ({what})")
 
     def _is_worth_saving(self) -> bool:
         """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time."""
@@ -232,8 +251,15 @@ class RayWorkplace:
                 logger.warning("%s is damaged: it is written again", path)
             write_whole(path, content)
 
-        self._insist(f"the shared {name}", write)
+        self.insist(f"the shared {name}", write)
         return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
+
+    def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
+        if self.rank != 0:
+            return {}
+        shared = self.folder.root / f"{name}-{sha256[:12]}.safetensors"
+        self.insist(f"the shared {name}", partial(share_whole, path, shared, sha256))
+        return {"path": str(shared.relative_to(self.folder.root)), "sha256": sha256}
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         self.watchdog.touch()
@@ -249,7 +275,7 @@ class RayWorkplace:
             member=self.folder.member,
         )
         path = self.files.predictions(rows, checkpoint)
-        self._insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
+        self.insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         if self.bad_rows is None:
@@ -301,7 +327,7 @@ class RayWorkplace:
 
     def _find_point(self) -> StoredPoint | None:
         """The newest resume point, the same on every rank; None if the fold has to begin."""
-        point = self._insist("reading the resume point", self._find_usable_point) if self.rank == 0 else None
+        point = self.insist("reading the resume point", self._find_usable_point) if self.rank == 0 else None
         if self.world_size == 1:
             return point
         place = [None if point is None else point.place]
@@ -386,7 +412,7 @@ class RayWorkplace:
         if self.coordinator is not None:
             self.coordinator.apply.remote(self.folder.member, event)
 
-    def _insist(self, what: str, do: Callable[[], Result]) -> Result:
+    def insist(self, what: str, do: Callable[[], Result]) -> Result:
         """Reads or writes as long as no later attempt has begun, and tries again while the storage is the cause."""
 
         def do_unless_superseded() -> Result:

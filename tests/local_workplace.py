@@ -21,7 +21,8 @@ class LocalWorkplace:
     rank, world_size, device, num_threads = 0, 1, "cpu", 1
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"
+        self.prepared = []
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
         self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
@@ -65,6 +66,16 @@ class LocalWorkplace:
     def share_tensors(self, name, tensors):
         self.shared[name] = {k: v.detach().clone() for k, v in tensors.items()}
         return {"path": name, "sha256": "local"}
+
+    def share_file(self, name, path, sha256):
+        self.shared[name] = load(path.read_bytes())
+        return {"path": name, "sha256": sha256}
+
+    def insist(self, what, do):
+        return do()
+
+    def report_preparation(self, what, done, total):
+        self.prepared.append((what, done, total))
 
     def save_predictions(self, checkpoint, rows, predictions):
         self.predictions[checkpoint, rows] = predictions

@@ -9,8 +9,8 @@ from typing import Any
 from local_workplace import KilledError, LocalWorkplace
 
 from ray_jobs.recipes import clip_multimodal_small
-from trainers.clip_regression.config import Config, DataConfig, OptimizerConfig, TrainingConfig
-from trainers.clip_regression.inventory import take_inventory
+from trainers.clip_regression.config import Config, DataConfig, FeaturesConfig, OptimizerConfig, TrainingConfig
+from trainers.clip_regression.inventory import leave_inputs, take_inventory
 from trainers.clip_regression.train import train_fold
 from trainers.interface import Split
 
@@ -29,11 +29,13 @@ def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **s
             eval_batch_size=sections.get("eval_batch_size", 64),
             seed=sections.get("seed", 0),
         ),
+        features=sections.get("features", FeaturesConfig()),
         optimizer=OptimizerConfig(lr=1e-3),
     )
     config, inventory = take_inventory(config, tmp_path)
     place = LocalWorkplace(tmp_path / place_name)
     place.root.mkdir(exist_ok=True)
+    leave_inputs(config, inventory, place.inputs)
     middle = 16 + sections.get("num_validation", len(inventory.ids))
     place.stop_at, place.resume_from = sections.get("stop_at"), sections.get("resume_from")
     try:

@@ -6,6 +6,7 @@ A model family is a package `trainers/<family>/` with three modules:
                   Light: importing it loads neither torch nor pandas.
 - `inventory.py`  `take_inventory(config, folder) -> (Config, Inventory)`: reads and checks the whole input before
                   anything is launched, and returns the config with every path resolved. Light: no torch.
+                  `leave_inputs(config, inventory, folder)`: writes what the folds shall find at `Workplace.inputs`.
                   `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
 - `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
 
@@ -25,8 +26,9 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -82,6 +84,7 @@ class Inventory:
         test_ids: (T,) str, the ids of the rows to predict, or None.
         row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for when
             leaks are.
+        tables: the rows themselves, as the family's own `leave_inputs` takes them.
     """
 
     ids: np.ndarray
@@ -95,6 +98,7 @@ class Inventory:
     bad_rows: tuple[Mapping[str, str], ...] = field(default=())
     test_ids: np.ndarray | None = None
     row_keys: Mapping[str, RowKeys] = field(default_factory=dict)
+    tables: Any = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Split:
     train_ids: np.ndarray
     validation_ids: np.ndarray
     blend_ids: np.ndarray = field(default_factory=lambda: np.array([], str))
+    num_folds: int = 1
 
 
 @dataclass(frozen=True)
@@ -172,12 +177,20 @@ class ResumePoint:
 
 
 class Workplace(Protocol):
-    """What a trainer may ask of the place it runs in. Every rank calls every method; rank 0 writes."""
+    """What a trainer may ask of the place it runs in. Every rank calls every method; rank 0 writes.
+
+    Attributes:
+        inputs: folder of what the family's `leave_inputs` has written for this run.
+        cache: folder that all runs of a storage share, for what need not be computed twice. Whoever writes there writes whole
+            files; the user may remove it while no run works.
+    """
 
     rank: int
     world_size: int
     device: str
     num_threads: int
+    inputs: Path
+    cache: Path
 
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Records one optimiser step. Tensors stay on their device until a batch of steps is fetched together;
@@ -190,6 +203,10 @@ class Workplace(Protocol):
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records an epoch's metrics and tells the coordinator and Ray Train that it is over (a barrier of the ranks).
         `metrics` must hold `train/loss_epoch`, `val/loss_epoch` and `score`, the value by which best is chosen."""
+
+    def report_preparation(self, what: str, done: int, total: int) -> None:
+        """Says how many rows have gone through what comes before the training. If the run was asked to stop, the fold may end
+        here."""
 
     def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
         """Says where the fold is: epoch from 0, optimiser step of the fold out of `num_steps`, each epoch the same share."""
@@ -216,6 +233,17 @@ class Workplace(Protocol):
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and
         their checksum, to be put into a checkpoint's description as `shared_tensors`."""
+
+    def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
+        """As `share_tensors`, for tensors that are a file in `cache` already.
+
+        Raises:
+            DataError: the file is not what the checksum says.
+        """
+
+    def insist(self, what: str, do: Callable[[], Any]) -> Any:
+        """Reads or writes below `inputs` or `cache`, again and again while the storage is the cause that it fails; `what` is for
+        the message."""
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         """Writes a prediction file of the fold."""

@@ -70,6 +70,7 @@ CATALOGUE = (
     ),
     Metrics("fold", EPOCH, _fold("weights/image weights/text weights/age"), "α, β, γ; they add up to 1", _CLIP),
     Metrics("fold", EPOCH, _fold("train/epoch_time train/samples_per_second"), "seconds; training rows, all workers"),
+    Metrics("fold", EPOCH, _fold("train/data_wait_share"), "share of that time spent waiting for batches", _CLIP),
     Metrics("fold", EPOCH, _fold("epoch score"), "from 0; what best is chosen by, lower is better (here MSLE)"),
     Metrics("fold", BEST, _fold("best_epoch best_val_loss best_msle"), "of the epoch with the lowest MSLE", _CLIP),
     Metrics("fold", END, _fold("training_completed final_best_val_loss total_epochs"), "predictions are written"),

@@ -120,8 +120,8 @@ def test_no_row_is_missing_or_double_in_the_records_and_in_wandb(killed_twice):
         assert server.runs[run.id].steps() == list(range(len(rows)))
         for row, sent in zip(rows, server.runs[run.id].rows(), strict=True):
             numbers = {n: v for n, v in row.items() if isinstance(v, int | float | str) and n not in ("step", "time")}
-            for timing in (f"{key}/train/epoch_time", f"{key}/train/samples_per_second"):
-                numbers.pop(timing, None)  # of the attempt that sent it first
+            for timing in ("epoch_time", "samples_per_second", "data_wait_share"):
+                numbers.pop(f"{key}/train/{timing}", None)  # of the attempt that sent it first
             assert {name: sent[name] for name in numbers} == numbers
         total += len(rows)
     assert f"W&B holds all {total} rows" in output

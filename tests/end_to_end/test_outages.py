@@ -17,7 +17,7 @@ from private_storage import private_storage
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import read_lines
 
-TIMINGS = ("time", "train/epoch_time", "train/samples_per_second")
+TIMINGS = ("time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share")
 FOLDS = range(3)
 
 

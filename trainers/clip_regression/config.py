@@ -119,8 +119,9 @@ class TrainingConfig:
     """Flip half of the training pictures, drawn anew for each row and epoch. Never validation or test pictures."""
     ema_decay: float = 0.0
     """Above 0: validate and save an exponential moving average of the weights with this decay."""
-    picture_cache_gib: float = 2.0
-    """Decoded pictures are kept in memory if all of them fit into this size on each worker; else read whenever needed."""
+    picture_cache_gib: float = 16.0
+    """Decoded pictures are kept below `run.storage`, for all folds, epochs, members and runs, if all of a run fit into this size;
+    else each is decoded whenever it is needed. (Frozen encoders need each once.)"""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size"):
@@ -130,6 +131,21 @@ class TrainingConfig:
             raise ValueError(f"training.seed={self.seed}: expected at least 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"training.ema_decay={self.ema_decay}: expected 0 (off) to below 1")
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """What frozen encoders make of a row is computed once and kept below `run.storage` for all folds, epochs, members and runs."""
+
+    cache: bool = True
+    """false: frozen encoders run again for each row in each epoch."""
+    num_views: int = 2
+    """Versions of a training row that are encoded if it is to be augmented: a picture as it is and flipped (there are no more),
+    a text as it is and with other tokens blanked in each further version. 1: rows are not augmented."""
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1:
+            raise ValueError(f"features.num_views={self.num_views}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -179,6 +195,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
@@ -190,7 +207,8 @@ def read_config(values: Mapping[str, Mapping[str, Any]]) -> Config:
         TypeError: it has a field that is not known.
         ValueError: a value is not allowed.
     """
-    return Config(**{part.name: part.default_factory(**with_tuples(values[part.name])) for part in fields(Config)})
+    known = [part for part in fields(Config) if part.name in values]  # checkpoints of before a section was there
+    return Config(**{part.name: part.default_factory(**with_tuples(values[part.name])) for part in known})
 
 
 def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import open_clip
 import torch
-from PIL import Image
 from torch import Tensor
 
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.numbers import NumberEncoder
-from trainers.clip_regression.pictures import PICTURE_FORMATS
 from trainers.clip_regression.table import SECONDS_PER_YEAR, Rows, parse_reference_date
+from trainers.row_blocks import RowBlocks
+
+if TYPE_CHECKING:
+    from trainers.clip_regression.picture_reader import PictureReader
 
 NUM_BATCHES_AHEAD = 2
 
@@ -98,78 +98,13 @@ def age_in_years(time_s: np.ndarray, reference_s: float) -> np.ndarray:
 
 @dataclass
 class Batch:
-    """Rows of one forward pass on one rank; positions refer to the `RowTensors` they came from."""
+    """Rows of one forward pass on one rank; positions refer to the `RowTensors` or `RowFeatures` they came from."""
 
     positions_B: np.ndarray
     images_BCHW: Tensor | None
     tokens_BL: Tensor | None
     numbers_BN: Tensor | None
-
-
-def picture_bytes(preprocessing: dict[str, Any]) -> int:
-    """Size of one decoded picture."""
-    return int(np.prod(open_clip.transform.PreprocessCfg(**preprocessing).input_size))
-
-
-class PictureReader:
-    """Decodes and resizes pictures as the encoder's own preprocessing does, up to its last two steps.
-
-    Pictures are kept as uint8 and normalised on the device. `normalise(read(i))` equals open_clip's evaluation
-    transform.
-
-    Args:
-        pictures: a path for each row, None for the mean colour.
-        preprocessing: open_clip's preprocessing config of the encoder.
-        keep: hold decoded pictures in memory instead of reading each whenever it is needed.
-        on_unreadable: called with the row's position and the reason; may raise.
-    """
-
-    def __init__(
-        self,
-        pictures: list[Path | None],
-        preprocessing: dict[str, Any],
-        keep: bool,
-        on_unreadable: Callable[[int, str], None],
-    ) -> None:
-        config = open_clip.transform.PreprocessCfg(**preprocessing)
-        steps = open_clip.transform.image_transform_v2(config, is_train=False).transforms
-        self.resize = [step for step in steps if type(step).__name__ not in ("ToTensor", "MaybeToTensor", "Normalize")]
-        _, height, width = config.input_size
-        self.mean_colour = np.round(255 * np.array(config.mean)).astype(np.uint8)[:, None, None]
-        self.mean_colour = np.broadcast_to(self.mean_colour, (3, height, width))
-        self.mean, self.std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
-        self.pictures, self.on_unreadable = pictures, on_unreadable
-        self.cache = np.empty((len(pictures), *self.mean_colour.shape), np.uint8) if keep else None
-        self.is_cached = np.zeros(len(pictures), bool)
-
-    def read(self, position: int) -> np.ndarray:
-        """The picture of one row, (C, H, W) uint8."""
-        if self.cache is None:
-            return self._decode(position)
-        if not self.is_cached[position]:
-            self.cache[position] = self._decode(position)
-            self.is_cached[position] = True
-        return self.cache[position]
-
-    def _decode(self, position: int) -> np.ndarray:
-        path = self.pictures[position]
-        if path is None:
-            return self.mean_colour
-        try:
-            with Image.open(path, formats=PICTURE_FORMATS) as file:
-                picture = file.convert("RGB")
-            for step in self.resize:
-                picture = step(picture)
-            return np.asarray(picture, np.uint8).transpose(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            self.on_unreadable(position, f"{path.name} cannot be decoded: {error}")
-            self.pictures[position] = None
-            return self.mean_colour
-
-    def normalise(self, images_BCHW: Tensor) -> Tensor:
-        """uint8 to the encoder's input, on the tensor's device."""
-        mean, std = self.mean.to(images_BCHW.device), self.std.to(images_BCHW.device)
-        return (images_BCHW.float().div_(255) - mean) / std
+    features: dict[str, Tensor] | None = None
 
 
 class RowTensors:
@@ -179,11 +114,11 @@ class RowTensors:
         rows: checked rows.
         numbers: fitted on the training rows.
         config: the family's config.
-        preprocessing: open_clip's preprocessing config of the encoder.
+        reader: of the pictures, if there are any.
         tokenizer: open_clip's tokenizer of the encoder.
         num_threads: threads that decode pictures.
-        keep_pictures: see `PictureReader`.
-        on_unreadable: see `PictureReader`.
+        on_unreadable: called with a row's position and what is wrong with its picture; may raise.
+        decoded: all decoded pictures of a table, and where each of the rows is among them; None: they are decoded whenever needed.
     """
 
     def __init__(
@@ -191,22 +126,21 @@ class RowTensors:
         rows: Rows,
         numbers: Numbers,
         config: Config,
-        preprocessing: dict[str, Any],
+        reader: PictureReader | None,
         tokenizer: Callable[[list[str]], Tensor],
         num_threads: int,
-        keep_pictures: bool,
         on_unreadable: Callable[[int, str], None],
+        decoded: tuple[RowBlocks, np.ndarray] | None = None,
     ) -> None:
-        self.rows, self.num_threads = rows, num_threads
-        self.pictures = None
-        if config.data.train_pictures:
-            self.pictures = PictureReader(list(rows.pictures), preprocessing, keep_pictures, on_unreadable)
+        self.rows, self.num_threads, self.on_unreadable = rows, num_threads, on_unreadable
+        self.reader, self.decoded = reader, decoded
         self.tokens = tokenizer(rows.texts) if config.data.text_columns else None
-        encoded = numbers.encode(rows)
-        self.numbers = torch.from_numpy(encoded) if encoded.shape[1] else None
+        self.numbers = _to_tensor(numbers.encode(rows))
+        if decoded is not None:
+            _note_problems(*decoded, on_unreadable)
 
     def batches(self, positions: list[np.ndarray], augment: Augmentation | None = None) -> Iterator[Batch]:
-        """The batches with these rows, decoded a few ahead of their use."""
+        """The batches with these rows, read a few ahead of their use."""
         with ThreadPoolExecutor(self.num_threads) as pool:
             waiting: list[Any] = []
             for position_B in positions:
@@ -216,25 +150,114 @@ class RowTensors:
             for position_B, pictures in waiting:
                 yield self._finish(position_B, pictures, augment)
 
-    def to_device(self, batch: Batch, device: str) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def to_device(self, batch: Batch, device: str) -> tuple[Tensor | None, ...]:
         """A batch as the model wants it: pictures, tokens, encoded numbers."""
-        images = None if batch.images_BCHW is None else self.pictures.normalise(batch.images_BCHW.to(device))
-        tokens = None if batch.tokens_BL is None else batch.tokens_BL.to(device)
-        return images, tokens, None if batch.numbers_BN is None else batch.numbers_BN.to(device)
+        images = None if batch.images_BCHW is None else self.reader.normalise(_move(batch.images_BCHW, device))
+        return images, _move(batch.tokens_BL, device), _move(batch.numbers_BN, device)
 
-    def _start_reading(self, pool: ThreadPoolExecutor, position_B: np.ndarray) -> list[Any] | None:
-        return None if self.pictures is None else [pool.submit(self.pictures.read, int(p)) for p in position_B]
+    def _start_reading(self, pool: ThreadPoolExecutor, position_B: np.ndarray) -> list[Any]:
+        """One job for pictures that are decoded already, else one for each."""
+        if self.reader is None:
+            return []
+        if self.decoded is None:
+            return [pool.submit(self._read, int(position)) for position in position_B]
+        blocks, place_N = self.decoded
+        return [pool.submit(blocks.take, place_N[position_B])]
 
-    def _finish(self, position_B: np.ndarray, pictures: list[Any] | None, augment: Augmentation | None) -> Batch:
+    def _read(self, position: int) -> np.ndarray:
+        picture, problem = self.reader.read(self.rows.pictures[position])
+        if problem is not None:
+            self.on_unreadable(position, problem)
+            self.rows.pictures[position] = None  # said once
+        return picture
+
+    def _finish(self, position_B: np.ndarray, reading: list[Any], augment: Augmentation | None) -> Batch:
         images = None
-        if pictures is not None:
-            images = torch.from_numpy(np.stack([picture.result() for picture in pictures]))
+        if self.reader is not None:
+            pictures = [job.result() for job in reading]
+            images = torch.from_numpy(np.stack(pictures) if self.decoded is None else pictures[0])
         index = torch.from_numpy(position_B)
         tokens = None if self.tokens is None else self.tokens[index]
         if augment is not None:
             images = None if images is None else augment.flip(images, position_B)
             tokens = None if tokens is None else augment.drop_tokens(tokens, position_B)
         return Batch(position_B, images, tokens, None if self.numbers is None else self.numbers[index])
+
+
+class RowFeatures:
+    """As `RowTensors`, for rows whose pictures and texts a frozen encoder has encoded before.
+
+    Args:
+        rows: checked rows.
+        numbers: fitted on the training rows.
+        features: of the table, by modality: one store for each version of a row, the plain one first.
+        place_N: where each of the rows is in the table.
+        on_unreadable: see `RowTensors`.
+    """
+
+    tokens = None
+
+    def __init__(
+        self,
+        rows: Rows,
+        numbers: Numbers,
+        features: dict[str, list[RowBlocks]],
+        place_N: np.ndarray,
+        on_unreadable: Callable[[int, str], None],
+    ) -> None:
+        self.rows, self.features, self.place_N = rows, features, place_N
+        self.numbers = _to_tensor(numbers.encode(rows))
+        if "image" in features:
+            _note_problems(features["image"][0], place_N, on_unreadable)
+
+    def batches(self, positions: list[np.ndarray], augment: Augmentation | None = None) -> Iterator[Batch]:
+        """The batches with these rows, read a few ahead of their use: what is not in memory comes from the storage."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting: list[Any] = []
+            for position_B in positions:
+                waiting.append(pool.submit(self._collect, position_B, augment))
+                if len(waiting) > NUM_BATCHES_AHEAD:
+                    yield waiting.pop(0).result()
+            for batch in waiting:
+                yield batch.result()
+
+    def to_device(self, batch: Batch, device: str) -> tuple[Any, ...]:
+        """A batch as the model wants it: no picture, no tokens, encoded numbers, features."""
+        features = {modality: _move(values_BD, device) for modality, values_BD in batch.features.items()}
+        return None, None, _move(batch.numbers_BN, device), features
+
+    def _collect(self, position_B: np.ndarray, augment: Augmentation | None) -> Batch:
+        features = {}
+        for modality, versions in self.features.items():
+            version_B = np.zeros(len(position_B), int)
+            if augment is not None:
+                version_B = augment.choose_version(modality, len(versions), position_B)
+            values_BD = versions[0].take(self.place_N[position_B])
+            for version in range(1, len(versions)):
+                is_it_B = version_B == version
+                values_BD[is_it_B] = versions[version].take(self.place_N[position_B[is_it_B]])
+            features[modality] = torch.from_numpy(values_BD)
+        numbers = None if self.numbers is None else self.numbers[torch.from_numpy(position_B)]
+        return Batch(position_B, None, None, numbers, features)
+
+
+def _to_tensor(encoded_BN: np.ndarray) -> Tensor | None:
+    return torch.from_numpy(encoded_BN) if encoded_BN.shape[1] else None
+
+
+def _note_problems(blocks: RowBlocks, place_N: np.ndarray, note: Callable[[int, str], None]) -> None:
+    """Tells of the rows among these whose picture could not be decoded."""
+    problems = dict(blocks.list_problems())
+    if problems:
+        for position in np.flatnonzero(np.isin(place_N, list(problems))):
+            note(int(position), problems[int(place_N[position])])
+
+
+def _move(tensor: Tensor | None, device: str) -> Tensor | None:
+    """To the device; to a GPU from pinned memory, so that the copy runs beside the computation."""
+    if tensor is None or not device.startswith("cuda"):
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Augmentation:
@@ -244,14 +267,25 @@ class Augmentation:
         config: the family's config.
         fold, epoch: with `training.seed` the seed.
         num_rows: rows that may be asked for.
-        num_tokens: text length L.
+        num_tokens: text length L; 0 where there are no tokens.
     """
 
     def __init__(self, config: Config, fold: int, epoch: int, num_rows: int, num_tokens: int) -> None:
-        rng = np.random.default_rng([config.training.seed, fold, epoch, 1])
+        seed = [config.training.seed, fold, epoch]
+        self.draws = np.random.default_rng([*seed, 2]).random(num_rows)
+        rng = np.random.default_rng([*seed, 1])
         self.flips = torch.from_numpy(rng.random(num_rows) < (0.5 if config.training.horizontal_flip else 0.0))
         share = config.model.token_dropout
-        self.kept = torch.from_numpy(rng.random((num_rows, num_tokens)) >= share) if share else None
+        self.kept = torch.from_numpy(rng.random((num_rows, num_tokens)) >= share) if share and num_tokens else None
+
+    def choose_version(self, modality: str, num_versions: int, position_B: np.ndarray) -> np.ndarray:
+        """Which of the versions of a row that were encoded stands for it, (B,): of a picture the mirrored one where it is flipped,
+        of a text any but the plain one, if there are others."""
+        if num_versions == 1:
+            return np.zeros(len(position_B), int)
+        if modality == "image":
+            return self.flips[torch.from_numpy(position_B)].numpy().astype(int)
+        return 1 + (self.draws[position_B] * (num_versions - 1)).astype(int)
 
     def flip(self, images_BCHW: Tensor, position_B: np.ndarray) -> Tensor:
         """Mirrors half of the pictures left to right."""
@@ -259,15 +293,18 @@ class Augmentation:
         return torch.where(flip_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)
 
     def drop_tokens(self, tokens_BL: Tensor, position_B: np.ndarray) -> Tensor:
-        """Removes a share of the tokens and closes the gaps; first and last token of each text stay."""
-        if self.kept is None:
-            return tokens_BL
-        last_B1 = tokens_BL.argmax(1, keepdim=True)  # CLIP's end token has the highest number
-        place_1L = torch.arange(tokens_BL.shape[1])[None]
-        keep_BL = self.kept[torch.from_numpy(position_B)] | (place_1L == 0) | (place_1L == last_B1)
-        keep_BL = keep_BL & (tokens_BL != 0)
-        order_BL = torch.argsort((~keep_BL).to(torch.uint8), dim=1, stable=True)
-        return (tokens_BL * keep_BL).gather(1, order_BL)
+        """Removes a share of the tokens."""
+        return tokens_BL if self.kept is None else drop_tokens(tokens_BL, self.kept[torch.from_numpy(position_B)])
+
+
+def drop_tokens(tokens_BL: Tensor, kept_BL: Tensor) -> Tensor:
+    """Removes the tokens that are not kept and closes the gaps; first and last token of each text stay."""
+    last_B1 = tokens_BL.argmax(1, keepdim=True)  # CLIP's end token has the highest number
+    place_1L = torch.arange(tokens_BL.shape[1])[None]
+    keep_BL = kept_BL | (place_1L == 0) | (place_1L == last_B1)
+    keep_BL = keep_BL & (tokens_BL != 0)
+    order_BL = torch.argsort((~keep_BL).to(torch.uint8), dim=1, stable=True)
+    return (tokens_BL * keep_BL).gather(1, order_BL)
 
 
 def training_order(seed: int, fold: int, epoch: int, num_rows: int) -> np.ndarray:

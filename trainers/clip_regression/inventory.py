@@ -16,6 +16,7 @@ import numpy as np
 from trainers.clip_regression.config import Config, ModelConfig
 from trainers.clip_regression.made_data import make_data
 from trainers.clip_regression.row_keys import collect_row_keys
+from trainers.clip_regression.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
 from trainers.interface import DataError, Inventory
 
@@ -55,7 +56,19 @@ def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
         bad_rows=train.bad_rows + (test.bad_rows if test is not None else ()),
         test_ids=None if test is None else test.ids,
         row_keys=collect_row_keys(train, test),
+        tables={"train": train} if test is None else {"train": train, "test": test},
     )
+
+
+def leave_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
+    """Writes the rows, as they were checked, for the folds.
+
+    Raises:
+        OSError: the storage does not take them, or a picture that was there a moment ago cannot be read.
+    """
+    for table, rows in inventory.tables.items():
+        write_rows(place_rows(folder, config.data, table), rows)
+    leave_weights_digest(config.model, folder)
 
 
 def _resolve_weights(model: ModelConfig) -> ModelConfig:
@@ -93,7 +106,7 @@ def check_model(model: ModelConfig) -> None:
     if not model.pretrained:
         return
     if os.path.isfile(model.pretrained):
-        from trainers.clip_regression.model import check_weights_file
+        from trainers.clip_regression.encoders import check_weights_file
 
         check_weights_file(model.clip, Path(model.pretrained))
         return

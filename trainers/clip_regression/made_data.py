@@ -10,11 +10,12 @@ formula in which each modality matters.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from trainers.whole_files import write_whole
 
 NUM_TRAIN, NUM_TEST = 600, 120
 PICTURE_SIZE = 64
@@ -56,10 +57,11 @@ def make_data(folder: Path) -> Path:
     for name, rows in (("train_val", slice(0, NUM_TRAIN)), ("test", slice(NUM_TRAIN, total))):
         _write_pictures(root / name, frame["id"].iloc[rows], picture_rgb[rows], rng)
         table = frame.iloc[rows]
-        _write_whole(
-            root / f"{name}.csv", (table if name == "train_val" else table.drop(columns="views")).to_csv(index=False)
+        write_whole(
+            root / f"{name}.csv",
+            (table if name == "train_val" else table.drop(columns="views")).to_csv(index=False).encode(),
         )
-    _write_whole(root / "README.txt", __doc__)
+    write_whole(root / "README.txt", __doc__.encode())
     return root
 
 
@@ -94,9 +96,3 @@ def _write_pictures(folder: Path, ids: pd.Series, rgb: np.ndarray, rng: np.rando
         cx, cy, radius = rng.integers(8, PICTURE_SIZE - 8, 3)
         picture[(xx - cx) ** 2 + (yy - cy) ** 2 < (radius / 4) ** 2] = 128
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"{row_id}.jpg", quality=90)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -9,94 +9,50 @@ Shape suffixes: B rows, C channels, H height, W width, L text tokens, D embeddin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from trainers.clip_regression.config import ModelConfig
-from trainers.interface import DataError
 
 MODALITIES = ("image", "text", "age")
-open_clip.add_model_config(Path(__file__).parent / "model_configs")
+ENCODE_ROWS = 32  # of one pass of frozen encoders outside of training
 
 
-def describe_architecture(model: ModelConfig) -> dict[str, Any]:
-    """What is needed to build the encoders again without open_clip's registry: its own config as a dict."""
-    architecture = open_clip.get_model_config(model.clip)
-    tag = open_clip.get_pretrained_cfg(model.clip, model.pretrained) if model.pretrained else {}
-    quick_gelu = tag.get("quick_gelu", False) if model.quick_gelu is None else model.quick_gelu
-    if quick_gelu:  # OpenAI's weights were trained with it; the plain config names do not say so
-        architecture["quick_gelu"] = True
-    return architecture
+def averages_tokens(architecture: dict[str, Any]) -> bool:
+    """Whether open_clip leaves the text encoder unpooled: it is averaged over its tokens then."""
+    return architecture["text_cfg"].get("pool_type") == "none"
 
 
-def build_clip(architecture: dict[str, Any]) -> nn.Module:
-    """The encoders with random weights."""
-    config = {name: dict(value) if isinstance(value, dict) else value for name, value in architecture.items()}
-    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in config["text_cfg"]:
-        config["text_cfg"]["hf_model_pretrained"] = False
-    return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+def text_encoder(clip: nn.Module, *, average: bool) -> Callable[[Tensor], Tensor]:
+    """(B, L) tokens to (B, D) features."""
+
+    def encode(tokens_BL: Tensor) -> Tensor:
+        features = clip.encode_text(tokens_BL)
+        if not average:
+            return features
+        is_token_BL1 = (tokens_BL != 0).unsqueeze(-1)
+        return (features * is_token_BL1).sum(1) / is_token_BL1.sum(1)
+
+    return encode
 
 
-def load_clip(model: ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
-    """The encoders with the weights that the config asks for, and their preprocessing.
-
-    Returns:
-        The encoders, and size, mean, std, interpolation and resize mode of the pictures they were trained on.
-    """
-    clip = open_clip.create_model(
-        model.clip,
-        pretrained=model.pretrained,
-        force_quick_gelu=bool(describe_architecture(model).get("quick_gelu")),
-        pretrained_text=False,
-    )
-    return clip, open_clip.get_model_preprocess_cfg(clip)
+def encode_fixed(encode: Callable[[Tensor], Tensor], inputs_B: Tensor) -> Tensor:
+    """Encodes in passes of exactly ENCODE_ROWS rows, the last one padded: a row's bits depend on the shape of the pass, and must
+    not on its neighbours."""
+    parts = []
+    for part_B in inputs_B.split(ENCODE_ROWS):
+        num_absent = ENCODE_ROWS - len(part_B)
+        padded_B = torch.cat([part_B, part_B[:1].expand(num_absent, *part_B.shape[1:])]) if num_absent else part_B
+        parts.append(encode(padded_B)[: len(part_B)])
+    return torch.cat(parts)
 
 
-def check_weights_file(name: str, path: Path) -> None:
-    """Compares names and shapes in a weights file with the architecture.
-
-    Raises:
-        DataError: the file cannot be read without executing code, or belongs to another architecture.
-    """
-    with torch.device("meta"):
-        expected = {
-            key: tuple(value.shape) for key, value in build_clip(open_clip.get_model_config(name)).state_dict().items()
-        }
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-            found = {key.removeprefix("module."): tuple(value.shape) for key, value in state.items()}
-    except Exception as error:  # torn files and pickles with code raise many types
-        reason = str(error).partition(". ")[0].partition("\n")[0]  # torch goes on with how to run the code after all
-        raise DataError(
-            f"model.pretrained={path}: no weights file that can be read without running code "
-            f"({type(error).__name__}: {reason}); expected .safetensors or a state dict"
-        ) from None
-    problems = [f"{key} is missing" for key in expected if key not in found and not key.endswith("attn_mask")]
-    problems += [f"{key} is not known" for key in found if key not in expected]
-    problems += [
-        f"{key} is {found[key]} instead of {shape}"
-        for key, shape in expected.items()
-        if key in found and found[key] != shape and not key.endswith("positional_embedding")  # open_clip resizes those
-    ]
-    if problems:
-        raise DataError(
-            f"model.pretrained={path} does not fit model.clip={name}: {len(problems)} tensors differ "
-            f"({'; '.join(problems[:3])}). Set model.clip to the architecture of the file"
-        )
+def _encode(encode: Callable[[Tensor], Tensor], inputs_B: Tensor, *, is_fixed: bool) -> Tensor:
+    return encode_fixed(encode, inputs_B) if is_fixed and len(inputs_B) else encode(inputs_B)
 
 
 class Head(nn.Sequential):
@@ -114,28 +70,29 @@ class ClipRegressor(nn.Module):
     """Predicts the standardised log target from picture, text and encoded numbers.
 
     Args:
-        clip: open_clip's encoders.
+        clip: open_clip's encoders; None where all rows come as features of frozen ones.
         architecture: their config.
         model: heads, freezing.
         has_image, has_text: whether the data has these modalities.
         age_width: columns of the encoded numbers; 0: none.
+        num_absent_params: parameters of encoders that are not here.
     """
 
     def __init__(
         self,
-        clip: nn.Module,
+        clip: nn.Module | None,
         architecture: dict[str, Any],
         model: ModelConfig,
         *,
         has_image: bool,
         has_text: bool,
         age_width: int,
+        num_absent_params: int = 0,
     ) -> None:
         super().__init__()
         width = architecture["embed_dim"]
-        self.clip, self.frozen = clip, model.freeze
-        # An encoder that open_clip leaves unpooled is averaged over its tokens.
-        self.average_tokens = architecture["text_cfg"].get("pool_type") == "none"
+        self.clip, self.frozen, self.num_absent_params = clip, model.freeze, num_absent_params
+        self.average_tokens = averages_tokens(architecture)
         self.heads = nn.ModuleDict()
         if has_image:
             self.heads["image"] = Head(width, model)
@@ -148,6 +105,8 @@ class ClipRegressor(nn.Module):
 
     def _freeze_what_does_not_learn(self) -> None:
         """Parameters without a gradient would make DDP wait for them: CLIP's own scale, towers without data."""
+        if self.clip is None:
+            return
         if self.frozen:
             self.clip.requires_grad_(False)
             return
@@ -159,7 +118,7 @@ class ClipRegressor(nn.Module):
     def train(self, mode: bool = True) -> ClipRegressor:
         """Frozen encoders stay in evaluation mode: their dropout and statistics belong to their own training."""
         super().train(mode)
-        if self.frozen:
+        if self.frozen and self.clip is not None:
             self.clip.eval()
         return self
 
@@ -168,18 +127,28 @@ class ClipRegressor(nn.Module):
         weights = dict(zip(self.heads, self.weight_logits.detach().softmax(0), strict=True))
         return {name: weights.get(name, torch.zeros((), device=self.weight_logits.device)) for name in MODALITIES}
 
-    def forward(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None, numbers_BN: Tensor | None) -> Tensor:
-        """Predicted z, (B,). An input whose modality has no head is None."""
-        return self.mix(self.encode(images_BCHW, tokens_BL), numbers_BN)
+    def forward(
+        self,
+        images_BCHW: Tensor | None,
+        tokens_BL: Tensor | None,
+        numbers_BN: Tensor | None,
+        features: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Predicted z, (B,). An input whose modality has no head is None; `features`, (B, D) by modality, stand for pictures and
+        texts that were encoded before."""
+        return self.mix(self.encode(images_BCHW, tokens_BL) if features is None else features, numbers_BN)
 
     def encode(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None) -> dict[str, Tensor]:
         """What the encoders make of pictures and texts, (B, D) by modality: the same for all models with the same frozen ones."""
         features = {}
+        # Training changes no frozen encoder, but a row that is predicted must have the bits that it has among any other rows.
+        is_fixed = self.frozen and not self.training
         with torch.no_grad() if self.frozen else nullcontext():
             if "image" in self.heads:
-                features["image"] = self.clip.encode_image(images_BCHW)
+                features["image"] = _encode(self.clip.encode_image, images_BCHW, is_fixed=is_fixed)
             if "text" in self.heads:
-                features["text"] = self._encode_text(tokens_BL)
+                encode = text_encoder(self.clip, average=self.average_tokens)
+                features["text"] = _encode(encode, tokens_BL, is_fixed=is_fixed)
         return features
 
     def mix(self, features: dict[str, Tensor], numbers_BN: Tensor | None) -> Tensor:
@@ -190,16 +159,9 @@ class ClipRegressor(nn.Module):
             outputs = [head(inputs[name].float()) for name, head in self.heads.items()]
             return torch.cat(outputs, dim=1) @ self.weight_logits.softmax(0)
 
-    def _encode_text(self, tokens_BL: Tensor) -> Tensor:
-        features = self.clip.encode_text(tokens_BL)
-        if not self.average_tokens:
-            return features
-        is_token_BL1 = (tokens_BL != 0).unsqueeze(-1)
-        return (features * is_token_BL1).sum(1) / is_token_BL1.sum(1)
-
     def count_parameters(self) -> dict[str, int]:
         """Parameters: total, trainable, frozen."""
-        total = sum(parameter.numel() for parameter in self.parameters())
+        total = sum(parameter.numel() for parameter in self.parameters()) + self.num_absent_params
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         return {"total_params": total, "trainable_params": trainable, "frozen_params": total - trainable}
 

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from trainers.clip_regression.arithmetic import autocast, choose_precision, repeat_bits
 from trainers.clip_regression.config import Config, read_config, with_tuples
 from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics, cut
-from trainers.clip_regression.model import ClipRegressor, build_clip
+from trainers.clip_regression.encoders import build_clip
+from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.numbers import NumberEncoder
+from trainers.clip_regression.picture_reader import PictureReader
 from trainers.clip_regression.pictures import PictureFolder
 from trainers.clip_regression.table import Rows, read_block
 from trainers.interface import BlockPredictions, TrainedModel
@@ -109,7 +111,8 @@ class _View:
         device: str,
         num_threads: int,
     ) -> None:
-        self.config, self.preprocessing, self.pictures = config, preprocessing, pictures
+        self.config, self.pictures = config, pictures
+        self.reader = PictureReader(preprocessing) if config.data.train_pictures else None
         self.device, self.num_threads = device, num_threads
         self.tokenizer = open_clip.get_tokenizer(config.model.clip)
         self.models: dict[int, _Model] = {}
@@ -120,9 +123,7 @@ class _View:
         def note(row: int, problem: str) -> None:
             problems[str(rows.ids[row]), problem] = None
 
-        tensors = RowTensors(
-            rows, _NO_NUMBERS, self.config, self.preprocessing, self.tokenizer, self.num_threads, False, note
-        )
+        tensors = RowTensors(rows, _NO_NUMBERS, self.config, self.reader, self.tokenizer, self.num_threads, note)
         numbers = {number: torch.from_numpy(model.numbers.encode(rows)) for number, model in self.models.items()}
         z_N = {number: np.empty(len(rows)) for number in self.models}
         for batch in tensors.batches(cut(np.arange(len(rows)), self.config.training.eval_batch_size)):

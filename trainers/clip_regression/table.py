@@ -58,13 +58,15 @@ class Rows:
 
     Attributes:
         ids: str.
-        texts: the text columns joined, cut to MAX_TEXT_LENGTH characters (then cleaned where the config says so).
+        texts: the text columns joined, cut to MAX_TEXT_LENGTH characters (then cleaned where the config says so). Empty, as
+            `pictures` may be, where features stand for them.
         time: float64 unix seconds, NaN without a date.
         numbers: (N, F) float64 in the order of `data.numeric_columns`, NaN where a cell is empty.
         target: float64, NaN for test rows.
         pictures: path of each picture (links are followed), None where there is none or it is unreadable (the mean colour then).
         groups, folds: values of `data.group_column` ("" for a test row without one), `data.fold_column`, or None.
         bad_rows: the rows that were dropped or mended.
+        digests: by kind (picture, text) a hash of the content, (N, 16) uint8; only of rows that `rows_file.py` has read.
     """
 
     ids: np.ndarray
@@ -76,6 +78,7 @@ class Rows:
     groups: np.ndarray | None
     folds: np.ndarray | None
     bad_rows: tuple[dict[str, str], ...]
+    digests: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,13 +88,14 @@ class Rows:
         return replace(
             self,
             ids=self.ids[index],
-            texts=[self.texts[i] for i in index],
+            texts=[self.texts[i] for i in index] if self.texts else [],
             time=self.time[index],
             numbers=self.numbers[index],
             target=self.target[index],
-            pictures=[self.pictures[i] for i in index],
+            pictures=[self.pictures[i] for i in index] if self.pictures else [],
             groups=None if self.groups is None else self.groups[index],
             folds=None if self.folds is None else self.folds[index],
+            digests={kind: digest_NK[index] for kind, digest_NK in self.digests.items()},
         )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -21,17 +21,17 @@ from trainers.clip_regression.data import (
     Augmentation,
     Batch,
     Numbers,
+    RowFeatures,
     RowTensors,
     TargetStatistics,
     cut,
-    picture_bytes,
     share_of_rank,
     training_order,
 )
+from trainers.clip_regression.equipment import Equipment, equip, read_tables
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
-from trainers.clip_regression.model import AverageOfWeights, ClipRegressor, describe_architecture, load_clip
-from trainers.clip_regression.table import Rows, read_test_rows, read_train_rows
-from trainers.interface import CheckpointName, DataError, Predictions, ResumePoint, Split, Workplace
+from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
+from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:
@@ -53,12 +53,14 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
         started = time.monotonic()
         train_loss = learner.train_epoch(epoch)
         seconds = time.monotonic() - started
+        waited_s, learner.waited_s = learner.waited_s, 0.0
         with learner.averaged_weights():
             metrics = fold.validate(learner.rate)
             metrics |= {
                 "train/loss_epoch": train_loss,
                 "train/samples_per_second": len(split.train_ids) / seconds,
                 "train/epoch_time": seconds,
+                "train/data_wait_share": waited_s / seconds,
             }
             if metrics["val/msle"] < learner.best.msle:
                 learner.best = _Best(epoch, metrics["val/loss_epoch"], metrics["val/msle"])
@@ -91,52 +93,31 @@ class _Best:
 
 
 def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
-    rows = read_train_rows(config.data)
-    position = {row_id: index for index, row_id in enumerate(rows.ids)}
-    train = rows.take(np.array([position[row_id] for row_id in split.train_ids]))
-    validation = rows.take(np.array([position[row_id] for row_id in split.validation_ids]))
-    blend = rows.take(np.array([position[row_id] for row_id in split.blend_ids], int))
-    test = read_test_rows(config.data)
-
-    clip, preprocessing = load_clip(config.model)
-    tokenizer = open_clip.get_tokenizer(config.model.clip)
-    numbers = Numbers.fit(train, config)
-    num_rows = len(rows) + (0 if test is None else len(test))
-    keep_pictures = num_rows * picture_bytes(preprocessing) <= config.training.picture_cache_gib * 2**30
-
-    def to_tensors(table: str, part: Rows, is_test: bool) -> RowTensors:
-        def note(row: int, problem: str) -> None:
-            if config.data.on_bad_row == "error" and not is_test:
-                advice = (
-                    "in a new run (another run.name) replace it, or set data.on_bad_row=drop to use the mean colour"
-                )
-                raise DataError(f"{table}: id {str(part.ids[row])!r}: {problem}; {advice}")
-            place.note_bad_row(table, str(part.ids[row]), problem, "mean colour")
-
-        return RowTensors(part, numbers, config, preprocessing, tokenizer, place.num_threads, keep_pictures, note)
-
-    model = ClipRegressor(
-        clip,
-        describe_architecture(config.model),
-        config.model,
-        has_image=bool(config.data.train_pictures),
-        has_text=bool(config.data.text_columns),
-        age_width=numbers.width,
-    ).to(place.device)
+    tables = read_tables(config, place.inputs)
+    rows = tables["train"].rows
+    position = {row_id: index for index, row_id in enumerate(rows.ids.tolist())}
+    train, validation, blend = (
+        np.array([position[row_id] for row_id in ids.tolist()], int)
+        for ids in (split.train_ids, split.validation_ids, split.blend_ids)
+    )
+    learned_from = rows.take(train)
+    numbers = Numbers.fit(learned_from, config)
+    equipment = equip(config, tables, numbers, split, place)
     if place.world_size > 1:  # the same initial weights on every rank, other dropout
         seed_fold(config.training.seed, split.fold, place.rank)
+    to_inputs = equipment.to_inputs
     return _Fold(
         config=config,
         split=split,
         place=place,
-        model=model,
-        preprocessing=preprocessing,
+        equipment=equipment,
+        model=equipment.model.to(place.device),
         numbers=numbers,
-        statistics=TargetStatistics.fit(train.target),
-        train=to_tensors(config.data.train_table, train, False),
-        validation=to_tensors(config.data.train_table, validation, False),
-        blend=to_tensors(config.data.train_table, blend, False) if len(blend) else None,
-        test=None if test is None else to_tensors(config.data.test_table, test, True),
+        statistics=TargetStatistics.fit(learned_from.target),
+        train=to_inputs("train", train),
+        validation=to_inputs("train", validation),
+        blend=to_inputs("train", blend) if len(blend) else None,
+        test=to_inputs("test", np.arange(len(tables["test"].rows))) if "test" in tables else None,
         precision=choose_precision(config.training, place.device),
     )
 
@@ -148,14 +129,14 @@ class _Fold:
     config: Config
     split: Split
     place: Workplace
+    equipment: Equipment
     model: ClipRegressor
-    preprocessing: dict[str, Any]
     numbers: Numbers
     statistics: TargetStatistics
-    train: RowTensors
-    validation: RowTensors
-    blend: RowTensors | None
-    test: RowTensors | None
+    train: RowTensors | RowFeatures
+    validation: RowTensors | RowFeatures
+    blend: RowTensors | RowFeatures | None
+    test: RowTensors | RowFeatures | None
     precision: torch.dtype
     shared: dict[str, str] | None = None
 
@@ -168,13 +149,13 @@ class _Fold:
             "setup/device": self.place.device,
         }
 
-    def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors) -> Tensor:
-        images, tokens, numbers = tensors.to_device(batch, self.place.device)
+    def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors | RowFeatures) -> Tensor:
+        inputs = tensors.to_device(batch, self.place.device)
         with autocast(self.place.device, self.precision):
-            return model(images, tokens, numbers).float()
+            return model(*inputs).float()
 
     @torch.inference_mode()
-    def predict(self, tensors: RowTensors) -> np.ndarray:
+    def predict(self, tensors: RowTensors | RowFeatures) -> np.ndarray:
         """z of all rows, (B,) float64, the same on every rank; each rank computes its share."""
         self.model.eval()
         rank, world_size, total = self.place.rank, self.place.world_size, len(tensors.rows)
@@ -221,8 +202,7 @@ class _Fold:
     def save(self, name: CheckpointName, epoch: int, metrics: dict[str, float]) -> None:
         """Writes a checkpoint from which predictions can be made without this project's config or open_clip's registry."""
         if self.shared is None:
-            frozen = self.model.frozen_state()
-            self.shared = self.place.share_tensors("frozen_encoders", frozen) if frozen else {}
+            self.shared = self._share_encoders()
         description = {
             "family": "clip_regression",
             "fold": self.split.fold,
@@ -231,14 +211,21 @@ class _Fold:
             "model_summary": {
                 f"{modality}_weight": metrics[f"weights/{modality}"] for modality in ("image", "text", "age")
             },
-            "architecture": describe_architecture(self.config.model),
-            "preprocessing": self.preprocessing,
+            "architecture": self.equipment.architecture,
+            "preprocessing": self.equipment.preprocessing,
             "shared_tensors": self.shared,
             "config": asdict(self.config),
             "numbers": asdict(self.numbers),
             "target_statistics": asdict(self.statistics),
         }
         self.place.save_checkpoint(name, self.model.trained_state(), description)
+
+    def _share_encoders(self) -> dict[str, str]:
+        absent = self.equipment.absent_encoders
+        if absent is not None:
+            return self.place.share_file("frozen_encoders", absent.weights, absent.sha256)
+        frozen = self.model.frozen_state()
+        return self.place.share_tensors("frozen_encoders", frozen) if frozen else {}
 
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and writes their predictions of all rows that do not train."""
@@ -274,6 +261,7 @@ class _Learner:
         self.z = torch.from_numpy(fold.statistics.standardise(fold.train.rows.target)).float()
         self.rate = 0.0
         self.best = _Best()
+        self.waited_s = 0.0  # in this epoch, for its batches
         self.epoch, self.num_batches = 0, 0  # the epoch under way, and how many of its batches are done
         self.total = torch.zeros((), device=fold.place.device)  # this rank's part of its loss, summed over rows
 
@@ -328,7 +316,7 @@ class _Learner:
         self.parallel.train()
         done = self.num_batches
         batches = fold.train.batches([positions for positions, _ in shares[done:]], augment)
-        for number, batch in enumerate(batches, start=done):
+        for number, batch in enumerate(self._wait_for_each(batches), start=done):
             loss = self.train_step(batch, shares[number][1])
             self.total += loss * len(global_batches[number])
             self.num_batches = number + 1
@@ -337,6 +325,15 @@ class _Learner:
             if place.is_resume_point_due(self.step):
                 place.save_resume_point(self.describe_point(), self.step)
         return float(_sum_over_ranks(self.total.clone())) / self.num_rows
+
+    def _wait_for_each(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited_s += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
     def train_step(self, batch: Batch, share: np.ndarray) -> Tensor:
         """One optimiser step; returns this rank's part of the batch's loss, on the device."""

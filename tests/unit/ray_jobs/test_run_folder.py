@@ -1,5 +1,6 @@
 """Files appear whole, damage is noticed, one driver a run."""
 
+import hashlib
 import os
 import pickle
 import signal
@@ -12,7 +13,15 @@ import pytest
 import ray_jobs.errors
 from ensemble.predictions import PredictionError
 from ray_jobs.errors import RunBusyError, RunFolderError
-from ray_jobs.run_folder import RunFolder, read_checkpoint, read_json, write_checkpoint, write_json, write_whole
+from ray_jobs.run_folder import (
+    RunFolder,
+    read_checkpoint,
+    read_json,
+    share_whole,
+    write_checkpoint,
+    write_json,
+    write_whole,
+)
 from trainers.interface import DataError
 
 
@@ -103,6 +112,31 @@ def test_every_exception_survives_pickling(error):
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert str(again) == "x"
+
+
+def test_a_file_of_the_cache_is_shared_without_a_copy_and_a_damaged_one_is_removed(tmp_path):
+    source, sha256 = tmp_path / "cache" / "weights", hashlib.sha256(b"weights").hexdigest()
+    write_whole(source, b"weights")
+    for name in ("run1", "run2"):
+        (tmp_path / name).mkdir()
+        share_whole(source, tmp_path / name / "shared", sha256)
+        share_whole(source, tmp_path / name / "shared", sha256)  # another fold of the same run
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["shared"]
+    assert (tmp_path / "run2" / "shared").samefile(source)
+    write_whole(source, b"Weights")
+    with pytest.raises(RunFolderError, match=r"weights was damaged and is removed; the same command makes it again"):
+        share_whole(source, tmp_path / "run3", sha256)
+    assert not source.exists()
+
+
+def test_where_files_cannot_be_linked_they_are_copied(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    write_whole(tmp_path / "weights", b"weights")
+    monkeypatch.setattr(os, "link", refuse)
+    share_whole(tmp_path / "weights", tmp_path / "shared", hashlib.sha256(b"weights").hexdigest())
+    assert (tmp_path / "shared").read_bytes() == b"weights"
 
 
 def test_sizes_are_measured(tmp_path):

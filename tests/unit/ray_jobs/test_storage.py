@@ -99,7 +99,7 @@ for begin, end in ((fill, free), (protect, release)):
         place.files.write_manifest,
     )[: None if end is free else 4]:
         if do.__name__ == "write_manifest":
-            do = lambda: place._insist("the fold's manifest", place.files.write_manifest)
+            do = lambda: place.insist("the fold's manifest", place.files.write_manifest)
         tensors = {name: tensor + 1 for name, tensor in tensors.items()}
         if end is release and (shared := list(folder.root.glob("frozen*"))):
             shared[0].unlink()

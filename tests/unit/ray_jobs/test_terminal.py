@@ -5,7 +5,7 @@ import time
 
 from rich.console import Console
 
-from ray_jobs.coordinator import FoldState, FoldStatus
+from ray_jobs.coordinator import FoldState, FoldStatus, PreparationReported, ProgressReported, advance, write_status
 from ray_jobs.run_folder import RunFolder, write_json
 from ray_jobs.terminal import Watcher, fold_table, print_scores
 
@@ -35,6 +35,25 @@ def test_plain_lines_say_what_is_new_once(tmp_path):
         watcher.update()
         watcher.update()
     assert console.file.getvalue().count("fold 0 training: epoch 2/5") == 1
+
+
+def test_rows_that_are_encoded_before_the_training_are_counted(tmp_path):
+    folder, console = RunFolder(tmp_path), make_console(terminal=False)
+    status = FoldStatus(0, FoldState.TRAINING, 1, started=time.time())
+    with Watcher([folder], 1, console) as watcher:
+        for done in (128, 140, 640):
+            status = advance(status, PreparationReported(0, 1, "encoding", done, 1000), time.time())
+            write_status(folder, status)
+            watcher.update()
+    shown = console.file.getvalue()
+    assert "fold 0 encoding: 128 of 1,000 rows" in shown
+    assert "140" not in shown  # a line for each tenth
+    assert "fold 0 encoding: 640 of 1,000 rows" in shown
+    live = make_console(terminal=True)
+    live.print(fold_table({"main": [status]}, "run x"))
+    assert "640/1000" in live.file.getvalue()
+    training = advance(status, ProgressReported(0, 1, 0, 2, 5, 10), time.time())
+    assert training.preparation is None
 
 
 def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):

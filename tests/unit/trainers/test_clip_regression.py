@@ -15,22 +15,22 @@ from small_training import TINY, train_small
 from trainers.clip_regression.config import DataConfig, LossConfig, ModelConfig
 from trainers.clip_regression.data import (
     Augmentation,
-    PictureReader,
     TargetStatistics,
     age_in_years,
     share_of_rank,
     training_order,
 )
+from trainers.clip_regression.encoders import build_clip, describe_architecture
 from trainers.clip_regression.inventory import check_model, prepare_node, take_inventory
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
 from trainers.clip_regression.made_data import make_data
 from trainers.clip_regression.model import (
     AverageOfWeights,
     ClipRegressor,
-    build_clip,
-    describe_architecture,
+    text_encoder,
 )
 from trainers.clip_regression.numbers import NumberEncoder
+from trainers.clip_regression.picture_reader import PictureReader
 from trainers.clip_regression.train import score_on_target_scale
 from trainers.interface import DataError
 
@@ -172,11 +172,11 @@ def test_pictures_are_prepared_like_the_encoder_was_trained(tmp_path):
     picture.save(tmp_path / "a.png")
     cfg = {"size": 32, "mode": "RGB", "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "interpolation": "bicubic",
            "resize_mode": "shortest", "fill_color": 0}  # fmt: skip
-    reader = PictureReader([tmp_path / "a.png", None], cfg, True, lambda *_: None)
-    ours = reader.normalise(torch.from_numpy(reader.read(0)[None].copy()))[0]
+    reader = PictureReader(cfg)
+    ours = reader.normalise(torch.from_numpy(reader.read(tmp_path / "a.png")[0][None].copy()))[0]
     theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**cfg), is_train=False)(picture)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-    mean_colour = reader.normalise(torch.from_numpy(reader.read(1)[None].copy()))
+    mean_colour = reader.normalise(torch.from_numpy(reader.read(None)[0][None].copy()))
     assert mean_colour.abs().max() < 0.01
 
 
@@ -185,13 +185,11 @@ def test_a_picture_that_breaks_on_decoding_is_reported_and_replaced(tmp_path):
     content = bytearray((tmp_path / "a.jpg").read_bytes())
     content[2:20] = bytes(18)
     (tmp_path / "a.jpg").write_bytes(content)
-    seen = []
     cfg = {"size": 32, "mode": "RGB", "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic",
            "resize_mode": "shortest", "fill_color": 0}  # fmt: skip
-    reader = PictureReader([tmp_path / "a.jpg"], cfg, False, lambda row, problem: seen.append((row, problem)))
-    assert (reader.read(0) == 128).all()
-    assert seen[0][0] == 0
-    assert "a.jpg cannot be decoded" in seen[0][1]
+    picture, problem = PictureReader(cfg).read(tmp_path / "a.jpg")
+    assert (picture == 128).all()
+    assert "a.jpg cannot be decoded" in problem
 
 
 def test_augmentation_depends_on_row_and_epoch_never_on_the_batch():
@@ -228,7 +226,7 @@ def test_modality_weights_add_up_to_one_and_mix_the_heads():
     images, tokens, numbers = torch.randn(5, 3, 32, 32), torch.randint(1, 40000, (5, 77)), torch.rand(5, 4)
     parts = [
         model.heads["image"](model.clip.encode_image(images)),
-        model.heads["text"](model._encode_text(tokens)),
+        model.heads["text"](text_encoder(model.clip, average=True)(tokens)),
         model.heads["age"](numbers),
     ]
     expected = sum(w * p[:, 0] for w, p in zip(weights.values(), parts, strict=True))
@@ -240,7 +238,7 @@ def test_padding_does_not_change_the_text_features():
     tokens = torch.zeros(1, 77, dtype=torch.long)
     tokens[0, :4] = torch.tensor([49406, 320, 2368, 49407])
     short = model.clip.encode_text(tokens)[0, :4].mean(0)
-    torch.testing.assert_close(model._encode_text(tokens)[0], short)
+    torch.testing.assert_close(text_encoder(model.clip, average=True)(tokens)[0], short)
 
 
 def test_frozen_encoders_do_not_learn_and_stay_in_evaluation_mode():
@@ -378,7 +376,7 @@ def test_a_fold_goes_on_bit_for_bit_wherever_it_was_stopped(small_frame, write_d
     assert len(second.steps) == 8 - stop_at
     assert (second.root / "final").read_bytes() == (whole.root / "final").read_bytes()
     assert (second.root / "best").read_bytes() == (whole.root / "best").read_bytes()
-    timings = ("train/epoch_time", "train/samples_per_second")
+    timings = ("train/epoch_time", "train/samples_per_second", "train/data_wait_share")
     epochs = [{k: v for k, v in epoch.items() if k not in timings} for epoch in first.epochs + second.epochs]
     assert epochs == [{k: v for k, v in epoch.items() if k not in timings} for epoch in whole.epochs]
     for key, predictions in whole.predictions.items():

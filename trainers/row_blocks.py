@@ -1,0 +1,169 @@
+"""Arrays of a table's rows that are computed once and kept for good: features of a frozen encoder, decoded pictures.
+
+Rows are cut, in table order, into blocks of BLOCK_ROWS. A block is a file whose name is a hash of what its rows were computed
+from, so whoever finds it need not compute it: other folds, epochs, members, later runs. A row that changes gives its block
+another name; no other block is touched. Files are memory-mapped; a damaged one counts as missing.
+
+Any number of processes fill the same folder at once without knowing of each other: each visits what is missing, first its own
+share, then what the others have not come to yet, and a block that two have computed is the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from trainers.interface import Split, Workplace
+from trainers.whole_files import appearing_whole
+
+BLOCK_ROWS = 128
+KEY_BYTES = 16
+
+
+class RowBlocks:
+    """The blocks of one table.
+
+    Args:
+        folder: holds all blocks that were computed in the same way.
+        keys_NK: (N, KEY_BYTES) uint8, a hash of what each row is computed from.
+        shape: of a row's array.
+        dtype: of a row's array.
+    """
+
+    def __init__(self, folder: Path, keys_NK: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
+        self.folder, self.num_rows, self.shape, self.dtype = folder, len(keys_NK), shape, np.dtype(dtype)
+        portions = [keys_NK[start : start + BLOCK_ROWS] for start in range(0, len(keys_NK), BLOCK_ROWS)]
+        self.paths = [folder / f"{_sum_up(portion.tobytes())}.arrow" for portion in portions]
+        self.mapped: dict[int, tuple[np.ndarray, list[str | None]]] = {}
+
+    @property
+    def num_missing_rows(self) -> int:
+        """Rows whose block is not there."""
+        return sum(len(self.positions(block)) for block in range(len(self.paths)) if not self.find(block))
+
+    def positions(self, block: int) -> np.ndarray:
+        """The rows of a block."""
+        return np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, self.num_rows))
+
+    def write(self, block: int, rows: np.ndarray, problems: Sequence[str | None] = ()) -> None:
+        """Puts a block in place.
+
+        Args:
+            block: its number.
+            rows: (n, *shape), of all of its rows.
+            problems: of each row, what of it could not be used; empty: nothing.
+
+        Raises:
+            OSError: the storage does not take it.
+        """
+        rows = np.ascontiguousarray(rows, self.dtype)
+        assert rows.shape == (len(self.positions(block)), *self.shape), rows.shape
+        content = rows.tobytes()
+        schema = pa.schema(
+            [("row", pa.binary(len(content) // len(rows))), ("problem", pa.string())],
+            {"shape": str(self.shape), "dtype": self.dtype.str, "checksum": _sum_up(content)},
+        )
+        column = pa.FixedSizeBinaryArray.from_buffers(
+            schema.field("row").type, len(rows), [None, pa.py_buffer(content)]
+        )
+        noted = pa.array(list(problems) or [None] * len(rows), pa.string())
+        with appearing_whole(self.paths[block]) as file, pa.ipc.new_file(file, schema) as writer:
+            writer.write_batch(pa.record_batch([column, noted], schema=schema))
+
+    def find(self, block: int) -> bool:
+        """Whether a block is there and whole; maps it if so."""
+        if block not in self.mapped and self.paths[block].exists():
+            found = self._map(block)
+            if found is None:
+                with suppress(OSError):
+                    self.paths[block].unlink()
+            else:
+                self.mapped[block] = found
+        return block in self.mapped
+
+    def take(self, positions_B: np.ndarray) -> np.ndarray:
+        """The arrays of these rows, (B, *shape). Every block has to be there."""
+        taken = np.empty((len(positions_B), *self.shape), self.dtype)
+        blocks_B, rows_B = np.divmod(positions_B, BLOCK_ROWS)
+        for place, (block, row) in enumerate(zip(blocks_B.tolist(), rows_B.tolist(), strict=True)):
+            taken[place] = self.mapped[block][0][row]
+        return taken
+
+    def list_problems(self) -> list[tuple[int, str]]:
+        """Row and problem of every row of which something could not be used."""
+        return [
+            (block * BLOCK_ROWS + row, problem)
+            for block in range(len(self.paths))
+            for row, problem in enumerate(self.mapped[block][1])
+            if problem
+        ]
+
+    def _map(self, block: int) -> tuple[np.ndarray, list[str | None]] | None:
+        num_rows = len(self.positions(block))
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(self.paths[block]))).read_all()
+            content = table["row"].chunk(0).buffers()[1]
+            if table.schema.metadata[b"checksum"].decode() != _sum_up(content) or len(table) != num_rows:
+                return None
+        except (pa.ArrowInvalid, OSError, KeyError, IndexError, TypeError):
+            return None
+        rows = np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape)
+        return rows, table["problem"].to_pylist()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Blocks of one kind, and how they are computed.
+
+    Attributes:
+        blocks: what is to be there.
+        compute: gives for (n,) positions of rows their arrays, (n, *shape), and of each what could not be used (or nothing).
+    """
+
+    blocks: RowBlocks
+    compute: Callable[[np.ndarray], tuple[np.ndarray, Sequence[str | None]]]
+
+
+def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> None:
+    """Computes what is missing, together with whoever else does: each fold's each rank is one worker more.
+
+    Args:
+        parts: of all kinds.
+        what: is done, for the user: `encoding`.
+        split: says which of how many folds this is.
+        place: hears how far it is; may end the fold here.
+    """
+    total = _count_missing(parts)
+    if not total:
+        return
+    seat = split.fold * place.world_size + place.rank
+    everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
+    for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size):
+        part, block = everything[number]
+        while not part.blocks.find(block):  # again, if what was written does not read well
+            rows, problems = part.compute(part.blocks.positions(block))
+            write = partial(part.blocks.write, block, rows, problems)
+            place.insist(f"a block that was computed by {what}", write)
+            place.report_preparation(what, total - _count_missing(parts), total)
+
+
+def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
+    """First an own share, forwards, then the others' backwards: who is not done with theirs comes towards us."""
+    first, end = seat * total // num_seats, (seat + 1) * total // num_seats
+    yield from range(first, end)
+    yield from (number % total for number in range(first - 1, end - 1 - total, -1))
+
+
+def _count_missing(parts: Sequence[Part]) -> int:
+    return sum(part.blocks.num_missing_rows for part in parts)
+
+
+def _sum_up(content: bytes | pa.Buffer) -> str:
+    return hashlib.sha256(content).hexdigest()[: 2 * KEY_BYTES]
