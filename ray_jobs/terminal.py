@@ -280,7 +280,7 @@ def _line(fold: str, status: FoldStatus) -> str:
         return f"{fold} FAILED: {status.error}"
     if status.preparation and status.state == FoldState.TRAINING:
         what, done, total = status.preparation
-        return f"{fold} {what}: {done:,} of {total:,} rows (all folds together)"
+        return f"{fold} {what}: {done:,} of {total:,} (all folds together)"
     if status.score is None:
         return f"{fold} {status.state.value} (attempt {status.attempt})"
     elapsed, left = _times(status)

@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,15 +82,27 @@ def prepare_features(
     Returns:
         The encoders; by table (train, test) and modality the versions of its rows, the plain one first.
     """
+    encoders, parts = plan_features(config, tables, place)
+    fill([part for modalities in parts.values() for part in chain(*modalities.values())], "encoding", split, place)
+    blocks = {
+        name: {modality: [part.blocks for part in versions] for modality, versions in modalities.items()}
+        for name, modalities in parts.items()
+    }
+    return encoders, blocks
+
+
+def plan_features(
+    config: Config, tables: Mapping[str, RowsFile], place: Workplace
+) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
+    """Where the features of all rows are, or how they are computed; only the encoders are looked for, and written if need be.
+
+    Returns:
+        The encoders; by table (train, test) and modality the versions of its rows, the plain one first.
+    """
     source = _Source(config, place)
     encoders = source.find_encoders()
-    features, parts = {}, []
-    for name, table in tables.items():
-        found = source.plan(table, encoders, num_views=config.features.num_views if name == "train" else 1)
-        features[name] = {modality: [part.blocks for part in versions] for modality, versions in found.items()}
-        parts += [part for versions in found.values() for part in versions]
-    fill(parts, "encoding", split, place)
-    return encoders, features
+    num_views = {"train": config.features.num_views, "test": 1}
+    return encoders, {name: source.plan(table, encoders, num_views[name]) for name, table in tables.items()}
 
 
 class _Source:

@@ -46,9 +46,9 @@ def test_rows_that_are_encoded_before_the_training_are_counted(tmp_path):
             write_status(folder, status)
             watcher.update()
     shown = console.file.getvalue()
-    assert "fold 0 encoding: 128 of 1,000 rows" in shown
+    assert "fold 0 encoding: 128 of 1,000 (all folds" in shown
     assert "140" not in shown  # a line for each tenth
-    assert "fold 0 encoding: 640 of 1,000 rows" in shown
+    assert "fold 0 encoding: 640 of 1,000 (all folds" in shown
     live = make_console(terminal=True)
     live.print(fold_table({"main": [status]}, "run x"))
     assert "640/1000" in live.file.getvalue()
