@@ -197,6 +197,8 @@ def _choose_cpus(cluster: ClusterResources, num_workers: int, gpus_per_worker: f
 
 def _fit(node: Resources, worker: Resources) -> float:
     """How many times a node holds a worker."""
+    if 0 < worker.gpus < 1:  # Ray gives a fraction of one GPU, never parts of two
+        node = node._replace(gpus=node.gpus * worker.gpus * int(1 / worker.gpus + 1e-9))
     ratio = min(has / needs for has, needs in zip(node, worker, strict=True) if needs)
     return ratio + 1e-9  # 0.3 / 0.1 is a little less than 3
 

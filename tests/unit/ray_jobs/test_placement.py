@@ -36,6 +36,12 @@ def test_folds_share_gpus_only_when_there_are_fewer_than_folds(gpus, per_worker,
     assert (placement.gpus_per_worker, placement.folds_at_once) == (per_worker, at_once)
 
 
+@pytest.mark.parametrize(("gpus", "share", "at_once"), [(1, 0.33, 3), (2, 0.4, 4), (2, 0.6, 2), (2, 0.1, 20)])
+def test_a_share_of_a_gpu_is_never_pieced_together_from_two(gpus, share, at_once):
+    config = ResourcesConfig(gpus_per_fold=share, cpus_per_fold=1)
+    assert place_folds(config, cluster((32, gpus)), 24).folds_at_once == at_once
+
+
 def test_workers_of_one_fold_never_share_a_gpu():
     placement = place_folds(ResourcesConfig(workers_per_fold=2), cluster((16, 2)), 3)
     assert (placement.gpus_per_worker, placement.folds_at_once) == (1.0, 1)
