@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ray_jobs.errors import ClusterError
-from ray_jobs.placement import ClusterResources
+from ray_jobs.placement import ClusterResources, Resources
 
 # Packages whose version decides what a fold computes or how files are read.
 PACKAGES = (
@@ -82,19 +83,23 @@ def find_resources() -> ClusterResources:
     """What the nodes have, and what an autoscaler may start."""
     import ray
 
-    nodes = tuple(
-        (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]
-    )
+    nodes = tuple(_read_resources(node["Resources"], 0.0) for node in ray.nodes() if node["Alive"])
     return ClusterResources(
-        cpus=sum(cpus for cpus, _ in nodes),
-        gpus=sum(gpus for _, gpus in nodes),
+        cpus=sum(node.cpus for node in nodes),
+        gpus=sum(node.gpus for node in nodes),
         nodes=nodes,
         node_types=_find_node_types(),
     )
 
 
-def _find_node_types() -> tuple[tuple[float, float], ...]:
-    """(CPU, GPU) of each node type that the cluster's autoscaler may start; empty where none is known.
+def _read_resources(stated: Mapping[str, float], unstated_memory: float) -> Resources:
+    """Of Ray's names; CPUs and GPUs that are not stated are none."""
+    cpus, gpus = float(stated.get("CPU", 0.0)), float(stated.get("GPU", 0.0))
+    return Resources(cpus, gpus, float(stated.get("memory", unstated_memory)))
+
+
+def _find_node_types() -> tuple[Resources, ...]:
+    """Resources of each node type that the cluster's autoscaler may start; empty where none is known.
 
     Known are clusters whose manager reports its node types to Ray, and those started by `ray up` with a `cluster.yaml`
     when the driver runs on the head node, as submitted jobs do.
@@ -104,18 +109,18 @@ def _find_node_types() -> tuple[tuple[float, float], ...]:
     reported = ray._private.state.state.get_cluster_config()
     if reported is not None:
         groups = [group for group in reported.node_group_configs if group.max_count != 0]
-        return tuple((float(g.resources.get("CPU", 0)), float(g.resources.get("GPU", 0))) for g in groups)
+        return tuple(_read_resources(group.resources, math.inf) for group in groups)
     path = Path("~/ray_bootstrap_config.yaml").expanduser()  # where `ray up` leaves the config on the head node
     return parse_node_types(path.read_text()) if path.is_file() else ()
 
 
-def parse_node_types(config: str) -> tuple[tuple[float, float], ...]:
-    """(CPU, GPU) of the worker node types of a `cluster.yaml`. A type without stated resources counts as unlimited:
-    Ray finds them out from the cloud only when it starts a node."""
+def parse_node_types(config: str) -> tuple[Resources, ...]:
+    """Resources of the worker node types of a `cluster.yaml`. A type without stated resources, or without stated memory,
+    counts as unlimited: Ray finds them out from the cloud only when it starts a node."""
     values = yaml.safe_load(config)
     kinds = [
         kind.get("resources") or {"CPU": math.inf, "GPU": math.inf}
         for name, kind in values.get("available_node_types", {}).items()
         if name != values.get("head_node_type") and kind.get("max_workers", values.get("max_workers", 2)) > 0
     ]
-    return tuple((float(kind.get("CPU", 0)), float(kind.get("GPU", 0))) for kind in kinds)
+    return tuple(_read_resources(kind, math.inf) for kind in kinds)

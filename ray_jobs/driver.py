@@ -23,7 +23,7 @@ from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ClusterLostError, RunBusyError, RunFolderError, StorageError
 from ray_jobs.fold_launcher import FoldLauncher, MemberFold
 from ray_jobs.interrupts import listening
-from ray_jobs.placement import Placement, place_folds
+from ray_jobs.placement import Placement, place_folds, show_memory
 from ray_jobs.planning import Plan, check_run, write_or_compare
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_json
 from ray_jobs.storage import Storage
@@ -210,9 +210,11 @@ def _start_coordinator(plan: Plan) -> Any:
 
 def _announce(console: Console, cluster: Connection, placement: Placement, at_once: int, folder: RunFolder) -> None:
     device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
+    memory = placement.memory_per_worker_bytes
+    device = f", {device} and {show_memory(memory)} of memory" if memory else f" and {device}"
     console.print(
         f"{at_once} fold(s) at once, {placement.num_workers} worker(s) each with "
-        f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads) and {device}; "
+        f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads){device}; "
         f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
     )
     if placement.waits_for:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ray_jobs.errors import ClusterError
+
+_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])(i?)B?")
+_POWERS = {"M": 2, "G": 3, "T": 4}
+_LEAST_MEMORY_BYTES = 2**20  # whoever gives less has meant another unit: 4 for 4GiB
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,10 @@ class ResourcesConfig:
     """GPUs of one fold; below 1 several folds share one; 0: train on CPUs even if there are GPUs."""
     cpus_per_fold: float | Literal["auto"] = "auto"
     """CPU cores that one fold reserves, over all its workers."""
+    memory_per_fold: float | str | None = None
+    """Main memory that one fold reserves, over all its workers: bytes, as Ray counts them (4e9), or with a unit (4GiB, 4GB).
+    A fold waits until a node has so much unreserved. Nothing is estimated; a fold that takes more is not stopped. None: not
+    counted."""
     workers_per_fold: int = 1
     """Processes that train one fold together (DistributedDataParallel)."""
     max_folds_at_once: int | None = None
@@ -42,6 +51,40 @@ class ResourcesConfig:
             )
         if self.max_folds_at_once is not None and self.max_folds_at_once < 1:
             raise ValueError(f"resources.max_folds_at_once={self.max_folds_at_once}: expected at least 1")
+        if self.memory_per_fold is not None:
+            parse_memory(self.memory_per_fold)
+
+
+def parse_memory(value: float | str) -> float:
+    """Bytes of a number of bytes, or of a text such as 4GiB (1024³ each) or 4GB (1000³ each).
+
+    Raises:
+        ValueError: it is neither, or too little for anything.
+    """
+    match = _MEMORY.fullmatch(str(value))
+    try:
+        num_bytes = float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2]] if match else float(value)
+    except (TypeError, ValueError, OverflowError):
+        num_bytes = math.nan
+    if not _LEAST_MEMORY_BYTES <= num_bytes < math.inf:
+        raise ValueError(
+            f"resources.memory_per_fold={value}: expected bytes (4e9) or a number with its unit (4GiB, 500MiB, 4GB), at "
+            "least 1MiB, or none"
+        )
+    return num_bytes
+
+
+def show_memory(num_bytes: float) -> str:
+    """Bytes as a text."""
+    return f"{num_bytes / 2**30:.4g} GiB"
+
+
+class Resources(NamedTuple):
+    """What a node has, or what a worker reserves there."""
+
+    cpus: float
+    gpus: float
+    memory_bytes: float
 
 
 @dataclass(frozen=True)
@@ -50,31 +93,34 @@ class ClusterResources:
 
     Attributes:
         cpus, gpus: of all nodes that are alive.
-        nodes: (cpus, gpus) of each alive node.
-        node_types: (cpus, gpus) of each node type that the autoscaler may start; empty without autoscaling.
+        nodes: of each alive node.
+        node_types: of each node type that the autoscaler may start, infinite where that is known only of a started node;
+            empty without autoscaling.
     """
 
     cpus: float
     gpus: float
-    nodes: tuple[tuple[float, float], ...]
-    node_types: tuple[tuple[float, float], ...] = ()
+    nodes: tuple[Resources, ...]
+    node_types: tuple[Resources, ...] = ()
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The outcome: resources of one worker, workers of one fold, folds at once."""
+    """The outcome: resources of one worker, workers of one fold, folds at once, workers that the nodes hold at once."""
 
     num_workers: int
     cpus_per_worker: float
     gpus_per_worker: float
+    memory_per_worker_bytes: int
     threads_per_worker: int
     folds_at_once: int
+    slots: int
     waits_for: str | None = None
 
     def worker_resources(self) -> dict[str, float]:
         """As Ray wants them."""
-        resources = {"CPU": self.cpus_per_worker}
-        return resources | {"GPU": self.gpus_per_worker} if self.gpus_per_worker else resources
+        optional = {"GPU": self.gpus_per_worker, "memory": self.memory_per_worker_bytes}
+        return {"CPU": self.cpus_per_worker} | {name: amount for name, amount in optional.items() if amount}
 
 
 def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: int) -> Placement:
@@ -84,38 +130,46 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
     and therefore the same bits.
 
     With GPUs: one GPU a worker; with fewer GPUs than folds (and one worker a fold) an equal fraction, so that all
-    folds fit at once. Without: a fraction of the cores a fold, so that all folds run together.
+    folds fit at once. Without: a fraction of the cores a fold, so that all folds run together. Memory decides how many
+    folds run at once, never their threads.
 
     Raises:
         ClusterError: no node that is there or could be started can hold a worker; or GPUs are left to `auto` on an
             autoscaling cluster that has none at the moment.
     """
-    workers = config.workers_per_fold
-    gpus_per_worker = _choose_gpus(config, cluster, num_folds) / workers
-    if config.cpus_per_fold != "auto":
-        cpus_per_worker = config.cpus_per_fold / workers
-        threads = max(1, int(cpus_per_worker))
-    else:
-        cpus_per_worker, threads = _choose_cpus(cluster, num_folds * workers, gpus_per_worker)
-
-    waits_for = _check_feasible(cpus_per_worker, gpus_per_worker, cluster)
-    slots = sum(_count_workers(node, cpus_per_worker, gpus_per_worker) for node in cluster.nodes)
+    worker, threads = _shape_worker(config, cluster, num_folds)
+    waits_for = _check_feasible(worker, cluster)
+    workers, slots = config.workers_per_fold, _count_workers(cluster.nodes, worker)
     at_once = num_folds if cluster.node_types else min(num_folds, slots // workers)
     if at_once == 0:
+        fits_without = _count_workers(cluster.nodes, worker._replace(memory_bytes=0)) >= workers
         raise ClusterError(
-            f"one fold asks for {workers} workers with {cpus_per_worker:g} CPU and {gpus_per_worker:g} GPU each; the "
-            f"cluster's nodes hold {slots} of them. Lower resources.workers_per_fold, resources.cpus_per_fold or "
-            "resources.gpus_per_fold"
+            f"one fold asks for {workers} workers with {_describe(worker)} each; the cluster's nodes hold {slots} of them: "
+            f"{_list(cluster.nodes, worker)}. "
+            + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
-    return Placement(workers, cpus_per_worker, gpus_per_worker, threads, at_once, waits_for)
+    return Placement(workers, *worker, threads, at_once, slots, waits_for)
+
+
+def _shape_worker(config: ResourcesConfig, cluster: ClusterResources, num_folds: int) -> tuple[Resources, int]:
+    """What a worker reserves, and its threads."""
+    workers = config.workers_per_fold
+    gpus = _choose_gpus(config, cluster, num_folds) / workers
+    if config.cpus_per_fold != "auto":
+        cpus = config.cpus_per_fold / workers
+        threads = max(1, int(cpus))
+    else:
+        cpus, threads = _choose_cpus(cluster, num_folds * workers, gpus)
+    memory = 0.0 if config.memory_per_fold is None else parse_memory(config.memory_per_fold)
+    return Resources(cpus, gpus, math.ceil(memory / workers)), threads  # Ray takes whole bytes
 
 
 def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: int) -> float:
     if config.gpus_per_fold != "auto":
         return config.gpus_per_fold
     if not cluster.gpus:
-        if any(gpus for _, gpus in cluster.node_types):
+        if any(node.gpus for node in cluster.node_types):
             raise ClusterError(
                 "this cluster can start nodes with GPUs but has none now; say what a fold shall use: "
                 "resources.gpus_per_fold=1 waits for GPUs, resources.gpus_per_fold=0 trains on CPUs"
@@ -130,38 +184,71 @@ def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: 
 
 def _choose_cpus(cluster: ClusterResources, num_workers: int, gpus_per_worker: float) -> tuple[float, int]:
     """Cores that a worker reserves, and threads that it uses."""
-    nodes = cluster.nodes + cluster.node_types
+    nodes = [node for node in cluster.nodes + cluster.node_types if node.cpus < math.inf]
     if gpus_per_worker:  # an even share of the cores beside each GPU
-        share = min((cpus / gpus for cpus, gpus in nodes if gpus), default=1.0) * gpus_per_worker
+        share = min((node.cpus / node.gpus for node in nodes if node.gpus), default=1.0) * gpus_per_worker
         share = float(math.floor(share)) if share >= 1 else share
         return math.floor(1000 * share) / 1000, max(1, int(share))
-    cores = cluster.cpus or max((cpus for cpus, _ in nodes), default=1.0)
-    largest = max((cpus for cpus, _ in nodes), default=1.0)
+    largest = max((node.cpus for node in nodes), default=1.0)
+    cores = cluster.cpus or largest
     share = min(1.0, math.floor(1000 * cores / num_workers) / 1000)
     return share, max(1, int(min(cores // num_workers, largest)))
 
 
-def _count_workers(node: tuple[float, float], cpus: float, gpus: float) -> int:
-    """Workers that fit on one node."""
-    by_cpu = int(node[0] / cpus + 1e-6)
-    return min(by_cpu, int(node[1] / gpus + 1e-6)) if gpus else by_cpu
+def _fit(node: Resources, worker: Resources) -> float:
+    """How many times a node holds a worker."""
+    if 0 < worker.gpus < 1:  # Ray gives a fraction of one GPU, never parts of two
+        node = node._replace(gpus=node.gpus * worker.gpus * int(1 / worker.gpus + 1e-9))
+    ratio = min(has / needs for has, needs in zip(node, worker, strict=True) if needs)
+    return ratio + 1e-9  # 0.3 / 0.1 is a little less than 3
 
 
-def _check_feasible(cpus: float, gpus: float, cluster: ClusterResources) -> str | None:
+def _count_workers(nodes: tuple[Resources, ...], worker: Resources) -> int:
+    """Workers that fit on the nodes, each on one."""
+    return sum(int(_fit(node, worker)) for node in nodes)
+
+
+def _check_feasible(worker: Resources, cluster: ClusterResources) -> str | None:
     """What the autoscaler has to start before a worker fits; None if a node of now holds one.
 
     Raises:
         ClusterError: no node and no node type can hold a worker.
     """
-    if any(_count_workers(node, cpus, gpus) for node in cluster.nodes):
+    if any(_fit(node, worker) >= 1 for node in cluster.nodes):
         return None
-    request = f"a node with {cpus:g} CPU and {gpus:g} GPU"
-    if any(_count_workers(node, cpus, gpus) for node in cluster.node_types):
+    request = f"a node with {_describe(worker)}"
+    if any(_fit(node, worker) >= 1 for node in cluster.node_types):
         return request
-    there = ", ".join(f"{c:g} CPU/{g:g} GPU" for c, g in cluster.nodes) or "none"
-    types = ", ".join(f"{c:g} CPU/{g:g} GPU" for c, g in cluster.node_types)
+    everywhere = cluster.nodes + cluster.node_types
+    fits_without = any(_fit(node, worker._replace(memory_bytes=0)) >= 1 for node in everywhere)
+    types = f"; node types that can be started: {_list(cluster.node_types, worker)}" if cluster.node_types else ""
     raise ClusterError(
-        f"no node can hold a worker: it needs {request}; nodes: {there}"
-        + (f"; node types that can be started: {types}" if types else "")
-        + ". Lower resources.cpus_per_fold or resources.gpus_per_fold"
+        f"no node can hold a worker: it needs {request}; nodes: {_list(cluster.nodes, worker)}{types}. "
+        + _advise(fits_without, "resources.cpus_per_fold or resources.gpus_per_fold")
+    )
+
+
+def _describe(worker: Resources) -> str:
+    if not worker.memory_bytes:
+        return f"{worker.cpus:g} CPU and {worker.gpus:g} GPU"
+    return f"{worker.cpus:g} CPU, {worker.gpus:g} GPU and {show_memory(worker.memory_bytes)} of memory"
+
+
+def _list(nodes: tuple[Resources, ...], worker: Resources) -> str:
+    """The nodes as a text, with their memory if the worker asks for some."""
+
+    def show(node: Resources) -> str:
+        memory = f"/{show_memory(node.memory_bytes)}" if worker.memory_bytes else ""
+        return f"{node.cpus:g} CPU/{node.gpus:g} GPU{memory}"
+
+    return ", ".join(map(show, nodes)) or "none"
+
+
+def _advise(fits_without_memory: bool, other_fields: str) -> str:
+    """What to lower."""
+    if not fits_without_memory:
+        return f"Lower {other_fields}"
+    return (
+        "A node's memory is what was free when Ray started there, less Ray's object store (`ray start --memory=BYTES` sets "
+        "it). Lower resources.memory_per_fold"
     )

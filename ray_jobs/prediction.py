@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ensemble.predictions import PredictionError
 from ray_jobs.config import RunConfig
-from ray_jobs.connection import Connection, connect, in_submitted_job, interrupted_when_lost
+from ray_jobs.connection import connect, in_submitted_job, interrupted_when_lost
 from ray_jobs.errors import ClusterLostError, RunError
 from ray_jobs.interrupts import listening
 from ray_jobs.member_columns import combines_folds
@@ -66,7 +66,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
             if not cluster.asks_for_token:
                 warn_of_open_cluster(console, is_own=cluster.is_own)
             with interrupted_when_lost(cluster.heartbeat), _failures_told():
-                _predict_and_write(work, placement, _count_workers(placement, config.resources, cluster), console)
+                _predict_and_write(work, placement, _count_workers(placement, config.resources), console)
     except KeyboardInterrupt:
         console.print("\ninterrupted: nothing was written")
         return EXIT_INTERRUPTED
@@ -214,10 +214,10 @@ def _place_of_bad_rows(work: Work) -> Path:
     return work.output.with_name(f"{work.output.stem}_bad_rows.csv")
 
 
-def _count_workers(placement: Placement, resources: ResourcesConfig, cluster: Connection) -> int:
+def _count_workers(placement: Placement, resources: ResourcesConfig) -> int:
     """As many as folds would train at once, each with what a fold has, and therefore its bits; or one on each GPU's share."""
     if placement.gpus_per_worker:
-        most = max(1, int(cluster.resources.gpus / placement.gpus_per_worker + 1e-6))
+        most = max(1, placement.slots)
         return min(most, (resources.max_folds_at_once or most) * placement.num_workers)
     return placement.folds_at_once * placement.num_workers
 

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import RAY, REPOSITORY, clean_environment, free_port, submit
@@ -35,6 +36,12 @@ class LocalCluster:
         """The file that names the metrics endpoints to Prometheus."""
         return self.folder / "prom_metrics_service_discovery.json"
 
+    def ask(self, path: str) -> Any:
+        """What the dashboard's API answers to the bearer of the token."""
+        headers = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+        with urllib.request.urlopen(urllib.request.Request(self.dashboard + path, headers=headers), timeout=30) as page:
+            return json.load(page)
+
 
 @dataclass(frozen=True)
 class SubmittedRun:
@@ -49,7 +56,7 @@ class SubmittedRun:
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A head node with 2 CPUs that asks every caller for its token."""
+    """A head node with 2 CPUs, and 4 GB for those who reserve memory, that asks every caller for its token."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     # A submitted job's `python` is the first on the head node's PATH, as in an activated environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -60,7 +67,7 @@ def cluster():
     # Sockets below /tmp: their path may not be longer than 107 characters.
     folder = Path(f"/tmp/kfold_test_{os.getpid()}")
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
-    command += ["--include-dashboard=true", f"--temp-dir={folder}", "--disable-usage-stats"]
+    command += ["--include-dashboard=true", f"--temp-dir={folder}", "--disable-usage-stats", "--memory=4000000000"]
     command += [f"--dashboard-agent-listen-port={agent}"]  # the usual one may be another cluster's on this machine
     # --block: ends with its own processes and leaves other clusters on this machine alone, as `ray stop` would not.
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:

@@ -7,20 +7,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any
 
 import pytest
 from processes import REPOSITORY
 
 from ray_jobs.coordinator import actor_name, read_status
 from ray_jobs.run_folder import RunFolder
-
-
-def ask(cluster, path: str) -> Any:
-    """What the dashboard's API answers to the bearer of the token."""
-    headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
-    with urllib.request.urlopen(urllib.request.Request(cluster.dashboard + path, headers=headers), timeout=30) as page:
-        return json.load(page)
 
 
 def test_the_last_values_of_the_gauges_are_those_of_the_folds_status_files(submitted_run):
@@ -54,16 +46,16 @@ def test_prometheus_gathers_what_the_grafana_board_asks_for(submitted_run, prome
 
 
 def test_the_dashboard_names_the_job_the_folds_and_the_coordinator_after_the_run(cluster, submitted_run):
-    (job,) = [job for job in ask(cluster, "/api/jobs/") if job["submission_id"] == "job_of_submitted"]
+    (job,) = [job for job in cluster.ask("/api/jobs/") if job["submission_id"] == "job_of_submitted"]
     assert job["status"] == "SUCCEEDED"
     assert "ray_jobs/kfold.py" in job["entrypoint"]
     assert job["metadata"]["job_name"] == "submitted"
 
-    runs = [run for run in ask(cluster, "/api/train/v2/runs/v1")["train_runs"] if run["job_id"] == job["job_id"]]
+    runs = [run for run in cluster.ask("/api/train/v2/runs/v1")["train_runs"] if run["job_id"] == job["job_id"]]
     assert sorted(run["name"].rpartition("_")[0] for run in runs) == [f"submitted_fold{i}_attempt2" for i in range(3)]
     assert {run["status"] for run in runs} == {"FINISHED"}
 
-    actors = ask(cluster, "/api/v0/actors?limit=1000&detail=1")["data"]["result"]["result"]
+    actors = cluster.ask("/api/v0/actors?limit=1000&detail=1")["data"]["result"]["result"]
     name = actor_name(RunFolder(submitted_run.root))
     coordinators = [actor["class_name"] for actor in actors if actor["name"] == name]
     assert coordinators == ["Coordinator"] * 2  # one for each time that the job was submitted

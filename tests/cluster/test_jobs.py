@@ -79,6 +79,18 @@ def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)
 
 
+def test_folds_whose_memory_does_not_fit_side_by_side_train_one_after_another(cluster, run_job, tmp_path):
+    fields = ("folds.count=2", "training.epochs=1", "data.max_rows=60", "resources.memory_per_fold=3GB")
+    done = run_job("kfold", f"run.storage={tmp_path}", "run.name=large", *fields, "tracking.wandb=disabled")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 fold(s) at once" in done.stdout
+    assert "no GPU and 2.794 GiB of memory" in done.stdout
+    events = ("FoldLaunched", "FoldStarted", "FoldCompleted")
+    assert read_events(tmp_path / "large") == [(event, fold) for fold in (0, 1) for event in events]
+    runs = [run for run in cluster.ask("/api/train/v2/runs/v1")["train_runs"] if run["name"].startswith("large_")]
+    assert [run["attempts"][0]["resources"][0]["resources"]["memory"] for run in runs] == [3e9, 3e9]  # reserved in Ray
+
+
 def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_missing(
     run_job, tmp_path, small_frame, write_data
 ):

@@ -18,7 +18,6 @@ from pathlib import Path
 import grpc
 import pytest
 from processes import REPOSITORY, clean_environment
-from test_dashboard import ask
 
 # What would run code, read objects or stop something, in each of the services that Ray's processes offer to each other.
 METHODS = (
@@ -184,5 +183,5 @@ def test_neither_token_nor_key_is_in_the_run_the_logs_or_what_the_dashboard_show
     texts |= {path: path.read_bytes() for path in logs} | {"output": submitted_run.output.encode()}
     pages = ("jobs/", "train/v2/runs/v1", "v0/actors?detail=1", "v0/workers?detail=1", "v0/tasks?detail=1&limit=1000",
              "v0/runtime_envs?detail=1", "v0/jobs?detail=1", "cluster_status")  # fmt: skip
-    texts |= {page: json.dumps(ask(cluster, f"/api/{page}")).encode() for page in pages}
+    texts |= {page: json.dumps(cluster.ask(f"/api/{page}")).encode() for page in pages}
     assert [place for place, text in texts.items() if any(secret.encode() in text for secret in secrets)] == []

@@ -13,13 +13,15 @@ head_node_type: head
 available_node_types:
   head: {resources: {CPU: 4}, node_config: {}, max_workers: 0}
   spot: {resources: {CPU: 8, GPU: 1}, node_config: {}, max_workers: 3}
+  plain: {resources: {CPU: 8, memory: 16000000000}, node_config: {}, max_workers: 3}
   big: {node_config: {}}
   off: {resources: {CPU: 96}, node_config: {}, max_workers: 0}
 """
 
 
 def test_node_types_are_read_from_the_cluster_config():
-    assert parse_node_types(CLUSTER_YAML) == ((8.0, 1.0), (math.inf, math.inf))
+    unknown = math.inf
+    assert parse_node_types(CLUSTER_YAML) == ((8, 1, unknown), (8, 0, 16e9), (unknown, unknown, unknown))
 
 
 def test_other_versions_are_named_with_their_node():

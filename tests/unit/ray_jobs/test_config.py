@@ -45,7 +45,7 @@ def test_overrides_of_every_form_reach_their_fields():
         "model.freeze=false",
     ]
     words += ["data.date_column=none", "ensemble.method=weighted_mean", "ensemble.weights=[1,2,1]", "--run.name=x"]
-    words += ["resources.gpus_per_fold=auto"]
+    words += ["resources.gpus_per_fold=auto", "resources.memory_per_fold=4GiB"]
     config = parse_kfold(words).config
     assert config.folds.only == (0, 2)
     assert config.trainer.optimizer.lr == 3e-4
@@ -54,6 +54,7 @@ def test_overrides_of_every_form_reach_their_fields():
     assert config.trainer.data.date_column is None
     assert config.ensemble.weights == (1.0, 2.0, 1.0)
     assert config.run.name == "x"
+    assert config.resources.memory_per_fold == "4GiB"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,10 @@ def test_overrides_of_every_form_reach_their_fields():
         (["folds.seed=-1"], "folds.seed=-1: expected at least 0"),
         (["optimizer.lr=nan"], "expected finite numbers"),
         (["resources.gpus_per_fold=1.5"], "above one GPU a worker can only have whole ones"),
+        (
+            ["resources.memory_per_fold=4"],
+            "resources.memory_per_fold=4.0: expected bytes (4e9) or a number with its unit",
+        ),
         (["data.numeric_columns=[views]"], "column 'views' is the target"),
         (["stray"], "Unrecognized options: stray"),
     ],
@@ -101,10 +106,11 @@ def test_help_lists_recipes_and_fields(capsys):
 
 def test_differences_tell_what_changes_training_from_what_does_not():
     old = parse_kfold([]).config
-    new = override(old, ["optimizer.lr=1", "ensemble.method=median", "folds.only=[1]", "training.eval_batch_size=2"])
+    words = ["ensemble.method=median", "folds.only=[1]", "resources.memory_per_fold=4e9", "training.eval_batch_size=2"]
+    new = override(old, ["optimizer.lr=1", *words])
     trained, other = find_differences(old, new)
     assert list(trained) == ["optimizer.lr"]
-    assert sorted(other) == ["ensemble.method", "folds.only", "training.eval_batch_size"]
+    assert sorted(other) == [word.partition("=")[0] for word in words]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,21 @@
 """How many folds run at once, and with what."""
 
+import math
+
 import pytest
 
 from ray_jobs.errors import ClusterError
-from ray_jobs.placement import ClusterResources, ResourcesConfig, place_folds
+from ray_jobs.placement import ClusterResources, Resources, ResourcesConfig, parse_memory, place_folds
+
+GIB = 2**30
+UNKNOWN = (math.inf, math.inf, math.inf)
 
 
 def cluster(*nodes, types=()):
-    return ClusterResources(sum(c for c, _ in nodes), sum(g for _, g in nodes), tuple(nodes), tuple(types))
+    """Nodes as (CPUs, GPUs) with 8 GiB each, or (CPUs, GPUs, bytes)."""
+    nodes, types = ([Resources(*(*node, 8 * GIB)[:3]) for node in part] for part in (nodes, types))
+    cpus, gpus = (sum(amounts) for amounts in ([node.cpus for node in nodes], [node.gpus for node in nodes]))
+    return ClusterResources(cpus, gpus, tuple(nodes), tuple(types))
 
 
 def test_three_folds_share_two_cores_and_all_run_together():
@@ -26,6 +34,12 @@ def test_many_cores_become_threads():
 def test_folds_share_gpus_only_when_there_are_fewer_than_folds(gpus, per_worker, at_once):
     placement = place_folds(ResourcesConfig(), cluster((32, gpus)), 3)
     assert (placement.gpus_per_worker, placement.folds_at_once) == (per_worker, at_once)
+
+
+@pytest.mark.parametrize(("gpus", "share", "at_once"), [(1, 0.33, 3), (2, 0.4, 4), (2, 0.6, 2), (2, 0.1, 20)])
+def test_a_share_of_a_gpu_is_never_pieced_together_from_two(gpus, share, at_once):
+    config = ResourcesConfig(gpus_per_fold=share, cpus_per_fold=1)
+    assert place_folds(config, cluster((32, gpus)), 24).folds_at_once == at_once
 
 
 def test_workers_of_one_fold_never_share_a_gpu():
@@ -76,3 +90,81 @@ def test_workers_are_counted_node_by_node_not_in_the_sum():
     with pytest.raises(ClusterError, match="nodes hold 2 of them"):
         place_folds(config, cluster((3, 0), (3, 0)), 3)
     assert place_folds(ResourcesConfig(cpus_per_fold=3), cluster((5, 0), (5, 0), (2, 0)), 3).folds_at_once == 2
+
+
+@pytest.mark.parametrize(("memory", "at_once"), [("2GiB", 3), ("3GiB", 2), ("5GiB", 1), (8 * GIB, 1), (None, 3)])
+def test_as_many_folds_run_at_once_as_the_memory_holds_each_with_the_same_threads(memory, at_once):
+    placement = place_folds(ResourcesConfig(memory_per_fold=memory), cluster((12, 0)), 3)
+    assert (placement.folds_at_once, placement.threads_per_worker) == (at_once, 4)
+
+
+def test_memory_is_counted_node_by_node_not_in_the_sum():
+    nodes = cluster((8, 0, 7 * GIB), (8, 0, 7 * GIB), (8, 0, 3 * GIB))
+    assert place_folds(ResourcesConfig(memory_per_fold="4GiB"), nodes, 5).folds_at_once == 2
+
+
+def test_ray_is_told_each_workers_share_of_the_memory_in_whole_bytes():
+    placement = place_folds(ResourcesConfig(memory_per_fold=4e9, workers_per_fold=3), cluster((3, 0)), 2)
+    assert placement.worker_resources() == {"CPU": 0.5, "memory": 1_333_333_334}
+    assert "memory" not in place_folds(ResourcesConfig(), cluster((3, 0)), 2).worker_resources()
+
+
+def test_memory_limits_the_folds_that_share_gpus():
+    placement = place_folds(ResourcesConfig(memory_per_fold="3GiB"), cluster((32, 4)), 3)
+    assert (placement.gpus_per_worker, placement.folds_at_once, placement.slots) == (1.0, 2, 2)
+
+
+def test_memory_that_no_node_has_is_an_error_that_says_what_was_found_and_what_to_do():
+    with pytest.raises(
+        ClusterError, match=r"0.666 CPU, 0 GPU and 9 GiB of memory; nodes: 2 CPU/0 GPU/8 GiB\. .*--memory"
+    ):
+        place_folds(ResourcesConfig(memory_per_fold="9GiB"), cluster((2, 0)), 3)
+    config = ResourcesConfig(memory_per_fold="18GiB", workers_per_fold=3, cpus_per_fold=0.3)
+    with pytest.raises(
+        ClusterError, match=r"nodes hold 2 of them: 2 CPU/0 GPU/8 GiB, .*Lower resources.memory_per_fold"
+    ):
+        place_folds(config, cluster((2, 0), (2, 0)), 3)
+
+
+def test_where_cores_are_short_memory_is_not_blamed():
+    with pytest.raises(ClusterError, match=r"it needs .* 1 GiB of memory; .*GiB\. Lower resources.cpus_per_fold"):
+        place_folds(ResourcesConfig(memory_per_fold="1GiB", cpus_per_fold=4), cluster((2, 0)), 3)
+
+
+def test_on_an_autoscaling_cluster_memory_that_a_node_type_has_is_waited_for():
+    config = ResourcesConfig(memory_per_fold="16GiB", cpus_per_fold=2)
+    placement = place_folds(config, cluster((2, 0), types=[(8, 0, 32 * GIB)]), 3)
+    assert placement.waits_for == "a node with 2 CPU, 0 GPU and 16 GiB of memory"
+    with pytest.raises(ClusterError, match="can be started: 8 CPU/0 GPU/15 GiB"):
+        place_folds(config, cluster((2, 0), types=[(8, 0, 15 * GIB)]), 3)
+
+
+def test_a_node_type_of_unknown_size_is_waited_for():
+    config = ResourcesConfig(gpus_per_fold=1, memory_per_fold="16GiB")
+    placement = place_folds(config, cluster((2, 0), types=[UNKNOWN]), 3)
+    assert placement.waits_for == "a node with 1 CPU, 1 GPU and 16 GiB of memory"
+    assert place_folds(ResourcesConfig(gpus_per_fold=0), cluster(types=[UNKNOWN]), 3).waits_for
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (4e9, 4e9),
+        ("4e9", 4e9),
+        ("4GiB", 4 * GIB),
+        ("4Gi", 4 * GIB),
+        ("1.5 GB", 1.5e9),
+        ("512MiB", GIB / 2),
+        ("1T", 1e12),
+    ],
+)
+def test_memory_is_read_in_bytes_or_with_a_unit(value, expected):
+    assert parse_memory(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value", [4, 0, -4e9, math.inf, math.nan, "much", "", "4 GiB each", "4gib", "1e400", True, [4e9]]
+)
+def test_memory_that_makes_no_sense_is_refused(value):
+    with pytest.raises(ValueError, match=r"resources.memory_per_fold=.*expected bytes"):
+        ResourcesConfig(memory_per_fold=value)
