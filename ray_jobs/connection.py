@@ -30,8 +30,9 @@ _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard's API
 }
+# Train runs appear in the dashboard's API; that takes a process of its own.
+_SETTINGS_WITH_DASHBOARD = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 _SETTINGS_OF_OWN_CLUSTER = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
     "RAY_enable_worker_prestart": "0",
@@ -136,8 +137,7 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
     Raises:
         ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    _set(_SETTINGS)
     import ray
 
     # 4 s of imports that the folds' threads need, while Ray's processes start.
@@ -151,9 +151,10 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
     }
     address = _find_cluster()
     is_own = address is None
+    if dashboard or not is_own:
+        _set(_SETTINGS_WITH_DASHBOARD)
     if is_own:
-        for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
-            os.environ.setdefault(name, value)
+        _set(_SETTINGS_OF_OWN_CLUSTER)
         settings["include_dashboard"] = dashboard
         _close_token_folder()
     else:
@@ -178,6 +179,11 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         raise
     else:
         ray.shutdown()
+
+
+def _set(settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def _find_own_node() -> str | None:
