@@ -141,7 +141,7 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
     import ray
 
     # 4 s of imports that the folds' threads need, while Ray's processes start.
-    threading.Thread(target=_import_ahead, args=("ray.train.torch",), daemon=True).start()
+    import_ahead("ray.train.torch")
     settings = {
         "namespace": NAMESPACE,
         "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
@@ -181,6 +181,30 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         ray.shutdown()
 
 
+@contextmanager
+def leaving() -> Iterator[None]:
+    """Ends the connection of `connect` in the background, while that is done which needs no cluster any more: most of the time
+    that Ray's processes take to end is waiting."""
+    import ray
+
+    thread = threading.Thread(target=ray.shutdown, name="leaving")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def import_ahead(module: str) -> None:
+    """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
+
+    def load() -> None:
+        with suppress(Exception):
+            importlib.import_module(module)
+
+    threading.Thread(target=load, daemon=True).start()
+
+
 def _set(settings: dict[str, str]) -> None:
     for name, value in settings.items():
         os.environ.setdefault(name, value)
@@ -193,12 +217,6 @@ def _find_own_node() -> str | None:
     own = ray.get_runtime_context().get_node_id()
     nodes = [node for node in ray.nodes() if node["NodeID"] == own]
     return f"{nodes[0]['NodeManagerAddress']}:{nodes[0]['NodeManagerPort']}" if nodes else None
-
-
-def _import_ahead(module: str) -> None:
-    """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
-    with suppress(Exception):
-        importlib.import_module(module)
 
 
 def _find_cluster() -> str | None:
