@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ray_jobs.cluster import find_resources, package_versions, refuse_other_versions, run_on_each_node
 from ray_jobs.coordinator import NAMESPACE
@@ -126,46 +127,64 @@ def in_submitted_job() -> bool:
     return _JOB_ENVIRONMENT in os.environ
 
 
+class HeadStart(threading.Thread):
+    """Starts a cluster of this job's own while its other modules are loaded and its data is read. An error in the data then ends
+    what was started together with the process.
+
+    The kernel ends Ray's processes with the thread that has started them, so this one lives as long as the process.
+
+    Args:
+        job_name, dashboard: see `connect`.
+    """
+
+    def __init__(self, job_name: str, *, dashboard: bool) -> None:
+        super().__init__(name="head start of Ray", daemon=True)
+        self.job_name, self.dashboard = job_name, dashboard
+        self.context: Any = None
+        self.error: BaseException | None = None
+        self.is_done = threading.Event()
+
+    def run(self) -> None:
+        """Starts Ray, then does nothing for ever."""
+        try:
+            if _find_cluster() is None:
+                self.context = _start_ray(None, self.job_name, dashboard=self.dashboard)
+        except BaseException as error:
+            self.error = error
+        self.is_done.set()
+        threading.Event().wait()
+
+    def join_cluster(self) -> Any:
+        """What `ray.init` has returned; None: nothing was started, for there is a cluster to join.
+
+        Raises:
+            ClusterError: Ray does not start, or the named cluster does not answer.
+        """
+        self.is_done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.context
+
+
 @contextmanager
-def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
+def connect(job_name: str, *, dashboard: bool, head_start: HeadStart | None = None) -> Iterator[Connection]:
     """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
 
     Args:
         job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
         dashboard: whether a cluster of its own has one.
+        head_start: has perhaps started it already.
 
     Raises:
         ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
     """
-    _set(_SETTINGS)
+    context = None if head_start is None else head_start.join_cluster()
+    address = None if context is not None else _find_cluster()
+    if context is None:
+        context = _start_ray(address, job_name, dashboard=dashboard)
+    is_own = address is None
     import ray
 
-    # 4 s of imports that the folds' threads need, while Ray's processes start.
-    import_ahead("ray.train.torch")
-    settings = {
-        "namespace": NAMESPACE,
-        "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
-    address = _find_cluster()
-    is_own = address is None
-    if dashboard or not is_own:
-        _set(_SETTINGS_WITH_DASHBOARD)
-    if is_own:
-        _set(_SETTINGS_OF_OWN_CLUSTER)
-        settings["include_dashboard"] = dashboard
-        _close_token_folder()
-    else:
-        _refuse_wrong_token(address)
-    try:
-        context = ray.init(address=address or "local", **settings)
-    except SystemExit:  # Ray's own handler of SIGTERM
-        raise KeyboardInterrupt from None
-    except Exception as error:  # Ray raises what it likes
-        what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
-        raise ClusterError(f"{what}: {error.__cause__ or error}") from None
     try:
         if not is_own:
             refuse_other_versions(package_versions(), run_on_each_node(package_versions))
@@ -179,6 +198,38 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         raise
     else:
         ray.shutdown()
+
+
+def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
+    """Joins the cluster at the address, or starts one; what `ray.init` returns."""
+    is_own = address is None
+    if dashboard or not is_own:
+        _set(_SETTINGS_WITH_DASHBOARD)
+    if is_own:
+        _set(_SETTINGS_OF_OWN_CLUSTER)
+    import ray
+
+    # 4 s of imports that the folds' threads need, while Ray's processes start.
+    import_ahead("ray.train.torch")
+    settings = {
+        "namespace": NAMESPACE,
+        "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if is_own:
+        settings["include_dashboard"] = dashboard
+        _close_token_folder()
+    else:
+        _refuse_wrong_token(address)
+    try:
+        return ray.init(address=address or "local", **settings)
+    except SystemExit:  # Ray's own handler of SIGTERM
+        raise KeyboardInterrupt from None
+    except Exception as error:  # Ray raises what it likes
+        what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
+        raise ClusterError(f"{what}: {error.__cause__ or error}") from None
 
 
 @contextmanager
@@ -228,6 +279,7 @@ def _find_cluster() -> str | None:
     Raises:
         ClusterError: nobody answers at RAY_ADDRESS.
     """
+    _set(_SETTINGS)
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
     from ray._private.utils import read_ray_address
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import run_on_each_node
 from ray_jobs.config import find_differences, to_dict
-from ray_jobs.connection import Connection, connect, import_ahead, leaving
+from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, leaving
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.damage import mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
@@ -37,8 +37,13 @@ EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 LITTLE_SPACE_BYTES = 200_000_000
 
 
-def run_kfold(command: Command, argv: Sequence[str]) -> int:
+def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | None = None) -> int:
     """The K-fold job.
+
+    Args:
+        command: what the user wants.
+        argv: what was typed.
+        head_start: is starting Ray meanwhile.
 
     Returns:
         0: done; 1: a fold failed; 130: interrupted.
@@ -75,7 +80,8 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
-                summary = _train(plan, todo, console, sink, seconds, end) if todo else _settle(plan, sink, end)
+                train = partial(_train, plan, todo, head_start, console)
+                summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
@@ -155,6 +161,7 @@ def _settle(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> d
 def _train(
     plan: Plan,
     todo: list[MemberFold],
+    head_start: HeadStart | None,
     console: Console,
     sink: WandbSink,
     seconds: dict[str, float],
@@ -176,7 +183,7 @@ def _train(
     with (
         listening() as interrupts,
         chatter_to(folder.log / "ray.log"),
-        connect(folder.root.name, dashboard=config.run.dashboard) as cluster,
+        connect(folder.root.name, dashboard=config.run.dashboard, head_start=head_start) as cluster,
     ):
         import ray
 
