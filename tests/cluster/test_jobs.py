@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import mean_squared_log_error
 
 from ray_jobs.tracking.record import read_lines
-from trainers.clip_regression.model import build_clip
+from trainers.clip_regression.encoders import build_clip
 
 QUICK = ("training.epochs=2", "data.max_rows=120")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
@@ -108,7 +107,9 @@ class Batch:
 
 def picture_bytes(preprocessing: dict[str, Any]) -> int:
     """Size of one decoded picture."""
-    return int(np.prod(open_clip.transform.PreprocessCfg(**preprocessing).input_size))
+    from open_clip.transform import PreprocessCfg
+
+    return int(np.prod(PreprocessCfg(**preprocessing).input_size))
 
 
 class PictureReader:
@@ -131,8 +132,10 @@ class PictureReader:
         keep: bool,
         on_unreadable: Callable[[int, str], None],
     ) -> None:
-        config = open_clip.transform.PreprocessCfg(**preprocessing)
-        steps = open_clip.transform.image_transform_v2(config, is_train=False).transforms
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        config = PreprocessCfg(**preprocessing)
+        steps = image_transform_v2(config, is_train=False).transforms
         self.resize = [step for step in steps if type(step).__name__ not in ("ToTensor", "MaybeToTensor", "Normalize")]
         _, height, width = config.input_size
         self.mean_colour = np.round(255 * np.array(config.mean)).astype(np.uint8)[:, None, None]
@@ -179,8 +182,8 @@ class RowTensors:
         rows: checked rows.
         numbers: fitted on the training rows.
         config: the family's config.
-        preprocessing: open_clip's preprocessing config of the encoder.
-        tokenizer: open_clip's tokenizer of the encoder.
+        preprocessing: open_clip's preprocessing config of the encoder; used where there are pictures.
+        tokenizer: open_clip's tokenizer of the encoder; None where there are no texts.
         num_threads: threads that decode pictures.
         keep_pictures: see `PictureReader`.
         on_unreadable: see `PictureReader`.
@@ -192,7 +195,7 @@ class RowTensors:
         numbers: Numbers,
         config: Config,
         preprocessing: dict[str, Any],
-        tokenizer: Callable[[list[str]], Tensor],
+        tokenizer: Callable[[list[str]], Tensor] | None,
         num_threads: int,
         keep_pictures: bool,
         on_unreadable: Callable[[int, str], None],

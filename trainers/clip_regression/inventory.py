@@ -93,7 +93,7 @@ def check_model(model: ModelConfig) -> None:
     if not model.pretrained:
         return
     if os.path.isfile(model.pretrained):
-        from trainers.clip_regression.model import check_weights_file
+        from trainers.clip_regression.encoders import check_weights_file
 
         check_weights_file(model.clip, Path(model.pretrained))
         return

@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from trainers.clip_regression.arithmetic import autocast, choose_precision, repeat_bits
 from trainers.clip_regression.config import Config, read_config, with_tuples
 from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics, cut
-from trainers.clip_regression.model import ClipRegressor, build_clip
+from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.numbers import NumberEncoder
 from trainers.clip_regression.pictures import PictureFolder
@@ -76,7 +75,7 @@ class Predictor:
 class _Model:
     """One model, and what was learned of its training rows' numbers and targets."""
 
-    def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, nn.Module], device: str) -> None:
+    def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, nn.Module | None], device: str) -> None:
         known = saved.description
         fitted = tuple(NumberEncoder(**with_tuples(values)) for values in known["numbers"]["encoders"])
         self.numbers = Numbers(known["numbers"]["reference_s"], fitted)
@@ -84,7 +83,7 @@ class _Model:
         self.precision = choose_precision(config.training, device)
         name = known["shared_tensors"].get("sha256") or f"its own {len(encoders)}"
         if name not in encoders:
-            encoders[name] = build_clip(known["architecture"])
+            encoders[name] = _build_encoders(known["architecture"])
         self.encoders = (name, self.precision)
         self.regressor = ClipRegressor(
             encoders[name],
@@ -96,6 +95,15 @@ class _Model:
         )
         self.regressor.load_state_dict({**saved.tensors, **saved.shared})
         self.regressor.to(device).eval()
+
+
+def _build_encoders(architecture: dict[str, Any] | None) -> nn.Module | None:
+    """None for a model that was trained without pictures and texts."""
+    if architecture is None:
+        return None
+    from trainers.clip_regression.encoders import build_clip
+
+    return build_clip(architecture)
 
 
 class _View:
@@ -111,7 +119,11 @@ class _View:
     ) -> None:
         self.config, self.preprocessing, self.pictures = config, preprocessing, pictures
         self.device, self.num_threads = device, num_threads
-        self.tokenizer = open_clip.get_tokenizer(config.model.clip)
+        self.tokenizer = None
+        if config.data.text_columns:
+            from trainers.clip_regression.encoders import load_tokenizer
+
+            self.tokenizer = load_tokenizer(config.model.clip)
         self.models: dict[int, _Model] = {}
 
     def predict(self, rows: Rows, problems: dict[tuple[str, str], None]) -> list[tuple[int, np.ndarray]]:

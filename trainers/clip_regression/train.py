@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from trainers.clip_regression.data import (
     training_order,
 )
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
-from trainers.clip_regression.model import AverageOfWeights, ClipRegressor, describe_architecture, load_clip
+from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
 from trainers.clip_regression.table import Rows, read_test_rows, read_train_rows
 from trainers.interface import CheckpointName, DataError, Predictions, ResumePoint, Split, Workplace
 
@@ -98,11 +98,13 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
     blend = rows.take(np.array([position[row_id] for row_id in split.blend_ids], int))
     test = read_test_rows(config.data)
 
-    clip, preprocessing = load_clip(config.model)
-    tokenizer = open_clip.get_tokenizer(config.model.clip)
+    encoders = _load_encoders(config)
+    preprocessing, tokenizer = encoders.preprocessing, encoders.tokenizer
     numbers = Numbers.fit(train, config)
     num_rows = len(rows) + (0 if test is None else len(test))
-    keep_pictures = num_rows * picture_bytes(preprocessing) <= config.training.picture_cache_gib * 2**30
+    keep_pictures = bool(config.data.train_pictures) and (
+        num_rows * picture_bytes(preprocessing) <= config.training.picture_cache_gib * 2**30
+    )
 
     def to_tensors(table: str, part: Rows, is_test: bool) -> RowTensors:
         def note(row: int, problem: str) -> None:
@@ -116,8 +118,8 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         return RowTensors(part, numbers, config, preprocessing, tokenizer, place.num_threads, keep_pictures, note)
 
     model = ClipRegressor(
-        clip,
-        describe_architecture(config.model),
+        encoders.clip,
+        encoders.architecture,
         config.model,
         has_image=bool(config.data.train_pictures),
         has_text=bool(config.data.text_columns),
@@ -130,6 +132,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         split=split,
         place=place,
         model=model,
+        architecture=encoders.architecture,
         preprocessing=preprocessing,
         numbers=numbers,
         statistics=TargetStatistics.fit(train.target),
@@ -141,6 +144,30 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
     )
 
 
+@dataclass(frozen=True)
+class _Encoders:
+    """open_clip's encoders and what they need; empty where there is nothing to encode."""
+
+    clip: nn.Module | None = None
+    architecture: dict[str, Any] | None = None
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Callable[[list[str]], Tensor] | None = None
+
+
+def _load_encoders(config: Config) -> _Encoders:
+    if not config.data.train_pictures and not config.data.text_columns:
+        return _Encoders()
+    from trainers.clip_regression import encoders
+
+    clip, preprocessing = encoders.load_clip(config.model)
+    return _Encoders(
+        clip,
+        encoders.describe_architecture(config.model),
+        preprocessing,
+        encoders.load_tokenizer(config.model.clip),
+    )
+
+
 @dataclass
 class _Fold:
     """What stays the same while a fold trains: its data, its model, and how to validate, save and predict."""
@@ -149,6 +176,7 @@ class _Fold:
     split: Split
     place: Workplace
     model: ClipRegressor
+    architecture: dict[str, Any] | None
     preprocessing: dict[str, Any]
     numbers: Numbers
     statistics: TargetStatistics
@@ -231,7 +259,7 @@ class _Fold:
             "model_summary": {
                 f"{modality}_weight": metrics[f"weights/{modality}"] for modality in ("image", "text", "age")
             },
-            "architecture": describe_architecture(self.config.model),
+            "architecture": self.architecture,
             "preprocessing": self.preprocessing,
             "shared_tensors": self.shared,
             "config": asdict(self.config),

@@ -21,15 +21,11 @@ from trainers.clip_regression.data import (
     share_of_rank,
     training_order,
 )
+from trainers.clip_regression.encoders import build_clip, describe_architecture
 from trainers.clip_regression.inventory import check_model, prepare_node, take_inventory
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
 from trainers.clip_regression.made_data import make_data
-from trainers.clip_regression.model import (
-    AverageOfWeights,
-    ClipRegressor,
-    build_clip,
-    describe_architecture,
-)
+from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
 from trainers.clip_regression.numbers import NumberEncoder
 from trainers.clip_regression.train import score_on_target_scale
 from trainers.interface import DataError

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from small_training import TINY, train_small
 
 from trainers.clip_regression.config import DataConfig, read_config
-from trainers.clip_regression.model import ClipRegressor, build_clip
+from trainers.clip_regression.encoders import build_clip
+from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.new_rows import find_new_rows
 from trainers.clip_regression.predict import Predictor
 from trainers.interface import TrainedModel
