@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ray_jobs.cluster import find_resources, package_versions, refuse_other_versions, run_on_each_node
 from ray_jobs.coordinator import NAMESPACE
@@ -30,8 +31,9 @@ _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard's API
 }
+# Train runs appear in the dashboard's API; that takes a process of its own.
+_SETTINGS_WITH_DASHBOARD = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 _SETTINGS_OF_OWN_CLUSTER = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
     "RAY_enable_worker_prestart": "0",
@@ -125,46 +127,64 @@ def in_submitted_job() -> bool:
     return _JOB_ENVIRONMENT in os.environ
 
 
+class HeadStart(threading.Thread):
+    """Starts a cluster of this job's own while its other modules are loaded and its data is read. An error in the data then ends
+    what was started together with the process.
+
+    The kernel ends Ray's processes with the thread that has started them, so this one lives as long as the process.
+
+    Args:
+        job_name, dashboard: see `connect`.
+    """
+
+    def __init__(self, job_name: str, *, dashboard: bool) -> None:
+        super().__init__(name="head start of Ray", daemon=True)
+        self.job_name, self.dashboard = job_name, dashboard
+        self.context: Any = None
+        self.error: BaseException | None = None
+        self.is_done = threading.Event()
+
+    def run(self) -> None:
+        """Starts Ray, then does nothing for ever."""
+        try:
+            if _find_cluster() is None:
+                self.context = _start_ray(None, self.job_name, dashboard=self.dashboard)
+        except BaseException as error:
+            self.error = error
+        self.is_done.set()
+        threading.Event().wait()
+
+    def join_cluster(self) -> Any:
+        """What `ray.init` has returned; None: nothing was started, for there is a cluster to join.
+
+        Raises:
+            ClusterError: Ray does not start, or the named cluster does not answer.
+        """
+        self.is_done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.context
+
+
 @contextmanager
-def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
+def connect(job_name: str, *, dashboard: bool, head_start: HeadStart | None = None) -> Iterator[Connection]:
     """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
 
     Args:
         job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
         dashboard: whether a cluster of its own has one.
+        head_start: has perhaps started it already.
 
     Raises:
         ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    context = None if head_start is None else head_start.join_cluster()
+    address = None if context is not None else _find_cluster()
+    if context is None:
+        context = _start_ray(address, job_name, dashboard=dashboard)
+    is_own = address is None
     import ray
 
-    # 4 s of imports that the folds' threads need, while Ray's processes start.
-    threading.Thread(target=_import_ahead, args=("ray.train.torch",), daemon=True).start()
-    settings = {
-        "namespace": NAMESPACE,
-        "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
-    address = _find_cluster()
-    is_own = address is None
-    if is_own:
-        for name, value in _SETTINGS_OF_OWN_CLUSTER.items():
-            os.environ.setdefault(name, value)
-        settings["include_dashboard"] = dashboard
-        _close_token_folder()
-    else:
-        _refuse_wrong_token(address)
-    try:
-        context = ray.init(address=address or "local", **settings)
-    except SystemExit:  # Ray's own handler of SIGTERM
-        raise KeyboardInterrupt from None
-    except Exception as error:  # Ray raises what it likes
-        what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
-        raise ClusterError(f"{what}: {error.__cause__ or error}") from None
     try:
         if not is_own:
             refuse_other_versions(package_versions(), run_on_each_node(package_versions))
@@ -180,6 +200,67 @@ def connect(job_name: str, *, dashboard: bool) -> Iterator[Connection]:
         ray.shutdown()
 
 
+def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
+    """Joins the cluster at the address, or starts one; what `ray.init` returns."""
+    is_own = address is None
+    if dashboard or not is_own:
+        _set(_SETTINGS_WITH_DASHBOARD)
+    if is_own:
+        _set(_SETTINGS_OF_OWN_CLUSTER)
+    import ray
+
+    # 4 s of imports that the folds' threads need, while Ray's processes start.
+    import_ahead("ray.train.torch")
+    settings = {
+        "namespace": NAMESPACE,
+        "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if is_own:
+        settings["include_dashboard"] = dashboard
+        _close_token_folder()
+    else:
+        _refuse_wrong_token(address)
+    try:
+        return ray.init(address=address or "local", **settings)
+    except SystemExit:  # Ray's own handler of SIGTERM
+        raise KeyboardInterrupt from None
+    except Exception as error:  # Ray raises what it likes
+        what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
+        raise ClusterError(f"{what}: {error.__cause__ or error}") from None
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """Ends the connection of `connect` in the background, while that is done which needs no cluster any more: most of the time
+    that Ray's processes take to end is waiting."""
+    import ray
+
+    thread = threading.Thread(target=ray.shutdown, name="leaving")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def import_ahead(module: str) -> None:
+    """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
+
+    def load() -> None:
+        with suppress(Exception):
+            importlib.import_module(module)
+
+    threading.Thread(target=load, daemon=True).start()
+
+
+def _set(settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
 def _find_own_node() -> str | None:
     """host:port of the node on this machine that the driver is connected to."""
     import ray
@@ -187,12 +268,6 @@ def _find_own_node() -> str | None:
     own = ray.get_runtime_context().get_node_id()
     nodes = [node for node in ray.nodes() if node["NodeID"] == own]
     return f"{nodes[0]['NodeManagerAddress']}:{nodes[0]['NodeManagerPort']}" if nodes else None
-
-
-def _import_ahead(module: str) -> None:
-    """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
-    with suppress(Exception):
-        importlib.import_module(module)
 
 
 def _find_cluster() -> str | None:
@@ -204,6 +279,7 @@ def _find_cluster() -> str | None:
     Raises:
         ClusterError: nobody answers at RAY_ADDRESS.
     """
+    _set(_SETTINGS)
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
     from ray._private.utils import read_ray_address
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.console import Console
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import run_on_each_node
 from ray_jobs.config import find_differences, to_dict
-from ray_jobs.connection import Connection, connect
+from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, leaving
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.damage import mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
@@ -36,8 +37,13 @@ EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 LITTLE_SPACE_BYTES = 200_000_000
 
 
-def run_kfold(command: Command, argv: Sequence[str]) -> int:
+def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | None = None) -> int:
     """The K-fold job.
+
+    Args:
+        command: what the user wants.
+        argv: what was typed.
+        head_start: is starting Ray meanwhile.
 
     Returns:
         0: done; 1: a fold failed; 130: interrupted.
@@ -73,11 +79,9 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
         hear_stop = partial(_hear_stop, plan, console)
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
-                work = partial(_train_and_combine, plan, todo, console) if todo else partial(_combine_here, plan)
-                stage = work(sink, seconds)
-                seconds["total"] = time.monotonic() - started
-                storage.check()
-                summary = conclude(plan.folder, plan.config, stage, seconds, sink, console)
+                end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
+                train = partial(_train, plan, todo, head_start, console)
+                summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
@@ -127,19 +131,41 @@ def _is_up_to_date(plan: Plan) -> bool:
     return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and summary.get("scored_folds") == done
 
 
-def _combine_here(plan: Plan, sink: WandbSink, seconds: dict[str, float]) -> dict[str, Any]:
-    """The ensemble stage without Ray: there is nothing to train."""
+def _combine_and_conclude(
+    plan: Plan,
+    storage: Storage,
+    started: float,
+    seconds: dict[str, float],
+    sink: WandbSink,
+    console: Console,
+    stage: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything after the training; returns the summary. Without what an ensemble task has returned it combines here."""
+    if stage is None:
+        began = time.monotonic()
+        stage = run_ensemble_stage(str(plan.folder.root))
+        seconds["ensemble"] = time.monotonic() - began
+    seconds["total"] = time.monotonic() - started
+    storage.check()
+    return conclude(plan.folder, plan.config, stage, seconds, sink, console)
+
+
+def _settle(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The end of a run without Ray: there is nothing to train."""
     sink.start()
-    began = time.monotonic()
     for member in plan.members.values():
         Coordination(member.folder, plan.config.folds.count).settle()
-    stage = run_ensemble_stage(str(plan.folder.root))
-    seconds["ensemble"] = time.monotonic() - began
-    return stage
+    return end()
 
 
-def _train_and_combine(
-    plan: Plan, todo: list[MemberFold], console: Console, sink: WandbSink, seconds: dict[str, float]
+def _train(
+    plan: Plan,
+    todo: list[MemberFold],
+    head_start: HeadStart | None,
+    console: Console,
+    sink: WandbSink,
+    seconds: dict[str, float],
+    end: Callable[[dict[str, Any] | None], dict[str, Any]],
 ) -> dict[str, Any]:
     folder, config = plan.folder, plan.config
     folders = [member.folder for member in plan.members.values()]
@@ -160,7 +186,7 @@ def _train_and_combine(
     with (
         listening() as interrupts,
         chatter_to(folder.log / "ray.log"),
-        connect(folder.root.name, dashboard=config.run.dashboard) as cluster,
+        connect(folder.root.name, dashboard=config.run.dashboard, head_start=head_start) as cluster,
     ):
         import ray
 
@@ -182,13 +208,30 @@ def _train_and_combine(
         began = time.monotonic()
         patience_s = config.checkpoint.storage_patience_s
         launcher = FoldLauncher(folder, config.run, placement, patience_s, coordinator, cluster.heartbeat, interrupts)
+        threading.Thread(target=_prepare_end, args=(todo,), daemon=True).start()
         launcher.train(todo, console, Watcher(folders, config.folds.count, console, placement.waits_for))
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
-        began = time.monotonic()
-        stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
-        seconds["ensemble"] = time.monotonic() - began
-        return stage
+        stage = None if cluster.is_own else _combine_in_task(folder, seconds)
+        with leaving():
+            return end(stage)
+
+
+def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> dict[str, Any]:
+    """The ensemble stage on a cluster that others use, too: where Ray has room, and again if its process dies."""
+    import ray
+
+    began = time.monotonic()
+    stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
+    seconds["ensemble"] = time.monotonic() - began
+    return stage
+
+
+def _prepare_end(todo: list[MemberFold]) -> None:
+    """Loads what draws the report as soon as a fold is complete: taking down its trainer is mostly waiting."""
+    while not any(fold.folder.fold(fold.fold).is_complete() for fold in todo):
+        time.sleep(0.5)
+    import_ahead("ray_jobs.reporting.html_report")
 
 
 def _prepare_nodes(plan: Plan, cluster: Connection) -> None:

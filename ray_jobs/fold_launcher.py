@@ -99,12 +99,12 @@ class FoldLauncher:
                 thread.start()
             probe = StorageProbe(self.folder, partial(console.print, style="yellow"))
             with watcher:
-                while any(thread.is_alive() for thread in threads):
+                while living := [thread for thread in threads if thread.is_alive()]:
                     watcher.update()
                     self.interrupts.check()
                     self.heartbeat.check()
                     probe.look()
-                    time.sleep(WATCH_INTERVAL_S)
+                    living[0].join(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             self._let_folds_save(threads)
             raise

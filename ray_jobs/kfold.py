@@ -12,14 +12,27 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import main_with_errors, parse_kfold
+from ray_jobs.cli import Command, main_with_errors, parse_kfold
+from ray_jobs.connection import HeadStart
 
 
 def main(argv: list[str]) -> int:
     command = parse_kfold(argv)  # first: --help answers before pandas is loaded
+    head_start = give_head_start(command)
     from ray_jobs.driver import run_kfold
 
-    return run_kfold(command, argv)
+    return run_kfold(command, argv, head_start)
+
+
+def give_head_start(command: Command) -> HeadStart | None:
+    """Starts Ray at once where there is all but certainly something to train: for a new run, whose folder is not there yet."""
+    run = command.config.run
+    name = run.name or command.config.recipe
+    if command.dry_run or name == "auto" or (Path(run.storage).expanduser() / name).exists():
+        return None
+    head_start = HeadStart(name, dashboard=run.dashboard)
+    head_start.start()
+    return head_start
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsNam
 logger = logging.getLogger(__name__)
 PROGRESS_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
+REPORT_INTERVAL_S = 2.0  # between two reports of a lone rank to Ray Train
 
 
 class SupersededError(RunError):
@@ -106,7 +107,7 @@ class RayWorkplace:
         self.noted: set[tuple[str, str]] = set()
         self.coordinator: Any = None
         self.pending: list[tuple[int, float, Mapping[str, Tensor | float]]] = []
-        self.last_progress = 0.0
+        self.last_progress, self.reported_at = 0.0, time.monotonic()
 
     def start(self) -> None:
         """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs."""
@@ -161,7 +162,7 @@ class RayWorkplace:
         if self.journal is not None:
             self.journal.sync()
         self._tell(EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics)))
-        ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
+        self._report_to_train(metrics)
         if math.isfinite(metrics["score"]) and (self.best is None or metrics["score"] < self.best[0]):
             self.best = (metrics["score"], epoch)
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = epoch + 1, True, epoch + 1 == num_epochs
@@ -407,6 +408,14 @@ class RayWorkplace:
         number = torch.tensor(float(kinds.index(request)), device=self.device)
         dist.all_reduce(number)  # the others have 0
         return kinds[int(number)]
+
+    def _report_to_train(self, metrics: Mapping[str, float]) -> None:
+        """A barrier of the ranks. It waits for another process and for the controller's next look, so a lone rank leaves short
+        epochs out: Ray Train keeps no metrics without a checkpoint of its own."""
+        now = time.monotonic()
+        if self.world_size > 1 or now - self.reported_at >= REPORT_INTERVAL_S:
+            self.reported_at = now
+            ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
 
     def _tell(self, event: Event) -> None:
         if self.coordinator is not None:

@@ -1,11 +1,12 @@
 """Sends the records of a run to W&B. A process of its own, started and watched by `wandb_sink.py`: whatever W&B's client
 does (hang, fail, lose its helper process), it does it here, and this process can be killed and started again.
 
-    python -m ray_jobs.tracking.publisher [--check-s=60] RUN online|offline
+    python -m ray_jobs.tracking.publisher [--check-s=60] RUN online|offline|auto
 
 It keeps nothing: where to go on is what the server (online) or the local `.wandb` files (offline) already hold. A record's
-line number is W&B's `_step`. Talks to its parent in JSON lines on stdout; the line `finish` on stdin makes it send what
-is left, finish the W&B runs, ask the server what it holds, and end. When stdin closes, the parent is gone, and it ends.
+line number is W&B's `_step`. `auto` is online where there is a key, else offline. Talks to its parent in JSON lines on stdout;
+the line `finish` on stdin makes it send what is left, finish the W&B runs, ask the server what it holds, and end. When stdin
+closes, the parent is gone, and it ends.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--check-s", type=float, default=60.0, help="between two looks at what the server holds")
     arguments.add_argument("run")
-    arguments.add_argument("mode", choices=("online", "offline"))
+    arguments.add_argument("mode", choices=("online", "offline", "auto"))
     given = arguments.parse_args(argv)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no event
@@ -49,8 +50,14 @@ def main(argv: list[str]) -> int:
     finish = threading.Event()
     threading.Thread(target=_listen, args=(finish,), daemon=True).start()
     folder = RunFolder(given.run)
+    is_online = given.mode != "offline" and _has_key()
+    if given.mode != "offline" and not is_online:
+        _say(events, "unreachable", has_key=False, reason="there is no API key (WANDB_API_KEY or `wandb login`)")
+        if given.mode == "online":
+            return PublisherExit.UNREACHABLE
     with _only_publisher(folder):
-        return Publisher(folder, folder.read_config(), given.mode, events, given.check_s).run(finish)
+        mode = "online" if is_online else "offline"
+        return Publisher(folder, folder.read_config(), mode, events, given.check_s).run(finish)
 
 
 def _listen(finish: threading.Event) -> None:
@@ -84,9 +91,6 @@ class Publisher:
 
     def run(self, finish: threading.Event) -> int:
         """Publishes until it is told to finish; returns the exit code."""
-        if self.mode == "online" and not _has_key():
-            self.say("unreachable", has_key=False, reason="there is no API key (WANDB_API_KEY or `wandb login`)")
-            return PublisherExit.UNREACHABLE
         while True:
             is_last = finish.is_set()  # before the records are read: rows written until then are seen
             try:
@@ -110,7 +114,7 @@ class Publisher:
 
     def say(self, event: str, **values: Any) -> None:
         """Tells the parent, which shows it."""
-        self.events.write(without_password(json.dumps({"event": event, **values})) + "\n")
+        _say(self.events, event, **values)
 
     def _say_stop(self, wandb_run: str) -> None:
         self.say("stop_requested", run=wandb_run)
@@ -152,6 +156,10 @@ class Publisher:
         note_uploaded(self.folder, held)
         self.say("held", rows=held)
         return PublisherExit.DONE if _covers(held, wanted) else PublisherExit.INCOMPLETE
+
+
+def _say(events: TextIO, event: str, **values: Any) -> None:
+    events.write(without_password(json.dumps({"event": event, **values})) + "\n")
 
 
 def _covers(held: dict[str, int], wanted: dict[str, int]) -> bool:

@@ -179,14 +179,14 @@ class WandbSink:
         delay, gave_up = _RESTART_S, False
         while not self.is_done.is_set() and self.num_bad_starts < _MAX_BAD_STARTS:
             began = time.monotonic()
-            ended = self._run_publisher_or_warn(ends_to_retry=self.wants_online and not gave_up)
+            ended = self._run_publisher_or_warn(ends_to_retry=self.wants_online and self.has_key and not gave_up)
             if ended == PublisherExit.UNREACHABLE:
                 gave_up = self.is_finishing.is_set() or not self.has_key
                 if not self.falls_back:
                     return
                 self.mode = "offline"
             elif ended == PublisherExit.DONE:
-                if self.mode == "online" or not self.wants_online or gave_up:
+                if self.mode == "online" or not self.wants_online or gave_up or not self.has_key:
                     return
                 self.mode = "online"  # from offline because the server could not be reached: once more
             else:  # killed, failed, or the server does not hold everything yet
@@ -236,7 +236,8 @@ class WandbSink:
         environment["WANDB_SILENT"] = "true"  # W&B's client would log its server's address with the password in it
         with (self.folder.log / "wandb.log").open("a") as log:
             return subprocess.Popen(
-                [*PUBLISHER, str(self.folder.root), self.mode],
+                # Without a key it goes on offline by itself: another process would load W&B's client a second time.
+                [*PUBLISHER, str(self.folder.root), "auto" if self.mode == "online" and self.falls_back else self.mode],
                 cwd=Path(__file__).parents[2],
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -273,6 +274,8 @@ class WandbSink:
 
     def _hear_unreachable(self, event: dict[str, Any]) -> None:
         self.has_key = event["has_key"]
+        if not self.has_key and self.falls_back:
+            self.mode = "offline"
         if not self.falls_back:
             self._warn_once(f"W&B cannot be reached: {event['reason']}")
         elif self.has_key:

@@ -115,7 +115,7 @@ class RowTensors:
         numbers: fitted on the training rows.
         config: the family's config.
         reader: of the pictures, if there are any.
-        tokenizer: open_clip's tokenizer of the encoder.
+        tokenizer: open_clip's tokenizer of the encoder, if there are texts.
         num_threads: threads that decode pictures.
         on_unreadable: called with a row's position and what is wrong with its picture; may raise.
         decoded: all decoded pictures of a table, and where each of the rows is among them; None: they are decoded whenever needed.
@@ -127,7 +127,7 @@ class RowTensors:
         numbers: Numbers,
         config: Config,
         reader: PictureReader | None,
-        tokenizer: Callable[[list[str]], Tensor],
+        tokenizer: Callable[[list[str]], Tensor] | None,
         num_threads: int,
         on_unreadable: Callable[[int, str], None],
         decoded: tuple[RowBlocks, np.ndarray] | None = None,
@@ -185,12 +185,12 @@ class RowTensors:
 
 
 class RowFeatures:
-    """As `RowTensors`, for rows whose pictures and texts a frozen encoder has encoded before.
+    """As `RowTensors`, for rows whose pictures and texts a frozen encoder has encoded before, or that have none.
 
     Args:
         rows: checked rows.
         numbers: fitted on the training rows.
-        features: of the table, by modality: one store for each version of a row, the plain one first.
+        features: of the table, by modality: one store for each version of a row, the plain one first; empty: numbers alone.
         place_N: where each of the rows is in the table.
         on_unreadable: see `RowTensors`.
     """

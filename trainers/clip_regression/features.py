@@ -61,11 +61,14 @@ class Encoders:
     sha256: str
 
 
+def has_encoders(config: Config) -> bool:
+    """Whether there is anything to encode."""
+    return bool(config.data.train_pictures or config.data.text_columns)
+
+
 def is_cached(config: Config) -> bool:
     """Whether this config trains on features."""
-    return (
-        config.model.freeze and config.features.cache and bool(config.data.train_pictures or config.data.text_columns)
-    )
+    return config.model.freeze and config.features.cache and has_encoders(config)
 
 
 def prepare_features(

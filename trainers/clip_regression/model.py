@@ -2,7 +2,7 @@
 
     ẑ = alpha · image + beta · text + gamma · age,      alpha + beta + gamma = 1, learnable (a softmax)
 
-A modality that the data does not have has no head and weight 0.
+A modality that the data does not have has no head and weight 0. Without pictures and texts there are no encoders.
 
 Shape suffixes: B rows, C channels, H height, W width, L text tokens, D embedding, N encoded numbers.
 """
@@ -70,8 +70,8 @@ class ClipRegressor(nn.Module):
     """Predicts the standardised log target from picture, text and encoded numbers.
 
     Args:
-        clip: open_clip's encoders; None where all rows come as features of frozen ones.
-        architecture: their config.
+        clip: open_clip's encoders; None where all rows come as features of frozen ones, or where there is nothing to encode.
+        architecture: their config; None where there is nothing to encode.
         model: heads, freezing.
         has_image, has_text: whether the data has these modalities.
         age_width: columns of the encoded numbers; 0: none.
@@ -81,7 +81,7 @@ class ClipRegressor(nn.Module):
     def __init__(
         self,
         clip: nn.Module | None,
-        architecture: dict[str, Any],
+        architecture: dict[str, Any] | None,
         model: ModelConfig,
         *,
         has_image: bool,
@@ -90,9 +90,9 @@ class ClipRegressor(nn.Module):
         num_absent_params: int = 0,
     ) -> None:
         super().__init__()
-        width = architecture["embed_dim"]
+        width = architecture["embed_dim"] if architecture else 0
         self.clip, self.frozen, self.num_absent_params = clip, model.freeze, num_absent_params
-        self.average_tokens = averages_tokens(architecture)
+        self.average_tokens = architecture is not None and averages_tokens(architecture)
         self.heads = nn.ModuleDict()
         if has_image:
             self.heads["image"] = Head(width, model)

@@ -78,7 +78,7 @@ class Predictor:
 class _Model:
     """One model, and what was learned of its training rows' numbers and targets."""
 
-    def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, nn.Module], device: str) -> None:
+    def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, nn.Module | None], device: str) -> None:
         known = saved.description
         fitted = tuple(NumberEncoder(**with_tuples(values)) for values in known["numbers"]["encoders"])
         self.numbers = Numbers(known["numbers"]["reference_s"], fitted)
@@ -86,7 +86,7 @@ class _Model:
         self.precision = choose_precision(config.training, device)
         name = known["shared_tensors"].get("sha256") or f"its own {len(encoders)}"
         if name not in encoders:
-            encoders[name] = build_clip(known["architecture"])
+            encoders[name] = build_clip(known["architecture"]) if known["architecture"] else None
         self.encoders = (name, self.precision)
         self.regressor = ClipRegressor(
             encoders[name],
@@ -114,7 +114,7 @@ class _View:
         self.config, self.pictures = config, pictures
         self.reader = PictureReader(preprocessing) if config.data.train_pictures else None
         self.device, self.num_threads = device, num_threads
-        self.tokenizer = open_clip.get_tokenizer(config.model.clip)
+        self.tokenizer = open_clip.get_tokenizer(config.model.clip) if config.data.text_columns else None
         self.models: dict[int, _Model] = {}
 
     def predict(self, rows: Rows, problems: dict[tuple[str, str], None]) -> list[tuple[int, np.ndarray]]:
