@@ -41,6 +41,7 @@ FILES = {
     "log/": "log of each fold; ray.log holds what Ray printed",
     "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet; "
     "bad_rows.jsonl lists pictures that could not be decoded",
+    "inputs/": "the rows as they were checked, which the folds read",
     "frozen_encoders-*.safetensors": "weights that all folds share (only if the encoders are frozen)",
     "members/<name>/": "a further member: a folder like this one, without submission and report (only if there are any)",
     "made_data/": "the data that the project made (only without data.root)",
