@@ -140,17 +140,14 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
         split: says which of how many folds this is.
         place: hears how far it is; may end the fold here.
     """
-    total = _count_missing(parts)
-    if not total:
-        return
+    total = place.insist(f"looking for what {what} has left", partial(_count_missing, parts))
     seat = split.fold * place.world_size + place.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
-    for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size):
+    for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size) if total else ():
         part, block = everything[number]
-        while not part.blocks.find(block):  # again, if what was written does not read well
+        while not place.insist(f"looking for what {what} has left", partial(part.blocks.find, block)):
             rows, problems = part.compute(part.blocks.positions(block))
-            write = partial(part.blocks.write, block, rows, problems)
-            place.insist(f"a block that was computed by {what}", write)
+            place.insist(f"keeping what {what} gives", partial(part.blocks.write, block, rows, problems))
             place.report_preparation(what, total - _count_missing(parts), total)
 
 
