@@ -10,9 +10,9 @@ share, then what the others have not come to yet, and a block that two have comp
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from trainers.interface import Split, Workplace
+from trainers.interface import DataError, Split, Workplace
 from trainers.whole_files import appearing_whole
 
 BLOCK_ROWS = 128
@@ -78,15 +78,23 @@ class RowBlocks:
             writer.write_batch(pa.record_batch([column, noted], schema=schema))
 
     def find(self, block: int) -> bool:
-        """Whether a block is there and whole; maps it if so."""
-        if block not in self.mapped and self.paths[block].exists():
+        """Whether a block is there and whole; maps it if so, removes it if it is damaged.
+
+        Raises:
+            OSError: the storage does not give it.
+            DataError: there are more blocks than the system lets a process map.
+        """
+        if block in self.mapped:
+            return True
+        try:
             found = self._map(block)
-            if found is None:
-                with suppress(OSError):
-                    self.paths[block].unlink()
-            else:
-                self.mapped[block] = found
-        return block in self.mapped
+        except FileNotFoundError:
+            return False
+        if found is None:
+            self.paths[block].unlink(missing_ok=True)
+            return False
+        self.mapped[block] = found
+        return True
 
     def take(self, positions_B: np.ndarray) -> np.ndarray:
         """The arrays of these rows, (B, *shape). Every block has to be there."""
@@ -106,13 +114,23 @@ class RowBlocks:
         ]
 
     def _map(self, block: int) -> tuple[np.ndarray, list[str | None]] | None:
+        """Rows and problems of a block; None: it is damaged."""
         num_rows = len(self.positions(block))
         try:
             table = pa.ipc.open_file(pa.memory_map(str(self.paths[block]))).read_all()
             content = table["row"].chunk(0).buffers()[1]
             if table.schema.metadata[b"checksum"].decode() != _sum_up(content) or len(table) != num_rows:
                 return None
-        except (pa.ArrowInvalid, OSError, KeyError, IndexError, TypeError):
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise DataError(
+                    f"the system maps no more than {len(self.mapped)} blocks of {BLOCK_ROWS} rows into one process; raise "
+                    "vm.max_map_count (sysctl), or train without features.cache"
+                ) from None
+            if error.errno is not None:  # what pyarrow finds wrong with the content has no number
+                raise
+            return None
+        except (pa.ArrowException, KeyError, IndexError, TypeError, UnicodeDecodeError):
             return None
         rows = np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape)
         return rows, table["problem"].to_pylist()

@@ -1,13 +1,15 @@
 """Blocks of rows: found by content, whole or missing, filled by several at once."""
 
+import errno
 import threading
 import time
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from trainers.interface import Split
+from trainers.interface import DataError, Split
 from trainers.row_blocks import BLOCK_ROWS, KEY_BYTES, Part, RowBlocks, _order_of_seat, fill
 
 NUM_ROWS = 5 * BLOCK_ROWS + 3
@@ -72,6 +74,21 @@ def test_a_damaged_block_counts_as_missing_and_is_computed_again(tmp_path, harm)
     assert part.blocks.num_missing_rows == BLOCK_ROWS
     fill([part], "adding", split_of(0), make_place())
     assert computed == list(range(BLOCK_ROWS, 2 * BLOCK_ROWS))
+
+
+def test_a_block_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    keys_NK = make_keys()
+    part, _ = make_part(tmp_path, keys_NK)
+    fill([part], "adding", split_of(0), make_place())
+    for number, error, message in ((errno.EIO, OSError, "away"), (errno.ENOMEM, DataError, "vm.max_map_count")):
+
+        def refuse(_, number=number):
+            raise OSError(number, "away")
+
+        monkeypatch.setattr(pa, "memory_map", refuse)
+        with pytest.raises(error, match=message):
+            make_part(tmp_path, keys_NK)[0].blocks.find(0)
+    assert all(path.exists() for path in part.blocks.paths)
 
 
 def test_an_interrupted_build_continues_where_it_was(tmp_path):
