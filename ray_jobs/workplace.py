@@ -232,6 +232,8 @@ class RayWorkplace:
             self._tell(PreparationReported(self.fold, self.attempt, what, done, total))
         if self.world_size == 1 and read_stop_request(self.folder) == StopWhen.NOW:
             raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends while it prepares ({what})")
+        if ray.train.get_preemption_info() is not None:
+            raise PreemptedError(f"its node is being taken away while it prepares ({what})")
 
     def _is_worth_saving(self) -> bool:
         """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.data import Numbers, RowFeatures, RowTensors
-from trainers.clip_regression.features import Encoders, has_encoders, is_cached, prepare_features
+from trainers.clip_regression.features import has_encoders, is_cached, prepare_features
 from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.rows_file import RowsFile, place_rows, read_rows
 from trainers.clip_regression.table import Rows
@@ -31,14 +31,14 @@ class Equipment:
         model: untrained.
         architecture: of the encoders; None where there is nothing to encode.
         preprocessing: of pictures; empty where there is nothing to encode.
-        absent_encoders: those that the model lacks because all rows come as features.
+        is_without_encoders: the model lacks the frozen encoders, because all rows come as features of them.
         to_inputs: gives the inputs of these rows of a table (train, test).
     """
 
     model: ClipRegressor
     architecture: dict[str, Any] | None
     preprocessing: dict[str, Any]
-    absent_encoders: Encoders | None
+    is_without_encoders: bool
     to_inputs: Callable[[str, np.ndarray], RowTensors | RowFeatures]
 
 
@@ -72,7 +72,7 @@ def equip(config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: 
     encoders, features = prepare_features(config, tables, split, place)
     model = _build_model(config, None, encoders.architecture, numbers, num_absent_params=encoders.num_params)
     to_inputs = _to_features(config, tables, numbers, features, place)
-    return Equipment(model, encoders.architecture, encoders.preprocessing, encoders, to_inputs)
+    return Equipment(model, encoders.architecture, encoders.preprocessing, True, to_inputs)
 
 
 def _to_features(
@@ -113,7 +113,7 @@ def _equip_with_encoders(
         note = _note_unreadable(config, table, rows, place)
         return RowTensors(rows, numbers, config, reader, tokenizer, place.num_threads, note, stored)
 
-    return Equipment(model, architecture, preprocessing, None, to_inputs)
+    return Equipment(model, architecture, preprocessing, False, to_inputs)
 
 
 def _note_unreadable(config: Config, table: str, rows: Rows, place: Workplace) -> Callable[[int, str], None]:

@@ -1,8 +1,9 @@
 """What frozen encoders make of the rows, computed once for all folds, epochs, members and runs that share a storage.
 
-    <cache>/features/<key>/encoders.json                the encoders: architecture, preprocessing, size
-                           frozen_encoders.safetensors  their weights, which every run needs beside its checkpoints
-                           image/ text/                 blocks of rows (`trainers/row_blocks.py`)
+    <cache>/features/<key>/encoders.json            the encoders: architecture, preprocessing, size
+                           weights.json             name and checksum of
+                           weights.safetensors      their weights, which every run needs beside its checkpoints
+                           image/ text/             blocks of rows (`trainers/row_blocks.py`)
 
 The key stands for everything that decides a row's features besides its content: weights, preprocessing, precision, kind of
 device, versions. Number of threads and neighbours in a pass do not (`model.encode_fixed`).
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _COMPUTED_BY = ("torch", "open_clip_torch", "torchvision", "timm", "transformers", "pillow")
-_WEIGHTS = "frozen_encoders.safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,11 @@ class Encoders:
         architecture: open_clip's config.
         preprocessing: of pictures.
         num_params: in all.
-        weights: their file.
-        sha256: of that file.
     """
 
     architecture: dict[str, Any]
     preprocessing: dict[str, Any]
     num_params: int
-    weights: Path
-    sha256: str
 
 
 def has_encoders(config: Config) -> bool:
@@ -85,13 +81,21 @@ def prepare_features(
     Returns:
         The encoders; by table (train, test) and modality the versions of its rows, the plain one first.
     """
-    encoders, parts = plan_features(config, tables, place)
+    source = _Source(config, place)
+    encoders, parts = source.plan_all(tables)
+    if split.fold == 0 and place.rank == 0:  # one of those that begin together, while the others encode
+        source.find_weights()
     fill([part for modalities in parts.values() for part in chain(*modalities.values())], "encoding", split, place)
     blocks = {
         name: {modality: [part.blocks for part in versions] for modality, versions in modalities.items()}
         for name, modalities in parts.items()
     }
     return encoders, blocks
+
+
+def find_weights(config: Config, place: Workplace) -> tuple[Path, str]:
+    """The file of the frozen encoders' weights and its SHA-256; writes it where nobody has."""
+    return _Source(config, place).find_weights()
 
 
 def plan_features(
@@ -102,10 +106,7 @@ def plan_features(
     Returns:
         The encoders; by table (train, test) and modality the versions of its rows, the plain one first.
     """
-    source = _Source(config, place)
-    encoders = source.find_encoders()
-    num_views = {"train": config.features.num_views, "test": 1}
-    return encoders, {name: source.plan(table, encoders, num_views[name]) for name, table in tables.items()}
+    return _Source(config, place).plan_all(tables)
 
 
 class _Source:
@@ -117,38 +118,45 @@ class _Source:
         self.folder = place.cache / "features" / _describe_key(config.model, self.precision, place)
         self.clip: nn.Module | None = None
 
-    def find_encoders(self) -> Encoders:
-        """The encoders' facts; writes them and the weights where nobody has."""
-        path, weights = self.folder / "encoders.json", self.folder / _WEIGHTS
-        try:
-            known = json.loads(path.read_bytes())
-            if weights.stat().st_size == known.pop("bytes"):
-                return Encoders(**{**known, "preprocessing": with_tuples(known["preprocessing"])}, weights=weights)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # not there, or damaged
-        return self.place.insist("the frozen encoders", partial(self._keep_encoders, path, weights))
+    def plan_all(self, tables: Mapping[str, RowsFile]) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
+        """See `plan_features`."""
+        encoders, num_views = self.find_encoders(), {"train": self.config.features.num_views, "test": 1}
+        return encoders, {name: self.plan(table, encoders, num_views[name]) for name, table in tables.items()}
 
-    def _keep_encoders(self, path: Path, weights: Path) -> Encoders:
+    def find_encoders(self) -> Encoders:
+        """The encoders' facts; writes them where nobody has."""
+        known = _read_facts(self.folder / "encoders.json", ("architecture", "preprocessing", "num_params"))
+        if known is None:
+            known = self.place.insist("keeping what the frozen encoders are", self._keep_encoders)
+        return Encoders(known["architecture"], with_tuples(known["preprocessing"]), known["num_params"])
+
+    def find_weights(self) -> tuple[Path, str]:
+        """The weights' file and its SHA-256."""
+        path = self.folder / "weights.safetensors"
+        known = _read_facts(self.folder / "weights.json", ("bytes", "sha256"))
+        if known is None or not path.exists() or path.stat().st_size != known["bytes"]:
+            known = self.place.insist("keeping the frozen encoders", partial(self._keep_weights, path))
+        return path, known["sha256"]
+
+    def _keep_encoders(self) -> dict[str, Any]:
+        clip, preprocessing = self._load()
+        num_params = sum(parameter.numel() for parameter in clip.parameters())
+        facts = {"architecture": self.architecture, "preprocessing": preprocessing, "num_params": num_params}
+        write_whole(self.folder / "encoders.json", json.dumps(facts, indent=2).encode())
+        return facts
+
+    def _keep_weights(self, path: Path) -> dict[str, Any]:
         from safetensors.torch import save_file
 
-        from trainers.clip_regression.encoders import describe_architecture
-
-        clip, preprocessing = self._load()
+        clip, _ = self._load()
         tensors = {f"clip.{name}": value.detach().cpu().contiguous() for name, value in clip.state_dict().items()}
-        with appearing_whole(weights) as file:
+        with appearing_whole(path) as file:
             save_file(tensors, file.name)  # into the same file, without a copy of all in memory
-        with weights.open("rb") as file:
+        with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        architecture = describe_architecture(self.config.model)
-        num_params = sum(parameter.numel() for parameter in clip.parameters())
-        facts = {
-            "architecture": architecture,
-            "preprocessing": preprocessing,
-            "num_params": num_params,
-            "sha256": sha256,
-        }
-        write_whole(path, json.dumps({**facts, "bytes": weights.stat().st_size}, indent=2).encode())
-        return Encoders(**facts, weights=weights)
+        facts = {"bytes": path.stat().st_size, "sha256": sha256}
+        write_whole(path.with_suffix(".json"), json.dumps(facts).encode())
+        return facts
 
     def plan(self, table: RowsFile, encoders: Encoders, num_views: int) -> dict[str, list[Part]]:
         """The features of a table's rows, by modality and version."""
@@ -209,6 +217,15 @@ class _Source:
             self.architecture = describe_architecture(self.config.model)
             self.clip.to(self.place.device).eval().requires_grad_(False)
         return self.clip, self.preprocessing
+
+
+def _read_facts(path: Path, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """A JSON file with these names; None: it is not there, or damaged."""
+    try:
+        known = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return known if isinstance(known, dict) and known.keys() >= set(names) else None
 
 
 def _describe_key(model: ModelConfig, precision: torch.dtype, place: Workplace) -> str:

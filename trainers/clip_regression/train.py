@@ -29,6 +29,7 @@ from trainers.clip_regression.data import (
     training_order,
 )
 from trainers.clip_regression.equipment import Equipment, equip, read_tables
+from trainers.clip_regression.features import find_weights
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
 from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
 from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
@@ -221,9 +222,8 @@ class _Fold:
         self.place.save_checkpoint(name, self.model.trained_state(), description)
 
     def _share_encoders(self) -> dict[str, str]:
-        absent = self.equipment.absent_encoders
-        if absent is not None:
-            return self.place.share_file("frozen_encoders", absent.weights, absent.sha256)
+        if self.equipment.is_without_encoders:
+            return self.place.share_file("frozen_encoders", *find_weights(self.config, self.place))
         frozen = self.model.frozen_state()
         return self.place.share_tensors("frozen_encoders", frozen) if frozen else {}
 
