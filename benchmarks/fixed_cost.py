@@ -339,7 +339,7 @@ def watch(job: subprocess.Popen[bytes], family: Family, began: float) -> float:
 
 def clean_environment(home: str) -> dict[str, str]:
     """A user's environment who has set nothing, with one thread a fold."""
-    dropped = ("RAY_", "WANDB_", "PYTHONPATH", "NETRC")
+    dropped = ("RAY_", "WANDB_", "PYTHON", "NETRC")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     # Ray's workers give way to every other process unless told not to: whatever else the machine does would hit them alone.
     return kept | {"HOME": home, "RAY_TMPDIR": home, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}

@@ -1,6 +1,7 @@
 """The ensemble stage: reads the folds' predictions, scores and combines them, writes `oof.parquet` and the submission.
 
-A Ray task in a K-fold run; `submit.py` calls it directly. It trains nothing and can be repeated at any time.
+A Ray task where a K-fold run has joined a cluster; else the driver calls it, as `submit.py` does. It trains nothing and can be
+repeated at any time.
 """
 
 from __future__ import annotations

@@ -201,7 +201,8 @@ class Workplace(Protocol):
         """Records values that are already reduced over all ranks."""
 
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """Records an epoch's metrics and tells the coordinator and Ray Train that it is over (a barrier of the ranks).
+        """Records an epoch's metrics and tells the coordinator and, of short epochs not each, Ray Train that it is over (a barrier
+        of the ranks).
         `metrics` must hold `train/loss_epoch`, `val/loss_epoch` and `score`, the value by which best is chosen."""
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
