@@ -69,7 +69,8 @@ class MemoryPlace:
 
     rank, world_size, device, num_threads = 0, 1, "cpu", 1
 
-    def __init__(self, report: Callable[[dict[str, float]], None] | None = None) -> None:
+    def __init__(self, root: Path, report: Callable[[dict[str, float]], None] | None = None) -> None:
+        self.inputs, self.cache = root / "inputs", root / "cache"
         self.report, self.checkpoints, self.predictions = report, {}, {}
 
     def log_step(self, global_step: int, metrics: dict[str, Any]) -> None: ...
@@ -98,6 +99,14 @@ class MemoryPlace:
     def share_tensors(self, name: str, tensors: dict[str, Any]) -> dict[str, str]:
         return {}
 
+    def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
+        return {}
+
+    def insist(self, what: str, do: Callable[[], Any]) -> Any:
+        return do()
+
+    def report_preparation(self, what: str, done: int, total: int) -> None: ...
+
     def save_predictions(self, checkpoint: str, rows: str, predictions: Any) -> None:
         self.predictions[checkpoint, rows] = predictions
 
@@ -111,7 +120,9 @@ def plan_work(root: Path) -> tuple[Any, list[Any]]:
     from trainers.interface import load_inventory_module
 
     config = parse_kfold([*WORDS, f"data.root={root}"]).config
-    trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, root)
+    module = load_inventory_module(config.family)
+    trainer, inventory = module.take_inventory(config.trainer, root)
+    module.leave_inputs(trainer, inventory, root / "inputs")
     plan = plan_folds(config.folds, inventory)
     return trainer, [plan.split(fold) for fold in range(NUM_FOLDS)]
 
@@ -120,7 +131,7 @@ def train_one(trainer: Any, split: Any, report: Callable[[dict[str, float]], Non
     """A fold's target and out-of-fold predictions."""
     from trainers.clip_regression.train import train_fold
 
-    place = MemoryPlace(report)
+    place = MemoryPlace(Path(trainer.data.root), report)
     train_fold(trainer, split, place)
     found = place.predictions["best", "validation"]
     return found.target, found.prediction
