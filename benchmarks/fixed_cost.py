@@ -394,12 +394,12 @@ def show(costs: dict[str, list[Cost]], shows_processes: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, typical = Console(soft_wrap=True), {name: find_typical(found) for name, found in costs.items()}
+    console, typical = Console(width=160), {name: find_typical(found) for name, found in costs.items()}
     table = Table(
         title=f"{NUM_ROWS} rows, {NUM_EPOCHS} epochs, {NUM_FOLDS} folds on {os.cpu_count()} cores", title_justify="left"
     )
     for column in ("", "wall s", "from, to", "CPU s", "MiB", "processes", "fixed s", "fixed CPU s"):
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     plain = typical[PLAIN]
     for name, cost in typical.items():
         walls = [one.wall_s for one in costs[name]]

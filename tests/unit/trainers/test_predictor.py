@@ -69,7 +69,15 @@ def test_other_rows_of_a_table_change_nothing(small_frame, write_data, tmp_path)
     np.testing.assert_allclose(few[0], place.predictions["best", "test"].prediction[:3], rtol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{"train_pictures": ""}, {"text_columns": ()}, {"date_column": None}])
+MISSING = [
+    {"train_pictures": ""},
+    {"text_columns": ()},
+    {"date_column": None},
+    {"train_pictures": "", "text_columns": ()},
+]
+
+
+@pytest.mark.parametrize("fields", MISSING)
 def test_any_modality_may_be_missing(small_frame, write_data, tmp_path, fields):
     data = DataConfig(root=str(write_data(small_frame, make_test_frame(small_frame, 5))), **fields)
     place = train_small(tmp_path, data.root, data=data)
