@@ -5,12 +5,14 @@
 Makes a table with a picture for each row (links to a few files) and, in place of hours of encoding, fills the cache of features with
 random numbers; everything else is a run as users start it, of one epoch with large batches. Memory is what the driver and each of
 Ray's processes hold beside the page cache (anonymous and shared pages, read from /proc every 0.5 s): the peak of each kind of
-process. Limit: 3 GB at 1,000,000 rows for the driver and for each fold.
+process. Limit: 3 GB at 1,000,000 rows for the driver and for each fold. The seconds by stage are what `benchmarks/scale.md`
+counts with.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -32,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from ray_jobs.recipes import clip_multimodal_b32
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_folder import RunFolder, read_json
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.equipment import read_tables
 from trainers.clip_regression.features import plan_features
@@ -60,7 +62,19 @@ class FillingPlace:
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    table = Table("rows", "driver MiB", "fold MiB", "controller MiB", "all together MiB", "seconds")
+    table = Table(
+        "rows",
+        "driver MiB",
+        "fold MiB",
+        "controller MiB",
+        "all MiB",
+        "seconds",
+        "check",
+        "start",
+        "train",
+        "epoch",
+        "combine",
+    )
     for num_rows in arguments.parse_args().rows:
         with tempfile.TemporaryDirectory() as scratch:
             data, storage = Path(scratch) / "data", Path(scratch) / "runs"
@@ -68,8 +82,9 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, "fill", str(data), str(storage)], check=True)
             words = [*MODEL.split(), *TRAINING.split(), *QUIET.split(), f"data.root={data}", f"run.storage={storage}"]
             peaks, seconds = watch(["ray_jobs/kfold.py", *words])
+            stages = read_stages(RunFolder(storage / "memory"))
         names = ("driver", "fold", "controller of a fold", "all")
-        table.add_row(f"{num_rows:,}", *(f"{peaks[name]:,.0f}" for name in names), f"{seconds:,.0f}")
+        table.add_row(f"{num_rows:,}", *(f"{value:,.0f}" for value in (*map(peaks.get, names), seconds, *stages)))
         Console().print(table)
     print(
         f"at {num_rows:,} rows the driver takes {peaks['driver']:,.0f} MiB and a fold {peaks['fold']:,.0f} MiB (limit 2,861)"
@@ -109,6 +124,14 @@ def fill_cache(data: Path, storage: Path) -> None:
         blocks = versions[0].blocks
         for block in range(len(blocks.paths)):
             blocks.write(block, rng.standard_normal((len(blocks.positions(block)), *blocks.shape), np.float32))
+
+
+def read_stages(folder: RunFolder) -> list[float]:
+    """Seconds of the check of all rows, of Ray's start, of the training, of it one epoch of the slowest fold, and of the ensemble."""
+    spent = read_json(folder.summary)["seconds"]
+    rows = [json.loads(line) for fold in range(3) for line in folder.fold_record(fold).open()]
+    epochs = [value for row in rows for name, value in row.items() if name.endswith("train/epoch_time")]
+    return [spent["check"], spent["start_ray"], spent["train"], max(epochs), spent["ensemble"]]
 
 
 def watch(words: list[str]) -> tuple[Counter, float]:
