@@ -32,8 +32,8 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
 }
-# Train runs appear in the dashboard's API; that takes a process of its own.
-_SETTINGS_WITH_DASHBOARD = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
+# Train runs appear in the API of a dashboard that stays; that takes a process of its own.
+_SETTINGS_OF_JOINED_CLUSTER = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 _SETTINGS_OF_OWN_CLUSTER = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
     "RAY_enable_worker_prestart": "0",
@@ -203,10 +203,7 @@ def connect(job_name: str, *, dashboard: bool, head_start: HeadStart | None = No
 def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
     """Joins the cluster at the address, or starts one; what `ray.init` returns."""
     is_own = address is None
-    if dashboard or not is_own:
-        _set(_SETTINGS_WITH_DASHBOARD)
-    if is_own:
-        _set(_SETTINGS_OF_OWN_CLUSTER)
+    _set(_SETTINGS_OF_OWN_CLUSTER if is_own else _SETTINGS_OF_JOINED_CLUSTER)
     import ray
 
     # 4 s of imports that the folds' threads need, while Ray's processes start.
@@ -220,6 +217,7 @@ def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
     }
     if is_own:
         settings["include_dashboard"] = dashboard
+        settings["runtime_env"] = {"worker_process_setup_hook": _make_imports_cheap()}
         _close_token_folder()
     else:
         _refuse_wrong_token(address)
@@ -230,6 +228,18 @@ def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
     except Exception as error:  # Ray raises what it likes
         what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
         raise ClusterError(f"{what}: {error.__cause__ or error}") from None
+
+
+def _make_imports_cheap() -> Any:
+    """What each of Ray's processes calls first: a fifth of the time of importing torch and Ray Train is the garbage collector's, which
+    finds nothing. A function inside of one, because Ray has to send it itself: a worker cannot import this module yet."""
+
+    def collect_less_often() -> None:
+        import gc
+
+        gc.set_threshold(100_000, 50, 50)
+
+    return collect_less_often
 
 
 @contextmanager

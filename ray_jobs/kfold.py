@@ -6,6 +6,7 @@ ray job submit --working-dir . -- python ray_jobs/kfold.py ...
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from ray_jobs.connection import HeadStart
 
 
 def main(argv: list[str]) -> int:
+    gc.set_threshold(
+        100_000, 50, 50
+    )  # a fifth of the time of loading torch and Ray is the collector's, which finds nothing
     command = parse_kfold(argv)  # first: --help answers before pandas is loaded
     head_start = give_head_start(command)
     from ray_jobs.driver import run_kfold
