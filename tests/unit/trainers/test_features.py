@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from broken_pictures import break_on_decoding
+from local_workplace import LocalWorkplace
 from PIL import Image
 from small_training import TINY, train_small
 
@@ -78,6 +79,17 @@ def test_a_changed_row_computes_its_block_and_no_other_row_changes_a_bit(tmp_pat
     for key, predictions in first.predictions.items():
         is_same = predictions.prediction_z == second.predictions[key].prediction_z
         assert [predictions.ids[row] for row in np.flatnonzero(~is_same)] == [f"r{BLOCK_ROWS + 9:04d}"]
+
+
+def test_the_number_of_threads_changes_no_bit(data, tmp_path, monkeypatch):
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(LocalWorkplace, "num_threads", threads)
+        (tmp_path / str(threads)).mkdir()
+        train(tmp_path / str(threads), data)
+        found.append({path.name: content for path, content in read_blocks(tmp_path / str(threads)).items()})
+    assert found[0] == found[1]
+    assert len(found[0]) == 5  # pictures, mirrored pictures and texts; of the test rows pictures and texts
 
 
 def test_without_further_views_rows_are_not_augmented(data, tmp_path):
