@@ -84,7 +84,9 @@ def main() -> None:
             peaks, seconds = watch(["ray_jobs/kfold.py", *words])
             stages = read_stages(RunFolder(storage / "memory"))
         names = ("driver", "fold", "controller of a fold", "all")
-        table.add_row(f"{num_rows:,}", *(f"{value:,.0f}" for value in (*map(peaks.get, names), seconds, *stages)))
+        table.add_row(
+            f"{num_rows:,}", *(f"{value:,.0f}" for value in (*(peaks[name] for name in names), seconds, *stages))
+        )
         Console().print(table)
     print(
         f"at {num_rows:,} rows the driver takes {peaks['driver']:,.0f} MiB and a fold {peaks['fold']:,.0f} MiB (limit 2,861)"

@@ -148,6 +148,7 @@ class HeadStart(threading.Thread):
         """Starts Ray, then does nothing for ever."""
         try:
             if _find_cluster() is None:
+                import_ahead("ray.train.torch")  # 4 s that the driver needs later, while Ray's processes start
                 self.context = _start_ray(None, self.job_name, dashboard=self.dashboard)
         except BaseException as error:
             self.error = error
@@ -206,8 +207,6 @@ def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
     _set(_SETTINGS_OF_OWN_CLUSTER if is_own else _SETTINGS_OF_JOINED_CLUSTER)
     import ray
 
-    # 4 s of imports that the folds' threads need, while Ray's processes start.
-    import_ahead("ray.train.torch")
     settings = {
         "namespace": NAMESPACE,
         "job_config": ray.job_config.JobConfig(metadata={"job_name": job_name}),

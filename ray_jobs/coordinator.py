@@ -359,11 +359,11 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 best_epoch=event.epoch if is_best else status.best_epoch,
             )
         case FoldCompleted():
-            return replace(status, state=FoldState.COMPLETED, finished=now, error=None)
+            return replace(status, state=FoldState.COMPLETED, finished=now, error=None, preparation=None)
         case FoldFailed():
-            return replace(status, state=FoldState.FAILED, finished=now, error=event.error)
+            return replace(status, state=FoldState.FAILED, finished=now, error=event.error, preparation=None)
         case FoldStopped():
-            return replace(status, state=FoldState.INTERRUPTED, finished=now)
+            return replace(status, state=FoldState.INTERRUPTED, finished=now, preparation=None)
     raise AssertionError(event)
 
 

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,12 +178,11 @@ def _train(
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
     print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
-    for member in plan.members.values():
-        module = load_inventory_module(member.config.family)
-        module.leave_inputs(member.config.trainer, member.inventory, member.folder.inputs)
+    _leave_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
     began = time.monotonic()
+    import_ahead("ray.train.torch")  # 4 s that the folds' threads need, while Ray's processes start
     with (
         listening() as interrupts,
         chatter_to(folder.log / "ray.log"),
@@ -208,8 +208,10 @@ def _train(
         began = time.monotonic()
         patience_s = config.checkpoint.storage_patience_s
         launcher = FoldLauncher(folder, config.run, placement, patience_s, coordinator, cluster.heartbeat, interrupts)
-        threading.Thread(target=_prepare_end, args=(todo,), daemon=True).start()
+        is_trained = threading.Event()
+        threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()
         launcher.train(todo, console, Watcher(folders, config.folds.count, console, placement.waits_for))
+        is_trained.set()
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
         stage = None if cluster.is_own else _combine_in_task(folder, seconds)
@@ -227,10 +229,22 @@ def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> dict[str, 
     return stage
 
 
-def _prepare_end(todo: list[MemberFold]) -> None:
+def _leave_inputs(plan: Plan) -> None:
+    """Writes what the folds read; members that read the same share it."""
+    left = []
+    for member in plan.members.values():
+        trainer = member.config.trainer
+        if (trainer.data, trainer.model) not in left:
+            left.append((trainer.data, trainer.model))
+            load_inventory_module(member.config.family).leave_inputs(trainer, member.inventory, plan.folder.inputs)
+
+
+def _prepare_end(todo: list[MemberFold], is_trained: threading.Event) -> None:
     """Loads what draws the report as soon as a fold is complete: taking down its trainer is mostly waiting."""
-    while not any(fold.folder.fold(fold.fold).is_complete() for fold in todo):
-        time.sleep(0.5)
+    with suppress(OSError):  # storage that is away: it is loaded when it is needed
+        while not any(fold.folder.fold(fold.fold).is_complete() for fold in todo):
+            if is_trained.wait(1.0):
+                return
     import_ahead("ray_jobs.reporting.html_report")
 
 

@@ -30,11 +30,12 @@ import pyarrow.parquet as pq
 from ray_jobs.config import MAIN, RunConfig, from_dict, to_dict
 from ray_jobs.errors import RunBusyError, RunFolderError
 from trainers.interface import FORMULA
-from trainers.whole_files import appearing_whole, write_whole
+from trainers.whole_files import appearing_whole, sum_up_file, write_whole
 
 CHECKPOINTS = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
 MEMBERS = "members"
+_ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
 _CHECKSUM = "checksum"  # of a JSON file, in itself
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 
@@ -79,7 +80,7 @@ class RunFolder:
         self.predictions = self.root / "predictions"
         self.wandb = self.root / "wandb"
         self.inputs = self.run_root / "inputs"
-        self.cache = self.run_root.parent / ".cache"  # of all runs of this storage
+        self.cache = self.run_root.parent / ".kfold_cache"  # of all runs of this storage
         self.stop_request = self.run_root / "stop_request.json"
         self.train_scratch = self.run_root / ".ray_train"
 
@@ -189,6 +190,10 @@ class RunFolder:
         """Removes files that a killed process was about to put in place, and resume points of finished folds."""
         for path in self.root.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
+        for path in self.cache.glob("features/*/.*.tmp"):  # gigabytes, where weights were being written
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                    path.unlink()
         for path in self.find_in_folds("manifest.json"):
             FoldFolder(path.parent, int(path.parent.name)).remove_resume_points()
 
@@ -443,12 +448,6 @@ def share_whole(source: Path, path: Path, sha256: str) -> None:
 def _remove_folder(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
-
-
-def sum_up_file(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

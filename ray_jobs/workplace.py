@@ -228,9 +228,11 @@ class RayWorkplace:
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
         self.watchdog.touch()
-        if self.rank == 0:
+        now = time.monotonic()
+        if self.rank == 0 and (now - self.last_progress >= PROGRESS_INTERVAL_S or done == total):
+            self.last_progress = now
             self._tell(PreparationReported(self.fold, self.attempt, what, done, total))
-        if self.world_size == 1 and read_stop_request(self.folder) == StopWhen.NOW:
+        if read_stop_request(self.folder) == StopWhen.NOW:  # nothing is shared yet: each rank may end by itself
             raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends while it prepares ({what})")
         if ray.train.get_preemption_info() is not None:
             raise PreemptedError(f"its node is being taken away while it prepares ({what})")

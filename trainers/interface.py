@@ -236,11 +236,7 @@ class Workplace(Protocol):
         their checksum, to be put into a checkpoint's description as `shared_tensors`."""
 
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
-        """As `share_tensors`, for tensors that are a file in `cache` already.
-
-        Raises:
-            DataError: the file is not what the checksum says.
-        """
+        """As `share_tensors`, for tensors that are a file in `cache` already."""
 
     def insist(self, what: str, do: Callable[[], Any]) -> Any:
         """Reads or writes below `inputs` or `cache`, again and again while the storage is the cause that it fails; `what` is for

@@ -2,7 +2,7 @@
 
 Rows are cut, in table order, into blocks of BLOCK_ROWS. A block is a file whose name is a hash of what its rows were computed
 from, so whoever finds it need not compute it: other folds, epochs, members, later runs. A row that changes gives its block
-another name; no other block is touched. Files are memory-mapped; a damaged one counts as missing.
+another name; no other block is touched. (A row that is put between others moves all that follow.) Files are memory-mapped; a damaged one counts as missing.
 
 Any number of processes fill the same folder at once without knowing of each other: each visits what is missing, first its own
 share, then what the others have not come to yet, and a block that two have computed is the same bytes twice.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from trainers.whole_files import appearing_whole
 
 BLOCK_ROWS = 128
 KEY_BYTES = 16
+COUNT_INTERVAL_S = 3.0  # between two looks at what all have done
 
 
 class RowBlocks:
@@ -32,7 +34,7 @@ class RowBlocks:
 
     Args:
         folder: holds all blocks that were computed in the same way.
-        keys_NK: (N, KEY_BYTES) uint8, a hash of what each row is computed from.
+        keys_NK: (N, KEY_BYTES) uint8, a hash of what each row is computed from; zeros are as good a key as any (no picture).
         shape: of a row's array.
         dtype: of a row's array.
     """
@@ -41,7 +43,8 @@ class RowBlocks:
         self.folder, self.num_rows, self.shape, self.dtype = folder, len(keys_NK), shape, np.dtype(dtype)
         portions = [keys_NK[start : start + BLOCK_ROWS] for start in range(0, len(keys_NK), BLOCK_ROWS)]
         self.paths = [folder / f"{_sum_up(portion.tobytes())}.arrow" for portion in portions]
-        self.mapped: dict[int, tuple[np.ndarray, list[str | None]]] = {}
+        self.mapped: dict[int, np.ndarray] = {}
+        self.problems: dict[int, str] = {}  # of the rows of mapped blocks
 
     @property
     def num_missing_rows(self) -> int:
@@ -65,17 +68,16 @@ class RowBlocks:
         """
         rows = np.ascontiguousarray(rows, self.dtype)
         assert rows.shape == (len(self.positions(block)), *self.shape), rows.shape
-        content = rows.tobytes()
+        content, noted = rows.tobytes(), list(problems) or [None] * len(rows)
         schema = pa.schema(
             [("row", pa.binary(len(content) // len(rows))), ("problem", pa.string())],
-            {"shape": str(self.shape), "dtype": self.dtype.str, "checksum": _sum_up(content)},
+            {"checksum": _sum_up(content, noted)},
         )
         column = pa.FixedSizeBinaryArray.from_buffers(
             schema.field("row").type, len(rows), [None, pa.py_buffer(content)]
         )
-        noted = pa.array(list(problems) or [None] * len(rows), pa.string())
         with appearing_whole(self.paths[block]) as file, pa.ipc.new_file(file, schema) as writer:
-            writer.write_batch(pa.record_batch([column, noted], schema=schema))
+            writer.write_batch(pa.record_batch([column, pa.array(noted, pa.string())], schema=schema))
 
     def find(self, block: int) -> bool:
         """Whether a block is there and whole; maps it if so, removes it if it is damaged.
@@ -93,7 +95,9 @@ class RowBlocks:
         if found is None:
             self.paths[block].unlink(missing_ok=True)
             return False
-        self.mapped[block] = found
+        self.mapped[block], problems = found
+        start = block * BLOCK_ROWS
+        self.problems |= {start + row: problem for row, problem in enumerate(problems) if problem}
         return True
 
     def take(self, positions_B: np.ndarray) -> np.ndarray:
@@ -101,26 +105,18 @@ class RowBlocks:
         taken = np.empty((len(positions_B), *self.shape), self.dtype)
         blocks_B, rows_B = np.divmod(positions_B, BLOCK_ROWS)
         for place, (block, row) in enumerate(zip(blocks_B.tolist(), rows_B.tolist(), strict=True)):
-            taken[place] = self.mapped[block][0][row]
+            taken[place] = self.mapped[block][row]
         return taken
-
-    def list_problems(self) -> list[tuple[int, str]]:
-        """Row and problem of every row of which something could not be used."""
-        return [
-            (block * BLOCK_ROWS + row, problem)
-            for block in range(len(self.paths))
-            for row, problem in enumerate(self.mapped[block][1])
-            if problem
-        ]
 
     def _map(self, block: int) -> tuple[np.ndarray, list[str | None]] | None:
         """Rows and problems of a block; None: it is damaged."""
         num_rows = len(self.positions(block))
         try:
             table = pa.ipc.open_file(pa.memory_map(str(self.paths[block]))).read_all()
-            content = table["row"].chunk(0).buffers()[1]
-            if table.schema.metadata[b"checksum"].decode() != _sum_up(content) or len(table) != num_rows:
+            content, problems = table["row"].chunk(0).buffers()[1], table["problem"].to_pylist()
+            if table.schema.metadata[b"checksum"].decode() != _sum_up(content, problems) or len(table) != num_rows:
                 return None
+            return np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape), problems
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise DataError(
@@ -130,10 +126,8 @@ class RowBlocks:
             if error.errno is not None:  # what pyarrow finds wrong with the content has no number
                 raise
             return None
-        except (pa.ArrowException, KeyError, IndexError, TypeError, UnicodeDecodeError):
+        except (pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
             return None
-        rows = np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape)
-        return rows, table["problem"].to_pylist()
 
 
 @dataclass(frozen=True)
@@ -161,12 +155,17 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
     total = place.insist(f"looking for what {what} has left", partial(_count_missing, parts))
     seat = split.fold * place.world_size + place.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
+    done, counted = 0, time.monotonic()
     for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size) if total else ():
         part, block = everything[number]
         while not place.insist(f"looking for what {what} has left", partial(part.blocks.find, block)):
             rows, problems = part.compute(part.blocks.positions(block))
             place.insist(f"keeping what {what} gives", partial(part.blocks.write, block, rows, problems))
-            place.report_preparation(what, total - _count_missing(parts), total)
+            done += len(rows)
+            if time.monotonic() - counted > COUNT_INTERVAL_S:  # what the others have done meanwhile
+                done = total - place.insist(f"looking for what {what} has left", partial(_count_missing, parts))
+                counted = time.monotonic()
+            place.report_preparation(what, min(done, total), total)
 
 
 def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
@@ -180,5 +179,7 @@ def _count_missing(parts: Sequence[Part]) -> int:
     return sum(part.blocks.num_missing_rows for part in parts)
 
 
-def _sum_up(content: bytes | pa.Buffer) -> str:
-    return hashlib.sha256(content).hexdigest()[: 2 * KEY_BYTES]
+def _sum_up(content: bytes | pa.Buffer, problems: Sequence[str | None] = ()) -> str:
+    digest = hashlib.sha256(content)
+    digest.update(repr(list(problems)).encode())
+    return digest.hexdigest()[: 2 * KEY_BYTES]

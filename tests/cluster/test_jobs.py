@@ -103,7 +103,7 @@ def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_miss
 
     failed = run_job("kfold", *words, "run.name=failed")
     assert failed.returncode == 1, failed.stdout + failed.stderr
-    assert "fold 2 FAILED: rank 0: train_val.csv: id 'v23': v23.png cannot be decoded" in failed.stdout
+    assert "fold 2 FAILED: rank 0: train_val.csv: id 'v23': its picture cannot be decoded" in failed.stdout
     assert "no submission: folds [2] are not trained" in failed.stdout
     summary = json.loads((tmp_path / "failed" / "summary.json").read_text())
     assert summary["outcome"] == "failed"

@@ -200,6 +200,16 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
 
 
+def has_encoders(config: Config) -> bool:
+    """Whether there is anything to encode."""
+    return bool(config.data.train_pictures or config.data.text_columns)
+
+
+def is_cached(config: Config) -> bool:
+    """Whether this config trains on features of frozen encoders."""
+    return config.model.freeze and config.features.cache and has_encoders(config)
+
+
 def read_config(values: Mapping[str, Mapping[str, Any]]) -> Config:
     """The config of a checkpoint's description: its sections as JSON.
 

@@ -247,10 +247,8 @@ def _to_tensor(encoded_BN: np.ndarray) -> Tensor | None:
 
 def _note_problems(blocks: RowBlocks, place_N: np.ndarray, note: Callable[[int, str], None]) -> None:
     """Tells of the rows among these whose picture could not be decoded."""
-    problems = dict(blocks.list_problems())
-    if problems:
-        for position in np.flatnonzero(np.isin(place_N, list(problems))):
-            note(int(position), problems[int(place_N[position])])
+    for position in np.flatnonzero(np.isin(place_N, list(blocks.problems))):
+        note(int(position), f"its picture {blocks.problems[int(place_N[position])]}")
 
 
 def _move(tensor: Tensor | None, device: str) -> Tensor | None:

@@ -46,7 +46,7 @@ def load_clip(model: ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
     Returns:
         The encoders, and size, mean, std, interpolation and resize mode of the pictures they were trained on.
     """
-    with torch.random.fork_rng(devices=[], enabled=model.freeze):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=model.freeze):
         if model.freeze:
             torch.manual_seed(_SEED_OF_RANDOM_FROZEN)
         clip = open_clip.create_model(

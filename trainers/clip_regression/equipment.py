@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from trainers.clip_regression.config import Config
+from trainers.clip_regression.config import Config, has_encoders, is_cached
 from trainers.clip_regression.data import Numbers, RowFeatures, RowTensors
-from trainers.clip_regression.features import has_encoders, is_cached, prepare_features
+from trainers.clip_regression.features import prepare_features
 from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.rows_file import RowsFile, place_rows, read_rows
 from trainers.clip_regression.table import Rows
@@ -31,22 +31,29 @@ class Equipment:
         model: untrained.
         architecture: of the encoders; None where there is nothing to encode.
         preprocessing: of pictures; empty where there is nothing to encode.
-        is_without_encoders: the model lacks the frozen encoders, because all rows come as features of them.
+        weights: file and SHA-256 of frozen encoders that the model lacks because all rows come as features; on rank 0 only.
         to_inputs: gives the inputs of these rows of a table (train, test).
     """
 
     model: ClipRegressor
     architecture: dict[str, Any] | None
     preprocessing: dict[str, Any]
-    is_without_encoders: bool
+    weights: tuple[Path, str] | None
     to_inputs: Callable[[str, np.ndarray], RowTensors | RowFeatures]
 
 
 def read_tables(config: Config, inputs: Path) -> dict[str, RowsFile]:
-    """The tables that the driver has left: train, and test where there is one."""
+    """The tables that the driver has left: train, and test where there is one.
+
+    Raises:
+        OSError: they are not there.
+    """
     paths = {name: place_rows(inputs, config.data, name) for name in ("train", "test")}
     encodes = has_encoders(config) and not is_cached(config)
-    return {name: RowsFile(path, read_rows(path, inputs=encodes)) for name, path in paths.items() if path.exists()}
+    tables = {"train": RowsFile("train", paths["train"], read_rows(paths["train"], inputs=encodes))}
+    if paths["test"].exists():
+        tables["test"] = RowsFile("test", paths["test"], read_rows(paths["test"], inputs=encodes))
+    return tables
 
 
 def equip(config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, place: Workplace) -> Equipment:
@@ -69,10 +76,11 @@ def equip(config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: 
         )
     if not is_cached(config):
         return _equip_with_encoders(config, tables, numbers, split, place)
-    encoders, features = prepare_features(config, tables, split, place)
+    features = prepare_features(config, tables, split, place)
+    encoders = features.encoders
     model = _build_model(config, None, encoders.architecture, numbers, num_absent_params=encoders.num_params)
-    to_inputs = _to_features(config, tables, numbers, features, place)
-    return Equipment(model, encoders.architecture, encoders.preprocessing, True, to_inputs)
+    to_inputs = _to_features(config, tables, numbers, features.blocks, place)
+    return Equipment(model, encoders.architecture, encoders.preprocessing, features.weights, to_inputs)
 
 
 def _to_features(
@@ -113,7 +121,7 @@ def _equip_with_encoders(
         note = _note_unreadable(config, table, rows, place)
         return RowTensors(rows, numbers, config, reader, tokenizer, place.num_threads, note, stored)
 
-    return Equipment(model, architecture, preprocessing, False, to_inputs)
+    return Equipment(model, architecture, preprocessing, None, to_inputs)
 
 
 def _note_unreadable(config: Config, table: str, rows: Rows, place: Workplace) -> Callable[[int, str], None]:

@@ -1,7 +1,7 @@
 """What frozen encoders make of the rows, computed once for all folds, epochs, members and runs that share a storage.
 
     <cache>/features/<key>/encoders.json            the encoders: architecture, preprocessing, size
-                           weights.json             name and checksum of
+                           weights.json             the checksum of
                            weights.safetensors      their weights, which every run needs beside its checkpoints
                            image/ text/             blocks of rows (`trainers/row_blocks.py`)
 
@@ -31,15 +31,31 @@ from trainers.clip_regression.arithmetic import autocast, choose_precision
 from trainers.clip_regression.config import Config, ModelConfig, with_tuples
 from trainers.clip_regression.data import drop_tokens
 from trainers.clip_regression.model import ENCODE_ROWS, averages_tokens, encode_fixed, text_encoder
-from trainers.clip_regression.rows_file import RowsFile, read_pictures, read_texts, read_weights_digest
-from trainers.interface import Split, Workplace
+from trainers.clip_regression.rows_file import (
+    RowsFile,
+    read_checked,
+    read_texts,
+    read_weights_digest,
+)
+from trainers.interface import DataError, Split, Workplace
 from trainers.row_blocks import KEY_BYTES, Part, RowBlocks, fill
-from trainers.whole_files import appearing_whole, write_whole
+from trainers.whole_files import appearing_whole, sum_up_file, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_COMPUTED_BY = ("torch", "open_clip_torch", "torchvision", "timm", "transformers", "pillow")
+_COMPUTED_BY = (
+    "torch",
+    "open_clip_torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "tokenizers",
+    "ftfy",
+    "regex",
+    "pillow",
+)
+_WAY_OF_ENCODING = 1  # to be raised with each change of this family that changes a bit of a feature
 
 
 @dataclass(frozen=True)
@@ -57,19 +73,22 @@ class Encoders:
     num_params: int
 
 
-def has_encoders(config: Config) -> bool:
-    """Whether there is anything to encode."""
-    return bool(config.data.train_pictures or config.data.text_columns)
+@dataclass(frozen=True)
+class Features:
+    """What a fold finds that trains on features.
+
+    Attributes:
+        encoders: that have computed them.
+        blocks: by table (train, test) and modality the versions of its rows, the plain one first.
+        weights: file and SHA-256 of the encoders' weights; on rank 0 only.
+    """
+
+    encoders: Encoders
+    blocks: dict[str, dict[str, list[RowBlocks]]]
+    weights: tuple[Path, str] | None
 
 
-def is_cached(config: Config) -> bool:
-    """Whether this config trains on features."""
-    return config.model.freeze and config.features.cache and has_encoders(config)
-
-
-def prepare_features(
-    config: Config, tables: Mapping[str, RowsFile], split: Split, place: Workplace
-) -> tuple[Encoders, dict[str, dict[str, list[RowBlocks]]]]:
+def prepare_features(config: Config, tables: Mapping[str, RowsFile], split: Split, place: Workplace) -> Features:
     """Finds the features of all rows and computes those that are missing, together with the other folds.
 
     Args:
@@ -78,8 +97,8 @@ def prepare_features(
         split: whose fold this is.
         place: where it is trained.
 
-    Returns:
-        The encoders; by table (train, test) and modality the versions of its rows, the plain one first.
+    Raises:
+        DataError: a picture or the weights were changed while the run works.
     """
     source = _Source(config, place)
     encoders, parts = source.plan_all(tables)
@@ -90,22 +109,13 @@ def prepare_features(
         name: {modality: [part.blocks for part in versions] for modality, versions in modalities.items()}
         for name, modalities in parts.items()
     }
-    return encoders, blocks
-
-
-def find_weights(config: Config, place: Workplace) -> tuple[Path, str]:
-    """The file of the frozen encoders' weights and its SHA-256; writes it where nobody has."""
-    return _Source(config, place).find_weights()
+    return Features(encoders, blocks, source.find_weights() if place.rank == 0 else None)
 
 
 def plan_features(
     config: Config, tables: Mapping[str, RowsFile], place: Workplace
 ) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
-    """Where the features of all rows are, or how they are computed; only the encoders are looked for, and written if need be.
-
-    Returns:
-        The encoders; by table (train, test) and modality the versions of its rows, the plain one first.
-    """
+    """Where the features of all rows are, or how they are computed, by table, modality and version; for who fills them otherwise."""
     return _Source(config, place).plan_all(tables)
 
 
@@ -115,7 +125,8 @@ class _Source:
     def __init__(self, config: Config, place: Workplace) -> None:
         self.config, self.place = config, place
         self.precision = choose_precision(config.training, place.device)
-        self.folder = place.cache / "features" / _describe_key(config.model, self.precision, place)
+        describe = partial(_describe_key, config.model, self.precision, place)
+        self.folder = place.cache / "features" / place.insist("reading the checksum of the weights", describe)
         self.clip: nn.Module | None = None
 
     def plan_all(self, tables: Mapping[str, RowsFile]) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
@@ -125,38 +136,40 @@ class _Source:
 
     def find_encoders(self) -> Encoders:
         """The encoders' facts; writes them where nobody has."""
-        known = _read_facts(self.folder / "encoders.json", ("architecture", "preprocessing", "num_params"))
+        read = partial(_read_facts, self.folder / "encoders.json")
+        known = self.place.insist("reading what the frozen encoders are", read)
         if known is None:
-            known = self.place.insist("keeping what the frozen encoders are", self._keep_encoders)
+            known = self._keep_encoders()
         return Encoders(known["architecture"], with_tuples(known["preprocessing"]), known["num_params"])
 
     def find_weights(self) -> tuple[Path, str]:
-        """The weights' file and its SHA-256."""
+        """The weights' file and its SHA-256; writes it where nobody has, or where it is damaged."""
         path = self.folder / "weights.safetensors"
-        known = _read_facts(self.folder / "weights.json", ("bytes", "sha256"))
-        if known is None or not path.exists() or path.stat().st_size != known["bytes"]:
-            known = self.place.insist("keeping the frozen encoders", partial(self._keep_weights, path))
-        return path, known["sha256"]
+        sha256 = self.place.insist("reading the frozen encoders", partial(_read_checksum, path))
+        return path, sha256 or self._keep_weights(path)
 
     def _keep_encoders(self) -> dict[str, Any]:
         clip, preprocessing = self._load()
         num_params = sum(parameter.numel() for parameter in clip.parameters())
         facts = {"architecture": self.architecture, "preprocessing": preprocessing, "num_params": num_params}
-        write_whole(self.folder / "encoders.json", json.dumps(facts, indent=2).encode())
+        write = partial(_write_facts, self.folder / "encoders.json", facts)
+        self.place.insist("keeping what the frozen encoders are", write)
         return facts
 
-    def _keep_weights(self, path: Path) -> dict[str, Any]:
+    def _keep_weights(self, path: Path) -> str:
         from safetensors.torch import save_file
 
         clip, _ = self._load()
         tensors = {f"clip.{name}": value.detach().cpu().contiguous() for name, value in clip.state_dict().items()}
-        with appearing_whole(path) as file:
-            save_file(tensors, file.name)  # into the same file, without a copy of all in memory
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        facts = {"bytes": path.stat().st_size, "sha256": sha256}
-        write_whole(path.with_suffix(".json"), json.dumps(facts).encode())
-        return facts
+
+        def write() -> str:
+            with appearing_whole(path) as file:
+                save_file(tensors, file.name)  # into the same file, without a copy of all in memory
+            sha256 = sum_up_file(path)
+            _write_facts(path.with_suffix(".json"), {"sha256": sha256})
+            return sha256
+
+        return self.place.insist("keeping the frozen encoders", write)
 
     def plan(self, table: RowsFile, encoders: Encoders, num_views: int) -> dict[str, list[Part]]:
         """The features of a table's rows, by modality and version."""
@@ -177,62 +190,87 @@ class _Source:
         blocks = RowBlocks(self.folder / modality, keys_NK, (encoders.architecture["embed_dim"],), np.float32)
 
         def compute(positions: np.ndarray) -> tuple[np.ndarray, Sequence[str | None]]:
+            self._load()
             with torch.inference_mode(), autocast(self.place.device, self.precision):
-                features, problems = encode(table.path, positions, keys_NK[positions] if mark else None)
+                features, problems = encode(table, positions, keys_NK[positions] if mark else None)
             return features.float().cpu().numpy(), problems
 
         return Part(blocks, compute)
 
     def _encode_pictures(
-        self, path: Path, positions: np.ndarray, keys_NK: np.ndarray | None
+        self, table: RowsFile, positions: np.ndarray, keys_NK: np.ndarray | None
     ) -> tuple[Tensor, list[str | None]]:
         """Mirrored, if the keys are those of another version."""
-        from trainers.clip_regression.picture_reader import PictureReader
-
-        clip, preprocessing = self._load()
-        reader = PictureReader(preprocessing)
-        pictures, problems = reader.read_all(read_pictures(path, positions), self.place.num_threads)
+        contents = read_checked(table, positions, self.place)
+        pictures, problems = self.reader.decode_all(contents, self.place.num_threads)
         images_BCHW = torch.from_numpy(pictures if keys_NK is None else pictures[..., ::-1].copy())
         images_BCHW = images_BCHW.to(self.place.device)
-        return encode_fixed(lambda part: clip.encode_image(reader.normalise(part)), images_BCHW), problems
+        return encode_fixed(lambda part: self.clip.encode_image(self.reader.normalise(part)), images_BCHW), problems
 
     def _encode_texts(
-        self, path: Path, positions: np.ndarray, keys_NK: np.ndarray | None
+        self, table: RowsFile, positions: np.ndarray, keys_NK: np.ndarray | None
     ) -> tuple[Tensor, Sequence[str | None]]:
         """With fewer tokens, if the keys are those of another version."""
-        import open_clip
-
-        clip, _ = self._load()
-        tokens_BL = open_clip.get_tokenizer(self.config.model.clip)(read_texts(path, positions))
+        texts = self.place.insist("reading texts", partial(read_texts, table.path, positions))
+        tokens_BL = self.tokenizer(texts)
         if keys_NK is not None:
             tokens_BL = drop_tokens(tokens_BL, _draw_kept(keys_NK, tokens_BL.shape[1], self.config.model.token_dropout))
-        encode = text_encoder(clip, average=averages_tokens(self.architecture))
+        encode = text_encoder(self.clip, average=averages_tokens(self.architecture))
         return encode_fixed(encode, tokens_BL.to(self.place.device)), ()
 
     def _load(self) -> tuple[nn.Module, dict[str, Any]]:
-        from trainers.clip_regression.encoders import describe_architecture, load_clip
-
         if self.clip is None:
+            import open_clip
+
+            from trainers.clip_regression.encoders import describe_architecture, load_clip
+            from trainers.clip_regression.picture_reader import PictureReader
+
+            self._refuse_changed_weights()
             self.clip, self.preprocessing = load_clip(self.config.model)
             self.architecture = describe_architecture(self.config.model)
+            self.tokenizer = open_clip.get_tokenizer(self.config.model.clip)
+            self.reader = PictureReader(self.preprocessing)
             self.clip.to(self.place.device).eval().requires_grad_(False)
         return self.clip, self.preprocessing
 
+    def _refuse_changed_weights(self) -> None:
+        """Features of other weights would be filed under the old ones' name."""
+        weights = self.config.model.pretrained
+        if weights and os.path.isabs(weights):
+            now = self.place.insist("reading model.pretrained", partial(sum_up_file, Path(weights)))
+            if now != read_weights_digest(self.config.model, self.place.inputs):
+                raise DataError(f"{weights} was changed while the run works; put it back, or use another run.name")
 
-def _read_facts(path: Path, names: tuple[str, ...]) -> dict[str, Any] | None:
-    """A JSON file with these names; None: it is not there, or damaged."""
+
+def _write_facts(path: Path, facts: dict[str, Any]) -> None:
+    """JSON with a checksum of itself."""
+    text = json.dumps(facts)
+    write_whole(path, json.dumps({"facts": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}).encode())
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    """What `_write_facts` wrote; None: it is not there, or damaged."""
     try:
         known = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        is_whole = hashlib.sha256(known["facts"].encode()).hexdigest() == known["sha256"]
+        return json.loads(known["facts"]) if is_whole else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return known if isinstance(known, dict) and known.keys() >= set(names) else None
+
+
+def _read_checksum(weights: Path) -> str | None:
+    """The SHA-256 of the encoders' weights; None: they are not there, or damaged."""
+    known = _read_facts(weights.with_suffix(".json"))
+    if known is None or not weights.exists() or sum_up_file(weights) != known["sha256"]:
+        return None
+    return known["sha256"]
 
 
 def _describe_key(model: ModelConfig, precision: torch.dtype, place: Workplace) -> str:
     """A hash of everything that decides features besides the rows' content."""
     weights = model.pretrained
     own = Path(__file__).parent / "model_configs" / f"{model.clip}.json"
-    if weights and os.path.isfile(weights):
+    if weights and os.path.isabs(weights):  # a file; whether it is there does not matter here
         weights = read_weights_digest(model, place.inputs)
     described = {
         "model": model.clip,
@@ -242,6 +280,7 @@ def _describe_key(model: ModelConfig, precision: torch.dtype, place: Workplace) 
         "precision": str(precision),
         "device": torch.device(place.device).type,
         "rows of a pass": ENCODE_ROWS,
+        "way of encoding": _WAY_OF_ENCODING,
         "versions": {package: _find_version(package) for package in _COMPUTED_BY},
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.clip_regression.config import Config, ModelConfig
+from trainers.clip_regression.config import Config, ModelConfig, has_encoders
 from trainers.clip_regression.made_data import make_data
 from trainers.clip_regression.row_keys import collect_row_keys
 from trainers.clip_regression.rows_file import leave_weights_digest, place_rows, write_rows
@@ -37,7 +37,8 @@ def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
         DataError: with all problems found in the tables and pictures, or with the model's weights.
     """
     config = replace(config, model=_resolve_weights(config.model))
-    check_model(config.model)
+    if has_encoders(config):
+        check_model(config.model)
     parse_reference_date(config.data)
     root = os.path.abspath(os.path.expanduser(config.data.root)) if config.data.root else make_data(folder)
     if not os.path.isdir(root):
@@ -125,7 +126,7 @@ def prepare_node(config: Config) -> None:
         DataError: they cannot be had.
     """
     model = config.model
-    if not model.pretrained or os.path.isfile(model.pretrained):
+    if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
         return
     import open_clip
 

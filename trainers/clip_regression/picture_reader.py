@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import json
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from trainers.clip_regression.pictures import PICTURE_FORMATS
-from trainers.clip_regression.rows_file import RowsFile
-from trainers.clip_regression.table import Rows
+from trainers.clip_regression.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
 from trainers.row_blocks import Part, RowBlocks, fill
 
+_WAY_OF_DECODING = 1  # to be raised with each change of this file that changes a bit of a picture
 _DECODED_BY = ("pillow", "torchvision", "open_clip_torch")
 
 
@@ -44,22 +47,30 @@ class PictureReader:
         self.mean, self.std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
 
     def read(self, path: Path | None) -> tuple[np.ndarray, str | None]:
-        """A picture, (C, H, W) uint8, and None; or the mean colour and, if there is a picture, why it cannot be decoded."""
-        if path is None:
+        """A picture, (C, H, W) uint8, and None; or the mean colour and, if there is a picture, what is wrong with it."""
+        try:
+            picture, problem = self.decode(None if path is None else path.read_bytes())
+        except OSError as error:
+            picture, problem = self.mean_colour, f"cannot be read: {error}"
+        return picture, None if problem is None else f"{path.name} {problem}"
+
+    def decode(self, content: bytes | None) -> tuple[np.ndarray, str | None]:
+        """As `read`, of a file's content; None: there is no picture."""
+        if content is None:
             return self.mean_colour, None
         try:
-            with Image.open(path, formats=PICTURE_FORMATS) as file:
+            with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as file:
                 picture = file.convert("RGB")
             for step in self.resize:
                 picture = step(picture)
             return np.asarray(picture, np.uint8).transpose(2, 0, 1), None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return self.mean_colour, f"{path.name} cannot be decoded: {error}"
+            return self.mean_colour, f"cannot be decoded: {error}"
 
-    def read_all(self, paths: Sequence[Path | None], num_threads: int) -> tuple[np.ndarray, list[str | None]]:
+    def decode_all(self, contents: Sequence[bytes | None], num_threads: int) -> tuple[np.ndarray, list[str | None]]:
         """Several pictures, (B, C, H, W) uint8, and what is wrong with each."""
         with ThreadPoolExecutor(num_threads) as pool:
-            pictures, problems = zip(*pool.map(self.read, paths), strict=True)
+            pictures, problems = zip(*pool.map(self.decode, contents), strict=True)
         return np.stack(pictures), list(problems)
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
@@ -69,17 +80,29 @@ class PictureReader:
 
 
 def keep_decoded(
-    reader: PictureReader, preprocessing: dict[str, Any], tables: Mapping[str, RowsFile], split: Split, place: Workplace
+    reader: PictureReader,
+    preprocessing: dict[str, Any],
+    tables: Mapping[str, RowsFile],
+    split: Split,
+    place: Workplace,
 ) -> dict[str, RowBlocks]:
-    """Decodes the pictures of these tables, or finds that somebody has: (3, H, W) uint8 of each row, by table."""
+    """Decodes the pictures of these tables, or finds that somebody has: (3, H, W) uint8 of each row, by table. Nothing where they
+    would take more than half of what is free."""
     versions = {package: importlib.metadata.version(package) for package in _DECODED_BY}
-    described = json.dumps([preprocessing, versions], sort_keys=True)
+    described = json.dumps([_WAY_OF_DECODING, preprocessing, versions], sort_keys=True)
     folder = place.cache / "pictures" / hashlib.sha256(described.encode()).hexdigest()[:16]
-    parts = {name: _plan(folder, reader, table.rows, place.num_threads) for name, table in tables.items()}
+    parts = {name: _plan(folder, reader, table, place) for name, table in tables.items()}
+    count = lambda: sum(part.blocks.num_missing_rows for part in parts.values())  # noqa: E731
+    missing = place.insist("looking for decoded pictures", count) * math.prod(reader.shape)
+    there = next(parent for parent in folder.parents if parent.exists())
+    if 2 * missing > shutil.disk_usage(there).free:
+        return {}
     fill(list(parts.values()), "decoding", split, place)
     return {name: part.blocks for name, part in parts.items()}
 
 
-def _plan(folder: Path, reader: PictureReader, rows: Rows, num_threads: int) -> Part:
-    blocks = RowBlocks(folder, rows.digests["picture"], reader.shape, np.uint8)
-    return Part(blocks, lambda positions: reader.read_all([rows.pictures[row] for row in positions], num_threads))
+def _plan(folder: Path, reader: PictureReader, table: RowsFile, place: Workplace) -> Part:
+    def compute(positions: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
+        return reader.decode_all(read_checked(table, positions, place), place.num_threads)
+
+    return Part(RowBlocks(folder, table.rows.digests["picture"], reader.shape, np.uint8), compute)

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from trainers.clip_regression.config import DataConfig, ModelConfig
 from trainers.clip_regression.table import Rows
+from trainers.interface import DataError, Workplace
 from trainers.row_blocks import KEY_BYTES
-from trainers.whole_files import appearing_whole, write_whole
+from trainers.whole_files import appearing_whole, sum_up_file, write_whole
 
 _NO_DIGEST = bytes(KEY_BYTES)  # of a row without a picture
 _THREADS, _AT_ONCE = 4, 4096
@@ -25,8 +26,9 @@ _THREADS, _AT_ONCE = 4, 4096
 
 @dataclass(frozen=True)
 class RowsFile:
-    """A table, and the file that it was read from."""
+    """A table, by its name (train or test), and the file that it was read from."""
 
+    name: str
     path: Path
     rows: Rows
 
@@ -51,7 +53,7 @@ def write_rows(path: Path, rows: Rows) -> None:
         **{f"number_{column}": pa.array(values_N) for column, values_N in enumerate(rows.numbers.T)},
         "text": pa.array(rows.texts, pa.large_string()),
         "picture": pa.array(pictures, pa.string()),
-        "text_digest": _as_column(hashlib.sha256(text.encode()).digest() for text in rows.texts),
+        "text_digest": _as_column(digest(text.encode()) for text in rows.texts),
         "picture_digest": _as_column(_hash_pictures(rows.pictures)),
     }
     table = pa.table(columns)
@@ -96,6 +98,27 @@ def read_pictures(path: Path, positions: np.ndarray) -> list[Path | None]:
     return [None if cell is None else Path(cell) for cell in _read_cells(path, "picture", positions)]
 
 
+def read_checked(table: RowsFile, positions: np.ndarray, place: Workplace) -> list[bytes | None]:
+    """The files of the pictures of consecutive rows, None where there is none.
+
+    Raises:
+        DataError: one is not what it was when the run began: its features would be filed under the old content's name.
+    """
+
+    def read() -> list[bytes | None]:
+        paths = read_pictures(table.path, positions)
+        return [None if path is None else path.read_bytes() for path in paths]
+
+    contents = place.insist("reading pictures", read)
+    for position, content in zip(positions, contents, strict=True):
+        if content is not None and digest(content) != table.rows.digests["picture"][position].tobytes():
+            raise DataError(
+                f"the picture of id {str(table.rows.ids[position])!r} was changed while the run works; put the old one back, or use "
+                "another run.name"
+            )
+    return contents
+
+
 def leave_weights_digest(model: ModelConfig, inputs: Path) -> None:
     """Hashes a weights file once for all folds.
 
@@ -103,8 +126,7 @@ def leave_weights_digest(model: ModelConfig, inputs: Path) -> None:
         OSError: it cannot be read, or the storage takes nothing.
     """
     if model.pretrained and os.path.isfile(model.pretrained):
-        with open(model.pretrained, "rb") as file:
-            write_whole(_place_digest(model, inputs), hashlib.file_digest(file, "sha256").hexdigest().encode())
+        write_whole(_place_digest(model, inputs), sum_up_file(Path(model.pretrained)).encode())
 
 
 def read_weights_digest(model: ModelConfig, inputs: Path) -> str:
@@ -119,6 +141,11 @@ def _place_digest(model: ModelConfig, inputs: Path) -> Path:
 def _read_cells(path: Path, column: str, positions: np.ndarray) -> list[str | None]:
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     return table[column].slice(int(positions[0]), len(positions)).to_pylist()
+
+
+def digest(content: bytes) -> bytes:
+    """A hash of a row's text or picture."""
+    return hashlib.sha256(content).digest()[:KEY_BYTES]
 
 
 def _hash_pictures(pictures: list[Path | None]) -> Iterable[bytes]:

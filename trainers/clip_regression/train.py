@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ from trainers.clip_regression.data import (
     training_order,
 )
 from trainers.clip_regression.equipment import Equipment, equip, read_tables
-from trainers.clip_regression.features import find_weights
 from trainers.clip_regression.loss import batch_loss, learning_rate_factor
 from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
 from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
@@ -94,7 +94,7 @@ class _Best:
 
 
 def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
-    tables = read_tables(config, place.inputs)
+    tables = place.insist("reading the rows", partial(read_tables, config, place.inputs))
     rows = tables["train"].rows
     position = {row_id: index for index, row_id in enumerate(rows.ids.tolist())}
     train, validation, blend = (
@@ -222,8 +222,8 @@ class _Fold:
         self.place.save_checkpoint(name, self.model.trained_state(), description)
 
     def _share_encoders(self) -> dict[str, str]:
-        if self.equipment.is_without_encoders:
-            return self.place.share_file("frozen_encoders", *find_weights(self.config, self.place))
+        if self.equipment.weights is not None:
+            return self.place.share_file("frozen_encoders", *self.equipment.weights)
         frozen = self.model.frozen_state()
         return self.place.share_tensors("frozen_encoders", frozen) if frozen else {}
 

@@ -1,15 +1,19 @@
 """Features of frozen encoders: computed once, the same as without, for whoever has the same rows and weights."""
 
+import errno
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import small_training
 from broken_pictures import break_on_decoding
 from local_workplace import LocalWorkplace
 from PIL import Image
 from small_training import TINY, train_small
 
 from trainers.clip_regression.config import DataConfig, FeaturesConfig
+from trainers.clip_regression.train import train_fold
 from trainers.interface import DataError
 from trainers.row_blocks import BLOCK_ROWS
 
@@ -115,12 +119,38 @@ def test_texts_have_versions_with_other_tokens_blanked(data, tmp_path):
 def test_a_picture_that_breaks_on_decoding_is_told_of_in_every_run(data, tmp_path):
     break_on_decoding(data / "train_val", "v03")
     for name in ("first", "second"):
-        with pytest.raises(DataError, match=r"train_val.csv: id 'v03': v03.png cannot be decoded.*on_bad_row=drop"):
+        with pytest.raises(DataError, match=r"train_val.csv: id 'v03': its picture cannot be decoded.*on_bad_row=drop"):
             train(tmp_path, data, name)
     kept = train(tmp_path, data, "kept", data=DataConfig(root=str(data), on_bad_row="drop"))
     assert [(table, row_id, done) for table, row_id, _, done in kept.bad_rows] == [
         ("train_val.csv", "v03", "mean colour")
     ]
+
+
+def test_a_picture_that_cannot_be_read_now_is_not_taken_for_a_broken_one(data, tmp_path, monkeypatch):
+    read = Path.read_bytes
+
+    def refuse_pictures(path):
+        if path.suffix == ".jpg":
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse_pictures)
+    with pytest.raises(OSError, match="Stale file handle"):
+        train(tmp_path, data)
+    monkeypatch.undo()
+    assert not read_blocks(tmp_path)
+
+
+def test_a_picture_that_is_changed_while_the_run_works_is_refused(data, tmp_path, monkeypatch):
+    def change_then_take(*arguments):
+        (data / "train_val" / "v05.jpg").write_bytes((data / "train_val" / "v06.jpg").read_bytes())
+        return train_fold(*arguments)
+
+    monkeypatch.setattr(small_training, "train_fold", change_then_take)
+    with pytest.raises(DataError, match="the picture of id 'v05' was changed while the run works"):
+        train(tmp_path, data)
+    assert not read_blocks(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["encoders.json", "weights.json", "weights.safetensors"])

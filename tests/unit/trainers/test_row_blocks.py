@@ -49,7 +49,7 @@ def test_what_was_computed_once_is_found_by_whoever_has_the_same_rows(tmp_path):
     assert (sorted(computed), computed_again) == (list(range(NUM_ROWS)), [])
     positions = np.array([NUM_ROWS - 1, 0, BLOCK_ROWS])
     np.testing.assert_array_equal(again.blocks.take(positions)[:, 0], keys_NK[positions].sum(1))
-    assert again.blocks.list_problems() == [(7, "odd")]
+    assert again.blocks.problems == {7: "odd"}
 
 
 def test_a_changed_row_computes_its_block_alone(tmp_path):
@@ -60,6 +60,15 @@ def test_a_changed_row_computes_its_block_alone(tmp_path):
     part, computed = make_part(tmp_path, changed_NK)
     fill([part], "adding", split_of(0), make_place())
     assert computed == list(range(2 * BLOCK_ROWS, 3 * BLOCK_ROWS))
+
+
+def test_what_is_noted_of_a_row_belongs_to_the_checksum(tmp_path):
+    part, _ = make_part(tmp_path, make_keys())
+    fill([part], "adding", split_of(0), make_place())
+    content = part.blocks.paths[0].read_bytes()
+    assert content.count(b"odd") == 1
+    part.blocks.paths[0].write_bytes(content.replace(b"odd", b"add"))
+    assert make_part(tmp_path, make_keys())[0].blocks.num_missing_rows == BLOCK_ROWS
 
 
 @pytest.mark.parametrize("harm", ["flip a bit", "cut", "empty"])
