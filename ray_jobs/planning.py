@@ -99,6 +99,11 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
             raise RunError(f"{path} is a file; choose another run.storage or run.name")
     if not os.access(next(path for path in folder.root.parents if path.exists()), os.W_OK):
         raise RunError(f"run.storage={config.run.storage} cannot be written to; choose another folder")
+    if folder.cache.exists() and not os.access(folder.cache, os.W_OK):
+        raise RunError(
+            f"{folder.cache}, in which the runs of this storage share what need not be computed twice, belongs to somebody else and cannot "
+            "be written to; have it opened to your group, or choose another run.storage"
+        )
     resolve_members(config)  # a mistake in one is told before the data is read
     trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
