@@ -6,12 +6,14 @@ The three folds of the small recipe on made-up data, side by side and one after 
 has the same share of the cores and the same threads on both sides (on two cores: one thread), so both do the same work, and
 their out-of-fold predictions are compared bit for bit. The ratio is one after another to side by side: of the whole job as the
 user waits for it, and of `seconds.train` of its summary, in which Ray's workers start and the folds train. Three folds of one
-thread on two cores can at best have 2.0. Ends with 1 if bits differ. Wants a machine that does nothing else.
+thread on two cores can at best have 2.0; what the machine's cores can really do at once is measured, too, by processes that only
+train a small transformer, as many as there are cores. Ends with 1 if bits differ. Wants a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -27,6 +29,18 @@ from processes import clean_environment
 from ray_jobs.run_folder import RunFolder, read_json
 
 SIDES = {"side by side": (), "one after another": ("resources.max_folds_at_once=1",)}
+COMPUTE = """
+import time, torch
+torch.set_num_threads(1)
+layer, rows = torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), torch.randn(64, 77, 64)
+def work(steps):
+    for _ in range(steps):
+        layer(rows).sum().backward()
+work(5)
+began = time.perf_counter()
+work(150)
+print(time.perf_counter() - began)
+"""
 FIELDS = ("resources.gpus_per_fold=0", "run.dashboard=false", "tracking.wandb=disabled")
 
 
@@ -46,10 +60,24 @@ def main() -> int:
                 taken[side].append(train(runs[-1], Path(home), [*words, *own]))
                 print(f"{side:18s} job {taken[side][-1][0]:6.1f} s, train {taken[side][-1][1]:6.1f} s", flush=True)
         differing = [run.root.name for run in runs[1:] if not have_same_predictions(run, runs[0])]
+    print(f"processes that only compute gain {measure_ceiling():.2f} by running on {os.cpu_count()} cores at once")
     for name in differing:
         print(f"{name}: out-of-fold predictions are not those of {runs[0].root.name}")
     report(taken, is_same=not differing)
     return 1 if differing else 0
+
+
+def measure_ceiling() -> float:
+    """How many times more processes that do nothing but train get done when there is one on each core than when there is one."""
+    num_cores = os.cpu_count() or 1
+
+    def measure(count: int) -> float:
+        jobs = [
+            subprocess.Popen([sys.executable, "-c", COMPUTE], stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+        return statistics.mean(float(job.communicate()[0]) for job in jobs)
+
+    return num_cores * measure(1) / measure(num_cores)
 
 
 def train(run: RunFolder, home: Path, words: list[str]) -> tuple[float, float]:
