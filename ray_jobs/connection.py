@@ -260,6 +260,9 @@ def import_ahead(module: str) -> None:
 
     def load() -> None:
         with suppress(Exception):
+            importlib.import_module(
+                module.partition(".")[0]
+            )  # whoever waits for a package must not hold a module inside of it
             importlib.import_module(module)
 
     threading.Thread(target=load, daemon=True).start()
@@ -289,6 +292,7 @@ def _find_cluster() -> str | None:
         ClusterError: nobody answers at RAY_ADDRESS.
     """
     _set(_SETTINGS)
+    import ray  # noqa: F401  (before what is inside of it: another thread may be importing it)
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
     from ray._private.utils import read_ray_address
 
