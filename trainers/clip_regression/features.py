@@ -116,7 +116,9 @@ def plan_features(
     config: Config, tables: Mapping[str, RowsFile], place: Workplace
 ) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
     """Where the features of all rows are, or how they are computed, by table, modality and version; for who fills them otherwise."""
-    return _Source(config, place).plan_all(tables)
+    source = _Source(config, place)
+    source.find_weights()
+    return source.plan_all(tables)
 
 
 class _Source:
