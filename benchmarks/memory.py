@@ -33,6 +33,8 @@ from rich.table import Table
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from predict_memory import find_family
+
 from ray_jobs.recipes import clip_multimodal_b32
 from ray_jobs.run_folder import RunFolder, read_json
 from trainers.clip_regression.config import Config
@@ -149,19 +151,6 @@ def watch(words: list[str]) -> tuple[Counter, float]:
     if job.returncode:
         raise SystemExit(f"{words[0]} ended with {job.returncode}")
     return peaks, time.monotonic() - began
-
-
-def find_family(root: int) -> set[int]:
-    """A process and all its descendants."""
-    parents = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-    family, size = {root}, 0
-    while len(family) > size:
-        size = len(family)
-        family |= {pid for pid, parent in parents.items() if parent in family}
-    return family
 
 
 def measure(pid: int) -> tuple[str, float]:
