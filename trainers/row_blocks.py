@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,7 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
         split: says which of how many folds this is.
         place: hears how far it is; may end the fold here.
     """
-    total = place.insist(f"looking for what {what} has left", partial(_count_missing, parts))
+    total = place.insist(f"looking for what {what} has left", partial(count_missing, parts))
     seat = split.fold * place.world_size + place.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
     done, counted = 0, time.monotonic()
@@ -163,7 +163,7 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
             place.insist(f"keeping what {what} gives", partial(part.blocks.write, block, rows, problems))
             done += len(rows)
             if time.monotonic() - counted > COUNT_INTERVAL_S:  # what the others have done meanwhile
-                done = total - place.insist(f"looking for what {what} has left", partial(_count_missing, parts))
+                done = total - place.insist(f"looking for what {what} has left", partial(count_missing, parts))
                 counted = time.monotonic()
             place.report_preparation(what, min(done, total), total)
 
@@ -175,7 +175,8 @@ def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
     yield from (number % total for number in range(first - 1, end - 1 - total, -1))
 
 
-def _count_missing(parts: Sequence[Part]) -> int:
+def count_missing(parts: Iterable[Part]) -> int:
+    """Rows of all parts whose block is not there."""
     return sum(part.blocks.num_missing_rows for part in parts)
 
 

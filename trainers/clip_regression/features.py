@@ -102,14 +102,17 @@ def prepare_features(config: Config, tables: Mapping[str, RowsFile], split: Spli
     """
     source = _Source(config, place)
     encoders, parts = source.plan_all(tables)
+    weights = None
     if split.fold == 0 and place.rank == 0:  # one of those that begin together, while the others encode
-        source.find_weights()
+        weights = source.find_weights()
     fill([part for modalities in parts.values() for part in chain(*modalities.values())], "encoding", split, place)
+    if weights is None and place.rank == 0:
+        weights = source.find_weights()
     blocks = {
         name: {modality: [part.blocks for part in versions] for modality, versions in modalities.items()}
         for name, modalities in parts.items()
     }
-    return Features(encoders, blocks, source.find_weights() if place.rank == 0 else None)
+    return Features(encoders, blocks, weights)
 
 
 def plan_features(

@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from trainers.clip_regression.pictures import PICTURE_FORMATS
 from trainers.clip_regression.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
-from trainers.row_blocks import Part, RowBlocks, fill
+from trainers.row_blocks import Part, RowBlocks, count_missing, fill
 
 _WAY_OF_DECODING = 1  # to be raised with each change of this file that changes a bit of a picture
 _DECODED_BY = ("pillow", "torchvision", "open_clip_torch")
@@ -92,10 +93,9 @@ def keep_decoded(
     described = json.dumps([_WAY_OF_DECODING, preprocessing, versions], sort_keys=True)
     folder = place.cache / "pictures" / hashlib.sha256(described.encode()).hexdigest()[:16]
     parts = {name: _plan(folder, reader, table, place) for name, table in tables.items()}
-    count = lambda: sum(part.blocks.num_missing_rows for part in parts.values())  # noqa: E731
-    missing = place.insist("looking for decoded pictures", count) * math.prod(reader.shape)
+    num_missing = place.insist("looking for decoded pictures", partial(count_missing, parts.values()))
     there = next(parent for parent in folder.parents if parent.exists())
-    if 2 * missing > shutil.disk_usage(there).free:
+    if 2 * num_missing * math.prod(reader.shape) > shutil.disk_usage(there).free:
         return {}
     fill(list(parts.values()), "decoding", split, place)
     return {name: part.blocks for name, part in parts.items()}

@@ -156,14 +156,11 @@ def _hash_pictures(pictures: list[Path | None]) -> Iterable[bytes]:
 
 
 def _hash_picture(path: Path | None) -> bytes:
-    if path is None:
-        return _NO_DIGEST
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return _NO_DIGEST if path is None else bytes.fromhex(sum_up_file(path))[:KEY_BYTES]
 
 
 def _as_column(digests: Iterable[bytes]) -> pa.Array:
-    return pa.array((digest[:KEY_BYTES] for digest in digests), pa.binary(KEY_BYTES))
+    return pa.array(digests, pa.binary(KEY_BYTES))
 
 
 def _from_column(column: pa.ChunkedArray) -> np.ndarray:
