@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import load_inventory_module
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
+INTERRUPTED = "interrupted"
 LITTLE_SPACE_BYTES = 200_000_000
 
 
@@ -78,20 +79,19 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         plan.folder.stop_request.unlink(missing_ok=True)
         storage, seconds = Storage(plan.folder, 0.0), {"check": time.monotonic() - started}
         hear_stop = partial(_hear_stop, plan, console)
+        say_how_to_go_on = cache(
+            partial(_say_how_to_go_on, command, plan, console)
+        )  # whoever calls first: it is said once
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
-                train = partial(_train, plan, todo, head_start, console)
+                train = partial(_train, plan, todo, head_start, console, say_how_to_go_on)
                 summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
         except (KeyboardInterrupt, ClusterLostError) as end:
-            name = plan.folder.root.name
-            console.print(
-                f"\n{str(end) or 'interrupted'}: every fold goes on from its last checkpoint. The same command continues "
-                f"run {name}" + (f", with run.name={name}" if command.config.run.name == "auto" else "")
-            )
+            say_how_to_go_on(str(end) or INTERRUPTED)
             if isinstance(end, ClusterLostError):
                 console.file.flush()
                 os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
@@ -109,6 +109,14 @@ def list_unfinished(plan: Plan) -> list[MemberFold]:
 def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
     """Those of the folds whose last attempt ended with an error."""
     return [fold for fold in folds if read_status(fold.folder, fold.fold).state == FoldState.FAILED]
+
+
+def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happened: str) -> None:
+    name = plan.folder.root.name
+    console.print(
+        f"\n{what_happened}: every fold goes on from its last checkpoint. The same command continues run {name}"
+        + (f", with run.name={name}" if command.config.run.name == "auto" else "")
+    )
 
 
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
@@ -164,6 +172,7 @@ def _train(
     todo: list[MemberFold],
     head_start: HeadStart | None,
     console: Console,
+    say_how_to_go_on: Callable[[str], None],
     sink: WandbSink,
     seconds: dict[str, float],
     end: Callable[[dict[str, Any] | None], dict[str, Any]],
@@ -208,9 +217,11 @@ def _train(
         began = time.monotonic()
         patience_s = config.checkpoint.storage_patience_s
         launcher = FoldLauncher(folder, config.run, placement, patience_s, coordinator, cluster.heartbeat, interrupts)
+        say_interrupted = partial(say_how_to_go_on, INTERRUPTED)
         is_trained = threading.Event()
         threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()
-        launcher.train(todo, console, Watcher(folders, config.folds.count, console, placement.waits_for))
+        watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
+        launcher.train(todo, console, watcher, say_interrupted)
         is_trained.set()
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began

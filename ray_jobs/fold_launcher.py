@@ -7,6 +7,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,8 +80,17 @@ class FoldLauncher:
         self.storage = Storage(folder, storage_patience_s)
         self.stopped = threading.Event()
 
-    def train(self, folds: list[MemberFold], console: Console, watcher: Watcher) -> None:
-        """Trains these folds, which may be of several members, until they have ended, well or not."""
+    def train(
+        self, folds: list[MemberFold], console: Console, watcher: Watcher, say_interrupted: Callable[[], None]
+    ) -> None:
+        """Trains these folds, which may be of several members, until they have ended, well or not.
+
+        Args:
+            folds: what to train.
+            console: where to.
+            watcher: shows how they get on.
+            say_interrupted: called first of all when there is an interrupt: soon after it somebody may kill the driver.
+        """
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
         failures: list[BaseException] = []
 
@@ -106,6 +116,7 @@ class FoldLauncher:
                     probe.look()
                     living[0].join(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
+            say_interrupted()
             self._let_folds_save(threads)
             raise
         finally:

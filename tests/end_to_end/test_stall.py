@@ -30,10 +30,10 @@ def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_
         stderr=subprocess.STDOUT,
         text=True,
     ) as driver:
-        while any(len(read_lines(folder.fold_record(fold))) < 5 for fold in range(2)):
+        while all(len(read_lines(folder.fold_record(fold))) < 5 for fold in range(2)):
             assert driver.poll() is None
             time.sleep(0.05)
-        picture.unlink()  # after everybody has checked the data
+        picture.unlink()  # after the driver has checked the data, and before the first fold keeps the decoded picture
         os.mkfifo(picture)
         while not (stacks := list(folder.log.glob("fold_*/stacks_attempt1_rank0.txt"))):
             assert driver.poll() is None
