@@ -220,13 +220,19 @@ def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
         _close_token_folder()
     else:
         _refuse_wrong_token(address)
-    try:
-        return ray.init(address=address or "local", **settings)
-    except SystemExit:  # Ray's own handler of SIGTERM
-        raise KeyboardInterrupt from None
-    except Exception as error:  # Ray raises what it likes
-        what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
-        raise ClusterError(f"{what}: {error.__cause__ or error}") from None
+    tries = (
+        2 if is_own else 1
+    )  # Ray's patience with its own processes is fixed, and too short for a machine that is busy
+    while True:
+        tries -= 1
+        try:
+            return ray.init(address=address or "local", **settings)
+        except SystemExit:  # Ray's own handler of SIGTERM
+            raise KeyboardInterrupt from None
+        except Exception as error:  # Ray raises what it likes
+            if not tries:
+                what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
+                raise ClusterError(f"{what}: {error.__cause__ or error}") from None
 
 
 def _make_imports_cheap() -> Any:
