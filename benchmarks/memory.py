@@ -89,7 +89,7 @@ def main() -> None:
         table.add_row(
             f"{num_rows:,}", *(f"{value:,.0f}" for value in (*(peaks[name] for name in names), seconds, *stages))
         )
-        Console().print(table)
+        Console(width=120).print(table)
     print(
         f"at {num_rows:,} rows the driver takes {peaks['driver']:,.0f} MiB and a fold {peaks['fold']:,.0f} MiB (limit 2,861)"
     )
