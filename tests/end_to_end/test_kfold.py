@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,16 @@ def kfold(home: Path, *words: str, job: str = "kfold", **environment: str) -> su
         timeout=900,
         check=False,
     )
+
+
+def find_by_home(home: Path) -> list[str]:
+    """Command lines of the processes that have this HOME."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"HOME={home}\0".encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +130,10 @@ def test_bad_input_ends_before_anything_is_launched(tmp_path):
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "ray_results").exists()
     assert time.monotonic() - began < 30
+    deadline = time.monotonic() + 10  # Ray was being started while the data was looked for
+    while find_by_home(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not find_by_home(tmp_path)
 
 
 def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path):
