@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,29 @@ def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
         return {name: ray.get(result) for name, result in waiting.items()}
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+
+
+def refuse_private_storage(folder: Path) -> None:
+    """Looks whether every node sees what the driver writes: folds run anywhere, and leave their files in the run's folder.
+
+    Raises:
+        ClusterError: with the nodes that do not.
+    """
+    mark = folder / f".seen_{secrets.token_hex(6)}.tmp"
+    mark.touch()
+    try:
+        seen = run_on_each_node(_is_there, str(mark))
+    finally:
+        mark.unlink()
+    if blind := [node for node, is_seen in seen.items() if not is_seen]:
+        raise ClusterError(
+            f"{folder} is not shared: {len(blind)} of {len(seen)} nodes do not see what the driver writes there: "
+            f"{', '.join(blind)}. Set run.storage to a folder that is the same storage on every node (NFS, a shared volume)"
+        )
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists()
 
 
 def find_resources() -> ClusterResources:

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.cli import Command, show
-from ray_jobs.cluster import run_on_each_node
+from ray_jobs.cluster import refuse_private_storage, run_on_each_node
 from ray_jobs.config import find_differences, to_dict
 from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, leaving
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
@@ -260,7 +260,9 @@ def _prepare_end(todo: list[MemberFold], is_trained: threading.Event) -> None:
 
 
 def _prepare_nodes(plan: Plan, cluster: Connection) -> None:
-    """Lets each machine fetch what the members need there, once."""
+    """Looks whether each machine sees the run's folder, and lets it fetch what the members need there, once."""
+    if not cluster.is_own:
+        refuse_private_storage(plan.folder.root)
     for member in plan.members.values():
         prepare_node = load_inventory_module(member.config.family).prepare_node
         if cluster.is_own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import threading
@@ -16,10 +17,18 @@ from rich.console import Console
 
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunSection
-from ray_jobs.connection import Heartbeat
-from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt, read_status
+from ray_jobs.connection import Heartbeat, in_submitted_job
+from ray_jobs.coordinator import (
+    FoldCompleted,
+    FoldFailed,
+    FoldLaunched,
+    FoldState,
+    FoldStopped,
+    last_attempt,
+    read_status,
+)
 from ray_jobs.failures import Cause, Failure, explain_failure
-from ray_jobs.interrupts import Interrupts
+from ray_jobs.interrupts import Interrupts, find_save_time_s
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
 from ray_jobs.storage import Storage, StorageProbe
@@ -27,7 +36,6 @@ from ray_jobs.terminal import Watcher
 from ray_jobs.watchdog import keep_stacks
 
 WATCH_INTERVAL_S = 0.5
-STOP_WAIT_S = 2.0  # `ray job stop` kills after RAY_JOB_STOP_WAIT_TIME_S, 3 s unless set
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class FoldLauncher:
                     living[0].join(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             say_interrupted()
-            self._let_folds_save(threads)
+            self._let_folds_save(dict(zip(folds, threads, strict=True)), console)
             raise
         finally:
             self.stopped.set()
@@ -126,13 +134,22 @@ class FoldLauncher:
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
-    def _let_folds_save(self, threads: list[threading.Thread]) -> None:
+    def _let_folds_save(self, threads: dict[MemberFold, threading.Thread], console: Console) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
+        time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
+        console.print(f"\ninterrupted: the folds save where they are (at most {time_s:.0f} s; again: at once)")
         with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
-        deadline = time.monotonic() + STOP_WAIT_S
-        while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+        deadline = time.monotonic() + time_s
+        while time.monotonic() < deadline and any(self._is_saving(*one) for one in threads.items()):
             time.sleep(0.05)
+
+    def _is_saving(self, fold: MemberFold, thread: threading.Thread) -> bool:
+        """Whether a fold may still have something to save: not while it waits for its resources."""
+        try:
+            return thread.is_alive() and read_status(fold.folder, fold.fold).state == FoldState.TRAINING
+        except OSError:  # storage that is away takes nothing
+            return False
 
     def _run_fold(self, fold: MemberFold, console: Console) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
+
+_PATIENCE_S = 25.0  # of whoever ends processes elsewhere: Kubernetes gives 30 s, systemd 90 s, Ctrl-C all the time
+_JOB_PATIENCE_S = 3  # Ray's default
+_LEAVING_S = 5.0  # what the end of a driver takes after its folds have saved
+
+
+def find_save_time_s(environment: Mapping[str, str], *, in_job: bool) -> float:
+    """How long folds may go on saving where they are after an interrupt.
+
+    `ray job stop` kills a job after RAY_JOB_STOP_WAIT_TIME_S. Ray takes it from the environment of the node that the job's
+    driver runs on, or from the job's runtime environment; the driver inherits both.
+    """
+    if not in_job:
+        return _PATIENCE_S
+    try:
+        patience_s = int(environment.get("RAY_JOB_STOP_WAIT_TIME_S", _JOB_PATIENCE_S))
+    except ValueError:  # Ray, too, would only find out when it stops the job
+        patience_s = _JOB_PATIENCE_S
+    return max(patience_s - _LEAVING_S, patience_s * 2 / 3)
 
 
 class Interrupts:

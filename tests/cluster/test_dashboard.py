@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, read_pages
 from processes import REPOSITORY
 
 from ray_jobs.coordinator import actor_name, read_status
@@ -61,6 +64,35 @@ def test_the_dashboard_names_the_job_the_folds_and_the_coordinator_after_the_run
     assert coordinators == ["Coordinator"] * 2  # one for each time that the job was submitted
     workers = {worker["actor_id"] for run in runs for attempt in run["attempts"] for worker in attempt["workers"]}
     assert workers <= {actor["actor_id"] for actor in actors if actor["class_name"] == "RayTrainWorker"}
+
+
+def test_a_person_finds_the_run_its_folds_and_their_logs_on_the_dashboards_pages(cluster, submitted_run, tmp_path):
+    """In a browser, with the token typed in; DASHBOARD_PICTURES=FOLDER keeps pictures of the pages."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH (Debian: apt-get install chromium)")
+    (job,) = [job for job in cluster.ask("/api/jobs/") if job["submission_id"] == "job_of_submitted"]
+    runs = [run for run in cluster.ask("/api/train/v2/runs/v1")["train_runs"] if run["job_id"] == job["job_id"]]
+    (fold,) = [run for run in runs if run["name"].startswith("submitted_fold1_attempt2")]
+    worker = fold["attempts"][0]["workers"][0]
+    coordinator = actor_name(RunFolder(submitted_run.root))
+    actors = cluster.ask("/api/v0/actors?limit=1000&detail=1")["data"]["result"]["result"]
+    (own,) = [actor for actor in actors if actor["name"] == coordinator and actor["job_id"] == job["job_id"]]
+    pages = {
+        "overview": ("job_of_submitted",),
+        "jobs": ("job_of_submitted", "SUCCEEDED", "STOPPED"),
+        f"jobs/{job['job_id']}": ("job_of_submitted", "SUCCEEDED", "submission: "),
+        "actors": ("Coordinator", "RayTrainWorker"),
+        f"actors/{own['actor_id']}": (coordinator,),
+        f"actors/{worker['actor_id']}": ("RayTrainWorker", "run submitted, fold 1, attempt 2, rank 0"),
+        "metrics": ("Prometheus",),
+        "logs": (cluster.ask("/api/v0/nodes")["data"]["result"]["result"][0]["node_id"],),
+    }
+    pictures = Path(os.environ["DASHBOARD_PICTURES"]) if "DASHBOARD_PICTURES" in os.environ else None
+    texts = read_pages(cluster.dashboard, cluster.environment["RAY_AUTH_TOKEN"], pages, tmp_path, pictures)
+    assert "Token authentication is enabled" in texts.pop("")
+    missing = {page: [word for word in pages[page] if word not in text] for page, text in texts.items()}
+    assert not any(missing.values()), (missing, texts)
+    assert "submitted\tjob_of_submitted" in texts["jobs"]  # the job's name before its submission id
 
 
 def test_the_dashboard_tells_nothing_without_the_token(cluster):

@@ -120,11 +120,16 @@ def check_model(model: ModelConfig) -> None:
 
 
 def prepare_node(config: Config) -> None:
-    """Fetches the weights of a tag into this machine's cache, so that the folds find them there.
+    """Looks whether this machine sees the data, and fetches the weights of a tag into its cache, so that folds find them there.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: it does not see the data, or the weights cannot be had.
     """
+    if config.data.root and not os.path.isdir(config.data.root):
+        raise DataError(
+            f"data.root={config.data.root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it "
+            "has to lie on storage that all of them share, or under the same path on each"
+        )
     model = config.model
     if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
         return

@@ -1,5 +1,6 @@
 """The CLIP regressor: targets, ages, losses, batches, model, and whole folds trained without Ray."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -294,6 +295,14 @@ def test_weights_that_cannot_be_fetched_end_in_a_word_on_what_to_do(monkeypatch,
     with pytest.raises(DataError, match=r"(?s)cannot be fetched: .*model.pretrained=/path/to/file") as caught:
         prepare_node(config)
     assert "ViT-B-32" in str(caught.value)
+
+
+def test_a_machine_that_does_not_see_the_data_is_named(tmp_path):
+    config = replace(TINY, data=replace(TINY.data, root=str(tmp_path / "mounted")))
+    with pytest.raises(DataError, match=rf"mounted is no folder on {os.uname().nodename}: every node"):
+        prepare_node(config)
+    (tmp_path / "mounted").mkdir()
+    prepare_node(config)
 
 
 def test_weights_of_another_architecture_or_no_weights_are_refused(tmp_path):
