@@ -137,7 +137,7 @@ class FoldLauncher:
     def _let_folds_save(self, threads: dict[MemberFold, threading.Thread], console: Console) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
         time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
-        console.print(f"\ninterrupted: the folds save where they are (at most {time_s:.0f} s; again: at once)")
+        console.print(f"the folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
         with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
         deadline = time.monotonic() + time_s
