@@ -133,6 +133,10 @@ class ElasticWorkers:
                 self.changed.wait(LOOK_INTERVAL_S)
             return self.running[fold].num_workers
 
+    def list_waiting(self) -> list[str]:
+        """The folds that wait for room."""
+        return [str(fold) for fold in self._next_to_run()]
+
     def launch(self, fold: ElasticFold, attempt: int) -> None:
         """Says which attempt begins with them."""
         with self.changed:
@@ -199,7 +203,8 @@ class ElasticWorkers:
 
     def _next_to_run(self) -> list[ElasticFold]:
         """Folds that wait, in the order in which they get workers; no more than may train at once."""
-        waiting = sorted(self.waiting, key=lambda fold: fold not in self.known)
+        waiting = [*self.waiting]  # at once: other threads ask, too
+        waiting.sort(key=lambda fold: fold not in self.known)
         return waiting if self.most_folds is None else waiting[: max(0, self.most_folds - len(self.running))]
 
     def _find_resizable(self, remaining_s: dict[ElasticFold, float], now: float) -> dict[ElasticFold, float]:
@@ -231,7 +236,7 @@ class ElasticWorkers:
 
     def _grow(self, resizable: dict[ElasticFold, float], granted: int) -> None:
         """Asks the fold that gains most by its share of the room."""
-        folds = list(resizable)
+        folds = sorted(resizable, key=lambda fold: resizable[fold], reverse=True)
         sizes = [self.running[fold].num_workers for fold in folds]
         then = add_workers(sizes, granted, [self.most] * len(folds))
         gains = [

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ray_jobs.autoscaler import WaitReport
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.connection import Heartbeat
@@ -22,6 +23,7 @@ from ray_jobs.coordinator import (
     FoldFailed,
     FoldLaunched,
     FoldResized,
+    FoldState,
     FoldStatus,
     FoldStopped,
     last_attempt,
@@ -108,9 +110,10 @@ class FoldLauncher:
         """Trains these folds, which may be of several members, until they have ended, well or not."""
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
         if self.resources.is_elastic:
-            turns, say = threading.BoundedSemaphore(len(folds)), partial(console.print, style="yellow")
-            seats = Seats(self.placement.worker_resources())
-            self.elastic = ElasticWorkers(self.placement, self.resources, say, self._is_over, seats)
+            turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
+            self.elastic = ElasticWorkers(
+                self.placement, self.resources, partial(console.print, style="yellow"), self._is_over, seats
+            )
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:
@@ -131,13 +134,16 @@ class FoldLauncher:
                 thread.start()
             if self.elastic:
                 threading.Thread(target=self.elastic.watch, name="elastic workers", daemon=True).start()
-            probe = StorageProbe(self.folder, partial(console.print, style="yellow"))
+            say = partial(console.print, style="yellow")
+            probe, waits = StorageProbe(self.folder, say), WaitReport(say)
             with watcher:
                 while living := [thread for thread in threads if thread.is_alive()]:
                     watcher.update()
                     self.interrupts.check()
                     self.heartbeat.check()
                     probe.look()
+                    if self.placement.may_grow:
+                        waits.look(partial(self._find_waiting, folds))
                     living[0].join(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             self._let_folds_save(threads)
@@ -148,6 +154,13 @@ class FoldLauncher:
             self.heartbeat.confirm()
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
+
+    def _find_waiting(self, folds: list[MemberFold]) -> list[str]:
+        """Folds that are to train and have no room."""
+        if self.elastic:
+            return self.elastic.list_waiting()
+        statuses = {fold: fold.read_status() for fold in folds}
+        return [str(fold) for fold, one in statuses.items() if one.state == FoldState.WAITING and one.num_workers]
 
     def _is_over(self) -> bool:
         """Whether no further attempt is to begin."""

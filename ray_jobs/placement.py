@@ -144,7 +144,7 @@ class ClusterResources:
 @dataclass(frozen=True)
 class Placement:
     """The outcome: resources of one worker, workers of one fold (of an elastic one at least), folds at once, workers that the nodes
-    hold at once."""
+    hold at once, whether more nodes may be started."""
 
     num_workers: int
     most_workers: int
@@ -155,6 +155,7 @@ class Placement:
     folds_at_once: int
     slots: int
     waits_for: str | None = None
+    may_grow: bool = False
 
     @property
     def workers_at_once(self) -> int:
@@ -194,7 +195,9 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
-    return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for)
+    return Placement(
+        workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.node_types)
+    )
 
 
 def share_workers(room: int, least: int, wishes: Sequence[int]) -> list[int]:
