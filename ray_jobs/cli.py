@@ -189,6 +189,7 @@ def _without_frame(text: str) -> str:
     """tyro's message without its box, its heading and its hints."""
     lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in text.splitlines()]
     message = " ".join(line for line in lines if line and not re.match(r"^[╭╰─]", line))
+    message = re.sub(r"\[/?bold\]", "", message)
     message = re.sub(r"\s*(Argument helptext:|For full helptext).*", "", message)
     return re.sub(r"^Error parsing \w+: ", "", message)
 

@@ -227,7 +227,7 @@ def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], 
             continue
         section = name.partition(".")[0]
         is_trained = (
-            name in _TRAINED_BY
+            (name in _TRAINED_BY and not _is_elastic(name, before, after))
             or _moves_rows(name, before, after)
             or (section not in SECTIONS and name not in _NOT_TRAINED_BY)
         )
@@ -238,6 +238,11 @@ def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], 
 def _moves_rows(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Whether a change of `folds.on_leak` divides rows otherwise: warn and error do not."""
     return name == "folds.on_leak" and "group" in (before.get(name), after.get(name))
+
+
+def _is_elastic(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether a change of `resources.workers_per_fold` is one of the bounds between which it changes anyway."""
+    return name == "resources.workers_per_fold" and all(isinstance(flat.get(name), list) for flat in (before, after))
 
 
 def _section_class(name: str) -> type:

@@ -37,7 +37,8 @@ class FoldState(StrEnum):
 @dataclass(frozen=True)
 class FoldStatus:
     """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
-    is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said."""
+    is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said;
+    `num_workers` those of the attempt, 0 before the first."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -60,6 +61,7 @@ class FoldStatus:
     error: str | None = None
     preparation: tuple[str, int, int] | None = None
     prepared: float | None = None
+    num_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,14 @@ class FoldStopped:
     attempt: int
 
 
+@dataclass(frozen=True)
+class FoldResized:
+    """A fold's attempt has ended because the fold is to go on with another number of workers."""
+
+    fold: int
+    attempt: int
+
+
 Event = (
     RunStarted
     | FoldLaunched
@@ -164,6 +174,7 @@ Event = (
     | FoldCompleted
     | FoldFailed
     | FoldStopped
+    | FoldResized
 )
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
 NOT_KEPT = (PreparationReported, ProgressReported, EpochReported)
@@ -317,7 +328,11 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
     match event:
         case FoldLaunched():
             return FoldStatus(
-                status.fold, attempt=event.attempt, train_size=status.train_size, val_size=status.val_size
+                status.fold,
+                attempt=event.attempt,
+                train_size=status.train_size,
+                val_size=status.val_size,
+                num_workers=event.num_workers,
             )
         case FoldStarted():
             return replace(
@@ -364,6 +379,8 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
             return replace(status, state=FoldState.FAILED, finished=now, error=event.error, preparation=None)
         case FoldStopped():
             return replace(status, state=FoldState.INTERRUPTED, finished=now, preparation=None)
+        case FoldResized():
+            return replace(status, state=FoldState.WAITING, preparation=None)
     raise AssertionError(event)
 
 
@@ -395,6 +412,20 @@ def last_attempt(folder: RunFolder, fold: int) -> int:
     """Number of the latest attempt of a fold, also when its folder was deleted; 0 if it was never launched."""
     attempts = [row["attempt"] for row in read_lines(folder.events) if row.get("fold") == fold]
     return max(attempts, default=0)
+
+
+def list_workers(folder: RunFolder, fold: int) -> list[int]:
+    """Workers of each attempt that has trained a fold as it is now, in their order."""
+    launched: dict[int, int] = {}
+    trained: list[int] = []
+    for row in read_lines(folder.events):
+        if row.get("fold") != fold:
+            continue
+        if row["event"] == "FoldLaunched":
+            launched[row["attempt"]] = row["num_workers"]
+        elif row["event"] == "FoldStarted" and row["attempt"] in launched:
+            trained = [*(trained if row["step"] else []), launched[row["attempt"]]]
+    return trained
 
 
 def actor_name(folder: RunFolder) -> str:

@@ -207,7 +207,7 @@ def _train(
         _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
         _prepare_nodes(plan, cluster)
         coordinator = _start_coordinator(plan)
-        world_size = placement.num_workers * placement.folds_at_once
+        world_size = placement.workers_at_once
         num_gpus = placement.gpus_per_worker * world_size
         for name, member in plan.members.items():
             begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(member.folds.sizes()))
@@ -215,9 +215,8 @@ def _train(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        patience_s = config.checkpoint.storage_patience_s
-        launcher = FoldLauncher(folder, config.run, placement, patience_s, coordinator, cluster.heartbeat, interrupts)
         say_interrupted = partial(say_how_to_go_on, INTERRUPTED)
+        launcher = FoldLauncher(folder, config, placement, coordinator, cluster.heartbeat, interrupts)
         is_trained = threading.Event()
         threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()
         watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
@@ -282,8 +281,9 @@ def _announce(console: Console, cluster: Connection, placement: Placement, at_on
     device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
     memory = placement.memory_per_worker_bytes
     device = f", {device} and {show_memory(memory)} of memory" if memory else f" and {device}"
+    most = f" to {placement.most_workers}" if placement.most_workers > placement.num_workers else ""
     console.print(
-        f"{at_once} fold(s) at once, {placement.num_workers} worker(s) each with "
+        f"{at_once} fold(s) at once, {placement.num_workers}{most} worker(s) each with "
         f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads){device}; "
         f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
     )

@@ -1,6 +1,7 @@
 """What ended an attempt of a fold, in the user's words, and whether another attempt can help. Pure.
 
 PREEMPTED  its node is being taken away and it has saved where it is: goes on elsewhere, as often as need be
+NO_ROOM    others took the room that its workers were given: tried again as often as need be (elastic folds only; others wait)
 DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point gained
 STALLED    it did nothing for `run.stall_timeout_s` and ended itself: like a death
 MEMORY     a GPU is full: the same settings would fill it again
@@ -26,6 +27,7 @@ class Cause(StrEnum):
     """Why an attempt ended."""
 
     PREEMPTED = "preempted"
+    NO_ROOM = "no room"
     DIED = "died"
     STALLED = "stalled"
     MEMORY = "memory"
@@ -49,7 +51,7 @@ class Failure:
 
     def may_be_retried(self, num_deaths: int) -> bool:
         """Whether another attempt makes sense, after so many deaths without a resume point gained, this one included."""
-        if self.cause == Cause.PREEMPTED:
+        if self.cause in (Cause.PREEMPTED, Cause.NO_ROOM):
             return True
         return self.cause in (Cause.DIED, Cause.STALLED) and num_deaths <= MAX_DEATHS
 
@@ -60,7 +62,10 @@ def explain_failure(error: Exception) -> Failure:
     When one rank fails, the others lose their connection to it; the rank that did not is the cause.
     """
     failures = getattr(error, "worker_failures", None)
+    error = getattr(error, "controller_failure", None) or error
     if not failures:
+        if type(error).__name__ == "WorkerGroupStartupTimeoutError":
+            return Failure(Cause.NO_ROOM, "found no room for its workers in time")
         if _is_death(error):
             return Failure(Cause.DIED, "its train controller died (killed, or its node lost)")
         return Failure(Cause.ERROR, f"{type(error).__name__}: {error}")

@@ -1,4 +1,5 @@
-"""Trains the folds of a run: each as a TorchTrainer of its own, as many at once as the placement says."""
+"""Trains the folds of a run: each as a TorchTrainer of its own, as many at once as the placement says. Of elastic folds
+`elastic.py` says how many, and with how many workers."""
 
 from __future__ import annotations
 
@@ -15,26 +16,31 @@ from typing import Any
 
 from rich.console import Console
 
+from ray_jobs.autoscaler import WaitReport
 from ray_jobs.cluster import package_versions
-from ray_jobs.config import MAIN, RunSection
+from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.connection import Heartbeat, in_submitted_job
 from ray_jobs.coordinator import (
     FoldCompleted,
     FoldFailed,
     FoldLaunched,
+    FoldResized,
     FoldState,
+    FoldStatus,
     FoldStopped,
     last_attempt,
     read_status,
 )
+from ray_jobs.elastic import ElasticWorkers, Seats
 from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.interrupts import Interrupts, find_save_time_s
 from ray_jobs.placement import Placement
-from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
+from ray_jobs.run_folder import RunFolder, StopWhen, ask_to_leave, read_stop_request, request_stop
 from ray_jobs.storage import Storage, StorageProbe
 from ray_jobs.terminal import Watcher
 from ray_jobs.watchdog import keep_stacks
 
+Outcome = FoldCompleted | FoldStopped | FoldResized | FoldFailed
 WATCH_INTERVAL_S = 0.5
 
 
@@ -53,6 +59,14 @@ class MemberFold:
     def __str__(self) -> str:
         return self.folder.describe_fold(self.fold)
 
+    def read_status(self) -> FoldStatus:
+        """How far it is."""
+        return read_status(self.folder, self.fold)
+
+    def ask_to_leave(self, attempt: int) -> None:
+        """Asks its workers to save where they are and end."""
+        ask_to_leave(self.folder.fold(self.fold), attempt)
+
     @property
     def name_parts(self) -> list[str]:
         """Parts of the name that Ray's dashboard shows."""
@@ -65,9 +79,9 @@ class FoldLauncher:
 
     Args:
         folder: the run's own.
-        run: its name, by which Ray's dashboard shows the folds, and how long a fold may stand still.
+        config: the run's: its name, by which Ray's dashboard shows the folds, how long a fold may stand still, how long the storage may
+            be away when a fold has ended, and how often a fold may be resized.
         placement: resources of a worker, folds at once.
-        storage_patience_s: how long the storage may be away when a fold has ended.
         coordinator: handle of the coordination actor.
         heartbeat: the cluster's.
         interrupts: the driver's.
@@ -76,17 +90,22 @@ class FoldLauncher:
     def __init__(
         self,
         folder: RunFolder,
-        run: RunSection,
+        config: RunConfig,
         placement: Placement,
-        storage_patience_s: float,
         coordinator: Any,
         heartbeat: Heartbeat,
         interrupts: Interrupts,
     ) -> None:
-        self.folder, self.run, self.placement, self.coordinator = folder, run, placement, coordinator
-        self.heartbeat, self.interrupts = heartbeat, interrupts
-        self.storage = Storage(folder, storage_patience_s)
+        self.folder, self.run, self.resources = folder, config.run, config.resources
+        self.placement, self.coordinator, self.heartbeat, self.interrupts = (
+            placement,
+            coordinator,
+            heartbeat,
+            interrupts,
+        )
+        self.storage = Storage(folder, config.checkpoint.storage_patience_s)
         self.stopped = threading.Event()
+        self.elastic: ElasticWorkers | None = None
 
     def train(
         self, folds: list[MemberFold], console: Console, watcher: Watcher, say_interrupted: Callable[[], None]
@@ -100,28 +119,41 @@ class FoldLauncher:
             say_interrupted: called first of all when there is an interrupt: soon after it somebody may kill the driver.
         """
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
+        if self.resources.is_elastic:
+            turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
+            self.elastic = ElasticWorkers(
+                self.placement, self.resources, partial(console.print, style="yellow"), self._is_over, seats
+            )
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:
             with turns:
                 try:
-                    if not self.stopped.is_set() and not self.folder.stop_request.exists():
+                    if not self._is_over():
                         self._run_fold(fold, console)
                 except BaseException as failure:
                     failures.append(failure)
+                finally:
+                    if self.elastic:
+                        self.elastic.forget(fold)
 
         # Daemons: a thread that waits for Ray may wait for ever once Ray is shut down, and must not keep the driver.
         threads = [threading.Thread(target=run_in_turn, args=(fold,), name=str(fold), daemon=True) for fold in folds]
         try:
             for thread in threads:
                 thread.start()
-            probe = StorageProbe(self.folder, partial(console.print, style="yellow"))
+            if self.elastic:
+                threading.Thread(target=self.elastic.watch, name="elastic workers", daemon=True).start()
+            say = partial(console.print, style="yellow")
+            probe, waits = StorageProbe(self.folder, say), WaitReport(say)
             with watcher:
                 while living := [thread for thread in threads if thread.is_alive()]:
                     watcher.update()
                     self.interrupts.check()
                     self.heartbeat.check()
                     probe.look()
+                    if self.placement.may_grow:
+                        waits.look(partial(self._find_waiting, folds))
                     living[0].join(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             say_interrupted()
@@ -133,6 +165,17 @@ class FoldLauncher:
             self.heartbeat.confirm()
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
+
+    def _find_waiting(self, folds: list[MemberFold]) -> list[str]:
+        """Folds that are to train and have no room."""
+        if self.elastic:
+            return self.elastic.list_waiting()
+        statuses = {fold: fold.read_status() for fold in folds}
+        return [str(fold) for fold, one in statuses.items() if one.state == FoldState.WAITING and one.num_workers]
+
+    def _is_over(self) -> bool:
+        """Whether no further attempt is to begin."""
+        return self.stopped.is_set() or read_stop_request(self.folder) is not None
 
     def _let_folds_save(self, threads: dict[MemberFold, threading.Thread], console: Console) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
@@ -157,34 +200,41 @@ class FoldLauncher:
         while True:
             last = last_attempt(fold.folder, fold.fold)  # or less: the storage may not have taken the last event
             attempt = max(attempt, last) + 1
-            failure = self._run_attempt(fold, attempt)
+            num_workers = self.elastic.take(fold) if self.elastic else self.placement.num_workers
+            if num_workers is None:
+                return
+            ended, failure = self._run_attempt(fold, attempt, num_workers)
+            if isinstance(ended, FoldResized):
+                continue
             started_at = read_status(fold.folder, fold.fold).first_step
             num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
             last_start = started_at
-            is_asked_to_stop = self.stopped.is_set() or self.folder.stop_request.exists()
-            if failure is None or is_asked_to_stop or not failure.may_be_retried(num_deaths):
+            if failure is None or self._is_over() or not failure.may_be_retried(num_deaths):
                 return
             console.print(f"{fold}: {failure.message}; it goes on in another attempt", style="yellow")
 
-    def _run_attempt(self, fold: MemberFold, attempt: int) -> Failure | None:
+    def _run_attempt(self, fold: MemberFold, attempt: int, num_workers: int) -> tuple[Outcome, Failure | None]:
         """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
         import ray
 
-        num_workers, num_threads = self.placement.num_workers, self.placement.threads_per_worker
         tell = partial(self.coordinator.apply.remote, fold.folder.member)
-        tell(FoldLaunched(fold.fold, attempt, num_workers, num_threads))
+        tell(FoldLaunched(fold.fold, attempt, num_workers, self.placement.threads_per_worker))
+        if self.elastic:
+            self.elastic.launch(fold, attempt)
         failure = None
         try:
-            self._build_trainer(fold, attempt).fit()
-            find = partial(self._find_outcome, fold, attempt)
+            try:
+                self._build_trainer(fold, attempt, num_workers).fit()
+            finally:
+                is_asked_to_leave = self.elastic is not None and self.elastic.give_back(fold)
+            find = partial(self._find_outcome, fold, attempt, is_asked_to_leave=is_asked_to_leave)
             ended = self.storage.insist(f"looking how {fold} has ended", find)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
             failure = self._look_for_stall(fold, attempt, explain_failure(error))
             ended = FoldFailed(fold.fold, attempt, failure.message)
-        if self.stopped.is_set():  # the driver was interrupted and Ray is gone: nothing failed
-            return failure
-        ray.get(tell(ended))
-        return failure
+        if not self.stopped.is_set():  # else the driver was interrupted and Ray is gone: nothing failed
+            ray.get(tell(ended))
+        return ended, failure
 
     def _look_for_stall(self, fold: MemberFold, attempt: int, failure: Failure) -> Failure:
         """Workers that end themselves because nothing moves leave the stacks of their threads."""
@@ -195,15 +245,17 @@ class FoldLauncher:
             Cause.STALLED, f"made no progress for {self.run.stall_timeout_s:g} s; where it stood: {stacks[0]}"
         )
 
-    def _find_outcome(self, fold: MemberFold, attempt: int) -> FoldCompleted | FoldStopped | FoldFailed:
+    def _find_outcome(self, fold: MemberFold, attempt: int, *, is_asked_to_leave: bool) -> Outcome:
         """What a train function that ended without an error has come to."""
         if fold.folder.fold(fold.fold).is_complete():
             return FoldCompleted(fold.fold, attempt)
         if self.folder.stop_request.exists():
             return FoldStopped(fold.fold, attempt)
+        if is_asked_to_leave:
+            return FoldResized(fold.fold, attempt)
         return FoldFailed(fold.fold, attempt, "training ended without a manifest of its files")
 
-    def _build_trainer(self, fold: MemberFold, attempt: int) -> Any:
+    def _build_trainer(self, fold: MemberFold, attempt: int, num_workers: int) -> Any:
         import ray.train
         from ray.train.torch import TorchTrainer
 
@@ -220,7 +272,7 @@ class FoldLauncher:
             train_worker,
             train_loop_config=task,
             scaling_config=ray.train.ScalingConfig(
-                num_workers=self.placement.num_workers,
+                num_workers=num_workers,
                 use_gpu=self.placement.gpus_per_worker > 0,
                 resources_per_worker=self.placement.worker_resources(),
             ),
@@ -228,6 +280,9 @@ class FoldLauncher:
             run_config=ray.train.RunConfig(
                 name="_".join([self.run.name, *fold.name_parts, f"attempt{attempt}", secrets.token_hex(3)]),
                 storage_path=str(self.folder.train_scratch),
-                failure_config=ray.train.FailureConfig(max_failures=0),
+                # What an elastic fold has no room for must not wait in Ray: it takes what room there is in another attempt.
+                failure_config=ray.train.FailureConfig(
+                    max_failures=0, controller_failure_limit=0 if self.resources.is_elastic else -1
+                ),
             ),
         )

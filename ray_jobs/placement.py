@@ -1,9 +1,10 @@
-"""How many folds run at once, and with which resources. Pure: numbers in, a placement out."""
+"""How many folds run at once, with which resources, and how many workers an elastic fold has. Pure: numbers in, a placement out."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from ray_jobs.errors import ClusterError
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])(i?)B?")
 _POWERS = {"M": 2, "G": 3, "T": 4}
 _LEAST_MEMORY_BYTES = 2**20  # whoever gives less has meant another unit: 4 for 4GiB
+_RESIZE_MARGIN = 1.5  # a fold never gains as much by more workers as their number says
 
 
 @dataclass(frozen=True)
@@ -26,33 +28,68 @@ class ResourcesConfig:
     """Main memory that one fold reserves, over all its workers: bytes, as Ray counts them (4e9), or with a unit (4GiB, 4GB).
     A fold waits until a node has so much unreserved. Nothing is estimated; a fold that takes more is not stopped. None: not
     counted."""
-    workers_per_fold: int = 1
-    """Processes that train one fold together (DistributedDataParallel)."""
+    workers_per_fold: int | tuple[int, int] = 1
+    """Processes that train one fold together (DistributedDataParallel). [least,most]: as many as there is room for, changing while
+    the fold trains; gpus_per_fold, cpus_per_fold and memory_per_fold are then those of a fold with most workers. Such a run is
+    not bit-repeatable."""
+    resize_interval_s: float = 60.0
+    """A fold whose number of workers may change keeps them for at least so long, and as long as a change would cost more time than it
+    saves. 0: it takes whatever room there is at once, whatever that costs."""
     max_folds_at_once: int | None = None
     """Upper limit of folds in training at the same time."""
 
     def __post_init__(self) -> None:
-        if self.workers_per_fold < 1:
-            raise ValueError(f"resources.workers_per_fold={self.workers_per_fold}: expected at least 1")
+        self._check_workers()
         gpus, cpus = self.gpus_per_fold, self.cpus_per_fold
         if cpus != "auto" and not 0 < cpus < math.inf:
             raise ValueError(f"resources.cpus_per_fold={cpus}: expected a number above 0, or auto")
         if gpus != "auto" and not 0 <= gpus < math.inf:
             raise ValueError(f"resources.gpus_per_fold={gpus}: expected a number from 0, or auto")
-        if gpus != "auto" and gpus > 1 and (gpus / self.workers_per_fold) % 1:
+        if gpus != "auto" and gpus > 1 and (gpus / self.most_workers) % 1:
             raise ValueError(
-                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self.workers_per_fold}: above one GPU a "
+                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: above one GPU a "
                 "worker can only have whole ones"
             )
-        if gpus != "auto" and self.workers_per_fold > 1 and 0 < gpus < self.workers_per_fold:
+        if gpus != "auto" and self.most_workers > 1 and 0 < gpus < self.most_workers:
+            most = f" (gpus_per_fold is that of {self.most_workers} workers)" if self.is_elastic else ""
             raise ValueError(
-                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self.workers_per_fold}: "
-                "NCCL refuses two workers of one fold on one GPU; give one GPU a worker, or one worker a fold"
+                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: "
+                f"NCCL refuses two workers of one fold on one GPU; give one GPU a worker{most}, or one worker a fold"
             )
         if self.max_folds_at_once is not None and self.max_folds_at_once < 1:
             raise ValueError(f"resources.max_folds_at_once={self.max_folds_at_once}: expected at least 1")
         if self.memory_per_fold is not None:
             parse_memory(self.memory_per_fold)
+        if not 0 <= self.resize_interval_s < 1e6:
+            raise ValueError(f"resources.resize_interval_s={self.resize_interval_s}: expected seconds, 0 or more")
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether a fold's number of workers may change."""
+        return isinstance(self.workers_per_fold, tuple)
+
+    @property
+    def least_workers(self) -> int:
+        """With which a fold can train."""
+        return self.workers_per_fold[0] if self.is_elastic else self.workers_per_fold
+
+    @property
+    def most_workers(self) -> int:
+        """That a fold may have."""
+        return self.workers_per_fold[1] if self.is_elastic else self.workers_per_fold
+
+    def _check_workers(self) -> None:
+        numbers = self.workers_per_fold if self.is_elastic else (self.workers_per_fold,)
+        if any(type(number) is not int or number < 1 for number in numbers):
+            raise ValueError(f"resources.workers_per_fold={self._show_workers()}: expected at least 1, or [least,most]")
+        if self.is_elastic and (len(numbers) != 2 or numbers[0] >= numbers[1]):
+            raise ValueError(
+                f"resources.workers_per_fold={self._show_workers()}: expected [least,most], the second number larger than the first; "
+                "a number that never changes stands alone, without brackets"
+            )
+
+    def _show_workers(self) -> str:
+        return str(list(self.workers_per_fold) if self.is_elastic else self.workers_per_fold).replace(" ", "")
 
 
 def parse_memory(value: float | str) -> float:
@@ -106,9 +143,11 @@ class ClusterResources:
 
 @dataclass(frozen=True)
 class Placement:
-    """The outcome: resources of one worker, workers of one fold, folds at once, workers that the nodes hold at once."""
+    """The outcome: resources of one worker, workers of one fold (of an elastic one at least), folds at once, workers that the nodes
+    hold at once, whether more nodes may be started."""
 
     num_workers: int
+    most_workers: int
     cpus_per_worker: float
     gpus_per_worker: float
     memory_per_worker_bytes: int
@@ -116,6 +155,13 @@ class Placement:
     folds_at_once: int
     slots: int
     waits_for: str | None = None
+    may_grow: bool = False
+
+    @property
+    def workers_at_once(self) -> int:
+        """Of all folds that train at once."""
+        least, most = self.num_workers * self.folds_at_once, self.most_workers * self.folds_at_once
+        return max(least, min(self.slots, most))
 
     def worker_resources(self) -> dict[str, float]:
         """As Ray wants them."""
@@ -131,7 +177,7 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
 
     With GPUs: one GPU a worker; with fewer GPUs than folds (and one worker a fold) an equal fraction, so that all
     folds fit at once. Without: a fraction of the cores a fold, so that all folds run together. Memory decides how many
-    folds run at once, never their threads.
+    folds run at once, never their threads. A worker of an elastic fold is the same whatever their number.
 
     Raises:
         ClusterError: no node that is there or could be started can hold a worker; or GPUs are left to `auto` on an
@@ -139,7 +185,7 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
     """
     worker, threads = _shape_worker(config, cluster, num_folds)
     waits_for = _check_feasible(worker, cluster)
-    workers, slots = config.workers_per_fold, _count_workers(cluster.nodes, worker)
+    workers, slots = config.least_workers, _count_workers(cluster.nodes, worker)
     at_once = num_folds if cluster.node_types else min(num_folds, slots // workers)
     if at_once == 0:
         fits_without = _count_workers(cluster.nodes, worker._replace(memory_bytes=0)) >= workers
@@ -149,18 +195,64 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
-    return Placement(workers, *worker, threads, at_once, slots, waits_for)
+    return Placement(
+        workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.node_types)
+    )
+
+
+def share_workers(room: int, least: int, wishes: Sequence[int]) -> list[int]:
+    """Divides room for workers among elastic folds.
+
+    Args:
+        room: workers that the nodes can take.
+        least: workers with which a fold can train.
+        wishes: the most that each fold may have, in the order in which they get something at all.
+
+    Returns:
+        Workers of each fold, as even as possible; 0: it has to wait.
+    """
+    shares = []
+    for _ in wishes:
+        shares.append(least if room >= least else 0)
+        room -= shares[-1]
+    return add_workers(shares, room, [wish if share else 0 for wish, share in zip(wishes, shares, strict=True)])
+
+
+def add_workers(sizes: Sequence[int], room: int, wishes: Sequence[int]) -> list[int]:
+    """Gives room to folds that have workers already: one at a time, to the fold with the fewest, up to its wish."""
+    sizes = list(sizes)
+    for _ in range(room):
+        growing = [number for number, size in enumerate(sizes) if size < wishes[number]]
+        if not growing:
+            break
+        sizes[min(growing, key=lambda number: sizes[number])] += 1
+    return sizes
+
+
+def find_gain(remaining_s: float, now: int, then: int, restart_s: float) -> float:
+    """Seconds that a fold is done earlier with another number of workers, at best; 0 where that is not clearly more than what
+    it costs to begin another attempt.
+
+    Args:
+        remaining_s: what it still needs as it is.
+        now, then: its workers.
+        restart_s: from the last step of an attempt to the first of the next.
+    """
+    saved_s = remaining_s * (1 - now / then)
+    return saved_s - restart_s if saved_s > _RESIZE_MARGIN * restart_s else 0.0
 
 
 def _shape_worker(config: ResourcesConfig, cluster: ClusterResources, num_folds: int) -> tuple[Resources, int]:
     """What a worker reserves, and its threads."""
-    workers = config.workers_per_fold
+    workers = config.most_workers
     gpus = _choose_gpus(config, cluster, num_folds) / workers
     if config.cpus_per_fold != "auto":
         cpus = config.cpus_per_fold / workers
         threads = max(1, int(cpus))
     else:
-        cpus, threads = _choose_cpus(cluster, num_folds * workers, gpus)
+        # Of elastic folds as many workers as have a core each, and at least the fewest with which all folds run together.
+        num_workers = max(num_folds * config.least_workers, min(num_folds * workers, int(cluster.cpus)))
+        cpus, threads = _choose_cpus(cluster, num_workers, gpus)
     memory = 0.0 if config.memory_per_fold is None else parse_memory(config.memory_per_fold)
     return Resources(cpus, gpus, math.ceil(memory / workers)), threads  # Ray takes whole bytes
 
@@ -175,7 +267,7 @@ def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: 
                 "resources.gpus_per_fold=1 waits for GPUs, resources.gpus_per_fold=0 trains on CPUs"
             )
         return 0.0
-    workers = config.workers_per_fold
+    workers = config.most_workers
     if workers > 1 or cluster.gpus >= num_folds:
         return float(workers)
     folds_per_gpu = math.ceil(num_folds / int(cluster.gpus))

@@ -7,6 +7,7 @@ thread while training goes on; one that cannot be written costs only itself, and
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import random
 import threading
@@ -41,17 +42,30 @@ class StoredPoint:
     description: dict[str, Any]
     place: str
 
-    def for_rank(self, rank: int) -> ResumePoint:
-        """What a rank goes on from."""
-        return ResumePoint(
-            _below(self.tensors, "shared/"), _below(self.tensors, f"rank{rank}/own/"), self.description["facts"]
-        )
+    @property
+    def world_size(self) -> int:
+        """Ranks that have saved it."""
+        return len({name.partition("/")[0] for name in self.tensors if name.startswith("rank")})
+
+    def for_rank(self, rank: int, world_size: int) -> ResumePoint:
+        """What a rank goes on from. Of another number of ranks the first has the sum of what each had for itself, the others
+        nothing of it."""
+        parts = [_below(self.tensors, f"rank{number}/own/") for number in range(self.world_size)]
+        own = parts[rank] if rank < len(parts) else {}
+        if world_size != self.world_size:
+            whole = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+            own = whole if rank == 0 else {name: torch.zeros_like(tensor) for name, tensor in whole.items()}
+        return ResumePoint(_below(self.tensors, "shared/"), own, self.description["facts"])
 
     def restore_random_state(self, rank: int) -> None:
-        """Puts this rank's random generators where they were. A rank that the point does not know keeps its own."""
+        """Puts this rank's random generators where they were. Those of a rank that the point does not know are seeded from its own
+        number and from the first rank's, and so from the seed and all that has been drawn since."""
         state = _below(self.tensors, f"rank{rank}/random/")
         if state:
             set_random_state(state)
+        elif first := _below(self.tensors, "rank0/random/"):
+            digest = hashlib.sha256(first["torch"].numpy().tobytes() + str(rank).encode()).digest()
+            _seed(int.from_bytes(digest[:4]))
 
 
 class ResumePoints:
@@ -162,6 +176,12 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
         for number in range(torch.cuda.device_count()):
             if f"cuda{number}" in state:
                 torch.cuda.set_rng_state(state[f"cuda{number}"], number)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # the GPUs' generators, too
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

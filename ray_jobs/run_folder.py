@@ -222,12 +222,26 @@ def read_stop_request(folder: RunFolder) -> StopWhen | None:
         return None
 
 
+def ask_to_leave(fold: FoldFolder, attempt: int) -> None:
+    """Asks an attempt of a fold to save where it is and end: it goes on in another one, with another number of workers."""
+    write_json(fold.leave_request, {"attempt": attempt})
+
+
+def is_asked_to_leave(fold: FoldFolder, attempt: int) -> bool:
+    """Whether this attempt of a fold is to end; storage that is away asks for nothing."""
+    try:
+        return fold.leave_request.exists() and read_json(fold.leave_request, default={}).get("attempt") == attempt
+    except OSError:
+        return False
+
+
 class FoldFolder:
     """Paths of one fold: status, checkpoints, predictions, manifest."""
 
     def __init__(self, root: Path, number: int) -> None:
         self.root, self.number = root, number
         self.status = root / "status.json"
+        self.leave_request = root / "leave_request.json"
         self.manifest = root / "manifest.json"
 
     def checkpoint(self, name: str) -> Path:
@@ -256,7 +270,7 @@ class FoldFolder:
         """Declares the fold finished, with size and SHA-256 of each of its files."""
         for name in CHECKPOINTS:
             _remove_old_tensors(self.checkpoint(name))
-        passing = [self.status, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
+        passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
         lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
         # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
         described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import RunConfig, to_dict
-from ray_jobs.coordinator import FoldState
+from ray_jobs.coordinator import FoldState, list_workers
 from ray_jobs.leaks import describe_counts
 from ray_jobs.members import find_members
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_json, write_whole
@@ -139,6 +139,7 @@ def build_summary(
         The summary.
     """
     folders = find_members(folder, config).values()
+    workers = {own.member: [list_workers(own, fold) for fold in range(config.folds.count)] for own in folders}
     statuses = [(own.member, status) for own in folders for status in read_statuses(own, config.folds.count)]
     states = {status.state for _, status in statuses}
     if states == {FoldState.COMPLETED}:
@@ -154,12 +155,14 @@ def build_summary(
         **stage,
         "leaks": read_json(folder.provenance, default={}).get("leaks", {}),
         "ensemble": to_dict(config)["ensemble"],
+        "bit_repeatable": len({number for of_folds in workers.values() for fold in of_folds for number in fold}) <= 1,
         "folds": [
             {
                 "member": member,
                 "fold": status.fold,
                 "state": status.state.value,
                 "attempts": status.attempt,
+                "workers": workers[member][status.fold],
                 "best_epoch": status.best_epoch,
                 "seconds": None
                 if status.finished is None or status.started is None
@@ -190,6 +193,8 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
             own = folder.of_member(fold["member"])
             console.print(f"{own.describe_fold(fold['fold'])} FAILED: {fold['error']}", style="bold red")
             console.print(f"  its log: {own.newest_fold_log(fold['fold'])}")
+    if not summary.get("bit_repeatable", True):
+        console.print(explain_workers(summary), style="yellow")
     if summary["outcome"] == "interrupted":
         console.print("the run was asked to stop; the same command continues it")
     submission = summary["submission"]
@@ -204,6 +209,17 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
     console.print(f"everything: {folder.root} ({size}; README.md there explains the files)")
     if "total" in summary["seconds"]:
         console.print(f"took {summary['seconds']['total']:.0f} s")
+
+
+def explain_workers(summary: Mapping[str, Any]) -> str:
+    """Why a run cannot be repeated bit for bit."""
+    several = len({fold["member"] for fold in summary["folds"]}) > 1
+    folds = [
+        f"{fold['member'] + ' ' if several else ''}fold {fold['fold']}: {', then '.join(map(str, fold['workers']))}"
+        for fold in summary["folds"]
+        if fold["workers"]
+    ]
+    return f"not bit-repeatable: the number of workers was not always the same ({'; '.join(folds)})"
 
 
 def describe_submission(submission: Mapping[str, Any]) -> str:
@@ -245,6 +261,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
         ]
     if "members" in summary:
         lines += [f"That is member `main`; the others are in `{MEMBERS}/`, each a folder like this one.", ""]
+    if not summary.get("bit_repeatable", True):
+        lines += [f"This run is {explain_workers(summary)}.", ""]
     lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary["leaks"])]
     submission = summary["submission"]
     lines.append(

@@ -89,7 +89,9 @@ def fold_table(members: Mapping[str, Sequence[FoldStatus]], title: str) -> Table
         title += f": {total} folds, " + ", ".join(f"{number} {state}" for state, number in counts.items())
     # Fits into 80 columns: no frame, and only the best score (each epoch's is in the record and in the plain lines).
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for name in ("fold", "state", "epoch", "step", "train loss", "val loss", "best @ epoch", "time", "ETA"):
+    several = any(status.num_workers > 1 for statuses in members.values() for status in statuses)
+    columns = ("fold", *(("workers",) if several else ()), "state", "epoch", "step", "train loss", "val loss")
+    for name in (*columns, "best @ epoch", "time", "ETA"):
         table.add_column(name, justify="left" if name == "state" else "right", header_style="underline", no_wrap=True)
     shown = [(name, one) for name, statuses in members.items() for one in statuses if one.state not in hidden]
     for member, status in shown:
@@ -97,6 +99,7 @@ def fold_table(members: Mapping[str, Sequence[FoldStatus]], title: str) -> Table
         elapsed, left = _times(status)
         table.add_row(
             str(status.fold) if len(members) == 1 else f"{member} {status.fold}",
+            *((str(status.num_workers or ""),) if several else ()),
             Text(status.preparation[0] if status.preparation else status.state.value, style=_COLOURS[status.state]),
             f"{status.epoch}/{status.num_epochs}" if status.num_epochs else "",
             _step(status),
@@ -282,7 +285,8 @@ def _line(fold: str, status: FoldStatus) -> str:
         what, done, total = status.preparation
         return f"{fold} {what}: {done:,} of {total:,} (all folds together)"
     if status.score is None:
-        return f"{fold} {status.state.value} (attempt {status.attempt})"
+        workers = f", {status.num_workers} workers" if status.num_workers > 1 else ""
+        return f"{fold} {status.state.value} (attempt {status.attempt}{workers})"
     elapsed, left = _times(status)
     return (
         f"{fold} {status.state.value}: epoch {status.epoch}/{status.num_epochs}, train loss "

@@ -40,6 +40,7 @@ from ray_jobs.run_folder import (
     CHECKPOINTS,
     RunFolder,
     StopWhen,
+    is_asked_to_leave,
     read_checkpoint,
     read_stop_request,
     share_whole,
@@ -65,7 +66,7 @@ class SupersededError(RunError):
 
 
 class FoldStoppedError(RunError):
-    """The run was asked to stop, and this fold has saved where it is."""
+    """The run was asked to stop, or this fold to go on with other workers; it has saved where it is."""
 
 
 class RayWorkplace:
@@ -195,9 +196,11 @@ class RayWorkplace:
     def load_resume_point(self) -> ResumePoint | None:
         if self.point is None:
             return None
-        self.point.restore_random_state(self.rank)
-        point, self.point = self.point.for_rank(self.rank), None  # not held in memory while the fold trains
-        return point
+        stored, self.point = self.point, None  # not held in memory while the fold trains
+        if stored.world_size != self.world_size:
+            self.log(stored.description["global_step"], {"setup/world_size": self.world_size})
+        stored.restore_random_state(self.rank)
+        return stored.for_rank(self.rank, self.world_size)
 
     def is_resume_point_due(self, global_step: int) -> bool:
         is_regular = self.checkpoint.every_steps is not None and global_step % self.checkpoint.every_steps == 0
@@ -222,7 +225,7 @@ class RayWorkplace:
         if stops or self.leaves_node:
             self.points.wait()
         if stops:
-            raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends after step {global_step}")
+            raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
         if self.leaves_node:
             raise PreemptedError(f"its node is being taken away; it has saved where it is, step {global_step}")
 
@@ -234,7 +237,8 @@ class RayWorkplace:
             self._tell(PreparationReported(self.fold, self.attempt, what, done, total))
         if read_stop_request(self.folder) == StopWhen.NOW:  # nothing is shared yet: each rank may end by itself
             raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends while it prepares ({what})")
-        if ray.train.get_preemption_info() is not None:
+        # Several ranks ask it together, as often as each other, and here each has its own share of the work.
+        if self.world_size == 1 and ray.train.get_preemption_info() is not None:
             raise PreemptedError(f"its node is being taken away while it prepares ({what})")
 
     def _is_worth_saving(self) -> bool:
@@ -404,8 +408,11 @@ class RayWorkplace:
             self.leaves_node = ray.train.get_preemption_info() is not None
 
     def _share_request(self) -> StopWhen | None:
-        """The request to stop that lies in the run's folder; rank 0 looks, so that all ranks stop at the same step."""
+        """The request to stop that lies in the folder of the run, or of the fold; rank 0 looks, so that all ranks stop at the same
+        step."""
         request = read_stop_request(self.folder) if self.rank == 0 else None
+        if self.rank == 0 and request is None and is_asked_to_leave(self.files, self.attempt):
+            request = StopWhen.NOW
         if self.world_size == 1:
             return request
         kinds = [None, *StopWhen]

@@ -167,8 +167,9 @@ class ResumePoint:
 
     Attributes:
         tensors: the same on every rank (weights, optimiser); rank 0's are kept.
-        own: of this rank alone (its part of the epoch's loss).
-        facts: JSON: where in which epoch, the best so far, counters.
+        own: of this rank alone: its parts of sums (of the epoch's loss). Where a fold goes on with another number of ranks, the
+            first gets the sum of all and the others zeros.
+        facts: JSON: where in which epoch, the best so far, counters; in steps and batches of all ranks together.
     """
 
     tensors: Mapping[str, Tensor]

@@ -28,7 +28,7 @@ from ray_jobs.reporting.html_parts import (
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.reporting.run_data import name_metric
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
-from ray_jobs.summary import FILES, describe_submission
+from ray_jobs.summary import FILES, describe_submission, explain_workers
 from ray_jobs.terminal import describe_scored_rows, explain_cross_fitting, explain_outcome
 from ray_jobs.tracking.record import read_lines
 
@@ -205,13 +205,15 @@ def _write_sweep(folder: RunFolder) -> str:
 
 
 def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
-    """Failed and missing folds, leaks, dropped and mended rows; nothing where there are none."""
+    """Failed and missing folds, leaks, dropped and mended rows, workers that came and went; nothing where there are none."""
     parts = []
     for fold in summary["folds"]:
         if fold["state"] == "failed":
             parts.append(build_fold_out(f"{_name_fold(fold)} failed", str(fold["error"]), is_open=True))
         elif fold["state"] != "completed":
             parts.append(build_paragraph(f"{_name_fold(fold)} is not finished ({fold['state']}).", "bad"))
+    if not summary.get("bit_repeatable", True):
+        parts.append(build_paragraph(f"This run is {explain_workers(summary)}."))
     parts += [build_paragraph(f"Leak: {line}.", "bad") for line in describe_counts(summary.get("leaks", {}))]
     rows = _read_bad_rows(folder, summary["folds"])
     if rows:

@@ -85,6 +85,10 @@ def test_overrides_of_every_form_reach_their_fields():
             ["resources.memory_per_fold=4"],
             "resources.memory_per_fold=4.0: expected bytes (4e9) or a number with its unit",
         ),
+        (["resources.workers_per_fold=[0,2]"], "resources.workers_per_fold=[0,2]: expected at least 1"),
+        (["resources.workers_per_fold=[3,2]"], "the second number larger than the first"),
+        (["resources.workers_per_fold=[1,2,3]"], "input length 3 did not match"),
+        (["resources.workers_per_fold=[1,4]", "resources.gpus_per_fold=3"], "workers_per_fold=[1,4]: above one GPU"),
         (["data.numeric_columns=[views]"], "column 'views' is the target"),
         (["stray"], "Unrecognized options: stray"),
     ],
@@ -111,6 +115,24 @@ def test_differences_tell_what_changes_training_from_what_does_not():
     trained, other = find_differences(old, new)
     assert list(trained) == ["optimizer.lr"]
     assert sorted(other) == [word.partition("=")[0] for word in words]
+
+
+def test_a_range_of_workers_is_read_and_comes_back_from_json():
+    config = parse_kfold(["resources.workers_per_fold=[1,4]"]).config
+    assert config.resources.workers_per_fold == (1, 4)
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert parse_kfold(["resources.workers_per_fold=2"]).config.resources.workers_per_fold == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "trains_anew"),
+    [("[1,2]", "[1,4]", False), ("1", "2", True), ("1", "[1,2]", True), ("[1,2]", "2", True)],
+)
+def test_only_bounds_between_which_workers_change_anyway_may_change_in_a_run(old, new, trains_anew):
+    before, after = (parse_kfold([f"resources.workers_per_fold={workers}"]).config for workers in (old, new))
+    trained, other = find_differences(before, after)
+    assert list(trained if trains_anew else other) == ["resources.workers_per_fold"]
+    assert not (other if trains_anew else trained)
 
 
 @pytest.mark.parametrize(

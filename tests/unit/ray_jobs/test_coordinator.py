@@ -8,10 +8,12 @@ from ray_jobs.coordinator import (
     FoldCompleted,
     FoldFailed,
     FoldLaunched,
+    FoldResized,
     FoldStarted,
     FoldState,
     RunStarted,
     last_attempt,
+    list_workers,
     read_status,
 )
 from ray_jobs.run_folder import RunFolder
@@ -130,6 +132,18 @@ def test_an_event_that_ray_repeats_after_a_restart_of_the_actor_counts_once(fold
     second.apply(FoldCompleted(0, 1))
     assert [row["event"] for row in read_lines(folder.events)].count("FoldCompleted") == 1
     assert sum("ensemble/fold_0_completed" in row for row in read_lines(second.record.path)) == 1
+
+
+def test_the_workers_of_the_attempts_that_trained_a_fold_as_it_is_are_listed(folder):
+    state = Coordination(folder, 1)
+    for attempt, (workers, step) in enumerate([(4, 0), (2, 7), (1, 0), (3, 5), (2, None)], start=1):  # 3 began anew
+        state.apply(FoldLaunched(0, attempt, workers, 1))
+        if step is not None:  # the last one died before it had begun
+            state.apply(FoldStarted(0, attempt, step=step))
+    assert list_workers(folder, 0) == [1, 3]
+    assert state.folds[0].num_workers == 2
+    state.apply(FoldResized(0, 5))
+    assert read_status(folder, 0).state == FoldState.WAITING
 
 
 def test_a_score_that_is_not_finite_is_never_best(folder):

@@ -93,7 +93,7 @@ def test_a_damaged_status_is_made_anew_from_the_events_and_the_record(folder, da
         events.append({"time": 3.0, "event": "FoldStarted", **fold, "epoch": 0, "step": 0})
     events.append({"time": 9.0, "event": "FoldCompleted", **fold})
     events.close()
-    status = FoldStatus(1, FoldState.COMPLETED, 2, train_size=5, val_size=3, started=3.0, finished=9.0)
+    status = FoldStatus(1, FoldState.COMPLETED, 2, train_size=5, val_size=3, started=3.0, finished=9.0, num_workers=1)
     write_status(folder, status)
     damage(folder.fold(1).status)
     assert read_status(folder, 1) == FoldStatus(1, attempt=2)  # what fencing needs

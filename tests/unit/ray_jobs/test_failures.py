@@ -4,7 +4,8 @@ import pytest
 import torch
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import PreemptionInfo, WorkerGroupError
-from ray.train.v2.api.exceptions import PreemptionError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
 from ray_jobs.failures import MAX_DEATHS, Cause, NonFiniteLossError, PreemptedError, explain_failure
 
@@ -48,6 +49,13 @@ def test_a_full_gpu_and_an_error_of_the_trainer_are_not_tried_again():
     failure = explain_failure(WorkerGroupError("failed", {0: NonFiniteLossError("the training loss of step 3 is nan")}))
     assert failure.message == "rank 0: the training loss of step 3 is nan"
     assert not failure.may_be_retried(1)
+
+
+def test_an_elastic_fold_whose_room_was_taken_is_tried_again_however_often():
+    """With the room that there is then: Ray alone would wait for the same again and again."""
+    failure = explain_failure(ControllerError(WorkerGroupStartupTimeoutError(num_workers=2)))
+    assert failure.cause == Cause.NO_ROOM
+    assert failure.may_be_retried(100 * MAX_DEATHS)
 
 
 def test_a_fold_that_leaves_a_node_in_time_is_tried_again_however_often():

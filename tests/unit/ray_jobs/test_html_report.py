@@ -15,6 +15,7 @@ from made_run import make_run, train_loss
 from ray_jobs.reporting.html_report import write_report, write_report_or_warn
 from ray_jobs.reporting.report_figures import PICTURES
 from ray_jobs.run_folder import write_csv, write_json
+from ray_jobs.summary import build_summary
 from ray_jobs.tracking.record import Record
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -76,6 +77,20 @@ def test_text_from_the_data_is_harmless(tmp_path):
     assert "<img src=x" not in page
     assert EVIL in read_text(page)
     assert "&lt; broken" in read_text(page)
+
+
+def test_a_run_whose_workers_changed_is_said_not_to_be_repeatable(tmp_path):
+    folder, config, summary = make_run(tmp_path / "run")
+    assert summary["bit_repeatable"]
+    events = Record(folder.events)
+    for attempt, workers in ((1, 2), (2, 1)):
+        events.append({"event": "FoldLaunched", "fold": 0, "attempt": attempt, "num_workers": workers})
+        events.append({"event": "FoldStarted", "fold": 0, "attempt": attempt, "step": 5 * (attempt - 1)})
+    events.close()
+    summary = build_summary(folder, config, summary, {})
+    assert not summary["bit_repeatable"]
+    page = write_report(folder, config, summary).read_text()
+    assert "not bit-repeatable: the number of workers was not always the same (fold 0: 2, then 1)" in page
 
 
 def test_a_partial_run_says_what_is_missing(tmp_path):

@@ -5,7 +5,16 @@ import math
 import pytest
 
 from ray_jobs.errors import ClusterError
-from ray_jobs.placement import ClusterResources, Resources, ResourcesConfig, parse_memory, place_folds
+from ray_jobs.placement import (
+    ClusterResources,
+    Resources,
+    ResourcesConfig,
+    add_workers,
+    find_gain,
+    parse_memory,
+    place_folds,
+    share_workers,
+)
 
 GIB = 2**30
 UNKNOWN = (math.inf, math.inf, math.inf)
@@ -144,6 +153,77 @@ def test_a_node_type_of_unknown_size_is_waited_for():
     placement = place_folds(config, cluster((2, 0), types=[UNKNOWN]), 3)
     assert placement.waits_for == "a node with 1 CPU, 1 GPU and 16 GiB of memory"
     assert place_folds(ResourcesConfig(gpus_per_fold=0), cluster(types=[UNKNOWN]), 3).waits_for
+
+
+@pytest.mark.parametrize(
+    ("room", "least", "wishes", "shares"),
+    [
+        (2, 1, [2, 2], [1, 1]),
+        (3, 1, [2, 2], [2, 1]),
+        (9, 1, [4, 4, 4], [3, 3, 3]),
+        (20, 1, [4, 4], [4, 4]),
+        (2, 1, [4, 4, 4], [1, 1, 0]),
+        (5, 2, [4, 4, 4], [3, 2, 0]),
+        (1, 2, [4], [0]),
+        (0, 1, [4, 4], [0, 0]),
+        (6, 1, [1, 4, 2], [1, 3, 2]),  # the first was asked to make room
+        (4, 1, [], []),
+    ],
+)
+def test_room_is_shared_evenly_between_least_and_most(room, least, wishes, shares):
+    assert share_workers(room, least, wishes) == shares
+
+
+def test_new_room_goes_to_the_folds_with_the_fewest_workers():
+    assert add_workers([1, 3, 1], 3, [4, 4, 4]) == [3, 3, 2]
+    assert add_workers([4, 3], 5, [4, 4]) == [4, 4]
+    assert add_workers([], 5, []) == []
+
+
+def test_a_change_of_workers_has_to_pay():
+    assert find_gain(100.0, 1, 2, restart_s=10.0) == 40.0
+    assert find_gain(29.0, 1, 2, restart_s=10.0) == 0.0  # nearly done
+    assert find_gain(100.0, 7, 8, restart_s=10.0) == 0.0  # too little a step
+    assert find_gain(1.0, 1, 2, restart_s=0.0) == 0.5
+
+
+def test_a_worker_of_an_elastic_fold_is_the_same_whatever_their_number():
+    config = ResourcesConfig(workers_per_fold=(1, 4), cpus_per_fold=8, memory_per_fold="4GiB")
+    placement = place_folds(config, cluster((8, 0), (8, 0)), 3)
+    assert placement.worker_resources() == {"CPU": 2.0, "memory": GIB}
+    assert (placement.num_workers, placement.most_workers, placement.threads_per_worker) == (1, 4, 2)
+    assert (placement.folds_at_once, placement.workers_at_once) == (3, 8)
+    assert place_folds(ResourcesConfig(workers_per_fold=(1, 2)), cluster((32, 8)), 3).worker_resources()["GPU"] == 1.0
+    with pytest.raises(ClusterError, match="nodes hold 2 of them"):
+        place_folds(ResourcesConfig(workers_per_fold=(3, 6), cpus_per_fold=6), cluster((2, 0)), 3)
+
+
+@pytest.mark.parametrize(
+    ("cores", "folds", "workers", "cpus", "threads"),
+    [
+        (2, 2, (1, 2), 1.0, 1),
+        (2, 3, (1, 4), 0.666, 1),
+        (8, 2, (1, 4), 1.0, 1),
+        (16, 2, (1, 4), 1.0, 2),
+        (4, 2, (2, 4), 1.0, 1),
+    ],
+)
+def test_cores_make_as_many_elastic_workers_as_can_be_before_they_make_threads(cores, folds, workers, cpus, threads):
+    placement = place_folds(ResourcesConfig(workers_per_fold=workers), cluster((cores, 0)), folds)
+    assert (placement.cpus_per_worker, placement.threads_per_worker, placement.folds_at_once) == (cpus, threads, folds)
+
+
+@pytest.mark.parametrize("workers", [0, (0, 2), (2, 1), (2, 2), (1, 2, 3), (1,), (1, 2.5), "2", True])
+def test_workers_that_make_no_sense_are_refused(workers):
+    with pytest.raises(ValueError, match=r"resources.workers_per_fold=.*expected"):
+        ResourcesConfig(workers_per_fold=workers)
+
+
+def test_of_an_elastic_fold_the_gpus_are_those_of_its_most_workers():
+    assert ResourcesConfig(workers_per_fold=(1, 4), gpus_per_fold=4).most_workers == 4
+    for gpus, message in ((2, "whole ones"), (0.5, "NCCL refuses.*that of 4 workers")):
+        with pytest.raises(ValueError, match=message):
+            ResourcesConfig(workers_per_fold=(1, 4), gpus_per_fold=gpus)
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,12 @@ def test_the_newest_point_counts_and_comes_back_as_it_was(points):
         write(points, step)
         expected = draw()
     stored = ResumePoints(points.files).find_newest()
-    point = stored.for_rank(0)
+    point = stored.for_rank(0, 1)
     assert point.facts == {"step": 3}
     assert torch.equal(point.tensors["weight"], torch.full((3,), 3.0))
     assert float(point.own["total"]) == 1.5
     stored.restore_random_state(0)
     assert draw() == expected
-    assert stored.for_rank(1).own == {}
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "torn manifest", "flipped manifest"])
@@ -94,6 +93,29 @@ def test_no_point_is_written_where_the_run_is_not(points):
     points.check = refuse
     write(points, 1)
     assert not points.files.root.exists()
+
+
+def test_another_number_of_ranks_shares_the_sums_and_none_repeats_what_another_has_drawn(points):
+    torch.manual_seed(1)
+    first = get_random_state()
+    torch.manual_seed(2)
+    tensors = {"rank0/own/total": torch.tensor(3.0), "rank1/own/total": torch.tensor(4.5)}
+    for rank, state in enumerate((first, get_random_state())):
+        tensors |= {f"rank{rank}/random/{name}": tensor for name, tensor in state.items()}
+    points.write(tensors, {"facts": {}, "global_step": 7})
+    points.wait()
+    stored = points.find_newest()
+    assert [float(stored.for_rank(rank, 2).own["total"]) for rank in range(2)] == [3.0, 4.5]
+    assert [float(stored.for_rank(rank, 3).own["total"]) for rank in range(3)] == [7.5, 0.0, 0.0]
+    assert float(stored.for_rank(0, 1).own["total"]) == 7.5
+    drawn = []
+    for rank in (0, 1, 2, 3, 2):
+        stored.restore_random_state(rank)
+        drawn.append(draw())
+    assert len(set(map(str, drawn))) == 4
+    assert drawn[2] == drawn[4]  # from the point alone, whatever this process has done before
+    set_random_state(first)
+    assert draw() == drawn[0]
 
 
 def test_points_of_a_complete_fold_are_removed(points):

@@ -15,6 +15,8 @@ from ensemble.predictions import PredictionError
 from ray_jobs.errors import RunBusyError, RunFolderError
 from ray_jobs.run_folder import (
     RunFolder,
+    ask_to_leave,
+    is_asked_to_leave,
     read_checkpoint,
     read_json,
     share_whole,
@@ -79,6 +81,17 @@ def test_a_file_that_is_just_being_written_is_no_part_of_a_manifest(tmp_path):
     passing.unlink()
     assert fold.is_complete()
     assert list(read_json(fold.manifest)["files"]) == ["predictions/test_best.parquet"]
+
+
+def test_only_the_attempt_that_is_asked_to_leave_leaves_and_the_request_is_no_part_of_the_fold(tmp_path):
+    fold = RunFolder(tmp_path).fold(0)
+    assert not is_asked_to_leave(fold, 1)
+    ask_to_leave(fold, 2)
+    assert [is_asked_to_leave(fold, attempt) for attempt in (1, 2, 3)] == [False, True, False]
+    fold.write_manifest()  # it was done before it heard
+    fold.leave_request.unlink()
+    assert fold.is_complete()
+    assert not fold.find_damage()
 
 
 def test_damaged_json_is_an_error_unless_a_default_is_given(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -54,6 +55,17 @@ def test_rows_that_are_encoded_before_the_training_are_counted(tmp_path):
     assert "640/1000" in live.file.getvalue()
     training = advance(status, ProgressReported(0, 1, 0, 2, 5, 10), time.time())
     assert training.preparation is None
+
+
+def test_the_live_table_shows_the_workers_where_a_fold_has_several():
+    folds = [FoldStatus(0, FoldState.TRAINING, 1, num_workers=1), FoldStatus(1)]
+    for number, is_shown in ((1, False), (3, True)):
+        console = make_console(terminal=True)
+        console.width = 80
+        console.print(fold_table({"main": [replace(folds[0], num_workers=number), folds[1]]}, "run x"))
+        shown = console.file.getvalue()
+        assert ("workers" in shown) is is_shown
+        assert "…" not in shown
 
 
 def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
