@@ -21,6 +21,7 @@ from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.interrupts import Interrupts
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, request_stop
+from ray_jobs.run_mirror import RunMirror
 from ray_jobs.storage import Storage, StorageProbe
 from ray_jobs.terminal import Watcher
 from ray_jobs.watchdog import keep_stacks
@@ -62,6 +63,7 @@ class FoldLauncher:
         coordinator: handle of the coordination actor.
         heartbeat: the cluster's.
         interrupts: the driver's.
+        mirror: of a run on object storage.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class FoldLauncher:
         coordinator: Any,
         heartbeat: Heartbeat,
         interrupts: Interrupts,
+        mirror: RunMirror | None = None,
     ) -> None:
         self.folder, self.run, self.placement, self.coordinator = folder, run, placement, coordinator
-        self.heartbeat, self.interrupts = heartbeat, interrupts
+        self.heartbeat, self.interrupts, self.mirror = heartbeat, interrupts, mirror
         self.storage = Storage(folder, storage_patience_s)
         self.stopped = threading.Event()
 
@@ -104,6 +107,8 @@ class FoldLauncher:
                     self.interrupts.check()
                     self.heartbeat.check()
                     probe.look()
+                    if self.mirror is not None:
+                        self.mirror.lease.check()
                     living[0].join(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             self._let_folds_save(threads)
@@ -119,6 +124,8 @@ class FoldLauncher:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
         with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
+            if self.mirror is not None:
+                self.mirror.push_run()
         deadline = time.monotonic() + STOP_WAIT_S
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -144,9 +151,12 @@ class FoldLauncher:
 
         num_workers, num_threads = self.placement.num_workers, self.placement.threads_per_worker
         tell = partial(self.coordinator.apply.remote, fold.folder.member)
-        tell(FoldLaunched(fold.fold, attempt, num_workers, num_threads))
+        launched = tell(FoldLaunched(fold.fold, attempt, num_workers, num_threads))
         failure = None
         try:
+            if self.mirror is not None:  # no later driver, on whatever machine, may give the attempt's number once more
+                ray.get(launched)
+                self.storage.insist(f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False)
             self._build_trainer(fold, attempt).fit()
             find = partial(self._find_outcome, fold, attempt)
             ended = self.storage.insist(f"looking how {fold} has ended", find)
@@ -169,6 +179,8 @@ class FoldLauncher:
 
     def _find_outcome(self, fold: MemberFold, attempt: int) -> FoldCompleted | FoldStopped | FoldFailed:
         """What a train function that ended without an error has come to."""
+        if self.mirror is not None:
+            self.mirror.bring_fold(fold.folder, fold.fold)
         if fold.folder.fold(fold.fold).is_complete():
             return FoldCompleted(fold.fold, attempt)
         if self.folder.stop_request.exists():
@@ -183,6 +195,8 @@ class FoldLauncher:
 
         task = {
             "folder": str(fold.folder.root),
+            "uri": None if self.mirror is None else self.mirror.bucket.uri,
+            "patience_s": self.storage.patience_s,
             "fold": fold.fold,
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,

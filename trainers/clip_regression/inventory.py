@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trainers.clip_regression.config import Config, ModelConfig, has_encoders
-from trainers.clip_regression.made_data import make_data
+from trainers.clip_regression.made_data import MADE_DATA, make_data
 from trainers.clip_regression.row_keys import collect_row_keys
 from trainers.clip_regression.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
@@ -120,12 +120,15 @@ def check_model(model: ModelConfig) -> None:
 
 
 def prepare_node(config: Config) -> None:
-    """Fetches the weights of a tag into this machine's cache, so that the folds find them there.
+    """Fetches the weights of a tag into this machine's cache, so that the folds find them there; makes the made-up data where this
+    machine has none.
 
     Raises:
         DataError: they cannot be had.
     """
-    model = config.model
+    model, root = config.model, Path(config.data.root)
+    if root.name == MADE_DATA and not root.exists():
+        make_data(root.parent)
     if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
         return
     import open_clip
