@@ -52,10 +52,11 @@ class Bucket:
         if not is_there:
             raise StorageError(f"{self.uri}: there is no bucket {name!r}; make it, or name another in run.storage")
 
-    def advise(self, error: OSError) -> str:
+    def advise(self, error: Exception) -> str:
         """What to do about a storage that refuses."""
+        what = f"{error.filename} cannot be used: {error.strerror}" if isinstance(error, OSError) else error
         return (
-            f"{error.filename or self.uri} cannot be used: {error.strerror}. Check network, bucket, region, endpoint (AWS_ENDPOINT_URL) and "
+            f"{what}. Check network, bucket, region, endpoint (AWS_ENDPOINT_URL) and "
             "credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or the machine's role), which must allow to list, "
             "read, write and delete"
         )

@@ -90,7 +90,6 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
                     summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
             if mirror is not None:
                 patient.insist("putting the run's files", mirror.push_last, by_name=False)
-                console.print(f"in object storage: {uri}")
         except (OSError, RunBusyError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE

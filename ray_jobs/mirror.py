@@ -13,12 +13,14 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray_jobs.bucket import Bucket, do_all, read_steadily
@@ -30,6 +32,7 @@ from trainers.whole_files import sum_up_file, write_whole
 
 LAUNCHED = "launched.json"  # sizes and checksums of what the driver left for the workers
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
+_STAGED, _FORGOTTEN_AFTER_S = "staged_", 3600.0  # what is being put; what a killed process has left of it
 _OWN = ".mirror"  # what this module keeps in the folder
 _STAYS = ("driver.lock", "made_data", _OWN)  # when the folder is emptied
 _WANDB = ("ids.json", "stopped.json", "uploaded.json")
@@ -108,10 +111,11 @@ def counts(name: str) -> bool:
     return by_importance(name)[0] >= 0
 
 
-def by_importance(name: str) -> tuple[int, bool]:
-    """Sorts what makes other files count behind them; of several configs the run's own last."""
+def by_importance(name: str) -> tuple[int, bool, str]:
+    """Sorts what makes other files count behind them; of several configs the run's own last, and resume points behind the best
+    checkpoint, which they need."""
     last = name.rpartition("/")[2]
-    return (_DECLARING.index(last) if last in _DECLARING else -1), "/" not in name
+    return (_DECLARING.index(last) if last in _DECLARING else -1), "/" not in name, name
 
 
 class Mirror:
@@ -131,6 +135,10 @@ class Mirror:
         self.own.mkdir(parents=True, exist_ok=True)
         if find_uri(folder) != uri:
             write_whole(self.own / "uri", uri.encode())
+        for left in self.own.glob(f"{_STAGED}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _FORGOTTEN_AFTER_S:
+                    shutil.rmtree(left)
         self.pushed: dict[str, tuple[int, int]] = {}  # time and size of files that are as their objects
         self.lock = threading.RLock()
 
@@ -273,27 +281,37 @@ class Mirror:
 
     def _push(self, list_names: Callable[[], Iterable[str]], known: Iterable[str]) -> None:
         """Puts these files where they have changed, and removes the known objects that are no files any more. Others may be writing
-        them: what makes files count is read first, so that all it tells of is there when it is looked for."""
+        them meanwhile: what is put is how they were at one moment."""
         gone = sorted((name for name in known if _look(self.root / name) is None), key=by_importance, reverse=True)
-        counting = {
-            name: self._read(name) for name in sorted(filter(counts, list_names()), key=by_importance, reverse=True)
-        }
-        others = {name: _look(self.root / name) for name in list_names() if not counts(name)}
-        changed = [name for name, found in others.items() if found and found != self.pushed.get(name)]
-        self._remove(gone, counting=True)
-        do_all(self._upload, changed)
-        self.pushed |= {name: others[name] for name in changed}
-        for name, (found, content) in reversed(counting.items()):
-            if found and found != self.pushed.get(name):
-                self.bucket.write(name, content)
-                self.pushed[name] = found
+        with tempfile.TemporaryDirectory(prefix=_STAGED, dir=self.own) as place:
+            counting, others = self._stage(list_names, Path(place))
+            self._remove(gone, counting=True)
+            do_all(lambda name: self.bucket.upload(Path(place) / others[name].place, name), others)
+            self.pushed |= {name: staged.found for name, staged in others.items()}
+            for name in sorted(counting, key=by_importance):
+                self.bucket.write(name, counting[name].content)
+                self.pushed[name] = counting[name].found
         self._remove(gone, counting=False)
 
-    def _read(self, name: str) -> tuple[tuple[int, int] | None, bytes]:
-        found = _look(self.root / name)
-        with contextlib.suppress(FileNotFoundError):
-            return found, (self.root / name).read_bytes()
-        return None, b""
+    def _stage(
+        self, list_names: Callable[[], Iterable[str]], place: Path
+    ) -> tuple[dict[str, _Staged], dict[str, _Staged]]:
+        """The files to put as they are at one moment, those that make others count first: what they tell of is there as long as they
+        stay the same."""
+        while True:
+            counting, others, number = {}, {}, 0
+            with contextlib.suppress(FileNotFoundError):  # one was just replaced: once more
+                for name in filter(counts, list_names()):
+                    counting[name] = _Staged(_look(self.root / name), (self.root / name).read_bytes())
+                for name in list_names():
+                    found = _look(self.root / name)
+                    if counts(name) or found == self.pushed.get(name):
+                        continue
+                    others[name] = _Staged(found, place=f"{secrets.token_hex(4)}{number}")
+                    _link(self.root / name, place / others[name].place)
+                    number += 1
+                if all(_look(self.root / name) == staged.found for name, staged in counting.items()):
+                    return {n: s for n, s in counting.items() if s.found != self.pushed.get(n)}, others
 
     def _remove(self, names: Iterable[str], *, counting: bool) -> None:
         """Removes objects: what made others count goes before the others are put, the rest after."""
@@ -301,10 +319,6 @@ class Mirror:
             if counts(name) == counting:
                 self.bucket.delete([name])
                 del self.pushed[name]
-
-    def _upload(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):  # just replaced or removed: the next push sees it
-            self.bucket.upload(self.root / name, name)
 
     def _replace(self, names: list[str], listed: dict[str, int], known: dict[str, str]) -> None:
         """Downloads what is not known to be the same."""
@@ -366,6 +380,25 @@ def find_chain(segments: dict[str, int]) -> list[str]:
             chain.append(name)
             end = max(end, offset + segments[name])
     return chain
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A file to put: its time and size when it was looked at, and what it held or where that is kept."""
+
+    found: tuple[int, int] | None
+    content: bytes = b""
+    place: str = ""
+
+
+def _link(path: Path, place: Path) -> None:
+    """Keeps what a file holds now; whoever replaces it puts another in its place."""
+    try:
+        os.link(path, place)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without links
+        shutil.copyfile(path, place)
 
 
 def _look(path: Path) -> tuple[int, int] | None:

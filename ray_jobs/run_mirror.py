@@ -4,6 +4,7 @@ folds train, and what is put last."""
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from ray_jobs.bucket import Bucket
 from ray_jobs.coordinator import FoldState, read_status
-from ray_jobs.errors import RunError, StorageError
+from ray_jobs.errors import RunError, RunFolderError, StorageError
 from ray_jobs.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.mirror import Mirror, find_chain, find_fold, find_uri, split_run, split_segment, working_folder
 from ray_jobs.run_folder import RunFolder, append_whole
@@ -111,10 +112,10 @@ class Keeper:
             try:
                 self.mirror.push_run()
                 self.mirror.follow(self.members, self.num_folds)
-            except OSError as error:
+            except (OSError, RunFolderError) as error:
                 if not self.is_failing:
                     self.say(
-                        f"the run's storage takes no files. {self.mirror.bucket.advise(error)}; the folds wait for "
+                        f"the run's storage takes no files. {self.mirror.bucket.advise(error)}; what must be put is tried again for "
                         "checkpoint.storage_patience_s"
                     )
                 self.is_failing = True
@@ -178,6 +179,9 @@ def fetch_run(uri: str, *, whole: bool) -> Path:
     with mirror.holding():
         if not folder.is_locked():
             mirror.pull_all(whole=whole)
+            if not folder.config.exists():
+                shutil.rmtree(folder.root)
+                return folder.root
     _fetched.append(mirror)
     return folder.root / member
 
@@ -185,7 +189,7 @@ def fetch_run(uri: str, *, whole: bool) -> Path:
 def bring_run(root: Path, uri: str | None) -> None:
     """Makes sure that a run lies on this machine, too, for a worker of a job that has fetched it elsewhere."""
     folder = RunFolder(root)
-    if uri is not None and find_uri(folder) is None:
+    if uri is not None and not folder.is_locked():
         mirror = RunMirror(folder, uri)
         with mirror.holding():
             mirror.pull_all()

@@ -198,12 +198,9 @@ class RayWorkplace:
     ) -> None:
         if self.rank == 0:
             content = to_bytes(tensors)
-
-            def write() -> None:
-                write_checkpoint(self.files.checkpoint(name), content, description)
-                self._put()
-
-            self.insist(f"checkpoint {name}", write)
+            self.insist(  # in object storage it is put with the next resume point, or with all that the fold has come to
+                f"checkpoint {name}", lambda: write_checkpoint(self.files.checkpoint(name), content, description)
+            )
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         if self.world_size > 1:

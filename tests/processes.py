@@ -45,15 +45,18 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start_node(log: Path, environment: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
+def start_node(
+    log: Path, environment: dict[str, str], *words: str, within: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
     """Starts a Ray node of 2 CPUs (`--head`, or `--address=...` of one to join); returns when it runs.
 
     Args:
         log: what it prints; replaced.
         environment: its variables.
         words: further words of `ray start`.
+        within: a command that runs it, such as one that gives it disks of its own.
     """
-    command = [RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
+    command = [*within, RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
     settings = {"PYTHONUNBUFFERED": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     with log.open("wb") as output:
         node = subprocess.Popen(command, env=environment | settings, stdout=output, stderr=output)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -49,15 +51,19 @@ class S3Server:
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
         """Nobody answers: requests hang, as when a network is cut."""
-        os.kill(self.process.pid, 19)
+        os.kill(self.process.pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(self.process.pid, 18)
+            os.kill(self.process.pid, signal.SIGCONT)
 
     def list_requests(self, method: str) -> list[str]:
         """Objects of the requests of a kind that it has answered, in order; without the marks that pyarrow leaves for folders."""
-        paths = [line.split()[1] for line in self.log.read_text().split('"') if line.startswith(f"{method} /{BUCKET}/")]
+        paths = [
+            line.split()[1]
+            for line in re.sub(r"\x1b\[\d+m", "", self.log.read_text()).split('"')
+            if line.startswith(f"{method} /{BUCKET}/")
+        ]
         return [unquote(path.partition("?")[0]).removeprefix(f"/{BUCKET}/") for path in paths if not path.endswith("/")]
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from s3_server import BUCKET, running_s3
 from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.tracking.record import read_lines
 
-FIELDS = ("run.name=run", "folds.count=2", "data.max_rows=40", "training.epochs=30", "checkpoint.min_interval_s=0",
+FIELDS = ("run.name=run", "folds.count=2", "data.max_rows=40", "training.epochs=12", "checkpoint.min_interval_s=0",
           "run.dashboard=false", "tracking.wandb=disabled")  # fmt: skip
 STORAGE = f"run.storage=s3://{BUCKET}/experiments"
 RUN = f"s3://{BUCKET}/experiments/run"
@@ -96,7 +96,7 @@ def test_a_lost_machine_costs_no_bit(server, machine, tmp_path):
     driver.wait()
     machine.lose_disk()
     said = machine.do(STORAGE, *FIELDS)
-    assert f"in object storage: {RUN}" in said
+    assert f"everything: {RUN} (" in said
     starts = [row for row in read_lines(machine.find_run().events) if row["event"] == "FoldStarted"]
     assert [row["attempt"] for row in starts] == [1, 1, 2, 2]
     assert all(row["step"] > 0 for row in starts[2:])
@@ -111,3 +111,22 @@ def test_a_lost_machine_costs_no_bit(server, machine, tmp_path):
     assert {
         f"experiments/run/{name}" for name in ("summary.json", "report.html", "submission_median.csv")
     } <= server_has
+
+
+@pytest.mark.slow
+def test_an_outage_and_a_second_driver_cost_nothing(server, machine, tmp_path):
+    machine.do(f"run.storage={tmp_path}", *FIELDS, "training.epochs=60")
+    name, words = "experiments/watched", (STORAGE, *FIELDS, "run.name=watched", "training.epochs=60")
+    driver = machine.start(*words)
+    points = {f"{name}/folds/{fold}/checkpoints/resume_0/checkpoint.json" for fold in (0, 1)}
+    await_that(lambda: points <= set(server.list_requests("PUT")), machine, driver)
+    with server.away():
+        await_that(lambda: "the run's storage takes no files" in machine.output.read_text(), machine, driver)
+    await_that(lambda: "the run's storage works again" in machine.output.read_text(), machine, driver)
+    second = Machine(Path(tempfile.mkdtemp(prefix="s3_", dir="/tmp")), server.environment)
+    said = second.do(f"s3://{BUCKET}/{name}", job="submit", returns=2)
+    assert f"another driver (process {driver.pid} on {os.uname().nodename}) works on s3://{BUCKET}/{name}" in said
+    shutil.rmtree(second.root)
+    assert driver.wait(timeout=300) == 0, machine.output.read_text()
+    (config,) = machine.root.glob("ray-kfold-*/*/watched/config.json")
+    assert describe_bits(RunFolder(config.parent), 2) == describe_bits(RunFolder(tmp_path / "run"), 2)

@@ -242,8 +242,8 @@ def test_an_attempt_that_was_superseded_on_another_machine_puts_nothing_that_cou
     assert "folds/0/checkpoints/best/checkpoint.json" not in worker.bucket.list()
 
 
-def test_a_checkpoint_is_whole_on_another_machine_whenever_it_is_read(uri):
-    """One thread writes and another puts, as a fold and its resume points do; a third machine brings all the time."""
+def test_a_checkpoint_is_whole_in_the_storage_at_every_moment(uri):
+    """One thread writes and another puts, as a fold and its resume points do; a third looks all the time."""
     storage, name, _ = split_run(uri)
     folder, is_over = RunFolder(working_folder(storage, name)), threading.Event()
     worker, _ = begin_attempt(folder, uri, 1, 0)
@@ -255,21 +255,29 @@ def test_a_checkpoint_is_whole_on_another_machine_whenever_it_is_read(uri):
         while not is_over.is_set():
             worker.push()
 
-    thread, reader, seen = threading.Thread(target=put), RunMirror(elsewhere(folder), uri), set()
-    thread.start()
-    for number in range(1, 15):
-        write_checkpoint(place, str(number).encode() * number, {"number": number})
-        listed = reader.bucket.list()
-        assert any(name.endswith(".safetensors") for name in listed)
-        named = json.loads(reader.bucket.read("folds/0/checkpoints/best/checkpoint.json"))["tensors"]
-        seen.add(named)
-        time.sleep(0.02)
-    is_over.set()
-    thread.join()
+    def write():
+        for number in range(1, 200):
+            write_checkpoint(place, str(number).encode() * number, {"number": number})
+        is_over.set()
+
+    threads = [threading.Thread(target=put), threading.Thread(target=write)]
+    for thread in threads:
+        thread.start()
+    reader, seen = RunMirror(elsewhere(folder), uri), set()
+    declaring = worker.name(place / "checkpoint.json")
+    while not is_over.is_set():
+        before, listed = reader.bucket.read(declaring), reader.bucket.list()
+        if before == reader.bucket.read(declaring):
+            named = json.loads(before)["tensors"]
+            assert f"{worker.name(place)}/{named}" in listed
+            seen.add(named)
+    for thread in threads:
+        thread.join()
     worker.push()
     reader.pull_fold(reader.folder, 0)
-    assert read_checkpoint(reader.folder.fold(0).checkpoint("best"))[1] == {"number": 14}
+    assert read_checkpoint(reader.folder.fold(0).checkpoint("best"))[1] == {"number": 199}
     assert len(seen) > 1
+    assert not list((folder.root / ".mirror").glob("staged_*"))
 
 
 def test_a_worker_on_another_machine_brings_what_the_driver_left_and_hears_it(folder, uri, monkeypatch):
@@ -374,14 +382,23 @@ def test_a_storage_that_is_not_there_is_refused_with_what_to_do(uri, monkeypatch
         pass
 
 
-def test_an_outage_is_waited_for_as_a_disk_is(uri, server, folder):
-    bucket, said = Bucket(uri), []
-    storage = Storage(folder, 60.0, said.append)
-    with server.away():
-        timer = threading.Timer(3.0, lambda: __import__("os").kill(server.process.pid, 18))
-        timer.start()
-        storage.insist("putting x", lambda: bucket.write("x", b"1"), by_name=False)
-    assert bucket.read("x") == b"1"
+def test_an_outage_is_waited_for_as_a_disk_is(uri, folder, monkeypatch):
+    here, said = Bucket(uri), []
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    bucket = Bucket(uri)
+
+    def come_back():
+        bucket.files = here.files
+
+    storage = Storage(folder, 60.0, said.append, while_waiting=come_back)
+    storage.insist("putting x", lambda: bucket.write("x", b"1"), by_name=False)
+    assert here.read("x") == b"1"
+    assert len(said) == 2
+    assert "putting x cannot be done: [Errno 121] " in said[0]
+    assert f"{uri}/x" in said[0]
+    impatient = Storage(folder, 0.0, said.append)
+    with pytest.raises(StorageError, match="bringing it could not be done"):
+        impatient.insist("bringing it", lambda: Bucket(uri).read("x"), by_name=False)
 
 
 def test_names_say_whose_they_are():
