@@ -20,11 +20,13 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors, take_storage
+from ray_jobs.cli import find_run, find_runs, main_with_errors, take_storage
 from ray_jobs.errors import RunBusyError, RunError
+from ray_jobs.mirror import find_uri
 from ray_jobs.reporting.curves import Curve, read_epoch_file, read_run
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.terminal import open_console
+from trainers.object_storage import is_uri
 
 
 def main(argv: list[str]) -> int:
@@ -69,13 +71,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _find_newest_run(place: Path) -> RunFolder:
+def _find_newest_run(storage: str) -> RunFolder:
+    if is_uri(storage):
+        raise RunError(f"name the run below {storage}: which is the newest is only known of a folder")
     runs = {
-        path.parent: max((file.stat().st_mtime for file in (path.parent / "metrics").rglob("*")), default=0.0)
-        for path in place.glob("*/config.json")
+        root: max((file.stat().st_mtime for file in (root / "metrics").rglob("*")), default=0.0)
+        for root in find_runs(storage)
     }
-    if not runs:
-        raise RunError(f"no run below {place}; name one, or another run.storage=FOLDER")
     return RunFolder(max(runs, key=lambda root: (runs[root], root.name)).resolve())
 
 
@@ -121,6 +123,8 @@ def _follow(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
 def _prune(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
     from ray_jobs.tracking.pruning import prune_run
 
+    if elsewhere := [uri for folder in folders if (uri := find_uri(folder))]:
+        raise RunError(f"{elsewhere[0]} is in object storage, where nothing is pruned")
     console, verb, num_files, num_bytes = open_console(), "would remove" if wanted.dry_run else "removed", 0, 0
     for folder in folders:
         try:

@@ -18,6 +18,7 @@ from typing import Any
 from ray_jobs.config import SECTIONS, RunConfig, RunSection, flatten, to_dict
 from ray_jobs.errors import RunError, printable
 from ray_jobs.recipes import DEFAULT_RECIPE, RECIPES
+from trainers.object_storage import is_uri
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,9 @@ def _without_frame(text: str) -> str:
     return re.sub(r"^Error parsing \w+: ", "", message)
 
 
-def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
-    """Finds the run that the first word names: a folder, or a name below `run.storage`.
+def find_run(argv: Sequence[str], usage: str, *, whole: bool = False) -> tuple[Path, list[str]]:
+    """Finds the run that the first word names: a folder, or a name below `run.storage`. One on object storage is brought to this
+    machine, with its checkpoints and predictions if it is wanted whole.
 
     Returns:
         The run's folder and the other words.
@@ -208,6 +210,9 @@ def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
     if not words or words[0] in ("-h", "--help"):
         print(usage)
         raise SystemExit(0 if words else 2)
+    if is_uri(words[0]) or is_uri(storage):
+        return _fetch(words[0], storage, whole=whole), words[1:]
+    storage = Path(storage).expanduser()
     for root in (Path(words[0]).expanduser(), storage / words[0]):
         if (root / "config.json").is_file():
             return root.resolve(), words[1:]
@@ -215,20 +220,36 @@ def find_run(argv: Sequence[str], usage: str) -> tuple[Path, list[str]]:
     raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
 
 
-def take_storage(argv: Sequence[str]) -> tuple[Path, list[str]]:
-    """The folder that the last `run.storage=FOLDER` names, else the usual one, and the other words."""
+def _fetch(run: str, storage: str, *, whole: bool) -> Path:
+    from ray_jobs.run_mirror import fetch_run, list_runs
+
+    uri = run if is_uri(run) else f"{storage.rstrip('/')}/{run}"
+    root = fetch_run(uri, whole=whole)
+    if not (root / "config.json").is_file():
+        above, _, name = uri.rstrip("/").rpartition("/")
+        raise RunError(f"no run {uri}{suggest(name, list_runs(above))}")
+    return root
+
+
+def take_storage(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """What the last `run.storage=…` names, else the usual folder, and the other words."""
     said = [word for word in argv if word.lstrip("-").startswith("run.storage=")]
     storage = said[-1].partition("=")[2] if said else RunSection().storage
-    return Path(storage).expanduser(), [word for word in argv if word not in said]
+    return storage, [word for word in argv if word not in said]
 
 
-def find_runs(storage: Path) -> list[Path]:
-    """All runs below a folder.
+def find_runs(storage: str) -> list[Path]:
+    """All runs below a folder, or in an object storage, from where they are brought.
 
     Raises:
         RunError: there is none.
     """
-    runs = sorted(path.parent.resolve() for path in storage.glob("*/config.json"))
+    if is_uri(storage):
+        from ray_jobs.run_mirror import list_runs
+
+        runs = [_fetch(name, storage, whole=False) for name in list_runs(storage)]
+    else:
+        runs = sorted(path.parent.resolve() for path in Path(storage).expanduser().glob("*/config.json"))
     if not runs:
         raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")
     return runs
@@ -240,7 +261,10 @@ def main_with_errors(main: Any) -> None:
     from trainers.interface import DataError
 
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
+        if "ray_jobs.run_mirror" in sys.modules:
+            sys.modules["ray_jobs.run_mirror"].push_fetched()
+        sys.exit(code)
     except (RunError, DataError, PredictionError, OSError) as error:
         message = getattr(error, "cause", None) or error  # without Ray's frame around it
         print(f"error: {printable(str(message))}", file=sys.stderr)

@@ -29,7 +29,8 @@ class RunSection:
     name: str | None = None
     """The run's name, and its folder's; None: the recipe's name; auto: with a time stamp, always a new run."""
     storage: str = "~/ray_results"
-    """Folder that holds the runs. On a cluster of several nodes one that all of them share."""
+    """Folder that holds the runs, or s3://bucket/prefix (gs://, untested). On a cluster of several nodes a folder that all of them
+    share, or object storage."""
     dashboard: bool = True
     """Start Ray's dashboard when the job starts a cluster of its own."""
     stall_timeout_s: float | None = 1800.0

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from ray_jobs.mirror import find_uri
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.storage import Storage
 from ray_jobs.tracking.record import MetricRecord, Record, read_lines
@@ -430,7 +431,8 @@ def list_workers(folder: RunFolder, fold: int) -> list[int]:
 
 def actor_name(folder: RunFolder) -> str:
     """Name of the run's coordination actor: the run's name, and a mark of its folder so that two users' runs differ."""
-    mark = hashlib.sha256(str(folder.run_root).encode()).hexdigest()[:6]
+    place = find_uri(folder) or str(folder.run_root)
+    mark = hashlib.sha256(place.encode()).hexdigest()[:6]
     return f"{folder.run_root.name}-coordinator-{mark}"
 
 
@@ -457,8 +459,14 @@ class Coordinator:
 
 
 def start_actor(folder: RunFolder, members: list[str], num_folds: int) -> Any:
-    """Starts the actor; it reserves nothing and comes back by itself if it dies."""
+    """Starts the actor; it reserves nothing and comes back by itself if it dies. Of a run on object storage it lives on the driver's
+    machine, whose files it writes."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Coordinator)
-    return actor.options(name=actor_name(folder), namespace=NAMESPACE).remote(str(folder.root), members, num_folds)
+    options = {"name": actor_name(folder), "namespace": NAMESPACE}
+    if find_uri(folder) is not None:
+        here = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+    return actor.options(**options).remote(str(folder.root), members, num_folds)

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ from ray_jobs.interrupts import listening
 from ray_jobs.placement import Placement, place_folds, show_memory
 from ray_jobs.planning import Plan, check_run, write_or_compare
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_json
+from ray_jobs.run_mirror import Keeper, RunMirror, hold_run
 from ray_jobs.storage import Storage
 from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import Watcher, chatter_to, open_console, print_leaks, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import load_inventory_module
+from trainers.object_storage import is_uri
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 INTERRUPTED = "interrupted"
@@ -60,8 +62,9 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
             _show_plan(console, check_run(command.config, Path(scratch)))
         return EXIT_OK
     plan = check_run(command.config, None)
-    with plan.folder.lock():
-        warn = partial(console.print, style="yellow")
+    storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
+    uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
+    with hold_run(plan.folder, uri) as mirror:
         plan = write_or_compare(plan, argv, warn)
         plan.folder.remove_leftovers()
         for member in plan.members.values():
@@ -78,6 +81,7 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
                 return EXIT_OK
         plan.folder.stop_request.unlink(missing_ok=True)
         storage, seconds = Storage(plan.folder, 0.0), {"check": time.monotonic() - started}
+        patient = Storage(plan.folder, plan.config.checkpoint.storage_patience_s, warn)
         hear_stop = partial(_hear_stop, plan, console)
         say_how_to_go_on = cache(
             partial(_say_how_to_go_on, command, plan, console)
@@ -85,9 +89,12 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
-                train = partial(_train, plan, todo, head_start, console, say_how_to_go_on)
-                summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
-        except (OSError, RunFolderError, StorageError) as error:
+                train = partial(_train, plan, todo, head_start, console, say_how_to_go_on, mirror)
+                with _kept(mirror, plan, warn):
+                    summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
+            if mirror is not None:
+                patient.insist("putting the run's files", mirror.push_last, by_name=False)
+        except (OSError, RunBusyError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
         except (KeyboardInterrupt, ClusterLostError) as end:
@@ -97,6 +104,13 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
                 os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
             return EXIT_INTERRUPTED
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
+
+
+def _kept(mirror: RunMirror | None, plan: Plan, warn: Callable[[str], None]) -> AbstractContextManager[Any]:
+    """Keeps the objects of a run on object storage up to date."""
+    if mirror is None:
+        return nullcontext()
+    return Keeper(mirror, [member.folder for member in plan.members.values()], plan.folds.count, warn)
 
 
 def list_unfinished(plan: Plan) -> list[MemberFold]:
@@ -173,6 +187,7 @@ def _train(
     head_start: HeadStart | None,
     console: Console,
     say_how_to_go_on: Callable[[str], None],
+    mirror: RunMirror | None,
     sink: WandbSink,
     seconds: dict[str, float],
     end: Callable[[dict[str, Any] | None], dict[str, Any]],
@@ -190,6 +205,9 @@ def _train(
     _leave_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
+    if mirror is not None:
+        mirror.lease.confirm()
+        mirror.leave_launched(folders)
     began = time.monotonic()
     import_ahead("ray.train.torch")  # 4 s that the folds' threads need, while Ray's processes start
     with (
@@ -216,7 +234,7 @@ def _train(
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
         say_interrupted = partial(say_how_to_go_on, INTERRUPTED)
-        launcher = FoldLauncher(folder, config, placement, coordinator, cluster.heartbeat, interrupts)
+        launcher = FoldLauncher(folder, config, placement, coordinator, cluster.heartbeat, interrupts, mirror)
         is_trained = threading.Event()
         threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()
         watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
@@ -224,7 +242,7 @@ def _train(
         is_trained.set()
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
-        stage = None if cluster.is_own else _combine_in_task(folder, seconds)
+        stage = None if cluster.is_own or mirror is not None else _combine_in_task(folder, seconds)
         with leaving():
             return end(stage)
 

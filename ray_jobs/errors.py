@@ -6,6 +6,7 @@
     ├── RunFolderError       the folder is no run, or is damaged
     ├── ClusterError         the cluster is unsuitable (versions, resources that no node can have)
     ├── IncompleteRunError   a stage needs folds that are not finished
+    ├── SupersededError      a later attempt of a fold has begun; the earlier one writes nothing more
     └── StorageError         the run's storage does not take or give files; exit code 1 once something was launched
     ClusterLostError         Ray is gone while the folds trained; exit code 1, the same command continues
 
@@ -44,6 +45,10 @@ class ClusterError(RunError):
 
 class IncompleteRunError(RunError):
     """A stage needs folds that are not finished."""
+
+
+class SupersededError(RunError):
+    """A later attempt of this fold has begun; this one must not write any more."""
 
 
 class StorageError(RunError):

@@ -36,6 +36,7 @@ from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.interrupts import Interrupts, find_save_time_s
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, ask_to_leave, read_stop_request, request_stop
+from ray_jobs.run_mirror import RunMirror
 from ray_jobs.storage import Storage, StorageProbe
 from ray_jobs.terminal import Watcher
 from ray_jobs.watchdog import keep_stacks
@@ -85,6 +86,7 @@ class FoldLauncher:
         coordinator: handle of the coordination actor.
         heartbeat: the cluster's.
         interrupts: the driver's.
+        mirror: of a run on object storage.
     """
 
     def __init__(
@@ -95,14 +97,11 @@ class FoldLauncher:
         coordinator: Any,
         heartbeat: Heartbeat,
         interrupts: Interrupts,
+        mirror: RunMirror | None = None,
     ) -> None:
         self.folder, self.run, self.resources = folder, config.run, config.resources
-        self.placement, self.coordinator, self.heartbeat, self.interrupts = (
-            placement,
-            coordinator,
-            heartbeat,
-            interrupts,
-        )
+        self.placement, self.coordinator, self.heartbeat = placement, coordinator, heartbeat
+        self.interrupts, self.mirror = interrupts, mirror
         self.storage = Storage(folder, config.checkpoint.storage_patience_s)
         self.stopped = threading.Event()
         self.elastic: ElasticWorkers | None = None
@@ -154,6 +153,8 @@ class FoldLauncher:
                     probe.look()
                     if self.placement.may_grow:
                         waits.look(partial(self._find_waiting, folds))
+                    if self.mirror is not None:
+                        self.mirror.lease.check()
                     living[0].join(WATCH_INTERVAL_S)
         except KeyboardInterrupt:
             say_interrupted()
@@ -183,6 +184,8 @@ class FoldLauncher:
         console.print(f"the folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
         with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
+            if self.mirror is not None:
+                self.mirror.push_run()
         deadline = time.monotonic() + time_s
         while time.monotonic() < deadline and any(self._is_saving(*one) for one in threads.items()):
             time.sleep(0.05)
@@ -218,12 +221,17 @@ class FoldLauncher:
         import ray
 
         tell = partial(self.coordinator.apply.remote, fold.folder.member)
-        tell(FoldLaunched(fold.fold, attempt, num_workers, self.placement.threads_per_worker))
+        launched = tell(FoldLaunched(fold.fold, attempt, num_workers, self.placement.threads_per_worker))
         if self.elastic:
             self.elastic.launch(fold, attempt)
         failure = None
         try:
             try:
+                if (
+                    self.mirror is not None
+                ):  # no later driver, on whatever machine, may give the attempt's number once more
+                    ray.get(launched)
+                    self.storage.insist(f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False)
                 self._build_trainer(fold, attempt, num_workers).fit()
             finally:
                 is_asked_to_leave = self.elastic is not None and self.elastic.give_back(fold)
@@ -247,6 +255,8 @@ class FoldLauncher:
 
     def _find_outcome(self, fold: MemberFold, attempt: int, *, is_asked_to_leave: bool) -> Outcome:
         """What a train function that ended without an error has come to."""
+        if self.mirror is not None:
+            self.mirror.bring_fold(fold.folder, fold.fold)
         if fold.folder.fold(fold.fold).is_complete():
             return FoldCompleted(fold.fold, attempt)
         if self.folder.stop_request.exists():
@@ -263,6 +273,8 @@ class FoldLauncher:
 
         task = {
             "folder": str(fold.folder.root),
+            "uri": None if self.mirror is None else self.mirror.bucket.uri,
+            "patience_s": self.storage.patience_s,
             "fold": fold.fold,
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,

@@ -15,6 +15,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import Command, main_with_errors, parse_kfold
 from ray_jobs.connection import HeadStart
+from trainers.object_storage import is_uri
 
 
 def main(argv: list[str]) -> int:
@@ -32,11 +33,18 @@ def give_head_start(command: Command) -> HeadStart | None:
     """Starts Ray at once where there is all but certainly something to train: for a new run, whose folder is not there yet."""
     run = command.config.run
     name = run.name or command.config.recipe
-    if command.dry_run or name == "auto" or (Path(run.storage).expanduser() / name).exists():
+    if command.dry_run or name == "auto" or _is_there(run.storage, name):
         return None
     head_start = HeadStart(name, dashboard=run.dashboard)
     head_start.start()
     return head_start
+
+
+def _is_there(storage: str, name: str) -> bool:
+    """Whether the run is known on this machine; one that is only in an object storage has something to train, in all likelihood."""
+    from ray_jobs.mirror import working_folder
+
+    return (working_folder(storage, name) if is_uri(storage) else Path(storage).expanduser() / name).exists()
 
 
 if __name__ == "__main__":

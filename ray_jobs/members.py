@@ -46,7 +46,7 @@ def find_whole_run(argv: Sequence[str], usage: str) -> tuple[RunFolder, list[str
     Raises:
         RunError: there is no such run, or it is a member.
     """
-    root, words = find_run(argv, usage)
+    root, words = find_run(argv, usage, whole=True)
     folder = RunFolder(root)
     if folder.member != MAIN:
         raise RunError(f"{folder.root} is a member; this is done for its run as a whole: {folder.run_root}")

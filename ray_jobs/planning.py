@@ -29,9 +29,11 @@ from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
 from ray_jobs.member_columns import combines_folds, has_blend_set, read_external
 from ray_jobs.members import resolve_members
+from ray_jobs.mirror import working_folder
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_csv, write_json, write_parquet
 from ray_jobs.submission_intervals import check_interval
 from trainers.interface import Inventory, load_inventory_module
+from trainers.object_storage import is_uri, open_place
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,7 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
     Raises:
         RunError, DataError: the message says what is wrong.
     """
-    if "://" in config.run.storage:
-        raise RunError(f"run.storage={config.run.storage}: object storage is not supported; give a folder")
+    _refuse_other_storage(config.run.storage)
     folder = RunFolder(_place_of_run(config))
     if in_submitted_job():
         _refuse_relative_paths(config)
@@ -106,7 +107,7 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
         )
     resolve_members(config)  # a mistake in one is told before the data is read
     trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
-    run = dataclasses.replace(config.run, name=folder.root.name, storage=str(folder.root.parent))
+    run = dataclasses.replace(config.run, name=folder.root.name, storage=_resolve_storage(config))
     config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
     folds = plan_folds(config.folds, inventory)
     leaks = find_leaks(folds, inventory)
@@ -178,7 +179,30 @@ def _place_of_run(config: RunConfig) -> Path:
     name = config.run.name or config.recipe
     if name == "auto":
         name = f"{config.recipe}_{time.strftime('%Y%m%d_%H%M%S')}"
-    return Path(os.path.abspath(os.path.expanduser(config.run.storage))) / name
+    return find_place(config.run.storage, name)
+
+
+def find_place(storage: str, name: str) -> Path:
+    """The folder of a run, or the one in which it is worked on where it is on object storage."""
+    return working_folder(storage, name) if is_uri(storage) else Path(_resolve_folder(storage)) / name
+
+
+def _resolve_storage(config: RunConfig) -> str:
+    storage = config.run.storage
+    return storage.rstrip("/") if is_uri(storage) else _resolve_folder(storage)
+
+
+def _resolve_folder(storage: str) -> str:
+    return os.path.abspath(os.path.expanduser(storage))
+
+
+def _refuse_other_storage(storage: str) -> None:
+    """Raises RunError for what is neither a folder nor an object storage that is known."""
+    if "://" in storage:
+        try:
+            open_place(storage)
+        except ValueError as error:
+            raise RunError(f"run.storage: {error}") from None
 
 
 def _refuse_relative_paths(config: RunConfig) -> None:
@@ -188,7 +212,7 @@ def _refuse_relative_paths(config: RunConfig) -> None:
         "ensemble.external": config.ensemble.external,
     }
     for name, value in places.items():
-        if value and not os.path.isabs(os.path.expanduser(value)):
+        if value and not is_uri(value) and not os.path.isabs(os.path.expanduser(value)):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 f"Give the absolute path as the cluster's machines see it, such as {name}=/mnt/shared/{Path(value).name}"

@@ -12,8 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from ray_jobs.mirror import find_uri
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_mirror import bring_run
 from ray_jobs.trained_models import RunEnsemble, read_models
 from trainers.interface import load_predict_module
 
@@ -54,7 +56,12 @@ def stream_predictions(work: Work, placement: Placement, num_workers: int, block
     blocks = table.map_batches(_read_blocks, fn_args=(work.rows, block_rows), batch_size=None, num_cpus=0)
     predicted = blocks.map_batches(
         _Worker,
-        fn_constructor_args=(work, placement.gpus_per_worker > 0, placement.threads_per_worker),
+        fn_constructor_args=(
+            work,
+            find_uri(RunFolder(work.root)),
+            placement.gpus_per_worker > 0,
+            placement.threads_per_worker,
+        ),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=placement.cpus_per_worker,
@@ -74,8 +81,9 @@ def _read_blocks(_: Any, rows: Any, block_rows: int) -> Iterator[pa.Table]:
 class _Worker:
     """An actor that holds all models."""
 
-    def __init__(self, work: Work, uses_gpu: bool, num_threads: int) -> None:
+    def __init__(self, work: Work, uri: str | None, uses_gpu: bool, num_threads: int) -> None:
         config = work.ensemble.config
+        bring_run(work.root, uri)
         models = read_models(RunFolder(work.root), config)
         device = "cuda:0" if uses_gpu else "cpu"
         self.predictor = load_predict_module(config.family).Predictor(models, work.rows, device, num_threads)

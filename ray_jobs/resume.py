@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ray_jobs.errors import RunFolderError
+from ray_jobs.errors import RunFolderError, SupersededError
 from ray_jobs.run_folder import RESUME_POINTS, FoldFolder, read_checkpoint, write_checkpoint
 from trainers.interface import ResumePoint
 
@@ -74,10 +74,13 @@ class ResumePoints:
     Args:
         files: the fold's folder.
         check: called before something is written; raises OSError where the run's storage is not there.
+        put: called when a point is written; puts it where the run's files belong, if that is not on this machine.
     """
 
-    def __init__(self, files: FoldFolder, check: Callable[[], None] = lambda: None) -> None:
-        self.files, self.check = files, check
+    def __init__(
+        self, files: FoldFolder, check: Callable[[], None] = lambda: None, put: Callable[[], None] = lambda: None
+    ) -> None:
+        self.files, self.check, self.put = files, check, put
         self.next_place = RESUME_POINTS[0]
         self._writing: threading.Thread | None = None
 
@@ -135,7 +138,8 @@ class ResumePoints:
             self.check()
             write_checkpoint(self.files.checkpoint(place), content, description)
             self.check()  # the run may have gone away in between: then the point is not where it is looked for
-        except OSError as error:
+            self.put()
+        except (OSError, SupersededError) as error:
             logger.warning("a resume point could not be written, the one before counts: %s", error)
         else:
             self.next_place = _other(place)

@@ -20,6 +20,7 @@ from ray_jobs.coordinator import FoldState, FoldStatus
 from ray_jobs.errors import RunError
 from ray_jobs.members import find_members
 from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.run_mirror import is_at_work
 from ray_jobs.summary import print_outcome
 from ray_jobs.terminal import Watcher, fold_table, open_console, read_statuses
 
@@ -33,12 +34,12 @@ def main(argv: list[str]) -> int:
     folder, console = RunFolder(root), open_console()
     config = folder.read_config()
     folders, num_folds = list(find_members(folder, config).values()), config.folds.count
-    if not folder.is_locked():
+    if not is_at_work(folder):
         left = {own.member: [as_left_by_driver(one) for one in read_statuses(own, num_folds)] for own in folders}
         console.print(fold_table(left, f"run {folder.root.name} (no driver is at work)"))
     else:
         with Watcher(folders, num_folds, console) as watcher:
-            while folder.is_locked():
+            while is_at_work(folder):
                 watcher.update()
                 time.sleep(INTERVAL_S)
     summary = read_json(folder.summary, default=None)

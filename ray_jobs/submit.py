@@ -17,11 +17,12 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import main_with_errors, override, with_wandb_environment
 from ray_jobs.members import find_whole_run
+from ray_jobs.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
     folder, overrides = find_whole_run(argv, __doc__)
-    with folder.lock():
+    with hold_run(folder):
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
         from ray_jobs.ensemble_stage import check_finished, run_ensemble_stage

@@ -15,6 +15,7 @@ from ray_jobs.config import RunConfig, to_dict
 from ray_jobs.coordinator import FoldState, list_workers
 from ray_jobs.leaks import describe_counts
 from ray_jobs.members import find_members
+from ray_jobs.mirror import find_uri
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_json, write_whole
 from ray_jobs.terminal import (
     describe_scored_rows,
@@ -206,7 +207,7 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
     if folder.report.is_file():
         console.print(f"report: {folder.report}")
     size = f"{summary['size_bytes'] / 1e6:,.0f} MB"
-    console.print(f"everything: {folder.root} ({size}; README.md there explains the files)")
+    console.print(f"everything: {find_uri(folder) or folder.root} ({size}; README.md there explains the files)")
     if "total" in summary["seconds"]:
         console.print(f"took {summary['seconds']['total']:.0f} s")
 

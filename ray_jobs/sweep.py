@@ -22,13 +22,14 @@ from ray_jobs.cli import main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
 from ray_jobs.members import find_whole_run
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
     folder, words = find_whole_run(argv, __doc__)
     applies = "--apply" in words
     words = [word for word in words if word != "--apply"]
-    with folder.lock():
+    with hold_run(folder):
         config = override(
             with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
         )

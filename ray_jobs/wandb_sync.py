@@ -22,6 +22,7 @@ from ray_jobs.cli import main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
 from ray_jobs.members import find_whole_run
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--new-ids", action="store_true")
     given, words = parser.parse_known_args(words)
-    with folder.lock():
+    with hold_run(folder):
         config = with_wandb_environment(folder.read_config(), os.environ)
         config = override(config, words, __doc__, sections=("tracking",))
         folder.write_config(config)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
+import torch
 
 from ray_jobs.cluster import package_versions, refuse_other_versions
 from ray_jobs.failures import PreemptedError
+from ray_jobs.fold_mirror import FoldMirror
 from ray_jobs.folds import FoldPlan
 from ray_jobs.run_folder import RunFolder, read_parquet
+from ray_jobs.storage import Storage
 from ray_jobs.watchdog import Watchdog
-from ray_jobs.workplace import FoldStoppedError, RayWorkplace
+from ray_jobs.workplace import FoldStoppedError, RayWorkplace, bring_for_node
 from trainers.interface import load_train_module
 
 logger = logging.getLogger(__name__)
@@ -28,10 +31,32 @@ def train_worker(task: dict[str, Any]) -> None:
     """The train function of a fold's `TorchTrainer`.
 
     Args:
-        task: `folder` (the run's), `fold`, `attempt`, `num_threads`, `versions` (of the driver's packages).
+        task: `folder` (the run's), `uri` (of a run on object storage, else None), `patience_s` (with the storage), `fold`,
+            `attempt`, `num_threads`, `versions` (of the driver's packages).
     """
     refuse_other_versions(task["versions"], {ray.util.get_node_ip_address(): package_versions()})
     folder = RunFolder(task["folder"])
+    with _mirrored(folder, task) as mirror:
+        _train_fold(folder, task, mirror)
+
+
+@contextmanager
+def _mirrored(folder: RunFolder, task: dict[str, Any]) -> Iterator[FoldMirror | None]:
+    """The fold's files on this machine, where the run is on object storage. Rank 0 holds them."""
+    if task["uri"] is None:
+        yield None
+        return
+    context = ray.train.get_context()
+    storage = Storage(folder, task["patience_s"])
+    mirror = FoldMirror(folder, task["uri"], task["fold"], task["attempt"])
+    with mirror.at_work(storage) if context.get_world_rank() == 0 else nullcontext():
+        if context.get_world_size() > 1:
+            torch.distributed.barrier()
+            bring_for_node(mirror, storage)
+        yield mirror
+
+
+def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | None) -> None:
     config = folder.read_config()
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -47,6 +72,7 @@ def train_worker(task: dict[str, Any]) -> None:
         tracking=config.tracking,
         checkpoint=config.checkpoint,
         watchdog=watchdog,
+        mirror=mirror,
     )
     # Ray names neither a worker's actor nor its log after the run: this line in the log of the process does.
     print(

@@ -33,8 +33,9 @@ from ray_jobs.coordinator import (
     actor_name,
     read_status,
 )
-from ray_jobs.errors import RunError, RunFolderError
+from ray_jobs.errors import RunError, RunFolderError, SupersededError
 from ray_jobs.failures import NonFiniteLossError, PreemptedError
+from ray_jobs.fold_mirror import FoldMirror
 from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.run_folder import (
     CHECKPOINTS,
@@ -61,12 +62,18 @@ LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
 REPORT_INTERVAL_S = 2.0  # between two reports of a lone rank to Ray Train
 
 
-class SupersededError(RunError):
-    """A later attempt of this fold has begun; this one must not write any more."""
-
-
 class FoldStoppedError(RunError):
     """The run was asked to stop, or this fold to go on with other workers; it has saved where it is."""
+
+
+def bring_for_node(mirror: FoldMirror | None, storage: Storage) -> None:
+    """Lets one rank of each machine but rank 0's, which holds the fold's files, bring them; returns when all are there."""
+    if mirror is None:
+        return
+    context = ray.train.get_context()
+    if context.get_node_rank() > 0 and context.get_local_rank() == 0:
+        storage.insist("bringing the fold's files", mirror.bring, by_name=False)
+    dist.barrier()
 
 
 class RayWorkplace:
@@ -88,15 +95,16 @@ class RayWorkplace:
         tracking: TrackingConfig,
         checkpoint: CheckpointConfig,
         watchdog: Watchdog,
+        mirror: FoldMirror | None = None,
     ) -> None:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
         self.folder, self.fold, self.attempt, self.tracking = folder, fold, attempt, tracking
-        self.checkpoint, self.watchdog = checkpoint, watchdog
+        self.checkpoint, self.watchdog, self.mirror = checkpoint, watchdog, mirror
         self.saved_at = -math.inf
         self.files = folder.fold(fold)
         self.inputs, self.cache = folder.inputs, folder.cache
         self.storage = Storage(folder, checkpoint.storage_patience_s, while_waiting=watchdog.touch)
-        self.points = ResumePoints(self.files, self.storage.check)
+        self.points = ResumePoints(self.files, self.storage.check, self._put)
         self.point: StoredPoint | None = None
         self.best: tuple[float, int] | None = None  # score, epoch
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
@@ -124,6 +132,8 @@ class RayWorkplace:
             log_batches=self.tracking.log_batch_metrics, storage=self.storage,
         )  # fmt: skip
         self.journal = self.insist("opening the metric record", open_journal)
+        if self.mirror is not None:
+            self.insist("putting the metric record", self.mirror.begin_record)
         try:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
         except ValueError:
@@ -137,8 +147,14 @@ class RayWorkplace:
         """Writes the fold's manifest: from here on it counts as completed."""
         if self.rank == 0:
             self.journal.close()
+            self.points.wait()
+            if self.mirror is not None:
+                self.insist("putting the fold's files", self.mirror.push_end)
             self.insist("the fold's manifest", self.files.write_manifest)
+            self.insist("putting the fold's manifest", self._put)
             self.points.remove()  # last: until the manifest is there the fold may have to go on from one
+            if self.mirror is not None:
+                self.mirror.clean_up()
 
     def keep_last_rows(self) -> None:
         """Records the steps that were not fetched yet when the trainer failed. Several ranks cannot: one is gone."""
@@ -183,13 +199,14 @@ class RayWorkplace:
     ) -> None:
         if self.rank == 0:
             content = to_bytes(tensors)
-            self.insist(
+            self.insist(  # in object storage it is put with the next resume point, or with all that the fold has come to
                 f"checkpoint {name}", lambda: write_checkpoint(self.files.checkpoint(name), content, description)
             )
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         if self.world_size > 1:
             dist.barrier()  # rank 0 may still be writing
+            bring_for_node(self.mirror, self.storage)
         read = self.storage.insist(f"reading checkpoint {name}", lambda: read_checkpoint(self.files.checkpoint(name)))
         return load(read[0])
 
@@ -261,6 +278,7 @@ class RayWorkplace:
             write_whole(path, content)
 
         self.insist(f"the shared {name}", write)
+        self._put_shared(path)
         return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
 
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
@@ -268,7 +286,17 @@ class RayWorkplace:
             return {}
         shared = self.folder.root / f"{name}-{sha256[:12]}.safetensors"
         self.insist(f"the shared {name}", partial(share_whole, path, shared, sha256))
+        self._put_shared(shared)
         return {"path": str(shared.relative_to(self.folder.root)), "sha256": sha256}
+
+    def _put(self) -> None:
+        """Puts what the fold has come to into the object storage, if there is one."""
+        if self.mirror is not None:
+            self.mirror.push()
+
+    def _put_shared(self, path: Path) -> None:
+        if self.mirror is not None:
+            self.insist(f"putting {path.name}", partial(self.mirror.push_shared, path))
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         self.watchdog.touch()

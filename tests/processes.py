@@ -54,7 +54,7 @@ def start_node(
         log: what it prints; replaced.
         environment: its variables.
         words: further words of `ray start`.
-        within: a command that runs it.
+        within: a command that runs it, such as one that gives it disks of its own.
     """
     command = [*within, RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
     settings = {"PYTHONUNBUFFERED": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}

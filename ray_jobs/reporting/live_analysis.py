@@ -12,6 +12,7 @@ from ensemble.figure_style import to_png
 from ray_jobs.reporting.analysis_figures import draw_training
 from ray_jobs.reporting.curves import Curve, read_run
 from ray_jobs.run_folder import RunFolder, write_whole
+from ray_jobs.run_mirror import is_at_work
 
 PICTURE = "training_live.png"
 
@@ -28,7 +29,7 @@ def follow_run(folder: RunFolder, output: Path, interval_s: float, console: Cons
     shown: dict[str, tuple[Path, int]] = {}
     console.print(f"following {folder.root.name}; the picture: {output / PICTURE} (Ctrl-C ends this, not the run)")
     while True:
-        at_work = folder.is_locked()  # before reading: what a driver writes last must still be read
+        at_work = is_at_work(folder)  # before reading: what a driver writes last must still be read
         curves = read_run(folder)
         lines = list(_take_new_epochs(curves, shown))
         for line in lines:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from private_storage import private_storage
+from run_bits import describe_bits
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import read_lines
 
-TIMINGS = ("time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share")
 FOLDS = range(3)
 
 
@@ -50,20 +50,6 @@ def num_rows(run: RunFolder) -> list[int]:
 def num_epochs(run: RunFolder) -> list[int]:
     """Epochs that each fold has recorded."""
     return [sum(f"fold_{fold}/score" in row for row in read_lines(run.fold_record(fold))) for fold in FOLDS]
-
-
-def describe_bits(run: RunFolder) -> list:
-    """All that must be the same: predictions, checkpoints (their names hold their checksums), records without times."""
-    bits: list = [run.submission("mean").read_bytes()]
-    for fold in FOLDS:
-        files = run.fold(fold)
-        bits += [sorted(os.listdir(files.checkpoint(name))) for name in ("best", "final")]
-        bits += [path.read_bytes() for path in sorted((files.root / "predictions").iterdir())]
-        bits += [
-            [(name, value) for name, value in row.items() if not name.endswith(TIMINGS)]
-            for row in read_lines(run.fold_record(fold))
-        ]
-    return bits
 
 
 def flip_bit(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trainers.clip_regression.config import Config, ModelConfig, has_encoders
-from trainers.clip_regression.made_data import make_data
+from trainers.clip_regression.made_data import MADE_DATA, make_data
 from trainers.clip_regression.row_keys import collect_row_keys
 from trainers.clip_regression.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
@@ -120,17 +120,20 @@ def check_model(model: ModelConfig) -> None:
 
 
 def prepare_node(config: Config) -> None:
-    """Looks whether this machine sees the data, and fetches the weights of a tag into its cache, so that folds find them there.
+    """Looks whether this machine sees the data, makes the made-up data where it has none, and fetches the weights of a tag into its
+    cache, so that folds find them there.
 
     Raises:
         DataError: it does not see the data, or the weights cannot be had.
     """
-    if config.data.root and not os.path.isdir(config.data.root):
+    model, root = config.model, Path(config.data.root)
+    if root.name == MADE_DATA and not root.exists():
+        make_data(root.parent)
+    if config.data.root and not root.is_dir():
         raise DataError(
             f"data.root={config.data.root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it "
             "has to lie on storage that all of them share, or under the same path on each"
         )
-    model = config.model
     if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
         return
     import open_clip

@@ -18,6 +18,7 @@ import pandas as pd
 from trainers.whole_files import write_whole
 
 NUM_TRAIN, NUM_TEST = 600, 120
+MADE_DATA = "made_data"
 PICTURE_SIZE = 64
 NEWEST_DAY = pd.Timestamp("2025-06-01")
 INTERCEPT, NOISE = 7.0, 0.3
@@ -34,7 +35,7 @@ def make_data(folder: Path) -> Path:
     Returns:
         The folder to use as `data.root`. If it is already there and whole, it is left as it is.
     """
-    root = folder / "made_data"
+    root = folder / MADE_DATA
     if (root / "README.txt").exists():
         return root
     rng = np.random.default_rng(20_250_601)
