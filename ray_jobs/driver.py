@@ -28,6 +28,7 @@ from ray_jobs.interrupts import listening
 from ray_jobs.placement import Placement, place_folds, show_memory
 from ray_jobs.planning import Plan, check_run, write_or_compare
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_json
+from ray_jobs.mirror import find_uri
 from ray_jobs.run_mirror import Keeper, RunMirror, hold_run
 from ray_jobs.storage import Storage
 from ray_jobs.summary import conclude, print_outcome
@@ -278,7 +279,7 @@ def _prepare_end(todo: list[MemberFold], is_trained: threading.Event) -> None:
 
 def _prepare_nodes(plan: Plan, cluster: Connection) -> None:
     """Looks whether each machine sees the run's folder, and lets it fetch what the members need there, once."""
-    if not cluster.is_own:
+    if not cluster.is_own and find_uri(plan.folder) is None:
         refuse_private_storage(plan.folder.root)
     for member in plan.members.values():
         prepare_node = load_inventory_module(member.config.family).prepare_node

@@ -143,19 +143,8 @@ class FoldLauncher:
                 thread.start()
             if self.elastic:
                 threading.Thread(target=self.elastic.watch, name="elastic workers", daemon=True).start()
-            say = partial(console.print, style="yellow")
-            probe, waits = StorageProbe(self.folder, say), WaitReport(say)
             with watcher:
-                while living := [thread for thread in threads if thread.is_alive()]:
-                    watcher.update()
-                    self.interrupts.check()
-                    self.heartbeat.check()
-                    probe.look()
-                    if self.placement.may_grow:
-                        waits.look(partial(self._find_waiting, folds))
-                    if self.mirror is not None:
-                        self.mirror.lease.check()
-                    living[0].join(WATCH_INTERVAL_S)
+                self._wait_for(dict(zip(folds, threads, strict=True)), console, watcher)
         except KeyboardInterrupt:
             say_interrupted()
             self._let_folds_save(dict(zip(folds, threads, strict=True)), console)
@@ -166,6 +155,21 @@ class FoldLauncher:
             self.heartbeat.confirm()
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
+
+    def _wait_for(self, threads: dict[MemberFold, threading.Thread], console: Console, watcher: Watcher) -> None:
+        """Returns when all folds have ended; meanwhile it shows how they get on and looks whether the ground still bears."""
+        say = partial(console.print, style="yellow")
+        probe, waits = StorageProbe(self.folder, say), WaitReport(say)
+        while living := [thread for thread in threads.values() if thread.is_alive()]:
+            watcher.update()
+            self.interrupts.check()
+            self.heartbeat.check()
+            probe.look()
+            if self.placement.may_grow:
+                waits.look(partial(self._find_waiting, list(threads)))
+            if self.mirror is not None:
+                self.mirror.lease.check()
+            living[0].join(WATCH_INTERVAL_S)
 
     def _find_waiting(self, folds: list[MemberFold]) -> list[str]:
         """Folds that are to train and have no room."""
