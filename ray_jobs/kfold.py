@@ -15,6 +15,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import Command, main_with_errors, parse_kfold
 from ray_jobs.connection import HeadStart
+from trainers.object_storage import is_uri
 
 
 def main(argv: list[str]) -> int:
@@ -29,13 +30,16 @@ def main(argv: list[str]) -> int:
 
 
 def give_head_start(command: Command) -> HeadStart | None:
-    """Starts Ray at once where there is all but certainly something to train: for a new run, whose folder is not there yet."""
-    run = command.config.run
+    """Starts Ray at once where there is all but certainly something to train: for a new run, whose folder is not there yet. Where the data
+    is in object storage Ray is needed to read it, and is started when there is something new to be read."""
+    run, is_remote = command.config.run, is_uri(command.config.trainer.data.root or "")
     name = run.name or command.config.recipe
-    if command.dry_run or name == "auto" or (Path(run.storage).expanduser() / name).exists():
+    is_new = name != "auto" and not (Path(run.storage).expanduser() / name).exists()
+    if command.dry_run or not (is_new or is_remote):
         return None
-    head_start = HeadStart(name, dashboard=run.dashboard)
-    head_start.start()
+    head_start = HeadStart(name, dashboard=run.dashboard, joins=is_remote)
+    if is_new:
+        head_start.start()
     return head_start
 
 

@@ -93,7 +93,7 @@ class RayWorkplace:
         self.checkpoint, self.watchdog = checkpoint, watchdog
         self.saved_at = -math.inf
         self.files = folder.fold(fold)
-        self.inputs, self.cache = folder.inputs, folder.cache
+        self.inputs, self.cache, self.cache_uri = folder.inputs, folder.cache, None
         self.storage = Storage(folder, checkpoint.storage_patience_s, while_waiting=watchdog.touch)
         self.points = ResumePoints(self.files, self.storage.check)
         self.point: StoredPoint | None = None

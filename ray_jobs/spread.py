@@ -1,0 +1,53 @@
+"""Work on many things that a model family hands out before anything is launched (`trainers.interface.Spread`), by Ray Data: where its
+tasks have room, each on a portion, and again where a node is lost. Only what is found comes back."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from ray_jobs.connection import HeadStart
+from trainers.interface import DataError
+
+PORTION = 64  # of items: a task has several, so that all end at about the same time
+
+
+class ClusterSpread:
+    """A `Spread` on the cluster that the run will use. Ray is started, or joined, when there is something to do.
+
+    Args:
+        head_start: of Ray.
+        say: shows a line to the user.
+    """
+
+    def __init__(self, head_start: HeadStart, say: Callable[[str], None]) -> None:
+        self.head_start, self.say = head_start, say
+
+    def __call__(self, function: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]) -> list[Any]:
+        if not items:
+            return []
+        self.say(f"reading {len(items):,} objects of the data, which no run of this storage has read yet")
+        self.head_start.join_cluster()
+        import ray.data
+        from ray.exceptions import RayTaskError
+
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.raise_original_map_exception = True
+        portions = [items[start : start + PORTION] for start in range(0, len(items), PORTION)]
+        rows = [{"number": number, "portion": pickle.dumps(portion)} for number, portion in enumerate(portions)]
+        found: list[list[Any]] = [[] for _ in portions]
+        try:
+            for row in ray.data.from_items(rows).map(partial(_call, function)).iter_rows():
+                found[row["number"]] = pickle.loads(row["portion"])
+        except (RayTaskError, DataError) as error:
+            raise getattr(error, "cause", None) or error from None
+        return [result for results in found for result in results]
+
+
+def _call(function: Callable[[Sequence[Any]], list[Any]], row: dict[str, Any]) -> dict[str, Any]:
+    return {"number": row["number"], "portion": pickle.dumps(function(pickle.loads(row["portion"])))}
