@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from ray_jobs.connection import HeadStart
+from ray_jobs.errors import ClusterError
 from trainers.interface import DataError
 
 PORTION = 64  # of items: a task has several, so that all end at about the same time
@@ -27,12 +28,20 @@ class ClusterSpread:
         self.head_start, self.say = head_start, say
 
     def __call__(self, function: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]) -> list[Any]:
+        """See `Spread`.
+
+        Raises:
+            DataError, OSError: of the function.
+            ClusterError: Ray does not start, or could not do it.
+        """
         if not items:
             return []
-        self.say(f"reading {len(items):,} objects of the data, which no run of this storage has read yet")
+        self.say(
+            f"reading {len(items):,} objects of the data: new, or changed since a run of this storage has read them"
+        )
         self.head_start.join_cluster()
         import ray.data
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayError
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
@@ -44,8 +53,11 @@ class ClusterSpread:
         try:
             for row in ray.data.from_items(rows).map(partial(_call, function)).iter_rows():
                 found[row["number"]] = pickle.loads(row["portion"])
-        except (RayTaskError, DataError) as error:
-            raise getattr(error, "cause", None) or error from None
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, (DataError, OSError)):
+                raise cause from None
+            raise ClusterError(f"the cluster could not read the data: {error!s:.500}") from None
         return [result for results in found for result in results]
 
 

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from trainers.interface import DataError
 from trainers.object_storage import open_place
-from trainers.whole_files import write_whole
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -97,11 +97,17 @@ def place_copy(copies: Path, digest: bytes) -> Path:
 
 
 def keep_copy(copies: Path, digest: bytes, content: bytes) -> None:
-    """Leaves a copy where there is room; without one the object is fetched again."""
+    """Leaves a copy where there is room; without one the object is fetched again. It is not synced: a torn one has another hash."""
+    path = place_copy(copies, digest)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with suppress(OSError):
-        copies.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(copies).free > SPARE_BYTES + len(content):
-            write_whole(place_copy(copies, digest), content)
+            try:
+                temporary.write_bytes(content)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def read_all(files: Sequence[Path | RemoteFile | None]) -> list[bytes | None]:

@@ -66,7 +66,7 @@ def test_no_copy_takes_the_last_of_a_disk(storage, tmp_path, monkeypatch):
     storage.put("full/a.jpg", b"picture")
     file = RemoteFile(f"s3://{BUCKET}/full/a.jpg", hash_content(b"picture"), tmp_path)
     assert file.read_bytes() == b"picture"
-    assert not any(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @contextlib.contextmanager
