@@ -34,13 +34,13 @@ $(VENV)/installed: requirements.txt
 	@touch $@
 
 # The S3 server of the tests: see pyproject.toml.
-$(VENV)/s3/installed: tests/s3_server.txt $(VENV)/installed
+$(VENV)/s3/installed: tests/object_server.txt $(VENV)/installed
 	@if command -v uv >/dev/null; then \
 		uv venv --quiet --clear --python $(RUN) $(VENV)/s3 && \
-		uv pip install --quiet --python $(VENV)/s3/bin/python --require-hashes -r tests/s3_server.txt; \
+		uv pip install --quiet --python $(VENV)/s3/bin/python --require-hashes -r tests/object_server.txt; \
 	else \
 		$(RUN) -m venv --clear $(VENV)/s3 && \
-		$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/s3_server.txt; \
+		$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/object_server.txt; \
 	fi
 	@touch $@
 
@@ -49,7 +49,7 @@ requirements:
 	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group dev \
 		pyproject.toml --output-file requirements.txt
 	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group pyproject.toml:s3-server \
-		--output-file tests/s3_server.txt
+		--output-file tests/object_server.txt
 
 # Writes the catalogue's table into the README.
 metrics: $(VENV)/installed

@@ -135,32 +135,38 @@ class HeadStart(threading.Thread):
 
     Args:
         job_name, dashboard: see `connect`.
+        joins: a cluster that is there is joined, too, because it is to read the data.
     """
 
-    def __init__(self, job_name: str, *, dashboard: bool) -> None:
+    def __init__(self, job_name: str, *, dashboard: bool, joins: bool = False) -> None:
         super().__init__(name="head start of Ray", daemon=True)
-        self.job_name, self.dashboard = job_name, dashboard
+        self.job_name, self.dashboard, self.joins = job_name, dashboard, joins
         self.context: Any = None
+        self.address: str | None = None
         self.error: BaseException | None = None
         self.is_done = threading.Event()
 
     def run(self) -> None:
         """Starts Ray, then does nothing for ever."""
         try:
-            if _find_cluster() is None:
+            self.address = _find_cluster()
+            if self.address is None or self.joins:
                 import_ahead("ray.train.torch")  # 4 s that the driver needs later, while Ray's processes start
-                self.context = _start_ray(None, self.job_name, dashboard=self.dashboard)
+                self.context = _start_ray(self.address, self.job_name, dashboard=self.dashboard)
         except BaseException as error:
             self.error = error
         self.is_done.set()
         threading.Event().wait()
 
     def join_cluster(self) -> Any:
-        """What `ray.init` has returned; None: nothing was started, for there is a cluster to join.
+        """What `ray.init` has returned; None: nothing was started, for there is a cluster to join. Whoever calls it first may also be
+        the one who starts the thread.
 
         Raises:
             ClusterError: Ray does not start, or the named cluster does not answer.
         """
+        if not self.is_alive():
+            self.start()
         self.is_done.wait()
         if self.error is not None:
             raise self.error
@@ -180,7 +186,7 @@ def connect(job_name: str, *, dashboard: bool, head_start: HeadStart | None = No
         ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
     """
     context = None if head_start is None else head_start.join_cluster()
-    address = None if context is not None else _find_cluster()
+    address = _find_cluster() if context is None else head_start.address
     if context is None:
         context = _start_ray(address, job_name, dashboard=dashboard)
     is_own = address is None

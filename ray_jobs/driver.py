@@ -25,16 +25,17 @@ from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ClusterLostError, RunBusyError, RunFolderError, StorageError
 from ray_jobs.fold_launcher import FoldLauncher, MemberFold
 from ray_jobs.interrupts import listening
+from ray_jobs.mirror import find_uri
 from ray_jobs.placement import Placement, place_folds, show_memory
 from ray_jobs.planning import Plan, check_run, write_or_compare
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_json
-from ray_jobs.mirror import find_uri
 from ray_jobs.run_mirror import Keeper, RunMirror, hold_run
+from ray_jobs.spread import ClusterSpread
 from ray_jobs.storage import Storage
 from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import Watcher, chatter_to, open_console, print_leaks, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
-from trainers.interface import load_inventory_module
+from trainers.interface import call_here, load_inventory_module
 from trainers.object_storage import is_uri
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
@@ -62,7 +63,8 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         with tempfile.TemporaryDirectory() as scratch:
             _show_plan(console, check_run(command.config, Path(scratch)))
         return EXIT_OK
-    plan = check_run(command.config, None)
+    spread = call_here if head_start is None else ClusterSpread(head_start, console.print)
+    plan = check_run(command.config, None, spread)
     storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
     uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
     with hold_run(plan.folder, uri) as mirror:

@@ -30,13 +30,16 @@ def main(argv: list[str]) -> int:
 
 
 def give_head_start(command: Command) -> HeadStart | None:
-    """Starts Ray at once where there is all but certainly something to train: for a new run, whose folder is not there yet."""
-    run = command.config.run
+    """Starts Ray at once where there is all but certainly something to train: for a new run, whose folder is not there yet. Where the data
+    is in object storage Ray is needed to read it, and is started when there is something new to be read."""
+    run, is_remote = command.config.run, is_uri(command.config.trainer.data.root or "")
     name = run.name or command.config.recipe
-    if command.dry_run or name == "auto" or _is_there(run.storage, name):
+    is_new = name != "auto" and not _is_there(run.storage, name)
+    if command.dry_run or not (is_new or is_remote):
         return None
-    head_start = HeadStart(name, dashboard=run.dashboard)
-    head_start.start()
+    head_start = HeadStart(name, dashboard=run.dashboard, joins=is_remote)
+    if is_new:
+        head_start.start()
     return head_start
 
 

@@ -11,6 +11,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from ray_jobs.members import resolve_members
 from ray_jobs.mirror import working_folder
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_csv, write_json, write_parquet
 from ray_jobs.submission_intervals import check_interval
-from trainers.interface import Inventory, load_inventory_module
+from trainers.interface import Inventory, Spread, call_here, load_inventory_module
 from trainers.object_storage import is_uri, open_place
 
 
@@ -79,12 +80,13 @@ class Plan:
         return self.members[MAIN].folds
 
 
-def check_run(config: RunConfig, scratch: Path | None) -> Plan:
+def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_here) -> Plan:
     """Everything that can be found out before anything is launched.
 
     Args:
         config: as the user gave it.
-        scratch: where to put data that the project makes; None: into the run's folder.
+        scratch: where to put data that the project makes or fetches; None: into the run's folder and the storage's cache.
+        spread: reads what is in object storage.
 
     Raises:
         RunError, DataError: the message says what is wrong.
@@ -106,14 +108,15 @@ def check_run(config: RunConfig, scratch: Path | None) -> Plan:
             "be written to; have it opened to your group, or choose another run.storage"
         )
     resolve_members(config)  # a mistake in one is told before the data is read
-    trainer, inventory = load_inventory_module(config.family).take_inventory(config.trainer, scratch or folder.root)
+    take = partial(_take_inventory, (scratch or folder.root, scratch or folder.cache), spread)
+    trainer, inventory = take(config)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=_resolve_storage(config))
     config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
     folds = plan_folds(config.folds, inventory)
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
     check_ensemble(config, build_plan_table(folds), inventory.target)
-    return Plan(_check_members(config, folder, inventory, folds), leaks)
+    return Plan(_check_members(config, folder, inventory, folds, take), leaks)
 
 
 def with_absolute_external(config: RunConfig) -> RunConfig:
@@ -148,7 +151,7 @@ def check_ensemble(config: RunConfig, plan: pa.Table, target_N: np.ndarray) -> N
 
 
 def _check_members(
-    config: RunConfig, folder: RunFolder, inventory: Inventory, folds: FoldPlan
+    config: RunConfig, folder: RunFolder, inventory: Inventory, folds: FoldPlan, take: Callable[[RunConfig], Any]
 ) -> dict[str, MemberPlan]:
     """Every member on its own view of the data, and on its own folds where it repeats the cross-validation.
 
@@ -160,7 +163,7 @@ def _check_members(
     for name, member in resolve_members(config).items():
         key = (member.trainer.data, member.trainer.model)
         if key not in seen:
-            seen[key] = load_inventory_module(member.family).take_inventory(member.trainer, folder.root)
+            seen[key] = take(member)
         resolved, own = seen[key]
         if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
             raise RunError(
@@ -173,6 +176,10 @@ def _check_members(
         member = dataclasses.replace(member, trainer=trainer)
         members[name] = MemberPlan(member, folder.of_member(name), own, divided)
     return members
+
+
+def _take_inventory(places: tuple[Path, Path], spread: Spread, config: RunConfig) -> tuple[Any, Inventory]:
+    return load_inventory_module(config.family).take_inventory(config.trainer, *places, spread)
 
 
 def _place_of_run(config: RunConfig) -> Path:
@@ -212,7 +219,7 @@ def _refuse_relative_paths(config: RunConfig) -> None:
         "ensemble.external": config.ensemble.external,
     }
     for name, value in places.items():
-        if value and not is_uri(value) and not os.path.isabs(os.path.expanduser(value)):
+        if value and not os.path.isabs(os.path.expanduser(value)) and not is_uri(value):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 f"Give the absolute path as the cluster's machines see it, such as {name}=/mnt/shared/{Path(value).name}"

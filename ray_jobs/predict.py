@@ -28,6 +28,12 @@ def main(argv: list[str]) -> int:
     config = override(folder.read_config(), words, __doc__, sections=("ensemble", "resources"))
     if "data" not in given:
         raise RunError("which rows? `--data NEW` names a table (.csv, .parquet) or a folder with one")
+    for option, place in given.items():
+        if "://" in place:
+            raise RunError(
+                f"--{option} {place}: new rows are read from a folder and written to one, not to object storage; copy the table and its "
+                f"pictures first, as by `aws s3 cp --recursive`"
+            )
     from ray_jobs.prediction import Wish, predict_rows
 
     output = Path(given["output"]).expanduser() if "output" in given else None

@@ -36,6 +36,7 @@ from ray_jobs.coordinator import (
 from ray_jobs.errors import RunError, RunFolderError, SupersededError
 from ray_jobs.failures import NonFiniteLossError, PreemptedError
 from ray_jobs.fold_mirror import FoldMirror
+from ray_jobs.mirror import split_run
 from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.run_folder import (
     CHECKPOINTS,
@@ -103,6 +104,7 @@ class RayWorkplace:
         self.saved_at = -math.inf
         self.files = folder.fold(fold)
         self.inputs, self.cache = folder.inputs, folder.cache
+        self.cache_uri = None if mirror is None else f"{split_run(mirror.bucket.uri)[0]}/{folder.cache.name}"
         self.storage = Storage(folder, checkpoint.storage_patience_s, while_waiting=watchdog.touch)
         self.points = ResumePoints(self.files, self.storage.check, self._put)
         self.point: StoredPoint | None = None

@@ -19,6 +19,7 @@ class LocalWorkplace:
     """Keeps what a trainer records; checkpoints are safetensors files below `root`."""
 
     rank, world_size, device, num_threads = 0, 1, "cpu", 1
+    cache_uri = None
 
     def __init__(self, root: Path) -> None:
         self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"

@@ -37,6 +37,7 @@ def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **s
     place.root.mkdir(exist_ok=True)
     leave_inputs(config, inventory, place.inputs)
     middle = 16 + sections.get("num_validation", len(inventory.ids))
+    place.cache_uri = sections.get("cache_uri")
     place.stop_at, place.resume_from = sections.get("stop_at"), sections.get("resume_from")
     try:
         train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:middle], inventory.ids[middle:]), place)

@@ -4,8 +4,9 @@ A model family is a package `trainers/<family>/` with three modules:
 
 - `config.py`     `Config`, a frozen dataclass of the sections that decide what is trained (`data`, `model`, ...).
                   Light: importing it loads neither torch nor pandas.
-- `inventory.py`  `take_inventory(config, folder) -> (Config, Inventory)`: reads and checks the whole input before
-                  anything is launched, and returns the config with every path resolved. Light: no torch.
+- `inventory.py`  `take_inventory(config, folder, cache, spread) -> (Config, Inventory)`: reads and checks the whole input before
+                  anything is launched, and returns the config with every path resolved. Light: no torch. What takes long over
+                  much data it may hand out to other machines (`Spread`), and keep in `cache`.
                   `leave_inputs(config, inventory, folder)`: writes what the folds shall find at `Workplace.inputs`.
                   `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
 - `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -46,6 +47,15 @@ FORMULA = re.compile(r"(?:^|[,;\t\r\n\"])\s*(?:[=＝]|[+@＋＠－-](?![A-Za-z0-
 
 
 NO_KEY = 0  # of a row that has nothing to compare
+
+# Calls a function with portions of a list, wherever there is room, and returns what it says of each item, in the list's order.
+# The function and its results are picklable; it runs anywhere, more than once if need be.
+Spread = Callable[[Callable[[Sequence[Any]], list[Any]], Sequence[Any]], list[Any]]
+
+
+def call_here(function: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any]) -> list[Any]:
+    """The `Spread` of one process."""
+    return function(items)
 
 
 class DataError(ValueError):
@@ -184,6 +194,7 @@ class Workplace(Protocol):
         inputs: folder of what the family's `leave_inputs` has written for this run.
         cache: folder that all runs of a storage share, for what need not be computed twice. Whoever writes there writes whole
             files; the user may remove it while no run works.
+        cache_uri: where in object storage the blocks of `cache` are shared by machines that have no folder in common; None: nowhere.
     """
 
     rank: int
@@ -192,6 +203,7 @@ class Workplace(Protocol):
     num_threads: int
     inputs: Path
     cache: Path
+    cache_uri: str | None = None
 
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Records one optimiser step. Tensors stay on their device until a batch of steps is fetched together;

@@ -4,6 +4,10 @@ Rows are cut, in table order, into blocks of BLOCK_ROWS. A block is a file whose
 from, so whoever finds it need not compute it: other folds, epochs, members, later runs. A row that changes gives its block
 another name; no other block is touched. (A row that is put between others moves all that follow.) Files are memory-mapped; a damaged one counts as missing.
 
+Machines without a shared folder share blocks through object storage, if they are given a place there: a block that is not here is
+fetched, one that was computed here is put there as a whole. What is there is a copy and nothing waits for it: while the storage gives or
+takes nothing, each machine computes by itself.
+
 Any number of processes fill the same folder at once without knowing of each other: each visits what is missing, first its own
 share, then what the others have not come to yet, and a block that two have computed is the same bytes twice.
 """
@@ -22,10 +26,12 @@ import numpy as np
 import pyarrow as pa
 
 from trainers.interface import DataError, Split, Workplace
+from trainers.remote_blocks import RemoteBlocks
+from trainers.remote_files import DIGEST_BYTES
 from trainers.whole_files import appearing_whole
 
 BLOCK_ROWS = 128
-KEY_BYTES = 16
+KEY_BYTES = DIGEST_BYTES
 COUNT_INTERVAL_S = 3.0  # between two looks at what all have done
 
 
@@ -37,10 +43,14 @@ class RowBlocks:
         keys_NK: (N, KEY_BYTES) uint8, a hash of what each row is computed from; zeros are as good a key as any (no picture).
         shape: of a row's array.
         dtype: of a row's array.
+        remote: URI of a folder in object storage that stands for the same; None: there is none.
     """
 
-    def __init__(self, folder: Path, keys_NK: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
+    def __init__(
+        self, folder: Path, keys_NK: np.ndarray, shape: tuple[int, ...], dtype: type, remote: str | None = None
+    ) -> None:
         self.folder, self.num_rows, self.shape, self.dtype = folder, len(keys_NK), shape, np.dtype(dtype)
+        self.remote = None if remote is None else RemoteBlocks(remote)
         portions = [keys_NK[start : start + BLOCK_ROWS] for start in range(0, len(keys_NK), BLOCK_ROWS)]
         self.paths = [folder / f"{_sum_up(portion.tobytes())}.arrow" for portion in portions]
         self.mapped: dict[int, np.ndarray] = {}
@@ -48,8 +58,15 @@ class RowBlocks:
 
     @property
     def num_missing_rows(self) -> int:
-        """Rows whose block is not there."""
-        return sum(len(self.positions(block)) for block in range(len(self.paths)) if not self.find(block))
+        """Rows whose block is neither here nor in object storage."""
+        away = self._list_away()
+        there = self.remote.list_names() if self.remote is not None and away else ()
+        return sum(len(self.positions(block)) for block in away if self.paths[block].name not in there)
+
+    @property
+    def num_rows_away(self) -> int:
+        """Rows whose block is not here."""
+        return sum(len(self.positions(block)) for block in self._list_away())
 
     def positions(self, block: int) -> np.ndarray:
         """The rows of a block."""
@@ -78,14 +95,25 @@ class RowBlocks:
         )
         with appearing_whole(self.paths[block]) as file, pa.ipc.new_file(file, schema) as writer:
             writer.write_batch(pa.record_batch([column, pa.array(noted, pa.string())], schema=schema))
+        if self.remote is not None:
+            self.remote.put(self.paths[block])
 
     def find(self, block: int) -> bool:
-        """Whether a block is there and whole; maps it if so, removes it if it is damaged.
+        """Whether a block is there and whole; maps it if so, removes it if it is damaged. One that is only in object storage is
+        fetched.
 
         Raises:
             OSError: the storage does not give it.
             DataError: there are more blocks than the system lets a process map.
         """
+        if self._find_here(block):
+            return True
+        return self.remote is not None and self.remote.fetch(self.paths[block]) and self._find_here(block)
+
+    def _list_away(self) -> list[int]:
+        return [block for block in range(len(self.paths)) if not self._find_here(block)]
+
+    def _find_here(self, block: int) -> bool:
         if block in self.mapped:
             return True
         try:
@@ -156,16 +184,24 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
     seat = split.fold * place.world_size + place.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
     done, counted = 0, time.monotonic()
-    for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size) if total else ():
+    for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size):
         part, block = everything[number]
-        while not place.insist(f"looking for what {what} has left", partial(part.blocks.find, block)):
+        while block not in part.blocks.mapped and not place.insist(
+            f"looking for what {what} has left", partial(part.blocks.find, block)
+        ):
             rows, problems = part.compute(part.blocks.positions(block))
             place.insist(f"keeping what {what} gives", partial(part.blocks.write, block, rows, problems))
             done += len(rows)
             if time.monotonic() - counted > COUNT_INTERVAL_S:  # what the others have done meanwhile
                 done = total - place.insist(f"looking for what {what} has left", partial(count_missing, parts))
                 counted = time.monotonic()
-            place.report_preparation(what, min(done, total), total)
+            total = max(total, done)  # one that was to be fetched was damaged
+            place.report_preparation(what, done, total)
+
+
+def place_remotely(folder: Path, place: Workplace) -> str | None:
+    """Where in object storage the blocks of a folder of the cache are shared, if anywhere."""
+    return None if place.cache_uri is None else f"{place.cache_uri}/{folder.relative_to(place.cache)}"
 
 
 def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
@@ -176,7 +212,7 @@ def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
 
 
 def count_missing(parts: Iterable[Part]) -> int:
-    """Rows of all parts whose block is not there."""
+    """Rows of all parts whose block nobody has left where we look."""
     return sum(part.blocks.num_missing_rows for part in parts)
 
 

@@ -15,10 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
+from object_server import BUCKET, serving_objects
 from processes import RAY, REPOSITORY, clean_environment, free_port, start_node
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import count_lines, read_lines
+from trainers.clip_regression.made_data import make_data
+from trainers.row_blocks import BLOCK_ROWS
 
 
 class Nodes:
@@ -94,6 +97,49 @@ def nodes():
     yield nodes
     nodes.end()
     shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def objects(monkeypatch):
+    """An S3 server that all processes of the test know."""
+    with serving_objects() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.mark.slow
+def test_two_nodes_read_pictures_from_object_storage_and_fill_one_cache_together(objects, nodes, tmp_path):
+    """600 rows in 5 blocks, 120 in 1; of pictures and texts, and of pictures that are flipped."""
+    objects.put_folder(make_data(tmp_path), "made")
+    second, storage, log = nodes.start(), nodes.root / "ray_results", nodes.root / "driver.log"
+    words = (f"data.root=s3://{BUCKET}/made", "folds.count=2", "resources.cpus_per_fold=2", "training.epochs=2")
+    words += ("model.freeze=true", "model.allow_random_frozen=true", "tracking.wandb=disabled")
+
+    def start(name):
+        with log.open("w") as output:
+            return subprocess.Popen(
+                [sys.executable, "ray_jobs/kfold.py", f"run.name={name}", *words],
+                cwd=REPOSITORY, env=nodes.environment, stdout=output, stderr=output,
+            )  # fmt: skip
+
+    driver, places = start("together"), set()
+    while driver.poll() is None:
+        places |= {number for number, node in enumerate((nodes.started[0], second)) if find_workers(node)}
+        time.sleep(0.2)
+    assert driver.returncode == 0, log.read_text()
+    assert places == {0, 1}
+    assert "reading 600 objects of the data" in log.read_text()
+    blocks = {path: path.stat().st_mtime_ns for path in storage.glob(".kfold_cache/features/*/*/*.arrow")}
+    assert len(blocks) == 3 * -(-600 // BLOCK_ROWS) + 2 * -(-120 // BLOCK_ROWS)
+    assert not list(storage.glob(".kfold_cache/**/.*.tmp"))
+    pictures = [key for key in objects.list_read() if key.endswith(".jpg")]
+    assert len(pictures) == len(set(pictures)) == 720  # both nodes read the copies that lie in the storage they share
+    assert start("again").wait() == 0, log.read_text()
+    assert {path: path.stat().st_mtime_ns for path in blocks} == blocks
+    assert (storage / "again/submission_mean.csv").read_bytes() == (
+        storage / "together/submission_mean.csv"
+    ).read_bytes()
 
 
 @pytest.mark.slow

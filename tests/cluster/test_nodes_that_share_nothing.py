@@ -15,10 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from object_server import BUCKET, serving_objects
 from private_storage import UNSHARE
 from processes import clean_environment, free_port, start_node, submit
 from run_bits import describe_bits
-from s3_server import BUCKET, running_s3
 from test_nodes import find_workers
 
 from ray_jobs.run_folder import RunFolder, read_json
@@ -33,7 +33,7 @@ URI = f"s3://{BUCKET}/nodes/run"
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    with running_s3(tmp_path / "server.log") as server:
+    with serving_objects() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         yield server
@@ -80,7 +80,7 @@ def test_two_machines_that_share_nothing_train_a_submitted_run(server, nodes, tm
             time.sleep(0.1)
 
     points = [f"nodes/run/folds/{fold}/checkpoints/resume_0/checkpoint.json" for fold in range(3)]
-    wait_for(lambda: set(points) <= set(server.list_requests("PUT")))
+    wait_for(lambda: set(points) <= set(server.list_keys("PUT")))
     run = RunFolder(next(nodes.here.glob("*/run")))
     apart = [fold for fold in range(3) if not run.fold(fold).checkpoint("best").exists()]
     assert apart, "every fold trains on the driver's machine"
@@ -89,7 +89,7 @@ def test_two_machines_that_share_nothing_train_a_submitted_run(server, nodes, tm
     assert not run.summary.exists()
     for worker in find_workers(nodes.other):
         os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: "nodes/run/summary.json" in server.list_requests("PUT"))
+    wait_for(lambda: "nodes/run/summary.json" in server.list_keys("PUT"))
     wait_for(lambda: "SUCCEEDED" in read_logs(nodes, "status"))
     third = RunFolder(tmp_path / "third")
     third.root.mkdir()

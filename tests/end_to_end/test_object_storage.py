@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from object_server import BUCKET, serving_objects
 from processes import REPOSITORY, clean_environment
 from run_bits import describe_bits
-from s3_server import BUCKET, running_s3
 
 from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.tracking.record import read_lines
@@ -65,7 +65,7 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running_s3(tmp_path_factory.mktemp("s3") / "server.log") as server:
+    with serving_objects() as server:
         yield server
 
 
@@ -91,7 +91,7 @@ def test_a_lost_machine_costs_no_bit(server, machine, tmp_path):
         for fold in (0, 1)
         for place in (0, 1)
     ]
-    await_that(lambda: set(points) <= set(server.list_requests("PUT")), machine, driver)
+    await_that(lambda: set(points) <= set(server.list_keys("PUT")), machine, driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     machine.lose_disk()
@@ -107,7 +107,7 @@ def test_a_lost_machine_costs_no_bit(server, machine, tmp_path):
     assert read_json(run.summary)["outcome"] == "complete"
     machine.do(f"run.storage={tmp_path}", *FIELDS)
     assert describe_bits(run, 2) == describe_bits(RunFolder(tmp_path / "run"), 2)
-    server_has = set(server.list_requests("PUT"))
+    server_has = set(server.list_keys("PUT"))
     assert {
         f"experiments/run/{name}" for name in ("summary.json", "report.html", "submission_median.csv")
     } <= server_has
@@ -119,7 +119,7 @@ def test_an_outage_and_a_second_driver_cost_nothing(server, machine, tmp_path):
     name, words = "experiments/watched", (STORAGE, *FIELDS, "run.name=watched", "training.epochs=60")
     driver = machine.start(*words)
     points = {f"{name}/folds/{fold}/checkpoints/resume_0/checkpoint.json" for fold in (0, 1)}
-    await_that(lambda: points <= set(server.list_requests("PUT")), machine, driver)
+    await_that(lambda: points <= set(server.list_keys("PUT")), machine, driver)
     with server.away():
         await_that(lambda: "the run's storage takes no files" in machine.output.read_text(), machine, driver)
     await_that(lambda: "the run's storage works again" in machine.output.read_text(), machine, driver)

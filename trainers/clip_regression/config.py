@@ -13,7 +13,8 @@ class DataConfig:
     """Where the rows are and what their columns mean."""
 
     root: str | None = None
-    """Folder with the tables and the picture folders. Without it the project makes data of its own."""
+    """Folder with the tables and the picture folders, here or in object storage (s3://bucket/folder). Without it the project makes
+    data of its own."""
     train_table: str = "train_val.csv"
     """Table of the rows to learn from (.csv or .parquet), below `root`."""
     test_table: str = "test.csv"

@@ -38,7 +38,7 @@ from trainers.clip_regression.rows_file import (
     read_weights_digest,
 )
 from trainers.interface import DataError, Split, Workplace
-from trainers.row_blocks import KEY_BYTES, Part, RowBlocks, fill
+from trainers.row_blocks import KEY_BYTES, Part, RowBlocks, fill, place_remotely
 from trainers.whole_files import appearing_whole, sum_up_file, write_whole
 
 if TYPE_CHECKING:
@@ -192,7 +192,8 @@ class _Source:
     def _plan_one(self, modality: str, table: RowsFile, mark: str, encoders: Encoders) -> Part:
         kind, encode = {"image": ("picture", self._encode_pictures), "text": ("text", self._encode_texts)}[modality]
         keys_NK = _mark_keys(table.rows.digests[kind], mark)
-        blocks = RowBlocks(self.folder / modality, keys_NK, (encoders.architecture["embed_dim"],), np.float32)
+        shape, folder = (encoders.architecture["embed_dim"],), self.folder / modality
+        blocks = RowBlocks(folder, keys_NK, shape, np.float32, place_remotely(folder, self.place))
 
         def compute(positions: np.ndarray) -> tuple[np.ndarray, Sequence[str | None]]:
             self._load()

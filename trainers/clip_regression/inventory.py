@@ -15,20 +15,26 @@ import numpy as np
 
 from trainers.clip_regression.config import Config, ModelConfig, has_encoders
 from trainers.clip_regression.made_data import MADE_DATA, make_data
+from trainers.clip_regression.remote_data import opened_data
 from trainers.clip_regression.row_keys import collect_row_keys
 from trainers.clip_regression.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
-from trainers.interface import DataError, Inventory
+from trainers.interface import DataError, Inventory, Spread, call_here
+from trainers.object_storage import is_uri
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 
 
-def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
+def take_inventory(
+    config: Config, folder: Path, cache: Path | None = None, spread: Spread = call_here
+) -> tuple[Config, Inventory]:
     """Reads and checks all rows.
 
     Args:
         config: as the user gave it.
         folder: where to put made-up data if `data.root` is not given.
+        cache: where to keep what was fetched from object storage; None: below that folder.
+        spread: looks at pictures in object storage.
 
     Returns:
         The config with absolute paths, and the inventory.
@@ -40,17 +46,16 @@ def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:
     if has_encoders(config):
         check_model(config.model)
     parse_reference_date(config.data)
-    root = os.path.abspath(os.path.expanduser(config.data.root)) if config.data.root else make_data(folder)
-    if not os.path.isdir(root):
-        raise DataError(f"data.root={root}: no such folder")
-    data = replace(config.data, root=str(root))
-    train, test = read_train_rows(data), read_test_rows(data)
+    data = replace(config.data, root=_resolve_root(config.data.root, folder))
+    with opened_data(data, cache or folder / "cache", spread) as (here, open_folder):
+        train, test = read_train_rows(here, open_folder), read_test_rows(here, open_folder)
+        fingerprint = fingerprint_files(here, [train] if test is None else [train, test], config.model.pretrained)
     return replace(config, data=data), Inventory(
         ids=train.ids,
         target=train.target,
         target_name=data.target,
         num_test=0 if test is None else len(test),
-        fingerprint=fingerprint_files(data, [train] if test is None else [train, test], config.model.pretrained),
+        fingerprint=fingerprint,
         groups=train.groups,
         time=None if np.isnan(train.time).all() else train.time,
         predefined_fold=None if train.folds is None else train.folds.astype(np.int64),
@@ -70,6 +75,20 @@ def leave_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
     for table, rows in inventory.tables.items():
         write_rows(place_rows(folder, config.data, table), rows)
     leave_weights_digest(config.model, folder)
+
+
+def _resolve_root(root: str | None, folder: Path) -> str:
+    """The whole path of the data's folder; a URI without a slash at its end.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if root and "://" in root:
+        return root.rstrip("/")
+    path = os.path.abspath(os.path.expanduser(root)) if root else str(make_data(folder))
+    if not os.path.isdir(path):
+        raise DataError(f"data.root={path}: no such folder")
+    return path
 
 
 def _resolve_weights(model: ModelConfig) -> ModelConfig:
@@ -129,7 +148,7 @@ def prepare_node(config: Config) -> None:
     model, root = config.model, Path(config.data.root)
     if root.name == MADE_DATA and not root.exists():
         make_data(root.parent)
-    if config.data.root and not root.is_dir():
+    if config.data.root and not is_uri(config.data.root) and not root.is_dir():
         raise DataError(
             f"data.root={config.data.root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it "
             "has to lie on storage that all of them share, or under the same path on each"

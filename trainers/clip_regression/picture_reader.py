@@ -8,7 +8,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,8 @@ from torch import Tensor
 from trainers.clip_regression.pictures import PICTURE_FORMATS
 from trainers.clip_regression.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
-from trainers.row_blocks import Part, RowBlocks, count_missing, fill
+from trainers.remote_files import RemoteFile
+from trainers.row_blocks import Part, RowBlocks, fill, place_remotely
 
 _WAY_OF_DECODING = 1  # to be raised with each change of this file that changes a bit of a picture
 _DECODED_BY = ("pillow", "torchvision", "open_clip_torch")
@@ -47,11 +48,17 @@ class PictureReader:
         self.mean_colour = np.broadcast_to(self.mean_colour, self.shape)
         self.mean, self.std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
 
-    def read(self, path: Path | None) -> tuple[np.ndarray, str | None]:
-        """A picture, (C, H, W) uint8, and None; or the mean colour and, if there is a picture, what is wrong with it."""
+    def read(self, path: Path | RemoteFile | None) -> tuple[np.ndarray, str | None]:
+        """A picture, (C, H, W) uint8, and None; or the mean colour and, if there is a picture, what is wrong with it.
+
+        Raises:
+            OSError, DataError: object storage does not give it: that is not the picture's fault.
+        """
         try:
             picture, problem = self.decode(None if path is None else path.read_bytes())
         except OSError as error:
+            if isinstance(path, RemoteFile):
+                raise
             picture, problem = self.mean_colour, f"cannot be read: {error}"
         return picture, None if problem is None else f"{path.name} {problem}"
 
@@ -93,16 +100,21 @@ def keep_decoded(
     described = json.dumps([_WAY_OF_DECODING, preprocessing, versions], sort_keys=True)
     folder = place.cache / "pictures" / hashlib.sha256(described.encode()).hexdigest()[:16]
     parts = {name: _plan(folder, reader, table, place) for name, table in tables.items()}
-    num_missing = place.insist("looking for decoded pictures", partial(count_missing, parts.values()))
+    num_away = place.insist("looking for decoded pictures", partial(_count_away, parts.values()))
     there = next(parent for parent in folder.parents if parent.exists())
-    if 2 * num_missing * math.prod(reader.shape) > shutil.disk_usage(there).free:
+    if 2 * num_away * math.prod(reader.shape) > shutil.disk_usage(there).free:
         return {}
     fill(list(parts.values()), "decoding", split, place)
     return {name: part.blocks for name, part in parts.items()}
+
+
+def _count_away(parts: Iterable[Part]) -> int:
+    return sum(part.blocks.num_rows_away for part in parts)
 
 
 def _plan(folder: Path, reader: PictureReader, table: RowsFile, place: Workplace) -> Part:
     def compute(positions: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
         return reader.decode_all(read_checked(table, positions, place), place.num_threads)
 
-    return Part(RowBlocks(folder, table.rows.digests["picture"], reader.shape, np.uint8), compute)
+    remote = place_remotely(folder, place)
+    return Part(RowBlocks(folder, table.rows.digests["picture"], reader.shape, np.uint8, remote), compute)

@@ -15,6 +15,7 @@ import numpy as np
 
 from trainers.clip_regression.table import Rows
 from trainers.interface import NO_KEY, RowKeys
+from trainers.remote_files import RemoteFile
 
 MAX_SHOWN_LENGTH = 40  # characters of a text
 _END_BYTES = 4096
@@ -39,9 +40,11 @@ def collect_row_keys(train: Rows, test: Rows | None) -> dict[str, RowKeys]:
     return {kind: RowKeys(keys[:end], keys[end:], shown) for kind, (keys, shown) in found.items() if keys[:end].any()}
 
 
-def hash_pictures(pictures: list[Path | None]) -> np.ndarray:
+def hash_pictures(pictures: list[Path | RemoteFile | None]) -> np.ndarray:
     """(B,) uint64, equal where the files' bytes are. More than its size is read only of a file that has another's size:
-    its end, and the whole of it where that is another's, too."""
+    its end, and the whole of it where that is another's, too. What is in object storage was read as a whole before."""
+    if any(isinstance(picture, RemoteFile) for picture in pictures):
+        return np.array([_hash(b"" if picture is None else picture.digest) for picture in pictures], np.uint64)
     signs = [b"" if path is None else path.stat().st_size.to_bytes(8, "little") for path in pictures]
     for read in (_digest_end, _digest_whole):
         times = Counter(signs)

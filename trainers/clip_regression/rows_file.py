@@ -17,11 +17,13 @@ import pyarrow as pa
 from trainers.clip_regression.config import DataConfig, ModelConfig
 from trainers.clip_regression.table import Rows
 from trainers.interface import DataError, Workplace
+from trainers.remote_files import RemoteFile, hash_content, read_all
 from trainers.row_blocks import KEY_BYTES
 from trainers.whole_files import appearing_whole, sum_up_file, write_whole
 
 _NO_DIGEST = bytes(KEY_BYTES)  # of a row without a picture
 _THREADS, _AT_ONCE = 4, 4096
+_COPIES = b"copies"  # in the metadata: the pictures are objects, and this folder may hold copies
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ def write_rows(path: Path, rows: Rows) -> None:
         **{f"number_{column}": pa.array(values_N) for column, values_N in enumerate(rows.numbers.T)},
         "text": pa.array(rows.texts, pa.large_string()),
         "picture": pa.array(pictures, pa.string()),
-        "text_digest": _as_column(digest(text.encode()) for text in rows.texts),
+        "text_digest": _as_column(hash_content(text.encode()) for text in rows.texts),
         "picture_digest": _as_column(_hash_pictures(rows.pictures)),
     }
-    table = pa.table(columns)
+    copies = {str(picture.copies) for picture in rows.pictures if isinstance(picture, RemoteFile)}
+    table = pa.table(columns, metadata={_COPIES: copies.pop()} if copies else None)
     with appearing_whole(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
 
@@ -73,14 +76,13 @@ def read_rows(path: Path, *, inputs: bool) -> Rows:
     """
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     numbers = [table[name].to_numpy() for name in table.column_names if name.startswith("number_")]
-    pictures = table["picture"].to_pylist() if inputs else []
     return Rows(
         ids=table["id"].to_numpy().astype(str),
         texts=table["text"].to_pylist() if inputs else [],
         time=table["time"].to_numpy(),
         numbers=np.stack(numbers, axis=1) if numbers else np.empty((len(table), 0)),
         target=table["target"].to_numpy(),
-        pictures=[None if picture is None else Path(picture) for picture in pictures],
+        pictures=_list_pictures(table) if inputs else [],
         groups=None,
         folds=None,
         bad_rows=(),
@@ -90,12 +92,12 @@ def read_rows(path: Path, *, inputs: bool) -> Rows:
 
 def read_texts(path: Path, positions: np.ndarray) -> list[str]:
     """The texts of consecutive rows of such a file."""
-    return _read_cells(path, "text", positions)
+    return _read_consecutive(path, positions)["text"].to_pylist()
 
 
-def read_pictures(path: Path, positions: np.ndarray) -> list[Path | None]:
+def read_pictures(path: Path, positions: np.ndarray) -> list[Path | RemoteFile | None]:
     """The pictures of consecutive rows of such a file."""
-    return [None if cell is None else Path(cell) for cell in _read_cells(path, "picture", positions)]
+    return _list_pictures(_read_consecutive(path, positions))
 
 
 def read_checked(table: RowsFile, positions: np.ndarray, place: Workplace) -> list[bytes | None]:
@@ -105,13 +107,9 @@ def read_checked(table: RowsFile, positions: np.ndarray, place: Workplace) -> li
         DataError: one is not what it was when the run began: its features would be filed under the old content's name.
     """
 
-    def read() -> list[bytes | None]:
-        paths = read_pictures(table.path, positions)
-        return [None if path is None else path.read_bytes() for path in paths]
-
-    contents = place.insist("reading pictures", read)
+    contents = place.insist("reading pictures", lambda: read_all(read_pictures(table.path, positions)))
     for position, content in zip(positions, contents, strict=True):
-        if content is not None and digest(content) != table.rows.digests["picture"][position].tobytes():
+        if content is not None and hash_content(content) != table.rows.digests["picture"][position].tobytes():
             raise DataError(
                 f"the picture of id {str(table.rows.ids[position])!r} was changed while the run works; put the old one back, or use "
                 "another run.name"
@@ -138,25 +136,30 @@ def _place_digest(model: ModelConfig, inputs: Path) -> Path:
     return inputs / f"weights-{hashlib.sha256(model.pretrained.encode()).hexdigest()[:12]}.sha256"
 
 
-def _read_cells(path: Path, column: str, positions: np.ndarray) -> list[str | None]:
+def _read_consecutive(path: Path, positions: np.ndarray) -> pa.Table:
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    return table[column].slice(int(positions[0]), len(positions)).to_pylist()
+    return table.slice(int(positions[0]), len(positions))
 
 
-def digest(content: bytes) -> bytes:
-    """A hash of a row's text or picture."""
-    return hashlib.sha256(content).digest()[:KEY_BYTES]
+def _list_pictures(table: pa.Table) -> list[Path | RemoteFile | None]:
+    places, copies = table["picture"].to_pylist(), (table.schema.metadata or {}).get(_COPIES)
+    if copies is None:
+        return [None if place is None else Path(place) for place in places]
+    digests, copies = table["picture_digest"].to_pylist(), Path(copies.decode())
+    return [None if place is None else RemoteFile(place, digests[n], copies) for n, place in enumerate(places)]
 
 
-def _hash_pictures(pictures: list[Path | None]) -> Iterable[bytes]:
+def _hash_pictures(pictures: list[Path | RemoteFile | None]) -> Iterable[bytes]:
     """Of the whole files: what an encoder makes of a picture must never be taken for another's."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(pictures), _AT_ONCE):
             yield from pool.map(_hash_picture, pictures[start : start + _AT_ONCE])
 
 
-def _hash_picture(path: Path | None) -> bytes:
-    return _NO_DIGEST if path is None else bytes.fromhex(sum_up_file(path))[:KEY_BYTES]
+def _hash_picture(file: Path | RemoteFile | None) -> bytes:
+    if isinstance(file, RemoteFile):
+        return file.digest
+    return _NO_DIGEST if file is None else bytes.fromhex(sum_up_file(file))[:KEY_BYTES]
 
 
 def _as_column(digests: Iterable[bytes]) -> pa.Array:

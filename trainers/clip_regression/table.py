@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,9 +18,10 @@ import pandas as pd
 
 from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.frames import list_names, read_frame, shorten
-from trainers.clip_regression.pictures import PictureFolder, check_picture_header, read_end
+from trainers.clip_regression.pictures import PictureFolder, read_end
 from trainers.clip_regression.text import LINK_COLUMNS, clean_text
 from trainers.interface import FORMULA, DataError
+from trainers.remote_files import RemoteFile
 
 MAX_TEXT_LENGTH = 10_000  # characters: encoders read 77 to 512 tokens, and tokenizers take long over long words
 MAX_ID_LENGTH = 200  # characters; with a suffix it has to be the name of a file
@@ -63,7 +64,7 @@ class Rows:
         time: float64 unix seconds, NaN without a date.
         numbers: (N, F) float64 in the order of `data.numeric_columns`, NaN where a cell is empty.
         target: float64, NaN for test rows.
-        pictures: path of each picture (links are followed), None where there is none or it is unreadable (the mean colour then).
+        pictures: each picture's file (links are followed), None where there is none or it is unreadable (the mean colour then).
         groups, folds: values of `data.group_column` ("" for a test row without one), `data.fold_column`, or None.
         bad_rows: the rows that were dropped or mended.
         digests: by kind (picture, text) a hash of the content, (N, 16) uint8; only of rows that `rows_file.py` has read.
@@ -74,7 +75,7 @@ class Rows:
     time: np.ndarray
     numbers: np.ndarray
     target: np.ndarray
-    pictures: list[Path | None]
+    pictures: list[Path | RemoteFile | None]
     groups: np.ndarray | None
     folds: np.ndarray | None
     bad_rows: tuple[dict[str, str], ...]
@@ -99,24 +100,49 @@ class Rows:
         )
 
 
-def read_train_rows(data: DataConfig) -> Rows:
+def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | None:
+    """The folder of a table's pictures; None if none are used.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not data.train_pictures:
+        return None
+    root = Path(data.root) / folder
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and data.test_pictures, or "
+            "data.train_pictures= to learn without pictures"
+        )
+    return PictureFolder(root)
+
+
+FolderOpener = Callable[[DataConfig, str, str], PictureFolder | None]  # as `open_pictures`
+
+
+def read_train_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) -> Rows:
     """The checked training rows.
+
+    Args:
+        data: whose root is a folder of this machine.
+        open_folder: opens the folder of their pictures, if it is not below that root.
 
     Raises:
         DataError: with every problem found; with `data.on_bad_row=drop` only for what cannot be dropped.
     """
-    return _read_rows(data, data.train_table, data.train_pictures, is_test=False)
+    return _read_rows(data, data.train_table, data.train_pictures, open_folder, is_test=False)
 
 
-def read_test_rows(data: DataConfig) -> Rows | None:
+def read_test_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) -> Rows | None:
     """The checked test rows, or None where there is no test table. Test rows are never dropped."""
     if not data.test_table or not (Path(data.root) / data.test_table).exists():
         return None
-    return _read_rows(data, data.test_table, data.test_pictures, is_test=True)
+    return _read_rows(data, data.test_table, data.test_pictures, open_folder, is_test=True)
 
 
 def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None = None) -> str:
-    """SHA-256 over the bytes of the tables, and over name, size and last 4 KiB of each picture and of a weights file."""
+    """SHA-256 over the bytes of the tables, and over name, size and last 4 KiB of each picture and of a weights file; of a picture in
+    object storage over name and content."""
     digest = hashlib.sha256()
     for name in (data.train_table, data.test_table):
         path = Path(data.root) / name
@@ -127,6 +153,9 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
     if weights and Path(weights).is_file():
         files.append(Path(weights))
     for file in files:
+        if isinstance(file, RemoteFile):
+            digest.update(f"{file.name}:".encode() + file.digest)
+            continue
         size = file.stat().st_size
         digest.update(f"{file.name}:{size};".encode())
         digest.update(read_end(file, size, 4096))
@@ -156,7 +185,7 @@ def parse_reference_date(data: DataConfig) -> float | None:
     return seconds
 
 
-def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bool) -> Rows:
+def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: FolderOpener, *, is_test: bool) -> Rows:
     path = Path(data.root) / table
     frame = read_frame(path)
     check_columns(path, frame, data, is_test=is_test)
@@ -164,7 +193,7 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, *, is_test: bo
         frame = frame.iloc[: data.max_rows]
     if frame.empty:
         raise DataError(f"{path}: the table has a header and no rows")
-    return _check_rows(frame, data, table, open_pictures(data, picture_folder, table), is_test=is_test)
+    return _check_rows(frame, data, table, open_folder(data, picture_folder, table), is_test=is_test)
 
 
 def read_block(frame: pd.DataFrame, data: DataConfig, pictures: PictureFolder | None) -> Rows:
@@ -349,23 +378,6 @@ def _read_groups(
     return groups
 
 
-def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | None:
-    """The folder of a table's pictures; None if none are used.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    if not data.train_pictures:
-        return None
-    root = Path(data.root) / folder
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and data.test_pictures, or "
-            "data.train_pictures= to learn without pictures"
-        )
-    return PictureFolder(root)
-
-
 def check_one_picture(ids: np.ndarray, folder: PictureFolder, fatal: Problems, first_row: int = 0) -> None:
     """Finds ids with several pictures."""
     for row, row_id in enumerate(ids if folder.several else (), start=first_row):
@@ -373,12 +385,9 @@ def check_one_picture(ids: np.ndarray, folder: PictureFolder, fatal: Problems, f
             fatal.add("several pictures of one id", row, row_id, ", ".join(sorted(folder.several[row_id])))
 
 
-def _find_pictures(ids: np.ndarray, folder: PictureFolder, bad: Problems) -> list[Path | None]:
-    pictures: list[Path | None] = []
-    for row, row_id in enumerate(ids):
-        picture = folder.find(row_id)
-        problem = check_picture_header(picture) if picture else f"no {folder.root.name}/{row_id}.jpg"
+def _find_pictures(ids: np.ndarray, folder: PictureFolder, bad: Problems) -> list[Path | RemoteFile | None]:
+    found = folder.find_all(ids)
+    for row, (_, problem) in enumerate(found):
         if problem:
-            bad.add("picture missing or unreadable", row, row_id, problem)
-        pictures.append(None if problem else picture)
-    return pictures
+            bad.add("picture missing or unreadable", row, ids[row], problem)
+    return [None if problem else picture for picture, problem in found]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from made_run import make_run
-from s3_server import BUCKET, running_s3
+from object_server import BUCKET, serving_objects
 
 from ray_jobs import lease
 from ray_jobs.bucket import Bucket
@@ -33,7 +33,7 @@ from ray_jobs.tracking.record import MetricRecord, Record, RecordReader, read_li
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running_s3(tmp_path_factory.mktemp("s3") / "server.log") as server:
+    with serving_objects() as server:
         yield server
 
 
@@ -112,13 +112,13 @@ def test_a_run_that_is_not_in_the_storage_leaves_an_empty_folder(folder, uri):
 
 def test_only_what_changed_is_put_and_what_is_gone_is_removed(folder, uri, server):
     mirror = put_whole(folder, uri)
-    before = server.list_requests("PUT")
+    before = server.list_keys("PUT")
     mirror.push_run()
-    assert server.list_requests("PUT") == before
+    assert server.list_keys("PUT") == before
     write_json(folder.summary, {"outcome": "partial"})
     folder.readme.unlink()
     mirror.push_run()
-    assert [name.rpartition("/")[2] for name in server.list_requests("PUT")[len(before) :]] == ["summary.json"]
+    assert [name.rpartition("/")[2] for name in server.list_keys("PUT")[len(before) :]] == ["summary.json"]
     assert "README.md" not in mirror.bucket.list()
     assert json.loads(mirror.bucket.read("summary.json")) == {"outcome": "partial"}
 
@@ -126,7 +126,7 @@ def test_only_what_changed_is_put_and_what_is_gone_is_removed(folder, uri, serve
 def test_what_makes_files_count_is_put_last_and_removed_first(folder, uri, server):
     put_whole(folder, uri)
     start = uri.partition(f"{BUCKET}/")[2] + "/"
-    mine = [name.removeprefix(start) for name in server.list_requests("PUT") if name.startswith(start)]
+    mine = [name.removeprefix(start) for name in server.list_keys("PUT") if name.startswith(start)]
     files = [name for name in mine if name.startswith("folds/0/") and not name.endswith("status.json")]
     assert files[-1] == "folds/0/manifest.json"
     for name in ("best", "final"):
@@ -137,7 +137,7 @@ def test_what_makes_files_count_is_put_last_and_removed_first(folder, uri, serve
     worker.pull_fold(folder, 0)
     folder.fold(0).clear(keep_checkpoints=False)
     worker.push()
-    removed = [name.removeprefix(start) for name in server.list_requests("DELETE") if f"{start}folds/0/" in name]
+    removed = [name.removeprefix(start) for name in server.list_keys("DELETE") if f"{start}folds/0/" in name]
     assert removed[0] == "folds/0/manifest.json"
     assert [name.endswith("checkpoint.json") for name in removed[1:]] == [True] * 2 + [False] * (len(removed) - 3)
 

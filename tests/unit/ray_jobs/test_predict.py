@@ -14,7 +14,7 @@ from made_run import make_run
 from ensemble.config import EnsembleConfig
 from ensemble.predictions import PredictionError, stack_models
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
-from ray_jobs.predict import take_options
+from ray_jobs.predict import main, take_options
 from ray_jobs.prediction import Wish, _write, check_wish, choose_block_rows, explain
 from ray_jobs.prediction_stream import _pack, _unpack
 from ray_jobs.progress import RowProgress
@@ -207,3 +207,9 @@ def test_a_streamed_table_is_the_table_written_at_once_and_a_failed_one_leaves_n
         with pytest.raises(KeyboardInterrupt):
             fail(name)
     assert list((tmp_path / "no").iterdir()) == []
+
+
+def test_object_storage_is_refused_by_name_with_what_to_do_instead(tmp_path):
+    folder, _, _ = make_run(tmp_path / "run")
+    with pytest.raises(RunError, match=r"--data s3://lab/new.csv: .* not to object storage; copy the table"):
+        main([str(folder.root), "--data", "s3://lab/new.csv"])

@@ -2,42 +2,14 @@
 
 import errno
 import threading
-import time
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_blocks import NUM_ROWS, make_keys, make_part, make_place, split_of
 
-from trainers.interface import DataError, Split
-from trainers.row_blocks import BLOCK_ROWS, KEY_BYTES, Part, RowBlocks, _order_of_seat, fill
-
-NUM_ROWS = 5 * BLOCK_ROWS + 3
-
-
-def make_keys(num_rows=NUM_ROWS):
-    return np.random.default_rng(0).integers(0, 256, (num_rows, KEY_BYTES), np.uint8)
-
-
-def make_place(tell=lambda *_: None):
-    return SimpleNamespace(rank=0, world_size=1, insist=lambda what, do: do(), report_preparation=tell)
-
-
-def split_of(fold, num_folds=1):
-    none = np.array([], str)
-    return Split(fold, none, none, none, num_folds)
-
-
-def make_part(folder, keys_NK, seconds=0.0):
-    """Computes the sum of a row's key; remembers which rows it computed."""
-    computed = []
-
-    def compute(positions):
-        computed.extend(positions.tolist())
-        time.sleep(seconds)
-        return keys_NK[positions].sum(1, dtype=np.float32)[:, None], ["odd" if p == 7 else None for p in positions]
-
-    return Part(RowBlocks(folder, keys_NK, (1,), np.float32), compute), computed
+from trainers.interface import DataError
+from trainers.row_blocks import BLOCK_ROWS, _order_of_seat, fill
 
 
 def test_what_was_computed_once_is_found_by_whoever_has_the_same_rows(tmp_path):

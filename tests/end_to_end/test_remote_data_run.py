@@ -1,0 +1,121 @@
+"""A K-fold run whose data is in object storage, on a real server and a real Ray."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from local_workplace import LocalWorkplace
+from object_server import BUCKET, serving_objects
+from processes import REPOSITORY, clean_environment
+
+from ray_jobs.run_folder import RunFolder, read_parquet
+from ray_jobs.worker import read_plan
+from trainers.clip_regression.inventory import leave_inputs, take_inventory
+from trainers.clip_regression.remote_data import SETTLED_S
+from trainers.clip_regression.train import train_fold
+
+QUICK = ("training.epochs=1", "folds.count=2", "tracking.wandb=disabled", "run.dashboard=false")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving_objects() as server:
+        yield server
+
+
+def kfold(home: Path, server, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "ray_jobs/kfold.py", *words],
+        cwd=REPOSITORY,
+        env=clean_environment(HOME=str(home), **server.environment),
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(server, small_frame, write_data, tmp_path):
+    """The folder's folds are trained here, without Ray; both trainings begin with nothing that was kept."""
+    root = write_data(small_frame, small_frame.tail(6).drop(columns="views"))
+    server.put_folder(root, "small")
+    done = kfold(
+        tmp_path, server, f"data.root=s3://{BUCKET}/small/", "run.name=remote", "resources.cpus_per_fold=1", *QUICK
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "reading 24 objects of the data" in done.stdout
+    pictures = [key for key in server.list_read() if key.endswith(".jpg")]
+    assert len(pictures) == len(set(pictures)) == 30  # looked at and kept by Ray Data; the folds read the copies
+    run = RunFolder(tmp_path / "ray_results" / "remote")
+    config = run.read_config()
+    assert config.trainer.data.root == f"s3://{BUCKET}/small"
+    trained = [train_here(config, run, fold, root, tmp_path / "local" / str(fold)) for fold in (0, 1)]
+    for fold, place in enumerate(trained):
+        for (checkpoint, rows), local in place.predictions.items():
+            remote = read_parquet(run.fold(fold).predictions(rows, checkpoint))
+            assert remote["id"].to_pylist() == local.ids.tolist()
+            np.testing.assert_array_equal(remote["prediction"].to_numpy(), local.prediction)
+    submission = pd.read_csv(run.root / "submission_mean.csv")
+    z_MN = np.stack([place.predictions["best", "test"].prediction_z for place in trained])
+    np.testing.assert_allclose(submission["views"], np.expm1(z_MN.mean(axis=0)), rtol=1e-12)
+
+
+def train_here(config, run: RunFolder, fold: int, root: Path, folder: Path) -> LocalWorkplace:
+    """What a fold of this run predicts if its data is in a folder."""
+    trainer = replace(config.trainer, data=replace(config.trainer.data, root=str(root)))
+    place = LocalWorkplace(folder)
+    place.root.mkdir(parents=True)
+    trainer, inventory = take_inventory(trainer, folder)
+    leave_inputs(trainer, inventory, place.inputs)
+    train_fold(trainer, read_plan(run, config.folds.count, ordered=False).split(fold), place)
+    return place
+
+
+@pytest.mark.slow
+def test_the_submission_is_the_same_byte_for_byte(server, small_frame, write_data, tmp_path):
+    """Each run has a storage, and so a cache, of its own."""
+    root = write_data(small_frame, small_frame.tail(6).drop(columns="views"))
+    server.put_folder(root, "same")
+    frozen = ("model.freeze=true", "model.allow_random_frozen=true", *QUICK)
+    for name, place in (("remote", f"s3://{BUCKET}/same"), ("local", root)):
+        done = kfold(
+            tmp_path, server, f"run.name={name}", f"run.storage={tmp_path / name}", f"data.root={place}", *frozen
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    remote, local = (tmp_path / name / name for name in ("remote", "local"))
+    for file in ("submission_mean.csv", "fold_plan.parquet"):
+        assert (remote / file).read_bytes() == (local / file).read_bytes()
+    pd.testing.assert_frame_equal(pd.read_parquet(remote / "oof.parquet"), pd.read_parquet(local / "oof.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_real_lots_are_read_from_the_server_once(server, real_data_root, tmp_path, capsys):
+    """200 lots and all that are to be predicted: a second start reads the listing, and nothing else."""
+    server.put_folder(real_data_root / "art_auction", "art")
+    time.sleep(SETTLED_S + 1)
+    words = (f"data.root=s3://{BUCKET}/art", "data.target=price", "data.max_rows=200", "run.name=art", *QUICK)
+    told = []
+    for start in ("first", "again", "another run"):
+        read, began = len(server.list_read()), time.monotonic()
+        done = kfold(tmp_path, server, *words, *(["run.name=art2"] if start == "another run" else []))
+        assert done.returncode == 0, done.stdout + done.stderr
+        told.append((start, round(time.monotonic() - began, 1), *count_bytes(server, server.list_read()[read:])))
+        if start == "first":
+            summary = json.loads((tmp_path / "ray_results" / "art" / "summary.json").read_text())
+    with capsys.disabled():
+        print(f"\n(start, s, objects, bytes): {told}; seconds of the first: {summary['seconds']}")
+    assert told[0][2] == 2 + 200 + 544
+    assert [objects for _, _, objects, _ in told[1:]] == [0, 0]
+
+
+def count_bytes(server, keys: list[str]) -> tuple[int, int]:
+    sizes = [server.files.get_file_info(f"{BUCKET}/{key}").size for key in keys]
+    return len(keys), sum(sizes)
