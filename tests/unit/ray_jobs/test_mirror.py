@@ -407,6 +407,8 @@ def test_names_say_whose_they_are():
         ".ray_train/x",
     ):
         assert is_local(name)
+    for name in ("../x", "folds/0/../../../x", "/etc/x", "inputs//x"):
+        assert is_local(name)
     for name in ("wandb/ids.json", "config.json", "folds/0/manifest.json"):
         assert not is_local(name)
     assert split_run("s3://b/p/one/members/wide/") == ("s3://b/p", "one", "members/wide")
