@@ -96,14 +96,16 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
                 with _kept(mirror, plan, warn):
                     summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
             if mirror is not None:
-                patient.insist("putting the run's files", mirror.push_last, by_name=False)
-        except (OSError, RunBusyError, RunFolderError, StorageError) as error:
+                patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
+        except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
         except (KeyboardInterrupt, ClusterLostError) as end:
             say_how_to_go_on(str(end) or INTERRUPTED)
             if isinstance(end, ClusterLostError):
                 console.file.flush()
+                if mirror is not None:
+                    mirror.let_go()
                 os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
             return EXIT_INTERRUPTED
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ray_jobs.bucket import Bucket, do_all, read_steadily
 from ray_jobs.errors import StorageError
@@ -87,10 +88,10 @@ def find_uri(folder: RunFolder) -> str | None:
 
 
 def is_local(name: str) -> bool:
-    """Whether a file stays on the machine that wrote it."""
+    """Whether a file stays on the machine that wrote it; also of an object whose name would lead out of the folder."""
     parts = name.split("/")
     of_wandb = parts[0] == "wandb" and parts[1:] not in ([one] for one in _WANDB)
-    return parts[0] in _STAYS or of_wandb or any(part.startswith(".") for part in parts)
+    return parts[0] in _STAYS or of_wandb or any(part.startswith(".") or not part for part in parts)
 
 
 def find_fold(name: str) -> tuple[str, int] | None:
@@ -168,7 +169,7 @@ class Mirror:
         names = [
             name for name in listed if find_fold(name) is None and not is_local(name) and name not in (LAUNCHED, LEASE)
         ]
-        sums = json.loads(self.bucket.find(LAUNCHED) or b"{}")
+        sums = _read_sums(self.bucket.find(LAUNCHED))
         known = {name: sums[name]["sha256"] for name in names if name.startswith("inputs/") and name in sums}
         self._replace(names, listed, known)
         for name in self._walk():
@@ -178,7 +179,7 @@ class Mirror:
 
     def pull_launched(self) -> None:
         """Brings what the driver left for the workers, from its config to the rows."""
-        sums = json.loads(self.bucket.read(LAUNCHED))
+        sums = _read_sums(self.bucket.find(LAUNCHED))
         listed = {name: entry["bytes"] for name, entry in sums.items()}
         self._replace(list(sums), listed, {name: entry["sha256"] for name, entry in sums.items()})
         self.pull_request()
@@ -197,8 +198,7 @@ class Mirror:
         listed = self.bucket.list() if listed is None else listed
         mine = [name for name in listed if find_fold(name) == (prefix, fold) and not is_local(name)]
         manifest = self.bucket.find(f"{files}manifest.json") if f"{files}manifest.json" in mine else None
-        sums = {} if manifest is None else json.loads(manifest)["files"]
-        known = {f"{files}{name}": entry["sha256"] for name, entry in sums.items()}
+        known = {f"{files}{name}": entry["sha256"] for name, entry in _read_sums(manifest).items()}
         for name in sorted(self._walk(), key=by_importance, reverse=True):
             if name.startswith(files) and find_fold(name) == (prefix, fold) and name not in mine:
                 (self.root / name).unlink()
@@ -268,7 +268,7 @@ class Mirror:
             paths += [member.config, member.provenance, member.fold_plan]
         names = sorted(set(map(self.name, paths)))
         sums = {n: {"bytes": (self.root / n).stat().st_size, "sha256": sum_up_file(self.root / n)} for n in names}
-        self.bucket.write(LAUNCHED, json.dumps(sums).encode())
+        self.bucket.write(LAUNCHED, json.dumps({"files": sums}).encode())
 
     def name(self, path: Path) -> str:
         """The name of a file's object, or what a folder's objects begin with."""
@@ -327,7 +327,8 @@ class Mirror:
         for name in sorted(wanted, key=by_importance):
             if counts(name):
                 self._download(name, listed[name])
-        self.pushed |= {name: _look(self.root / name) for name in names if name not in self.pushed}
+        looks = {name: _look(self.root / name) for name in names if name not in self.pushed}
+        self.pushed |= {name: found for name, found in looks.items() if found is not None}
 
     def _is_same(self, name: str, num_bytes: int, sha256: str | None) -> bool:
         path = self.root / name
@@ -380,6 +381,18 @@ def find_chain(segments: dict[str, int]) -> list[str]:
             chain.append(name)
             end = max(end, offset + segments[name])
     return chain
+
+
+def _read_sums(content: bytes | None) -> dict[str, dict[str, Any]]:
+    """{name: {bytes, sha256}} as a manifest lists files; what is damaged lists nothing."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+        listed = json.loads(content or b"")["files"].items()
+        return {
+            name: {"bytes": int(one["bytes"]), "sha256": str(one["sha256"])}
+            for name, one in listed
+            if not is_local(name)
+        }
+    return {}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ray_jobs.bucket import Bucket
 from ray_jobs.coordinator import FoldState, read_status
-from ray_jobs.errors import RunError, RunFolderError, StorageError
+from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.mirror import Mirror, find_chain, find_fold, find_uri, split_run, split_segment, working_folder
 from ray_jobs.run_folder import RunFolder, append_whole
@@ -58,10 +58,20 @@ class RunMirror(Mirror):
                         if is_free:
                             self._follow_record(member, fold)
 
-    def push_last(self) -> None:
-        """Puts whatever is new, logs included, unless another driver has taken over."""
-        if self.lease.other is None:
+    def push_run(self, *, logs: bool = False) -> None:
+        """As a mirror does, as long as no other driver has taken over.
+
+        Raises:
+            RunBusyError: one has.
+        """
+        self.lease.check()
+        super().push_run(logs=logs)
+
+    def let_go(self) -> None:
+        """Puts what can be put, and lets the next driver begin at once."""
+        with contextlib.suppress(OSError, RunBusyError):
             self.push_run(logs=True)
+        self.lease.release()
 
     def push_results(self) -> None:
         """Puts what a job has made that does not hold the run."""
@@ -112,6 +122,8 @@ class Keeper:
             try:
                 self.mirror.push_run()
                 self.mirror.follow(self.members, self.num_folds)
+            except RunBusyError:
+                return  # the driver sees it, too
             except (OSError, RunFolderError) as error:
                 if not self.is_failing:
                     self.say(
@@ -158,10 +170,9 @@ def hold_run(folder: RunFolder, uri: str | None = None) -> Iterator[RunMirror | 
             try:
                 yield mirror
             except BaseException:
-                with contextlib.suppress(OSError):
-                    mirror.push_last()
+                mirror.let_go()
                 raise
-            mirror.push_last()
+            mirror.push_run(logs=True)
 
 
 def fetch_run(uri: str, *, whole: bool) -> Path:
