@@ -7,6 +7,8 @@ A model family is a package `trainers/<family>/` with three modules:
 - `inventory.py`  `take_inventory(config, folder) -> (Config, Inventory)`: reads and checks the whole input before
                   anything is launched, and returns the config with every path resolved. Light: no torch.
                   `leave_inputs(config, inventory, folder)`: writes what the folds shall find at `Workplace.inputs`.
+                  `describe_inputs(config)` (may be absent): hashable; configs for which it is equal have the same inventory, inputs and
+                  needs of a node, so that the trials of a tuning share them.
                   `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
 - `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
 
