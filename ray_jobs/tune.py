@@ -1,7 +1,7 @@
 """Tunes fields of a recipe: each trial is a K-fold run with other values, scored by its out-of-fold predictions.
 
     python ray_jobs/tune.py [--config-name=RECIPE] tune.name=NAME 'tune.space=[field kind values, ...]' [tune.num_trials=20]
-        [tune.search=random|tpe] [tune.scheduler=none|asha] [field=value ...] [--dry-run] [--retry-failed] [--help]
+        [tune.search=tpe|random] [tune.scheduler=none|asha] [field=value ...] [--dry-run] [--retry-failed] [--help]
 
 A field of `tune.space` is one of those that kfold.py takes: 'tune.space=[optimizer.lr loguniform 1e-5 1e-2, model.dropout choice
 0.0 0.1 0.3, training.batch_size choice 16 32]'. Kinds: uniform, loguniform, randint, lograndint, choice. Trial 0 is the recipe

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ensemble.figure_style import COLOURS, GREY, describe_panel, new_figure, shorten_name, use_log_if_wide
 
@@ -32,6 +33,7 @@ def draw_history(numbers: Sequence[int], scores: Sequence[float], is_whole: Sequ
     if numbers and numbers[0] == 0:
         axes.axhline(scores[0], color=GREY, linewidth=0.8, linestyle="--", label="the recipe as it is")
     use_log_if_wide(axes, scores)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     describe_panel(axes, f"{metric} by trial (lower is better)", "trial", metric)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
@@ -60,13 +62,18 @@ def draw_fields(
             _scatter(axes, numbers, scores, is_whole)
             if name in log_fields:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+                axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(5))
         else:
             choices = sorted(set(values[name]))
             _scatter(axes, [choices.index(value) for value in values[name]], scores, is_whole)
             axes.set_xticks(range(len(choices)), [shorten_name(choice, 14) for choice in choices])
             axes.set_xlim(-0.5, len(choices) - 0.5)
         use_log_if_wide(axes, scores)
-        describe_panel(axes, name, "", metric)
+        describe_panel(axes, name, "", metric if axes in panels[::_COLUMNS] else "")
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     return figure

@@ -20,8 +20,9 @@ class TuneConfig:
     0.3`. Kinds are Ray Tune's: uniform, loguniform (low high), randint, lograndint (low, and high, which is left out), choice."""
     num_trials: int = 20
     """Trials beside the recipe as it is. A larger number later adds trials. A space of choices ends when all are tried."""
-    search: Literal["random", "tpe"] = "random"
-    """Where the next trial's values come from: random draws, or Optuna's TPE, which learns from the trials that have ended."""
+    search: Literal["tpe", "random"] = "tpe"
+    """Where the next trial's values come from: Optuna's TPE, which learns from the trials that have ended (the first ten are random), or
+    random draws, which depend on the seed and the trial's number alone."""
     scheduler: Literal["none", "asha"] = "none"
     """none: a trial's folds run side by side. asha: one after another, and after each fold only the better trials go on."""
     reduction_factor: float = 2.0
@@ -36,7 +37,7 @@ class TuneConfig:
             raise ValueError(f"tune.name={self.name!r}: expected letters, digits, '_', '-' and '.', at most 112")
         if self.num_trials < 1:
             raise ValueError(f"tune.num_trials={self.num_trials}: expected at least 1")
-        for name, allowed in (("search", ("random", "tpe")), ("scheduler", ("none", "asha"))):
+        for name, allowed in (("search", ("tpe", "random")), ("scheduler", ("none", "asha"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"tune.{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
         if not 1 < self.reduction_factor <= 100:

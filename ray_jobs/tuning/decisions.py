@@ -84,8 +84,10 @@ def _draw_from_optuna(
 ) -> Iterator[dict[str, str]]:
     """Tune's OptunaSearch (tree-structured Parzen estimator, Bergstra et al. 2011), told of every trial that has ended. A failed one
     counts as the worst."""
+    import optuna
     from ray.tune.search.optuna import OptunaSearch
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         OptunaSearch.convert_search_space({one.field: one.as_domain() for one in space}),
         metric="score",

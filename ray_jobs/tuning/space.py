@@ -76,7 +76,7 @@ class Dimension:
         if self.kind.endswith("randint"):
             return [str(int(low)), str(int(high) - 1)]
         between = math.sqrt(low * high) if self.is_log else (low + high) / 2
-        return [repr(low), self.write(between), repr(high)]
+        return [repr(low), repr(high), self.write(between)]
 
 
 def parse_space(lines: Sequence[str], config: RunConfig) -> list[Dimension]:
