@@ -62,6 +62,7 @@ def run_tuning(command: Command, tune: TuneConfig, argv: Sequence[str], head_sta
     folder = tuning.folder
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
+        folder.remove_leftovers()
         progress = Progress(tuning, retries_failed=command.retry_failed)
         is_known = read_json(folder.tune, default={}).get("ensemble") == describe_ensemble(tuning)
         if progress.is_over() and is_known:
@@ -70,7 +71,7 @@ def run_tuning(command: Command, tune: TuneConfig, argv: Sequence[str], head_sta
             return EXIT_OK
         storage = Storage(folder, 0.0)
         try:
-            with WandbSink(folder, tuning.config, console.print) as sink:
+            with WandbSink(folder, tuning.config, console.print, on_stop=StopReporter(console).hear) as sink:
                 return _tune(progress, head_start, console, sink)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
@@ -84,6 +85,20 @@ def run_tuning(command: Command, tune: TuneConfig, argv: Sequence[str], head_sta
                 console.file.flush()
                 os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
             return EXIT_INTERRUPTED
+
+
+@dataclass
+class StopReporter:
+    """Says once of each W&B run that somebody pressed "Stop" on its page."""
+
+    console: Console
+    heard: set[str] = field(default_factory=set)
+
+    def hear(self, wandb_run: str) -> None:
+        """W&B goes on saying so."""
+        if wandb_run not in self.heard:
+            self.heard.add(wandb_run)
+            self.console.print(f'"Stop" was pressed in W&B on {wandb_run}: the tuning goes on; Ctrl-C ends it')
 
 
 class Progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import signal
 import subprocess
 import sys
@@ -11,22 +10,23 @@ import time
 
 import pytest
 from processes import REPOSITORY, clean_environment, find_processes
+from wandb_server import StandInServer
 
 from ray_jobs.coordinator import FoldState, last_attempt, read_status
 from ray_jobs.leaderboard import main as compare_runs
 from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file
+from ray_jobs.tracking.catalogue import TUNING_CATALOGUE
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 WORDS = ("tune.name=search", "tune.space=[optimizer.lr loguniform 1e-6 1e-5]", "tune.num_trials=1", "folds.count=2")
 WORDS += ("data.max_rows=40", "training.epochs=1", "run.dashboard=false")
 
 
-def start(home):
+def start(home, **wandb):
     return subprocess.Popen(
         [sys.executable, "ray_jobs/tune.py", *WORDS],
         cwd=REPOSITORY,
-        env=clean_environment(HOME=str(home), WANDB_MODE="offline"),
+        env=clean_environment(HOME=str(home), **wandb),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -35,10 +35,18 @@ def start(home):
 
 @pytest.fixture(scope="module")
 def killed_tuning(tmp_path_factory):
-    """Its folder, the time of each file of the first trial's folds when the driver was killed, and what the second one printed."""
+    """Its folder, the time of each file of the first trial's folds when the driver was killed, what the second one printed, and W&B's
+    server."""
     home = tmp_path_factory.mktemp("home")
     folder = RunFolder(home / "ray_results" / "search")
-    driver = start(home)
+    with StandInServer() as server:
+        wandb = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
+        times, output = kill_and_continue(folder, home, wandb)
+        yield folder, times, output, server
+
+
+def kill_and_continue(folder, home, wandb):
+    driver = start(home, **wandb)
     second = folder.of_trial("trial_001")
     while not any(read_status(second, fold).state == FoldState.TRAINING for fold in range(2)):
         assert driver.poll() is None, driver.stdout.read()
@@ -47,12 +55,12 @@ def killed_tuning(tmp_path_factory):
     driver.communicate()
     first = folder.of_trial("trial_000")
     times = {path: path.stat().st_mtime_ns for path in first.find_in_folds("**/*") if path.is_file()}
-    output, _ = start(home).communicate(timeout=300)
-    return folder, times, output
+    output, _ = start(home, **wandb).communicate(timeout=300)
+    return times, output
 
 
 def test_the_same_command_keeps_what_is_trained_and_trains_the_rest(killed_tuning):
-    folder, times, output = killed_tuning
+    folder, times, output, _ = killed_tuning
     assert "1 have ended" in output
     assert times
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
@@ -71,7 +79,7 @@ def test_the_same_command_keeps_what_is_trained_and_trains_the_rest(killed_tunin
 
 
 def test_its_trials_are_runs_like_any_other(killed_tuning, capsys):
-    folder, _, output = killed_tuning
+    folder, _, output, _ = killed_tuning
     best = folder.of_trial(read_json(folder.tune)["outcome"]["best"])
     assert best.report.is_file()
     assert best.submission("mean").is_file()
@@ -81,22 +89,20 @@ def test_its_trials_are_runs_like_any_other(killed_tuning, capsys):
     assert folder.report.is_file()
 
 
-def test_each_trial_is_one_run_in_wandb(killed_tuning):
-    folder, *_ = killed_tuning
+def test_each_trial_is_one_run_in_wandb_with_its_fields_and_its_score(killed_tuning):
+    folder, _, output, server = killed_tuning
     runs = list_wandb_runs(folder, folder.read_config())
-    assert [run.name for run in runs] == ["search_trial_000", "search_trial_001"]
+    assert sorted(run.display_name for run in server.runs.values()) == ["search_trial_000", "search_trial_001"]
+    assert "W&B holds all 2 rows" in output
     for run in runs:
-        rows = run.source.record.read_text().splitlines()
-        assert {
-            "tune/score",
-            "tune/folds_done",
-            "tune/seconds",
-            "tune/state",
-            "tune/fold_0_score",
-            "tune/fold_1_score",
-        } <= {*json.loads(rows[-1])}
-        files = [read_wandb_file(path) for path in find_wandb_files(folder.wandb, run.id)]
-        assert max(file.last_step for file in files) == len(rows) - 1
+        shown = server.runs[run.id]
+        assert (shown.group, shown.job_type, shown.exit_code) == ("search", "trial", 0)
+        assert shown.config["optimizer"]["lr"] == run.config["optimizer"]["lr"]
+        (row,) = shown.rows()
+        names = [name.format(i=i) for metrics in TUNING_CATALOGUE for name in metrics.names for i in range(2)]
+        assert all(row[name] is not None for name in names)
+        said = read_json(folder.of_trial(run.key).summary)["trial"]
+        assert (row["tune/score"], row["tune/state"], row["tune/folds_done"]) == (said["score"], "complete", 2)
 
 
 def test_a_finished_tuning_says_so_and_nothing_is_left_of_it(killed_tuning):

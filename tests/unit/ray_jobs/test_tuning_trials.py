@@ -320,9 +320,9 @@ def test_a_tuning_goes_on_only_as_it_began(tmp_path, write_data, small_frame):
 
 def test_names_are_taken_once(tmp_path):
     make_run(tmp_path / "search", num_epochs=1)
-    with pytest.raises(RunError, match="is a run; choose another tune.name"):
+    with pytest.raises(RunError, match=r"is a run; choose another tune\.name"):
         check(tmp_path)
-    with pytest.raises(RunError, match="tune.name names the tuning"):
+    with pytest.raises(RunError, match=r"tune\.name names the tuning"):
         check(tmp_path, name="other")
     tuning = check(tmp_path, tune=TuneConfig(name="second", space=LINES))
     write_or_compare_tuning(tuning, [])
