@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from ray_jobs.config import SECTIONS, RunConfig, RunSection, flatten, to_dict
 from ray_jobs.errors import RunError, printable
 from ray_jobs.recipes import DEFAULT_RECIPE, RECIPES
+from ray_jobs.tuning.config import TuneConfig
 from trainers.object_storage import is_uri
 
 
@@ -37,7 +38,48 @@ def parse_kfold(argv: Sequence[str]) -> Command:
         RunError: an unknown recipe, field or value; the message lists the nearest names.
         SystemExit: after `--help`.
     """
-    recipe, flags, rest, members = DEFAULT_RECIPE, {"--dry-run": False, "--retry-failed": False}, [], None
+    recipe, flags, rest, members = _sort_words(argv, ("--dry-run", "--retry-failed"))
+    description = (
+        "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission.\n\n"
+        "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--retry-failed]\n\n"
+        "--dry-run shows config and plan and launches nothing; --retry-failed trains only the folds that have failed.\n\n"
+        "'members=[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each "
+        "written as name [recipe] [field=value ...], and combines them with it.\n\n"
+        f"{_describe_recipes(recipe)}"
+    )
+    config = with_wandb_environment(RECIPES[recipe](), os.environ)
+    try:
+        config = config if members is None else dataclasses.replace(config, members=members)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    config = override(config, rest, description)
+    return Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
+
+
+def parse_tune(argv: Sequence[str], usage: str) -> tuple[Command, TuneConfig]:
+    """As `parse_kfold`, with the fields of `tune`.
+
+    Raises:
+        RunError, SystemExit: as there.
+    """
+    recipe, flags, rest, members = _sort_words(argv, ("--dry-run", "--retry-failed"))
+    if members:
+        raise RunError("members: a trial trains one recipe; tune each member by itself")
+    config = dataclasses.replace(with_wandb_environment(RECIPES[recipe](), os.environ), members=())
+    config, others = _override_all(config, {"tune": TuneConfig()}, rest, f"{usage}\n{_describe_recipes(recipe)}")
+    command = Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
+    return command, others["tune"]
+
+
+def _sort_words(
+    argv: Sequence[str], known_flags: Sequence[str]
+) -> tuple[str, dict[str, bool], list[str], tuple[str, ...] | None]:
+    """The recipe's name, the flags, all other words, and the members if they are given.
+
+    Raises:
+        RunError: there is no such recipe.
+    """
+    recipe, flags, rest, members = DEFAULT_RECIPE, dict.fromkeys(known_flags, False), [], None
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -52,22 +94,12 @@ def parse_kfold(argv: Sequence[str]) -> Command:
             rest.append(word)
     if recipe not in RECIPES:
         raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
+    return recipe, flags, rest, members
+
+
+def _describe_recipes(chosen: str) -> str:
     summary = "\n".join(f"  {name:24s} {(build.__doc__ or '').strip()}" for name, build in RECIPES.items())
-    description = (
-        "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission.\n\n"
-        "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--retry-failed]\n\n"
-        "--dry-run shows config and plan and launches nothing; --retry-failed trains only the folds that have failed.\n\n"
-        "'members=[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each "
-        "written as name [recipe] [field=value ...], and combines them with it.\n\n"
-        f"recipes:\n{summary}\n\nfields of {recipe} with their values:"
-    )
-    config = with_wandb_environment(RECIPES[recipe](), os.environ)
-    try:
-        config = config if members is None else dataclasses.replace(config, members=members)
-    except ValueError as error:
-        raise RunError(str(error)) from None
-    config = override(config, rest, description)
-    return Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
+    return f"recipes:\n{summary}\n\nfields of {chosen} with their values:"
 
 
 def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:
@@ -98,20 +130,31 @@ def override(config: RunConfig, words: Sequence[str], description: str = "", sec
     Raises:
         RunError: an unknown field or a value that is not allowed.
     """
+    return _override_all(config, {}, words, description, sections)[0]
+
+
+def _override_all(
+    config: RunConfig,
+    others: Mapping[str, Any],
+    words: Sequence[str],
+    description: str = "",
+    sections: Sequence[str] = (),
+) -> tuple[RunConfig, dict[str, Any]]:
+    """As `override`, with further sections that are none of a run's; returns them, too."""
     owned = {f.name: getattr(config.trainer, f.name) for f in dataclasses.fields(config.trainer)}
     owned |= {name: getattr(config, name) for name in SECTIONS}
-    offered = {name: value for name, value in owned.items() if not sections or name in sections}
+    offered = {name: value for name, value in owned.items() if not sections or name in sections} | others
     known = flatten({name: dataclasses.asdict(value) for name, value in offered.items()})
     words = [part for word in words for part in _as_flags(word)]
     for word in words:
         _refuse_unknown(word, known)
     changed = _parse_with_tyro(offered, words, description)
+    others = {name: changed.pop(name) for name in others}
     trainer_sections = {name: value for name, value in changed.items() if name not in SECTIONS}
     own_sections = {name: value for name, value in changed.items() if name in SECTIONS}
     try:
-        return dataclasses.replace(
-            config, trainer=dataclasses.replace(config.trainer, **trainer_sections), **own_sections
-        )
+        trainer = dataclasses.replace(config.trainer, **trainer_sections)
+        return dataclasses.replace(config, trainer=trainer, **own_sections), others
     except ValueError as error:
         raise RunError(str(error)) from None
 
@@ -153,14 +196,18 @@ def _refuse_unknown(word: str, known: dict[str, Any]) -> None:
     name = word[2:].replace("-", "_")
     if name in known:
         return
-    # `lr` finds `optimizer.lr`: compare with whole names and with their last parts.
+    raise RunError(f"no field {name!r}{suggest_field(name, known) or '; --help lists them all'}")
+
+
+def suggest_field(name: str, known: Iterable[str]) -> str:
+    """As `suggest`; `lr` finds `optimizer.lr`: whole names are compared, and their last parts."""
+    known = list(known)
     short = {full.rpartition(".")[2]: full for full in known}
-    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     nearest += [
         short[part] for part in difflib.get_close_matches(name.rpartition(".")[2], list(short), n=2, cutoff=0.6)
     ]
-    shown = f"; nearest: {', '.join(dict.fromkeys(nearest))}" if nearest else "; --help lists them all"
-    raise RunError(f"no field {name!r}{shown}")
+    return f"; nearest: {', '.join(dict.fromkeys(nearest))}" if nearest else ""
 
 
 def _parse_with_tyro(sections: dict[str, Any], words: list[str], description: str) -> dict[str, Any]:
@@ -195,9 +242,11 @@ def _without_frame(text: str) -> str:
     return re.sub(r"^Error parsing \w+: ", "", message)
 
 
-def find_run(argv: Sequence[str], usage: str, *, whole: bool = False) -> tuple[Path, list[str]]:
-    """Finds the run that the first word names: a folder, or a name below `run.storage`. One on object storage is brought to this
-    machine, with its checkpoints and predictions if it is wanted whole.
+def find_run(
+    argv: Sequence[str], usage: str, *, whole: bool = False, takes_tuning: bool = False
+) -> tuple[Path, list[str]]:
+    """Finds the run (or tuning, for jobs that take one) that the first word names: a folder, or a name below `run.storage`. One on
+    object storage is brought to this machine, with its checkpoints and predictions if it is wanted whole.
 
     Returns:
         The run's folder and the other words.
@@ -215,6 +264,8 @@ def find_run(argv: Sequence[str], usage: str, *, whole: bool = False) -> tuple[P
     storage = Path(storage).expanduser()
     for root in (Path(words[0]).expanduser(), storage / words[0]):
         if (root / "config.json").is_file():
+            if (root / "tune.json").is_file() and not takes_tuning:
+                raise RunError(f"{root} is a tuning; name one of its trials, such as {root / 'trials' / 'trial_000'}")
             return root.resolve(), words[1:]
     runs = sorted(path.parent.name for path in storage.glob("*/config.json"))
     raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
@@ -239,7 +290,7 @@ def take_storage(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def find_runs(storage: str) -> list[Path]:
-    """All runs below a folder, or in an object storage, from where they are brought.
+    """All runs below a folder, tunings left out, or in an object storage, from where they are brought.
 
     Raises:
         RunError: there is none.
@@ -249,7 +300,8 @@ def find_runs(storage: str) -> list[Path]:
 
         runs = [_fetch(name, storage, whole=False) for name in list_runs(storage)]
     else:
-        runs = sorted(path.parent.resolve() for path in Path(storage).expanduser().glob("*/config.json"))
+        found = sorted(path.parent.resolve() for path in Path(storage).expanduser().glob("*/config.json"))
+        runs = [root for root in found if not (root / "tune.json").is_file()]
     if not runs:
         raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")
     return runs

@@ -22,7 +22,7 @@ from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, le
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.damage import mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.errors import ClusterLostError, RunBusyError, RunFolderError, StorageError
+from ray_jobs.errors import ClusterLostError, RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.fold_launcher import FoldLauncher, MemberFold
 from ray_jobs.interrupts import listening
 from ray_jobs.mirror import find_uri
@@ -65,6 +65,8 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         return EXIT_OK
     spread = call_here if head_start is None else ClusterSpread(head_start, console.print)
     plan = check_run(command.config, None, spread)
+    if plan.folder.is_tuning():
+        raise RunError(f"{plan.folder.root} is a tuning, which tune.py continues; choose another run.name")
     storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
     uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
     with hold_run(plan.folder, uri) as mirror:
@@ -207,7 +209,7 @@ def _train(
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
     print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
-    _leave_inputs(plan)
+    leave_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
     if mirror is not None:
@@ -228,8 +230,8 @@ def _train(
             warn_of_open_cluster(console, is_own=cluster.is_own)
         placement = place_folds(config.resources, cluster.resources, config.folds.count)
         _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
-        _prepare_nodes(plan, cluster)
-        coordinator = _start_coordinator(plan)
+        prepare_nodes(plan, cluster)
+        coordinator = start_coordinator(plan)
         world_size = placement.workers_at_once
         num_gpus = placement.gpus_per_worker * world_size
         for name, member in plan.members.items():
@@ -262,7 +264,7 @@ def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> dict[str, 
     return stage
 
 
-def _leave_inputs(plan: Plan) -> None:
+def leave_inputs(plan: Plan) -> None:
     """Writes what the folds read; members that read the same share it."""
     left = []
     for member in plan.members.values():
@@ -281,7 +283,7 @@ def _prepare_end(todo: list[MemberFold], is_trained: threading.Event) -> None:
     import_ahead("ray_jobs.reporting.html_report")
 
 
-def _prepare_nodes(plan: Plan, cluster: Connection) -> None:
+def prepare_nodes(plan: Plan, cluster: Connection) -> None:
     """Looks whether each machine sees the run's folder, and lets it fetch what the members need there, once."""
     if not cluster.is_own and find_uri(plan.folder) is None:
         refuse_private_storage(plan.folder.root)
@@ -293,7 +295,7 @@ def _prepare_nodes(plan: Plan, cluster: Connection) -> None:
             run_on_each_node(prepare_node, member.config.trainer)
 
 
-def _start_coordinator(plan: Plan) -> Any:
+def start_coordinator(plan: Plan) -> Any:
     try:
         return start_actor(plan.folder, list(plan.members), plan.folds.count)
     except ValueError as error:  # the name is taken

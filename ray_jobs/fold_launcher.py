@@ -107,7 +107,11 @@ class FoldLauncher:
         self.elastic: ElasticWorkers | None = None
 
     def train(
-        self, folds: list[MemberFold], console: Console, watcher: Watcher, say_interrupted: Callable[[], None]
+        self,
+        folds: list[MemberFold],
+        console: Console,
+        watcher: Watcher,
+        say_interrupted: Callable[[], None] = lambda: None,
     ) -> None:
         """Trains these folds, which may be of several members, until they have ended, well or not.
 

@@ -16,7 +16,7 @@ from ray_jobs.errors import RunError
 from ray_jobs.recipes import RECIPES
 from ray_jobs.run_folder import RunFolder
 
-_PLACES = ("data.root", "data.train_table", "data.test_table", "data.target", "data.id_column", "data.max_rows")
+PLACES = ("data.root", "data.train_table", "data.test_table", "data.target", "data.id_column", "data.max_rows")
 
 
 def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
@@ -48,9 +48,14 @@ def find_whole_run(argv: Sequence[str], usage: str) -> tuple[RunFolder, list[str
     """
     root, words = find_run(argv, usage, whole=True)
     folder = RunFolder(root)
+    refuse_member(folder)
+    return folder, words
+
+
+def refuse_member(folder: RunFolder) -> None:
+    """Raises RunError where a folder is a further member's, and no run's."""
     if folder.member != MAIN:
         raise RunError(f"{folder.root} is a member; this is done for its run as a whole: {folder.run_root}")
-    return folder, words
 
 
 def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
@@ -60,7 +65,7 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
     sections = [field.name for field in dataclasses.fields(config.trainer)]
     member = override(start, words, sections=[*sections, "folds"])
     _refuse_other_folds(config, member)
-    moved = [place for place in _PLACES if _get(member, place) != _get(config, place)]
+    moved = [place for place in PLACES if _get(member, place) != _get(config, place)]
     if moved:
         raise RunError(
             f"{moved[0]}={_get(member, moved[0])!r}, but members learn from the same rows as the run, where it is "

@@ -35,6 +35,7 @@ from trainers.whole_files import appearing_whole, sum_up_file, write_whole
 CHECKPOINTS = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
 MEMBERS = "members"
+TRIALS = "trials"
 _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
 _CHECKSUM = "checksum"  # of a JSON file, in itself
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
@@ -48,7 +49,8 @@ class StopWhen(StrEnum):
 
 
 class RunFolder:
-    """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's.
+    """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's. A trial of a
+    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one.
 
     Attributes:
         member: the member's name; `main` for the run's own folder.
@@ -68,6 +70,7 @@ class RunFolder:
         self.metrics = self.root / "metrics"
         self.ensemble_record = self.metrics / "ensemble.jsonl"
         self.submission_record = self.metrics / "submission.jsonl"
+        self.trial_record = self.metrics / "trial.jsonl"  # of a tuning's trial
         self.log = self.root / "log"
         self.oof = self.root / "oof.parquet"
         self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
@@ -79,8 +82,12 @@ class RunFolder:
         self.analysis = self.root / "analysis"
         self.predictions = self.root / "predictions"
         self.wandb = self.root / "wandb"
-        self.inputs = self.run_root / "inputs"
-        self.cache = self.run_root.parent / ".kfold_cache"  # of all runs of this storage
+        self.tune = self.root / "tune.json"
+        self.trials = self.root / TRIALS
+        tuning = self.run_root.parents[1] if self.run_root.parent.name == TRIALS else self.run_root
+        shared = tuning if (tuning / "tune.json").exists() else self.run_root
+        self.inputs = shared / "inputs"  # of all trials of a tuning
+        self.cache = shared.parent / ".kfold_cache"  # of all runs of this storage
         self.stop_request = self.run_root / "stop_request.json"
         self.train_scratch = self.run_root / ".ray_train"
 
@@ -111,6 +118,18 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Replaces the run's config."""
         write_json(self.config, to_dict(config), checksum=True)
+
+    def of_trial(self, name: str) -> RunFolder:
+        """The folder of a trial of this tuning."""
+        return RunFolder(self.trials / name)
+
+    def list_trials(self) -> list[RunFolder]:
+        """The folders of this tuning's trials that have a metric record."""
+        return [self.of_trial(path.parents[1].name) for path in sorted(self.trials.glob("*/metrics/trial.jsonl"))]
+
+    def is_tuning(self) -> bool:
+        """Whether this is a tuning's folder, and no run's."""
+        return self.tune.exists()
 
     def of_member(self, name: str) -> RunFolder:
         """The folder of a member of this run."""

@@ -2,7 +2,7 @@
 
     python ray_jobs/status.py RUN [run.storage=~/ray_results]
 
-RUN is a run's folder, or its name below run.storage.
+RUN is a run's or a tuning's folder, or its name below run.storage; a trial's folder is a run's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from rich.console import Console
 
 from ray_jobs.cli import find_run, main_with_errors
 from ray_jobs.coordinator import FoldState, FoldStatus
@@ -28,10 +30,12 @@ INTERVAL_S = 1.0
 
 
 def main(argv: list[str]) -> int:
-    root, rest = find_run(argv, __doc__)
+    root, rest = find_run(argv, __doc__, takes_tuning=True)
     if rest:
         raise RunError(f"status.py does not know {' '.join(rest)}; usage: status.py RUN [run.storage=FOLDER]")
     folder, console = RunFolder(root), open_console()
+    if folder.is_tuning():
+        return show_tuning(folder, console)
     config = folder.read_config()
     folders, num_folds = list(find_members(folder, config).values()), config.folds.count
     if not is_at_work(folder):
@@ -45,6 +49,14 @@ def main(argv: list[str]) -> int:
     summary = read_json(folder.summary, default=None)
     if summary:
         print_outcome(console, folder, summary)
+    return 0
+
+
+def show_tuning(folder: RunFolder, console: Console) -> int:
+    """The trials of a tuning; followed until its driver ends."""
+    from ray_jobs.tuning.display import follow_tuning
+
+    follow_tuning(folder, console, INTERVAL_S)
     return 0
 
 

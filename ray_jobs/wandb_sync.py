@@ -2,7 +2,7 @@
 
     python ray_jobs/wandb_sync.py RUN [--timeout=600] [--new-ids] [tracking.project=...] [run.storage=~/ray_results]
 
-RUN is a run's folder, or its name below run.storage. It asks the server what it holds and sends the rest, so it can be
+RUN is a run's or a tuning's folder, or its name below run.storage. It asks the server what it holds and sends the rest, so it can be
 repeated; local W&B files that a kill has torn are repaired on the way. --new-ids uploads everything as new W&B runs (W&B never
 takes the id of a deleted run again).
 """
@@ -18,15 +18,17 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import main_with_errors, override, with_wandb_environment
+from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
-from ray_jobs.members import find_whole_run
+from ray_jobs.members import refuse_member
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
-    folder, words = find_whole_run(argv, __doc__)
+    root, words = find_run(argv, __doc__, takes_tuning=True)
+    folder = RunFolder(root)
+    refuse_member(folder)
     parser = argparse.ArgumentParser("wandb_sync.py", usage=__doc__, allow_abbrev=False)
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--new-ids", action="store_true")

@@ -8,6 +8,8 @@ A model family is a package `trainers/<family>/` with three modules:
                   anything is launched, and returns the config with every path resolved. Light: no torch. What takes long over
                   much data it may hand out to other machines (`Spread`), and keep in `cache`.
                   `leave_inputs(config, inventory, folder)`: writes what the folds shall find at `Workplace.inputs`.
+                  `describe_inputs(config)` (may be absent): hashable; configs for which it is equal have the same inventory, inputs and
+                  needs of a node, so that the trials of a tuning share them.
                   `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
 - `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
 

@@ -144,10 +144,26 @@ CATALOGUE = (
     ),
 )
 
+# Of a tuning, which has a W&B run for each trial.
+TUNING_CATALOGUE = (
+    Metrics("trial", "`tune.py`: fold ends (asha)", ("tune/score", "tune/folds_done"), "of the folds trained so far"),
+    Metrics(
+        "trial",
+        "`tune.py`: trial ends",
+        ("tune/score", "tune/folds_done", "tune/seconds", "tune/state"),
+        "`ensemble.metric` of all its out-of-fold predictions; folds; seconds of training; complete, stopped or failed",
+    ),
+    Metrics("trial", "`tune.py`: trial ends", ("tune/fold_{i}_score",), "of each fold"),
+)
 
-def write_table(catalogue: Sequence[Metrics] = CATALOGUE) -> str:
+
+def write_table(catalogue: Sequence[Metrics] = (*CATALOGUE, *TUNING_CATALOGUE)) -> str:
     """The README's table: a line for each W&B run and moment."""
-    titles = {"fold": "`{experiment}_fold{i}`", "ensemble": "`{experiment}_ensemble`"}
+    titles = {
+        "fold": "`{experiment}_fold{i}`",
+        "ensemble": "`{experiment}_ensemble`",
+        "trial": "`{experiment}_trial_{n}`",
+    }
     lines = ["| W&B run | when | metrics |", "|---|---|---|"]
     for (run, moment), together in itertools.groupby(catalogue, key=lambda metrics: (metrics.run, metrics.moment)):
         cells = [f"{_shorten(metrics.names)} ({metrics.meaning})" for metrics in together]

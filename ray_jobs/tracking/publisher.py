@@ -80,20 +80,27 @@ class Publisher:
 
     def __init__(self, folder: RunFolder, config: RunConfig, mode: str, events: TextIO, check_s: float) -> None:
         self.folder, self.config, self.mode, self.events, self.check_s = folder, config, mode, events, check_s
-        runs = list_wandb_runs(folder, config)
-        for run in runs:
-            for done in repair_wandb_files(folder.wandb, run.id):
-                self.say("repaired", done=done)
-        self.streams = [WandbStream(folder, config, run, mode, self._say_stop) for run in runs]
+        self.streams: list[WandbStream] = []
+        self._follow_runs()
         self.opened: set[str] = set()
         self.said_at = 0.0
         self.checked_at, self.sent_before = time.monotonic(), dict[str, int]()
+
+    def _follow_runs(self) -> None:
+        """Takes up the W&B runs that are new: a tuning's trials come one after another."""
+        known = [stream.spec.key for stream in self.streams]
+        for run in list_wandb_runs(self.folder, self.config, known):
+            for done in repair_wandb_files(self.folder.wandb, run.id):
+                self.say("repaired", done=done)
+            self.streams.append(WandbStream(self.folder, self.config, run, self.mode, self._say_stop))
 
     def run(self, finish: threading.Event) -> int:
         """Publishes until it is told to finish; returns the exit code."""
         while True:
             is_last = finish.is_set()  # before the records are read: rows written until then are seen
             try:
+                if self.folder.is_tuning():
+                    self._follow_runs()
                 num_new = sum(stream.publish_new() for stream in self.streams)
             except UnreachableError as error:
                 self.say("unreachable", has_key=True, reason=str(error))

@@ -1,17 +1,19 @@
-"""Which W&B runs a run of ours has: one a fold, one for the coordination of each member's folds, one for the submission.
-Loads no wandb."""
+"""Which W&B runs a run of ours has: one a fold, one for the coordination of each member's folds, one for the submission. A tuning has
+one a trial. Loads no wandb."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.config import MAIN, RunConfig, to_dict
 from ray_jobs.run_folder import FoldFolder, RunFolder, read_json, write_json
+from ray_jobs.tracking.record import read_lines
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,13 @@ class WandbRun:
     """A W&B run.
 
     Attributes:
-        key: what people know it by: `fold_0`, `ensemble`, `submission`; of a further member `wide/fold_0`, `wide/ensemble`.
+        key: what people know it by: `fold_0`, `ensemble`, `submission`; of a further member `wide/fold_0`, `wide/ensemble`; of a
+            tuning `trial_000`.
         id: W&B's identifier, the same for as long as the run's folder exists.
         name, group, job_type: as W&B shows it.
         record: the metric record that it shows.
-        fold: the fold whose record it is, if it is one's.
-        config: the member's whole config, its name and the fold's number.
+        source: the fold or trial whose record it is, if it is one's.
+        config: the member's whole config, its name and the fold's number; or the trial's, and its name.
     """
 
     key: str
@@ -33,16 +36,40 @@ class WandbRun:
     group: str
     job_type: str
     record: Path
-    fold: FoldFolder | None
+    source: FoldFolder | TrialRecord | None
     config: dict[str, Any]
 
 
-def list_wandb_runs(folder: RunFolder, config: RunConfig) -> list[WandbRun]:
-    """The W&B runs of a run."""
+@dataclass(frozen=True)
+class TrialRecord:
+    """The folder of a tuning's trial, as W&B sees it."""
+
+    folder: RunFolder
+
+    def is_complete(self) -> bool:
+        """Whether nothing more comes: the trial has ended, which its summary says before its record does."""
+        return "trial" in read_json(self.folder.summary, default={}) and "tune/state" in _read_last(self.record)
+
+    @property
+    def record(self) -> Path:
+        """The trial's metric record."""
+        return self.folder.trial_record
+
+
+def list_wandb_runs(folder: RunFolder, config: RunConfig, known: Collection[str] = ()) -> list[WandbRun]:
+    """The W&B runs of a run, or of a tuning's trials that have a record.
+
+    Args:
+        folder: the run.
+        config: its config.
+        known: keys of W&B runs to leave out.
+    """
     group = config.tracking.name or config.run.name or folder.root.name
     if not _ids_file(folder).exists():
         settle_ids(folder, config)
     mark = read_json(_ids_file(folder))["mark"]
+    if folder.is_tuning():
+        return [_describe_trial(own, mark, group) for own in folder.list_trials() if own.root.name not in known]
     runs = []
     for member in config.member_names:
         own = folder.of_member(member)
@@ -60,12 +87,22 @@ def list_wandb_runs(folder: RunFolder, config: RunConfig) -> list[WandbRun]:
                 group=group,
                 job_type=job_type,
                 record=own.metrics / f"{key}.jsonl",  # the names that RunFolder has for them
-                fold=None if fold is None else own.fold(fold),
+                source=None if fold is None else own.fold(fold),
                 config=values if fold is None else values | {"fold": fold},
             )
             for key, ending, job_type, fold in kinds
         ]
-    return runs
+    return [run for run in runs if run.key not in known]
+
+
+def _describe_trial(own: RunFolder, mark: str, group: str) -> WandbRun:
+    name, source = own.root.name, TrialRecord(own)
+    values = to_dict(own.read_config()) | {"trial": name}
+    return WandbRun(name, f"{mark}-{name}", f"{group}_{name}", group, "trial", source.record, source, values)
+
+
+def _read_last(record: Path) -> dict[str, Any]:
+    return (read_lines(record) or [{}])[-1]
 
 
 def settle_ids(folder: RunFolder, config: RunConfig) -> None:

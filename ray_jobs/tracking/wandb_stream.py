@@ -57,8 +57,8 @@ class WandbStream:
         if self.is_closed:
             return 0
         is_complete = (
-            self.spec.fold is not None and self.spec.fold.is_complete()
-        )  # before the record is read: nothing comes after the fold's manifest
+            self.spec.source is not None and self.spec.source.is_complete()
+        )  # before the record is read: nothing comes after that
         rows = self.reader.read_new()
         if rows and self.run is None:
             self._open()
@@ -74,7 +74,7 @@ class WandbStream:
         """Finishes the W&B run; bounded by W&B's own `finish_timeout`, and by the parent, who can kill this process."""
         if self.run is not None and not self.is_closed:
             self.is_closed = True
-            is_good = self.spec.fold is None or self.spec.fold.is_complete()
+            is_good = self.spec.source is None or self.spec.source.is_complete()
             self.run.finish(exit_code=0 if is_good else 1)
 
     def count_held(self) -> int:

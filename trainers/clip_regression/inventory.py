@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.clip_regression.config import Config, ModelConfig, has_encoders
+from trainers.clip_regression.config import Config, DataConfig, ModelConfig, has_encoders
 from trainers.clip_regression.made_data import MADE_DATA, make_data
 from trainers.clip_regression.remote_data import opened_data
 from trainers.clip_regression.row_keys import collect_row_keys
@@ -64,6 +64,11 @@ def take_inventory(
         row_keys=collect_row_keys(train, test),
         tables={"train": train} if test is None else {"train": train, "test": test},
     )
+
+
+def describe_inputs(config: Config) -> tuple[DataConfig, str, str | None]:
+    """What of a config decides what is read and left for the folds."""
+    return config.data, config.model.clip, config.model.pretrained
 
 
 def leave_inputs(config: Config, inventory: Inventory, folder: Path) -> None:

@@ -1,0 +1,46 @@
+"""Tunes fields of a recipe: each trial is a K-fold run with other values, scored by its out-of-fold predictions.
+
+    python ray_jobs/tune.py [--config-name=RECIPE] tune.name=NAME 'tune.space=[field kind values, ...]' [tune.num_trials=20]
+        [tune.search=tpe|random] [tune.scheduler=none|asha] [field=value ...] [--dry-run] [--retry-failed] [--help]
+
+A field of `tune.space` is one of those that kfold.py takes: 'tune.space=[optimizer.lr loguniform 1e-5 1e-2, model.dropout choice
+0.0 0.1 0.3, training.batch_size choice 16 32]'. Kinds: uniform, loguniform, randint, lograndint, choice. Trial 0 is the recipe
+as it is. The score is `ensemble.metric`. The same command continues; --retry-failed trains failed trials again; --dry-run shows the trials.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ray_jobs.cli import Command, main_with_errors, parse_tune
+from ray_jobs.connection import HeadStart
+from ray_jobs.tuning.config import TuneConfig
+
+
+def main(argv: list[str]) -> int:
+    gc.set_threshold(100_000, 50, 50)  # as kfold.py
+    command, tune = parse_tune(argv, __doc__)
+    head_start = give_head_start(command, tune)
+    from ray_jobs.tuning.driver import run_tuning
+
+    return run_tuning(command, tune, argv, head_start)
+
+
+def give_head_start(command: Command, tune: TuneConfig) -> HeadStart | None:
+    """Starts Ray at once where there is all but certainly something to train: for a new tuning."""
+    run = command.config.run
+    name = tune.name or f"{command.config.recipe}_tune"
+    if command.dry_run or (Path(run.storage).expanduser() / name).exists():
+        return None
+    head_start = HeadStart(name, dashboard=run.dashboard)
+    head_start.start()
+    return head_start
+
+
+if __name__ == "__main__":
+    main_with_errors(main)

@@ -1,0 +1,320 @@
+"""Drives a tuning: check, choose values, train trials, compare. Runs in the process that the user started.
+
+Each trial has a thread here (`trainer.py`); so many at once that all their folds fit on the cluster (`admission.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from ray_jobs.cli import Command, show
+from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, in_submitted_job, leaving
+from ray_jobs.driver import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, leave_inputs, prepare_nodes
+from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
+from ray_jobs.interrupts import Interrupts, find_save_time_s, listening
+from ray_jobs.planning import Plan
+from ray_jobs.run_folder import read_json
+from ray_jobs.storage import Storage
+from ray_jobs.terminal import chatter_to, open_console, print_leaks, warn_of_open_cluster
+from ray_jobs.tracking.wandb_sink import WandbSink
+from ray_jobs.tuning.admission import admit_trials
+from ray_jobs.tuning.config import TuneConfig
+from ray_jobs.tuning.decisions import Halving, choose_fields
+from ray_jobs.tuning.display import TrialWatcher, describe_result
+from ray_jobs.tuning.outcome import conclude_tuning, describe_ensemble, print_tuning, write_trials
+from ray_jobs.tuning.planning import Tuning, check_tuning, write_or_compare_tuning
+from ray_jobs.tuning.trainer import TrialTrainer
+from ray_jobs.tuning.trials import ENDED, Result, Trial, TrialState, read_result, read_trials, score_folds
+
+_LOOK_INTERVAL_S = 0.5
+
+
+def run_tuning(command: Command, tune: TuneConfig, argv: Sequence[str], head_start: HeadStart | None = None) -> int:
+    """The tuning job.
+
+    Args:
+        command: the recipe with the user's fields, and flags.
+        tune: what is tuned, and how.
+        argv: what was typed.
+        head_start: is starting Ray meanwhile.
+
+    Returns:
+        0: done; 1: no trial has a score, or the storage failed; 130: interrupted.
+
+    Raises:
+        RunError, DataError: nothing was launched; the message says why.
+    """
+    console = open_console()
+    if command.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            _show_tuning(console, check_tuning(command.config, tune, argv, Path(scratch)))
+        return EXIT_OK
+    tuning = check_tuning(command.config, tune, argv)
+    folder = tuning.folder
+    with folder.lock():
+        write_or_compare_tuning(tuning, argv)
+        folder.remove_leftovers()
+        progress = Progress(tuning, retries_failed=command.retry_failed)
+        is_known = read_json(folder.tune, default={}).get("ensemble") == describe_ensemble(tuning)
+        if progress.is_over() and is_known:
+            console.print(f"tuning {folder.root.name} is finished: nothing to do")
+            print_tuning(console, tuning)
+            return EXIT_OK
+        storage = Storage(folder, 0.0)
+        try:
+            with WandbSink(folder, tuning.config, console.print, on_stop=StopReporter(console).hear) as sink:
+                return _tune(progress, head_start, console, sink)
+        except (OSError, RunFolderError, StorageError) as error:
+            console.print(storage.explain(error), style="bold red")
+            return EXIT_INCOMPLETE
+        except (KeyboardInterrupt, ClusterLostError) as end:
+            console.print(
+                f"\n{str(end) or 'interrupted'}: every fold goes on from its last checkpoint. The same command continues tuning "
+                f"{folder.root.name}"
+            )
+            if isinstance(end, ClusterLostError):
+                console.file.flush()
+                os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
+            return EXIT_INTERRUPTED
+
+
+@dataclass
+class StopReporter:
+    """Says once of each W&B run that somebody pressed "Stop" on its page."""
+
+    console: Console
+    heard: set[str] = field(default_factory=set)
+
+    def hear(self, wandb_run: str) -> None:
+        """W&B goes on saying so."""
+        if wandb_run not in self.heard:
+            self.heard.add(wandb_run)
+            self.console.print(f'"Stop" was pressed in W&B on {wandb_run}: the tuning goes on; Ctrl-C ends it')
+
+
+class Progress:
+    """The trials of a tuning: those that have ended, and which comes next.
+
+    Args:
+        tuning: whose.
+        retries_failed: whether failed trials are trained again.
+    """
+
+    def __init__(self, tuning: Tuning, *, retries_failed: bool = False) -> None:
+        self.tuning, self.retries_failed = tuning, retries_failed
+        self.trials = read_trials(tuning.folder, tuning.space)
+        self.results = {number: read_result(trial, tuning.config) for number, trial in self.trials.items()}
+        self.todo = [number for number in self.trials if not self._has_ended(number)]
+        self.plans: dict[int, Plan] = {}
+        self.is_exhausted = False
+        if (
+            tuning.tune.search == "random"
+        ):  # what every trial is made of is known, and checked, before anything is launched
+            while self._choose() is not None:
+                continue
+        for number in self.todo:
+            self.plans[number] = tuning.plan_trial(self.trials[number])
+
+    def is_over(self) -> bool:
+        """Whether every trial has ended."""
+        return not self.todo and (self.is_exhausted or len(self.trials) > self.tuning.tune.num_trials)
+
+    def take_next(self) -> tuple[Trial, Plan] | None:
+        """The next trial to train; None: there is none left.
+
+        Raises:
+            RunError, DataError: its values cannot be trained.
+        """
+        if not self.todo:
+            self._choose()
+        if not self.todo:
+            return None
+        trial = self.trials[self.todo.pop(0)]
+        return trial, self.plans.pop(trial.number, None) or self.tuning.plan_trial(trial)
+
+    def list_ended(self) -> list[tuple[Trial, Result]]:
+        """The trials that have ended, with what came out."""
+        return [(self.trials[number], result) for number, result in self.results.items() if result.state in ENDED]
+
+    def _has_ended(self, number: int) -> bool:
+        state = self.results[number].state
+        return state in ENDED and not (self.retries_failed and state == TrialState.FAILED)
+
+    def _choose(self) -> Trial | None:
+        """Adds a trial, if there is one to add. Numbers have no gap: a trial that was killed before it had a folder is there again."""
+        tuning, number = self.tuning, next(n for n in range(len(self.trials) + 1) if n not in self.trials)
+        if self.is_exhausted or number > tuning.tune.num_trials:
+            return None
+        known = {other: trial.fields for other, trial in self.trials.items()}
+        fields = choose_fields(tuning.tune, tuning.space, tuning.config, number, known, self.list_ended())
+        if fields is None:
+            self.is_exhausted = True
+            return None
+        self.trials[number] = tuning.make_trial(number, fields)
+        self.todo.append(number)
+        return self.trials[number]
+
+
+def _tune(progress: Progress, head_start: HeadStart | None, console: Console, sink: WandbSink) -> int:
+    tuning = progress.tuning
+    if progress.is_over():
+        sink.start()
+        return conclude_tuning(tuning, sink, console)
+    config, folder = tuning.config, tuning.folder
+    console.print(
+        f"tuning {folder.root.name}: {len(tuning.plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}), "
+        f"{tuning.tune.num_trials} trials beside the recipe; {len(progress.list_ended())} have ended"
+    )
+    print_leaks(console, tuning.plan.leaks, config.folds, tuning.plan.inventory, folder)
+    import_ahead("ray.train.torch")
+    with (
+        listening() as interrupts,
+        chatter_to(folder.log / "ray.log"),
+        connect(folder.root.name, dashboard=config.run.dashboard, head_start=head_start) as cluster,
+    ):
+        interrupts.listen()
+        interrupts.check()
+        if not cluster.asks_for_token:
+            warn_of_open_cluster(console, is_own=cluster.is_own)
+        sink.start()
+        _train_trials(progress, cluster, interrupts, console)
+        with leaving():
+            return conclude_tuning(tuning, sink, console)
+
+
+def _train_trials(progress: Progress, cluster: Connection, interrupts: Interrupts, console: Console) -> None:
+    """Trains trials until none is left.
+
+    Raises:
+        KeyboardInterrupt, ClusterLostError: the trials under way have saved where they are.
+        OSError, RunError: of a trial; the others under way were let end.
+    """
+    tuning, tune, config = progress.tuning, progress.tuning.tune, progress.tuning.config
+    folds_each = 1 if tune.scheduler == "asha" else config.folds.count
+    placement, at_once = admit_trials(
+        config.resources, cluster.resources, folds_each, tune.num_trials + 1, tune.max_trials_at_once
+    )
+    console.print(
+        f"{at_once} trial(s) at once, {placement.folds_at_once} fold(s) each at once, {placement.num_workers} worker(s) a fold with "
+        f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads) and {placement.gpus_per_worker:g} GPU; "
+        f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
+    )
+    if cluster.dashboard_url:
+        console.print(f"dashboard: http://{cluster.dashboard_url}")
+    console.print(f"folder: {tuning.folder.root}")
+    prepare = PreparedInputs(tuning, cluster).prepare
+    halving = _rebuild_halving(progress) if tune.scheduler == "asha" else None
+    trainer = TrialTrainer(tuning, placement, cluster, interrupts, halving, console, prepare, threading.Lock())
+    running: list[TrialThread] = []
+    try:
+        with TrialWatcher(tuning.folder, config, console) as watcher:
+            while True:
+                failures = [thread.failure for thread in running if thread.failure is not None]
+                while not failures and len(running) < at_once and (upcoming := progress.take_next()):
+                    running.append(TrialThread(trainer, *upcoming))
+                    running[-1].start()
+                watcher.update(progress.trials, progress.results, {thread.trial.number for thread in running})
+                if not running:
+                    break
+                running[0].join(_LOOK_INTERVAL_S)
+                interrupts.check()
+                cluster.heartbeat.check()
+                running = _collect(running, progress, console)
+    except KeyboardInterrupt:
+        deadline = time.monotonic() + find_save_time_s(os.environ, in_job=in_submitted_job()) + _LOOK_INTERVAL_S
+        for thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        raise
+
+
+def _collect(running: list[TrialThread], progress: Progress, console: Console) -> list[TrialThread]:
+    """Takes in the trials that have ended; returns the others.
+
+    Raises:
+        OSError, RunError: what ended a trial's thread, once no other is under way.
+    """
+    ended = [thread for thread in running if not thread.is_alive()]
+    for thread in ended:
+        if thread.result is not None:
+            progress.results[thread.trial.number] = thread.result
+            describe_result(console, progress.tuning.config.ensemble.metric, thread.trial, thread.result)
+    if any(thread.result is not None for thread in ended):
+        write_trials(progress.tuning, progress.list_ended())
+    failed = [thread for thread in ended if thread.failure is not None]
+    living = [thread for thread in running if thread.is_alive()]
+    if failed and not living:
+        raise failed[0].failure
+    return living + failed
+
+
+class TrialThread(threading.Thread):
+    """Trains a trial. A daemon: what waits for Ray may wait for ever once Ray is shut down, and must not keep the driver."""
+
+    def __init__(self, trainer: TrialTrainer, trial: Trial, plan: Plan) -> None:
+        super().__init__(name=trial.name, daemon=True)
+        self.trainer, self.trial, self.plan = trainer, trial, plan
+        self.result: Result | None = None
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Keeps the result, or what was raised instead."""
+        try:
+            self.result = self.trainer.run(self.trial, self.plan)
+        except BaseException as failure:
+            self.failure = failure
+
+
+@dataclass
+class PreparedInputs:
+    """What trials read, left in the tuning's folder and on the nodes once for all that read the same."""
+
+    tuning: Tuning
+    cluster: Connection
+    done: set = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def prepare(self, plan: Plan) -> None:
+        """Leaves what a plan reads, unless it is there."""
+        with self.lock:
+            key = self.tuning.describe_inputs(plan.config)
+            if key not in self.done:
+                leave_inputs(plan)
+                prepare_nodes(plan, self.cluster)
+                self.done.add(key)
+
+
+def _rebuild_halving(progress: Progress) -> Halving:
+    """The scheduler as it was: told what the trials that have ended came to after each of their folds."""
+    config = progress.tuning.config
+    halving = Halving(progress.tuning.tune.reduction_factor, config.folds.count)
+    for trial, result in progress.list_ended():
+        if result.folds != tuple(range(len(result.folds))):
+            continue  # a fold was removed by hand
+        for number in range(1, len(result.folds) + 1):
+            halving.goes_on(trial.name, number, score_folds(trial.folder, config, result.folds[:number])[0])
+    return halving
+
+
+def _show_tuning(console: Console, tuning: Tuning) -> None:
+    console.print(show(tuning.config))
+    for fold, train_size, val_size in tuning.plan.folds.sizes():
+        console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
+    console.print(f"\nwould tune in {tuning.folder.root}:")
+    for dimension in tuning.space:
+        console.print(f"  {dimension}")
+    shown = dataclasses.replace(tuning, tune=dataclasses.replace(tuning.tune, search="random"))
+    for trial in Progress(shown).trials.values():
+        console.print(f"  {trial.name}: {trial}{' (the recipe as it is)' if trial.number == 0 else ''}")
+        if tuning.tune.search == "tpe":
+            console.print("  the others are chosen when results are there")
+            break
+    console.print("dry run: nothing was launched or written")

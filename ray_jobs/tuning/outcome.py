@@ -1,0 +1,196 @@
+"""How a tuning ends: what the best trial is worth, `trials.csv`, `tune.json`, the report, the last words.
+
+The best of many trials on the same folds is lucky as well as good. So it is compared with the recipe as it is on the same rows, by a
+bound that holds for all trials together, and the choice is made once more inside each fold and scored there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ensemble.comparison import compare_pair
+from ensemble.members import Columns
+from ensemble.metrics import measure_error
+from ensemble.search import Evaluation, choose
+from ray_jobs.config import to_dict
+from ray_jobs.driver import EXIT_INCOMPLETE, EXIT_OK
+from ray_jobs.member_columns import read_oof
+from ray_jobs.run_folder import read_json, write_csv, write_json
+from ray_jobs.tracking.wandb_sink import WandbSink
+from ray_jobs.tuning.display import build_trial_table, rank_trials
+from ray_jobs.tuning.planning import Tuning
+from ray_jobs.tuning.trainer import show_command
+from ray_jobs.tuning.trials import Result, Trial, TrialState, read_result, read_trials
+
+
+def conclude_tuning(tuning: Tuning, sink: WandbSink, console: Console) -> int:
+    """Compares the trials, writes all files, waits for W&B as long as is allowed, says how it went; returns the exit code."""
+    from ray_jobs.reporting.html_report import write_report_or_warn  # matplotlib is not loaded before the folds train
+    from ray_jobs.reporting.tuning_report import write_tuning_report_or_warn
+
+    folder, config = tuning.folder, tuning.config
+    trials, results = read_all(tuning)
+    write_trials(tuning, [(trials[number], results[number]) for number in trials])
+    outcome = compare_trials(tuning, trials, results)
+    if outcome["best"] is not None:
+        best = folder.of_trial(outcome["best"])
+        write_report_or_warn(best, best.read_config(), read_json(best.summary))
+    said = {"tune": asdict(tuning.tune), "outcome": outcome}
+    write_tuning_report_or_warn(tuning, trials, results, outcome)
+    write_json(folder.tune, said | {"ensemble": describe_ensemble(tuning)})  # last: from here on it is finished
+    sink.finish(config.tracking.finish_timeout_s)
+    print_tuning(console, tuning)
+    return EXIT_INCOMPLETE if outcome["best"] is None else EXIT_OK
+
+
+def describe_ensemble(tuning: Tuning) -> dict[str, Any]:
+    """What the scores depend on besides the trials: the `ensemble` section, as `tune.json` has it."""
+    return to_dict(tuning.config)["ensemble"]
+
+
+def read_all(tuning: Tuning) -> tuple[dict[int, Trial], dict[int, Result]]:
+    """The trials and what came out of each."""
+    trials = read_trials(tuning.folder, tuning.space)
+    return trials, {number: read_result(trial, tuning.config) for number, trial in trials.items()}
+
+
+def write_trials(tuning: Tuning, ended: Sequence[tuple[Trial, Result]]) -> None:
+    """Writes `trials.csv`, the best first: every tuned field, score, folds, seconds, state."""
+    trials = {trial.number: trial for trial, _ in ended}
+    results = {trial.number: result for trial, result in ended}
+    names, num_folds = [one.field for one in tuning.space], tuning.config.folds.count
+    header = ["rank", "trial", *names, tuning.config.ensemble.metric, "folds", "seconds", "state"]
+    header += [f"fold_{fold}" for fold in range(num_folds)] + ["reason"]
+    rows = []
+    for rank, number in enumerate(rank_trials(results), start=1):
+        trial, result = trials[number], results[number]
+        by_fold = dict(zip(result.folds, result.fold_scores, strict=True))
+        rows.append(
+            [rank, trial.name, *trial.fields.values(), result.score, len(result.folds), round(result.seconds, 1)]
+        )
+        rows[-1] += [result.state.value, *(by_fold.get(fold) for fold in range(num_folds)), result.reason]
+    write_csv(tuning.folder.root / "trials.csv", header, rows)
+
+
+def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping[int, Result]) -> dict[str, Any]:
+    """What the best trial is worth, of those that have trained all folds.
+
+    Returns:
+        `metric`, `num_trials`, `best` (its name, None: there is none), `fields`, `score`; where the recipe as it is has all its folds,
+        too: `recipe_score`, `improvement` with the bound `improvement_low` (95 %, for all trials together), `is_better`,
+        `nested_score` (chosen inside each fold, scored on it); with a second trial `second` and its difference, from the best's.
+    """
+    metric = tuning.config.ensemble.metric
+    order = [number for number in rank_trials(results) if results[number].state == TrialState.COMPLETE]
+    states = [result.state.value for result in results.values()]
+    outcome: dict[str, Any] = {
+        "metric": metric,
+        "num_trials": len(trials),
+        "states": {state: states.count(state) for state in dict.fromkeys(states)},
+        "seconds": sum(result.seconds for result in results.values()),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "best": None,
+    }
+    if not order:
+        return outcome
+    best = trials[order[0]]
+    outcome |= {"best": best.name, "fields": best.fields, "score": results[best.number].score}
+    outcome |= {"command": show_command([*tuning.words, *_as_words(best), f"run.name={tuning.folder.root.name}_best"])}
+    if len(order) == 1:
+        return outcome
+    columns = [_read_columns(tuning, trials[number]) for number in order]
+    first, second = columns[0].oof_MN[0], columns[1].oof_MN[0]
+    difference = compare_pair(metric, columns[0].target_N, first, second, columns[0].unit_N)
+    outcome |= {"second": trials[order[1]].name, "second_score": results[order[1]].score}
+    outcome |= {f"second_{name}": value for name, value in asdict(difference).items()}
+    if 0 in order:
+        choice = choose([_evaluate(one, metric) for one in columns], order.index(0), columns[0], metric)
+        outcome |= {
+            "recipe_score": results[0].score,
+            "improvement": float(choice.improvement_C[0]),
+            "improvement_low": float(choice.improvement_low_C[0]),
+            "is_better": choice.replaces,
+            "nested_score": choice.nested_error,
+            "chosen_in_folds": [trials[order[index]].name for index in choice.chosen_F],
+        }
+    return outcome
+
+
+def _read_columns(tuning: Tuning, trial: Trial) -> Columns:
+    """A trial's out-of-fold predictions, in the order of their ids."""
+    columns = read_oof(trial.folder, replace(trial.folder.read_config(), ensemble=tuning.config.ensemble))
+    order = np.argsort(columns.ids_N)
+    unit_N = None if columns.unit_N is None else columns.unit_N[order]
+    return Columns(
+        (trial.name,),
+        columns.ids_N[order],
+        columns.fold_N[order],
+        columns.target_N[order],
+        columns.oof_MN[:, order],
+        unit_N,
+    )
+
+
+def _evaluate(columns: Columns, metric: str) -> Evaluation:
+    """What choosing among trials sees: the predictions, and for each fold the error on all other rows."""
+    rest = [columns.fold_N != fold for fold in np.unique(columns.fold_N)]
+    oof_N = columns.oof_MN[0]
+    return Evaluation(oof_N, np.array([measure_error(metric, columns.target_N[rows], oof_N[rows]) for rows in rest]))
+
+
+def _as_words(trial: Trial) -> list[str]:
+    return [f"{name}={value}" for name, value in trial.fields.items()]
+
+
+def explain_tuning(outcome: Mapping[str, Any]) -> list[str]:
+    """What to believe of a tuning, in sentences."""
+    metric = outcome["metric"]
+    if outcome["best"] is None:
+        return ["No trial has trained all its folds: there is no best."]
+    fields = " ".join(f"{name}={value}" for name, value in outcome["fields"].items())
+    lines = [f"Best: {outcome['best']}, {metric} {outcome['score']:.4f} ({fields})."]
+    if "recipe_score" in outcome:
+        bound = (
+            f"{outcome['improvement']:+.4f}, at least {outcome['improvement_low']:+.4f} (95 %, for all trials together)"
+        )
+        if outcome["best"] == "trial_000":
+            lines.append("That is the recipe as it is: no trial was better.")
+        elif outcome["is_better"]:
+            lines.append(f"Better than the recipe as it is, {outcome['recipe_score']:.4f}, by {bound}.")
+        else:
+            lines.append(f"Not shown to be better than the recipe as it is, {outcome['recipe_score']:.4f}: by {bound}.")
+        lines.append(
+            f"Chosen inside each fold and scored on it: {metric} {outcome['nested_score']:.4f}. That is what tuning is worth; the best's "
+            f"own {outcome['score']:.4f} is the best of {outcome['num_trials']} on the same folds and flattered by luck."
+        )
+    if "second" in outcome:
+        lines.append(
+            f"Minus the second best, {outcome['second']} with {outcome['second_score']:.4f}: {outcome['second_difference']:+.4f} "
+            f"(95 % interval {outcome['second_low']:+.4f} to {outcome['second_high']:+.4f})."
+        )
+    return lines
+
+
+def print_tuning(console: Console, tuning: Tuning) -> None:
+    """The last words: the trials, what the best is worth, where everything is."""
+    folder, outcome = tuning.folder, read_json(tuning.folder.tune)["outcome"]
+    trials, results = read_all(tuning)
+    title = f"{outcome['metric']} of the out-of-fold predictions, the best first"
+    console.print(build_trial_table(title, trials, results, tuning.config.folds.count, ranked=True))
+    for number, result in results.items():
+        if result.state == TrialState.FAILED:
+            console.print(f"{trials[number].name} FAILED: {result.reason}", style="bold red")
+    for line in explain_tuning(outcome):
+        console.print(line)
+    if outcome["best"] is not None:
+        console.print(
+            f"its models, predictions and submission are trained already: {folder.of_trial(outcome['best']).root}"
+        )
+        console.print(f"as a run of its own:\n    {outcome['command']}")
+    console.print(f"all trials: {folder.root / 'trials.csv'}\nreport: {folder.report}")

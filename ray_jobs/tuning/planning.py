@@ -1,0 +1,208 @@
+"""What is found out about a tuning before anything is launched, and its folder: `tune.json`, `config.json` (the recipe as it is), a
+run's folder for each trial. The data is read once for all trials that read the same of it, and divided once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ray_jobs.cluster import package_versions
+from ray_jobs.config import MAIN, RunConfig, find_differences
+from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
+from ray_jobs.planning import MemberPlan, Plan, check_run
+from ray_jobs.run_folder import RunFolder, read_json, write_json
+from ray_jobs.tuning.config import TuneConfig
+from ray_jobs.tuning.decisions import refuse_missing_search
+from ray_jobs.tuning.space import Dimension, parse_space, with_fields
+from ray_jobs.tuning.trials import Trial
+from trainers.interface import Inventory, load_inventory_module
+from trainers.object_storage import is_uri
+
+# Of the `tune` section: what must stay when a tuning goes on, for the trials that are there were chosen by it.
+_CHOSEN_BY = ("space", "search", "scheduler", "reduction_factor", "seed")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A tuning that has passed every check.
+
+    Attributes:
+        plan: of the recipe as it is, in the tuning's own folder: its rows and folds are those of every trial.
+        tune: how it is tuned.
+        space: what.
+        words: what the user typed but for `tune.*`, for the command that trains the best.
+    """
+
+    plan: Plan
+    tune: TuneConfig
+    space: list[Dimension]
+    words: list[str]
+    read: dict[Hashable, tuple[Any, Inventory]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The tuning's own."""
+        return self.plan.folder
+
+    @property
+    def config(self) -> RunConfig:
+        """Of the recipe as it is."""
+        return self.plan.config
+
+    def make_trial(self, number: int, fields: dict[str, str]) -> Trial:
+        """A trial, whether its folder is there or not."""
+        trial = Trial(number, fields, self.folder)
+        return replace(trial, folder=self.folder.of_trial(trial.name))
+
+    def plan_trial(self, trial: Trial) -> Plan:
+        """A trial as a run of its own on the tuning's rows and folds.
+
+        Raises:
+            RunError: its values are not allowed together, or it has other rows than the recipe.
+            DataError: the data cannot be read as its fields say.
+        """
+        config = with_fields(self.config, trial.fields)
+        trainer, inventory = self._take_inventory(config)
+        group = config.tracking.name or self.folder.root.name
+        config = replace(
+            config,
+            trainer=trainer,
+            run=replace(config.run, name=trial.name, storage=str(self.folder.trials)),
+            # In W&B a trial is one run, of the tuning's; wandb_sync.py on its folder shows its folds, too.
+            tracking=replace(config.tracking, wandb="disabled", name=f"{group}_{trial.name}"),
+        )
+        return Plan({MAIN: MemberPlan(config, trial.folder, inventory, self.plan.folds)}, self.plan.leaks)
+
+    def describe_inputs(self, config: RunConfig) -> Hashable:
+        """What of a config decides what is read of the data: equal for trials that share it."""
+        module = load_inventory_module(config.family)
+        return getattr(module, "describe_inputs", lambda trainer: trainer)(config.trainer)
+
+    def _take_inventory(self, config: RunConfig) -> tuple[Any, Inventory]:
+        """The trainer's config with whole paths, and the rows that it reads."""
+        key, own = self.describe_inputs(config), self.plan.inventory
+        if key == self.describe_inputs(self.config):
+            return config.trainer, own
+        with self.lock:
+            if key not in self.read:
+                taken = load_inventory_module(config.family).take_inventory(
+                    config.trainer, self.folder.root, self.folder.cache
+                )
+                self.read[key] = taken
+            resolved, inventory = self.read[key]
+        if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
+            raise RunError(
+                f"a trial reads {len(inventory.ids)} training and {inventory.num_test} test rows and the recipe "
+                f"{len(own.ids)} and {own.num_test}, not all the same: trials are compared row by row. Mend or remove the bad "
+                "rows, or do not tune what decides which rows can be used"
+            )
+        return replace(config.trainer, data=resolved.data, model=resolved.model), inventory
+
+
+def check_tuning(config: RunConfig, tune: TuneConfig, words: Sequence[str], scratch: Path | None = None) -> Tuning:
+    """Everything that can be found out before anything is launched.
+
+    Args:
+        config: the recipe with the user's fields.
+        tune: how it is tuned.
+        words: what the user typed.
+        scratch: where to put data that the project makes; None: into the tuning's folder.
+
+    Raises:
+        RunError, DataError: the message says what is wrong.
+    """
+    if config.folds.only is not None:
+        raise RunError("folds.only: a trial is scored on all folds; leave it out")
+    name = tune.name or f"{config.recipe}_tune"
+    if config.run.name not in (None, name):
+        raise RunError(f"run.name={config.run.name}: tune.name names the tuning, and its trials")
+    if is_uri(config.run.storage):
+        raise RunError(f"run.storage={config.run.storage}: a tuning needs a folder; only runs can be on object storage")
+    if config.resources.is_elastic:
+        raise RunError(
+            f"resources.workers_per_fold={list(config.resources.workers_per_fold)}: the folds of a tuning's trials have the same number of "
+            "workers throughout; give one number"
+        )
+    space = parse_space(tune.space, config)
+    refuse_missing_search(tune)
+    plan = check_run(replace(config, run=replace(config.run, name=name)), scratch)
+    if plan.folder.config.exists() and not plan.folder.is_tuning():
+        raise RunError(f"{plan.folder.root} is a run; choose another tune.name")
+    return Tuning(plan, dataclasses.replace(tune, name=name), space, _keep_words(words))
+
+
+def _keep_words(words: Sequence[str]) -> list[str]:
+    """What of a command line is the recipe's: without the fields of `tune` and their values, and without flags."""
+    kept, is_dropped = [], False
+    for word in words:
+        if "=" in word or word.startswith("--"):
+            is_dropped = word.lstrip("-").startswith(("tune.", "run.name")) or word in ("--dry-run", "--retry-failed")
+        if not is_dropped:
+            kept.append(word)
+    return kept
+
+
+def write_or_compare_tuning(tuning: Tuning, argv: Sequence[str]) -> None:
+    """A new tuning writes what it is; one that exists must tune the same on the same data.
+
+    Raises:
+        ConfigChangedError, RunFolderError: nothing was written.
+    """
+    folder, plan = tuning.folder, tuning.plan
+    provenance = {
+        "command": shlex.join(["python", "ray_jobs/tune.py", *argv]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "data_fingerprint": plan.inventory.fingerprint,
+        "plan_fingerprint": plan.folds.fingerprint(),
+        "versions": package_versions(),
+    }
+    known = _read_known(folder)
+    if known is not None:
+        _refuse_changes(tuning, provenance, *known)
+    else:
+        write_json(folder.provenance, provenance, checksum=True)
+    write_json(folder.tune, read_json(folder.tune, default={}) | {"tune": asdict(tuning.tune)})
+    folder.write_config(tuning.config)  # last: from here on it exists
+
+
+def _read_known(folder: RunFolder) -> tuple[RunConfig, dict[str, Any], dict[str, Any]] | None:
+    """The config, provenance and `tune` section that a tuning began with; None: it is new."""
+    if not folder.config.exists():
+        return None
+    try:
+        return folder.read_config(), read_json(folder.provenance), read_json(folder.tune)["tune"]
+    except (RunFolderError, KeyError) as error:
+        raise RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another tune.name") from None
+
+
+def _refuse_changes(
+    tuning: Tuning, provenance: dict[str, Any], old: RunConfig, was: dict[str, Any], before: dict[str, Any]
+) -> None:
+    now = asdict(tuning.tune)
+    changes = {f"tune.{name}": (before.get(name), now[name]) for name in _CHOSEN_BY}
+    changes["tune.space"] = (list(before.get("space", ())), list(now["space"]))
+    changes |= find_differences(old, tuning.config)[0]
+    lines = [f"  {name}: {first!r} before, {then!r} now" for name, (first, then) in changes.items() if first != then]
+    if lines:
+        raise ConfigChangedError(
+            f"{tuning.folder.root} exists and its trials were made by other values:\n" + "\n".join(lines) + "\n"
+            "Use the old values to continue it, or another tune.name for a new tuning"
+        )
+    for name, what in (
+        ("data_fingerprint", "its data changed"),
+        ("plan_fingerprint", "its rows would be divided otherwise"),
+    ):
+        if was[name] != provenance[name]:
+            raise ConfigChangedError(
+                f"{tuning.folder.root} exists and {what}. Put back what it began with to continue it, or use another tune.name"
+            )

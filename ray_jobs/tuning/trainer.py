@@ -1,0 +1,189 @@
+"""Trains one trial: its folds as `kfold.py` trains them, side by side or one after another, and what its folder then says.
+
+Runs in a thread of the driver. Only the folds' workers reserve anything, each for as long as it trains: a trial that ends, however,
+leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from ray_jobs.connection import Connection
+from ray_jobs.coordinator import FoldState, RunStarted, forget_attempt
+from ray_jobs.damage import mend_run
+from ray_jobs.driver import list_unfinished, start_coordinator
+from ray_jobs.ensemble_stage import run_ensemble_stage
+from ray_jobs.fold_launcher import FoldLauncher
+from ray_jobs.interrupts import Interrupts
+from ray_jobs.placement import Placement
+from ray_jobs.planning import Plan, write_or_compare
+from ray_jobs.summary import build_summary, save_summary
+from ray_jobs.terminal import read_statuses
+from ray_jobs.tracking.record import log_news
+from ray_jobs.tuning.decisions import Halving
+from ray_jobs.tuning.planning import Tuning
+from ray_jobs.tuning.trials import Result, Trial, TrialState, score_folds
+
+_FLUSH_S = 2.0
+
+
+class TrialConsole:
+    """Where a trial's launcher speaks: the tuning's screen, each line with the trial's name."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self.console, self.name = console, name
+
+    def print(self, text: str, **options: Any) -> None:
+        """Shows a line."""
+        self.console.print(f"{self.name}: {text}", **options)
+
+
+class _NoWatcher(contextlib.nullcontext):
+    """The tuning's table shows the trials; `status.py` shows a trial's folds."""
+
+    def update(self) -> None:
+        """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class TrialTrainer:
+    """What all trials of a tuning share.
+
+    Args:
+        tuning: whose trials.
+        placement: of one trial.
+        cluster: where.
+        interrupts: the driver's.
+        halving: decides after each fold whether a trial goes on; None: folds run side by side.
+        console: the tuning's.
+        prepare: makes ready what a plan reads, on all nodes; called once for all trials that read the same.
+        concluding: held while a trial is scored and combined, which needs a core of the driver's.
+    """
+
+    tuning: Tuning
+    placement: Placement
+    cluster: Connection
+    interrupts: Interrupts
+    halving: Halving | None
+    console: Console
+    prepare: Callable[[Plan], None]
+    concluding: threading.Lock
+
+    def run(self, trial: Trial, plan: Plan) -> Result:
+        """Trains what is left of a trial and writes what came out.
+
+        Raises:
+            RunError, OSError: the trial cannot be trained, or its folder takes nothing.
+            KeyboardInterrupt, ClusterLostError: its folds go on another time.
+        """
+        folder, config = plan.folder, plan.config
+        warn = partial(TrialConsole(self.console, trial.name).print, style="yellow")
+        with folder.lock():
+            plan = write_or_compare(plan, self._write_command(trial), warn)
+            folder.remove_leftovers()
+            mend_run(folder, config.folds.count, warn)
+            folder.stop_request.unlink(missing_ok=True)
+            self.prepare(plan)
+            is_stopped = self._train(trial, plan)
+            with self.concluding:
+                return self._conclude(trial, plan, is_stopped=is_stopped)
+
+    def _write_command(self, trial: Trial) -> list[str]:
+        """What continues the trial alone, as a run."""
+        tuned = [f"{name}={value}" for name, value in trial.fields.items()]
+        return [*self.tuning.words, *tuned, f"run.storage={trial.folder.root.parent}", f"run.name={trial.name}"]
+
+    def _train(self, trial: Trial, plan: Plan) -> bool:
+        """Trains the folds that are left; whether the scheduler stopped the trial."""
+        import ray
+
+        todo = list_unfinished(plan)
+        if not todo:
+            return False
+        plan.folder.summary.unlink(missing_ok=True)  # it has not ended any more, if it had
+        for fold in todo:
+            forget_attempt(fold.folder, fold.fold)
+        coordinator = start_coordinator(plan)
+        try:
+            world_size = self.placement.workers_at_once
+            num_gpus = self.placement.gpus_per_worker * world_size
+            begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(plan.folds.sizes()))
+            coordinator.apply.remote(plan.folder.member, begin)
+            if self.halving is None:
+                self._launch(trial, plan, coordinator, todo)
+                return False
+            return self._train_in_turn(trial, plan, coordinator)
+        finally:
+            with contextlib.suppress(Exception):  # Ray may be gone
+                ray.get(coordinator.flush.remote(), timeout=_FLUSH_S)
+                ray.kill(coordinator)
+
+    def _train_in_turn(self, trial: Trial, plan: Plan, coordinator: Any) -> bool:
+        """Fold after fold while the trial is among the better ones; the recipe as it is goes on in any case, to be compared with."""
+        num_folds = plan.config.folds.count
+        for number in range(num_folds):
+            todo = [fold for fold in list_unfinished(plan) if fold.fold == number]
+            if todo:
+                self._launch(trial, plan, coordinator, todo)
+            folds = plan.folder.completed_folds(num_folds)
+            if number not in folds:
+                return False
+            score, _ = score_folds(plan.folder, plan.config, folds)
+            log_news(plan.folder.trial_record, {"tune/score": score, "tune/folds_done": len(folds)})
+            goes_on = self.halving.goes_on(trial.name, number + 1, score)
+            if trial.number > 0 and number + 1 < num_folds and not goes_on:
+                return True
+        return False
+
+    def _launch(self, trial: Trial, plan: Plan, coordinator: Any, todo: list[Any]) -> None:
+        run = replace(plan.config.run, name=f"{self.tuning.folder.root.name}_{trial.name}")
+        config, heartbeat = replace(plan.config, run=run), self.cluster.heartbeat
+        launcher = FoldLauncher(plan.folder, config, self.placement, coordinator, heartbeat, self.interrupts)
+        launcher.train(todo, TrialConsole(self.console, trial.name), _NoWatcher())
+
+    def _conclude(self, trial: Trial, plan: Plan, *, is_stopped: bool) -> Result:
+        """Scores and combines what is trained, and writes the summary, which says how the trial has ended."""
+        folder, config = plan.folder, plan.config
+        stage = run_ensemble_stage(str(folder.root))
+        result = judge(plan, is_stopped=is_stopped)
+        summary = build_summary(folder, config, stage, {"train": result.seconds})
+        save_summary(folder, config, summary | {"trial": result.as_json(config.ensemble.metric)})
+        scores = {
+            f"tune/fold_{fold}_score": value for fold, value in zip(result.folds, result.fold_scores, strict=True)
+        }
+        log_news(
+            folder.trial_record,
+            {"tune/score": result.score, "tune/folds_done": len(result.folds), "tune/seconds": result.seconds}
+            | {"tune/state": result.state.value, **scores},
+        )
+        return result
+
+
+def judge(plan: Plan, *, is_stopped: bool) -> Result:
+    """What a trial that has ended has come to."""
+    folder, config = plan.folder, plan.config
+    folds = tuple(folder.completed_folds(config.folds.count))
+    statuses = read_statuses(folder, config.folds.count)
+    score, fold_scores = score_folds(folder, config, folds)
+    seconds = sum(status.finished - status.started for status in statuses if status.finished and status.started)
+    errors = [f"fold {one.fold}: {one.error}" for one in statuses if one.state == FoldState.FAILED]
+    if len(folds) == config.folds.count:
+        state, reason = TrialState.COMPLETE, None
+    elif is_stopped:
+        state, reason = TrialState.STOPPED, f"after {len(folds)} of {config.folds.count} folds: others were better"
+    else:
+        state, reason = TrialState.FAILED, "; ".join(errors) or "a fold ended early"
+    return Result(state, folds, score, fold_scores, seconds, reason)
+
+
+def show_command(words: list[str]) -> str:
+    """The command of a K-fold run, to be typed."""
+    return shlex.join(["python", "ray_jobs/kfold.py", *words])

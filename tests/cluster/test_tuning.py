@@ -1,0 +1,130 @@
+"""Tunings on a cluster that others use, too: whatever ends a trial, nothing of it stays there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from processes import REPOSITORY
+
+from ray_jobs.coordinator import FoldState, last_attempt, read_status
+from ray_jobs.run_folder import RunFolder, read_json
+
+pytestmark = pytest.mark.slow
+SMALL = ("data.max_rows=40", "training.epochs=2", "folds.count=2")
+LOOK = """
+import json, ray
+from ray.util.state import list_actors
+ray.init(address="auto", namespace="kfold", log_to_driver=False, logging_level="ERROR")
+groups = [group["state"] for group in ray.util.placement_group_table().values()]
+actors = [actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])]
+print(json.dumps([[state for state in groups if state != "REMOVED"], actors]))
+"""
+
+
+def list_left(cluster):
+    """Placement groups that are not removed, and living actors, when all had some seconds to go."""
+    for _ in range(20):
+        done = subprocess.run(
+            [sys.executable, "-c", LOOK],
+            env=cluster.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        left = json.loads(done.stdout.splitlines()[-1])
+        if left == [[], []]:
+            break
+        time.sleep(0.5)
+    return left
+
+
+def start(cluster, *words):
+    return subprocess.Popen(
+        [sys.executable, "ray_jobs/tune.py", *words],
+        cwd=REPOSITORY,
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_training(driver, trial, fold=0):
+    """Returns when a fold of a trial trains."""
+    while read_status(trial, fold).state != FoldState.TRAINING:
+        assert driver.poll() is None, driver.stdout.read()
+        time.sleep(0.05)
+
+
+def find_children(cluster, words):
+    """Process ids of the cluster's processes with these words in their title."""
+    found = []
+    for path in os.listdir("/proc"):
+        try:
+            title = open(f"/proc/{path}/cmdline", "rb").read().decode(errors="replace")  # noqa: SIM115
+            output = os.readlink(f"/proc/{path}/fd/1")
+        except OSError:
+            continue
+        if words in title and str(cluster.folder) in output:
+            found.append(int(path))
+    return found
+
+
+def test_asha_stops_a_bad_trial_after_its_first_fold(cluster, run_job, tmp_path):
+    """Without learning: dropout 0.99 against the recipe, in the order that the seed gives."""
+    words = ("tune.name=halving", "tune.scheduler=asha", "tune.max_trials_at_once=1", f"run.storage={tmp_path}", *SMALL)
+    space = "tune.space=[optimizer.lr choice 1e-7 2e-7 1e-6]"
+    done = run_job("tune", *words, space, "tune.num_trials=3", "training.epochs=8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = RunFolder(tmp_path / "halving")
+    states = {}
+    for trial in folder.list_trials():
+        said = read_json(trial.summary)["trial"]
+        states[trial.root.name] = (said["state"], len(said["folds"]), len(trial.completed_folds(2)))
+    assert states["trial_000"] == ("complete", 2, 2)
+    assert ("stopped", 1, 1) in states.values()
+    assert read_json(folder.tune)["outcome"]["best"] == "trial_000"
+    assert "others were better" in done.stdout
+    assert list_left(cluster) == [[], []]
+
+
+@pytest.mark.parametrize("process", ["ray::RayTrainWorker", "ray::TrainController"])
+def test_a_trial_whose_process_is_killed_goes_on(cluster, tmp_path, process):
+    words = ("tune.name=killed", "tune.num_trials=1", f"run.storage={tmp_path}", *SMALL, "training.epochs=6")
+    driver = start(cluster, *words, "tune.space=[model.dropout choice 0.1 0.2]")
+    trial = RunFolder(tmp_path / "killed").of_trial("trial_000")
+    wait_for_training(driver, trial)
+    victims = find_children(cluster, process)
+    assert victims
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
+    assert max(last_attempt(trial, fold) for fold in range(2)) == 2
+    assert "goes on in another attempt" in output
+    assert list_left(cluster) == [[], []]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_ends_leaves_nothing_on_the_cluster_and_is_continued(cluster, tmp_path, ending):
+    words = ("tune.name=ended", "tune.num_trials=1", f"run.storage={tmp_path}", *SMALL, "training.epochs=6")
+    words += ("tune.space=[model.dropout choice 0.1 0.2]",)
+    driver = start(cluster, *words)
+    trial = RunFolder(tmp_path / "ended").of_trial("trial_000")
+    wait_for_training(driver, trial)
+    driver.send_signal(ending)
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL), output
+    assert list_left(cluster) == [[], []]
+    driver = start(cluster, *words)
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
+    assert len(read_json(RunFolder(tmp_path / "ended").tune)["outcome"]["states"]) == 1
+    assert list_left(cluster) == [[], []]
