@@ -50,6 +50,12 @@ class Tab:
             text = await self.run("document.body ? document.body.innerText : ''") or ""
         return text
 
+    async def type_into(self, label: str, text: str) -> None:
+        """Types into the field that has a label."""
+        find = f"[...document.querySelectorAll('label')].find(l => l.innerText === {json.dumps(label)})"
+        await self.run(f"{find}.parentElement.querySelector('input').focus()")
+        await self.call("Input.insertText", text=text)
+
     async def take_picture(self, path: Path) -> None:
         path.write_bytes(base64.b64decode((await self.call("Page.captureScreenshot"))["data"]))
 
@@ -80,8 +86,7 @@ async def log_in(tab: Tab, dashboard: str, token: str) -> str:
     """Types the token into the dialog that the dashboard opens; returns what the page said before."""
     await tab.call("Page.navigate", url=dashboard)
     asked = await tab.wait_for("oken")
-    await tab.run("document.querySelector('[role=dialog] input').focus()")
-    await tab.call("Input.insertText", text=token)
+    await tab.type_into("Authentication Token", token)
     await tab.run(
         "[...document.querySelectorAll('[role=dialog] button')].find(b => /submit/i.test(b.innerText)).click()"
     )
@@ -90,7 +95,13 @@ async def log_in(tab: Tab, dashboard: str, token: str) -> str:
 
 
 def read_pages(
-    dashboard: str, token: str, pages: dict[str, tuple[str, ...]], folder: Path, pictures: Path | None = None
+    dashboard: str,
+    token: str,
+    pages: dict[str, tuple[str, ...]],
+    folder: Path,
+    *,
+    typed: dict[str, tuple[str, str]],
+    pictures: Path | None = None,
 ) -> dict[str, str]:
     """What the dashboard's pages say to a person who has given the token.
 
@@ -99,6 +110,7 @@ def read_pages(
         token: the cluster's.
         pages: of each page (`jobs`, `actors`, ...) the words that are waited for.
         folder: for the browser's own files.
+        typed: of a page the label of a field and what is typed into it.
         pictures: folder for a picture of each page.
 
     Returns:
@@ -110,6 +122,9 @@ def read_pages(
             texts = {"": await log_in(tab, dashboard, token)}
             for number, (page, wanted) in enumerate(pages.items()):
                 await tab.call("Page.navigate", url=f"{dashboard}/#/{page}")
+                if page in typed:
+                    await tab.wait_for(typed[page][0])
+                    await tab.type_into(*typed[page])
                 texts[page] = await tab.wait_for(*wanted)
                 if pictures:
                     await tab.take_picture(pictures / f"{number}_{page.replace('/', '_').partition('?')[0]}.png")

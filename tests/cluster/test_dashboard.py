@@ -81,14 +81,15 @@ def test_a_person_finds_the_run_its_folds_and_their_logs_on_the_dashboards_pages
         "overview": ("job_of_submitted",),
         "jobs": ("job_of_submitted", "SUCCEEDED", "STOPPED"),
         f"jobs/{job['job_id']}": ("job_of_submitted", "SUCCEEDED", "submission: "),
-        "actors": ("Coordinator", "RayTrainWorker"),
+        "actors": (coordinator,),
         f"actors/{own['actor_id']}": (coordinator,),
         f"actors/{worker['actor_id']}": ("RayTrainWorker", "run submitted, fold 1, attempt 2, rank 0"),
         "metrics": ("Prometheus",),
         "logs": (cluster.ask("/api/v0/nodes")["data"]["result"]["result"][0]["node_id"],),
     }
     pictures = Path(os.environ["DASHBOARD_PICTURES"]) if "DASHBOARD_PICTURES" in os.environ else None
-    texts = read_pages(cluster.dashboard, cluster.environment["RAY_AUTH_TOKEN"], pages, tmp_path, pictures)
+    token, typed = cluster.environment["RAY_AUTH_TOKEN"], {"actors": ("Class", "Coordinator")}
+    texts = read_pages(cluster.dashboard, token, pages, tmp_path, typed=typed, pictures=pictures)
     assert "Token authentication is enabled" in texts.pop("")
     missing = {page: [word for word in pages[page] if word not in text] for page, text in texts.items()}
     assert not any(missing.values()), (missing, texts)
