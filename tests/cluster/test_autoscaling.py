@@ -91,6 +91,7 @@ def test_folds_wait_for_nodes_grow_with_them_and_leave_one_that_goes_without_los
     words = ("run.name=growing", "folds.count=2", "training.epochs=300", "data.max_rows=80", "tracking.wandb=disabled")
     words += ("resources.workers_per_fold=[1,2]", "resources.cpus_per_fold=2", "resources.resize_interval_s=0")
     words += ("tracking.log_interval=2",)
+    deadline = time.monotonic() + 260
     with log.open("w") as output:
         driver = subprocess.Popen(
             [sys.executable, "ray_jobs/kfold.py", *words],
@@ -100,6 +101,7 @@ def test_folds_wait_for_nodes_grow_with_them_and_leave_one_that_goes_without_los
     def wait_for(happened):
         while not (found := happened()):
             assert driver.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         return found
 
@@ -125,7 +127,8 @@ def test_folds_wait_for_nodes_grow_with_them_and_leave_one_that_goes_without_los
         assert len(nodes) == 3
         growing.drain(nodes[-1])
         wait_for(lambda: "its node is being taken away" in log.read_text())
-        driver.wait(250)
+        wait_for(lambda: "took " in log.read_text())
+        driver.wait(20)
     finally:
         driver.kill()
     assert driver.returncode == 0, log.read_text()
