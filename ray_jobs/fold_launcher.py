@@ -96,12 +96,8 @@ class FoldLauncher:
         interrupts: Interrupts,
     ) -> None:
         self.folder, self.run, self.resources = folder, config.run, config.resources
-        self.placement, self.coordinator, self.heartbeat, self.interrupts = (
-            placement,
-            coordinator,
-            heartbeat,
-            interrupts,
-        )
+        self.placement, self.coordinator = placement, coordinator
+        self.heartbeat, self.interrupts = heartbeat, interrupts
         self.storage = Storage(folder, config.checkpoint.storage_patience_s)
         self.stopped = threading.Event()
         self.elastic: ElasticWorkers | None = None
@@ -109,11 +105,10 @@ class FoldLauncher:
     def train(self, folds: list[MemberFold], console: Console, watcher: Watcher) -> None:
         """Trains these folds, which may be of several members, until they have ended, well or not."""
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
+        say = partial(console.print, style="yellow")
         if self.resources.is_elastic:
             turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
-            self.elastic = ElasticWorkers(
-                self.placement, self.resources, partial(console.print, style="yellow"), self._is_over, seats
-            )
+            self.elastic = ElasticWorkers(self.placement, self.resources, say, self._is_over, seats)
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:
@@ -134,7 +129,6 @@ class FoldLauncher:
                 thread.start()
             if self.elastic:
                 threading.Thread(target=self.elastic.watch, name="elastic workers", daemon=True).start()
-            say = partial(console.print, style="yellow")
             probe, waits = StorageProbe(self.folder, say), WaitReport(say)
             with watcher:
                 while living := [thread for thread in threads if thread.is_alive()]:
