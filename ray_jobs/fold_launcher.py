@@ -122,11 +122,10 @@ class FoldLauncher:
             say_interrupted: called first of all when there is an interrupt: soon after it somebody may kill the driver.
         """
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
+        say = partial(console.print, style="yellow")
         if self.resources.is_elastic:
             turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
-            self.elastic = ElasticWorkers(
-                self.placement, self.resources, partial(console.print, style="yellow"), self._is_over, seats
-            )
+            self.elastic = ElasticWorkers(self.placement, self.resources, say, self._is_over, seats)
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:

@@ -308,7 +308,8 @@ class FoldFolder:
         return [path for path, entry in files.items() if not path.is_file() or _describe_file(path) != entry]
 
     def remove_resume_points(self) -> None:
-        """Removes the points from which an unfinished fold would go on."""
+        """Removes the points from which an unfinished fold would go on, and what asked it to."""
+        self.leave_request.unlink(missing_ok=True)
         for name in RESUME_POINTS:
             _remove_folder(self.checkpoint(name))
 
