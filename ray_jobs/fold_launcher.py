@@ -17,6 +17,7 @@ from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunSection
 from ray_jobs.connection import Heartbeat
 from ray_jobs.coordinator import FoldCompleted, FoldFailed, FoldLaunched, FoldStopped, last_attempt, read_status
+from ray_jobs.errors import RunBusyError
 from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.interrupts import Interrupts
 from ray_jobs.placement import Placement
@@ -28,6 +29,7 @@ from ray_jobs.watchdog import keep_stacks
 
 WATCH_INTERVAL_S = 0.5
 STOP_WAIT_S = 2.0  # `ray job stop` kills after RAY_JOB_STOP_WAIT_TIME_S, 3 s unless set
+PUT_WAIT_S = 20.0  # what the folds save has to get to an object storage
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,13 @@ class FoldLauncher:
 
     def _let_folds_save(self, threads: list[threading.Thread]) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
-        with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
+        with contextlib.suppress(
+            OSError, RunBusyError
+        ):  # storage that takes nothing: they go on from their last points
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
             if self.mirror is not None:
                 self.mirror.push_run()
-        deadline = time.monotonic() + STOP_WAIT_S
+        deadline = time.monotonic() + (STOP_WAIT_S if self.mirror is None else PUT_WAIT_S)
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
             time.sleep(0.05)
 
