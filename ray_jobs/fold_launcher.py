@@ -32,6 +32,7 @@ from ray_jobs.coordinator import (
     read_status,
 )
 from ray_jobs.elastic import ElasticWorkers, Seats
+from ray_jobs.errors import RunBusyError
 from ray_jobs.failures import Cause, Failure, explain_failure
 from ray_jobs.interrupts import Interrupts, find_save_time_s
 from ray_jobs.placement import Placement
@@ -189,7 +190,9 @@ class FoldLauncher:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
         time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
         console.print(f"the folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
-        with contextlib.suppress(OSError):  # storage that takes nothing: they go on from their last points
+        with contextlib.suppress(
+            OSError, RunBusyError
+        ):  # storage that takes nothing: they go on from their last points
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
             if self.mirror is not None:
                 self.mirror.push_run()

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ray_jobs.errors import SupersededError
-from ray_jobs.mirror import Mirror, find_fold, is_local, split_segment
+from ray_jobs.mirror import Mirror
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_objects import find_fold, is_local, split_segment
 from ray_jobs.storage import Storage
 from trainers.whole_files import write_whole
 

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -27,29 +26,25 @@ from typing import Any
 from ray_jobs.bucket import Bucket, do_all, read_steadily
 from ray_jobs.errors import StorageError
 from ray_jobs.lease import LEASE
-from ray_jobs.run_folder import MEMBERS, RunFolder
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_objects import (
+    BY_CONTENT,
+    LAUNCHED,
+    OWN,
+    STAYS,
+    by_importance,
+    counts,
+    find_chain,
+    find_fold,
+    is_local,
+    is_of_driver,
+    split_segment,
+)
 from trainers.object_storage import is_uri
 from trainers.whole_files import sum_up_file, write_whole
 
-LAUNCHED = "launched.json"  # sizes and checksums of what the driver left for the workers
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
 _STAGED, _FORGOTTEN_AFTER_S = "staged_", 3600.0  # what is being put; what a killed process has left of it
-_OWN = ".mirror"  # what this module keeps in the folder
-_STAYS = ("driver.lock", "made_data", _OWN)  # when the folder is emptied
-_WANDB = ("ids.json", "stopped.json", "uploaded.json")
-_OF_FOLD = re.compile(
-    rf"(?P<member>{MEMBERS}/[^/]+/)?"
-    r"(folds/(?P<files>\d+)/(?!(status|leave_request)\.json$)|metrics/(segments/)?fold_(?P<rows>\d+)[./]|log/fold_(?P<lines>\d+)/).+"
-)
-_BY_CONTENT = re.compile(r".*-([0-9a-f]{12})\.safetensors")
-_SHARED = re.compile(rf"({MEMBERS}/[^/]+/)?[^/]+-[0-9a-f]{{12}}\.safetensors")  # by all folds, which put it there
-_DECLARING = (
-    "checkpoint.json",
-    "manifest.json",
-    "config.json",
-    LAUNCHED,
-    "summary.json",
-)  # make others count: come last
 
 
 def working_folder(storage: str, name: str) -> Path:
@@ -72,51 +67,12 @@ def _open_own(own: Path) -> None:
     own.chmod(0o700)
 
 
-def split_run(uri: str) -> tuple[str, str, str]:
-    """Storage, name and member's place (`members/wide` or nothing) of a run's URI."""
-    run, _, member = uri.rstrip("/").partition(f"/{MEMBERS}/")
-    storage, _, name = run.rpartition("/")
-    return storage, name, f"{MEMBERS}/{member}" if member else ""
-
-
 def find_uri(folder: RunFolder) -> str | None:
     """The URI of a run whose working folder this is; None: its folder is all there is."""
     with contextlib.suppress(OSError):
-        uri = (folder.run_root / _OWN / "uri").read_text()
+        uri = (folder.run_root / OWN / "uri").read_text()
         return uri if is_uri(uri) else None
     return None
-
-
-def is_local(name: str) -> bool:
-    """Whether a file stays on the machine that wrote it; also of an object whose name would lead out of the folder."""
-    parts = name.split("/")
-    of_wandb = parts[0] == "wandb" and parts[1:] not in ([one] for one in _WANDB)
-    return parts[0] in _STAYS or of_wandb or any(part.startswith(".") or not part for part in parts)
-
-
-def find_fold(name: str) -> tuple[str, int] | None:
-    """Member's place and number of the fold to which a name belongs, whose worker writes it; None: the driver does."""
-    found = _OF_FOLD.fullmatch(name)
-    if found is None:
-        return None
-    return found["member"] or "", int(found["files"] or found["rows"] or found["lines"])
-
-
-def is_of_driver(name: str) -> bool:
-    """Whether the driver writes a file, and no worker."""
-    return find_fold(name) is None and not _SHARED.fullmatch(name)
-
-
-def counts(name: str) -> bool:
-    """Whether a file makes others count."""
-    return by_importance(name)[0] >= 0
-
-
-def by_importance(name: str) -> tuple[int, bool, str]:
-    """Sorts what makes other files count behind them; of several configs the run's own last, and resume points behind the best
-    checkpoint, which they need."""
-    last = name.rpartition("/")[2]
-    return (_DECLARING.index(last) if last in _DECLARING else -1), "/" not in name, name
 
 
 class Mirror:
@@ -132,7 +88,7 @@ class Mirror:
 
     def __init__(self, folder: RunFolder, uri: str) -> None:
         self.folder, self.root, self.bucket = folder, folder.run_root, Bucket(uri)
-        self.own = self.root / _OWN
+        self.own = self.root / OWN
         self.own.mkdir(parents=True, exist_ok=True)
         if find_uri(folder) != uri:
             write_whole(self.own / "uri", uri.encode())
@@ -332,7 +288,7 @@ class Mirror:
 
     def _is_same(self, name: str, num_bytes: int, sha256: str | None) -> bool:
         path = self.root / name
-        by_name = _BY_CONTENT.fullmatch(name)
+        by_name = BY_CONTENT.fullmatch(name)
         wanted = sha256 or (by_name and by_name[1])
         if not wanted or not path.is_file() or path.stat().st_size != num_bytes:
             return False
@@ -360,27 +316,8 @@ class Mirror:
 
     def _empty_folder(self) -> None:
         for path in self.root.iterdir():
-            if path.name not in _STAYS:
+            if path.name not in STAYS:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def split_segment(name: str) -> tuple[int, int]:
-    """Attempt and offset of a segment, `<attempt>-<offset>`."""
-    attempt, _, offset = name.rpartition("/")[2].partition("-")
-    return (int(attempt), int(offset)) if attempt.isdigit() and offset.isdigit() else (-1, -1)
-
-
-def find_chain(segments: dict[str, int]) -> list[str]:
-    """The segments that are a record: those of the latest attempt that has begun one, up to a gap. Each attempt begins with all that it
-    keeps, so that whatever a survivor of an earlier one adds belongs to no chain."""
-    attempts = [attempt for attempt, offset in map(split_segment, segments) if offset == 0]
-    chain, end = [], 0
-    for name in sorted(segments, key=split_segment):
-        attempt, offset = split_segment(name)
-        if attempts and attempt == max(attempts) and offset <= end:
-            chain.append(name)
-            end = max(end, offset + segments[name])
-    return chain
 
 
 def _read_sums(content: bytes | None) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,9 @@ from ray_jobs.bucket import Bucket
 from ray_jobs.coordinator import FoldState, read_status
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.lease import SILENCE_S, Lease, read_lease
-from ray_jobs.mirror import Mirror, find_chain, find_fold, find_uri, split_run, split_segment, working_folder
+from ray_jobs.mirror import Mirror, find_uri, working_folder
 from ray_jobs.run_folder import RunFolder, append_whole
+from ray_jobs.run_objects import find_chain, find_fold, split_run, split_segment
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
 _RESULTS = ("predictions/", "analysis/")

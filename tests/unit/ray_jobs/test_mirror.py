@@ -16,7 +16,7 @@ from ray_jobs.bucket import Bucket
 from ray_jobs.errors import RunBusyError, RunError, StorageError, SupersededError
 from ray_jobs.fold_mirror import FoldMirror
 from ray_jobs.lease import LEASE, Lease
-from ray_jobs.mirror import LAUNCHED, find_chain, find_fold, is_local, split_run, working_folder
+from ray_jobs.mirror import working_folder
 from ray_jobs.run_folder import (
     RunFolder,
     StopWhen,
@@ -26,6 +26,7 @@ from ray_jobs.run_folder import (
     write_json,
 )
 from ray_jobs.run_mirror import RunMirror, fetch_run, hold_run, is_at_work, list_runs
+from ray_jobs.run_objects import LAUNCHED, find_chain, find_fold, is_local, split_run
 from ray_jobs.storage import Storage
 from ray_jobs.tracking.record import MetricRecord, Record, RecordReader, read_lines
 
@@ -368,7 +369,7 @@ def test_a_storage_that_is_not_there_is_refused_with_what_to_do(uri, monkeypatch
     with pytest.raises(RunError, match="names no run"):
         fetch_run(f"s3://{BUCKET}", whole=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StorageError, match=r"s3://runs/.*AWS_ENDPOINT_URL.*AWS_ACCESS_KEY_ID"), hold_run(folder, uri):
+    with pytest.raises(StorageError, match=r"s3://lab/.*AWS_ENDPOINT_URL.*AWS_ACCESS_KEY_ID"), hold_run(folder, uri):
         pass
 
 
