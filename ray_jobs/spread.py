@@ -21,7 +21,7 @@ Function = Callable[[Sequence[Any]], list[Any]]
 
 
 class ClusterSpread:
-    """A `Spread` on the cluster that the run will use. Ray is started, or joined, when there is something to do.
+    """A `Spread` on the cluster that the run will use, which is started, or joined, when there is more to do than one portion.
 
     Args:
         head_start: of Ray.
@@ -38,8 +38,8 @@ class ClusterSpread:
             DataError, OSError: of the function.
             ClusterError: Ray does not start, or could not do it.
         """
-        if not items:
-            return []
+        if len(items) <= PORTION:  # done before Ray would begin
+            return function(items)
         self.say(
             f"reading {len(items):,} objects of the data: new, or changed since a run of this storage has read them"
         )

@@ -43,17 +43,19 @@ def kfold(home: Path, server, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(server, small_frame, write_data, tmp_path):
     """The folder's folds are trained here, without Ray; both trainings begin with nothing that was kept."""
-    root = write_data(small_frame, small_frame.tail(6).drop(columns="views"))
+    many = pd.concat([small_frame] * 3, ignore_index=True)
+    many["id"] = [f"v{number:03d}" for number in range(72)]
+    root = write_data(many, small_frame.tail(6).drop(columns="views"))
     server.put_folder(root, "small")
     done = kfold(
         tmp_path, server, f"data.root=s3://{BUCKET}/small/", "run.name=remote", "resources.cpus_per_fold=1", *QUICK
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert "reading 24 objects of the data" in done.stdout
+    assert "reading 72 objects of the data" in done.stdout
     pictures = [key for key in server.list_read() if key.endswith(".jpg")]
-    assert len(set(pictures)) == 30
-    assert len(pictures) < 2 * 30  # looked at and kept by Ray Data: the folds read the copies
+    assert len(set(pictures)) == 78
+    assert len(pictures) < 2 * 78  # looked at and kept by Ray Data: the folds read the copies
     run = RunFolder(tmp_path / "ray_results" / "remote")
     config = run.read_config()
     assert config.trainer.data.root == f"s3://{BUCKET}/small"
