@@ -36,7 +36,7 @@ def lose_one(items):
 def test_results_come_in_order_and_errors_as_they_were_raised(spread):
     import ray
 
-    assert spread(halve, []) == []
+    assert (spread(halve, []), spread(halve, [4])) == ([], [2])
     assert not ray.is_initialized()
     many = list(range(3 * PORTION + 5))
     assert spread(halve, many) == halve(many)

@@ -43,16 +43,19 @@ def kfold(home: Path, server, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(server, small_frame, write_data, tmp_path):
     """The folder's folds are trained here, without Ray; both trainings begin with nothing that was kept."""
-    root = write_data(small_frame, small_frame.tail(6).drop(columns="views"))
+    many = pd.concat([small_frame] * 3, ignore_index=True)
+    many["id"] = [f"v{number:03d}" for number in range(72)]
+    root = write_data(many, small_frame.tail(6).drop(columns="views"))
     server.put_folder(root, "small")
     done = kfold(
         tmp_path, server, f"data.root=s3://{BUCKET}/small/", "run.name=remote", "resources.cpus_per_fold=1", *QUICK
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert "reading 24 objects of the data" in done.stdout
+    assert "reading 72 objects of the data" in done.stdout
     pictures = [key for key in server.list_read() if key.endswith(".jpg")]
-    assert len(pictures) == len(set(pictures)) == 30  # looked at and kept by Ray Data; the folds read the copies
+    assert len(set(pictures)) == 78
+    assert len(pictures) < 2 * 78  # looked at and kept by Ray Data: the folds read the copies
     run = RunFolder(tmp_path / "ray_results" / "remote")
     config = run.read_config()
     assert config.trainer.data.root == f"s3://{BUCKET}/small"
@@ -63,7 +66,7 @@ def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(server, smal
             assert remote["id"].to_pylist() == local.ids.tolist()
             np.testing.assert_array_equal(remote["prediction"].to_numpy(), local.prediction)
     submission = pd.read_csv(run.root / "submission_mean.csv")
-    z_MN = np.stack([place.predictions["best", "test"].prediction_z for place in trained])
+    z_MN = np.log1p([place.predictions["best", "test"].prediction for place in trained])
     np.testing.assert_allclose(submission["views"], np.expm1(z_MN.mean(axis=0)), rtol=1e-12)
 
 
@@ -98,24 +101,28 @@ def test_the_submission_is_the_same_byte_for_byte(server, small_frame, write_dat
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_real_lots_are_read_from_the_server_once(server, real_data_root, tmp_path, capsys):
-    """200 lots and all that are to be predicted: a second start reads the listing, and nothing else."""
+    """200 lots and all that are to be predicted: a later start, and another run, read the listing and nothing else. (A request
+    that a busy machine answers too late is sent again by pyarrow itself.)"""
     server.put_folder(real_data_root / "art_auction", "art")
     time.sleep(SETTLED_S + 1)
-    words = (f"data.root=s3://{BUCKET}/art", "data.target=price", "data.max_rows=200", "run.name=art", *QUICK)
-    told = []
-    for start in ("first", "again", "another run"):
+    words = (f"data.root=s3://{BUCKET}/art", "data.target=price", "data.max_rows=200", *QUICK)
+    told = {}
+    for start in ("art", "art again", "other"):
         read, began = len(server.list_read()), time.monotonic()
-        done = kfold(tmp_path, server, *words, *(["run.name=art2"] if start == "another run" else []))
+        done = kfold(tmp_path, server, *words, f"run.name={start.split()[0]}")
         assert done.returncode == 0, done.stdout + done.stderr
-        told.append((start, round(time.monotonic() - began, 1), *count_bytes(server, server.list_read()[read:])))
-        if start == "first":
-            summary = json.loads((tmp_path / "ray_results" / "art" / "summary.json").read_text())
+        seconds = time.monotonic() - began
+        summary = json.loads((tmp_path / "ray_results" / start.split()[0] / "summary.json").read_text())
+        told[start] = seconds, summary["seconds"]["check"], *count_bytes(server, set(server.list_read()[read:]))
     with capsys.disabled():
-        print(f"\n(start, s, objects, bytes): {told}; seconds of the first: {summary['seconds']}")
-    assert told[0][2] == 2 + 200 + 544
-    assert [objects for _, _, objects, _ in told[1:]] == [0, 0]
+        print(
+            "".join(
+                f"\n{start}: {s:.1f} s, check {c:.1f} s, {n} objects, {b} bytes" for start, (s, c, n, b) in told.items()
+            )
+        )
+    assert [num_objects for _, _, num_objects, _ in told.values()] == [2 + 200 + 544, 0, 0]
 
 
-def count_bytes(server, keys: list[str]) -> tuple[int, int]:
+def count_bytes(server, keys: set[str]) -> tuple[int, int]:
     sizes = [server.files.get_file_info(f"{BUCKET}/{key}").size for key in keys]
     return len(keys), sum(sizes)

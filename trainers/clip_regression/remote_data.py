@@ -108,8 +108,9 @@ def _fetch_table(uri: str, path: Path) -> None:
     if path.exists() and stamp.exists() and stamp.read_text() == known:
         return
     stamp.unlink(missing_ok=True)
+    is_settled = _is_settled(found)  # by the clock of before it is read
     write_whole(path, read_object(uri))
-    if _is_settled(found):
+    if is_settled:
         write_whole(stamp, known.encode())
 
 

@@ -115,7 +115,7 @@ def test_only_the_pictures_of_rows_that_are_wanted_are_read(put_data, storage, t
     uri, _ = put_data()
     read = len(storage.list_read())
     take(uri, tmp_path, max_rows=5)
-    assert len(storage.list_read()) == read + 1 + 5  # the table
+    assert len(set(storage.list_read()[read:])) == 1 + 5  # the table
 
 
 def test_pictures_that_are_missing_or_broken_are_named_with_their_rows_before_anything_is_launched(
