@@ -22,7 +22,7 @@ from ray_jobs.planning import MemberPlan, Plan, check_run
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.decisions import refuse_missing_search
-from ray_jobs.tuning.space import Dimension, parse_space, with_fields
+from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
 from trainers.interface import Inventory, load_inventory_module
 
@@ -106,12 +106,15 @@ class Tuning:
         return replace(config.trainer, data=resolved.data, model=resolved.model), inventory
 
 
-def check_tuning(config: RunConfig, tune: TuneConfig, words: Sequence[str], scratch: Path | None = None) -> Tuning:
+def check_tuning(
+    config: RunConfig, tune: TuneConfig, space: list[Dimension], words: Sequence[str], scratch: Path | None = None
+) -> Tuning:
     """Everything that can be found out before anything is launched.
 
     Args:
         config: the recipe with the user's fields.
         tune: how it is tuned.
+        space: what.
         words: what the user typed.
         scratch: where to put data that the project makes; None: into the tuning's folder.
 
@@ -123,7 +126,6 @@ def check_tuning(config: RunConfig, tune: TuneConfig, words: Sequence[str], scra
     name = tune.name or f"{config.recipe}_tune"
     if config.run.name not in (None, name):
         raise RunError(f"run.name={config.run.name}: tune.name names the tuning, and its trials")
-    space = parse_space(tune.space, config)
     refuse_missing_search(tune)
     plan = check_run(replace(config, run=replace(config.run, name=name)), scratch)
     if plan.folder.config.exists() and not plan.folder.is_tuning():
