@@ -19,6 +19,7 @@ from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig, find_differences
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.planning import MemberPlan, Plan, check_run
+from ray_jobs.recipes import RECIPES
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.decisions import refuse_missing_search
@@ -121,6 +122,8 @@ def check_tuning(
     Raises:
         RunError, DataError: the message says what is wrong.
     """
+    if "://" in config.run.storage:
+        raise RunError(f"run.storage={config.run.storage}: a tuning needs a folder that all nodes share")
     if config.folds.only is not None:
         raise RunError("folds.only: a trial is scored on all folds; leave it out")
     name = tune.name or f"{config.recipe}_tune"
@@ -130,7 +133,8 @@ def check_tuning(
     plan = check_run(replace(config, run=replace(config.run, name=name)), scratch)
     if plan.folder.config.exists() and not plan.folder.is_tuning():
         raise RunError(f"{plan.folder.root} is a run; choose another tune.name")
-    return Tuning(plan, dataclasses.replace(tune, name=name), space, _keep_words(words))
+    kept = _keep_words(words) + (["members=[]"] if RECIPES[config.recipe]().members else [])
+    return Tuning(plan, dataclasses.replace(tune, name=name), space, kept)
 
 
 def _keep_words(words: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from made_run import make_run
 
 from ensemble.metrics import measure_error
-from ray_jobs.cli import find_run, find_runs
+from ray_jobs.cli import Command, find_run, find_runs, parse_kfold, parse_tune
 from ray_jobs.config import MAIN
 from ray_jobs.coordinator import FoldState, FoldStatus, write_status
 from ray_jobs.driver import run_kfold
@@ -336,6 +336,19 @@ def test_a_tuning_goes_on_only_as_it_began(tmp_path, write_data, small_frame):
         write_or_compare_tuning(tuning, [])
 
 
+def test_a_recipe_with_members_is_tuned_without_them(tmp_path):
+    command, tune = parse_tune(
+        ["--config-name=clip_multimodal_small_ensemble", "data.max_rows=30", "tune.name=search"], ""
+    )
+    config = dataclasses.replace(command.config, run=dataclasses.replace(command.config.run, storage=str(tmp_path)))
+    tuning = check_tuning(config, tune, parse_space(LINES, config), ["--config-name=clip_multimodal_small_ensemble"])
+    assert list(tuning.plan.members) == [MAIN]
+    assert tuning.words == ["--config-name=clip_multimodal_small_ensemble", "members=[]"]
+    assert parse_kfold(tuning.words).config.members == ()
+    with pytest.raises(RunError, match="a trial trains one recipe"):
+        parse_tune(["members=[wide model.hidden_dim=128]"], "")
+
+
 def test_names_are_taken_once(tmp_path):
     copy_run(tmp_path / "search")
     with pytest.raises(RunError, match=r"is a run; choose another tune\.name"):
@@ -344,8 +357,6 @@ def test_names_are_taken_once(tmp_path):
         check(tmp_path, name="other")
     tuning = check(tmp_path, tune=TuneConfig(name="second", space=LINES))
     write_or_compare_tuning(tuning, [])
-    from ray_jobs.cli import Command
-
     with pytest.raises(RunError, match=r"is a tuning, which tune.py continues"):
         run_kfold(Command(tuning.config, dry_run=False), [])
 
