@@ -126,12 +126,16 @@ def test_a_trial_whose_fold_was_deleted_goes_on(tmp_path):
 
 def test_a_stopped_trial_that_was_trained_further_as_a_run_counts_as_whole(tmp_path):
     tuning = make_tuning(tmp_path / "search")
-    trial = add_trial(tuning, 1, 0.5)
-    summary = read_json(trial.folder.summary)
-    del summary["trial"]
-    write_json(trial.folder.summary, summary)
+    trial = add_trial(tuning, 1, 0.5, waiting=(2,))
+    assert read_result(trial, tuning.config).state == TrialState.STOPPED
+    config = trial.folder.read_config()
+    copy_run(trial.folder.root)  # as kfold.py would leave it
+    trial.folder.write_config(config)
     result = read_result(trial, tuning.config)
-    assert (result.state, result.folds) == (TrialState.INTERRUPTED, (0, 1, 2))  # only to be summed up again
+    assert (result.state, result.folds, result.reason) == (TrialState.COMPLETE, (0, 1, 2), None)
+    assert result.score > 0
+    trial.folder.summary.unlink()
+    assert read_result(trial, tuning.config).state == TrialState.INTERRUPTED  # killed before it was summed up
 
 
 def test_a_tuning_goes_on_with_what_has_not_ended(tmp_path):
