@@ -25,10 +25,13 @@ from ray_jobs.tuning.config import TuneConfig
 def main(argv: list[str]) -> int:
     gc.set_threshold(100_000, 50, 50)  # as kfold.py
     command, tune = parse_tune(argv, __doc__)
+    from ray_jobs.tuning.space import parse_space
+
+    space = parse_space(tune.space, command.config)  # a mistake in it is told before Ray starts
     head_start = give_head_start(command, tune)
     from ray_jobs.tuning.driver import run_tuning
 
-    return run_tuning(command, tune, argv, head_start)
+    return run_tuning(command, tune, space, argv, head_start)
 
 
 def give_head_start(command: Command, tune: TuneConfig) -> HeadStart | None:

@@ -28,22 +28,30 @@ from ray_jobs.terminal import chatter_to, open_console, print_leaks, warn_of_ope
 from ray_jobs.tracking.wandb_sink import WandbSink
 from ray_jobs.tuning.admission import admit_trials
 from ray_jobs.tuning.config import TuneConfig
-from ray_jobs.tuning.decisions import Halving, choose_fields
 from ray_jobs.tuning.display import TrialWatcher, describe_result
 from ray_jobs.tuning.outcome import conclude_tuning, describe_ensemble, print_tuning, write_trials
 from ray_jobs.tuning.planning import Tuning, check_tuning, write_or_compare_tuning
+from ray_jobs.tuning.progress import Progress, rebuild_halving
+from ray_jobs.tuning.space import Dimension
 from ray_jobs.tuning.trainer import TrialTrainer
-from ray_jobs.tuning.trials import ENDED, Result, Trial, TrialState, read_result, read_trials, score_folds
+from ray_jobs.tuning.trials import Result, Trial
 
 _LOOK_INTERVAL_S = 0.5
 
 
-def run_tuning(command: Command, tune: TuneConfig, argv: Sequence[str], head_start: HeadStart | None = None) -> int:
+def run_tuning(
+    command: Command,
+    tune: TuneConfig,
+    space: list[Dimension],
+    argv: Sequence[str],
+    head_start: HeadStart | None = None,
+) -> int:
     """The tuning job.
 
     Args:
         command: the recipe with the user's fields, and flags.
-        tune: what is tuned, and how.
+        tune: how it is tuned.
+        space: what, checked.
         argv: what was typed.
         head_start: is starting Ray meanwhile.
 
@@ -56,9 +64,9 @@ def run_tuning(command: Command, tune: TuneConfig, argv: Sequence[str], head_sta
     console = open_console()
     if command.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            _show_tuning(console, check_tuning(command.config, tune, argv, Path(scratch)))
+            _show_tuning(console, check_tuning(command.config, tune, space, argv, Path(scratch)))
         return EXIT_OK
-    tuning = check_tuning(command.config, tune, argv)
+    tuning = check_tuning(command.config, tune, space, argv)
     folder = tuning.folder
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
@@ -99,69 +107,6 @@ class StopReporter:
         if wandb_run not in self.heard:
             self.heard.add(wandb_run)
             self.console.print(f'"Stop" was pressed in W&B on {wandb_run}: the tuning goes on; Ctrl-C ends it')
-
-
-class Progress:
-    """The trials of a tuning: those that have ended, and which comes next.
-
-    Args:
-        tuning: whose.
-        retries_failed: whether failed trials are trained again.
-    """
-
-    def __init__(self, tuning: Tuning, *, retries_failed: bool = False) -> None:
-        self.tuning, self.retries_failed = tuning, retries_failed
-        self.trials = read_trials(tuning.folder, tuning.space)
-        self.results = {number: read_result(trial, tuning.config) for number, trial in self.trials.items()}
-        self.todo = [number for number in self.trials if not self._has_ended(number)]
-        self.plans: dict[int, Plan] = {}
-        self.is_exhausted = False
-        if (
-            tuning.tune.search == "random"
-        ):  # what every trial is made of is known, and checked, before anything is launched
-            while self._choose() is not None:
-                continue
-        for number in self.todo:
-            self.plans[number] = tuning.plan_trial(self.trials[number])
-
-    def is_over(self) -> bool:
-        """Whether every trial has ended."""
-        return not self.todo and (self.is_exhausted or len(self.trials) > self.tuning.tune.num_trials)
-
-    def take_next(self) -> tuple[Trial, Plan] | None:
-        """The next trial to train; None: there is none left.
-
-        Raises:
-            RunError, DataError: its values cannot be trained.
-        """
-        if not self.todo:
-            self._choose()
-        if not self.todo:
-            return None
-        trial = self.trials[self.todo.pop(0)]
-        return trial, self.plans.pop(trial.number, None) or self.tuning.plan_trial(trial)
-
-    def list_ended(self) -> list[tuple[Trial, Result]]:
-        """The trials that have ended, with what came out."""
-        return [(self.trials[number], result) for number, result in self.results.items() if result.state in ENDED]
-
-    def _has_ended(self, number: int) -> bool:
-        state = self.results[number].state
-        return state in ENDED and not (self.retries_failed and state == TrialState.FAILED)
-
-    def _choose(self) -> Trial | None:
-        """Adds a trial, if there is one to add. Numbers have no gap: a trial that was killed before it had a folder is there again."""
-        tuning, number = self.tuning, next(n for n in range(len(self.trials) + 1) if n not in self.trials)
-        if self.is_exhausted or number > tuning.tune.num_trials:
-            return None
-        known = {other: trial.fields for other, trial in self.trials.items()}
-        fields = choose_fields(tuning.tune, tuning.space, tuning.config, number, known, self.list_ended())
-        if fields is None:
-            self.is_exhausted = True
-            return None
-        self.trials[number] = tuning.make_trial(number, fields)
-        self.todo.append(number)
-        return self.trials[number]
 
 
 def _tune(progress: Progress, head_start: HeadStart | None, console: Console, sink: WandbSink) -> int:
@@ -212,7 +157,7 @@ def _train_trials(progress: Progress, cluster: Connection, interrupts: Interrupt
         console.print(f"dashboard: http://{cluster.dashboard_url}")
     console.print(f"folder: {tuning.folder.root}")
     prepare = PreparedInputs(tuning, cluster).prepare
-    halving = _rebuild_halving(progress) if tune.scheduler == "asha" else None
+    halving = rebuild_halving(progress) if tune.scheduler == "asha" else None
     trainer = TrialTrainer(tuning, placement, cluster, interrupts, halving, console, prepare, threading.Lock())
     running: list[TrialThread] = []
     try:
@@ -290,18 +235,6 @@ class PreparedInputs:
                 leave_inputs(plan)
                 prepare_nodes(plan, self.cluster)
                 self.done.add(key)
-
-
-def _rebuild_halving(progress: Progress) -> Halving:
-    """The scheduler as it was: told what the trials that have ended came to after each of their folds."""
-    config = progress.tuning.config
-    halving = Halving(progress.tuning.tune.reduction_factor, config.folds.count)
-    for trial, result in progress.list_ended():
-        if result.folds != tuple(range(len(result.folds))):
-            continue  # a fold was removed by hand
-        for number in range(1, len(result.folds) + 1):
-            halving.goes_on(trial.name, number, score_folds(trial.folder, config, result.folds[:number])[0])
-    return halving
 
 
 def _show_tuning(console: Console, tuning: Tuning) -> None:

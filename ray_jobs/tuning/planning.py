@@ -19,10 +19,11 @@ from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig, find_differences
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.planning import MemberPlan, Plan, check_run
+from ray_jobs.recipes import RECIPES
 from ray_jobs.run_folder import RunFolder, read_json, write_json
 from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.decisions import refuse_missing_search
-from ray_jobs.tuning.space import Dimension, parse_space, with_fields
+from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
 from trainers.interface import Inventory, load_inventory_module
 from trainers.object_storage import is_uri
@@ -109,18 +110,23 @@ class Tuning:
         return replace(config.trainer, data=resolved.data, model=resolved.model), inventory
 
 
-def check_tuning(config: RunConfig, tune: TuneConfig, words: Sequence[str], scratch: Path | None = None) -> Tuning:
+def check_tuning(
+    config: RunConfig, tune: TuneConfig, space: list[Dimension], words: Sequence[str], scratch: Path | None = None
+) -> Tuning:
     """Everything that can be found out before anything is launched.
 
     Args:
         config: the recipe with the user's fields.
         tune: how it is tuned.
+        space: what.
         words: what the user typed.
         scratch: where to put data that the project makes; None: into the tuning's folder.
 
     Raises:
         RunError, DataError: the message says what is wrong.
     """
+    if "://" in config.run.storage:
+        raise RunError(f"run.storage={config.run.storage}: a tuning needs a folder that all nodes share")
     if config.folds.only is not None:
         raise RunError("folds.only: a trial is scored on all folds; leave it out")
     name = tune.name or f"{config.recipe}_tune"
@@ -133,12 +139,12 @@ def check_tuning(config: RunConfig, tune: TuneConfig, words: Sequence[str], scra
             f"resources.workers_per_fold={list(config.resources.workers_per_fold)}: the folds of a tuning's trials have the same number of "
             "workers throughout; give one number"
         )
-    space = parse_space(tune.space, config)
     refuse_missing_search(tune)
     plan = check_run(replace(config, run=replace(config.run, name=name)), scratch)
     if plan.folder.config.exists() and not plan.folder.is_tuning():
         raise RunError(f"{plan.folder.root} is a run; choose another tune.name")
-    return Tuning(plan, dataclasses.replace(tune, name=name), space, _keep_words(words))
+    kept = _keep_words(words) + (["members=[]"] if RECIPES[config.recipe]().members else [])
+    return Tuning(plan, dataclasses.replace(tune, name=name), space, kept)
 
 
 def _keep_words(words: Sequence[str]) -> list[str]:

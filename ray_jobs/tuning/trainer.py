@@ -99,7 +99,8 @@ class TrialTrainer:
     def _write_command(self, trial: Trial) -> list[str]:
         """What continues the trial alone, as a run."""
         tuned = [f"{name}={value}" for name, value in trial.fields.items()]
-        return [*self.tuning.words, *tuned, f"run.storage={trial.folder.root.parent}", f"run.name={trial.name}"]
+        words = [word for word in self.tuning.words if not word.lstrip("-").startswith("run.storage=")]
+        return [*words, *tuned, f"run.storage={trial.folder.root.parent}", f"run.name={trial.name}"]
 
     def _train(self, trial: Trial, plan: Plan) -> bool:
         """Trains the folds that are left; whether the scheduler stopped the trial."""
@@ -133,11 +134,10 @@ class TrialTrainer:
             todo = [fold for fold in list_unfinished(plan) if fold.fold == number]
             if todo:
                 self._launch(trial, plan, coordinator, todo)
-            folds = plan.folder.completed_folds(num_folds)
-            if number not in folds:
+            if not plan.folder.fold(number).is_complete():
                 return False
-            score, _ = score_folds(plan.folder, plan.config, folds)
-            log_news(plan.folder.trial_record, {"tune/score": score, "tune/folds_done": len(folds)})
+            score, _ = score_folds(plan.folder, plan.config, range(number + 1))
+            log_news(plan.folder.trial_record, {"tune/score": score, "tune/folds_done": number + 1})
             goes_on = self.halving.goes_on(trial.name, number + 1, score)
             if trial.number > 0 and number + 1 < num_folds and not goes_on:
                 return True

@@ -1,5 +1,5 @@
-"""What a trial is, and what its folder says of it. The folders are the truth: a trial is known by its `config.json`, and has ended
-when its `summary.json` says so and its folds are there.
+"""What a trial is, and what its folder says of it. The folders are the truth: a trial is known by its `config.json`. It has ended when
+all its folds are there and were summed up, or when its `summary.json` says that it was stopped or has failed.
 """
 
 from __future__ import annotations
@@ -105,12 +105,13 @@ def read_result(trial: Trial, config: RunConfig) -> Result:
     folder, num_folds = trial.folder, config.folds.count
     folds = tuple(folder.completed_folds(num_folds))
     statuses = [read_status(folder, fold) for fold in range(num_folds)]
-    said = read_json(folder.summary, default={}).get("trial") or {}
+    summary = read_json(folder.summary, default={})
+    said = summary.get("trial") or {}  # submit.py and kfold.py on a trial's folder write a summary without it
     state, reason = said.get("state"), said.get("reason")
-    if state == TrialState.COMPLETE:
-        has_ended = len(folds) == num_folds
-    else:  # one of the others counts as long as nobody has trained it further
-        has_ended = state in ENDED and tuple(said["folds"]) == folds
+    if summary and len(folds) == num_folds:
+        state, reason, has_ended = TrialState.COMPLETE, None, True
+    else:  # stopped or failed, as long as nobody has trained it further
+        has_ended = state in (TrialState.STOPPED, TrialState.FAILED) and tuple(said["folds"]) == folds
     if not has_ended:
         began = bool(folds) or any(status.state != FoldState.WAITING for status in statuses)
         state, reason = TrialState.INTERRUPTED if began else TrialState.WAITING, None

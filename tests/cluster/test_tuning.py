@@ -19,30 +19,23 @@ pytestmark = pytest.mark.slow
 SMALL = ("data.max_rows=40", "training.epochs=2", "folds.count=2")
 LOOK = """
 import json, ray
-from ray.util.state import list_actors
-ray.init(address="auto", namespace="kfold", log_to_driver=False, logging_level="ERROR")
-groups = [group["state"] for group in ray.util.placement_group_table().values()]
-actors = [actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])]
-print(json.dumps([[state for state in groups if state != "REMOVED"], actors]))
+ray.init(namespace="kfold", log_to_driver=False, logging_level="ERROR")
+print(json.dumps([group["state"] for group in ray.util.placement_group_table().values()]))
 """
 
 
 def list_left(cluster):
     """Placement groups that are not removed, and living actors, when all had some seconds to go."""
-    for _ in range(20):
-        done = subprocess.run(
-            [sys.executable, "-c", LOOK],
-            env=cluster.environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        left = json.loads(done.stdout.splitlines()[-1])
-        if left == [[], []]:
+    for _ in range(10):
+        look = [sys.executable, "-c", LOOK]
+        done = subprocess.run(look, env=cluster.environment, capture_output=True, text=True, check=True, timeout=60)
+        groups = [state for state in json.loads(done.stdout.splitlines()[-1]) if state != "REMOVED"]
+        known = cluster.ask("/api/v0/actors?limit=1000&detail=1")["data"]["result"]["result"]
+        actors = [actor["class_name"] for actor in known if actor["state"] != "DEAD"]
+        if not groups and not actors:
             break
-        time.sleep(0.5)
-    return left
+        time.sleep(1)
+    return groups, actors
 
 
 def start(cluster, *words):
@@ -92,7 +85,7 @@ def test_asha_stops_a_bad_trial_after_its_first_fold(cluster, run_job, tmp_path)
     assert ("stopped", 1, 1) in states.values()
     assert read_json(folder.tune)["outcome"]["best"] == "trial_000"
     assert "others were better" in done.stdout
-    assert list_left(cluster) == [[], []]
+    assert list_left(cluster) == ([], [])
 
 
 @pytest.mark.parametrize("process", ["ray::RayTrainWorker", "ray::TrainController"])
@@ -109,7 +102,7 @@ def test_a_trial_whose_process_is_killed_goes_on(cluster, tmp_path, process):
     assert driver.returncode == 0, output
     assert max(last_attempt(trial, fold) for fold in range(2)) == 2
     assert "goes on in another attempt" in output
-    assert list_left(cluster) == [[], []]
+    assert list_left(cluster) == ([], [])
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
@@ -122,9 +115,9 @@ def test_a_driver_that_ends_leaves_nothing_on_the_cluster_and_is_continued(clust
     driver.send_signal(ending)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL), output
-    assert list_left(cluster) == [[], []]
+    assert list_left(cluster) == ([], [])
     driver = start(cluster, *words)
     output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, output
     assert len(read_json(RunFolder(tmp_path / "ended").tune)["outcome"]["states"]) == 1
-    assert list_left(cluster) == [[], []]
+    assert list_left(cluster) == ([], [])

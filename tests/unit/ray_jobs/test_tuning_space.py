@@ -92,9 +92,9 @@ def draw(tune, lines, count, config=None):
 
 
 def test_random_draws_depend_on_seed_and_number_alone():
-    first = draw(TuneConfig(search="random"), LINES, 6)
-    assert first == draw(TuneConfig(search="random"), LINES, 6)
-    assert first != draw(TuneConfig(search="random", seed=1), LINES, 6)
+    first = draw(TuneConfig(search="random"), LINES, 4)
+    assert first == draw(TuneConfig(search="random"), LINES, 4)
+    assert first != draw(TuneConfig(search="random", seed=1), LINES, 4)
     assert first[0] == {"optimizer.lr": "0.004", "model.dropout": "0.3", "training.epochs": "24"}
     for fields in list(first.values())[1:]:
         assert 1e-5 <= float(fields["optimizer.lr"]) <= 1e-2
@@ -113,10 +113,10 @@ def test_a_space_of_choices_ends_when_each_combination_was_tried_once():
 def test_logarithmic_draws_fill_the_decades_alike():
     lines = ("optimizer.lr loguniform 1e-6 1e-2",)
     drawn = [
-        float(fields["optimizer.lr"]) for fields in list(draw(TuneConfig(search="random"), lines, 41).values())[1:]
+        float(fields["optimizer.lr"]) for fields in list(draw(TuneConfig(search="random"), lines, 21).values())[1:]
     ]
     counts, _ = np.histogram(np.log10(drawn), bins=[-6, -5, -4, -3, -2])
-    assert counts.min() >= 3
+    assert counts.min() >= 2
     assert max(len(f"{value:.12g}".replace(".", "").strip("0")) for value in drawn) <= 12
 
 

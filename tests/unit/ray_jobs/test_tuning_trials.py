@@ -11,7 +11,7 @@ import pytest
 from made_run import make_run
 
 from ensemble.metrics import measure_error
-from ray_jobs.cli import find_run, find_runs
+from ray_jobs.cli import Command, find_run, find_runs, parse_kfold, parse_tune
 from ray_jobs.config import MAIN
 from ray_jobs.coordinator import FoldState, FoldStatus, write_status
 from ray_jobs.driver import run_kfold
@@ -25,15 +25,34 @@ from ray_jobs.tracking.record import log_news
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.decisions import Halving, choose_fields
-from ray_jobs.tuning.driver import Progress, _rebuild_halving
 from ray_jobs.tuning.outcome import compare_trials, explain_tuning, print_tuning, read_all, write_trials
 from ray_jobs.tuning.planning import Tuning, check_tuning, write_or_compare_tuning
+from ray_jobs.tuning.progress import Progress, rebuild_halving
 from ray_jobs.tuning.space import parse_space, with_fields
 from ray_jobs.tuning.trainer import judge
 from ray_jobs.tuning.trials import Result, Trial, TrialState, read_result, read_trials
 
 LINES = ("optimizer.lr loguniform 1e-5 1e-1", "model.dropout choice 0.0 0.3")
 RATES = {0: "0.004", 1: "0.01", 2: "0.001"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made(tmp_path_factory):
+    """Runs to copy: {what is missing of them: folder}; made when they are first needed."""
+    MADE.clear()
+    MADE["root"] = tmp_path_factory.mktemp("made")
+
+
+MADE = {}
+
+
+def copy_run(root, **made):
+    """As `make_run`, which takes a second."""
+    if str(made) not in MADE:
+        MADE[str(made)] = make_run(MADE["root"] / str(len(MADE)), num_epochs=1, **made)
+    folder, config, _ = MADE[str(made)]
+    shutil.copytree(folder.root, root, dirs_exist_ok=True)
+    return RunFolder(root), config
 
 
 def make_tuning(root, tune=None):
@@ -50,7 +69,7 @@ def make_tuning(root, tune=None):
 def add_trial(tuning, number, noise, *, ended=True, rate=None, **made):
     """A trial whose predictions are off by so much more than those of the others."""
     trial = tuning.make_trial(number, {"optimizer.lr": rate or RATES[number], "model.dropout": "0.3"})
-    folder, config, _ = make_run(trial.folder.root, num_epochs=1, **made)
+    folder, config = copy_run(trial.folder.root, **made)
     config = dataclasses.replace(with_fields(tuning.config, trial.fields), run=config.run)
     folder.write_config(config)
     for fold in folder.completed_folds(3):
@@ -107,12 +126,16 @@ def test_a_trial_whose_fold_was_deleted_goes_on(tmp_path):
 
 def test_a_stopped_trial_that_was_trained_further_as_a_run_counts_as_whole(tmp_path):
     tuning = make_tuning(tmp_path / "search")
-    trial = add_trial(tuning, 1, 0.5)
-    summary = read_json(trial.folder.summary)
-    del summary["trial"]
-    write_json(trial.folder.summary, summary)
+    trial = add_trial(tuning, 1, 0.5, waiting=(2,))
+    assert read_result(trial, tuning.config).state == TrialState.STOPPED
+    config = trial.folder.read_config()
+    copy_run(trial.folder.root)  # as kfold.py would leave it
+    trial.folder.write_config(config)
     result = read_result(trial, tuning.config)
-    assert (result.state, result.folds) == (TrialState.INTERRUPTED, (0, 1, 2))  # only to be summed up again
+    assert (result.state, result.folds, result.reason) == (TrialState.COMPLETE, (0, 1, 2), None)
+    assert result.score > 0
+    trial.folder.summary.unlink()
+    assert read_result(trial, tuning.config).state == TrialState.INTERRUPTED  # killed before it was summed up
 
 
 def test_a_tuning_goes_on_with_what_has_not_ended(tmp_path):
@@ -182,7 +205,7 @@ def test_the_scheduler_is_rebuilt_from_the_folders(tmp_path):
     tuning = make_tuning(tmp_path / "search")
     add_trial(tuning, 0, 0.3)
     add_trial(tuning, 1, 0.6, waiting=(1, 2))
-    halving = _rebuild_halving(Progress(Unplanned(tuning)))
+    halving = rebuild_halving(Progress(Unplanned(tuning)))
     assert not halving.goes_on("trial_009", 1, 0.2)  # between 0.3² and 0.6², below the better half
     assert halving.goes_on("trial_010", 1, 0.05)
     assert not halving.goes_on("trial_011", 2, 0.2)
@@ -297,9 +320,8 @@ def check(tmp_path, *, tune=None, **run):
     data = dataclasses.replace(config.trainer.data, max_rows=30)
     config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, data=data))
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, storage=str(tmp_path), **run))
-    return check_tuning(
-        config, tune or TuneConfig(name="search", space=LINES), ["tune.name=search", "data.max_rows=30"]
-    )
+    tune = tune or TuneConfig(name="search", space=LINES)
+    return check_tuning(config, tune, parse_space(tune.space, config), ["tune.name=search", "data.max_rows=30"])
 
 
 def test_a_tuning_goes_on_only_as_it_began(tmp_path, write_data, small_frame):
@@ -318,16 +340,27 @@ def test_a_tuning_goes_on_only_as_it_began(tmp_path, write_data, small_frame):
         write_or_compare_tuning(tuning, [])
 
 
+def test_a_recipe_with_members_is_tuned_without_them(tmp_path):
+    command, tune = parse_tune(
+        ["--config-name=clip_multimodal_small_ensemble", "data.max_rows=30", "tune.name=search"], ""
+    )
+    config = dataclasses.replace(command.config, run=dataclasses.replace(command.config.run, storage=str(tmp_path)))
+    tuning = check_tuning(config, tune, parse_space(LINES, config), ["--config-name=clip_multimodal_small_ensemble"])
+    assert list(tuning.plan.members) == [MAIN]
+    assert tuning.words == ["--config-name=clip_multimodal_small_ensemble", "members=[]"]
+    assert parse_kfold(tuning.words).config.members == ()
+    with pytest.raises(RunError, match="a trial trains one recipe"):
+        parse_tune(["members=[wide model.hidden_dim=128]"], "")
+
+
 def test_names_are_taken_once(tmp_path):
-    make_run(tmp_path / "search", num_epochs=1)
+    copy_run(tmp_path / "search")
     with pytest.raises(RunError, match=r"is a run; choose another tune\.name"):
         check(tmp_path)
     with pytest.raises(RunError, match=r"tune\.name names the tuning"):
         check(tmp_path, name="other")
     tuning = check(tmp_path, tune=TuneConfig(name="second", space=LINES))
     write_or_compare_tuning(tuning, [])
-    from ray_jobs.cli import Command
-
     with pytest.raises(RunError, match=r"is a tuning, which tune.py continues"):
         run_kfold(Command(tuning.config, dry_run=False), [])
 

@@ -1,0 +1,83 @@
+"""Which trials of a tuning have ended, and which comes next."""
+
+from __future__ import annotations
+
+from ray_jobs.planning import Plan
+from ray_jobs.tuning.decisions import Halving, choose_fields
+from ray_jobs.tuning.planning import Tuning
+from ray_jobs.tuning.trials import ENDED, Result, Trial, TrialState, read_result, read_trials, score_folds
+
+
+class Progress:
+    """The trials of a tuning: those that have ended, and which comes next.
+
+    Args:
+        tuning: whose.
+        retries_failed: whether failed trials are trained again.
+    """
+
+    def __init__(self, tuning: Tuning, *, retries_failed: bool = False) -> None:
+        self.tuning, self.retries_failed = tuning, retries_failed
+        self.trials = read_trials(tuning.folder, tuning.space)
+        self.results = {number: read_result(trial, tuning.config) for number, trial in self.trials.items()}
+        self.todo = [number for number in self.trials if not self._has_ended(number)]
+        self.plans: dict[int, Plan] = {}
+        self.is_exhausted = False
+        if (
+            tuning.tune.search == "random"
+        ):  # what every trial is made of is known, and checked, before anything is launched
+            while self._choose() is not None:
+                continue
+        for number in self.todo:
+            self.plans[number] = tuning.plan_trial(self.trials[number])
+
+    def is_over(self) -> bool:
+        """Whether every trial has ended."""
+        return not self.todo and (self.is_exhausted or len(self.trials) > self.tuning.tune.num_trials)
+
+    def take_next(self) -> tuple[Trial, Plan] | None:
+        """The next trial to train; None: there is none left.
+
+        Raises:
+            RunError, DataError: its values cannot be trained.
+        """
+        if not self.todo:
+            self._choose()
+        if not self.todo:
+            return None
+        trial = self.trials[self.todo.pop(0)]
+        return trial, self.plans.pop(trial.number, None) or self.tuning.plan_trial(trial)
+
+    def list_ended(self) -> list[tuple[Trial, Result]]:
+        """The trials that have ended, with what came out."""
+        return [(self.trials[number], result) for number, result in self.results.items() if result.state in ENDED]
+
+    def _has_ended(self, number: int) -> bool:
+        state = self.results[number].state
+        return state in ENDED and not (self.retries_failed and state == TrialState.FAILED)
+
+    def _choose(self) -> Trial | None:
+        """Adds a trial, if there is one to add. Numbers have no gap: a trial that was killed before it had a folder is there again."""
+        tuning, number = self.tuning, next(n for n in range(len(self.trials) + 1) if n not in self.trials)
+        if self.is_exhausted or number > tuning.tune.num_trials:
+            return None
+        known = {other: trial.fields for other, trial in self.trials.items()}
+        fields = choose_fields(tuning.tune, tuning.space, tuning.config, number, known, self.list_ended())
+        if fields is None:
+            self.is_exhausted = True
+            return None
+        self.trials[number] = tuning.make_trial(number, fields)
+        self.todo.append(number)
+        return self.trials[number]
+
+
+def rebuild_halving(progress: Progress) -> Halving:
+    """The scheduler as it was: told what the trials that have ended came to after each of their folds."""
+    config = progress.tuning.config
+    halving = Halving(progress.tuning.tune.reduction_factor, config.folds.count)
+    for trial, result in progress.list_ended():
+        if result.folds != tuple(range(len(result.folds))):
+            continue  # a fold was removed by hand
+        for number in range(1, len(result.folds) + 1):
+            halving.goes_on(trial.name, number, score_folds(trial.folder, config, result.folds[:number])[0])
+    return halving
