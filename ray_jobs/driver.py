@@ -88,9 +88,7 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         storage, seconds = Storage(plan.folder, 0.0), {"check": time.monotonic() - started}
         patient = Storage(plan.folder, plan.config.checkpoint.storage_patience_s, warn)
         hear_stop = partial(_hear_stop, plan, console)
-        say_how_to_go_on = cache(
-            partial(_say_how_to_go_on, command, plan, console)
-        )  # whoever calls first: it is said once
+        say_how_to_go_on = cache(partial(_say_how_to_go_on, command, plan, console))  # whoever calls first says it
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)

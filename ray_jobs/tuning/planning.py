@@ -26,7 +26,6 @@ from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
 from trainers.interface import Inventory, load_inventory_module
-from trainers.object_storage import is_uri
 
 # Of the `tune` section: what must stay when a tuning goes on, for the trials that are there were chosen by it.
 _CHOSEN_BY = ("space", "search", "scheduler", "reduction_factor", "seed")
@@ -132,8 +131,6 @@ def check_tuning(
     name = tune.name or f"{config.recipe}_tune"
     if config.run.name not in (None, name):
         raise RunError(f"run.name={config.run.name}: tune.name names the tuning, and its trials")
-    if is_uri(config.run.storage):
-        raise RunError(f"run.storage={config.run.storage}: a tuning needs a folder; only runs can be on object storage")
     if config.resources.is_elastic:
         raise RunError(
             f"resources.workers_per_fold={list(config.resources.workers_per_fold)}: the folds of a tuning's trials have the same number of "
