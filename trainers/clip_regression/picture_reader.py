@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainers.clip_regression.pictures import PICTURE_FORMATS
 from trainers.clip_regression.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
+from trainers.picture_files import PICTURE_FORMATS
 from trainers.row_blocks import Part, RowBlocks, count_missing, fill
 
 _WAY_OF_DECODING = 1  # to be raised with each change of this file that changes a bit of a picture
