@@ -2,12 +2,16 @@
 
 A model family is a package `trainers/<family>/` with three modules:
 
-- `config.py`     `Config`, a frozen dataclass of the sections that decide what is trained (`data`, `model`, ...).
+- `config.py`     `Config`, a frozen dataclass of the sections that decide what is trained: `data`, with a field `root`, `model` and
+                  others. `Config.PREDICTS` is `number` (one of each row) or `map` (a class of each pixel, or of whatever else a row is
+                  divided into); `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which members share.
                   Light: importing it loads neither torch nor pandas.
 - `inventory.py`  `take_inventory(config, folder) -> (Config, Inventory)`: reads and checks the whole input before
                   anything is launched, and returns the config with every path resolved. Light: no torch.
                   `leave_inputs(config, inventory, folder)`: writes what the folds shall find at `Workplace.inputs`.
                   `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
+                  Of maps also `open_backgrounds(config, inputs, table)`: a function of a row's id that gives what its map lies over,
+                  (H, W, 3) uint8.
 - `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
 
 and, so that a finished run can predict rows that it has not seen, two more:
@@ -26,7 +30,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -85,6 +89,7 @@ class Inventory:
         row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for when
             leaks are.
         tables: the rows themselves, as the family's own `leave_inputs` takes them.
+        notes: sentences for the user: what is no mistake, but worth knowing.
     """
 
     ids: np.ndarray
@@ -99,6 +104,7 @@ class Inventory:
     test_ids: np.ndarray | None = None
     row_keys: Mapping[str, RowKeys] = field(default_factory=dict)
     tables: Any = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,21 @@ class Predictions:
     prediction: np.ndarray
     prediction_z: np.ndarray
     target: np.ndarray
+
+
+@dataclass(frozen=True)
+class PredictedMap:
+    """What a model predicts for the places of one row.
+
+    Attributes:
+        row_id: whose.
+        probability_CHW: (C, H, W) float32 from 0 to 1: with C = 1 that a place is foreground, else of each class.
+        target_HW: (H, W) uint8, the true class of each place, 255 where it counts nowhere; None: unknown.
+    """
+
+    row_id: str
+    probability_CHW: np.ndarray
+    target_HW: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -244,6 +265,12 @@ class Workplace(Protocol):
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         """Writes a prediction file of the fold."""
+
+    def save_maps(
+        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, maps: Iterable[PredictedMap]
+    ) -> None:
+        """As `save_predictions`, of a family that predicts maps: each rank gives those of its rows, in any order; `ids`, (n,) str, are
+        all rows in the file's order."""
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         """Lists a row whose content turned out bad while it was read."""
