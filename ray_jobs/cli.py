@@ -17,7 +17,7 @@ from typing import Any
 
 from ray_jobs.config import SECTIONS, RunConfig, RunSection, flatten, to_dict
 from ray_jobs.errors import RunError, printable
-from ray_jobs.recipes import DEFAULT_RECIPE, RECIPES
+from ray_jobs.recipes import ALIASES, DEFAULT_RECIPE, RECIPES
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,15 @@ class Command:
     config: RunConfig
     dry_run: bool
     retry_failed: bool = False
+    job: str = "kfold.py"
 
 
-def parse_kfold(argv: Sequence[str]) -> Command:
+def parse_kfold(argv: Sequence[str], *, is_one_run: bool = False) -> Command:
     """`[--config-name=NAME] [field=value ...] [--dry-run] [--retry-failed] [--help]`.
+
+    Args:
+        argv: what was typed.
+        is_one_run: train.py's: no folds, but a share of the rows that validates.
 
     Raises:
         RunError: an unknown recipe, field or value; the message lists the nearest names.
@@ -52,21 +57,49 @@ def parse_kfold(argv: Sequence[str]) -> Command:
     if recipe not in RECIPES:
         raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
     summary = "\n".join(f"  {name:24s} {(build.__doc__ or '').strip()}" for name, build in RECIPES.items())
+    job, what = "kfold.py", "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission."
+    if is_one_run:
+        job, what = "train.py", "Trains one model as a Ray TorchTrainer; folds.holdout_fraction of the rows validates."
+    aliases = ALIASES.get(recipe, {})
+    known = (
+        f"flags of {recipe}: {', '.join(f'--{flag} ({field})' for flag, field in aliases.items())}\n\n"
+        if aliases
+        else ""
+    )
     description = (
-        "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission.\n\n"
-        "usage: kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--retry-failed]\n\n"
+        f"{what}\n\n"
+        f"usage: {job} [--config-name=RECIPE] [field=value ...] [--dry-run] [--retry-failed]\n\n"
         "--dry-run shows config and plan and launches nothing; --retry-failed trains only the folds that have failed.\n\n"
         "'members=[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each "
         "written as name [recipe] [field=value ...], and combines them with it.\n\n"
-        f"recipes:\n{summary}\n\nfields of {recipe} with their values:"
+        f"recipes:\n{summary}\n\n{known}fields of {recipe} with their values:"
     )
     config = with_wandb_environment(RECIPES[recipe](), os.environ)
+    if is_one_run:
+        folds = dataclasses.replace(config.folds, kind="holdout", count=1)
+        config = dataclasses.replace(config, folds=folds, run=dataclasses.replace(config.run, name=f"{recipe}_train"))
     try:
         config = config if members is None else dataclasses.replace(config, members=members)
     except ValueError as error:
         raise RunError(str(error)) from None
-    config = override(config, rest, description)
-    return Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
+    config = override(config, _expand_aliases(rest, aliases, config), description)
+    return Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"], job=job)
+
+
+def _expand_aliases(words: Sequence[str], aliases: Mapping[str, str], config: RunConfig) -> list[str]:
+    """`--lr 1e-3` to `--optimizer.lr 1e-3`, by the recipe's own flags; one for a yes or no may stand alone."""
+    fields, expanded = flatten(to_dict(config)), []
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        field = aliases.get(flag.removeprefix("--").replace("-", "_")) if flag.startswith("--") else None
+        if field is None:
+            expanded.append(word)
+            continue
+        expanded.append(f"--{field}{equals}{value}")
+        follows = place + 1 < len(words) and not words[place + 1].startswith("-") and "=" not in words[place + 1]
+        if isinstance(fields[field], bool) and not equals and not follows:
+            expanded.append("True")
+    return expanded
 
 
 def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:

@@ -78,6 +78,7 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.analysis = self.root / "analysis"
         self.predictions = self.root / "predictions"
+        self.masks, self.overlays, self.disagreement = (self.root / n for n in ("masks", "overlays", "disagreement"))
         self.wandb = self.root / "wandb"
         self.inputs = self.run_root / "inputs"
         self.cache = self.run_root.parent / ".kfold_cache"  # of all runs of this storage

@@ -123,7 +123,8 @@ def _find_groups(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndar
             i for i, match in zip(rows.ids.tolist(), found, strict=True) if match is None or match[1] is None
         ]:
             raise DataError(
-                f"data.group_pattern={data.group_pattern} finds nothing in {len(missing)} names, such as {missing[0]!r}"
+                f"data.group_pattern={data.group_pattern} finds nothing in {len(missing)} names, such as {missing[0]!r}; "
+                "give a pattern that fits, or data.group_pattern=none and folds.kind=random"
             )
         return np.array([match[1] for match in found])
     if labels is None or labels.groups is None:
