@@ -16,11 +16,12 @@ A model family is a package `trainers/<family>/` with three modules:
 
 and, so that a finished run can predict rows that it has not seen, two more:
 
-- `new_rows.py`   `find_new_rows(configs, place) -> rows`: finds the table at a path, for models with these configs. `rows.check()`
+- `new_rows.py`   `find_new_rows(configs, place) -> rows`: finds the table at a path, for models with these configs (of maps with a third
+                  argument: where the truth is, or None). `rows.check()`
                   reads all of it before anything is launched and returns the number of rows; `rows.read(n)` gives it in blocks
                   of n rows, each a `pyarrow.Table`; n a multiple of `rows.batch_rows`. Picklable and light: no torch.
 - `predict.py`    `Predictor(models, rows, device, num_threads)`: built once on a worker from what was saved (`TrainedModel`);
-                  `predict(block) -> BlockPredictions`. Statistics are the checkpoint's, never the new rows'. A row has the same
+                  `predict(block) -> BlockPredictions`, or of maps `predict_maps(block) -> Iterator[NewMap]`. Statistics are the checkpoint's, never the new rows'. A row has the same
                   bits as among the run's own test rows, on the same kind of device with the same threads.
 
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `Workplace`.
@@ -179,6 +180,25 @@ class BlockPredictions:
     ids: np.ndarray
     prediction: np.ndarray
     problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class NewMap:
+    """What M models predict for the places of a new row.
+
+    Attributes:
+        row_id: whose; it names files.
+        probability_MCHW: (M, C, H, W) float32, as in `PredictedMap`.
+        target_HW: the true classes; None: unknown.
+        background_HW3: (H, W, 3) uint8, what the map lies over.
+        problem: what of the row could not be used; empty: nothing.
+    """
+
+    row_id: str
+    probability_MCHW: np.ndarray
+    target_HW: np.ndarray | None
+    background_HW3: np.ndarray
+    problem: str = ""
 
 
 @dataclass(frozen=True)
