@@ -26,8 +26,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from ray_jobs.run_folder import RunFolder
+from trainers.batches import cut, training_order
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics, cut, training_order
+from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics
 from trainers.clip_regression.encoders import describe_architecture, load_clip
 from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.picture_reader import PictureReader

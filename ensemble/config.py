@@ -9,8 +9,10 @@ from typing import Literal, get_args
 FoldMethod = Literal["mean", "median", "trimmed_mean", "geometric_mean"]
 Method = Literal[FoldMethod, "weighted_mean"]
 FittedMethod = Literal["simplex", "ridge", "greedy"]
+MapMethod = Literal["mean", "median", "weighted_mean", "majority_vote"]
 Space = Literal["z", "raw"]
 FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Method, FittedMethod, Space))
+MAP_METHODS = get_args(MapMethod)
 NOTHING_TO_FIT = (
     "its weights are fitted on rows that every model predicts without having seen them, and each fold model has its "
     f"out-of-fold predictions on other rows than the next. Add members, hold out a blend set (folds.blend_fraction=0.1), or combine fold models by one of {', '.join(METHODS)}"
@@ -22,10 +24,11 @@ class EnsembleConfig:
     """How models' predictions become one: those of the members where there are several, else those of the folds. Changing it
     re-runs the ensemble alone, never a fold."""
 
-    method: Method | FittedMethod | str = "mean"
+    method: Method | FittedMethod | MapMethod | str = "mean"
     """trimmed_mean: without the `trim` lowest and highest; geometric_mean: in z space the mean, in raw space 0 where a
     model says 0; weighted_mean: by `weights` where given, else by validation score. simplex, ridge and greedy fit weights of the
-    members to their out-of-fold predictions, or of the fold models to the blend set."""
+    members to their out-of-fold predictions, or of the fold models to the blend set. Of maps: mean, median, weighted_mean or
+    majority_vote, place by place."""
     space: Space = "z"
     """z: combine log1p of the predictions, the scale in which MSLE lives; raw: the predictions themselves."""
     weights: tuple[float, ...] | None = None
@@ -45,14 +48,19 @@ class EnsembleConfig:
     """Where there are several members: how the fold models of each become one."""
     members: tuple[str, ...] | None = None
     """The members to combine, by name, those of `external` included; None: all."""
+    threshold: float = 0.5
+    """Of maps with two classes: from which probability on a place counts as foreground."""
     external: str | None = None
     """Parquet file with predictions made elsewhere, in the schema of oof.parquet: each of its members joins the others."""
 
     def __post_init__(self) -> None:
-        if self.method not in (*METHODS, *FITTED_METHODS):
+        if self.method not in (*METHODS, *FITTED_METHODS, *MAP_METHODS):
             raise ValueError(
-                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}"
+                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of maps one of "
+                f"{', '.join(MAP_METHODS)}"
             )
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"ensemble.threshold={self.threshold}: expected a probability between 0 and 1")
         if self.fold_method not in FOLD_METHODS:
             raise ValueError(f"ensemble.fold_method={self.fold_method!r}: expected one of {', '.join(FOLD_METHODS)}")
         if self.members is not None and (not self.members or len(set(self.members)) < len(self.members)):

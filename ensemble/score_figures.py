@@ -31,7 +31,12 @@ _KINDS = {
 
 
 def draw_performance(
-    scores_F: Sequence[Mapping[str, float]], labels: Sequence[str], overall: Mapping[str, float], metric: str
+    scores_F: Sequence[Mapping[str, float]],
+    labels: Sequence[str],
+    overall: Mapping[str, float],
+    metric: str,
+    *,
+    higher_is_better: bool = False,
 ) -> Figure:
     """Error of each fold, and of all out-of-fold predictions: best and final checkpoint beside the constant predictor.
 
@@ -39,7 +44,8 @@ def draw_performance(
         scores_F: {"best": error, "final": error, "constant": error} of each fold.
         labels: a name for each fold.
         overall: the same on all out-of-fold rows.
-        metric: its name; lower is better.
+        metric: its name.
+        higher_is_better: of the metric.
     """
     rows = [*zip(labels, scores_F, strict=True), ("out of fold", overall)]
     figure, (axes,) = new_figure(1.7 + 0.48 * len(rows))
@@ -55,7 +61,8 @@ def draw_performance(
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.12 * max(value for _, scores in rows for value in scores.values()))
-    describe_panel(axes, f"{metric} by fold (left is better)", metric, "")
+    better = "right" if higher_is_better else "left"
+    describe_panel(axes, f"{metric} by fold ({better} is better)", metric, "")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

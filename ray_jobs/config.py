@@ -137,6 +137,11 @@ class RunConfig:
         _check_combination(self.ensemble, names, self.folds)
 
     @property
+    def predicts_maps(self) -> bool:
+        """Whether the family predicts a map of each row, rather than a number."""
+        return self.trainer.PREDICTS == "map"
+
+    @property
     def member_names(self) -> list[str]:
         """`main` and the names of the other members."""
         return [MAIN, *((text.split() or [""])[0] for text in self.members)]
@@ -173,6 +178,7 @@ _TRAINED_BY = (
     "folds.kind",
     "folds.seed",
     "folds.blend_fraction",
+    "folds.holdout_fraction",
     "resources.workers_per_fold",
     "resources.cpus_per_fold",
 )

@@ -70,7 +70,7 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
     storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
     uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
     with hold_run(plan.folder, uri) as mirror:
-        plan = write_or_compare(plan, argv, warn)
+        plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()
         for member in plan.members.values():
             mend_run(member.folder, plan.config.folds.count, warn)
@@ -206,6 +206,8 @@ def _train(
     )
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
+    for note in plan.inventory.notes:
+        console.print(note, style="yellow")
     print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
     leave_inputs(plan)
     for fold in todo:
@@ -334,5 +336,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
             f"{field}={now}" for field, (_, now) in find_differences(plan.config, member.config)[0].items()
         )
         console.print(f"  member {name}: {differs or 'as main'}")
+    for note in plan.inventory.notes:
+        console.print(note, style="yellow")
     print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     console.print("dry run: nothing was launched or written")

@@ -17,6 +17,7 @@ from ensemble.scores import score
 from ray_jobs.combinations import compare_combinations, list_metrics
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.errors import IncompleteRunError, RunFolderError
+from ray_jobs.map_stage import check_map_ensemble, draw_out_of_fold, score_map_folds, submit_maps
 from ray_jobs.member_columns import find_columns
 from ray_jobs.members import find_members
 from ray_jobs.planning import check_ensemble, with_absolute_external
@@ -45,6 +46,8 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     folds = {name: own.completed_folds(config.folds.count) for name, own in folders.items()}
     for own in folders.values():
         refuse_damaged(own, config.folds.count)
+    if config.predicts_maps:
+        return _run_for_maps(folder, config, folds)
     scored = {name: score_folds(own, config, folds[name]) for name, own in folders.items() if folds[name]}
     stage: dict[str, Any] = {"scores": None, "scored_folds": folds}
     if not scored:
@@ -61,6 +64,25 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
         submission, metrics = {"created": False, "reason": str(reason)}, {"ensemble/submission_created": 0}
     log_news(folder.submission_record, metrics)
     return stage | {"submission": submission}
+
+
+def _run_for_maps(folder: RunFolder, config: RunConfig, folds: dict[str, list[int]]) -> dict[str, Any]:
+    """The stage of a family that predicts maps, which has one member."""
+    stage: dict[str, Any] = {"scores": None, "scored_folds": folds}
+    if not folds[MAIN]:
+        return stage | {"submission": {"created": False, "reason": "no fold is finished"}}
+    stage["scores"], oof = score_map_folds(folder, config, folds[MAIN])
+    write_parquet(folder.oof, oof)
+    draw_out_of_fold(folder, config, oof)
+    overall = stage["scores"]["out_of_fold"]
+    metrics = {f"ensemble/out_of_fold_{name}": value for name, value in overall[overall["checkpoint"]].items()}
+    missing = sorted(set(range(config.folds.count)) - set(folds[MAIN]))
+    reason, submitted = _explain_missing(config, MAIN, missing) if missing else "the data has no test rows", None
+    if not missing:
+        submitted = submit_maps(folder, config, stage["scores"])
+    stage["submission"] = {"created": True, **submitted[0]} if submitted else {"created": False, "reason": reason}
+    log_news(folder.submission_record, metrics | (submitted[1] if submitted else {"ensemble/submission_created": 0}))
+    return stage
 
 
 def _combine(
@@ -136,6 +158,9 @@ def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str])
             raise IncompleteRunError(
                 f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
             )
+    if config.predicts_maps:
+        check_map_ensemble(config)
+        return config
     config = with_absolute_external(config)
     some = read_parquet(folder.of_member(members[0]).fold(0).predictions("validation", "final"))
     check_ensemble(config, read_parquet(folder.fold_plan), some["target"].to_numpy())

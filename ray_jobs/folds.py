@@ -22,9 +22,12 @@ class FoldsConfig:
 
     count: int = 3
     """Number of folds, K."""
-    kind: Literal["random", "stratified", "grouped", "stratified_grouped", "time", "predefined"] = "random"
+    kind: Literal["random", "stratified", "grouped", "stratified_grouped", "time", "predefined", "holdout"] = "random"
     """stratified: folds alike in the (binned log) target. grouped: `data.group_column` is never split. time: each fold
-    validates on rows later than all it trains on. predefined: `data.fold_column`."""
+    validates on rows later than all it trains on. predefined: `data.fold_column`. holdout: one run without folds, which validates on
+    `holdout_fraction` of the rows (`count=1`); groups, if there are any, are not split."""
+    holdout_fraction: float = 0.2
+    """kind=holdout: share of the rows that validate."""
     seed: int = 0
     """Seed of the division."""
     only: tuple[int, ...] | None = None
@@ -44,7 +47,9 @@ class FoldsConfig:
             raise ValueError(
                 "folds.blend_fraction with folds.kind=predefined: mark the blend set with -2 in data.fold_column"
             )
-        if not 2 <= self.count <= 1000:  # every fold is asked for its status
+        if self.kind == "holdout":
+            self._check_holdout()
+        elif not 2 <= self.count <= 1000:  # every fold is asked for its status
             raise ValueError(f"folds.count={self.count}: expected 2 to 1000")
         if self.seed < 0:
             raise ValueError(f"folds.seed={self.seed}: expected at least 0")
@@ -58,6 +63,18 @@ class FoldsConfig:
             outside = [fold for fold in self.only if not 0 <= fold < self.count]
             if outside or not self.only:
                 raise ValueError(f"folds.only={list(self.only)}: expected fold numbers from 0 to {self.count - 1}")
+
+    def _check_holdout(self) -> None:
+        if self.count != 1:
+            raise ValueError(
+                f"folds.count={self.count}: folds.kind=holdout has one split, folds.count=1 (train.py sets both)"
+            )
+        if not 0 < self.holdout_fraction < 1:
+            raise ValueError(f"folds.holdout_fraction={self.holdout_fraction}: expected a share between 0 and 1")
+
+    def keeps_groups(self, inventory: Inventory) -> bool:
+        """Whether the user's own groups stay on one side."""
+        return "grouped" in self.kind or (self.kind == "holdout" and inventory.groups is not None)
 
     @property
     def can_group(self) -> bool:
@@ -120,7 +137,7 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
         assigned = _use_predefined(folds, inventory)
     else:
         assigned = np.full(num_rows, NEVER_VALIDATED)
-        keeps_groups = "grouped" in folds.kind or folds.on_leak == "group"
+        keeps_groups = folds.keeps_groups(inventory) or folds.on_leak == "group"
         groups = number_groups(folds, inventory) if keeps_groups else None
         blend, rest = _hold_out(folds, inventory, groups)
         assigned[blend] = BLEND
@@ -161,6 +178,10 @@ def _split_with_sklearn(
         if inventory.time is None:
             raise DataError("folds.kind=time needs dates: set data.date_column")
         return _split_by_time(folds, inventory.time[rest], splitters.TimeSeriesSplit(folds.count))
+    if folds.kind == "holdout":
+        splitter = splitters.ShuffleSplit if groups is None else splitters.GroupShuffleSplit
+        whole = splitter(1, test_size=folds.holdout_fraction, random_state=folds.seed)
+        return [held for _, held in whole.split(rows, groups=None if groups is None else groups[rest])]
     bins = _bin_target(inventory.target[rest], folds.count) if "stratified" in folds.kind else None
     if groups is None:
         splitter = splitters.KFold if bins is None else splitters.StratifiedKFold
@@ -196,7 +217,7 @@ def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
         DataError: there is no group column, or there are fewer groups than folds.
     """
     groups, what, advice = None, "groups", "choose another data.group_column"
-    if "grouped" in folds.kind:
+    if folds.keeps_groups(inventory):
         if inventory.groups is None:
             raise DataError(f"folds.kind={folds.kind} needs groups: set data.group_column")
         groups = np.unique(inventory.groups, return_inverse=True)[1]
@@ -205,6 +226,8 @@ def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
         groups = connect_rows(columns, len(inventory.ids))
         what, advice = "groups of rows that are connected by what they share", "set folds.on_leak=warn"
     num_groups = int(groups.max()) + 1
+    if folds.kind == "holdout" and num_groups < 2:
+        raise DataError(f"{num_groups} {what} to hold some out: expected at least 2; {advice}")
     if num_groups < folds.count:
         raise DataError(
             f"{num_groups} {what} for {folds.count} folds: expected at least one group a fold; lower folds.count to "

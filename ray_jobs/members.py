@@ -16,8 +16,6 @@ from ray_jobs.errors import RunError
 from ray_jobs.recipes import RECIPES
 from ray_jobs.run_folder import RunFolder
 
-PLACES = ("data.root", "data.train_table", "data.test_table", "data.target", "data.id_column", "data.max_rows")
-
 
 def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
     """The config of every member by its name, `main` first.
@@ -65,12 +63,12 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
     sections = [field.name for field in dataclasses.fields(config.trainer)]
     member = override(start, words, sections=[*sections, "folds"])
     _refuse_other_folds(config, member)
-    moved = [place for place in PLACES if _get(member, place) != _get(config, place)]
-    if moved:
-        raise RunError(
-            f"{moved[0]}={_get(member, moved[0])!r}, but members learn from the same rows as the run, where it is "
-            f"{_get(config, moved[0])!r}"
-        )
+    for name in config.trainer.data.ROWS_FROM:
+        own, of_run = getattr(member.trainer.data, name), getattr(config.trainer.data, name)
+        if own != of_run:
+            raise RunError(
+                f"data.{name}={own!r}, but members learn from the same rows as the run, where it is {of_run!r}"
+            )
     return dataclasses.replace(
         member,
         members=(),
@@ -104,8 +102,3 @@ def _take_recipe(config: RunConfig, recipe: str) -> RunConfig:
         raise RunError(f"recipe {recipe} is of family {other.family}, the run of {config.family}: its rows are others")
     trainer = dataclasses.replace(other.trainer, data=config.trainer.data)
     return dataclasses.replace(config, recipe=recipe, trainer=trainer)
-
-
-def _get(config: RunConfig, place: str) -> object:
-    section, _, name = place.partition(".")
-    return getattr(getattr(config.trainer, section), name)

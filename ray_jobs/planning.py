@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT
+from ensemble.config import FITTED_METHODS, METHODS, NOTHING_TO_FIT
 from ensemble.metrics import is_mean_of_rows, measure_error
 from ensemble.scores import predict_constant
 from ray_jobs.cluster import package_versions
@@ -28,6 +28,7 @@ from ray_jobs.damage import is_plan_whole
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
+from ray_jobs.map_stage import check_map_ensemble
 from ray_jobs.member_columns import combines_folds, has_blend_set, read_external
 from ray_jobs.members import resolve_members
 from ray_jobs.mirror import working_folder
@@ -115,7 +116,10 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     folds = plan_folds(config.folds, inventory)
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
-    check_ensemble(config, build_plan_table(folds), inventory.target)
+    if config.predicts_maps:
+        check_map_ensemble(config)
+    else:
+        check_ensemble(config, build_plan_table(folds), inventory.target)
     return Plan(_check_members(config, folder, inventory, folds, take), leaks)
 
 
@@ -135,6 +139,8 @@ def check_ensemble(config: RunConfig, plan: pa.Table, target_N: np.ndarray) -> N
         PredictionError: `ensemble.external` does not belong to these rows and folds.
     """
     ensemble = config.ensemble
+    if ensemble.method not in (*METHODS, *FITTED_METHODS):
+        raise RunError(f"ensemble.method={ensemble.method} is of maps, and this family predicts numbers")
     try:
         measure_error(ensemble.metric, target_N, target_N)
     except ValueError as error:
@@ -226,13 +232,14 @@ def _refuse_relative_paths(config: RunConfig) -> None:
             )
 
 
-def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]) -> Plan:
+def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None], job: str = "kfold.py") -> Plan:
     """A new run, or a new member, writes its config and provenance; an existing one must train the same on the same data.
 
     Args:
         plan: of a run that this driver holds.
-        argv: what the user typed.
+        argv: what the user typed after the job's name.
         say: shows a line to the user.
+        job: the job that was typed.
 
     Returns:
         The plan, with what an existing run keeps.
@@ -259,7 +266,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
         write_parquet(member.folder.own_fold_plan, build_plan_table(member.folds))
     for name, member in reversed(members.items()):  # main last: from there on the run exists
         if name not in known:
-            _write_new(plan, member, argv)
+            _write_new(plan, member, shlex.join(["python", f"ray_jobs/{job}", *argv]))
         elif changes[name]:
             member.folder.write_config(member.config)
     if other := changes.get(MAIN):
@@ -344,7 +351,7 @@ def build_plan_table(folds: FoldPlan) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_new(plan: Plan, member: MemberPlan, argv: Sequence[str]) -> None:
+def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
     folder, folds, inventory = member.folder, member.folds, member.inventory
     write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
     if inventory.bad_rows:
@@ -354,12 +361,12 @@ def _write_new(plan: Plan, member: MemberPlan, argv: Sequence[str]) -> None:
     if leaks:
         write_csv(folder.leaks, COLUMNS, list_rows(leaks))
     provenance = {
-        "command": shlex.join(["python", "ray_jobs/kfold.py", *argv]),
+        "command": command,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "target": inventory.target_name,
         "data_fingerprint": inventory.fingerprint,
         "plan_fingerprint": folds.fingerprint(),
-        "constant_predictions": _predict_constants(folds, plan.inventory),
+        "constant_predictions": [] if member.config.predicts_maps else _predict_constants(folds, plan.inventory),
         "num_train": len(folds.ids),
         "num_test": inventory.num_test,
         "leaks": count_leaks(leaks, inventory),

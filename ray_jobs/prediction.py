@@ -19,6 +19,7 @@ from ray_jobs.config import RunConfig
 from ray_jobs.connection import connect, in_submitted_job, interrupted_when_lost
 from ray_jobs.errors import ClusterLostError, RunError
 from ray_jobs.interrupts import listening
+from ray_jobs.map_prediction import SUMMARY, MapEnsemble, settle_map_run
 from ray_jobs.member_columns import combines_folds
 from ray_jobs.placement import Placement, ResourcesConfig, place_folds
 from ray_jobs.prediction_stream import Work, stream_predictions
@@ -31,17 +32,19 @@ from ray_jobs.trained_models import RunEnsemble, refuse_unusable, settle_run
 from trainers.interface import DataError, load_new_rows_module
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+_MOST_MAPS_OF_A_BLOCK = 16  # each takes a while
 _MOST_ROWS_OF_A_BLOCK = 1024  # so that Ray's part in a block is small, and each has its turn
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user wants: the rows at a place, predicted into a file (None: one below the run's folder), and whether to show
-    what each model says."""
+    """What the user wants: the rows at a place, predicted into a file or, of maps, a folder (None: one below the run's folder), and
+    whether to show what each model says; of maps also the folder with the truth, if it is not the usual one."""
 
     place: Path
     output: Path | None = None
     shows_models: bool = False
+    truth: Path | None = None
 
 
 def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
@@ -124,18 +127,20 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
     Raises:
         RunError, DataError: the message says what is wrong.
     """
-    for option, path in {"data": wish.place, "output": wish.output}.items():
+    for option, path in {"data": wish.place, "output": wish.output, "masks": wish.truth}.items():
         if path is not None and in_submitted_job() and not path.is_absolute():
             raise RunError(
                 f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 "Give the absolute path as the cluster's machines see it"
             )
+    if config.predicts_maps:
+        return _check_map_wish(folder, config, wish)
+    if wish.truth is not None:
+        raise RunError("--masks is for runs that predict maps; this one predicts numbers")
     output = (wish.output or _name_output(folder, config, wish.place)).absolute()
     if output.suffix not in TABLE_SUFFIXES or output.is_dir():
         raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
-    above = next(path for path in output.parents if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise RunError(f"--output {output}: {above} is no folder that can be written to; name another file")
+    _refuse_unwritable(output)
     refuse_unusable(folder, config)
     configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
     rows = load_new_rows_module(config.family).find_new_rows(configs, wish.place)
@@ -146,14 +151,36 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
     return Work(folder.root, ensemble, rows, num_rows, output, ("ID", *named), wish.shows_models)
 
 
+def _check_map_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
+    name = wish.place.resolve().stem if wish.place.is_file() else wish.place.resolve().name
+    output = (wish.output or folder.predictions / f"{name}_{config.ensemble.method}").absolute()
+    if output.is_file():
+        raise RunError(f"--output {output} is a file: expected a folder, for masks, overlays and {SUMMARY}")
+    _refuse_unwritable(output)
+    refuse_unusable(folder, config)
+    rows = load_new_rows_module(config.family).find_new_rows([config.trainer], wish.place, wish.truth)
+    num_rows, ensemble = rows.check(), settle_map_run(folder, config, output)
+    named = ensemble.list_columns(read_json(folder.provenance)["target"], shows_models=wish.shows_models)
+    return Work(folder.root, ensemble, rows, num_rows, output / SUMMARY, ("ID", *named), wish.shows_models)
+
+
+def _refuse_unwritable(output: Path) -> None:
+    above = next(path for path in output.parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RunError(f"--output {output}: {above} is no folder that can be written to; name another file")
+
+
 def _name_output(folder: RunFolder, config: RunConfig, place: Path) -> Path:
     place = place.resolve()
     name = place.stem if place.suffix in TABLE_SUFFIXES else place.name
     return folder.predictions / f"{name}_{config.ensemble.method}.csv"
 
 
-def _describe(ensemble: RunEnsemble) -> str:
+def _describe(ensemble: RunEnsemble | MapEnsemble) -> str:
     config = ensemble.config.ensemble
+    if ensemble.config.predicts_maps:
+        facts = {"method": config.method, "checkpoints": config.checkpoint, "n_models": len(ensemble.names)}
+        return describe_submission(facts)
     facts = {"method": config.method, "space": config.space, "checkpoints": config.checkpoint}
     facts["n_models"] = len(ensemble.names)
     return describe_submission(
@@ -162,7 +189,9 @@ def _describe(ensemble: RunEnsemble) -> str:
 
 
 def _predict_and_write(work: Work, placement: Placement, num_workers: int, console: Console) -> None:
-    block_rows = choose_block_rows(work.num_rows, num_workers, work.rows.batch_rows)
+    predicts_maps = work.ensemble.config.predicts_maps
+    most = _MOST_MAPS_OF_A_BLOCK if predicts_maps else _MOST_ROWS_OF_A_BLOCK
+    block_rows = choose_block_rows(work.num_rows, num_workers, work.rows.batch_rows, most)
     num_workers = min(num_workers, -(-work.num_rows // block_rows))
     device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
     console.print(
@@ -175,10 +204,12 @@ def _predict_and_write(work: Work, placement: Placement, num_workers: int, conso
         num_mended = _write(work, blocks, progress)
     seconds = time.monotonic() - began
     if num_mended:
+        mended = (
+            "a picture, a date or a number that cannot be used, and were predicted without it (mean colour, median)"
+        )
+        mended = "a true mask that cannot be used, and were not scored" if predicts_maps else mended
         console.print(
-            f"{num_mended:,} rows have a picture, a date or a number that cannot be used, and were predicted without it "
-            f"(mean colour, median); all are listed in {_place_of_bad_rows(work)}",
-            style="yellow",
+            f"{num_mended:,} rows have {mended}; all are listed in {_place_of_bad_rows(work)}", style="yellow"
         )
     rate = work.num_rows / seconds
     console.print(f"predicted {work.num_rows:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s): {work.output}")
@@ -222,7 +253,7 @@ def _count_workers(placement: Placement, resources: ResourcesConfig) -> int:
     return placement.folds_at_once * placement.num_workers
 
 
-def choose_block_rows(num_rows: int, num_workers: int, batch_rows: int) -> int:
+def choose_block_rows(num_rows: int, num_workers: int, batch_rows: int, most: int = _MOST_ROWS_OF_A_BLOCK) -> int:
     """Rows of a block: a multiple of `batch_rows`, and not so many that a worker has nothing to do."""
-    share = min(_MOST_ROWS_OF_A_BLOCK, -(-num_rows // num_workers))
+    share = min(most, -(-num_rows // num_workers))
     return -(-share // batch_rows) * batch_rows

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ray_jobs.map_prediction import MapEnsemble
 from ray_jobs.mirror import find_uri
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder
@@ -34,7 +35,7 @@ class Work:
     """
 
     root: Path
-    ensemble: RunEnsemble
+    ensemble: RunEnsemble | MapEnsemble
     rows: Any
     num_rows: int
     output: Path
@@ -90,6 +91,9 @@ class _Worker:
         self.work = work
 
     def __call__(self, packed: pa.Table) -> pa.Table:
+        if self.work.ensemble.config.predicts_maps:
+            predicted = self.predictor.predict_maps(_unpack(packed))
+            return _pack(self.work.ensemble.write_rows(predicted, shows_models=self.work.shows_models))
         found = self.predictor.predict(_unpack(packed))
         values = self.work.ensemble.combine(found.ids, found.prediction, shows_models=self.work.shows_models)
         problems: dict[str, list[str]] = {}

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ensemble.config import EnsembleConfig
 from ray_jobs.config import RunConfig
+from ray_jobs.folds import FoldsConfig
 from trainers.clip_regression import config as clip
+from trainers.unet_segmentation import config as unet
 
 DEFAULT_RECIPE = "clip_multimodal_small"
 
@@ -76,7 +79,51 @@ def clip_multimodal_small_ensemble() -> RunConfig:
     )
 
 
+def unet_segmentation() -> RunConfig:
+    """A class for each pixel of a picture by a U-Net of 31 million parameters, 200 epochs on squares of 512. Full size: wants a GPU."""
+    return RunConfig(
+        recipe="unet_segmentation",
+        family="unet_segmentation",
+        trainer=unet.Config(),
+        ensemble=EnsembleConfig(metric="dice"),
+    )
+
+
+def unet_segmentation_small() -> RunConfig:
+    """A small U-Net for any CPU, on made-up pictures of "patients" unless `data.root` is given."""
+    return RunConfig(
+        recipe="unet_segmentation_small",
+        family="unet_segmentation",
+        trainer=unet.Config(
+            data=unet.DataConfig(size=64, scaling="fit", group_pattern="^(p[0-9]+)_"),
+            model=unet.ModelConfig(features=(8, 16, 32)),
+            training=unet.TrainingConfig(epochs=12),
+            optimizer=unet.OptimizerConfig(lr=3e-3, schedule="cosine"),
+        ),
+        folds=FoldsConfig(kind="grouped"),
+        ensemble=EnsembleConfig(metric="dice"),
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
-    for recipe in (clip_multimodal, clip_multimodal_b32, clip_multimodal_small, clip_multimodal_small_ensemble)
+    for recipe in (
+        clip_multimodal,
+        clip_multimodal_b32,
+        clip_multimodal_small,
+        clip_multimodal_small_ensemble,
+        unet_segmentation,
+        unet_segmentation_small,
+    )
 }
+
+_UNET_FLAGS = {
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "lr": "optimizer.lr",
+    "features": "model.features",
+    "log_interval": "tracking.log_interval",
+    "log_batch_metrics": "tracking.log_batch_metrics",
+}
+# Flags that a recipe's users know, and the fields they mean.
+ALIASES = {"unet_segmentation": _UNET_FLAGS, "unet_segmentation_small": _UNET_FLAGS}

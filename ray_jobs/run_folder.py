@@ -81,6 +81,7 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.analysis = self.root / "analysis"
         self.predictions = self.root / "predictions"
+        self.masks, self.overlays, self.disagreement = (self.root / n for n in ("masks", "overlays", "disagreement"))
         self.wandb = self.root / "wandb"
         self.tune = self.root / "tune.json"
         self.trials = self.root / TRIALS

@@ -17,10 +17,12 @@ from ray_jobs.leaks import describe_counts
 from ray_jobs.members import find_members
 from ray_jobs.mirror import find_uri
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_json, write_whole
+from ray_jobs.score_words import name_metric, show_metric
 from ray_jobs.terminal import (
     describe_scored_rows,
     explain_cross_fitting,
     print_combinations,
+    print_compared_maps,
     print_members,
     print_scores,
     read_statuses,
@@ -58,6 +60,28 @@ FILES = {
     "figures/": "the figures of report.html as PNG",
     "analysis/": "what analyze.py made of the metrics (only if it was called)",
 }
+
+
+MAP_FILES = {
+    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet: of each row its "
+    "probabilities and its true classes, as PNG pictures in the table",
+    "oof.parquet": "of each row that some fold validated its true and predicted share of foreground, Dice and IoU, by the model that did "
+    "not see it",
+    "masks/": "out_of_fold/ and test/: the class of each place, predicted by the model that did not see the row, and by the ensemble",
+    "overlays/": "the same over what it lies on, true edges in white; out of fold at most 100, from the worst Dice to the best",
+    "disagreement/": "test/: the standard deviation of the models' probabilities; white is a half, the most there can be",
+    "ensemble/test_predictions.parquet": "each model's share of foreground in each test row, the ensemble's, the mean disagreement",
+    "submission_<method>.csv": "of each test row the share of foreground, the disagreement, Dice and IoU where the truth is known, its mask; "
+    "what was combined and how stands beside it as .json",
+}
+_OF_NUMBERS = ("frozen_encoders-*.safetensors", "members/<name>/", "ensemble/honest_predictions.parquet", "sweep/")
+
+
+def list_files(config: RunConfig) -> dict[str, str]:
+    """What the files of such a run hold, by their names."""
+    if not config.predicts_maps:
+        return FILES
+    return {name: text for name, text in (FILES | MAP_FILES).items() if name not in _OF_NUMBERS}
 
 
 def conclude(
@@ -189,6 +213,7 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
         print_scores(console, summary["scores"])
     if "combinations" in summary:
         print_combinations(console, summary["combinations"])
+    print_compared_maps(console, summary["submission"].get("compared", ()))
     for fold in summary["folds"]:
         if fold["error"]:
             own = folder.of_member(fold["member"])
@@ -226,9 +251,10 @@ def explain_workers(summary: Mapping[str, Any]) -> str:
 def describe_submission(submission: Mapping[str, Any]) -> str:
     """What was combined and how, in one line."""
     what = "members'" if "fold_method" in submission else "models'"
+    space = f"in {submission['space']} space" if "space" in submission else "place by place"
     return (
-        f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints in "
-        f"{submission['space']} space{_describe_interval(submission.get('interval'))}"
+        f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints "
+        f"{space}{_describe_interval(submission.get('interval'))}"
     )
 
 
@@ -250,10 +276,11 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     if "combinations" in summary:
         lines += _explain_combinations(summary["combinations"])
     if summary["scores"]:
-        lines += ["| MSLE | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
+        metric = name_metric(summary["scores"])
+        lines += [f"| {show_metric(metric)} | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
         rows = [(f"fold {fold['fold']}", fold) for fold in summary["scores"]["folds"]]
         for name, row in [*rows, ("out of fold", summary["scores"]["out_of_fold"])]:
-            cells = " | ".join(f"{row[kind]['msle']:.4f}" for kind in ("best", "final", "constant"))
+            cells = " | ".join(f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
             lines.append(f"| {name} | {row['num_rows']} | {cells} |")
         lines += [
             "",
@@ -274,7 +301,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
         "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.",
         "",
     ]
-    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in FILES.items()), ""]
+    files = list_files(config)
+    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in files.items()), ""]
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from ray_jobs.cli import main_with_errors, override, with_wandb_environment
 from ray_jobs.config import RunConfig
+from ray_jobs.errors import RunError
 from ray_jobs.members import find_whole_run
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.run_mirror import hold_run
@@ -33,6 +34,10 @@ def main(argv: list[str]) -> int:
         config = override(
             with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
         )
+        if config.predicts_maps:
+            raise RunError(
+                "a sweep is over combinations of numbers; the report of a run that predicts maps compares all methods"
+            )
         from ray_jobs.ensemble_stage import check_finished
 
         config = check_finished(folder, config, config.member_names)

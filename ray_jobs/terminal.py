@@ -25,6 +25,7 @@ from ray_jobs.errors import printable
 from ray_jobs.folds import FoldsConfig
 from ray_jobs.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.run_folder import RunFolder
+from ray_jobs.score_words import compare_with_constant, name_metric, show_metric
 from ray_jobs.storage import LossyFile
 from trainers.interface import Inventory
 
@@ -188,32 +189,50 @@ def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
 
 def print_scores(console: Console, scores: dict[str, Any]) -> None:
     """Scores of each fold and of all out-of-fold predictions beside the constant predictor's."""
-    table = Table(title="MSLE on the rows that each fold validates", title_justify="left", title_style="bold")
+    metric = name_metric(scores)
+    title = f"{show_metric(metric)} on the rows that each fold validates"
+    table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("", "rows", "best epoch", "final epoch", "constant"):
         table.add_column(name, justify="right" if name else "left")
     overall = scores["out_of_fold"]
     for name, row in [*((f"fold {fold['fold']}", fold) for fold in scores["folds"]), ("out of fold", overall)]:
         if row is overall:
             table.add_section()
-        cells = (f"{row[kind]['msle']:.4f}" for kind in ("best", "final", "constant"))
+        cells = (f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
         table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
     console.print(table)
-    share = overall[overall["checkpoint"]]["msle"] / overall["constant"]["msle"]
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
-    console.print(f"out-of-fold MSLE is {share:.0%} of the constant predictor's")
+    console.print(compare_with_constant(scores))
 
 
 def print_members(console: Console, members: Mapping[str, Any]) -> None:
     """The out-of-fold score of each member beside the constant predictor's."""
-    table = Table(title="MSLE on the rows that each fold validates", title_justify="left", title_style="bold")
+    metric = name_metric(next(iter(members.values())))
+    title = f"{show_metric(metric)} on the rows that each fold validates"
+    table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("member", "folds", "rows", "best epoch", "final epoch", "constant"):
         table.add_column(name, justify="left" if name == "member" else "right")
     for name, scores in members.items():
         overall = scores["out_of_fold"]
-        cells = (f"{overall[kind]['msle']:.4f}" for kind in ("best", "final", "constant"))
+        cells = (f"{overall[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
         table.add_row(name, str(len(scores["folds"])), str(overall["num_rows"]), *cells)
     console.print(table)
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+
+
+def print_compared_maps(console: Console, compared: Sequence[Mapping[str, Any]]) -> None:
+    """Fold models and methods on the test rows whose truth is known."""
+    if not compared:
+        return
+    title = f"Dice on {compared[0]['num_rows']:,} test rows whose truth is known, which no model has seen"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for name in ("", "Dice", "IoU", "mean Dice of rows"):
+        table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
+    for row in compared:
+        name = f"{row['name']} <- submitted" if row["kind"] == "submitted" else row["name"]
+        cells = (f"{row[key]:.4f}" for key in ("dice", "iou", "dice_of_rows"))
+        table.add_row(name, *cells, style="bold" if row["kind"] == "submitted" else "")
+    console.print(table)
 
 
 def print_combinations(console: Console, combinations: Mapping[str, Any]) -> None:

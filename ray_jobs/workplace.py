@@ -8,11 +8,12 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import ray
 import ray.train
 import torch
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from safetensors.torch import load
 from torch import Tensor
 
+from ensemble.map_files import EncodedMap, build_map_table, encode_map
 from ensemble.predictions import build_table
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import CheckpointConfig, TrackingConfig
@@ -55,7 +57,7 @@ from ray_jobs.storage import Result, Storage
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.tracking.record import Record, read_lines
 from ray_jobs.watchdog import Watchdog
-from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsName
+from trainers.interface import CheckpointName, PredictedMap, Predictions, ResumePoint, RowsName
 
 logger = logging.getLogger(__name__)
 PROGRESS_INTERVAL_S = 1.0
@@ -315,6 +317,26 @@ class RayWorkplace:
         )
         path = self.files.predictions(rows, checkpoint)
         self.insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
+
+    def save_maps(
+        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, maps: Iterable[PredictedMap]
+    ) -> None:
+        own = []
+        for one in maps:
+            self.watchdog.touch()
+            own.append(encode_map(one.row_id, one.probability_CHW, one.target_HW))
+        gathered: list[list[EncodedMap]] = [own]
+        if self.world_size > 1:
+            gathered = [[]] * self.world_size
+            dist.all_gather_object(gathered, own)
+        if self.rank != 0:
+            return
+        by_id = {one.row_id: one for part in gathered for one in part}
+        table = build_map_table(
+            [by_id[row_id] for row_id in ids.tolist()], fold=self.fold, checkpoint=checkpoint, member=self.folder.member
+        )
+        path = self.files.predictions(rows, checkpoint)
+        self.insist(f"the {rows} maps of {checkpoint}", lambda: write_parquet(path, table))
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         if self.bad_rows is None:

@@ -81,5 +81,9 @@ class LocalWorkplace:
     def save_predictions(self, checkpoint, rows, predictions):
         self.predictions[checkpoint, rows] = predictions
 
+    def save_maps(self, checkpoint, rows, ids, maps):
+        self.predictions[checkpoint, rows] = list(maps)
+        assert [one.row_id for one in self.predictions[checkpoint, rows]] == list(ids)
+
     def note_bad_row(self, table, row_id, problem, done):
         self.bad_rows.append((table, row_id, problem, done))

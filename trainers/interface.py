@@ -2,7 +2,9 @@
 
 A model family is a package `trainers/<family>/` with three modules:
 
-- `config.py`     `Config`, a frozen dataclass of the sections that decide what is trained (`data`, `model`, ...).
+- `config.py`     `Config`, a frozen dataclass of the sections that decide what is trained: `data`, with a field `root`, `model` and
+                  others. `Config.PREDICTS` is `number` (one of each row) or `map` (a class of each pixel, or of whatever else a row is
+                  divided into); `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which members share.
                   Light: importing it loads neither torch nor pandas.
 - `inventory.py`  `take_inventory(config, folder, cache, spread) -> (Config, Inventory)`: reads and checks the whole input before
                   anything is launched, and returns the config with every path resolved. Light: no torch. What takes long over
@@ -11,15 +13,18 @@ A model family is a package `trainers/<family>/` with three modules:
                   `describe_inputs(config)` (may be absent): hashable; configs for which it is equal have the same inventory, inputs and
                   needs of a node, so that the trials of a tuning share them.
                   `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
+                  Of maps also `open_backgrounds(config, inputs, table)`: a function of a row's id that gives what its map lies over,
+                  (H, W, 3) uint8.
 - `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
 
 and, so that a finished run can predict rows that it has not seen, two more:
 
-- `new_rows.py`   `find_new_rows(configs, place) -> rows`: finds the table at a path, for models with these configs. `rows.check()`
+- `new_rows.py`   `find_new_rows(configs, place) -> rows`: finds the table at a path, for models with these configs (of maps with a third
+                  argument: where the truth is, or None). `rows.check()`
                   reads all of it before anything is launched and returns the number of rows; `rows.read(n)` gives it in blocks
                   of n rows, each a `pyarrow.Table`; n a multiple of `rows.batch_rows`. Picklable and light: no torch.
 - `predict.py`    `Predictor(models, rows, device, num_threads)`: built once on a worker from what was saved (`TrainedModel`);
-                  `predict(block) -> BlockPredictions`. Statistics are the checkpoint's, never the new rows'. A row has the same
+                  `predict(block) -> BlockPredictions`, or of maps `predict_maps(block) -> Iterator[NewMap]`. Statistics are the checkpoint's, never the new rows'. A row has the same
                   bits as among the run's own test rows, on the same kind of device with the same threads.
 
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `Workplace`.
@@ -29,7 +34,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -97,6 +102,7 @@ class Inventory:
         row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for when
             leaks are.
         tables: the rows themselves, as the family's own `leave_inputs` takes them.
+        notes: sentences for the user: what is no mistake, but worth knowing.
     """
 
     ids: np.ndarray
@@ -111,6 +117,7 @@ class Inventory:
     test_ids: np.ndarray | None = None
     row_keys: Mapping[str, RowKeys] = field(default_factory=dict)
     tables: Any = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,21 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class PredictedMap:
+    """What a model predicts for the places of one row.
+
+    Attributes:
+        row_id: whose.
+        probability_CHW: (C, H, W) float32 from 0 to 1: with C = 1 that a place is foreground, else of each class.
+        target_HW: (H, W) uint8, the true class of each place, 255 where it counts nowhere; None: unknown.
+    """
+
+    row_id: str
+    probability_CHW: np.ndarray
+    target_HW: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """What was saved of one model: all that is needed to predict with it.
 
@@ -170,6 +192,25 @@ class BlockPredictions:
     ids: np.ndarray
     prediction: np.ndarray
     problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class NewMap:
+    """What M models predict for the places of a new row.
+
+    Attributes:
+        row_id: whose; it names files.
+        probability_MCHW: (M, C, H, W) float32, as in `PredictedMap`.
+        target_HW: the true classes; None: unknown.
+        background_HW3: (H, W, 3) uint8, what the map lies over.
+        problem: what of the row could not be used; empty: nothing.
+    """
+
+    row_id: str
+    probability_MCHW: np.ndarray
+    target_HW: np.ndarray | None
+    background_HW3: np.ndarray
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -259,6 +300,12 @@ class Workplace(Protocol):
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         """Writes a prediction file of the fold."""
+
+    def save_maps(
+        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, maps: Iterable[PredictedMap]
+    ) -> None:
+        """As `save_predictions`, of a family that predicts maps: each rank gives those of its rows, in any order; `ids`, (n,) str, are
+        all rows in the file's order."""
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         """Lists a row whose content turned out bad while it was read."""

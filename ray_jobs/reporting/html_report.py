@@ -26,9 +26,9 @@ from ray_jobs.reporting.html_parts import (
     escape,
 )
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
-from ray_jobs.reporting.run_data import name_metric
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
-from ray_jobs.summary import FILES, describe_submission, explain_workers
+from ray_jobs.score_words import grows, name_metric, show_metric
+from ray_jobs.summary import describe_submission, explain_workers, list_files
 from ray_jobs.terminal import describe_scored_rows, explain_cross_fitting, explain_outcome
 from ray_jobs.tracking.record import read_lines
 
@@ -54,12 +54,13 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
         _write_headline(folder, config, summary),
         _write_scores(summary),
         _write_combinations(summary),
+        _write_compared_maps(summary),
         _write_sweep(folder),
         _write_problems(folder, summary),
         _write_figures(pictures),
         _write_timings(summary),
         _write_provenance(folder, config, summary),
-        _list_files(folder),
+        _list_files(folder, config),
     ]
     page = build_page(f"{summary['run']}: {summary['outcome']}", filter(None, parts))
     write_whole(folder.report, page.encode(errors="replace"))
@@ -101,10 +102,14 @@ def _judge(summary: Mapping[str, Any]) -> tuple[str, str]:
     metric = name_metric(summary["scores"])
     error, constant = overall[overall["checkpoint"]][metric], overall["constant"][metric]
     folds, num_folds = summary["scores"]["folds"], sum(fold["member"] == MAIN for fold in summary["folds"])
-    what = f"Out-of-fold {metric.upper()} {error:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
+    what = f"Out-of-fold {show_metric(metric)} {error:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
     what = f"Member {MAIN}: {what[0].lower()}{what[1:]}" if "members" in summary else what
     against = f"always predicting the same number would give {constant:.4f}"
     missing = "" if len(folds) == num_folds else f" Only {len(folds)} of {num_folds} folds are finished."
+    if grows(metric):
+        gain = "better" if error > constant else "no better"
+        sentence = f"{what}: {gain} than saying the same class everywhere, which would give {constant:.4f}.{missing}"
+        return sentence, "good" if error > constant else "bad"
     if not error < constant:
         return f"{what}: no better than the constant predictor; {against}.{missing}", "bad"
     return f"{what}: {1 - error / constant:.0%} below the constant predictor; {against}.{missing}", "good"
@@ -134,12 +139,15 @@ def _write_scores(summary: Mapping[str, Any]) -> str:
         constant = row["constant"][metric]
         cells.append([f"fold {row['fold']}" if "fold" in row else "out of fold", f"{row['num_rows']:,}"])
         cells[-1] += [f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant")]
-        cells[-1] += [f"{100 * row[chosen][metric] / constant:.0f} %" if constant else ""]
+        if not grows(metric):
+            cells[-1] += [f"{100 * row[chosen][metric] / constant:.0f} %" if constant else ""]
         cells[-1] += [f"{row[chosen][name]:,.4g}" for name in others]
-    header = ["", "rows", f"{metric.upper()}, best epoch", "final epoch", "constant", "of constant"]
-    header += [f"{name.upper()}, {chosen}" for name in others]
-    note = "Each fold is scored on the rows it did not train on; lower is better. The best epoch was chosen on these rows, "
-    note += "so its score is a little optimistic; the final one was not chosen. Constant: the training rows' log mean."
+    header = ["", "rows", f"{show_metric(metric)}, best epoch", "final epoch", "constant"]
+    header += [] if grows(metric) else ["of constant"]
+    header += [f"{show_metric(name)}, {chosen}" for name in others]
+    better, constant = ("higher", "one class everywhere") if grows(metric) else ("lower", "the training rows' log mean")
+    note = f"Each fold is scored on the rows it did not train on; {better} is better. The best epoch was chosen on these rows, "
+    note += f"so its score is a little optimistic; the final one was not chosen. Constant: {constant}."
     title = f"Scores of member {MAIN}" if "members" in summary else "Scores"
     return build_section(title, build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
 
@@ -165,6 +173,19 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
     note = f"{describe_scored_rows(combinations).capitalize()}, paired bootstrap. An interval below 0: better than {best}. "
     notes = build_paragraph(note + explain_cross_fitting(combinations), "soft")
     return build_section("Combinations", build_table(header, cells), notes, *_write_diversity(combinations))
+
+
+def _write_compared_maps(summary: Mapping[str, Any]) -> str:
+    """Fold models and methods on the test rows whose truth is known; nothing where there are none."""
+    compared = (summary.get("submission") or {}).get("compared")
+    if not compared:
+        return ""
+    names = ("dice", "iou", "dice_of_rows")
+    kinds = {"model": "fold model", "combination": "all models", "submitted": "all models (submitted)"}
+    rows = [[row["name"], kinds[row["kind"]], *(f"{row[name]:.4f}" for name in names)] for row in compared]
+    note = f"On {compared[0]['num_rows']:,} test rows whose truth is known, which no model has seen; higher is better."
+    table = build_table(["", "", *map(show_metric, names)], rows)
+    return build_section("Combinations", table, build_paragraph(note, "soft"))
 
 
 def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
@@ -274,10 +295,10 @@ def _write_provenance(folder: RunFolder, config: RunConfig, summary: Mapping[str
     )
 
 
-def _list_files(folder: RunFolder) -> str:
+def _list_files(folder: RunFolder, config: RunConfig) -> str:
     """Every file of the run's contract, with links to those that are there."""
     rows = []
-    for pattern, text in FILES.items():
+    for pattern, text in list_files(config).items():
         if pattern == folder.report.name:
             continue  # this page
         found = sorted(folder.root.glob(re.sub(r"<\w+>", "*", pattern.rstrip("/"))))

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ensemble import figures, score_figures
+from ensemble import figures, map_figures, score_figures
 from ensemble.figure_style import to_png
 from ray_jobs.config import RunConfig
 from ray_jobs.reporting import run_figures
-from ray_jobs.reporting.run_data import MissingDataError, RunData, demand, name_metric
+from ray_jobs.reporting.run_data import MissingDataError, RunData, demand
 from ray_jobs.run_folder import RunFolder, write_whole
+from ray_jobs.score_words import grows, name_metric, show_metric
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def _draw_performance(run: RunData) -> Figure:
     rows = [*run.scores["folds"], run.scores["out_of_fold"]]
     metric = name_metric(run.scores)
     *folds, overall = ({kind: row[kind][metric] for kind in ("best", "final", "constant")} for row in rows)
-    return score_figures.draw_performance(folds, [f"fold {row['fold']}" for row in rows[:-1]], overall, metric.upper())
+    labels = [f"fold {row['fold']}" for row in rows[:-1]]
+    return score_figures.draw_performance(folds, labels, overall, show_metric(metric), higher_is_better=grows(metric))
 
 
 def _draw_combinations(run: RunData) -> Figure:
@@ -158,10 +160,50 @@ MEMBER_PICTURES = (
 )
 
 
+# Of a family that predicts maps, instead of those of numbers.
+_OF_BOTH = ("loss_of_all_folds", "score_of_all_folds", "timings")
+MAP_PICTURES = (
+    Picture(
+        "performance_by_fold",
+        "Dice of each fold",
+        "Of the rows each fold did not train on. Blue far right of the grey cross: the model has learned something. Folds far apart: the "
+        "score depends on which rows are held out.",
+        _draw_performance,
+    ),
+    Picture(
+        "example_overlays",
+        "Examples, from the worst to the best",
+        "What the model that did not see the row says (coloured) and the truth (white lines).",
+        lambda run: map_figures.draw_gallery(*run.read_examples(8)),
+    ),
+    Picture(
+        "dice_of_rows",
+        "Dice of each row",
+        "Low points at the left: small areas are missed. Rows without any foreground have 1 where nothing is said and else 0.",
+        lambda run: map_figures.draw_dice(*run.dice[1:]),
+    ),
+    Picture(
+        "disagreement",
+        "Where the models differ most",
+        "Test rows: what the ensemble says, and the standard deviation of the models' probabilities; bright at edges is usual, bright "
+        "areas are uncertain.",
+        lambda run: map_figures.draw_gallery(*run.read_test_examples(4)),
+    ),
+    *(picture for picture in PICTURES if picture.name in _OF_BOTH),
+)
+
+
+def choose_pictures(config: RunConfig, summary: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """Those that such a run has."""
+    if config.predicts_maps:
+        return MAP_PICTURES
+    return (*MEMBER_PICTURES, *PICTURES) if "combinations" in summary else PICTURES
+
+
 def write_pictures(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> list[DrawnPicture]:
     """Draws every picture into `figures/<name>.png` of the run; one that has no data any more is removed."""
     run, drawn = RunData(folder, config, summary), []
-    for picture in (*MEMBER_PICTURES, *PICTURES) if "combinations" in summary else PICTURES:
+    for picture in choose_pictures(config, summary):
         path = folder.figures / f"{picture.name}.png"
         try:
             content = to_png(picture.draw(run))

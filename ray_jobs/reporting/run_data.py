@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from ensemble.figure_style import shorten_name
 from ray_jobs.config import RunConfig
 from ray_jobs.coordinator import FoldStatus
+from ray_jobs.map_stage import spread_ranks
 from ray_jobs.reporting.curves import Curve, find_folds, read_record
 from ray_jobs.run_folder import RunFolder, read_json, read_parquet
 from ray_jobs.terminal import read_statuses
@@ -72,6 +74,35 @@ class RunData:
         models = [table[f"model_{number}"].to_numpy() for number in range(submission["n_models"])]
         return table["prediction"].to_numpy(), np.stack(models)
 
+    @functools.cached_property
+    def dice(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Id, Dice and true share of foreground of each validated row."""
+        table = self._read(self.folder.oof, "scores")
+        return np.array(table["id"].to_pylist()), table["dice"].to_numpy(), table["target"].to_numpy()
+
+    def read_examples(self, number: int) -> tuple[list[np.ndarray], list[str]]:
+        """Out-of-fold overlays, evenly spread from the worst Dice to the best, and a title for each."""
+        ids, dice_N, _ = self.dice
+        is_drawn = np.array([(self.folder.overlays / "out_of_fold" / f"{row_id}.png").is_file() for row_id in ids])
+        demand(ids[is_drawn], "no overlay was drawn")
+        ids, dice_N = ids[is_drawn], dice_N[is_drawn]
+        chosen = spread_ranks(dice_N, number)
+        paths = [self.folder.overlays / "out_of_fold" / f"{ids[place]}.png" for place in chosen]
+        titles = [f"{shorten_name(str(ids[place]))}: Dice {dice_N[place]:.3f}" for place in chosen]
+        return [np.asarray(Image.open(path)) for path in paths], titles
+
+    def read_test_examples(self, number: int) -> tuple[list[np.ndarray], list[str]]:
+        """Of the test rows on which the models differ most, the overlay and then the disagreement; a title for each."""
+        self.submission  # noqa: B018 says what is missing
+        table = self._read(self.folder.test_predictions, "submission")
+        ids, spread_T = table["id"].to_pylist(), table["std"].to_numpy()
+        pictures, titles = [], []
+        for place in np.argsort(-spread_T, kind="stable")[:number].tolist():
+            for folder, what in ((self.folder.overlays, "ensemble"), (self.folder.disagreement, "disagreement")):
+                pictures.append(np.asarray(Image.open(folder / "test" / f"{ids[place]}.png")))
+                titles.append(f"{shorten_name(ids[place])}: {what}")
+        return pictures, titles
+
     @property
     def submission(self) -> Mapping[str, Any]:
         """What the summary says of the submission, if there is one."""
@@ -112,11 +143,6 @@ class RunData:
         if not path.exists():
             raise MissingDataError(f"{path.name}, which is written with the {part}, is not there")
         return demand(read_parquet(path), f"{path.name} has no row")
-
-
-def name_metric(scores: Mapping[str, Any]) -> str:
-    """The metric that counts, the first of the scores; lower is better."""
-    return next(iter(scores["out_of_fold"]["best"]))
 
 
 def demand(value: Any, missing: str) -> Any:

@@ -55,12 +55,12 @@ def _ensemble(names: str) -> tuple[str, ...]:
     return tuple(f"ensemble/{name}" for name in names.split())
 
 
-_CLIP = "clip_regression"
+_CLIP, _UNET = "clip_regression", "unet_segmentation"
 CATALOGUE = (
     Metrics("fold", START, _fold("model/total_params model/trainable_params model/frozen_params"), "parameters"),
     Metrics("fold", START, _fold("data/train_size data/val_size"), "rows"),
     Metrics("fold", START, _fold("setup/world_size setup/device"), "workers of the fold; cpu or cuda:0"),
-    Metrics("fold", STEP, _fold("train/loss_step"), "loss of the batch over all workers", _CLIP),
+    Metrics("fold", STEP, _fold("train/loss_step"), "loss of the batch over all workers"),
     Metrics("fold", STEP, _fold("learning_rate"), "of that step"),
     Metrics("fold", EPOCH, _fold("train/loss_epoch val/loss_epoch"), "mean over the rows; the trained loss"),
     Metrics("fold", EPOCH, _fold("learning_rate"), "of the epoch's last step"),
@@ -70,9 +70,21 @@ CATALOGUE = (
     ),
     Metrics("fold", EPOCH, _fold("weights/image weights/text weights/age"), "α, β, γ; they add up to 1", _CLIP),
     Metrics("fold", EPOCH, _fold("train/epoch_time train/samples_per_second"), "seconds; training rows, all workers"),
-    Metrics("fold", EPOCH, _fold("train/data_wait_share"), "share of that time spent waiting for batches", _CLIP),
-    Metrics("fold", EPOCH, _fold("epoch score"), "from 0; what best is chosen by, lower is better (here MSLE)"),
+    Metrics("fold", EPOCH, _fold("train/data_wait_share"), "share of that time spent waiting for batches"),
+    Metrics(
+        "fold", EPOCH, _fold("epoch score"), "from 0; what best is chosen by, lower is better (MSLE; U-Net: 1 - Dice)"
+    ),
+    Metrics(
+        "fold",
+        EPOCH,
+        _fold("val/dice val/iou val/dice_of_pictures"),
+        "U-Net: of all validation pixels of all workers together; mean over the pictures",
+        _UNET,
+    ),
     Metrics("fold", BEST, _fold("best_epoch best_val_loss best_msle"), "of the epoch with the lowest MSLE", _CLIP),
+    Metrics(
+        "fold", BEST, _fold("best_epoch best_val_loss best_dice"), "U-Net: of the epoch with the highest Dice", _UNET
+    ),
     Metrics("fold", END, _fold("training_completed final_best_val_loss total_epochs"), "predictions are written"),
     Metrics(
         "ensemble",
@@ -108,39 +120,76 @@ CATALOGUE = (
     ),
     Metrics("submission", SUBMITTED, _ensemble("submission_created submission_path"), "1; the file"),
     Metrics("submission", SUBMITTED, _ensemble("model_weights"), "table: fold or member, image, text, age"),
+    Metrics(
+        "submission",
+        SUBMITTED,
+        _ensemble("out_of_fold_dice out_of_fold_iou"),
+        "of maps: all places that some fold validated; the diversity above is of probabilities, the predictions are shares of foreground",
+        _UNET,
+    ),
+    Metrics(
+        "submission",
+        SUBMITTED,
+        _ensemble("test_dice test_iou compared"),
+        "of maps whose truth is known: the ensemble; table: each fold model and method",
+        _UNET,
+    ),
     Metrics("submission", WEIGHTED, _ensemble("model_{i}_weight"), "its share in the combination"),
     Metrics(
         "submission",
         SCORED,
         _ensemble("blend_msle best_member_msle"),
         "honest error of the combination, with members `ensemble/out_of_fold_msle`; of the best model in it; each for `ensemble.metric`",
+        _CLIP,
     ),
     Metrics(
         "submission",
         SCORED,
         _ensemble("ambiguity effective_models"),
         "what the mean gains by the models' differing (Krogh and Vedelsby); how many independent ones they amount to",
+        _CLIP,
     ),
     Metrics(
-        "submission", SCORED, _ensemble("combinations"), "table: each model and method, its honest error and intervals"
+        "submission",
+        SCORED,
+        _ensemble("combinations"),
+        "table: each model and method, its honest error and intervals",
+        _CLIP,
     ),
     Metrics(
-        "submission", WITH_INTERVAL, _ensemble("interval_level interval_kind interval_mean_width"), "cv+ or empirical"
+        "submission",
+        WITH_INTERVAL,
+        _ensemble("interval_level interval_kind interval_mean_width"),
+        "cv+ or empirical",
+        _CLIP,
     ),
     Metrics(
         "submission",
         SWEPT,
         _ensemble("sweep_combinations sweep_nested_error sweep_winner sweep_improvement sweep_improvement_low"),
         "number tried; error of the choice made inside each fold; the best, its improvement on the default and the bound for all",
+        _CLIP,
     ),
     Metrics(
-        "submission", SWEPT, _ensemble("sweep_replaces_default sweep_leaderboard"), "0 or 1; table of the best 100"
+        "submission",
+        SWEPT,
+        _ensemble("sweep_replaces_default sweep_leaderboard"),
+        "0 or 1; table of the best 100",
+        _CLIP,
     ),
     Metrics(
         "submission",
         REPORTED,
         _ensemble("figures/loss_of_all_folds figures/modality_weights figures/final_predictions"),
         "pictures",
+        _CLIP,
+    ),
+    Metrics(
+        "submission",
+        REPORTED,
+        _ensemble("figures/loss_of_all_folds figures/example_overlays figures/dice_of_rows figures/disagreement"),
+        "pictures of a run that predicts maps",
+        _UNET,
     ),
 )
 

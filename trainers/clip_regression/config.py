@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the rows are and what their columns mean."""
+
+    ROWS_FROM: ClassVar = ("root", "train_table", "test_table", "target", "id_column", "max_rows")
 
     root: str | None = None
     """Folder with the tables and the picture folders, here or in object storage (s3://bucket/folder). Without it the project makes
@@ -192,6 +194,8 @@ class LossConfig:
 @dataclass(frozen=True)
 class Config:
     """Everything that decides what a fold of this family learns."""
+
+    PREDICTS: ClassVar = "number"
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

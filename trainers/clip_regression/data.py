@@ -303,25 +303,3 @@ def drop_tokens(tokens_BL: Tensor, kept_BL: Tensor) -> Tensor:
     keep_BL = keep_BL & (tokens_BL != 0)
     order_BL = torch.argsort((~keep_BL).to(torch.uint8), dim=1, stable=True)
     return (tokens_BL * keep_BL).gather(1, order_BL)
-
-
-def training_order(seed: int, fold: int, epoch: int, num_rows: int) -> np.ndarray:
-    """The order of the training rows in an epoch, (num_rows,)."""
-    return np.random.default_rng([seed, fold, epoch, 0]).permutation(num_rows)
-
-
-def share_of_rank(batch: np.ndarray, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a global batch that a rank computes, and the weight of each in the batch mean.
-
-    A rank that would have none computes the batch's first row with weight 0, because all ranks must take part in
-    every step.
-    """
-    mine = batch[rank::world_size]
-    if len(mine) == 0:
-        return batch[:1], np.zeros(1, np.float32)
-    return mine, np.full(len(mine), 1 / len(batch), np.float32)
-
-
-def cut(positions: np.ndarray, size: int) -> list[np.ndarray]:
-    """Consecutive portions of at most `size`."""
-    return [positions[start : start + size] for start in range(0, len(positions), size)]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trainers.clip_regression.arithmetic import autocast, choose_precision
+from trainers.arithmetic import autocast, choose_precision
 from trainers.clip_regression.config import Config, ModelConfig, with_tuples
 from trainers.clip_regression.data import drop_tokens
 from trainers.clip_regression.model import ENCODE_ROWS, averages_tokens, encode_fixed, text_encoder
@@ -129,7 +129,7 @@ class _Source:
 
     def __init__(self, config: Config, place: Workplace) -> None:
         self.config, self.place = config, place
-        self.precision = choose_precision(config.training, place.device)
+        self.precision = choose_precision(config.training.precision, place.device)
         describe = partial(_describe_key, config.model, self.precision, place)
         self.folder = place.cache / "features" / place.insist("reading the checksum of the weights", describe)
         self.clip: nn.Module | None = None

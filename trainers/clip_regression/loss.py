@@ -14,7 +14,6 @@ Shape suffix: B rows of this rank.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -67,13 +66,3 @@ def row_weights(loss: LossConfig, log_y_B: Tensor, progress: float) -> Tensor:
     """Weights of weighted_mse, (B,), from 1 to 1 + lambda."""
     ramp = 1.0 if loss.weight_ramp_fraction <= 0 else min(1.0, progress / loss.weight_ramp_fraction)
     return 1 + loss.weight_lambda * ramp * torch.sigmoid(2 * (log_y_B - loss.weight_center))
-
-
-def learning_rate_factor(step: int, num_steps: int, schedule: str, warmup_fraction: float) -> float:
-    """Share of the peak learning rate at an optimiser step (from 0): linear warm-up, then constant or half a cosine."""
-    warmup = round(warmup_fraction * num_steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from trainers.clip_regression.config import Config, DataConfig
 from trainers.clip_regression.frames import read_blocks
-from trainers.clip_regression.pictures import PictureFolder
 from trainers.clip_regression.table import (
     Problems,
     check_columns,
@@ -27,6 +26,7 @@ from trainers.clip_regression.table import (
     open_pictures,
 )
 from trainers.interface import DataError
+from trainers.picture_files import PictureFolder
 
 _ROWS_AT_ONCE = 8192
 _MOST_BATCH_ROWS = 65_536

@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainers.clip_regression.pictures import PICTURE_FORMATS
 from trainers.clip_regression.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
+from trainers.picture_files import PICTURE_FORMATS
 from trainers.remote_files import RemoteFile
 from trainers.row_blocks import Part, RowBlocks, fill, place_remotely
 

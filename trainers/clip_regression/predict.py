@@ -20,17 +20,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from trainers.clip_regression.arithmetic import autocast, choose_precision, repeat_bits
+from trainers.arithmetic import autocast, choose_precision, repeat_bits
+from trainers.batches import cut
 from trainers.clip_regression.config import Config, read_config, with_tuples
-from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics, cut
+from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics
 from trainers.clip_regression.encoders import build_clip
 from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.numbers import NumberEncoder
 from trainers.clip_regression.picture_reader import PictureReader
-from trainers.clip_regression.pictures import PictureFolder
 from trainers.clip_regression.table import Rows, read_block
 from trainers.interface import BlockPredictions, TrainedModel
+from trainers.picture_files import PictureFolder
 
 _NO_NUMBERS = Numbers(None, ())  # each model encodes them by its own statistics
 
@@ -83,7 +84,7 @@ class _Model:
         fitted = tuple(NumberEncoder(**with_tuples(values)) for values in known["numbers"]["encoders"])
         self.numbers = Numbers(known["numbers"]["reference_s"], fitted)
         self.statistics = TargetStatistics(**known["target_statistics"])
-        self.precision = choose_precision(config.training, device)
+        self.precision = choose_precision(config.training.precision, device)
         name = known["shared_tensors"].get("sha256") or f"its own {len(encoders)}"
         if name not in encoders:
             encoders[name] = build_clip(known["architecture"]) if known["architecture"] else None

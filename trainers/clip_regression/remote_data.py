@@ -27,10 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainers.clip_regression.config import DataConfig
-from trainers.clip_regression.pictures import MAX_PICTURE_PIXELS, check_picture_content, sort_names
 from trainers.clip_regression.table import FolderOpener, open_pictures
 from trainers.interface import DataError, Spread
 from trainers.object_storage import open_place
+from trainers.picture_files import MAX_PICTURE_PIXELS, check_picture_content, sort_names
 from trainers.remote_files import (
     THREADS,
     RemoteFile,

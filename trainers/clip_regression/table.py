@@ -18,9 +18,9 @@ import pandas as pd
 
 from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.frames import list_names, read_frame, shorten
-from trainers.clip_regression.pictures import PictureFolder, read_end
 from trainers.clip_regression.text import LINK_COLUMNS, clean_text
 from trainers.interface import FORMULA, DataError
+from trainers.picture_files import PictureFolder, read_end
 from trainers.remote_files import RemoteFile
 
 MAX_TEXT_LENGTH = 10_000  # characters: encoders read 77 to 512 tokens, and tokenizers take long over long words

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.clip_regression.arithmetic import autocast, choose_precision, repeat_bits
+from trainers.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
+from trainers.batches import cut, learning_rate_factor, share_of_rank, training_order
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.data import (
     Augmentation,
@@ -25,14 +26,12 @@ from trainers.clip_regression.data import (
     RowFeatures,
     RowTensors,
     TargetStatistics,
-    cut,
-    share_of_rank,
-    training_order,
 )
 from trainers.clip_regression.equipment import Equipment, equip, read_tables
-from trainers.clip_regression.loss import batch_loss, learning_rate_factor
+from trainers.clip_regression.loss import batch_loss
 from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
 from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
+from trainers.optimizer_state import by_kind, pack_optimizer, unpack_optimizer
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:
@@ -80,12 +79,6 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
     )
 
 
-def seed_fold(seed: int, fold: int, rank: int = 0) -> None:
-    """Seeds torch for a fold and asks for algorithms that give the same bits each time."""
-    repeat_bits()
-    torch.manual_seed(int(np.random.SeedSequence([seed, fold, rank]).generate_state(1)[0]))
-
-
 @dataclass(frozen=True)
 class _Best:
     epoch: int = -1
@@ -119,7 +112,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         validation=to_inputs("train", validation),
         blend=to_inputs("train", blend) if len(blend) else None,
         test=to_inputs("test", np.arange(len(tables["test"].rows))) if "test" in tables else None,
-        precision=choose_precision(config.training, place.device),
+        precision=choose_precision(config.training.precision, place.device),
     )
 
 
@@ -268,8 +261,7 @@ class _Learner:
     def describe_point(self) -> ResumePoint:
         """Everything that changes, from which `resume` goes on."""
         tensors = {f"model/{name}": value for name, value in self.fold.model.trained_state().items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{name}": value for name, value in values.items()}
+        tensors |= {f"optimizer/{name}": value for name, value in pack_optimizer(self.optimizer).items()}
         facts = {
             "step": self.step, "epoch": self.epoch, "num_batches": self.num_batches, "rate": self.rate,
             "best": asdict(self.best), "scaler": self.scaler.state_dict(),
@@ -281,16 +273,9 @@ class _Learner:
 
     def resume(self, point: ResumePoint) -> None:
         """Takes up the state of an earlier attempt."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
-        for name, value in point.tensors.items():
-            kind, _, rest = name.partition("/")
-            parts[kind][rest] = value
+        parts = by_kind(point.tensors)
         self.fold.model.load_state_dict(parts["model"], strict=False)
-        optimizer, by_parameter = self.optimizer.state_dict(), {}
-        for name, value in parts["optimizer"].items():
-            number, _, what = name.partition("/")
-            by_parameter.setdefault(int(number), {})[what] = value
-        self.optimizer.load_state_dict({**optimizer, "state": by_parameter})
+        unpack_optimizer(self.optimizer, parts["optimizer"])
         self.scaler.load_state_dict(point.facts["scaler"])
         if self.average:
             for number, average in enumerate(self.average.average):
@@ -324,7 +309,7 @@ class _Learner:
             place.report_progress(epoch, training.epochs, self.step, self.num_steps)
             if place.is_resume_point_due(self.step):
                 place.save_resume_point(self.describe_point(), self.step)
-        return float(_sum_over_ranks(self.total.clone())) / self.num_rows
+        return float(sum_over_ranks(self.total.clone())) / self.num_rows
 
     def _wait_for_each(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
@@ -351,7 +336,7 @@ class _Learner:
             sigma=fold.statistics.sigma,
             progress=self.step / self.num_steps,
             share_B=torch.from_numpy(share).to(z_hat_B.device),
-            sum_over_ranks=_sum_over_ranks,
+            sum_over_ranks=sum_over_ranks,
         )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss * fold.place.world_size).backward()  # DDP averages gradients; the parts have to add up
@@ -400,9 +385,3 @@ def _group_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
-
-
-def _sum_over_ranks(value: Tensor) -> Tensor:
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(value)
-    return value

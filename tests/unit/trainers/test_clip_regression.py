@@ -13,17 +13,16 @@ from safetensors.torch import save_file
 from sklearn.metrics import mean_absolute_error, mean_squared_error, mean_squared_log_error
 from small_training import TINY, train_small
 
+from trainers.batches import learning_rate_factor, share_of_rank, training_order
 from trainers.clip_regression.config import DataConfig, LossConfig, ModelConfig
 from trainers.clip_regression.data import (
     Augmentation,
     TargetStatistics,
     age_in_years,
-    share_of_rank,
-    training_order,
 )
 from trainers.clip_regression.encoders import build_clip, describe_architecture
 from trainers.clip_regression.inventory import check_model, prepare_node, take_inventory
-from trainers.clip_regression.loss import batch_loss, learning_rate_factor
+from trainers.clip_regression.loss import batch_loss
 from trainers.clip_regression.made_data import make_data
 from trainers.clip_regression.model import (
     AverageOfWeights,

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from trainers.clip_regression.config import DataConfig
-from trainers.clip_regression.pictures import MAX_PICTURE_PIXELS
 from trainers.clip_regression.table import parse_dates, parse_reference_date, read_test_rows, read_train_rows
 from trainers.clip_regression.text import clean_text
 from trainers.interface import DataError
+from trainers.picture_files import MAX_PICTURE_PIXELS
 
 DATA = DataConfig()
 

@@ -1,0 +1,30 @@
+"""One run of any trainer, without folds: as kfold.py with one split, of which folds.holdout_fraction of the rows validates.
+
+python ray_jobs/train.py --config-name=unet_segmentation data.root=DATA [field=value ...] [--dry-run] [--help]
+ray job submit --working-dir . -- python ray_jobs/train.py ...
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository's root, not in this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ray_jobs.cli import main_with_errors, parse_kfold
+from ray_jobs.kfold import give_head_start
+
+
+def main(argv: list[str]) -> int:
+    gc.set_threshold(100_000, 50, 50)  # as in kfold.py
+    command = parse_kfold(argv, is_one_run=True)  # first: --help answers before pandas is loaded
+    head_start = give_head_start(command)
+    from ray_jobs.driver import run_kfold
+
+    return run_kfold(command, argv, head_start)
+
+
+if __name__ == "__main__":
+    main_with_errors(main)

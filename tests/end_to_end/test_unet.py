@@ -1,0 +1,137 @@
+"""The second family on a real Ray: a K-fold run that was killed and continued, its records and files, and new pictures through it."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import REPOSITORY, clean_environment
+
+from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.tracking import catalogue
+from ray_jobs.tracking.catalogue import CATALOGUE
+from ray_jobs.tracking.record import read_lines
+
+NUM_FOLDS, NUM_EPOCHS, STEPS_PER_EPOCH = 3, 3, 10
+WORDS = (
+    "--config-name=unet_segmentation_small",
+    "--epochs",
+    str(NUM_EPOCHS),
+    "--features",
+    "4",
+    "8",
+    "--log_batch_metrics",
+)
+WORDS += ("run.dashboard=false", "tracking.wandb=disabled", "ensemble.method=weighted_mean", "run.name=maps")
+
+
+def start(home, *words, job="kfold.py"):
+    return subprocess.Popen(
+        [sys.executable, f"ray_jobs/{job}", *words],
+        cwd=REPOSITORY,
+        env=clean_environment(HOME=str(home)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(driver):
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run whose driver got SIGKILL after the first epoch and was started again."""
+    home = tmp_path_factory.mktemp("home")
+    driver = start(home, *WORDS)
+    for line in driver.stdout:
+        if "training: epoch 1/" in line:
+            break
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    output = finish(start(home, *WORDS))
+    return home, RunFolder(home / "ray_results" / "maps"), output
+
+
+def test_a_killed_run_goes_on_and_has_every_metric_of_the_catalogue_once(killed):
+    _, folder, output = killed
+    assert "Dice on the rows that each fold validates" in output
+    counts = {catalogue.STEP: NUM_EPOCHS * STEPS_PER_EPOCH, catalogue.EPOCH: NUM_EPOCHS}
+    for metrics in CATALOGUE:
+        if metrics.family not in (None, "unet_segmentation") or metrics.run == "ensemble":
+            continue
+        for fold in range(NUM_FOLDS):
+            names = [name.replace("{i}", str(fold)) for name in metrics.names]
+            record = folder.fold_record(fold) if metrics.run == "fold" else folder.submission_record
+            rows = [row for row in read_lines(record) if all(name in row for name in names)]
+            if metrics.moment == catalogue.STEP:
+                rows = [row for row in rows if f"fold_{fold}/train/loss_step" in row]
+                assert [row["global_step"] for row in rows] == list(range(1, counts[catalogue.STEP] + 1))
+            elif metrics.moment == catalogue.EPOCH:
+                rows = [row for row in rows if f"fold_{fold}/epoch" in row]
+            assert len(rows) == counts.get(metrics.moment, 1), names
+    scores = read_json(folder.summary)["scores"]["out_of_fold"]
+    assert scores["best"]["dice"] > scores["constant"]["dice"]
+
+
+def test_the_folder_has_masks_overlays_csv_files_and_a_report(killed):
+    _, folder, _ = killed
+    assert len(list((folder.masks / "out_of_fold").iterdir())) == 60
+    for place in (folder.masks, folder.overlays, folder.disagreement):
+        assert len(list((place / "test").iterdir())) == 12
+    for fold in range(NUM_FOLDS):
+        (epochs,), (batches,) = (
+            list(folder.fold_csv(fold).glob(f"{kind}_metrics_*.csv")) for kind in ("epoch", "batch")
+        )
+        assert len(epochs.read_text().splitlines()) == 1 + NUM_EPOCHS
+        assert len(batches.read_text().splitlines()) == 1 + NUM_EPOCHS * STEPS_PER_EPOCH
+    assert "example_overlays" in folder.report.read_text()
+    assert all(not fold["error"] for fold in read_json(folder.summary)["folds"])
+
+
+def test_new_pictures_get_the_masks_that_the_run_gave_its_test_pictures(killed):
+    home, folder, _ = killed
+    output = finish(start(home, "maps", "--data", str(folder.root / "made_data" / "test_images"), job="predict.py"))
+    place = folder.predictions / "test_images_weighted_mean"
+    assert str(place / "summary.csv") in output
+    with (place / "summary.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 12
+    assert all(0 <= float(line["dice"]) <= 1 for line in lines)
+    differing = []
+    for line in lines:
+        own, before = (
+            np.asarray(Image.open(path / f"{line['ID']}.png")) for path in (place / "masks", folder.masks / "test")
+        )
+        differing.append((own != before).mean())
+    assert np.mean(differing) < 0.001  # stored probabilities have 8 bits: a place at a half may fall on either side
+
+
+@pytest.mark.slow
+def test_one_run_without_folds_learns_the_same_with_two_workers(tmp_path):
+    dice = []
+    for workers in (1, 2):
+        words = (
+            "--config-name=unet_segmentation_small",
+            "--epochs",
+            "2",
+            "--features",
+            "4",
+            "8",
+            "run.dashboard=false",
+        )
+        words += (f"run.name=w{workers}", f"resources.workers_per_fold={workers}", "tracking.wandb=disabled")
+        finish(start(tmp_path, *words, job="train.py"))
+        folder = RunFolder(tmp_path / "ray_results" / f"w{workers}")
+        rows = [row for row in read_lines(folder.fold_record(0)) if "fold_0/epoch" in row]
+        assert rows[0]["fold_0/train/loss_epoch"] > rows[-1]["fold_0/train/loss_epoch"]
+        dice.append(rows[-1]["fold_0/train/loss_epoch"])
+    assert dice[0] == pytest.approx(dice[1], rel=0.1)  # batch normalisation sees each worker's share alone

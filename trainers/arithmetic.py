@@ -1,0 +1,47 @@
+"""How every family computes: in which precision on a device, by algorithms that give the same bits each time, seeded by fold, and
+sums over the ranks."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def repeat_bits() -> None:
+    """Asks torch for algorithms that give the same bits each time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def seed_fold(seed: int, fold: int, rank: int = 0) -> None:
+    """Seeds torch for a fold and asks for algorithms that give the same bits each time."""
+    repeat_bits()
+    torch.manual_seed(int(np.random.SeedSequence([seed, fold, rank]).generate_state(1)[0]))
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum over all ranks, in place; with one rank the value itself."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def choose_precision(precision: str, device: str) -> torch.dtype:
+    """The precision of forward passes: fp32, bf16, fp16 or auto, the best that the device has."""
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision != "auto":
+        return named[precision]
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: str, precision: torch.dtype) -> AbstractContextManager:
+    """Mixed precision; nothing for float32."""
+    return nullcontext() if precision == torch.float32 else torch.autocast(torch.device(device).type, precision)

@@ -1,0 +1,1 @@
+"""U-Net segmentation: a picture -> the class of each of its pixels."""

@@ -1,0 +1,229 @@
+"""The sections of a config that decide what a U-Net learns. Plain dataclasses: no torch, no pandas."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count nowhere
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where pictures and masks are, and what the masks' values mean. A picture and its mask have the same name, but for its ending."""
+
+    ROWS_FROM: ClassVar = (
+        "root",
+        "images",
+        "masks",
+        "test_images",
+        "test_masks",
+        "table",
+        "split_column",
+        "max_rows",
+        "classes",
+    )
+
+    root: str | None = None
+    """Folder with the picture folders. Without it the project makes pictures of its own."""
+    images: str = "images"
+    """Folder of the pictures to learn from (PNG, JPEG, WebP; 8 or 16 bits; grey, or colour with `channels=3`), below `root`."""
+    masks: str = "masks"
+    """Folder of their masks: a single channel (or a palette) of class numbers, as large as the picture."""
+    test_images: str = "test_images"
+    """Folder of the pictures to predict. May be absent."""
+    test_masks: str = "test_masks"
+    """Folder of their masks. May be absent: then there is no score of the ensemble on them."""
+    table: str | None = None
+    """Table (.csv or .parquet, below `root`) with further columns of the pictures; only pictures that it names are used."""
+    id_column: str = "id"
+    """Its column with a picture's name without the ending."""
+    split_column: str | None = None
+    """Its column that says which pictures of `images` are to be predicted only: those with `test_split`."""
+    test_split: str = "test"
+    """The value of `split_column` that marks them."""
+    group_column: str | None = None
+    """Its column with what is never split between folds, such as the patient (`folds.kind=grouped`)."""
+    group_pattern: str | None = None
+    """Instead of a table: a regular expression whose first group, found in a picture's name, is what is never split, such as
+    '^(patient[0-9]+)_'."""
+    fold_column: str | None = None
+    """Its column with the user's own folds, from 0; -1 marks pictures that always train, -2 the blend set (`folds.kind=predefined`)."""
+    classes: int = 2
+    """Number of classes, the background included. 2: one probability a pixel."""
+    mask_values: tuple[int, ...] = ()
+    """The values in the masks that mean class 0, 1, ...; empty: 0, 1, 2, ..., or with two classes 0 and 1, 255 or 65535."""
+    soft_masks: bool = False
+    """Two classes: values in between are allowed (smooth edges, JPEG); those above half of the largest are foreground."""
+    channels: Literal[1, 3] = 1
+    """1: pictures are read as grey (of colours their luminance); 3: as RGB."""
+    size: int = 512
+    """Side in pixels of the squares that are trained on."""
+    scaling: Literal["keep", "fit"] = "keep"
+    """keep: pixels stay as they are; of a larger picture a square is drawn anew for each epoch, and predictions are made of squares that
+    overlap. fit: a picture is scaled, undistorted, so that its longer side has `size` pixels. A smaller one is padded with what counts
+    nowhere."""
+    max_rows: int | None = None
+    """Learn from the first so many pictures only."""
+    on_bad_row: Literal["error", "drop"] = "error"
+    """What to do with a picture that cannot be learned from: stop, or go on without it and list it."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.classes < MOST_CLASSES:
+            raise ValueError(f"data.classes={self.classes}: expected 2 to {MOST_CLASSES - 1}, the background included")
+        if self.size < 32:
+            raise ValueError(f"data.size={self.size}: expected at least 32 pixels")
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
+        if self.mask_values and len(set(self.mask_values)) != self.classes:
+            raise ValueError(
+                f"data.mask_values={list(self.mask_values)}: expected {self.classes} different values, one for each class"
+            )
+        if self.soft_masks and (self.classes != 2 or self.mask_values[:1] not in ((), (0,))):
+            raise ValueError("data.soft_masks is for two classes, the background 0: between others there is no half")
+        if not (self.images and self.masks):
+            raise ValueError("data.images and data.masks: expected the names of two folders below data.root")
+        columns = {name: getattr(self, name) for name in ("split_column", "group_column", "fold_column")}
+        if self.table is None and any(columns.values()):
+            name = next(name for name, value in columns.items() if value)
+            raise ValueError(f"data.{name}={columns[name]}: a column of which table? Set data.table")
+        if self.group_pattern is not None:
+            _check_pattern(self.group_pattern, self.group_column)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the model's output: one for two classes, else one for each."""
+        return 1 if self.classes == 2 else self.classes
+
+
+def _check_pattern(pattern: str, group_column: str | None) -> None:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"data.group_pattern={pattern}: no regular expression: {error}") from None
+    if groups < 1:
+        raise ValueError(f"data.group_pattern={pattern}: expected a group in brackets, such as '^(patient[0-9]+)_'")
+    if group_column:
+        raise ValueError("data.group_pattern and data.group_column: the groups come from one of them")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597), with batch normalisation and padded convolutions."""
+
+    features: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of the encoder's stages; the bottleneck has twice the last. Each stage halves the side."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.features) <= 6 or any(number < 1 for number in self.features):
+            raise ValueError(f"model.features={list(self.features)}: expected 1 to 6 numbers of channels")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and in which portions."""
+
+    epochs: int = 200
+    """Passes over the fold's training pictures."""
+    batch_size: int = 4
+    """Pictures of one optimiser step, over all workers of the fold together."""
+    eval_batch_size: int = 8
+    """Squares of one forward pass where a picture larger than `data.size` is predicted."""
+    seed: int = 0
+    """Seed of initial weights, data order and augmentation; each fold derives its own."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the GPU has it, fp16 on older GPUs, fp32 on a CPU."""
+    horizontal_flip: bool = True
+    """Mirror half of the training pictures left to right, drawn anew for each picture and epoch, together with their masks."""
+    vertical_flip: bool = True
+    """Likewise upside down."""
+    max_rotation: float = 10.0
+    """Likewise turn them by up to so many degrees either way; what comes in from outside counts nowhere."""
+    picture_cache_gib: float = 2.0
+    """Decoded pictures are kept in memory, if all of a fold's fit into this size."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name}={getattr(self, name)}: expected at least 1")
+        if self.seed < 0:
+            raise ValueError(f"training.seed={self.seed}: expected at least 0")
+        if not 0 <= self.max_rotation <= 180:
+            raise ValueError(f"training.max_rotation={self.max_rotation}: expected degrees from 0 to 180")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """L2 penalty on the weights."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up."""
+    warmup_fraction: float = 0.0
+    """Share of all steps over which the learning rate rises linearly from 0."""
+    max_grad_norm: float = 0.0
+    """Above 0: gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        values = (self.lr, self.weight_decay, self.max_grad_norm)
+        if not all(math.isfinite(value) and value >= 0 for value in values) or self.lr == 0:
+            raise ValueError(
+                f"optimizer: lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}: "
+                "expected finite numbers, lr above 0 and the others at least 0"
+            )
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"optimizer.warmup_fraction={self.warmup_fraction}: expected 0 to below 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """dice_share · Dice + (1 - dice_share) · cross entropy; `loss.py` has the formulas."""
+
+    dice_share: float = 0.5
+    """Share of the Dice loss."""
+    smooth: float = 1e-6
+    """Added to both sides of the Dice fraction."""
+    positive_weight: float | Literal["auto"] = 1.0
+    """Weight in the cross entropy of pixels that are not background. auto: as much rarer as each class is than the background in the
+    fold's training masks."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dice_share <= 1:
+            raise ValueError(f"loss.dice_share={self.dice_share}: expected a share from 0 to 1")
+        if not 0 < self.smooth < math.inf:
+            raise ValueError(f"loss.smooth={self.smooth}: expected a number above 0")
+        if self.positive_weight != "auto" and not 0 < self.positive_weight < math.inf:
+            raise ValueError(f"loss.positive_weight={self.positive_weight}: expected a number above 0, or auto")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a fold of this family learns."""
+
+    PREDICTS: ClassVar = "map"
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+def read_config(values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The config of a checkpoint's description: its sections as JSON.
+
+    Raises:
+        TypeError: it has a field that is not known.
+        ValueError: a value is not allowed.
+    """
+    parts = {}
+    for part in fields(Config):
+        own = values.get(part.name, {})
+        parts[part.name] = part.default_factory(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
+    return Config(**parts)

@@ -1,0 +1,199 @@
+"""What the driver asks of this family before it launches anything: the pictures and masks, every one decoded and checked. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
+from trainers.object_storage import is_uri
+from trainers.unet_segmentation.config import Config, DataConfig
+from trainers.unet_segmentation.folders import Found, Labels, find_pairs, read_labels, scan_pairs
+from trainers.unet_segmentation.made_data import MADE_DATA, make_data
+from trainers.unet_segmentation.rows import Rows, place_rows, read_rows, show_picture, write_rows
+
+
+def take_inventory(
+    config: Config, folder: Path, cache: Path | None = None, spread: Spread = call_here
+) -> tuple[Config, Inventory]:
+    """Reads and checks all pictures and masks.
+
+    Args:
+        config: as the user gave it.
+        folder: where to put made-up pictures if `data.root` is not given.
+        cache, spread: not used: pictures are not read from object storage.
+
+    Returns:
+        The config with an absolute path and the masks' values as they were found, and the inventory.
+
+    Raises:
+        DataError: with all problems found.
+    """
+    if config.data.root and is_uri(config.data.root):
+        raise DataError(
+            f"data.root={config.data.root}: this family reads pictures and masks from a folder; copy them to one, as by `aws s3 cp --recursive`"
+        )
+    root = os.path.abspath(os.path.expanduser(config.data.root)) if config.data.root else make_data(folder)
+    if not os.path.isdir(root):
+        raise DataError(f"data.root={root}: no such folder")
+    data = replace(config.data, root=str(root))
+    labels = read_labels(data)
+    train, test = _divide(data, labels)
+    if data.max_rows is not None:
+        train = train.take(range(min(len(train.ids), data.max_rows)))
+    data, found = scan_pairs(data, train, test)
+    rows = found["train"].rows
+    groups, test_groups = (_find_groups(data, labels, found[name].rows) for name in ("train", "test"))
+    has_test = len(found["test"].rows) > 0
+    return replace(config, data=data), Inventory(
+        ids=rows.ids,
+        target=rows.foreground,
+        target_name="foreground",
+        num_test=len(found["test"].rows),
+        fingerprint=_sum_up(found, labels),
+        groups=groups,
+        predefined_fold=_find_folds(data, labels, rows),
+        bad_rows=tuple(bad for one in found.values() for bad in one.bad_rows),
+        test_ids=found["test"].rows.ids if has_test else None,
+        row_keys=_collect_keys(found, groups, test_groups),
+        tables={name: one.rows for name, one in found.items() if len(one.rows)},
+        notes=tuple(note for one in found.values() for note in one.notes),
+    )
+
+
+def leave_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
+    """Writes the rows, as they were checked, for the folds.
+
+    Raises:
+        OSError: the storage does not take them.
+    """
+    for table, rows in inventory.tables.items():
+        write_rows(place_rows(folder, config.data, table), rows)
+
+
+def prepare_node(config: Config) -> None:
+    """Looks whether this machine sees the pictures; makes the made-up ones where it has none.
+
+    Raises:
+        DataError: it does not see them.
+    """
+    root = Path(config.data.root)
+    if root.name == MADE_DATA and not root.exists():
+        make_data(root.parent)
+    if not root.is_dir():
+        raise DataError(
+            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the pictures, so they have to lie on "
+            "storage that all of them share, or under the same path on each"
+        )
+
+
+def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str], np.ndarray]:
+    """What a map lies over: a function that gives of a row's id (H, W, 3) uint8.
+
+    Args:
+        config: of the run, resolved.
+        inputs: where `leave_inputs` has written.
+        table: train or test.
+    """
+    rows = read_rows(place_rows(inputs, config.data, table))
+    position = {row_id: index for index, row_id in enumerate(rows.ids.tolist())}
+    return lambda row_id: show_picture(rows, position[row_id])
+
+
+def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
+    """The pairs to learn from and those to predict."""
+    root = Path(data.root)
+    pairs = find_pairs(root / data.images, root / data.masks, None if labels is None else labels.ids)
+    if labels is not None and labels.is_test is not None:
+        is_test = {row_id: bool(value) for row_id, value in zip(labels.ids, labels.is_test, strict=True)}
+        places = {value: [n for n, i in enumerate(pairs.ids) if is_test[i] == value] for value in (False, True)}
+        if not places[True]:
+            raise DataError(
+                f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set data.test_split to a value that is "
+                "there, or leave data.split_column out"
+            )
+        return pairs.take(places[False]), replace(pairs.take(places[True]), is_test=True)
+    folder = root / data.test_images if data.test_images else None
+    if folder is None or not folder.is_dir():
+        return pairs, Found([], [], [], is_test=True)
+    masks = root / data.test_masks if data.test_masks and (root / data.test_masks).is_dir() else None
+    test = replace(find_pairs(folder, masks, None), is_test=True)
+    if both := sorted(set(test.ids) & set(pairs.ids)):
+        raise DataError(
+            f"{folder} and {root / data.images} both have a picture {both[0]!r} ({len(both)} such names): names are ids"
+        )
+    return pairs, test
+
+
+def _find_groups(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndarray | None:
+    """What is never split, by row.
+
+    Raises:
+        DataError: a name does not fit the pattern.
+    """
+    if data.group_pattern:
+        found = [re.search(data.group_pattern, row_id) for row_id in rows.ids.tolist()]
+        if missing := [
+            i for i, match in zip(rows.ids.tolist(), found, strict=True) if match is None or match[1] is None
+        ]:
+            raise DataError(
+                f"data.group_pattern={data.group_pattern} finds nothing in {len(missing)} names, such as {missing[0]!r}; "
+                "give a pattern that fits, or data.group_pattern=none and folds.kind=random"
+            )
+        return np.array([match[1] for match in found])
+    if labels is None or labels.groups is None:
+        return None
+    group_of = dict(zip(labels.ids, labels.groups, strict=True))
+    return np.array([group_of.get(row_id, "") for row_id in rows.ids.tolist()])
+
+
+def _find_folds(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndarray | None:
+    if labels is None or labels.folds is None:
+        return None
+    fold_of = dict(zip(labels.ids, labels.folds, strict=True))
+    try:
+        return np.array([int(fold_of[row_id]) for row_id in rows.ids.tolist()], np.int64)
+    except ValueError as error:
+        raise DataError(f"{data.table}: {data.fold_column!r} holds no whole number from -2: {error}") from None
+
+
+def _collect_keys(
+    found: dict[str, Found], groups: np.ndarray | None, test_groups: np.ndarray | None
+) -> dict[str, RowKeys]:
+    """Which pictures have the same bytes, and which the same group."""
+    pictures = [
+        np.array([_to_key(digest) for digest in found[name].rows.picture_digests], np.uint64)
+        for name in ("train", "test")
+    ]
+    keys = {"picture": RowKeys(*pictures)}
+    if groups is not None:
+        names = [groups, np.array([], str) if test_groups is None else test_groups]
+        columns = [np.array([_to_key(name.encode()) for name in one.tolist()], np.uint64) for one in names]
+        keys["group"] = RowKeys(*columns, {_to_key(name.encode()): name for name in set(groups.tolist())})
+    return keys
+
+
+def _to_key(content: bytes) -> int:
+    if not content:
+        return NO_KEY
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
+
+
+def _sum_up(found: dict[str, Found], labels: Labels | None) -> str:
+    """SHA-256 over names and contents of all files, and what the table says of them."""
+    whole = hashlib.sha256()
+    for name in ("train", "test"):
+        rows = found[name].rows
+        whole.update(name.encode())
+        for row_id, picture, mask in zip(rows.ids.tolist(), rows.picture_digests, rows.mask_digests, strict=True):
+            whole.update(row_id.encode() + b"\0" + picture + mask)
+    if labels is not None:
+        for column in (labels.ids, labels.groups, labels.folds):
+            whole.update("\0".join(column or ()).encode())
+    return whole.hexdigest()

@@ -1,0 +1,124 @@
+"""New pictures to predict: found, looked into before anything is launched, and handed out in blocks. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from trainers.interface import FORMULA, DataError
+from trainers.picture_files import PICTURE_SUFFIXES, PictureFolder
+from trainers.unet_segmentation.config import Config, DataConfig
+from trainers.unet_segmentation.pictures import UnusableError, decode_picture
+
+_THREADS, _MOST_NAMED = 4, 5
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """Pictures to predict.
+
+    Attributes:
+        path: the picture, or the folder of pictures.
+        masks: folder in which their true masks may be; None: there is none.
+        data: of the models.
+        batch_rows: a picture is predicted by itself, so any portion has the same bits.
+    """
+
+    path: Path
+    masks: Path | None
+    data: DataConfig
+    batch_rows: int = 1
+
+    def check(self) -> int:
+        """Decodes every picture.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            DataError: there is none, names collide, or one cannot be used; all are named.
+        """
+        pairs, problems = self._find(), []
+        if self.path.is_dir():
+            several = PictureFolder(self.path).several
+            problems += [
+                f"{row_id}: {', '.join(sorted(names))} have one name" for row_id, names in sorted(several.items())
+            ]
+        problems += [
+            f"{row_id}: a spreadsheet would run this name as a formula"
+            for row_id, _, _ in pairs
+            if FORMULA.search(row_id)
+        ]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            problems += filter(None, pool.map(self._look_into, [picture for _, picture, _ in pairs]))
+        if problems:
+            more = f"\n  … and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+            listed = "\n  ".join(problems[:_MOST_NAMED])
+            raise DataError(f"{self.path} cannot be used:\n  {listed}{more}\nMend these files, or take them away.")
+        return len(pairs)
+
+    def read(self, num_rows: int) -> Iterator[pa.Table]:
+        """Names and paths, in the order of the names: columns id, picture and mask (null: none)."""
+        pairs = self._find()
+        for start in range(0, len(pairs), num_rows):
+            cells = zip(*pairs[start : start + num_rows], strict=True)
+            yield pa.table(
+                {name: pa.array(list(c), pa.string()) for name, c in zip(("id", "picture", "mask"), cells, strict=True)}
+            )
+
+    def _find(self) -> list[tuple[str, str, str | None]]:
+        if self.path.is_dir():
+            folder = PictureFolder(self.path)
+            paths = [folder.find(row_id) for row_id in sorted(folder.suffix_of)]
+        else:
+            paths = [self.path]
+        masks = PictureFolder(self.masks) if self.masks else None
+        found = [(path.stem, str(path), masks.find(path.stem) if masks else None) for path in paths]
+        return [(row_id, picture, None if mask is None else str(mask)) for row_id, picture, mask in found]
+
+    def _look_into(self, picture: str) -> str:
+        try:
+            decode_picture(Path(picture).read_bytes(), self.data.channels)
+        except (UnusableError, OSError) as error:
+            return f"{Path(picture).name} {error}"
+        return ""
+
+
+def find_new_rows(configs: Sequence[Config], place: Path, truth: Path | None = None) -> NewRows:
+    """Finds the pictures and, where there are any, their masks.
+
+    Args:
+        configs: of the models that predict.
+        place: a picture; a folder of pictures, whose masks lie in `data.masks` or `data.test_masks` beside it; or a folder with such
+            folders in it.
+        truth: the folder of masks, if it is another.
+
+    Raises:
+        DataError: there is no picture, or no such folder of masks.
+    """
+    data, place = configs[0].data, place.absolute()
+    if truth is not None and not truth.is_dir():
+        raise DataError(f"--masks {truth}: no such folder")
+    if not place.is_dir():
+        if not place.is_file() or place.suffix.lower() not in PICTURE_SUFFIXES:
+            raise DataError(
+                f"{place}: no such picture; expected a file that ends in {', '.join(PICTURE_SUFFIXES)}, or a folder of them"
+            )
+        return NewRows(place, truth or _find_masks(data, place.parent), data)
+    if not PictureFolder(place).suffix_of:
+        inside = [place / name for name in (data.test_images, data.images) if name and (place / name).is_dir()]
+        if not inside or not PictureFolder(inside[0]).suffix_of:
+            raise DataError(f"{place} holds no picture; expected files that end in {', '.join(PICTURE_SUFFIXES)}")
+        place = inside[0]
+    return NewRows(place, truth or _find_masks(data, place), data)
+
+
+def _find_masks(data: DataConfig, images: Path) -> Path | None:
+    """The folder of masks that belongs to a folder of pictures."""
+    name = data.test_masks if images.name == data.test_images else data.masks
+    beside = images.parent / name
+    return beside.absolute() if name and beside.is_dir() and beside != images else None
