@@ -38,7 +38,6 @@ from ray_jobs.coordinator import (
 from ray_jobs.errors import RunError, RunFolderError, SupersededError
 from ray_jobs.failures import NonFiniteLossError, PreemptedError
 from ray_jobs.fold_mirror import FoldMirror
-from ray_jobs.mirror import split_run
 from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.run_folder import (
     CHECKPOINTS,
@@ -53,6 +52,7 @@ from ray_jobs.run_folder import (
     write_parquet,
     write_whole,
 )
+from ray_jobs.run_objects import split_run
 from ray_jobs.storage import Result, Storage
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.tracking.record import Record, read_lines
