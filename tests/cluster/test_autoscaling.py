@@ -121,7 +121,7 @@ def test_folds_wait_for_nodes_grow_with_them_and_leave_one_that_goes_without_los
         (first,) = wait_for(lambda: find("FoldStarted"))
         wait_for(lambda: count_lines(run.fold_record(first["fold"])) > 5)
         growing.allow(3)
-        (resized,) = wait_for(lambda: find("FoldResized"))
+        resized, *_ = wait_for(lambda: find("FoldResized"))
         fold = resized["fold"]
         wait_for(lambda: find("FoldStarted", fold=fold, attempt=2))
         growing.drain(1)  # each of the three nodes has a worker
