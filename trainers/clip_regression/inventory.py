@@ -126,7 +126,7 @@ def prepare_node(config: Config) -> None:
     Raises:
         DataError: they cannot be had.
     """
-    model, root = config.model, Path(config.data.root)
+    model, root = config.model, Path(config.data.root or "")
     if root.name == MADE_DATA and not root.exists():
         make_data(root.parent)
     if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
