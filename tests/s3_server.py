@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -48,15 +49,6 @@ class S3Server:
             self.process = subprocess.Popen(command, stdout=output, stderr=output)
         self._make_bucket()
 
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """Nobody answers: requests hang, as when a network is cut."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.process.pid, signal.SIGCONT)
-
     def list_requests(self, method: str) -> list[str]:
         """Objects of the requests of a kind that it has answered, in order; without the marks that pyarrow leaves for folders."""
         paths = [
@@ -82,6 +74,56 @@ class S3Server:
                 assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.1)
+
+
+class Gate:
+    """A way to a server that can be shut: connections break, and new ones are refused.
+
+    Args:
+        server: to which it leads.
+    """
+
+    def __init__(self, server: S3Server) -> None:
+        self.server, self.port, self.open_ones = server, free_port(), set()
+        self.environment = server.environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+        self._open()
+
+    @contextlib.contextmanager
+    def shut(self) -> Iterator[None]:
+        """Nobody answers meanwhile."""
+        self.close()
+        try:
+            yield
+        finally:
+            self._open()
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for one in list(self.open_ones):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _open(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it was shut
+            while True:
+                ends = [listener.accept()[0], socket.create_connection(("127.0.0.1", self.server.port))]
+                self.open_ones |= set(ends)
+                for here, there in (ends, ends[::-1]):
+                    threading.Thread(target=self._pass_on, args=(here, there), daemon=True).start()
+
+    def _pass_on(self, here: socket.socket, there: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := here.recv(1 << 16):
+                there.sendall(content)
+        for one in (here, there):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            self.open_ones.discard(one)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from processes import REPOSITORY, clean_environment
 from run_bits import describe_bits
-from s3_server import BUCKET, running_s3
+from s3_server import BUCKET, Gate, running_s3
 
 from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.run_mirror import RunMirror
@@ -114,18 +114,22 @@ def test_a_lost_machine_costs_no_bit(server, machine, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_outage_and_a_second_driver_cost_nothing(server, machine, tmp_path):
-    machine.do(f"run.storage={tmp_path}", *FIELDS, "training.epochs=60")
-    name, words = "experiments/watched", (STORAGE, *FIELDS, "run.name=watched", "training.epochs=60")
-    driver = machine.start(*words)
+    fields = [*(field for field in FIELDS if not field.startswith(("run.name", "training"))), "training.epochs=60"]
+    machine.do(f"run.storage={tmp_path}", "run.name=run", *fields)
+    gate, name = Gate(server), "experiments/watched"
+    machine.environment |= gate.environment
+    driver = machine.start(STORAGE, "run.name=watched", *fields)
     points = {f"{name}/folds/{fold}/checkpoints/resume_0/checkpoint.json" for fold in (0, 1)}
     await_that(lambda: points <= set(server.list_requests("PUT")), machine, driver)
-    with server.away():
-        await_that(lambda: "the run's storage takes no files" in machine.output.read_text(), machine, driver)
-    await_that(lambda: "the run's storage works again" in machine.output.read_text(), machine, driver)
     second = Machine(Path(tempfile.mkdtemp(prefix="s3_", dir="/tmp")), server.environment)
     said = second.do(f"s3://{BUCKET}/{name}", job="submit", returns=2)
     assert f"another driver (process {driver.pid} on {os.uname().nodename}) works on s3://{BUCKET}/{name}" in said
     shutil.rmtree(second.root)
+    with gate.shut():
+        await_that(lambda: "the run's storage takes no files" in machine.output.read_text(), machine, driver)
+        time.sleep(5)
+    await_that(lambda: "the run's storage works again" in machine.output.read_text(), machine, driver)
     assert driver.wait(timeout=300) == 0, machine.output.read_text()
+    gate.close()
     (config,) = machine.root.glob("ray-kfold-*/*/watched/config.json")
     assert describe_bits(RunFolder(config.parent), 2) == describe_bits(RunFolder(tmp_path / "run"), 2)
