@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -70,15 +70,6 @@ class ObjectServer:
         paths = [path.partition("?")[0] for path in self.list_requests(method) if path.startswith(f"/{BUCKET}/")]
         return [unquote(path).removeprefix(f"/{BUCKET}/") for path in paths if not path.endswith("/")]
 
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """Nobody answers: requests hang, as when a network is cut."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.process.pid, signal.SIGCONT)
-
     def refuse_keys(self) -> None:
         """From now on the keys of the environment are not known."""
         self.ask("/moto-api/reset-auth", "POST", b"0")
@@ -89,6 +80,59 @@ class ObjectServer:
         request = urllib.request.Request(self.endpoint + path, content, header, method=method)
         with urllib.request.urlopen(request, timeout=10):
             pass
+
+
+class Gate:
+    """A way to a server that can be shut: connections break, and new ones are refused.
+
+    Args:
+        server: to which it leads.
+    """
+
+    def __init__(self, server: ObjectServer) -> None:
+        self.server, self.port, self.open_ones = server, free_port(), set()
+        self.environment = server.environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+        self._open()
+
+    @contextlib.contextmanager
+    def shut(self) -> Iterator[None]:
+        """Nobody answers meanwhile."""
+        self.close()
+        try:
+            yield
+        finally:
+            self._open()
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for one in list(self.open_ones):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _open(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it was shut
+            while True:
+                ends = [
+                    listener.accept()[0],
+                    socket.create_connection(("127.0.0.1", int(self.server.endpoint.rpartition(":")[2]))),
+                ]
+                self.open_ones |= set(ends)
+                for here, there in (ends, ends[::-1]):
+                    threading.Thread(target=self._pass_on, args=(here, there), daemon=True).start()
+
+    def _pass_on(self, here: socket.socket, there: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := here.recv(1 << 16):
+                there.sendall(content)
+        for one in (here, there):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            self.open_ones.discard(one)
 
 
 @contextlib.contextmanager

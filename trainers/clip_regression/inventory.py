@@ -150,7 +150,7 @@ def prepare_node(config: Config) -> None:
     Raises:
         DataError: it does not see the data, or the weights cannot be had.
     """
-    model, root = config.model, Path(config.data.root)
+    model, root = config.model, Path(config.data.root or "")
     if root.name == MADE_DATA and not root.exists():
         make_data(root.parent)
     if config.data.root and not is_uri(config.data.root) and not root.is_dir():
