@@ -15,7 +15,14 @@ import numpy as np
 from trainers.interface import FORMULA, DataError
 from trainers.picture_files import PictureFolder
 from trainers.unet_segmentation.config import DataConfig
-from trainers.unet_segmentation.pictures import UnusableError, decode_mask, decode_picture, describe_values, to_classes
+from trainers.unet_segmentation.pictures import (
+    UnusableError,
+    decode_mask,
+    decode_picture,
+    describe_values,
+    read_file,
+    to_classes,
+)
 from trainers.unet_segmentation.rows import Rows, digest
 
 _THREADS, _MOST_NAMED = 4, 5
@@ -168,7 +175,7 @@ def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig,
 
 def _scan(data: DataConfig, picture: Path, mask: Path | None) -> _Scan:
     try:
-        content = picture.read_bytes()
+        content = read_file(picture)
         values_CHW, kind = decode_picture(content, data.channels)
         scale = np.iinfo(values_CHW.dtype).max
         scaled = values_CHW.reshape(data.channels, -1).astype(np.float64) / scale
@@ -178,7 +185,7 @@ def _scan(data: DataConfig, picture: Path, mask: Path | None) -> _Scan:
     if mask is None:
         return scan
     try:
-        content = mask.read_bytes()
+        content = read_file(mask)
         mask_HW = decode_mask(content)
     except (UnusableError, OSError) as error:
         return _Scan("mask that cannot be used", f"{mask.name} {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,19 @@ def test_names_that_collide_are_refused_even_where_bad_rows_are_dropped(root):
     (root / "images" / "p0_0.jpg").rename(root / "images" / "=cmd.jpg")
     save(root / "masks" / "=cmd.png", np.zeros(SIZE, np.uint8))
     assert "formula" in refusal(root, on_bad_row="drop")
+
+
+def test_what_is_no_file_of_a_sane_size_is_not_read(root):
+    (root / "images" / "p0_0.png").unlink()
+    os.mkfifo(root / "images" / "p0_0.png")
+    (root / "masks" / "p0_1.png").unlink()
+    (root / "masks" / "p0_1.png").symlink_to("/dev/zero")
+    with (root / "masks" / "p1_2.png").open("r+b") as file:
+        file.truncate(2**33)  # a hole: it takes no space
+    text = refusal(root)
+    assert "p0_0.png is no regular file" in text
+    assert "p0_1.png is no regular file" in text
+    assert "p1_2.png is larger than 512 MiB" in text
 
 
 def test_empty_masks_are_counted_and_only_empty_ones_refused(root):
