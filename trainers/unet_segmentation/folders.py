@@ -5,7 +5,7 @@ A problem is told with the names of the files that have it, all problems togethe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +26,11 @@ from trainers.unet_segmentation.pictures import (
 from trainers.unet_segmentation.rows import Rows, digest
 
 _THREADS, _MOST_NAMED = 4, 5
+_UNEXPECTED = "mask with unexpected values"
 _MOST_VALUES = 300  # of a mask that are remembered: more are no classes
+
+
+Problems = dict[str, list[tuple[str, str]]]  # by what is wrong the names that have it, and a detail of each
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Found:
 
     Attributes:
         ids, pictures, masks: of each pair; None: no mask, and none is wanted.
-        problems: by what is wrong the names that have it, and a detail of each.
+        problems: what is wrong.
         fatal: likewise, of what cannot be dropped.
         rows: once they were scanned.
         notes: sentences for the user.
@@ -55,8 +59,8 @@ class Found:
     pictures: list[Path]
     masks: list[Path | None]
     is_test: bool = False
-    problems: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    fatal: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    problems: Problems = field(default_factory=dict)
+    fatal: Problems = field(default_factory=dict)
     rows: Rows | None = None
     bad_rows: tuple[dict[str, str], ...] = ()
     notes: tuple[str, ...] = ()
@@ -100,12 +104,15 @@ def read_labels(data: DataConfig) -> Labels | None:
     return Labels(columns["id"], columns.get("group"), columns.get("fold"), is_test)
 
 
-def find_pairs(images: Path, masks: Path | None, wanted: list[str] | None) -> Found:
+def find_pairs(
+    images: Path, masks: Path | None, wanted: list[str] | None, needs_mask: Callable[[str], bool] = lambda row_id: True
+) -> Found:
     """The pictures of a folder with their masks, by name.
 
     Args:
         images, masks: the folders; None: no masks.
         wanted: the only names to look at, in their order; None: all, sorted.
+        needs_mask: whether a picture is learned from.
 
     Raises:
         DataError: a folder is not there or holds no picture.
@@ -114,8 +121,8 @@ def find_pairs(images: Path, masks: Path | None, wanted: list[str] | None) -> Fo
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder}: no such folder; set data.images and data.masks to folders below data.root")
     pictures, found_masks = PictureFolder(images), None if masks is None else PictureFolder(masks)
-    fatal: dict[str, list[tuple[str, str]]] = {}
-    problems: dict[str, list[tuple[str, str]]] = {}
+    fatal: Problems = {}
+    problems: Problems = {}
     ids = sorted(pictures.suffix_of) if wanted is None else wanted
     if not ids or not pictures.suffix_of:
         raise DataError(f"{images} holds no picture: expected PNG, JPEG or WebP files")
@@ -134,7 +141,7 @@ def find_pairs(images: Path, masks: Path | None, wanted: list[str] | None) -> Fo
     paths: list[Path | None] = [None] * len(ids)
     if found_masks is not None:
         paths = [found_masks.find(row_id) for row_id in ids]
-        if bare := [row_id for row_id, path in zip(ids, paths, strict=True) if path is None]:
+        if bare := [row_id for row_id, path in zip(ids, paths, strict=True) if path is None and needs_mask(row_id)]:
             problems[f"no mask of this name in {masks.name}/"] = [(row_id, "") for row_id in bare]
         if wanted is None and (lone := sorted(set(found_masks.suffix_of) - set(pictures.suffix_of))):
             problems[f"mask in {masks.name}/ without a picture in {images.name}/"] = [(row_id, "") for row_id in lone]
@@ -147,6 +154,7 @@ class _Scan:
 
     problem: str = ""
     detail: str = ""
+    is_of_mask: bool = False  # the problem; the picture can be predicted
     kind: str = ""
     size: tuple[int, int] = (0, 0)
     digests: tuple[bytes, bytes] = (b"", b"")
@@ -170,7 +178,13 @@ def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig,
             for name, found in (("train", train), ("test", test))
         }
     data = _settle_values(data, [scan for scan in scans["train"] if scan.values is not None])
-    return data, {name: _check(data, name, found, scans[name]) for name, found in (("train", train), ("test", test))}
+    found = {"train": train, "test": test}
+    counts = {name: _count_classes(data, one, scans[name]) for name, one in found.items()}
+    problems = {name: _collect_problems(one, scans[name]) for name, one in found.items()}
+    _refuse(data, found, problems, scans["test"])
+    return data, {
+        name: _take_good(data, name, one, scans[name], counts[name], problems[name]) for name, one in found.items()
+    }
 
 
 def _scan(data: DataConfig, picture: Path, mask: Path | None) -> _Scan:
@@ -179,7 +193,13 @@ def _scan(data: DataConfig, picture: Path, mask: Path | None) -> _Scan:
         values_CHW, kind = decode_picture(content, data.channels)
         scale = np.iinfo(values_CHW.dtype).max
         scaled = values_CHW.reshape(data.channels, -1).astype(np.float64) / scale
-        scan = _Scan("", "", kind, values_CHW.shape[1:], (digest(content), b""), scaled.sum(1), (scaled**2).sum(1))
+        scan = _Scan(
+            kind=kind,
+            size=values_CHW.shape[1:],
+            digests=(digest(content), b""),
+            sums_C=scaled.sum(1),
+            squares_C=(scaled**2).sum(1),
+        )
     except (UnusableError, OSError) as error:
         return _Scan("picture that cannot be used", f"{picture.name} {error}")
     if mask is None:
@@ -188,10 +208,11 @@ def _scan(data: DataConfig, picture: Path, mask: Path | None) -> _Scan:
         content = read_file(mask)
         mask_HW = decode_mask(content)
     except (UnusableError, OSError) as error:
-        return _Scan("mask that cannot be used", f"{mask.name} {error}")
+        return replace(scan, problem="mask that cannot be used", detail=f"{mask.name} {error}", is_of_mask=True)
     if mask_HW.shape != scan.size:
         sizes = [f"{width} x {height}" for height, width in (scan.size, mask_HW.shape)]
-        return _Scan("mask of another size than its picture", f"picture {sizes[0]}, mask {sizes[1]}")
+        detail = f"picture {sizes[0]}, mask {sizes[1]}"
+        return replace(scan, problem="mask of another size than its picture", detail=detail, is_of_mask=True)
     scan.digests = (scan.digests[0], digest(content))
     values, times = np.unique(mask_HW, return_counts=True)
     scan.values = (values[:_MOST_VALUES], times[:_MOST_VALUES])
@@ -215,66 +236,91 @@ def _settle_values(data: DataConfig, scans: list[_Scan]) -> DataConfig:
     return replace(data, mask_values=(0, known[0] if known else 1))
 
 
-def _check(data: DataConfig, table: str, found: Found, scans: list[_Scan]) -> Found:
-    """The rows that can be used.
+def _count_classes(data: DataConfig, found: Found, scans: list[_Scan]) -> np.ndarray:
+    """(N, C) pixels of each class; a mask with other values becomes a problem."""
+    counts_NC = np.zeros((len(scans), data.classes), np.int64)
+    for row, scan in enumerate(scans):
+        if scan.problem or scan.values is None:
+            continue
+        try:
+            np.add.at(counts_NC[row], to_classes(scan.values[0], data), scan.values[1])
+        except UnusableError as error:
+            scan.problem, scan.detail = _UNEXPECTED, f"{found.masks[row].name} {error}"
+            scan.is_of_mask = True
+    return counts_NC
 
-    Raises:
-        DataError: there is a problem that is not to be dropped, or nothing is left.
-    """
+
+def _collect_problems(found: Found, scans: list[_Scan]) -> Problems:
     problems = {what: list(names) for what, names in found.problems.items()}
-    counts = np.zeros((len(scans), data.classes), np.int64)
-    for row, (row_id, scan) in enumerate(zip(found.ids, scans, strict=True)):
-        if not scan.problem and scan.values is not None:
-            try:
-                classes = to_classes(scan.values[0], data)
-                np.add.at(counts[row], classes, scan.values[1])
-            except UnusableError as error:
-                scan.problem, scan.detail = "mask with unexpected values", f"{found.masks[row].name} {error}"
+    for row_id, scan in zip(found.ids, scans, strict=True):
         if scan.problem:
             problems.setdefault(scan.problem, []).append((row_id, scan.detail))
-    _refuse(data, found, problems)
-    wants_masks = not found.is_test
+    return problems
+
+
+def _refuse(data: DataConfig, found: dict[str, Found], problems: dict[str, Problems], test_scans: list[_Scan]) -> None:
+    """Raises DataError where there is a problem that is not to be dropped: every one, or with `data.on_bad_row=drop` names that
+    collide and pictures that are to be predicted and cannot be."""
+    fatal, blocking = {}, {}
+    for what, names in [pair for one in found.values() for pair in one.fatal.items()]:
+        fatal.setdefault(what, []).extend(name for name in names if name not in fatal.get(what, []))
+    if data.on_bad_row == "drop":
+        unfit = {
+            i for i, scan in zip(found["test"].ids, test_scans, strict=True) if scan.problem and not scan.is_of_mask
+        }
+        test = {what: [name for name in names if name[0] in unfit] for what, names in problems["test"].items()}
+        blocking = {what: names for what, names in test.items() if names}
+    else:
+        for part in problems.values():
+            for what, names in part.items():
+                blocking.setdefault(what, []).extend(names)
+    blocking = {**fatal, **blocking}
+    if not blocking:
+        return
+    advice = "Mend the files"
+    if data.on_bad_row == "error" and not fatal:
+        advice += ", or set data.on_bad_row=drop to go on without these pictures (they are listed in bad_rows.csv)"
+    if _UNEXPECTED in blocking:
+        advice += f"; data.classes={data.classes} and data.mask_values say which values mean a class"
+        advice += ", data.soft_masks=true takes half as the border" if data.classes == 2 else ""
+    raise DataError(f"{data.root} cannot be used:\n{_describe(blocking)}\n{advice}.")
+
+
+def _take_good(
+    data: DataConfig, table: str, found: Found, scans: list[_Scan], counts_NC: np.ndarray, problems: Problems
+) -> Found:
+    """The rows that can be used; a picture that is only predicted can be, whatever is wrong with its mask.
+
+    Raises:
+        DataError: none is left to learn from.
+    """
     bad = {row_id for names in problems.values() for row_id, _ in names}
-    kept = [
-        n for n, row_id in enumerate(found.ids) if row_id not in bad and (found.masks[n] is not None or not wants_masks)
-    ]
-    if not kept and wants_masks:
+    kept = [n for n, row_id in enumerate(found.ids) if found.is_test or row_id not in bad]
+    if not kept and not found.is_test:
         raise DataError(f"{data.root}: every picture is bad, none is left to learn from:\n{_describe(problems)}")
-    used = [scans[n] for n in kept]
+    used, masks = [scans[n] for n in kept], [None if scans[n].problem else found.masks[n] for n in kept]
     rows = Rows(
         ids=np.array([found.ids[n] for n in kept], str),
         pictures=[str(found.pictures[n]) for n in kept],
-        masks=[None if found.masks[n] is None else str(found.masks[n]) for n in kept],
+        masks=[None if mask is None else str(mask) for mask in masks],
         picture_digests=[scan.digests[0] for scan in used],
         mask_digests=[scan.digests[1] for scan in used],
         height=np.array([scan.size[0] for scan in used], np.int64),
         width=np.array([scan.size[1] for scan in used], np.int64),
         sums_NC=np.array([scan.sums_C for scan in used]).reshape(len(kept), data.channels),
         squares_NC=np.array([scan.squares_C for scan in used]).reshape(len(kept), data.channels),
-        counts_NC=counts[kept],
+        counts_NC=counts_NC[kept],
     )
+    done = "mask left out" if found.is_test else "dropped"
     bad_rows = tuple(
-        {"table": table, "id": row_id, "problem": f"{what}{f': {detail}' if detail else ''}", "done": "dropped"}
+        {"table": table, "id": row_id, "problem": f"{what}{f': {detail}' if detail else ''}", "done": done}
         for what, names in problems.items()
         for row_id, detail in names
     )
     return replace(found, rows=rows, bad_rows=bad_rows, notes=_note(data, table, rows, used))
 
 
-def _refuse(data: DataConfig, found: Found, problems: dict[str, list[tuple[str, str]]]) -> None:
-    blocking = found.fatal if data.on_bad_row == "drop" else {**found.fatal, **problems}
-    if not blocking:
-        return
-    advice = "Mend the files"
-    if not found.fatal:
-        advice += ", or set data.on_bad_row=drop to go on without these pictures (they are listed in bad_rows.csv)"
-    if "mask with unexpected values" in blocking:
-        advice += f"; data.classes={data.classes} and data.mask_values say which values mean a class"
-        advice += ", data.soft_masks=true takes half as the border" if data.classes == 2 else ""
-    raise DataError(f"{data.root} cannot be used:\n{_describe(blocking)}\n{advice}.")
-
-
-def _describe(problems: dict[str, list[tuple[str, str]]]) -> str:
+def _describe(problems: Problems) -> str:
     lines = []
     for what, names in problems.items():
         shown = "; ".join(f"{row_id}: {detail}" if detail else row_id for row_id, detail in names[:_MOST_NAMED])

@@ -89,21 +89,25 @@ def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str]
 def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
     """The pairs to learn from and those to predict."""
     root = Path(data.root)
-    pairs = find_pairs(root / data.images, root / data.masks, None if labels is None else labels.ids)
+    is_test: dict[str, bool] = {}
     if labels is not None and labels.is_test is not None:
-        is_test = {row_id: bool(value) for row_id, value in zip(labels.ids, labels.is_test, strict=True)}
+        is_test = dict(zip(labels.ids, labels.is_test, strict=True))
+    wanted = None if labels is None else labels.ids
+    pairs = find_pairs(root / data.images, root / data.masks, wanted, lambda row_id: not is_test.get(row_id))
+    if is_test:
         places = {value: [n for n, i in enumerate(pairs.ids) if is_test[i] == value] for value in (False, True)}
         if not places[True]:
             raise DataError(
                 f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set data.test_split to a value that is "
                 "there, or leave data.split_column out"
             )
-        return pairs.take(places[False]), replace(pairs.take(places[True]), is_test=True)
+        test = replace(pairs.take(places[True]), is_test=True, problems={}, fatal={})  # told with the others
+        return pairs.take(places[False]), test
     folder = root / data.test_images if data.test_images else None
     if folder is None or not folder.is_dir():
         return pairs, Found([], [], [], is_test=True)
     masks = root / data.test_masks if data.test_masks and (root / data.test_masks).is_dir() else None
-    test = replace(find_pairs(folder, masks, None), is_test=True)
+    test = replace(find_pairs(folder, masks, None, lambda row_id: False), is_test=True)
     if both := sorted(set(test.ids) & set(pairs.ids)):
         raise DataError(
             f"{folder} and {root / data.images} both have a picture {both[0]!r} ({len(both)} such names): names are ids"

@@ -181,6 +181,32 @@ def test_a_table_says_which_pictures_are_used_and_which_are_only_predicted(root)
     assert "no picture in images/, though the table names it (1): lost" in refusal(root, **names)
 
 
+def test_a_picture_that_is_only_predicted_needs_no_mask_but_has_to_be_one(root):
+    for folder in ("test_images", "test_masks"):
+        (root / folder).mkdir()
+    for name in ("a", "b", "c"):
+        save(root / "test_images" / f"{name}.png", np.full(SIZE, 9, np.uint8))
+    save(root / "test_masks" / "a.png", np.full(SIZE, 255, np.uint8))
+    save(root / "test_masks" / "b.png", np.full(SIZE, 7, np.uint8))
+    (root / "masks" / "p0_0.png").unlink()
+    text = refusal(root)
+    assert "mask with unexpected values (1): b" in text
+    assert "no mask of this name in masks/ (1): p0_0" in text  # of both tables together
+    config, inventory = take(root, on_bad_row="drop")
+    assert inventory.test_ids.tolist() == ["a", "b", "c"]
+    assert {(row["table"], row["id"], row["done"]) for row in inventory.bad_rows} == {
+        ("train", "p0_0", "dropped"),
+        ("test", "b", "mask left out"),
+    }
+    leave_inputs(config, inventory, root / "inputs")
+    rows = read_rows(place_rows(root / "inputs", config.data, "test"))
+    assert [mask is None for mask in rows.masks] == [False, True, True]
+    (root / "test_images" / "c.png").write_bytes(b"no picture")
+    assert "c.png cannot be decoded" in refusal(root, on_bad_row="drop")
+    save(root / "test_images" / "p0_1.png", np.zeros(SIZE, np.uint8))
+    assert "both have a picture 'p0_1'" in refusal(root)
+
+
 @pytest.mark.parametrize(
     ("data", "part"),
     [
