@@ -13,9 +13,10 @@ import numpy as np
 
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys
 from trainers.unet_segmentation.config import Config, DataConfig
-from trainers.unet_segmentation.folders import Found, Labels, find_pairs, read_labels, scan_pairs
+from trainers.unet_segmentation.folders import Found, Labels, find_pairs, read_labels
 from trainers.unet_segmentation.made_data import make_data
 from trainers.unet_segmentation.rows import Rows, place_rows, read_rows, show_picture, write_rows
+from trainers.unet_segmentation.scan import scan_pairs
 
 
 def take_inventory(config: Config, folder: Path) -> tuple[Config, Inventory]:

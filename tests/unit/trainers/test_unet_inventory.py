@@ -242,3 +242,17 @@ def test_made_up_pictures_are_always_the_same_and_have_masks(tmp_path):
     _, inventory = take_inventory(Config(), tmp_path / "a")
     assert (len(inventory.ids), inventory.num_test) == (60, 12)
     assert 0.03 < inventory.target.mean() < 0.2
+
+
+@pytest.mark.real_data
+def test_real_radiographs_have_lungs_in_two_classes_and_findings_in_four(real_data_root):
+    data = {"table": "index.csv", "split_column": "split"}
+    config, inventory = take(real_data_root / "lung_xray", masks="masks_lung", **data)
+    assert (config.data.mask_values, len(inventory.ids), inventory.num_test) == ((0, 255), 90, 10)
+    assert 0.3 < inventory.target.mean() < 0.5
+    assert inventory.notes == ()
+    config, inventory = take(real_data_root / "lung_xray", classes=4, **data)
+    assert config.data.mask_values == (0, 1, 2, 3)
+    shares = inventory.tables["train"].counts_NC.sum(0) / inventory.tables["train"].counts_NC.sum()
+    assert shares.argsort().tolist() == [3, 2, 1, 0]  # consolidation is rarest
+    assert "has the values 1, 2" in refusal(real_data_root / "lung_xray", **data)
