@@ -17,7 +17,8 @@ from ensemble.scores import score
 from ray_jobs.combinations import compare_combinations, list_metrics
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.errors import IncompleteRunError, RunFolderError
-from ray_jobs.map_stage import check_map_ensemble, draw_out_of_fold, score_map_folds, submit_maps
+from ray_jobs.map_scores import draw_out_of_fold, score_map_folds
+from ray_jobs.map_submission import check_map_ensemble, compare_on_blend, submit_maps
 from ray_jobs.member_columns import find_columns
 from ray_jobs.members import find_members
 from ray_jobs.planning import check_ensemble, with_absolute_external
@@ -78,8 +79,12 @@ def _run_for_maps(folder: RunFolder, config: RunConfig, folds: dict[str, list[in
     metrics = {f"ensemble/out_of_fold_{name}": value for name, value in overall[overall["checkpoint"]].items()}
     missing = sorted(set(range(config.folds.count)) - set(folds[MAIN]))
     reason, submitted = _explain_missing(config, MAIN, missing) if missing else "the data has no test rows", None
+    stage["compared"] = {}
     if not missing:
         submitted = submit_maps(folder, config, stage["scores"])
+        compared = {"blend": compare_on_blend(folder, config, stage["scores"])}
+        compared["test"] = submitted[0]["compared"] if submitted else []
+        stage["compared"] = {part: rows for part, rows in compared.items() if rows}
     stage["submission"] = {"created": True, **submitted[0]} if submitted else {"created": False, "reason": reason}
     log_news(folder.submission_record, metrics | (submitted[1] if submitted else {"ensemble/submission_created": 0}))
     return stage

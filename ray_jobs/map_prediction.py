@@ -14,7 +14,7 @@ from ensemble.maps import choose_classes, combine_maps, count_places, measure_di
 from ensemble.overlays import draw_overlay, to_heat, to_mask_picture
 from ray_jobs.config import RunConfig
 from ray_jobs.errors import RunError
-from ray_jobs.map_stage import choose_map_weights
+from ray_jobs.map_submission import choose_map_weights
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
 from trainers.interface import NewMap
 

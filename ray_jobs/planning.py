@@ -28,7 +28,7 @@ from ray_jobs.damage import is_plan_whole
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.folds import FoldPlan, plan_folds
 from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
-from ray_jobs.map_stage import check_map_ensemble
+from ray_jobs.map_submission import check_map_ensemble
 from ray_jobs.member_columns import combines_folds, has_blend_set, read_external
 from ray_jobs.members import resolve_members
 from ray_jobs.mirror import working_folder

@@ -213,7 +213,8 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
         print_scores(console, summary["scores"])
     if "combinations" in summary:
         print_combinations(console, summary["combinations"])
-    print_compared_maps(console, summary["submission"].get("compared", ()))
+    for part, rows in summary.get("compared", {}).items():
+        print_compared_maps(console, part, rows)
     for fold in summary["folds"]:
         if fold["error"]:
             own = folder.of_member(fold["member"])

@@ -220,11 +220,15 @@ def print_members(console: Console, members: Mapping[str, Any]) -> None:
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
 
 
-def print_compared_maps(console: Console, compared: Sequence[Mapping[str, Any]]) -> None:
-    """Fold models and methods on the test rows whose truth is known."""
-    if not compared:
-        return
-    title = f"Dice on {compared[0]['num_rows']:,} test rows whose truth is known, which no model has seen"
+def describe_part(part: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows on which maps are compared: those of the blend set, or test rows."""
+    which = "rows of the blend set" if part == "blend" else "test rows whose truth is known"
+    return f"{rows[0]['num_rows']:,} {which}, which no model has seen"
+
+
+def print_compared_maps(console: Console, part: str, compared: Sequence[Mapping[str, Any]]) -> None:
+    """Fold models and methods on the blend set or the test rows whose truth is known."""
+    title = f"Dice on {describe_part(part, compared)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("", "Dice", "IoU", "mean Dice of rows"):
         table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)

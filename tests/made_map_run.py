@@ -18,11 +18,16 @@ from ray_jobs.recipes import unet_segmentation_small
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_checkpoint, write_json, write_parquet
 from ray_jobs.summary import build_summary, save_summary
 from trainers.unet_segmentation.inventory import leave_inputs, take_inventory
-from trainers.unet_segmentation.rows import Rows, read_mask
+from trainers.unet_segmentation.rows import Rows, find_positions, read_mask
 
 
 def make_map_run(
-    root: Path, *, noise: float = 0.3, unfinished: tuple[int, ...] = (), ensemble: EnsembleConfig | None = None
+    root: Path,
+    *,
+    noise: float = 0.3,
+    unfinished: tuple[int, ...] = (),
+    ensemble: EnsembleConfig | None = None,
+    blend: float = 0.0,
 ) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     """Three folds on the made-up pictures; each fold's model errs by smooth noise of its own. Folder, config and summary."""
     folder = RunFolder(root)
@@ -33,18 +38,17 @@ def make_map_run(
         trainer=trainer,
         run=RunSection(name=root.name, storage=str(root.parent)),
         ensemble=ensemble or recipe.ensemble,
+        folds=dataclasses.replace(recipe.folds, blend_fraction=blend),
     )
     folds = plan_folds(config.folds, inventory)
     write_or_compare(Plan({"main": MemberPlan(config, folder, inventory, folds)}, []), [], print)
     leave_inputs(trainer, inventory, folder.inputs)
     for fold in range(config.folds.count):
         if fold not in unfinished:
-            wanted = set(folds.split(fold).validation_ids.tolist())
-            train, test = inventory.tables["train"], inventory.tables["test"]
-            parts = {
-                "validation": train.take(np.array([n for n, i in enumerate(train.ids) if i in wanted])),
-                "test": test,
-            }
+            split, train = folds.split(fold), inventory.tables["train"]
+            wanted = {"validation": split.validation_ids, "blend": split.blend_ids}
+            parts = {name: train.take(find_positions(train, ids.tolist())) for name, ids in wanted.items() if len(ids)}
+            parts["test"] = inventory.tables["test"]
             _write_fold(folder, config, fold, parts, noise)
     stage = run_ensemble_stage(str(root))
     summary = build_summary(folder, config, stage, {"total": 1.0})

@@ -29,7 +29,7 @@ from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.run_folder import RunFolder, read_json, write_whole
 from ray_jobs.score_words import grows, name_metric, show_metric
 from ray_jobs.summary import describe_submission, explain_workers, list_files
-from ray_jobs.terminal import describe_scored_rows, explain_cross_fitting, explain_outcome
+from ray_jobs.terminal import describe_part, describe_scored_rows, explain_cross_fitting, explain_outcome
 from ray_jobs.tracking.record import read_lines
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[
 def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
     provenance = read_json(folder.provenance, default={})
     lead, kind = _judge_combination(summary["combinations"]) if "combinations" in summary else _judge(summary)
-    about = f"Recipe {config.recipe}, {config.folds.count} {config.folds.kind} folds, target {provenance.get('target', '?')}"
+    folds = f"{config.folds.count} {config.folds.kind} folds"
+    folds = "one split without folds" if config.folds.kind == "holdout" else folds
+    about = f"Recipe {config.recipe}, {folds}, target {provenance.get('target', '?')}"
     about += f", {provenance.get('num_train', '?')} training rows, {provenance.get('num_test', '?')} test rows. "
     about += f"Finished {summary.get('finished', '?')}."
     submission = summary.get("submission") or {"created": False, "reason": "none was made"}
@@ -176,16 +178,14 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
 
 
 def _write_compared_maps(summary: Mapping[str, Any]) -> str:
-    """Fold models and methods on the test rows whose truth is known; nothing where there are none."""
-    compared = (summary.get("submission") or {}).get("compared")
-    if not compared:
-        return ""
-    names = ("dice", "iou", "dice_of_rows")
+    """Fold models and methods on rows that no model has seen; nothing where there are none."""
+    names, parts = ("dice", "iou", "dice_of_rows"), []
     kinds = {"model": "fold model", "combination": "all models", "submitted": "all models (submitted)"}
-    rows = [[row["name"], kinds[row["kind"]], *(f"{row[name]:.4f}" for name in names)] for row in compared]
-    note = f"On {compared[0]['num_rows']:,} test rows whose truth is known, which no model has seen; higher is better."
-    table = build_table(["", "", *map(show_metric, names)], rows)
-    return build_section("Combinations", table, build_paragraph(note, "soft"))
+    for part, compared in summary.get("compared", {}).items():
+        rows = [[row["name"], kinds[row["kind"]], *(f"{row[name]:.4f}" for name in names)] for row in compared]
+        parts.append(build_table(["", "", *map(show_metric, names)], rows))
+        parts.append(build_paragraph(f"On {describe_part(part, compared)}; higher is better.", "soft"))
+    return build_section("Combinations", *parts) if parts else ""
 
 
 def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from PIL import Image
 from ensemble.figure_style import shorten_name
 from ray_jobs.config import RunConfig
 from ray_jobs.coordinator import FoldStatus
-from ray_jobs.map_stage import spread_ranks
+from ray_jobs.map_scores import spread_ranks
 from ray_jobs.reporting.curves import Curve, find_folds, read_record
 from ray_jobs.run_folder import RunFolder, read_json, read_parquet
 from ray_jobs.terminal import read_statuses

@@ -15,7 +15,6 @@ from typing import Any
 from ray_jobs.cli import override, suggest, suggest_field
 from ray_jobs.config import RunConfig, flatten, to_dict
 from ray_jobs.errors import RunError
-from ray_jobs.members import PLACES
 
 RANGES = ("uniform", "loguniform", "randint", "lograndint")
 KINDS = (*RANGES, "choice")
@@ -188,7 +187,8 @@ def _refuse_field(name: str, config: RunConfig) -> None:
     """Fields that a trial must not change: those that are not there, that decide which rows are learned, or only how."""
     sections = {section.name: getattr(config.trainer, section.name) for section in dataclasses.fields(config.trainer)}
     offered = flatten({section: dataclasses.asdict(value) for section, value in sections.items()})
-    known = [field for field in offered if field not in PLACES]
+    places = {f"data.{field}" for field in config.trainer.data.ROWS_FROM}
+    known = [field for field in offered if field not in places]
     if name in known:
         return
     if name in offered or name.startswith("folds."):

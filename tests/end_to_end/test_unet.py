@@ -28,6 +28,22 @@ WORDS = (
     "--log_batch_metrics",
 )
 WORDS += ("run.dashboard=false", "tracking.wandb=disabled", "ensemble.method=weighted_mean", "run.name=maps")
+# Small radiographs of 90 people, and 10 that are only predicted.
+LUNGS = (
+    "--config-name=unet_segmentation_small",
+    "data.masks=masks_lung",
+    "data.table=index.csv",
+    "data.split_column=split",
+)
+LUNGS += (
+    "data.size=128",
+    "data.group_pattern=none",
+    "folds.kind=random",
+    "training.vertical_flip=false",
+    "--epochs",
+    "40",
+)
+LUNGS += ("--features", "8", "16", "32", "64", "128", "run.dashboard=false", "tracking.wandb=disabled")
 
 
 def start(home, *words, job="kfold.py"):
@@ -135,3 +151,14 @@ def test_one_run_without_folds_learns_the_same_with_two_workers(tmp_path):
         assert rows[0]["fold_0/train/loss_epoch"] > rows[-1]["fold_0/train/loss_epoch"]
         dice.append(rows[-1]["fold_0/train/loss_epoch"])
     assert dice[0] == pytest.approx(dice[1], rel=0.1)  # batch normalisation sees each worker's share alone
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_lungs_are_found_on_real_radiographs(real_data_root, tmp_path):
+    words = (*LUNGS, f"data.root={real_data_root / 'lung_xray'}", "run.name=lungs")
+    finish(start(tmp_path, *words))
+    scores = read_json(tmp_path / "ray_results" / "lungs" / "summary.json")["scores"]["out_of_fold"]
+    assert scores["num_rows"] == 90
+    assert scores["best"]["dice"] >= 0.9
+    assert scores["final"]["dice"] >= 0.88

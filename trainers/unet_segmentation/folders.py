@@ -1,25 +1,20 @@
-"""Finds pictures and masks by their names, and looks into every one before anything is launched. No torch.
-
-A problem is told with the names of the files that have it, all problems together.
-"""
+"""Finds pictures and masks by their names, and what the table beside them says. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
 
 from trainers.interface import FORMULA, DataError
 from trainers.picture_files import PictureFolder
 from trainers.unet_segmentation.config import DataConfig
-from trainers.unet_segmentation.pictures import UnusableError, decode_mask, decode_picture, describe_values, to_classes
-from trainers.unet_segmentation.rows import Rows, digest
+from trainers.unet_segmentation.rows import Rows
 
-_THREADS, _MOST_NAMED = 4, 5
-_MOST_VALUES = 300  # of a mask that are remembered: more are no classes
+MOST_NAMED = 5
+
+
+Problems = dict[str, list[tuple[str, str]]]  # by what is wrong the names that have it, and a detail of each
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Found:
 
     Attributes:
         ids, pictures, masks: of each pair; None: no mask, and none is wanted.
-        problems: by what is wrong the names that have it, and a detail of each.
+        problems: what is wrong.
         fatal: likewise, of what cannot be dropped.
         rows: once they were scanned.
         notes: sentences for the user.
@@ -48,8 +43,8 @@ class Found:
     pictures: list[Path]
     masks: list[Path | None]
     is_test: bool = False
-    problems: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    fatal: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    problems: Problems = field(default_factory=dict)
+    fatal: Problems = field(default_factory=dict)
     rows: Rows | None = None
     bad_rows: tuple[dict[str, str], ...] = ()
     notes: tuple[str, ...] = ()
@@ -84,7 +79,7 @@ def read_labels(data: DataConfig) -> Labels | None:
         )
     columns = {name: frame[column].astype(str).tolist() for name, column in wanted.items() if column}
     if (
-        twice := sorted({i for i in columns["id"] if columns["id"].count(i) > 1})[:_MOST_NAMED]
+        twice := sorted({i for i in columns["id"] if columns["id"].count(i) > 1})[:MOST_NAMED]
         if frame[data.id_column].duplicated().any()
         else []
     ):
@@ -93,12 +88,15 @@ def read_labels(data: DataConfig) -> Labels | None:
     return Labels(columns["id"], columns.get("group"), columns.get("fold"), is_test)
 
 
-def find_pairs(images: Path, masks: Path | None, wanted: list[str] | None) -> Found:
+def find_pairs(
+    images: Path, masks: Path | None, wanted: list[str] | None, needs_mask: Callable[[str], bool] = lambda row_id: True
+) -> Found:
     """The pictures of a folder with their masks, by name.
 
     Args:
         images, masks: the folders; None: no masks.
         wanted: the only names to look at, in their order; None: all, sorted.
+        needs_mask: whether a picture is learned from.
 
     Raises:
         DataError: a folder is not there or holds no picture.
@@ -107,8 +105,8 @@ def find_pairs(images: Path, masks: Path | None, wanted: list[str] | None) -> Fo
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder}: no such folder; set data.images and data.masks to folders below data.root")
     pictures, found_masks = PictureFolder(images), None if masks is None else PictureFolder(masks)
-    fatal: dict[str, list[tuple[str, str]]] = {}
-    problems: dict[str, list[tuple[str, str]]] = {}
+    fatal: Problems = {}
+    problems: Problems = {}
     ids = sorted(pictures.suffix_of) if wanted is None else wanted
     if not ids or not pictures.suffix_of:
         raise DataError(f"{images} holds no picture: expected PNG, JPEG or WebP files")
@@ -127,175 +125,8 @@ def find_pairs(images: Path, masks: Path | None, wanted: list[str] | None) -> Fo
     paths: list[Path | None] = [None] * len(ids)
     if found_masks is not None:
         paths = [found_masks.find(row_id) for row_id in ids]
-        if bare := [row_id for row_id, path in zip(ids, paths, strict=True) if path is None]:
+        if bare := [row_id for row_id, path in zip(ids, paths, strict=True) if path is None and needs_mask(row_id)]:
             problems[f"no mask of this name in {masks.name}/"] = [(row_id, "") for row_id in bare]
         if wanted is None and (lone := sorted(set(found_masks.suffix_of) - set(pictures.suffix_of))):
             problems[f"mask in {masks.name}/ without a picture in {images.name}/"] = [(row_id, "") for row_id in lone]
     return Found(ids, [pictures.find(row_id) for row_id in ids], paths, problems=problems, fatal=fatal)
-
-
-@dataclass
-class _Scan:
-    """What is in a pair of files."""
-
-    problem: str = ""
-    detail: str = ""
-    kind: str = ""
-    size: tuple[int, int] = (0, 0)
-    digests: tuple[bytes, bytes] = (b"", b"")
-    sums_C: np.ndarray | None = None
-    squares_C: np.ndarray | None = None
-    values: tuple[np.ndarray, np.ndarray] | None = None  # of the mask, and how often
-
-
-def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig, dict[str, Found]]:
-    """Decodes every file.
-
-    Returns:
-        The config with the values that the masks hold, and of `train` and `test` what was found.
-
-    Raises:
-        DataError: with all problems.
-    """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        scans = {
-            name: list(pool.map(lambda pair: _scan(data, *pair), zip(found.pictures, found.masks, strict=True)))
-            for name, found in (("train", train), ("test", test))
-        }
-    data = _settle_values(data, [scan for scan in scans["train"] if scan.values is not None])
-    return data, {name: _check(data, name, found, scans[name]) for name, found in (("train", train), ("test", test))}
-
-
-def _scan(data: DataConfig, picture: Path, mask: Path | None) -> _Scan:
-    try:
-        content = picture.read_bytes()
-        values_CHW, kind = decode_picture(content, data.channels)
-        scale = np.iinfo(values_CHW.dtype).max
-        scaled = values_CHW.reshape(data.channels, -1).astype(np.float64) / scale
-        scan = _Scan("", "", kind, values_CHW.shape[1:], (digest(content), b""), scaled.sum(1), (scaled**2).sum(1))
-    except (UnusableError, OSError) as error:
-        return _Scan("picture that cannot be used", f"{picture.name} {error}")
-    if mask is None:
-        return scan
-    try:
-        content = mask.read_bytes()
-        mask_HW = decode_mask(content)
-    except (UnusableError, OSError) as error:
-        return _Scan("mask that cannot be used", f"{mask.name} {error}")
-    if mask_HW.shape != scan.size:
-        sizes = [f"{width} x {height}" for height, width in (scan.size, mask_HW.shape)]
-        return _Scan("mask of another size than its picture", f"picture {sizes[0]}, mask {sizes[1]}")
-    scan.digests = (scan.digests[0], digest(content))
-    values, times = np.unique(mask_HW, return_counts=True)
-    scan.values = (values[:_MOST_VALUES], times[:_MOST_VALUES])
-    if data.soft_masks:
-        half = (1 if values[-1] <= 1 else 255 if values[-1] <= 255 else 65535) / 2
-        scan.values = (
-            np.array([0, round(2 * half)]),
-            np.array([times[values <= half].sum(), times[values > half].sum()]),
-        )
-    return scan
-
-
-def _settle_values(data: DataConfig, scans: list[_Scan]) -> DataConfig:
-    """Which values mean the classes, where the user has not said it."""
-    if data.mask_values:
-        return data
-    if data.classes > 2:
-        return replace(data, mask_values=tuple(range(data.classes)))
-    largest = [int(scan.values[0][-1]) for scan in scans]
-    known = [value for value in (255, 65535, 1) if value in largest]  # 1 beside 255 is a mistake in some of the masks
-    return replace(data, mask_values=(0, known[0] if known else 1))
-
-
-def _check(data: DataConfig, table: str, found: Found, scans: list[_Scan]) -> Found:
-    """The rows that can be used.
-
-    Raises:
-        DataError: there is a problem that is not to be dropped, or nothing is left.
-    """
-    problems = {what: list(names) for what, names in found.problems.items()}
-    counts = np.zeros((len(scans), data.classes), np.int64)
-    for row, (row_id, scan) in enumerate(zip(found.ids, scans, strict=True)):
-        if not scan.problem and scan.values is not None:
-            try:
-                classes = to_classes(scan.values[0], data)
-                np.add.at(counts[row], classes, scan.values[1])
-            except UnusableError as error:
-                scan.problem, scan.detail = "mask with unexpected values", f"{found.masks[row].name} {error}"
-        if scan.problem:
-            problems.setdefault(scan.problem, []).append((row_id, scan.detail))
-    _refuse(data, found, problems)
-    wants_masks = not found.is_test
-    bad = {row_id for names in problems.values() for row_id, _ in names}
-    kept = [
-        n for n, row_id in enumerate(found.ids) if row_id not in bad and (found.masks[n] is not None or not wants_masks)
-    ]
-    if not kept and wants_masks:
-        raise DataError(f"{data.root}: every picture is bad, none is left to learn from:\n{_describe(problems)}")
-    used = [scans[n] for n in kept]
-    rows = Rows(
-        ids=np.array([found.ids[n] for n in kept], str),
-        pictures=[str(found.pictures[n]) for n in kept],
-        masks=[None if found.masks[n] is None else str(found.masks[n]) for n in kept],
-        picture_digests=[scan.digests[0] for scan in used],
-        mask_digests=[scan.digests[1] for scan in used],
-        height=np.array([scan.size[0] for scan in used], np.int64),
-        width=np.array([scan.size[1] for scan in used], np.int64),
-        sums_NC=np.array([scan.sums_C for scan in used]).reshape(len(kept), data.channels),
-        squares_NC=np.array([scan.squares_C for scan in used]).reshape(len(kept), data.channels),
-        counts_NC=counts[kept],
-    )
-    bad_rows = tuple(
-        {"table": table, "id": row_id, "problem": f"{what}{f': {detail}' if detail else ''}", "done": "dropped"}
-        for what, names in problems.items()
-        for row_id, detail in names
-    )
-    return replace(found, rows=rows, bad_rows=bad_rows, notes=_note(data, table, rows, used))
-
-
-def _refuse(data: DataConfig, found: Found, problems: dict[str, list[tuple[str, str]]]) -> None:
-    blocking = found.fatal if data.on_bad_row == "drop" else {**found.fatal, **problems}
-    if not blocking:
-        return
-    advice = "Mend the files"
-    if not found.fatal:
-        advice += ", or set data.on_bad_row=drop to go on without these pictures (they are listed in bad_rows.csv)"
-    if "mask with unexpected values" in blocking:
-        advice += f"; data.classes={data.classes} and data.mask_values say which values mean a class"
-        advice += ", data.soft_masks=true takes half as the border" if data.classes == 2 else ""
-    raise DataError(f"{data.root} cannot be used:\n{_describe(blocking)}\n{advice}.")
-
-
-def _describe(problems: dict[str, list[tuple[str, str]]]) -> str:
-    lines = []
-    for what, names in problems.items():
-        shown = "; ".join(f"{row_id}: {detail}" if detail else row_id for row_id, detail in names[:_MOST_NAMED])
-        lines.append(f"  {what} ({len(names)}): {shown}{'; …' if len(names) > _MOST_NAMED else ''}")
-    return "\n".join(lines)
-
-
-def _note(data: DataConfig, table: str, rows: Rows, scans: list[_Scan]) -> tuple[str, ...]:
-    """What is no mistake, but worth knowing.
-
-    Raises:
-        DataError: no training mask has any foreground.
-    """
-    notes = []
-    has_mask = np.array([mask is not None for mask in rows.masks], bool)
-    num_empty = int((rows.counts_NC[has_mask, 1:].sum(1) == 0).sum())
-    if table == "train" and num_empty == len(rows):
-        raise DataError(
-            f"{data.root}: all {num_empty} masks are empty: every pixel has the value {data.mask_values[0]}. Expected some with "
-            f"{describe_values(data.mask_values[1:]) if data.classes > 2 else data.mask_values[1]}; data.mask_values says which value means which class"
-        )
-    if num_empty:
-        notes.append(
-            f"{num_empty:,} of {int(has_mask.sum()):,} {table} masks are empty: such pictures are all background"
-        )
-    kinds = [scan.kind for scan in scans]
-    if (num := kinds.count("colour")) and data.channels == 1:
-        notes.append(f"{num:,} {table} pictures have colours and are read as grey; data.channels=3 reads colours")
-    if num := kinds.count("16 bits"):
-        notes.append(f"{num:,} {table} pictures have 16 bits; their whole range of 65,536 values is read")
-    return tuple(notes)

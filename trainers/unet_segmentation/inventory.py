@@ -14,9 +14,10 @@ import numpy as np
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
 from trainers.object_storage import is_uri
 from trainers.unet_segmentation.config import Config, DataConfig
-from trainers.unet_segmentation.folders import Found, Labels, find_pairs, read_labels, scan_pairs
+from trainers.unet_segmentation.folders import Found, Labels, find_pairs, read_labels
 from trainers.unet_segmentation.made_data import MADE_DATA, make_data
 from trainers.unet_segmentation.rows import Rows, place_rows, read_rows, show_picture, write_rows
+from trainers.unet_segmentation.scan import scan_pairs
 
 
 def take_inventory(
@@ -109,21 +110,25 @@ def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str]
 def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
     """The pairs to learn from and those to predict."""
     root = Path(data.root)
-    pairs = find_pairs(root / data.images, root / data.masks, None if labels is None else labels.ids)
+    is_test: dict[str, bool] = {}
     if labels is not None and labels.is_test is not None:
-        is_test = {row_id: bool(value) for row_id, value in zip(labels.ids, labels.is_test, strict=True)}
+        is_test = dict(zip(labels.ids, labels.is_test, strict=True))
+    wanted = None if labels is None else labels.ids
+    pairs = find_pairs(root / data.images, root / data.masks, wanted, lambda row_id: not is_test.get(row_id))
+    if is_test:
         places = {value: [n for n, i in enumerate(pairs.ids) if is_test[i] == value] for value in (False, True)}
         if not places[True]:
             raise DataError(
                 f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set data.test_split to a value that is "
                 "there, or leave data.split_column out"
             )
-        return pairs.take(places[False]), replace(pairs.take(places[True]), is_test=True)
+        test = replace(pairs.take(places[True]), is_test=True, problems={}, fatal={})  # told with the others
+        return pairs.take(places[False]), test
     folder = root / data.test_images if data.test_images else None
     if folder is None or not folder.is_dir():
         return pairs, Found([], [], [], is_test=True)
     masks = root / data.test_masks if data.test_masks and (root / data.test_masks).is_dir() else None
-    test = replace(find_pairs(folder, masks, None), is_test=True)
+    test = replace(find_pairs(folder, masks, None, lambda row_id: False), is_test=True)
     if both := sorted(set(test.ids) & set(pairs.ids)):
         raise DataError(
             f"{folder} and {root / data.images} both have a picture {both[0]!r} ({len(both)} such names): names are ids"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from trainers.interface import FORMULA, DataError
 from trainers.picture_files import PICTURE_SUFFIXES, PictureFolder
 from trainers.unet_segmentation.config import Config, DataConfig
-from trainers.unet_segmentation.pictures import UnusableError, decode_picture
+from trainers.unet_segmentation.pictures import UnusableError, decode_picture, read_file
 
 _THREADS, _MOST_NAMED = 4, 5
 
@@ -82,7 +82,7 @@ class NewRows:
 
     def _look_into(self, picture: str) -> str:
         try:
-            decode_picture(Path(picture).read_bytes(), self.data.channels)
+            decode_picture(read_file(Path(picture)), self.data.channels)
         except (UnusableError, OSError) as error:
             return f"{Path(picture).name} {error}"
         return ""

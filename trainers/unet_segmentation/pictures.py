@@ -6,6 +6,7 @@ Shape suffixes: C channels, H height, W width.
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,11 +14,26 @@ from PIL import Image
 from trainers.picture_files import MAX_PICTURE_PIXELS, PICTURE_FORMATS
 from trainers.unet_segmentation.config import DataConfig
 
+_MOST_BYTES = 2**29
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I")  # one channel of 16 bits
 
 
 class UnusableError(Exception):
     """A file cannot be used; the message says why, without its name."""
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file of pictures.
+
+    Raises:
+        UnusableError: it is a pipe or a device, which could be waited for without end, or larger than any picture.
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        raise UnusableError("is no regular file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise UnusableError(f"is larger than {_MOST_BYTES >> 20} MiB")
+    return path.read_bytes()
 
 
 def decode_picture(content: bytes, channels: int) -> tuple[np.ndarray, str]:

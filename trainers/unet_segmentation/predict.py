@@ -20,7 +20,14 @@ from trainers.unet_segmentation.data import Normalisation
 from trainers.unet_segmentation.evaluation import enlarge, predict_logits
 from trainers.unet_segmentation.model import UNet, to_probability
 from trainers.unet_segmentation.new_rows import NewRows
-from trainers.unet_segmentation.pictures import UnusableError, decode_mask, decode_picture, scale_picture, to_classes
+from trainers.unet_segmentation.pictures import (
+    UnusableError,
+    decode_mask,
+    decode_picture,
+    read_file,
+    scale_picture,
+    to_classes,
+)
 from trainers.unet_segmentation.rows import to_screen
 
 
@@ -57,7 +64,7 @@ class Predictor:
         """
         for row in block.to_pylist():
             try:
-                content = Path(row["picture"]).read_bytes()
+                content = read_file(Path(row["picture"]))
                 picture_CHW, _ = decode_picture(content, self.data.channels)
                 shown_CHW, _ = decode_picture(content, 3)
             except (UnusableError, OSError) as error:
@@ -78,7 +85,7 @@ class Predictor:
         if mask is None:
             return None, ""
         try:
-            target_HW = to_classes(decode_mask(Path(mask).read_bytes()), self.data)
+            target_HW = to_classes(decode_mask(read_file(Path(mask))), self.data)
         except (UnusableError, OSError) as error:
             return None, f"its mask {Path(mask).name} {error}"
         if target_HW.shape != size:

@@ -17,7 +17,8 @@ from ray_jobs.config import from_dict, to_dict
 from ray_jobs.ensemble_stage import check_finished, run_ensemble_stage
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.leaderboard_entries import read_entries
-from ray_jobs.map_stage import Tally, check_map_ensemble, spread_ranks
+from ray_jobs.map_scores import Tally, spread_ranks
+from ray_jobs.map_submission import check_map_ensemble
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.run_folder import read_json, read_parquet
 from ray_jobs.summary import print_outcome
@@ -115,6 +116,15 @@ def test_another_method_is_combined_anew_from_the_same_maps(run):
     run_ensemble_stage(str(folder.root))
     weighted = read_json(folder.root / "submission_weighted_mean.json")
     assert weighted["weights"] == [0.0, 0.0, 1.0]
+
+
+def test_a_blend_set_compares_the_methods_too(tmp_path):
+    folder, config, summary = make_map_run(tmp_path / "blend", blend=0.2)
+    assert set(summary["compared"]) == {"blend", "test"}
+    rows = summary["compared"]["blend"]
+    assert {row["name"] for row in rows} == {"fold 0", "fold 1", "fold 2", *MAP_METHODS}
+    assert rows[0]["num_rows"] == 60 - summary["scores"]["out_of_fold"]["num_rows"]
+    assert "rows of the blend set" in write_report(folder, config, summary).read_text()
 
 
 def test_a_run_with_unfinished_folds_scores_what_is_there(tmp_path):

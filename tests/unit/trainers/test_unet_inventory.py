@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,19 @@ def test_names_that_collide_are_refused_even_where_bad_rows_are_dropped(root):
     assert "formula" in refusal(root, on_bad_row="drop")
 
 
+def test_what_is_no_file_of_a_sane_size_is_not_read(root):
+    (root / "images" / "p0_0.png").unlink()
+    os.mkfifo(root / "images" / "p0_0.png")
+    (root / "masks" / "p0_1.png").unlink()
+    (root / "masks" / "p0_1.png").symlink_to("/dev/zero")
+    with (root / "masks" / "p1_2.png").open("r+b") as file:
+        file.truncate(2**33)  # a hole: it takes no space
+    text = refusal(root)
+    assert "p0_0.png is no regular file" in text
+    assert "p0_1.png is no regular file" in text
+    assert "p1_2.png is larger than 512 MiB" in text
+
+
 def test_empty_masks_are_counted_and_only_empty_ones_refused(root):
     save(root / "masks" / "p0_0.png", np.zeros(SIZE, np.uint8))
     assert take(root)[1].notes == ("1 of 6 train masks are empty: such pictures are all background",)
@@ -167,6 +181,32 @@ def test_a_table_says_which_pictures_are_used_and_which_are_only_predicted(root)
     assert "no picture in images/, though the table names it (1): lost" in refusal(root, **names)
 
 
+def test_a_picture_that_is_only_predicted_needs_no_mask_but_has_to_be_one(root):
+    for folder in ("test_images", "test_masks"):
+        (root / folder).mkdir()
+    for name in ("a", "b", "c"):
+        save(root / "test_images" / f"{name}.png", np.full(SIZE, 9, np.uint8))
+    save(root / "test_masks" / "a.png", np.full(SIZE, 255, np.uint8))
+    save(root / "test_masks" / "b.png", np.full(SIZE, 7, np.uint8))
+    (root / "masks" / "p0_0.png").unlink()
+    text = refusal(root)
+    assert "mask with unexpected values (1): b" in text
+    assert "no mask of this name in masks/ (1): p0_0" in text  # of both tables together
+    config, inventory = take(root, on_bad_row="drop")
+    assert inventory.test_ids.tolist() == ["a", "b", "c"]
+    assert {(row["table"], row["id"], row["done"]) for row in inventory.bad_rows} == {
+        ("train", "p0_0", "dropped"),
+        ("test", "b", "mask left out"),
+    }
+    leave_inputs(config, inventory, root / "inputs")
+    rows = read_rows(place_rows(root / "inputs", config.data, "test"))
+    assert [mask is None for mask in rows.masks] == [False, True, True]
+    (root / "test_images" / "c.png").write_bytes(b"no picture")
+    assert "c.png cannot be decoded" in refusal(root, on_bad_row="drop")
+    save(root / "test_images" / "p0_1.png", np.zeros(SIZE, np.uint8))
+    assert "both have a picture 'p0_1'" in refusal(root)
+
+
 @pytest.mark.parametrize(
     ("data", "part"),
     [
@@ -202,3 +242,17 @@ def test_made_up_pictures_are_always_the_same_and_have_masks(tmp_path):
     _, inventory = take_inventory(Config(), tmp_path / "a")
     assert (len(inventory.ids), inventory.num_test) == (60, 12)
     assert 0.03 < inventory.target.mean() < 0.2
+
+
+@pytest.mark.real_data
+def test_real_radiographs_have_lungs_in_two_classes_and_findings_in_four(real_data_root):
+    data = {"table": "index.csv", "split_column": "split"}
+    config, inventory = take(real_data_root / "lung_xray", masks="masks_lung", **data)
+    assert (config.data.mask_values, len(inventory.ids), inventory.num_test) == ((0, 255), 90, 10)
+    assert 0.3 < inventory.target.mean() < 0.5
+    assert inventory.notes == ()
+    config, inventory = take(real_data_root / "lung_xray", classes=4, **data)
+    assert config.data.mask_values == (0, 1, 2, 3)
+    shares = inventory.tables["train"].counts_NC.sum(0) / inventory.tables["train"].counts_NC.sum()
+    assert shares.argsort().tolist() == [3, 2, 1, 0]  # consolidation is rarest
+    assert "has the values 2" in refusal(real_data_root / "lung_xray", **data)
