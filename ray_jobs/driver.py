@@ -18,13 +18,13 @@ from rich.console import Console
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import refuse_private_storage, run_on_each_node
 from ray_jobs.config import find_differences, to_dict
-from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, leaving
+from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, in_submitted_job, leaving
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.damage import mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
 from ray_jobs.errors import ClusterLostError, RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.fold_launcher import FoldLauncher, MemberFold
-from ray_jobs.interrupts import listening
+from ray_jobs.interrupts import find_save_time_s, listening
 from ray_jobs.mirror import find_uri
 from ray_jobs.placement import Placement, place_folds, show_memory
 from ray_jobs.planning import Plan, check_run, write_or_compare
@@ -69,7 +69,7 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         raise RunError(f"{plan.folder.root} is a tuning, which tune.py continues; choose another run.name")
     storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
     uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
-    with hold_run(plan.folder, uri) as mirror:
+    with hold_run(plan.folder, uri, insists=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()
         for member in plan.members.values():
@@ -133,9 +133,15 @@ def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
 def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happened: str) -> None:
     name = plan.folder.root.name
     console.print(
-        f"\n{what_happened}: every fold goes on from its last checkpoint. The same command continues run {name}"
+        f"{what_happened}: every fold goes on from its last checkpoint. The same command continues run {name}"
         + (f", with run.name={name}" if command.config.run.name == "auto" else "")
     )
+
+
+def _say_interrupted(console: Console, say_how_to_go_on: Callable[[str], None]) -> None:
+    time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
+    console.print(f"\nthe folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
+    say_how_to_go_on(INTERRUPTED)
 
 
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
@@ -240,7 +246,7 @@ def _train(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        say_interrupted = partial(say_how_to_go_on, INTERRUPTED)
+        say_interrupted = partial(_say_interrupted, console, say_how_to_go_on)
         launcher = FoldLauncher(folder, config, placement, coordinator, cluster.heartbeat, interrupts, mirror)
         is_trained = threading.Event()
         threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()

@@ -151,7 +151,7 @@ class FoldLauncher:
                 self._wait_for(dict(zip(folds, threads, strict=True)), console, watcher)
         except KeyboardInterrupt:
             say_interrupted()
-            self._let_folds_save(dict(zip(folds, threads, strict=True)), console)
+            self._let_folds_save(dict(zip(folds, threads, strict=True)))
             raise
         finally:
             self.stopped.set()
@@ -186,10 +186,9 @@ class FoldLauncher:
         """Whether no further attempt is to begin."""
         return self.stopped.is_set() or read_stop_request(self.folder) is not None
 
-    def _let_folds_save(self, threads: dict[MemberFold, threading.Thread], console: Console) -> None:
+    def _let_folds_save(self, threads: dict[MemberFold, threading.Thread]) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
         time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
-        console.print(f"the folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
         with contextlib.suppress(
             OSError, RunBusyError
         ):  # storage that takes nothing: they go on from their last points
@@ -219,9 +218,10 @@ class FoldLauncher:
             ended, failure = self._run_attempt(fold, attempt, num_workers)
             if isinstance(ended, FoldResized):
                 continue
-            started_at = read_status(fold.folder, fold.fold).first_step
-            num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
-            last_start = started_at
+            if failure is not None and failure.cause in (Cause.DIED, Cause.STALLED):
+                started_at = read_status(fold.folder, fold.fold).first_step
+                num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
+                last_start = started_at
             if failure is None or self._is_over() or not failure.may_be_retried(num_deaths):
                 return
             console.print(f"{fold}: {failure.message}; it goes on in another attempt", style="yellow")

@@ -74,6 +74,7 @@ class FoldMirror(Mirror):
         if not self.folder.is_locked():  # otherwise its driver is on this machine
             with self.holding():
                 self.pull_launched()
+            self._bring_word()
         self.pull_fold(self.folder, self.fold)
 
     def begin_record(self) -> None:
@@ -91,7 +92,7 @@ class FoldMirror(Mirror):
         with self.lock:
             self.push_record()
             self.refuse_if_superseded()
-            self._push(self._list_files, [name for name in self.pushed if find_fold(name) == self.mine])
+            self._push(self._list_files, [name for name in list(self.pushed) if find_fold(name) == self.mine])
 
     def push_record(self) -> None:
         """Puts the lines that are new in the record."""
@@ -141,14 +142,20 @@ class FoldMirror(Mirror):
         while not self.is_over.wait(POLL_S):
             with contextlib.suppress(OSError):  # the fold waits when it has something to put
                 self.pull_request()
-                files = self.folder.fold(self.fold)
-                for path in (files.status, files.leave_request):
-                    content = self.bucket.find(self.name(path))
-                    if content is not None:
-                        write_whole(path, content)
+                self._bring_word()
                 if time.monotonic() - put_at > _SHARE_OF_AGE * (time.monotonic() - self.began):
                     self.push_record()
                     put_at = time.monotonic()
+
+    def _bring_word(self) -> None:
+        """Makes what the driver says of the fold as its objects are: its status, and a request to leave."""
+        files = self.folder.fold(self.fold)
+        for path in (files.status, files.leave_request):
+            content = self.bucket.find(self.name(path))
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_whole(path, content)
 
     def _join_segments(self) -> None:
         """One segment instead of many: whoever comes next has to list and read them."""

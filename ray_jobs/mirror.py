@@ -53,10 +53,14 @@ def working_folder(storage: str, name: str) -> Path:
     Raises:
         StorageError: somebody else has made it.
     """
-    own = Path(tempfile.gettempdir()) / f"ray-kfold-{os.getuid()}"
+    own = Path(tempfile.gettempdir()) / _shared_name()
     _open_own(own)
     mark = hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:12]
     return own / mark / name
+
+
+def _shared_name() -> str:
+    return f"ray-kfold-{os.getuid()}"
 
 
 def _open_own(own: Path) -> None:
@@ -89,6 +93,8 @@ class Mirror:
     def __init__(self, folder: RunFolder, uri: str) -> None:
         self.folder, self.root, self.bucket = folder, folder.run_root, Bucket(uri)
         self.own = self.root / OWN
+        if self.root.parents[1].name == _shared_name():
+            _open_own(self.root.parents[1])
         self.own.mkdir(parents=True, exist_ok=True)
         if find_uri(folder) != uri:
             write_whole(self.own / "uri", uri.encode())
@@ -214,7 +220,7 @@ class Mirror:
             def list_names() -> list[str]:
                 return [n for n in self._walk() if is_of_driver(n) and (logs or not n.startswith("log/"))]
 
-            self._push(list_names, [name for name in self.pushed if is_of_driver(name)])
+            self._push(list_names, [name for name in list(self.pushed) if is_of_driver(name)])
 
     def leave_launched(self, members: Iterable[RunFolder]) -> None:
         """Pushes what the workers need, and the list of it, last."""

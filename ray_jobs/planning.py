@@ -216,6 +216,8 @@ def _refuse_other_storage(storage: str) -> None:
             open_place(storage)
         except ValueError as error:
             raise RunError(f"run.storage: {error}") from None
+        if MEMBERS in storage.split("/"):
+            raise RunError(f"run.storage={storage}: a folder named {MEMBERS} holds the members of a run")
 
 
 def _refuse_relative_paths(config: RunConfig) -> None:

@@ -139,12 +139,13 @@ class Keeper:
 
 
 @contextlib.contextmanager
-def hold_run(folder: RunFolder, uri: str | None = None) -> Iterator[RunMirror | None]:
+def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | None]:
     """Holds a run for one job that changes it. One on object storage is brought first, and what the job has made is put at the end.
 
     Args:
         folder: the run's.
         uri: of a run on object storage whose folder may not be there yet.
+        insists: that what the job has made is put; a driver has seen to that, and told the user, itself.
 
     Yields:
         The run's mirror; None: its folder is all there is.
@@ -173,7 +174,10 @@ def hold_run(folder: RunFolder, uri: str | None = None) -> Iterator[RunMirror | 
             except BaseException:
                 mirror.let_go()
                 raise
-            mirror.push_run(logs=True)
+            if insists:
+                mirror.push_run(logs=True)
+            else:
+                mirror.let_go()
 
 
 def fetch_run(uri: str, *, whole: bool) -> Path:

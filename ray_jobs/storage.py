@@ -110,10 +110,7 @@ class Storage:
             return f"error: {error}"
         if not _comes_from_storage(error):
             raise error
-        return (
-            f"error: the run's storage does not take or give a file: {error}. Free disk space or bring the storage back; the "
-            "same command continues the run"
-        )
+        return f"error: the run's storage does not take or give a file: {error}. {_advise(error)}; the same command continues the run"
 
     def _do_between_checks(self, do: Callable[[], Result]) -> Result:
         self.check()
@@ -132,13 +129,12 @@ class Storage:
         is_new, self.failing_since = self.failing_since is None, self.failing_since or now
         if now - self.failing_since >= self.patience_s:
             raise StorageError(
-                f"{what} could not be done for {now - self.failing_since:.1f} s: {error}. Free disk space or bring the "
-                "storage back; the same command continues"
+                f"{what} could not be done for {now - self.failing_since:.1f} s: {error}. {_advise(error)}; the same command "
+                "continues"
             ) from None
         if is_new:
             self.say(
-                f"{what} cannot be done: {error}. Free disk space or bring the storage back; tried again for "
-                f"{self.patience_s:g} s (checkpoint.storage_patience_s)"
+                f"{what} cannot be done: {error}. {_advise(error)}; tried again for {self.patience_s:g} s (checkpoint.storage_patience_s)"
             )
         self.while_waiting()
         time.sleep(min(pause_s, self.patience_s))
@@ -208,6 +204,13 @@ class LossyFile(io.FileIO):
             return super().write(content)
         except OSError:
             return len(content)
+
+
+def _advise(error: Exception) -> str:
+    """What to do about a storage that fails."""
+    if getattr(error, "errno", None) == errno.EREMOTEIO:  # object storage
+        return "Check its network, endpoint (AWS_ENDPOINT_URL) and credentials"
+    return "Free disk space or bring the storage back"
 
 
 def _comes_from_storage(error: OSError) -> bool:

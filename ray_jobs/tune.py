@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import Command, main_with_errors, parse_tune
-from ray_jobs.connection import HeadStart
-from ray_jobs.tuning.config import TuneConfig
+from ray_jobs.cli import main_with_errors, parse_tune
+from ray_jobs.kfold import give_head_start
 
 
 def main(argv: list[str]) -> int:
@@ -28,21 +28,12 @@ def main(argv: list[str]) -> int:
     from ray_jobs.tuning.space import parse_space
 
     space = parse_space(tune.space, command.config)  # a mistake in it is told before Ray starts
-    head_start = give_head_start(command, tune)
+    config = command.config
+    named = replace(config, run=replace(config.run, name=tune.name or f"{config.recipe}_tune"))
+    head_start = give_head_start(replace(command, config=named))
     from ray_jobs.tuning.driver import run_tuning
 
     return run_tuning(command, tune, space, argv, head_start)
-
-
-def give_head_start(command: Command, tune: TuneConfig) -> HeadStart | None:
-    """Starts Ray at once where there is all but certainly something to train: for a new tuning."""
-    run = command.config.run
-    name = tune.name or f"{command.config.recipe}_tune"
-    if command.dry_run or (Path(run.storage).expanduser() / name).exists():
-        return None
-    head_start = HeadStart(name, dashboard=run.dashboard)
-    head_start.start()
-    return head_start
 
 
 if __name__ == "__main__":

@@ -10,19 +10,21 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
 
 from ray_jobs.cli import Command, show
 from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, in_submitted_job, leaving
-from ray_jobs.driver import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, leave_inputs, prepare_nodes
+from ray_jobs.driver import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, INTERRUPTED, leave_inputs, prepare_nodes
 from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
 from ray_jobs.interrupts import Interrupts, find_save_time_s, listening
 from ray_jobs.planning import Plan
-from ray_jobs.run_folder import read_json
+from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.spread import ClusterSpread
 from ray_jobs.storage import Storage
 from ray_jobs.terminal import chatter_to, open_console, print_leaks, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
@@ -35,6 +37,7 @@ from ray_jobs.tuning.progress import Progress, rebuild_halving
 from ray_jobs.tuning.space import Dimension
 from ray_jobs.tuning.trainer import TrialTrainer
 from ray_jobs.tuning.trials import Result, Trial
+from trainers.interface import call_here
 
 _LOOK_INTERVAL_S = 0.5
 
@@ -66,7 +69,8 @@ def run_tuning(
         with tempfile.TemporaryDirectory() as scratch:
             _show_tuning(console, check_tuning(command.config, tune, space, argv, Path(scratch)))
         return EXIT_OK
-    tuning = check_tuning(command.config, tune, space, argv)
+    spread = call_here if head_start is None else ClusterSpread(head_start, console.print)
+    tuning = check_tuning(command.config, tune, space, argv, spread=spread)
     folder = tuning.folder
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
@@ -78,21 +82,25 @@ def run_tuning(
             print_tuning(console, tuning)
             return EXIT_OK
         storage = Storage(folder, 0.0)
+        say_how_to_go_on = cache(partial(_say_how_to_go_on, console, folder))  # whoever calls first says it
         try:
             with WandbSink(folder, tuning.config, console.print, on_stop=StopReporter(console).hear) as sink:
-                return _tune(progress, head_start, console, sink)
+                return _tune(progress, head_start, console, say_how_to_go_on, sink)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
         except (KeyboardInterrupt, ClusterLostError) as end:
-            console.print(
-                f"\n{str(end) or 'interrupted'}: every fold goes on from its last checkpoint. The same command continues tuning "
-                f"{folder.root.name}"
-            )
+            say_how_to_go_on(str(end) or INTERRUPTED)
             if isinstance(end, ClusterLostError):
                 console.file.flush()
                 os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
             return EXIT_INTERRUPTED
+
+
+def _say_how_to_go_on(console: Console, folder: RunFolder, what_happened: str) -> None:
+    console.print(
+        f"{what_happened}: every fold goes on from its last checkpoint. The same command continues tuning {folder.root.name}"
+    )
 
 
 @dataclass
@@ -109,7 +117,13 @@ class StopReporter:
             self.console.print(f'"Stop" was pressed in W&B on {wandb_run}: the tuning goes on; Ctrl-C ends it')
 
 
-def _tune(progress: Progress, head_start: HeadStart | None, console: Console, sink: WandbSink) -> int:
+def _tune(
+    progress: Progress,
+    head_start: HeadStart | None,
+    console: Console,
+    say_how_to_go_on: Callable[[str], None],
+    sink: WandbSink,
+) -> int:
     tuning = progress.tuning
     if progress.is_over():
         sink.start()
@@ -131,12 +145,18 @@ def _tune(progress: Progress, head_start: HeadStart | None, console: Console, si
         if not cluster.asks_for_token:
             warn_of_open_cluster(console, is_own=cluster.is_own)
         sink.start()
-        _train_trials(progress, cluster, interrupts, console)
+        _train_trials(progress, cluster, interrupts, console, say_how_to_go_on)
         with leaving():
             return conclude_tuning(tuning, sink, console)
 
 
-def _train_trials(progress: Progress, cluster: Connection, interrupts: Interrupts, console: Console) -> None:
+def _train_trials(
+    progress: Progress,
+    cluster: Connection,
+    interrupts: Interrupts,
+    console: Console,
+    say_how_to_go_on: Callable[[str], None],
+) -> None:
     """Trains trials until none is left.
 
     Raises:
@@ -175,7 +195,10 @@ def _train_trials(progress: Progress, cluster: Connection, interrupts: Interrupt
                 cluster.heartbeat.check()
                 running = _collect(running, progress, console)
     except KeyboardInterrupt:
-        deadline = time.monotonic() + find_save_time_s(os.environ, in_job=in_submitted_job()) + _LOOK_INTERVAL_S
+        time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
+        console.print(f"\nthe folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
+        say_how_to_go_on(INTERRUPTED)  # soon somebody may kill the driver
+        deadline = time.monotonic() + time_s + _LOOK_INTERVAL_S
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         raise

@@ -25,7 +25,7 @@ from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
-from trainers.interface import Inventory, load_inventory_module
+from trainers.interface import Inventory, Spread, call_here, load_inventory_module
 
 # Of the `tune` section: what must stay when a tuning goes on, for the trials that are there were chosen by it.
 _CHOSEN_BY = ("space", "search", "scheduler", "reduction_factor", "seed")
@@ -110,7 +110,12 @@ class Tuning:
 
 
 def check_tuning(
-    config: RunConfig, tune: TuneConfig, space: list[Dimension], words: Sequence[str], scratch: Path | None = None
+    config: RunConfig,
+    tune: TuneConfig,
+    space: list[Dimension],
+    words: Sequence[str],
+    scratch: Path | None = None,
+    spread: Spread = call_here,
 ) -> Tuning:
     """Everything that can be found out before anything is launched.
 
@@ -120,6 +125,7 @@ def check_tuning(
         space: what.
         words: what the user typed.
         scratch: where to put data that the project makes; None: into the tuning's folder.
+        spread: reads what is in object storage.
 
     Raises:
         RunError, DataError: the message says what is wrong.
@@ -131,13 +137,15 @@ def check_tuning(
     name = tune.name or f"{config.recipe}_tune"
     if config.run.name not in (None, name):
         raise RunError(f"run.name={config.run.name}: tune.name names the tuning, and its trials")
+    if config.predicts_maps:
+        raise RunError(f"recipe {config.recipe} predicts maps: trials are compared by predictions that are numbers")
     if config.resources.is_elastic:
         raise RunError(
             f"resources.workers_per_fold={list(config.resources.workers_per_fold)}: the folds of a tuning's trials have the same number of "
             "workers throughout; give one number"
         )
     refuse_missing_search(tune)
-    plan = check_run(replace(config, run=replace(config.run, name=name)), scratch)
+    plan = check_run(replace(config, run=replace(config.run, name=name)), scratch, spread)
     if plan.folder.config.exists() and not plan.folder.is_tuning():
         raise RunError(f"{plan.folder.root} is a run; choose another tune.name")
     kept = _keep_words(words) + (["members=[]"] if RECIPES[config.recipe]().members else [])

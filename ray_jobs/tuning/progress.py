@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from ray_jobs.errors import RunError
 from ray_jobs.planning import Plan
 from ray_jobs.tuning.decisions import Halving, choose_fields
 from ray_jobs.tuning.planning import Tuning
 from ray_jobs.tuning.trials import ENDED, Result, Trial, TrialState, read_result, read_trials, score_folds
+from trainers.interface import DataError
 
 
 class Progress:
@@ -36,17 +38,14 @@ class Progress:
         return not self.todo and (self.is_exhausted or len(self.trials) > self.tuning.tune.num_trials)
 
     def take_next(self) -> tuple[Trial, Plan] | None:
-        """The next trial to train; None: there is none left.
-
-        Raises:
-            RunError, DataError: its values cannot be trained.
-        """
-        if not self.todo:
-            self._choose()
-        if not self.todo:
-            return None
-        trial = self.trials[self.todo.pop(0)]
-        return trial, self.plans.pop(trial.number, None) or self.tuning.plan_trial(trial)
+        """The next trial to train; None: there is none left. One whose values turn out not to be trainable has failed."""
+        while self.todo or self._choose():
+            trial = self.trials[self.todo.pop(0)]
+            try:
+                return trial, self.plans.pop(trial.number, None) or self.tuning.plan_trial(trial)
+            except (RunError, DataError) as error:
+                self.results[trial.number] = Result(TrialState.FAILED, reason=str(error))
+        return None
 
     def list_ended(self) -> list[tuple[Trial, Result]]:
         """The trials that have ended, with what came out."""
