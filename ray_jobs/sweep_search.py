@@ -30,6 +30,7 @@ from ray_jobs.cluster import package_versions
 from ray_jobs.config import RunConfig
 from ray_jobs.connection import connect
 from ray_jobs.member_columns import combines_folds, read_columns
+from ray_jobs.mirror import find_uri
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_csv, write_json, write_whole
 from ray_jobs.terminal import chatter_to, explain_outcome
 from ray_jobs.tracking.record import log_news
@@ -145,11 +146,15 @@ def _evaluate_in_trials(
         connect(f"{folder.root.name}-sweep", dashboard=config.run.dashboard),
         _progress(console, [path for _, path in todo.values()]),
     ):
+        import ray
         from ray import tune
 
+        resources = {"cpu": 1.0}
+        if find_uri(folder) is not None:  # the files of the trials lie on this machine only
+            resources[f"node:{ray.util.get_node_ip_address()}"] = 0.001
         trial = tune.with_parameters(evaluate_batch, todo=todo, columns=columns)
         tuner = tune.Tuner(
-            tune.with_resources(trial, {"cpu": 1}),
+            tune.with_resources(trial, resources),
             param_space={"batch": tune.grid_search(list(todo))},
             tune_config=tune.TuneConfig(metric="error", mode="min", reuse_actors=False),
             run_config=tune.RunConfig(name="sweep", storage_path=str(scratch), verbose=0),
