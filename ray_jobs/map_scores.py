@@ -48,8 +48,12 @@ class Tally:
         return scores
 
     def score(self) -> dict[str, float]:
-        """Dice and IoU of all places together, and the mean over the rows of their Dice."""
-        return {**score_counts(self.counts_3K), "dice_of_rows": float(np.mean(self.dice)) if self.dice else 1.0}
+        """Dice and IoU of all places together, the mean over the rows of their Dice and, of several classes, the Dice of each."""
+        scores = {**score_counts(self.counts_3K), "dice_of_rows": float(np.mean(self.dice)) if self.dice else 1.0}
+        if self.num_classes > 2:
+            by_class = enumerate(self.counts_3K.T, start=1)
+            scores |= {f"dice_class_{number}": score_counts(counts_3[:, None])["dice"] for number, counts_3 in by_class}
+        return scores
 
     def score_constant(self) -> dict[str, float]:
         """The scores of saying one class everywhere, the best but the background: what a model has to beat."""

@@ -15,6 +15,8 @@ def name_metric(scores: Mapping[str, Any]) -> str:
 
 def show_metric(metric: str) -> str:
     """Its name as people write it."""
+    if metric.startswith("dice_class_"):
+        return f"Dice of class {metric.removeprefix('dice_class_')}"
     return _TITLES.get(metric, metric.upper())
 
 

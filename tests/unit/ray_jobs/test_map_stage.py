@@ -21,6 +21,7 @@ from ray_jobs.map_scores import Tally, spread_ranks
 from ray_jobs.map_submission import check_map_ensemble
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.run_folder import read_json, read_parquet
+from ray_jobs.score_words import show_metric
 from ray_jobs.summary import print_outcome
 from ray_jobs.terminal import open_console
 from ray_jobs.tracking.record import read_lines
@@ -174,6 +175,10 @@ def test_the_constant_of_several_classes_is_the_best_of_them():
     tally, true = Tally(3), np.array([[0, 1, 1, 2]], np.uint8)
     tally.add(true, true)
     assert tally.score()["dice"] == 1
+    assert tally.score()["dice_class_2"] == 1
+    tally.add(np.array([[2, 2, 2, 2]], np.uint8), true)
+    assert tally.score()["dice_class_2"] == pytest.approx(2 * 2 / (5 + 2))
+    assert show_metric("dice_class_2") == "Dice of class 2"
     assert tally.score_constant()["dice"] == pytest.approx((2 * 2 / (4 + 2)) / 2)  # class 1 everywhere, class 2 never
 
 
