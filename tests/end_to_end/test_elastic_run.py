@@ -14,7 +14,7 @@ from processes import REPOSITORY, clean_environment
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import read_lines
-from trainers.clip_regression.loss import learning_rate_factor
+from trainers.batches import learning_rate_factor
 
 EPOCHS = 50
 
