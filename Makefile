@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
 
-test: lint
+test: lint $(VENV)/s3/installed
 	$(RUN) -m pytest $(ARGS)
 
 lint: $(VENV)/installed
@@ -33,10 +33,23 @@ $(VENV)/installed: requirements.txt
 	fi
 	@touch $@
 
+# The S3 server of the tests: see pyproject.toml.
+$(VENV)/s3/installed: tests/s3_server.txt $(VENV)/installed
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --clear --python $(RUN) $(VENV)/s3 && \
+		uv pip install --quiet --python $(VENV)/s3/bin/python --require-hashes -r tests/s3_server.txt; \
+	else \
+		$(RUN) -m venv --clear $(VENV)/s3 && \
+		$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/s3_server.txt; \
+	fi
+	@touch $@
+
 # Resolves pyproject.toml anew for every platform and Python version.
 requirements:
 	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group dev \
 		pyproject.toml --output-file requirements.txt
+	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group pyproject.toml:s3-server \
+		--output-file tests/s3_server.txt
 
 # Writes the catalogue's table into the README.
 metrics: $(VENV)/installed

@@ -84,7 +84,9 @@ def serving_objects() -> Iterator[ObjectServer]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "requests.log"
         with log.open("wb") as output:
-            command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+            own = Path(sys.prefix) / "s3" / "bin" / "python"  # the server's own environment: see pyproject.toml
+            python = str(own if own.exists() else sys.executable)
+            command = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             server = ObjectServer(endpoint, environment, log)
