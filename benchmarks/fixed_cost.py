@@ -70,7 +70,7 @@ class MemoryPlace:
     rank, world_size, device, num_threads = 0, 1, "cpu", 1
 
     def __init__(self, root: Path, report: Callable[[dict[str, float]], None] | None = None) -> None:
-        self.inputs, self.cache = root / "inputs", root / "cache"
+        self.inputs, self.cache, self.cache_uri = root / "inputs", root / "cache", None
         self.report, self.checkpoints, self.predictions = report, {}, {}
 
     def log_step(self, global_step: int, metrics: dict[str, Any]) -> None: ...

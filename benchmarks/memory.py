@@ -55,7 +55,7 @@ class FillingPlace:
     rank, world_size, device, num_threads = 0, 1, "cpu", 2
 
     def __init__(self, folder: RunFolder) -> None:
-        self.inputs, self.cache = folder.inputs, folder.cache
+        self.inputs, self.cache, self.cache_uri = folder.inputs, folder.cache, None
 
     def insist(self, what, do):
         return do()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from object_server import serving_objects
 from PIL import Image
 
 
@@ -18,6 +19,13 @@ def real_data_root() -> Path:
     if not root:
         pytest.skip("REAL_DATA_ROOT is not set: the real data sets are not part of the repository")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def bucket_server():
+    """An S3 server, which all tests share: each has a folder of the bucket for itself."""
+    with serving_objects() as server:
+        yield server
 
 
 @pytest.fixture

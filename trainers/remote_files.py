@@ -41,7 +41,6 @@ _REFUSALS = re.compile(
     r"MISSING_AUTHENTICATION|NO_SUCH_BUCKET|HTTP status 30\d|HTTP status 40[0-7]"
 )
 Result = TypeVar("Result")
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)

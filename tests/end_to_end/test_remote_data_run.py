@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from local_workplace import LocalWorkplace
-from object_server import BUCKET, serving_objects
+from object_server import BUCKET
 from processes import REPOSITORY, clean_environment
 
 from ray_jobs.run_folder import RunFolder, read_parquet
@@ -23,17 +23,11 @@ from trainers.clip_regression.train import train_fold
 QUICK = ("training.epochs=1", "folds.count=2", "tracking.wandb=disabled", "run.dashboard=false")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving_objects() as server:
-        yield server
-
-
-def kfold(home: Path, server, *words: str) -> subprocess.CompletedProcess[str]:
+def kfold(home: Path, bucket_server, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "ray_jobs/kfold.py", *words],
         cwd=REPOSITORY,
-        env=clean_environment(HOME=str(home), **server.environment),
+        env=clean_environment(HOME=str(home), **bucket_server.environment),
         text=True,
         capture_output=True,
         timeout=600,
@@ -41,19 +35,24 @@ def kfold(home: Path, server, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(server, small_frame, write_data, tmp_path):
+def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(bucket_server, small_frame, write_data, tmp_path):
     """The folder's folds are trained here, without Ray; both trainings begin with nothing that was kept."""
     many = pd.concat([small_frame] * 3, ignore_index=True)
     many["id"] = [f"v{number:03d}" for number in range(72)]
     root = write_data(many, small_frame.tail(6).drop(columns="views"))
-    server.put_folder(root, "small")
+    bucket_server.put_folder(root, "small")
     done = kfold(
-        tmp_path, server, f"data.root=s3://{BUCKET}/small/", "run.name=remote", "resources.cpus_per_fold=1", *QUICK
+        tmp_path,
+        bucket_server,
+        f"data.root=s3://{BUCKET}/small/",
+        "run.name=remote",
+        "resources.cpus_per_fold=1",
+        *QUICK,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "reading 72 objects of the data" in done.stdout
-    pictures = [key for key in server.list_read() if key.endswith(".jpg")]
+    pictures = [key for key in bucket_server.list_read() if key.startswith("small/") and key.endswith(".jpg")]
     assert len(set(pictures)) == 78
     assert len(pictures) < 2 * 78  # looked at and kept by Ray Data: the folds read the copies
     run = RunFolder(tmp_path / "ray_results" / "remote")
@@ -82,14 +81,14 @@ def train_here(config, run: RunFolder, fold: int, root: Path, folder: Path) -> L
 
 
 @pytest.mark.slow
-def test_the_submission_is_the_same_byte_for_byte(server, small_frame, write_data, tmp_path):
+def test_the_submission_is_the_same_byte_for_byte(bucket_server, small_frame, write_data, tmp_path):
     """Each run has a storage, and so a cache, of its own."""
     root = write_data(small_frame, small_frame.tail(6).drop(columns="views"))
-    server.put_folder(root, "same")
+    bucket_server.put_folder(root, "same")
     frozen = ("model.freeze=true", "model.allow_random_frozen=true", *QUICK)
     for name, place in (("remote", f"s3://{BUCKET}/same"), ("local", root)):
         done = kfold(
-            tmp_path, server, f"run.name={name}", f"run.storage={tmp_path / name}", f"data.root={place}", *frozen
+            tmp_path, bucket_server, f"run.name={name}", f"run.storage={tmp_path / name}", f"data.root={place}", *frozen
         )
         assert done.returncode == 0, done.stdout + done.stderr
     remote, local = (tmp_path / name / name for name in ("remote", "local"))
@@ -100,20 +99,24 @@ def test_the_submission_is_the_same_byte_for_byte(server, small_frame, write_dat
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_real_lots_are_read_from_the_server_once(server, real_data_root, tmp_path, capsys):
+def test_real_lots_are_read_from_the_server_once(bucket_server, real_data_root, tmp_path, capsys):
     """200 lots and all that are to be predicted: a later start, and another run, read the listing and nothing else. (A request
     that a busy machine answers too late is sent again by pyarrow itself.)"""
-    server.put_folder(real_data_root / "art_auction", "art")
+    bucket_server.put_folder(real_data_root / "art_auction", "art")
     time.sleep(SETTLED_S + 1)
     words = (f"data.root=s3://{BUCKET}/art", "data.target=price", "data.max_rows=200", *QUICK)
     told = {}
     for start in ("art", "art again", "other"):
-        read, began = len(server.list_read()), time.monotonic()
-        done = kfold(tmp_path, server, *words, f"run.name={start.split()[0]}")
+        read, began = len(bucket_server.list_read()), time.monotonic()
+        done = kfold(tmp_path, bucket_server, *words, f"run.name={start.split()[0]}")
         assert done.returncode == 0, done.stdout + done.stderr
         seconds = time.monotonic() - began
         summary = json.loads((tmp_path / "ray_results" / start.split()[0] / "summary.json").read_text())
-        told[start] = seconds, summary["seconds"]["check"], *count_bytes(server, set(server.list_read()[read:]))
+        told[start] = (
+            seconds,
+            summary["seconds"]["check"],
+            *count_bytes(bucket_server, set(bucket_server.list_read()[read:])),
+        )
     with capsys.disabled():
         print(
             "".join(
@@ -123,6 +126,6 @@ def test_real_lots_are_read_from_the_server_once(server, real_data_root, tmp_pat
     assert [num_objects for _, _, num_objects, _ in told.values()] == [2 + 200 + 544, 0, 0]
 
 
-def count_bytes(server, keys: set[str]) -> tuple[int, int]:
-    sizes = [server.files.get_file_info(f"{BUCKET}/{key}").size for key in keys]
+def count_bytes(bucket_server, keys: set[str]) -> tuple[int, int]:
+    sizes = [bucket_server.files.get_file_info(f"{BUCKET}/{key}").size for key in keys]
     return len(keys), sum(sizes)

@@ -5,27 +5,21 @@ import threading
 import numpy as np
 import pytest
 from made_blocks import NUM_ROWS, make_keys, make_part, make_place, split_of
-from object_server import BUCKET, serving_objects
+from object_server import BUCKET
 
 from trainers import remote_blocks
 from trainers.row_blocks import BLOCK_ROWS, fill
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving_objects() as server:
-        yield server
-
-
 @pytest.fixture
-def remote(server, monkeypatch, request):
+def remote(bucket_server, monkeypatch, request):
     """URI of a folder that this test has for itself."""
-    for name, value in server.environment.items():
+    for name, value in bucket_server.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{request.node.name.partition('[')[0]}"
 
 
-def test_what_one_machine_has_computed_another_fetches_and_computes_nothing(server, remote, tmp_path):
+def test_what_one_machine_has_computed_another_fetches_and_computes_nothing(bucket_server, remote, tmp_path):
     keys_NK = make_keys()
     first, computed = make_part(tmp_path / "first", keys_NK, remote=remote)
     fill([first], "adding", split_of(0), make_place())
@@ -37,14 +31,14 @@ def test_what_one_machine_has_computed_another_fetches_and_computes_nothing(serv
     assert second.blocks.problems == {7: "odd"}
     for here, there in zip(first.blocks.paths, second.blocks.paths, strict=True):
         assert here.read_bytes() == there.read_bytes()
-    read = len(server.list_read())
+    read = len(bucket_server.list_read())
     third, _ = make_part(tmp_path / "second", keys_NK, remote=remote)
     fill([third], "adding", split_of(0), make_place())
-    assert len(server.list_read()) == read  # what is here is not asked for
+    assert len(bucket_server.list_read()) == read  # what is here is not asked for
 
 
 @pytest.mark.parametrize("harm", ["flip a bit", "cut", "empty"])
-def test_a_damaged_object_is_computed_again_and_put_anew(server, remote, tmp_path, harm):
+def test_a_damaged_object_is_computed_again_and_put_anew(bucket_server, remote, tmp_path, harm):
     keys_NK = make_keys()
     first, _ = make_part(tmp_path / "first", keys_NK, remote=remote)
     fill([first], "adding", split_of(0), make_place())
@@ -52,17 +46,17 @@ def test_a_damaged_object_is_computed_again_and_put_anew(server, remote, tmp_pat
     place = content.index(keys_NK[BLOCK_ROWS].sum(dtype=np.float32).tobytes())
     content[place] ^= 1
     key = f"{remote.removeprefix(f's3://{BUCKET}/')}/{path.name}"
-    server.put(key, bytes({"flip a bit": content, "cut": content[:-50], "empty": b""}[harm]))
+    bucket_server.put(key, bytes({"flip a bit": content, "cut": content[:-50], "empty": b""}[harm]))
     said = []
     second, computed = make_part(tmp_path / "second", keys_NK, remote=remote)
     fill([second], "adding", split_of(0), make_place(lambda *words: said.append(words)))
     assert computed == list(range(BLOCK_ROWS, 2 * BLOCK_ROWS))
     assert said == [("adding", BLOCK_ROWS, BLOCK_ROWS)]
-    with server.files.open_input_stream(f"{BUCKET}/{key}") as stream:
+    with bucket_server.files.open_input_stream(f"{BUCKET}/{key}") as stream:
         assert stream.read() == path.read_bytes()
 
 
-def test_two_machines_at_once_share_the_work(server, remote, tmp_path):
+def test_two_machines_at_once_share_the_work(bucket_server, remote, tmp_path):
     keys_NK = make_keys(20 * BLOCK_ROWS)
     made = [make_part(tmp_path / f"machine{number}", keys_NK, seconds=0.1, remote=remote) for number in range(2)]
     workers = [
@@ -76,7 +70,7 @@ def test_two_machines_at_once_share_the_work(server, remote, tmp_path):
     for part, _ in made:
         np.testing.assert_array_equal(part.blocks.take(np.arange(len(keys_NK)))[:, 0], keys_NK.sum(1))
     assert sum(len(computed) for _, computed in made) <= len(keys_NK) + 4 * BLOCK_ROWS  # where they meet
-    assert len(server.files.get_file_info(selector(remote))) == 20
+    assert len(bucket_server.files.get_file_info(selector(remote))) == 20
 
 
 def selector(uri):

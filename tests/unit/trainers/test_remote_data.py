@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from object_server import BUCKET, serving_objects
+from object_server import BUCKET
 from PIL import Image
 from small_training import TINY, train_small
 
@@ -15,19 +15,13 @@ from trainers.clip_regression.rows_file import place_rows, read_rows
 from trainers.interface import DataError
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving_objects() as server:
-        yield server
-
-
 @pytest.fixture
-def storage(server, monkeypatch):
+def storage(bucket_server, monkeypatch):
     """The server, whose objects count as old enough to be remembered at once."""
-    for name, value in server.environment.items():
+    for name, value in bucket_server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(remote_data, "SETTLED_S", -10.0)
-    return server
+    return bucket_server
 
 
 @pytest.fixture

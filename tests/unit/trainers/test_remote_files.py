@@ -13,17 +13,11 @@ from trainers.object_storage import is_uri, open_place
 from trainers.remote_files import RemoteFile, hash_content, list_objects, place_copy, read_object
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving_objects() as server:
-        yield server
-
-
 @pytest.fixture
-def storage(server, monkeypatch):
-    for name, value in server.environment.items():
+def storage(bucket_server, monkeypatch):
+    for name, value in bucket_server.environment.items():
         monkeypatch.setenv(name, value)
-    return server
+    return bucket_server
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3://UPPER/x", "s3://lab//x", "s3:///x", "gs://a b/x"])
