@@ -30,6 +30,7 @@ from ray_jobs.placement import Placement, ResourcesConfig, add_workers, find_gai
 logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.5
 SETTLE_S = 1.0  # room that comes piece by piece (the workers of a fold that has ended) is given away together
+LEAVE_S = 10.0  # how long Ray may take to give the room of a fold that was resized free again
 LAUNCH_TIMEOUT_S = 60.0  # after which a fold that was launched no longer keeps the others from looking for room
 FIRST_RESTART_S = 10.0  # what another attempt costs, until this run has seen it
 
@@ -120,18 +121,25 @@ class ElasticWorkers:
         self.known: set[ElasticFold] = set()  # have had workers: they go before those that have not
         self.wishes: dict[ElasticFold, int] = {}  # workers of folds that were asked to leave, until they wait
         self.restart_s: float | None = None
-        self.granted, self.settled_since = 0, 0.0
+        self.granted, self.settled_since, self.patient_until = 0, 0.0, 0.0
 
     def take(self, fold: ElasticFold) -> int | None:
         """Waits for room; the workers of the fold's next attempt, or None if none is to begin."""
         with self.changed:
-            self.waiting[fold] = self.wishes.pop(fold, self.most)
+            self.wait(fold, time.monotonic())
             while fold not in self.running:
                 if self.is_over():
                     self.waiting.pop(fold, None)
                     return None
                 self.changed.wait(LOOK_INTERVAL_S)
             return self.running[fold].num_workers
+
+    def wait(self, fold: ElasticFold, now: float) -> None:
+        """A fold is to be given workers. One that was asked to leave has had some of them itself: it waits until they are free."""
+        if fold in self.wishes:
+            self.patient_until = now + LEAVE_S
+        self.waiting[fold] = self.wishes.pop(fold, self.most)
+        self.settled_since = now
 
     def list_waiting(self) -> list[str]:
         """The folds that wait for room."""
@@ -181,7 +189,8 @@ class ElasticWorkers:
         granted = self.seats.count()
         if granted != self.granted:
             self.granted, self.settled_since = granted, now
-        if now - self.settled_since < SETTLE_S and granted < len(self.seats.groups):
+        is_settled = now - self.settled_since >= SETTLE_S and now >= self.patient_until
+        if granted < len(self.seats.groups) and not is_settled:
             return
         if waiting:
             self._start(waiting, granted, now) or self._make_room(waiting[0], granted, remaining_s, now)
