@@ -121,7 +121,8 @@ class ElasticWorkers:
         self.known: set[ElasticFold] = set()  # have had workers: they go before those that have not
         self.wishes: dict[ElasticFold, int] = {}  # workers of folds that were asked to leave, until they wait
         self.restart_s: float | None = None
-        self.granted, self.settled_since, self.patient_until = 0, 0.0, 0.0
+        self.granted, self.settled_since = 0, 0.0
+        self.awaited, self.patient_until = 0, 0.0  # room that there will be when a resized fold's own is free
 
     def take(self, fold: ElasticFold) -> int | None:
         """Waits for room; the workers of the fold's next attempt, or None if none is to begin."""
@@ -153,7 +154,9 @@ class ElasticWorkers:
     def give_back(self, fold: ElasticFold) -> bool:
         """The attempt has ended; whether it was asked to."""
         with self.changed:
-            del self.running[fold]
+            num_workers = self.running.pop(fold).num_workers
+            if fold in self.wishes:
+                self.awaited = self.granted + num_workers
             return fold in self.wishes
 
     def forget(self, fold: ElasticFold) -> None:
@@ -189,8 +192,9 @@ class ElasticWorkers:
         granted = self.seats.count()
         if granted != self.granted:
             self.granted, self.settled_since = granted, now
-        is_settled = now - self.settled_since >= SETTLE_S and now >= self.patient_until
-        if granted < len(self.seats.groups) and not is_settled:
+        is_complete = granted >= len(self.seats.groups)
+        is_awaiting = granted < self.awaited and now < self.patient_until
+        if not is_complete and (is_awaiting or now - self.settled_since < SETTLE_S):
             return
         if waiting:
             self._start(waiting, granted, now) or self._make_room(waiting[0], granted, remaining_s, now)

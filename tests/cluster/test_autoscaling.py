@@ -94,9 +94,9 @@ def growing():
 @pytest.mark.slow
 def test_a_fold_waits_for_nodes_grows_with_them_and_leaves_one_that_goes_without_losing_a_step(growing):
     run, log = RunFolder(growing.root / "ray_results" / "growing"), growing.root / "driver.log"
-    words = ("run.name=growing", "folds.only=[0]", "training.epochs=250", "data.max_rows=60", "tracking.wandb=disabled")
+    words = ("run.name=growing", "folds.only=[0]", "training.epochs=150", "data.max_rows=60", "tracking.wandb=disabled")
     words += ("resources.workers_per_fold=[1,2]", "resources.cpus_per_fold=2", "resources.resize_interval_s=0")
-    words += ("tracking.log_interval=2",)
+    words += ("tracking.log_interval=2", "training.batch_size=16")
     deadline = time.monotonic() + 250
     with log.open("w") as output:
         driver = subprocess.Popen(
@@ -142,4 +142,4 @@ def test_a_fold_waits_for_nodes_grows_with_them_and_leaves_one_that_goes_without
     assert find("FoldResized")[0]["attempt"] == 1
     steps = [row["global_step"] for row in read_lines(run.fold_record(0)) if "fold_0/train/loss_step" in row]
     assert steps == list(range(1, len(steps) + 1))
-    assert len(steps) == 250 * 3
+    assert len(steps) == 150 * 3
