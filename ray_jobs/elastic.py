@@ -30,6 +30,7 @@ from ray_jobs.placement import Placement, ResourcesConfig, add_workers, find_gai
 logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.5
 SETTLE_S = 1.0  # room that comes piece by piece (the workers of a fold that has ended) is given away together
+LEAVE_S = 10.0  # how long Ray may take to give the room of a fold that was resized free again
 LAUNCH_TIMEOUT_S = 60.0  # after which a fold that was launched no longer keeps the others from looking for room
 FIRST_RESTART_S = 10.0  # what another attempt costs, until this run has seen it
 
@@ -121,17 +122,25 @@ class ElasticWorkers:
         self.wishes: dict[ElasticFold, int] = {}  # workers of folds that were asked to leave, until they wait
         self.restart_s: float | None = None
         self.granted, self.settled_since = 0, 0.0
+        self.awaited, self.patient_until = 0, 0.0  # room that there will be when a resized fold's own is free
 
     def take(self, fold: ElasticFold) -> int | None:
         """Waits for room; the workers of the fold's next attempt, or None if none is to begin."""
         with self.changed:
-            self.waiting[fold] = self.wishes.pop(fold, self.most)
+            self.wait(fold, time.monotonic())
             while fold not in self.running:
                 if self.is_over():
                     self.waiting.pop(fold, None)
                     return None
                 self.changed.wait(LOOK_INTERVAL_S)
             return self.running[fold].num_workers
+
+    def wait(self, fold: ElasticFold, now: float) -> None:
+        """A fold is to be given workers. One that was asked to leave has had some of them itself: it waits until they are free."""
+        if fold in self.wishes:
+            self.patient_until = now + LEAVE_S
+        self.waiting[fold] = self.wishes.pop(fold, self.most)
+        self.settled_since = now
 
     def list_waiting(self) -> list[str]:
         """The folds that wait for room."""
@@ -145,7 +154,9 @@ class ElasticWorkers:
     def give_back(self, fold: ElasticFold) -> bool:
         """The attempt has ended; whether it was asked to."""
         with self.changed:
-            del self.running[fold]
+            num_workers = self.running.pop(fold).num_workers
+            if fold in self.wishes:
+                self.awaited = self.granted + num_workers
             return fold in self.wishes
 
     def forget(self, fold: ElasticFold) -> None:
@@ -181,7 +192,9 @@ class ElasticWorkers:
         granted = self.seats.count()
         if granted != self.granted:
             self.granted, self.settled_since = granted, now
-        if now - self.settled_since < SETTLE_S and granted < len(self.seats.groups):
+        is_complete = granted >= len(self.seats.groups)
+        is_awaiting = granted < self.awaited and now < self.patient_until
+        if not is_complete and (is_awaiting or now - self.settled_since < SETTLE_S):
             return
         if waiting:
             self._start(waiting, granted, now) or self._make_room(waiting[0], granted, remaining_s, now)

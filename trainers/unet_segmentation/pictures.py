@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from trainers.picture_files import MAX_PICTURE_PIXELS, PICTURE_FORMATS
 from trainers.unet_segmentation.config import DataConfig
@@ -132,4 +132,5 @@ def _open(content: bytes) -> Image.Image:
         picture.load()
         return picture
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnusableError(f"cannot be decoded: {str(error).replace(repr(error), '')}") from None
+        reason = "no PNG, JPEG or WebP picture" if isinstance(error, UnidentifiedImageError) else error
+        raise UnusableError(f"cannot be decoded: {reason}") from None

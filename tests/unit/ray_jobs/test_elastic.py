@@ -58,7 +58,7 @@ class MadeRun:
 
     def wait(self, *folds):
         for fold in folds:
-            self.elastic.waiting[fold] = self.elastic.wishes.pop(fold, self.elastic.most)
+            self.elastic.wait(fold, self.now)
 
     def pass_time(self, seconds=3.0):
         for _ in range(int(2 * seconds)):
@@ -113,6 +113,33 @@ def test_without_an_interval_room_is_taken_whatever_it_costs():
     run.seats.room = 1
     run.pass_time()
     assert fold.asked == [1]
+
+
+def test_a_fold_that_was_resized_waits_until_ray_has_given_its_own_room_free():
+    """Measured on a loaded machine: seconds. It would go on with what was new alone, no larger than before."""
+    run, (fold,) = MadeRun(1, resize_interval_s=0), [MadeFold("a")]
+    run.wait(fold)
+    run.pass_time()
+    run.train(fold, remaining_s=300)
+    run.seats.room = 1
+    run.pass_time(5)
+    run.elastic.give_back(fold)
+    run.wait(fold)
+    assert run.pass_time(4) == {}
+    run.seats.room += 1
+    assert run.pass_time(1) == {"a": 2}
+
+
+def test_a_fold_that_was_resized_goes_on_with_less_where_its_room_stays_away():
+    run, (fold,) = MadeRun(1, resize_interval_s=0), [MadeFold("a")]
+    run.wait(fold)
+    run.pass_time()
+    run.train(fold, remaining_s=300)
+    run.seats.room = 1
+    run.pass_time(5)
+    run.elastic.give_back(fold)
+    run.wait(fold)
+    assert run.pass_time(12) == {"a": 1}
 
 
 def test_a_fold_that_waits_comes_before_folds_that_could_grow():
