@@ -30,13 +30,15 @@ class PictureFolder:
 
     def find_all(self, ids: Sequence[str]) -> list[tuple[Path | None, str | None]]:
         """The picture of each row, one of them where there are several, or None; and what is wrong with it, or None."""
-        return [self._find(row_id) for row_id in ids]
+        return [self._check(row_id) for row_id in ids]
 
-    def _find(self, row_id: str) -> tuple[Path | None, str | None]:
-        if row_id not in self.suffix_of:
-            return None, f"no {self.root.name}/{row_id}.jpg"
-        path = self.root / f"{row_id}{self.suffix_of[row_id]}"
-        return path, check_picture_header(path)
+    def find(self, row_id: str) -> Path | None:
+        """The picture of a row, one of them where there are several; None: it has none."""
+        return self.root / f"{row_id}{self.suffix_of[row_id]}" if row_id in self.suffix_of else None
+
+    def _check(self, row_id: str) -> tuple[Path | None, str | None]:
+        path = self.find(row_id)
+        return (None, f"no {self.root.name}/{row_id}.jpg") if path is None else (path, check_picture_header(path))
 
 
 def sort_names(names: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -309,7 +309,7 @@ def test_other_jobs_tell_a_tuning_from_a_run(tmp_path, capsys):
     with pytest.raises(RunError, match="is a tuning; name one of its trials"):
         find_run(["search", storage], "usage")
     with pytest.raises(RunError, match="no run below"):
-        find_runs(tmp_path)
+        find_runs(str(tmp_path))
     assert find_run(["trial_000", f"run.storage={tuning.folder.trials}"], "usage")[0].name == "trial_000"
     assert show_status(["search", storage]) == 0
     assert "trial_000 (recipe)" in capsys.readouterr().out
