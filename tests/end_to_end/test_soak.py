@@ -15,7 +15,8 @@ from soak import KINDS
 FEW = ("coordinator", "worker", "driver and a file")
 
 
-@pytest.mark.parametrize("kinds", [FEW, pytest.param(KINDS, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [FEW, KINDS], ids=["few", "all"])
 def test_runs_that_are_killed_lose_nothing_and_end_with_the_bits_of_one_that_was_left_alone(kinds):
     words = ("training.epochs=6", "checkpoint.every_steps=3", "data.max_rows=300", "checkpoint.min_interval_s=0")
     words += ("folds.count=2", "members=[words training.epochs=8 data.train_pictures= data.test_pictures=]")
