@@ -117,10 +117,8 @@ class Gate:
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # it was shut
             while True:
-                ends = [
-                    listener.accept()[0],
-                    socket.create_connection(("127.0.0.1", int(self.server.endpoint.rpartition(":")[2]))),
-                ]
+                ends = [listener.accept()[0]]
+                ends.append(socket.create_connection(("127.0.0.1", int(self.server.endpoint.rpartition(":")[2]))))
                 self.open_ones |= set(ends)
                 for here, there in (ends, ends[::-1]):
                     threading.Thread(target=self._pass_on, args=(here, there), daemon=True).start()
@@ -132,7 +130,8 @@ class Gate:
         for one in (here, there):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-            self.open_ones.discard(one)
+        self.open_ones.discard(here)
+        here.close()  # the thread of the other direction closes the other end
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from made_run import make_run
-from object_server import BUCKET, serving_objects
+from object_server import BUCKET, Gate, serving_objects
 
 from ray_jobs import lease
 from ray_jobs.bucket import Bucket
@@ -25,7 +25,7 @@ from ray_jobs.run_folder import (
     write_checkpoint,
     write_json,
 )
-from ray_jobs.run_mirror import RunMirror, fetch_run, hold_run, is_at_work, list_runs
+from ray_jobs.run_mirror import Keeper, RunMirror, fetch_run, hold_run, is_at_work, list_runs
 from ray_jobs.run_objects import LAUNCHED, find_chain, find_fold, is_local, split_run
 from ray_jobs.storage import Storage
 from ray_jobs.tracking.record import MetricRecord, Record, RecordReader, read_lines
@@ -390,6 +390,37 @@ def test_an_outage_is_waited_for_as_a_disk_is(uri, folder, monkeypatch):
     impatient = Storage(folder, 0.0, said.append)
     with pytest.raises(StorageError, match="bringing it could not be done"):
         impatient.insist("bringing it", lambda: Bucket(uri).read("x"), by_name=False)
+
+
+def test_the_driver_says_that_the_storage_is_away_and_back_and_ends_where_another_took_over(
+    folder, uri, server, monkeypatch
+):
+    monkeypatch.setattr("ray_jobs.run_mirror.INTERVAL_S", 0.05)
+    gate, said = Gate(server), []
+    monkeypatch.setenv("AWS_ENDPOINT_URL", gate.environment["AWS_ENDPOINT_URL"])
+    mirror = RunMirror(folder, uri)
+
+    def wait_for(number):
+        deadline = time.monotonic() + 60
+        while len(said) < number:
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+
+    with Keeper(mirror, [folder], 2, said.append) as keeper:
+        with gate.shut():
+            write_json(folder.summary, {"outcome": "partial"})
+            wait_for(1)
+        wait_for(2)
+        assert "takes no files" in said[0]
+        assert uri in said[0]
+        assert "works again" in said[1]
+        mirror.lease.other = mirror.lease.mine
+        keeper.thread.join(timeout=30)
+        assert not keeper.thread.is_alive()
+    assert json.loads(mirror.bucket.read("summary.json")) == {"outcome": "partial"}
+    with pytest.raises(RunBusyError):
+        mirror.push_run()
+    gate.close()
 
 
 def test_names_say_whose_they_are():
