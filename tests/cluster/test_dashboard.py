@@ -66,6 +66,7 @@ def test_the_dashboard_names_the_job_the_folds_and_the_coordinator_after_the_run
     assert workers <= {actor["actor_id"] for actor in actors if actor["class_name"] == "RayTrainWorker"}
 
 
+@pytest.mark.slow
 def test_a_person_finds_the_run_its_folds_and_their_logs_on_the_dashboards_pages(cluster, submitted_run, tmp_path):
     """In a browser, with the token typed in; DASHBOARD_PICTURES=FOLDER keeps pictures of the pages."""
     if CHROMIUM is None:
