@@ -29,21 +29,9 @@ WORDS = (
 )
 WORDS += ("run.dashboard=false", "tracking.wandb=disabled", "ensemble.method=weighted_mean", "run.name=maps")
 # Small radiographs of 90 people, and 10 that are only predicted.
-LUNGS = (
-    "--config-name=unet_segmentation_small",
-    "data.masks=masks_lung",
-    "data.table=index.csv",
-    "data.split_column=split",
-)
-LUNGS += (
-    "data.size=128",
-    "data.group_pattern=none",
-    "folds.kind=random",
-    "training.vertical_flip=false",
-    "--epochs",
-    "40",
-)
-LUNGS += ("--features", "8", "16", "32", "64", "128", "run.dashboard=false", "tracking.wandb=disabled")
+LUNGS = """--config-name=unet_segmentation_small data.masks=masks_lung data.table=index.csv data.split_column=split data.size=96
+    data.group_pattern=none folds.kind=random training.vertical_flip=false --epochs 30 --features 8 16 32 64 run.dashboard=false
+    tracking.wandb=disabled""".split()
 
 
 def start(home, *words, job="kfold.py"):
