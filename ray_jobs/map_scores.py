@@ -57,11 +57,11 @@ class Tally:
 
     def score_constant(self) -> dict[str, float]:
         """The scores of saying one class everywhere, the best but the background: what a model has to beat."""
-        true_K, best = self.counts_3K[2], dict.fromkeys((*METRICS, "dice_of_rows"), 0.0)
+        true_K, best = self.counts_3K[2], dict.fromkeys(METRICS, 0.0)
         for number in range(self.num_classes - 1):
             counts_3K = np.stack([np.zeros_like(true_K), np.zeros_like(true_K), true_K])
             counts_3K[0, number], counts_3K[1, number] = true_K[number], self.num_places
-            best = max(best, {**best, **score_counts(counts_3K)}, key=lambda scores: scores["dice"])
+            best = max(best, score_counts(counts_3K), key=lambda scores: scores["dice"])
         return best
 
     def merge(self, other: Tally) -> None:
