@@ -189,9 +189,8 @@ class FoldLauncher:
     def _let_folds_save(self, threads: dict[MemberFold, threading.Thread]) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
         time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
-        with contextlib.suppress(
-            OSError, RunBusyError
-        ):  # storage that takes nothing: they go on from their last points
+        # Where the storage takes nothing they go on from their last points.
+        with contextlib.suppress(OSError, RunBusyError):
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
             if self.mirror is not None:
                 self.mirror.push_run()
@@ -237,9 +236,8 @@ class FoldLauncher:
         failure = None
         try:
             try:
-                if (
-                    self.mirror is not None
-                ):  # no later driver, on whatever machine, may give the attempt's number once more
+                if self.mirror is not None:
+                    # No later driver, on whatever machine, may give the attempt's number once more.
                     ray.get(launched)
                     self.storage.insist(f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False)
                 self._build_trainer(fold, attempt, num_workers).fit()
