@@ -26,6 +26,7 @@ def read_events(run: Path) -> list[tuple[str, int]]:
     return [(row["event"], row["fold"]) for row in read_lines(run / "events.jsonl") if "fold" in row]
 
 
+@pytest.mark.slow
 def test_folds_are_added_later_and_a_deleted_fold_is_trained_again_alone(run_job, tmp_path):
     run = tmp_path / "run"
     words = (f"run.storage={tmp_path}", "run.name=run", *QUICK)
@@ -63,6 +64,7 @@ def test_folds_are_added_later_and_a_deleted_fold_is_trained_again_alone(run_job
     assert "no driver is at work" in run_job("status", str(run)).stdout
 
 
+@pytest.mark.slow
 def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
     """Same global batches: predictions agree up to rounding (dropout off, for each rank draws its own)."""
     words = (f"run.storage={tmp_path}", "folds.only=[0]", "model.dropout=0", *QUICK)
@@ -79,6 +81,7 @@ def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_folds_whose_memory_does_not_fit_side_by_side_train_one_after_another(cluster, run_job, tmp_path):
     fields = ("folds.count=2", "training.epochs=1", "data.max_rows=60", "resources.memory_per_fold=3GB")
     done = run_job("kfold", f"run.storage={tmp_path}", "run.name=large", *fields, "tracking.wandb=disabled")

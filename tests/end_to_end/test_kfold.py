@@ -196,6 +196,7 @@ def test_new_rows_are_predicted_as_the_run_predicts_its_test_rows(default_run):
     assert sorted(path.name for path in (run / "predictions").iterdir()) == ["rows_mean.csv", "rows_mean_bad_rows.csv"]
 
 
+@pytest.mark.slow
 def test_a_member_that_is_added_later_trains_alone_and_is_combined(default_run):
     """The last one with this run, which it changes."""
     run = default_run[1]

@@ -106,6 +106,7 @@ def test_outages_a_kill_and_torn_files_cost_no_bit(storage, tmp_path):
     assert not run.train_scratch.exists()
 
 
+@pytest.mark.slow
 def test_damaged_folds_are_refused_by_submit_and_trained_again_with_the_same_bits(storage, tmp_path):
     run = RunFolder(storage.inside / "run")
     disturbed = describe_bits(run)

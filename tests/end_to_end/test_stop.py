@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from processes import REPOSITORY, clean_environment
 from wandb_server import StandInServer
 
@@ -14,6 +15,7 @@ from ray_jobs.tracking.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 
+@pytest.mark.slow
 def test_stop_in_wandb_ends_the_folds_after_the_epoch_that_is_under_way(tmp_path):
     words = (
         "run.name=stopped",
