@@ -22,6 +22,7 @@ def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_
     folder = RunFolder(tmp_path / "ray_results" / "stalled")
     words = ("run.name=stalled", "run.stall_timeout_s=10", "run.dashboard=false", f"data.root={root}", "folds.count=2")
     words += ("training.epochs=40", "training.batch_size=4", "checkpoint.min_interval_s=0", "tracking.wandb=disabled")
+    words += ("training.picture_cache_gib=0",)  # which would read all pictures before the training
     with subprocess.Popen(
         [sys.executable, "ray_jobs/kfold.py", *words],
         cwd=REPOSITORY,
@@ -33,7 +34,7 @@ def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_
         while all(len(read_lines(folder.fold_record(fold))) < 5 for fold in range(2)):
             assert driver.poll() is None
             time.sleep(0.05)
-        picture.unlink()  # after the driver has checked the data, and before the first fold keeps the decoded picture
+        picture.unlink()  # after the driver has checked the data
         os.mkfifo(picture)
         while not (stacks := list(folder.log.glob("fold_*/stacks_attempt1_rank0.txt"))):
             assert driver.poll() is None
