@@ -20,7 +20,7 @@ from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.run_mirror import RunMirror
 from ray_jobs.tracking.record import read_lines
 
-FIELDS = ("run.name=run", "folds.count=2", "data.max_rows=40", "training.epochs=30", "checkpoint.min_interval_s=0",
+FIELDS = ("run.name=run", "folds.count=2", "data.max_rows=40", "training.epochs=8", "checkpoint.min_interval_s=0",
           "run.dashboard=false", "tracking.wandb=disabled")  # fmt: skip
 STORAGE = f"run.storage=s3://{BUCKET}/experiments"
 RUN = f"s3://{BUCKET}/experiments/run"
