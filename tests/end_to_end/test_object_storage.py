@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from object_server import BUCKET, Gate, serving_objects
-from processes import REPOSITORY, clean_environment
+from processes import REPOSITORY, clean_environment, find_processes
 from run_bits import describe_bits
 
 from ray_jobs.run_folder import RunFolder, read_json
@@ -59,7 +59,9 @@ class Machine:
         return RunFolder(config.parent)
 
     def lose_disk(self) -> None:
-        """Whatever was worked on here is gone."""
+        """Whatever was worked on here is gone; workers live a moment longer than their driver."""
+        while find_processes(self.root):
+            time.sleep(0.1)
         for path in self.root.glob("ray-kfold-*"):
             shutil.rmtree(path)
 
