@@ -94,17 +94,17 @@ def test_folds_whose_memory_does_not_fit_side_by_side_train_one_after_another(cl
     assert [run["attempts"][0]["resources"][0]["resources"]["memory"] for run in runs] == [3e9, 3e9]  # reserved in Ray
 
 
-def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_missing(
-    run_job, tmp_path, small_frame, write_data
-):
-    """The newest row's picture breaks on decoding: of time-ordered folds only the last one reads it. With drop the run
-    goes through, here with frozen encoders from a file."""
+@pytest.fixture
+def breaking_words(tmp_path, small_frame, write_data):
+    """The newest row's picture breaks on decoding: of time-ordered folds only the last one reads it."""
     small_frame = small_frame.assign(date=[f"2020-01-{day + 1:02d}" for day in range(24)])
     root = write_data(small_frame)
     break_on_decoding(root / "train_val", "v23")
-    words = (f"run.storage={tmp_path}", f"data.root={root}", "training.epochs=1", "folds.kind=time")
+    return f"run.storage={tmp_path}", f"data.root={root}", "training.epochs=1", "folds.kind=time"
 
-    failed = run_job("kfold", *words, "run.name=failed")
+
+def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_missing(run_job, tmp_path, breaking_words):
+    failed = run_job("kfold", *breaking_words, "run.name=failed")
     assert failed.returncode == 1, failed.stdout + failed.stderr
     assert "fold 2 FAILED: rank 0: train_val.csv: id 'v23': its picture cannot be decoded" in failed.stdout
     assert "no submission: folds [2] are not trained" in failed.stdout
@@ -113,12 +113,15 @@ def test_one_failing_fold_does_not_stop_the_others_and_the_run_says_what_is_miss
     assert [fold["state"] for fold in summary["folds"]] == ["completed", "completed", "failed"]
     assert summary["scores"]["out_of_fold"]["num_rows"] == 12
 
+
+@pytest.mark.slow
+def test_a_row_that_breaks_is_dropped_where_asked_and_folds_share_frozen_encoders(run_job, tmp_path, breaking_words):
     weights = tmp_path / "weights.safetensors"
     torch.manual_seed(0)
     clip = build_clip(open_clip.get_model_config("tiny-clip"))
     save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, weights)
     frozen = (f"model.pretrained={weights}", "model.freeze=true")
-    dropped = run_job("kfold", *words, "run.name=dropped", "data.on_bad_row=drop", *frozen)
+    dropped = run_job("kfold", *breaking_words, "run.name=dropped", "data.on_bad_row=drop", *frozen)
     assert dropped.returncode == 0, dropped.stdout + dropped.stderr
     assert "no submission: the data has no test table" in dropped.stdout
     run = tmp_path / "dropped"

@@ -35,6 +35,7 @@ def kfold(home: Path, bucket_server, *words: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.slow
 def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(bucket_server, small_frame, write_data, tmp_path):
     """The folder's folds are trained here, without Ray; both trainings begin with nothing that was kept."""
     many = pd.concat([small_frame] * 3, ignore_index=True)
