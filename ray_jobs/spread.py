@@ -60,17 +60,22 @@ def spread_by_data(function: Function, items: Sequence[Any]) -> list[Any]:
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars, context.raise_original_map_exception = False, True
+    context.enable_progress_bars = False
     portions = [items[start : start + PORTION] for start in range(0, len(items), PORTION)]
     rows = [{"number": number, "portion": pickle.dumps(portion)} for number, portion in enumerate(portions)]
     found: list[list[Any]] = [[] for _ in portions]
-    try:
-        for row in ray.data.from_items(rows).map(partial(_call, function)).iter_rows():
-            found[row["number"]] = pickle.loads(row["portion"])
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+    for row in ray.data.from_items(rows).map(partial(_call, function)).iter_rows():
+        result = pickle.loads(row["portion"])
+        if isinstance(result, Exception):
+            raise result
+        found[row["number"]] = result
     return [result for results in found for result in results]
 
 
 def _call(function: Function, row: dict[str, Any]) -> dict[str, Any]:
-    return {"number": row["number"], "portion": pickle.dumps(function(pickle.loads(row["portion"])))}
+    """What is found of a portion, or the error: Ray Data would add to its words."""
+    try:
+        found: Any = function(pickle.loads(row["portion"]))
+    except (DataError, OSError) as error:
+        found = error
+    return {"number": row["number"], "portion": pickle.dumps(found)}

@@ -110,7 +110,7 @@ def objects(monkeypatch):
 
 @pytest.mark.slow
 def test_two_nodes_read_pictures_from_object_storage_and_fill_one_cache_together(objects, nodes, tmp_path):
-    """600 rows in 5 blocks, 120 in 1; of pictures and texts, and of pictures that are flipped."""
+    """600 rows in 5 blocks, 120 in 1; of pictures and texts, and of those that train two versions each."""
     objects.put_folder(make_data(tmp_path), "made")
     second, storage, log = nodes.start(), nodes.root / "ray_results", nodes.root / "driver.log"
     words = (f"data.root=s3://{BUCKET}/made", "folds.count=2", "resources.cpus_per_fold=2", "training.epochs=2")
@@ -131,7 +131,7 @@ def test_two_nodes_read_pictures_from_object_storage_and_fill_one_cache_together
     assert places == {0, 1}
     assert "reading 600 objects of the data" in log.read_text()
     blocks = {path: path.stat().st_mtime_ns for path in storage.glob(".kfold_cache/features/*/*/*.arrow")}
-    assert len(blocks) == 3 * -(-600 // BLOCK_ROWS) + 2 * -(-120 // BLOCK_ROWS)
+    assert len(blocks) == 4 * -(-600 // BLOCK_ROWS) + 2 * -(-120 // BLOCK_ROWS)
     assert not list(storage.glob(".kfold_cache/**/.*.tmp"))
     pictures = [key for key in objects.list_read() if key.endswith(".jpg")]
     assert len(set(pictures)) == 720

@@ -1,5 +1,7 @@
 """Work that is handed out by Ray Data, on a Ray of its own."""
 
+import sys
+
 import pytest
 
 from ray_jobs.connection import HeadStart
@@ -11,6 +13,7 @@ from trainers.interface import DataError
 def spread(monkeypatch):
     import ray
 
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers cannot import a test
     monkeypatch.setenv("RAY_ADDRESS", "local")
     yield ClusterSpread(HeadStart("spread", dashboard=False, joins=True), print)
     ray.shutdown()
