@@ -245,6 +245,8 @@ class RayWorkplace:
             self.points.write(tensors, self._describe_point(point, global_step))
         if stops or self.leaves_node:
             self.points.wait()
+            if self.world_size > 1:
+                dist.barrier()  # Ray ends all ranks when one has raised, and rank 0 may still be writing
         if stops:
             raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
         if self.leaves_node:
