@@ -138,7 +138,8 @@ def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happe
     )
 
 
-def _say_interrupted(console: Console, say_how_to_go_on: Callable[[str], None]) -> None:
+def say_interrupted(console: Console, say_how_to_go_on: Callable[[str], None]) -> None:
+    """What a user has to know first of all: soon after an interrupt somebody may kill the driver."""
     time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
     console.print(f"\nthe folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
     say_how_to_go_on(INTERRUPTED)
@@ -246,12 +247,11 @@ def _train(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        say_interrupted = partial(_say_interrupted, console, say_how_to_go_on)
         launcher = FoldLauncher(folder, config, placement, coordinator, cluster.heartbeat, interrupts, mirror)
         is_trained = threading.Event()
         threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()
         watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
-        launcher.train(todo, console, watcher, say_interrupted)
+        launcher.train(todo, console, watcher, partial(say_interrupted, console, say_how_to_go_on))
         is_trained.set()
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began

@@ -19,7 +19,15 @@ from rich.console import Console
 
 from ray_jobs.cli import Command, show
 from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, in_submitted_job, leaving
-from ray_jobs.driver import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, INTERRUPTED, leave_inputs, prepare_nodes
+from ray_jobs.driver import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    INTERRUPTED,
+    leave_inputs,
+    prepare_nodes,
+    say_interrupted,
+)
 from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
 from ray_jobs.interrupts import Interrupts, find_save_time_s, listening
 from ray_jobs.planning import Plan
@@ -195,10 +203,8 @@ def _train_trials(
                 cluster.heartbeat.check()
                 running = _collect(running, progress, console)
     except KeyboardInterrupt:
-        time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
-        console.print(f"\nthe folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
-        say_how_to_go_on(INTERRUPTED)  # soon somebody may kill the driver
-        deadline = time.monotonic() + time_s + _LOOK_INTERVAL_S
+        say_interrupted(console, say_how_to_go_on)
+        deadline = time.monotonic() + find_save_time_s(os.environ, in_job=in_submitted_job()) + _LOOK_INTERVAL_S
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         raise
