@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from ensemble.predictions import SCHEMA, PredictionError
 
@@ -73,8 +74,13 @@ def encode_map(row_id: str, probability_CHW: np.ndarray, target_HW: np.ndarray |
 
 def decode_map(probability: bytes, channels: int) -> np.ndarray:
     """Probabilities of such a picture, (C, H, W) float32, each the middle of what its byte stands for."""
-    levels = np.asarray(Image.open(io.BytesIO(probability)))
+    levels = _from_png(probability)
     return ((levels.astype(np.float32) + 0.5) / 256).reshape(channels, -1, levels.shape[1])
+
+
+def _from_png(content: bytes) -> np.ndarray:
+    """What `to_png` has made, however large: `Image.open` takes more than 180 million pixels for an attack, which many classes have."""
+    return np.asarray(PngImageFile(io.BytesIO(content)))
 
 
 def build_map_table(maps: list[EncodedMap], *, fold: int, checkpoint: str, member: str = "main") -> pa.Table:
@@ -106,9 +112,9 @@ def read_maps(path: Path) -> Iterator[StoredMap]:
             raise PredictionError(f"{path} has no column {', '.join(missing)}: it holds no maps")
         for batch in file.iter_batches(ROWS_AT_ONCE):
             for row in batch.to_pylist():
-                target = None if row["target"] is None else np.asarray(Image.open(io.BytesIO(row["target"])))
+                target = None if row["target"] is None else _from_png(row["target"])
                 yield StoredMap(row["id"], row["fold"], decode_map(row["probability"], row["channels"]), target)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, SyntaxError, ValueError, pa.ArrowInvalid) as error:
         raise PredictionError(f"{path} is missing or damaged: {error}") from None
 
 

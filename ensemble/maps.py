@@ -14,17 +14,20 @@ from ensemble.config import MAP_METHODS
 IGNORED = 255  # of a true map: places that count nowhere
 
 
-def combine_maps(probability_MCHW: np.ndarray, method: str, weights_M: np.ndarray | None = None) -> np.ndarray:
+def combine_maps(
+    probability_MCHW: np.ndarray, method: str, weights_M: np.ndarray | None = None, threshold: float = 0.5
+) -> np.ndarray:
     """One map, (C, H, W) float32.
 
     The median of several classes is scaled to add up to 1. With majority_vote each model has a vote for each place, and where votes
     are equal the mean probability decides: (votes + mean) / (M + 1), which is above a half just where the majority or, at a tie,
-    the mean is.
+    the mean is. With another threshold, for votes and mean alike, the scale is bent so that it lies in the middle, and back.
 
     Args:
         probability_MCHW: from 0 to 1.
         method: mean, median, weighted_mean or majority_vote.
         weights_M: for weighted_mean; adds up to 1.
+        threshold: of a single channel, from which on `choose_classes` will see foreground; above 0 and below 1.
 
     Raises:
         ValueError: unknown method, or weights that do not fit the models.
@@ -45,14 +48,18 @@ def combine_maps(probability_MCHW: np.ndarray, method: str, weights_M: np.ndarra
     mean_CHW = probability_MCHW.mean(0, dtype=np.float64)
     if method == "mean":
         return mean_CHW.astype(np.float32)
-    return ((_count_votes(probability_MCHW) + mean_CHW) / (num_models + 1)).astype(np.float32)
-
-
-def _count_votes(probability_MCHW: np.ndarray) -> np.ndarray:
-    if probability_MCHW.shape[1] == 1:
-        return (probability_MCHW >= 0.5).sum(0)
+    if len(mean_CHW) == 1:
+        votes_CHW = (probability_MCHW >= threshold).sum(0)
+        share_CHW = (votes_CHW + _bend(mean_CHW, threshold, 0.5)) / (num_models + 1)
+        return _bend(share_CHW, 0.5, threshold).astype(np.float32)
     chosen_MHW = probability_MCHW.argmax(1)
-    return np.stack([(chosen_MHW == number).sum(0) for number in range(probability_MCHW.shape[1])])
+    votes_CHW = np.stack([(chosen_MHW == number).sum(0) for number in range(len(mean_CHW))])
+    return ((votes_CHW + mean_CHW) / (num_models + 1)).astype(np.float32)
+
+
+def _bend(values: np.ndarray, middle: float, becomes: float) -> np.ndarray:
+    """From 0 to 1 as before, the middle elsewhere."""
+    return np.interp(values, (0, middle, 1), (0, becomes, 1))
 
 
 def measure_disagreement(probability_MCHW: np.ndarray) -> np.ndarray:

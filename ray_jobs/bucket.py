@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import StorageError
-from trainers.object_storage import open_place
+from trainers.object_storage import WHAT_TO_CHECK, open_place
 from trainers.whole_files import appearing_whole
 
 _AT_ONCE = 8
@@ -55,11 +55,7 @@ class Bucket:
     def advise(self, error: Exception) -> str:
         """What to do about a storage that refuses."""
         what = f"{error.filename} cannot be used: {error.strerror}" if isinstance(error, OSError) else error
-        return (
-            f"{what}. Check network, bucket, region, endpoint (AWS_ENDPOINT_URL) and "
-            "credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or the machine's role), which must allow to list, "
-            "read, write and delete"
-        )
+        return f"{what}. {WHAT_TO_CHECK}; they must allow to list, read, write and delete"
 
     def list(self, below: str = "") -> dict[str, int]:
         """{name: bytes} of all objects, or of those below a folder."""

@@ -24,7 +24,6 @@ CONNECT_TIMEOUT_S = 5.0
 # How long nobody may answer at the cluster's address. Ray itself gives up after 60 s and ends the process without a word.
 GONE_AFTER_S, OWN_GONE_AFTER_S = 45.0, 3.0
 LOOK_INTERVAL_S = 2.0
-_JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job's entry point
 
 # Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
 _SETTINGS = {
@@ -120,11 +119,6 @@ def interrupted_when_lost(heartbeat: Heartbeat) -> Iterator[None]:
         raise
     finally:
         done.set()
-
-
-def in_submitted_job() -> bool:
-    """Whether this process is the entry point of `ray job submit`."""
-    return _JOB_ENVIRONMENT in os.environ
 
 
 class HeadStart(threading.Thread):

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from rich.console import Console
 
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import refuse_private_storage, run_on_each_node
-from ray_jobs.config import find_differences, to_dict
-from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, in_submitted_job, leaving
+from ray_jobs.config import RunConfig, find_differences, to_dict
+from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, leaving
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.damage import mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.errors import ClusterLostError, RunBusyError, RunError, RunFolderError, StorageError
+from ray_jobs.errors import ClusterLostError, RunBusyError, RunFolderError, StorageError
 from ray_jobs.fold_launcher import FoldLauncher, MemberFold
-from ray_jobs.interrupts import find_save_time_s, listening
+from ray_jobs.interrupts import Interrupts, find_save_time_s, listening
 from ray_jobs.mirror import find_uri
 from ray_jobs.placement import Placement, place_folds, show_memory
 from ray_jobs.planning import Plan, check_run, write_or_compare
@@ -65,8 +65,6 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         return EXIT_OK
     spread = call_here if head_start is None else ClusterSpread(head_start, console.print)
     plan = check_run(command.config, None, spread)
-    if plan.folder.is_tuning():
-        raise RunError(f"{plan.folder.root} is a tuning, which tune.py continues; choose another run.name")
     storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
     uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
     with hold_run(plan.folder, uri, insists=False) as mirror:
@@ -140,7 +138,7 @@ def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happe
 
 def say_interrupted(console: Console, say_how_to_go_on: Callable[[str], None]) -> None:
     """What a user has to know first of all: soon after an interrupt somebody may kill the driver."""
-    time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
+    time_s = find_save_time_s()
     console.print(f"\nthe folds save where they are (at most {time_s:.0f} s; another interrupt ends it at once)")
     say_how_to_go_on(INTERRUPTED)
 
@@ -223,18 +221,9 @@ def _train(
         mirror.lease.confirm()
         mirror.leave_launched(folders)
     began = time.monotonic()
-    import_ahead("ray.train.torch")  # 4 s that the folds' threads need, while Ray's processes start
-    with (
-        listening() as interrupts,
-        chatter_to(folder.log / "ray.log"),
-        connect(folder.root.name, dashboard=config.run.dashboard, head_start=head_start) as cluster,
-    ):
+    with on_cluster(folder, config, head_start, console) as (cluster, interrupts):
         import ray
 
-        interrupts.listen()
-        interrupts.check()
-        if not cluster.asks_for_token:
-            warn_of_open_cluster(console, is_own=cluster.is_own)
         placement = place_folds(config.resources, cluster.resources, config.folds.count)
         _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
         prepare_nodes(plan, cluster)
@@ -258,6 +247,30 @@ def _train(
         stage = None if cluster.is_own or mirror is not None else _combine_in_task(folder, seconds)
         with leaving():
             return end(stage)
+
+
+@contextmanager
+def on_cluster(
+    folder: RunFolder, config: RunConfig, head_start: HeadStart | None, console: Console
+) -> Iterator[tuple[Connection, Interrupts]]:
+    """A cluster to train on, this job's own or one that others use, too; while it is used, interrupts are heard and what libraries print
+    goes into the run's log.
+
+    Raises:
+        ClusterError: none can be had.
+        KeyboardInterrupt: there was an interrupt meanwhile.
+    """
+    import_ahead("ray.train.torch")  # 4 s that the folds' threads need, while Ray's processes start
+    with (
+        listening() as interrupts,
+        chatter_to(folder.log / "ray.log"),
+        connect(folder.root.name, dashboard=config.run.dashboard, head_start=head_start) as cluster,
+    ):
+        interrupts.listen()
+        interrupts.check()
+        if not cluster.asks_for_token:
+            warn_of_open_cluster(console, is_own=cluster.is_own)
+        yield cluster, interrupts
 
 
 def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> dict[str, Any]:
@@ -345,4 +358,11 @@ def _show_plan(console: Console, plan: Plan) -> None:
     for note in plan.inventory.notes:
         console.print(note, style="yellow")
     print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
-    console.print("dry run: nothing was launched or written")
+    say_dry_run_ends(console, plan)
+
+
+def say_dry_run_ends(console: Console, plan: Plan) -> None:
+    """The last line of a dry run."""
+    root = plan.config.trainer.data.root
+    kept = f", but what it read of {root} is kept in {plan.folder.cache}" if is_uri(root or "") else ""
+    console.print(f"dry run: nothing was launched or written{kept}")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 import threading
@@ -19,7 +18,7 @@ from rich.console import Console
 from ray_jobs.autoscaler import WaitReport
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig
-from ray_jobs.connection import Heartbeat, in_submitted_job
+from ray_jobs.connection import Heartbeat
 from ray_jobs.coordinator import (
     FoldCompleted,
     FoldFailed,
@@ -188,7 +187,7 @@ class FoldLauncher:
 
     def _let_folds_save(self, threads: dict[MemberFold, threading.Thread]) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
-        time_s = find_save_time_s(os.environ, in_job=in_submitted_job())
+        time_s = find_save_time_s()
         # Where the storage takes nothing they go on from their last points.
         with contextlib.suppress(OSError, RunBusyError):
             request_stop(self.folder, StopWhen.NOW, "an interrupt")

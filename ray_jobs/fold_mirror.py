@@ -18,7 +18,7 @@ from pathlib import Path
 from ray_jobs.errors import SupersededError
 from ray_jobs.mirror import Mirror
 from ray_jobs.run_folder import RunFolder
-from ray_jobs.run_objects import find_fold, is_local, split_segment
+from ray_jobs.run_objects import find_fold, is_derived, is_local, split_segment
 from ray_jobs.storage import Storage
 from trainers.whole_files import write_whole
 
@@ -173,15 +173,13 @@ class FoldMirror(Mirror):
 
     def _list_files(self) -> list[str]:
         """Names of the fold's own files."""
-        return self._list_below(self.folder.fold(self.fold).root)
+        place = self.folder.fold(self.fold).root
+        names = (self.name(path) for path in place.rglob("*") if path.is_file())
+        return [name for name in names if find_fold(name) == self.mine and not is_local(name)]
 
     def _list_derived(self) -> list[str]:
         """Names of its logs, and of files made from its record."""
-        return self._list_below(self.folder.fold_csv(self.fold)) + self._list_below(self.folder.fold_logs(self.fold))
-
-    def _list_below(self, place: Path) -> list[str]:
-        names = (self.name(path) for path in place.rglob("*") if path.is_file())
-        return [name for name in names if find_fold(name) == self.mine and not is_local(name)]
+        return [name for name in self._walk() if is_derived(name) and find_fold(name) == self.mine]
 
     def _status_name(self) -> str:
         return self.name(self.folder.fold(self.fold).status)

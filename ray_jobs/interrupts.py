@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +13,18 @@ _JOB_PATIENCE_S = 3  # Ray's default
 _LEAVING_S = 5.0  # what the end of a driver takes after its folds have saved
 
 
-def find_save_time_s(environment: Mapping[str, str], *, in_job: bool) -> float:
+def in_submitted_job(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the entry point of `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment  # set by Ray there
+
+
+def find_save_time_s(environment: Mapping[str, str] = os.environ) -> float:
     """How long folds may go on saving where they are after an interrupt.
 
     `ray job stop` kills a job after RAY_JOB_STOP_WAIT_TIME_S. Ray takes it from the environment of the node that the job's
     driver runs on, or from the job's runtime environment; the driver inherits both.
     """
-    if not in_job:
+    if not in_submitted_job(environment):
         return _PATIENCE_S
     try:
         patience_s = int(environment.get("RAY_JOB_STOP_WAIT_TIME_S", _JOB_PATIENCE_S))

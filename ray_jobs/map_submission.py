@@ -91,7 +91,9 @@ def submit_maps(
     background = open_backgrounds(folder, config, "test")
     rows, by_model, comparison = [], [], _Comparison(config, _weigh_by_score(config, scores))
     for models, probability_MCHW in _read_together(folder, config, "test"):
-        said_HW = choose_classes(combine_maps(probability_MCHW, ensemble.method, weights_M), ensemble.threshold)
+        said_HW = choose_classes(
+            combine_maps(probability_MCHW, ensemble.method, weights_M, ensemble.threshold), ensemble.threshold
+        )
         target_HW = models[0].target_HW
         found = comparison.add(probability_MCHW, said_HW, target_HW)
         disagreement_HW = measure_disagreement(probability_MCHW)
@@ -110,7 +112,7 @@ def compare_on_blend(folder: RunFolder, config: RunConfig, scores: dict[str, Any
         return []
     weights_M, comparison = choose_map_weights(config, scores), _Comparison(config, _weigh_by_score(config, scores))
     for models, probability_MCHW in _read_together(folder, config, "blend"):
-        combined_CHW = combine_maps(probability_MCHW, config.ensemble.method, weights_M)
+        combined_CHW = combine_maps(probability_MCHW, config.ensemble.method, weights_M, config.ensemble.threshold)
         comparison.add(probability_MCHW, choose_classes(combined_CHW, config.ensemble.threshold), models[0].target_HW)
     return comparison.list_rows()
 
@@ -158,7 +160,9 @@ class _Comparison:
         }
         for method in MAP_METHODS:
             weights_M = self.weights_M if method == "weighted_mean" else None
-            said["combination", method] = choose_classes(combine_maps(probability_MCHW, method, weights_M), threshold)
+            said["combination", method] = choose_classes(
+                combine_maps(probability_MCHW, method, weights_M, threshold), threshold
+            )
         for key, classes_HW in said.items():
             self.tallies.setdefault(key, Tally(num_classes)).add(classes_HW, target_HW)
         submitted = self.tallies.setdefault(("submitted", self.config.ensemble.method), Tally(num_classes))

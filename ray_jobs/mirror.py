@@ -36,6 +36,7 @@ from ray_jobs.run_objects import (
     counts,
     find_chain,
     find_fold,
+    is_derived,
     is_local,
     is_of_driver,
     split_segment,
@@ -165,9 +166,8 @@ class Mirror:
             if name.startswith(files) and find_fold(name) == (prefix, fold) and name not in mine:
                 (self.root / name).unlink()
         self._replace([name for name in mine if name.startswith(files)], listed, known)
-        derived = [f"{self.name(place)}/" for place in (member.fold_csv(fold), member.fold_logs(fold))]
         for name in mine:  # a log that a killed attempt could not put any more is longer
-            if name.startswith(tuple(derived)) and listed[name] > (_look(self.root / name) or (0, -1))[1]:
+            if is_derived(name) and listed[name] > (_look(self.root / name) or (0, -1))[1]:
                 self._download(name, listed[name])
         self.pull_record(member, fold)
 

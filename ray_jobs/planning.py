@@ -23,10 +23,10 @@ from ensemble.metrics import is_mean_of_rows, measure_error
 from ensemble.scores import predict_constant
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig, TrackingConfig, find_differences
-from ray_jobs.connection import in_submitted_job
 from ray_jobs.damage import is_plan_whole
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.folds import FoldPlan, plan_folds
+from ray_jobs.interrupts import in_submitted_job
 from ray_jobs.leaks import COLUMNS, Leak, count_leaks, find_leaks, list_rows, refuse_leaks
 from ray_jobs.map_submission import check_map_ensemble
 from ray_jobs.member_columns import combines_folds, has_blend_set, read_external
@@ -81,13 +81,14 @@ class Plan:
         return self.members[MAIN].folds
 
 
-def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_here) -> Plan:
+def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_here, *, is_tuning: bool = False) -> Plan:
     """Everything that can be found out before anything is launched.
 
     Args:
         config: as the user gave it.
-        scratch: where to put data that the project makes or fetches; None: into the run's folder and the storage's cache.
+        scratch: where to put data that the project makes; None: into the run's folder. (What is fetched goes into the storage's cache.)
         spread: reads what is in object storage.
+        is_tuning: of a tuning's recipe, in its folder.
 
     Raises:
         RunError, DataError: the message says what is wrong.
@@ -108,8 +109,11 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
             f"{folder.cache}, in which the runs of this storage share what need not be computed twice, belongs to somebody else and cannot "
             "be written to; have it opened to your group, or choose another run.storage"
         )
+    if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
+        kinds = ("run", "tune.name") if is_tuning else ("tuning, which tune.py continues", "run.name")
+        raise RunError(f"{folder.root} is a {kinds[0]}; choose another {kinds[1]}")
     resolve_members(config)  # a mistake in one is told before the data is read
-    take = partial(_take_inventory, (scratch or folder.root, scratch or folder.cache), spread)
+    take = partial(_take_inventory, (scratch or folder.root, folder.cache), spread)
     trainer, inventory = take(config)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=_resolve_storage(config))
     config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))

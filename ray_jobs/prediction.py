@@ -8,7 +8,8 @@ import os
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,10 +17,18 @@ from rich.console import Console
 
 from ensemble.predictions import PredictionError
 from ray_jobs.config import RunConfig
-from ray_jobs.connection import connect, in_submitted_job, interrupted_when_lost
+from ray_jobs.connection import connect, interrupted_when_lost
 from ray_jobs.errors import ClusterLostError, RunError
-from ray_jobs.interrupts import listening
-from ray_jobs.map_prediction import SUMMARY, MapEnsemble, settle_map_run
+from ray_jobs.interrupts import in_submitted_job, listening
+from ray_jobs.map_prediction import (
+    PICTURES,
+    SUMMARY,
+    MapEnsemble,
+    appearing_output,
+    refuse_foreign,
+    settle_map_run,
+    write_pictures,
+)
 from ray_jobs.member_columns import combines_folds
 from ray_jobs.placement import Placement, ResourcesConfig, place_folds
 from ray_jobs.prediction_stream import Work, stream_predictions
@@ -154,12 +163,11 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
 def _check_map_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
     name = wish.place.resolve().stem if wish.place.is_file() else wish.place.resolve().name
     output = (wish.output or folder.predictions / f"{name}_{config.ensemble.method}").absolute()
-    if output.is_file():
-        raise RunError(f"--output {output} is a file: expected a folder, for masks, overlays and {SUMMARY}")
     _refuse_unwritable(output)
     refuse_unusable(folder, config)
     rows = load_new_rows_module(config.family).find_new_rows([config.trainer], wish.place, wish.truth)
-    num_rows, ensemble = rows.check(), settle_map_run(folder, config, output)
+    refuse_foreign(output, (rows.path, rows.masks))
+    num_rows, ensemble = rows.check(), settle_map_run(folder, config)
     named = ensemble.list_columns(read_json(folder.provenance)["target"], shows_models=wish.shows_models)
     return Work(folder.root, ensemble, rows, num_rows, output / SUMMARY, ("ID", *named), wish.shows_models)
 
@@ -201,7 +209,9 @@ def _predict_and_write(work: Work, placement: Placement, num_workers: int, conso
     began = time.monotonic()
     with RowProgress(console, work.num_rows) as progress:
         blocks = stream_predictions(work, placement, num_workers, block_rows)
-        num_mended = _write(work, blocks, progress)
+        with appearing_output(work.output.parent) if predicts_maps else nullcontext() as staged:
+            there = work if staged is None else replace(work, output=staged / work.output.name)
+            num_mended = _write(there, blocks, progress)
     seconds = time.monotonic() - began
     if num_mended:
         mended = (
@@ -224,7 +234,9 @@ def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int
     num_mended, note = 0, None
     with contextlib.ExitStack() as listing, open_table(work.output, work.columns) as write:
         for block in blocks:
-            write(block.drop_columns("problem"))
+            if PICTURES[0] in block.column_names:
+                write_pictures(block, work.output.parent)
+            write(block.select([name for name in block.column_names if name.isdecimal()]))
             mended = block.filter(block["problem"].is_valid()).select(["0", "problem"])
             if len(mended):
                 note = note or listing.enter_context(open_table(_place_of_bad_rows(work), ["id", "problem"]))

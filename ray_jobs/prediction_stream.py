@@ -44,7 +44,7 @@ class Work:
 
 
 def stream_predictions(work: Work, placement: Placement, num_workers: int, block_rows: int) -> Iterator[pa.Table]:
-    """The predicted blocks, in the table's order: the columns of the output by number, and `problem`."""
+    """The predicted blocks, in the table's order: the columns of the output by number, `problem` and, of maps, pictures."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -93,7 +93,7 @@ class _Worker:
     def __call__(self, packed: pa.Table) -> pa.Table:
         if self.work.ensemble.config.predicts_maps:
             predicted = self.predictor.predict_maps(_unpack(packed))
-            return _pack(self.work.ensemble.write_rows(predicted, shows_models=self.work.shows_models))
+            return _pack(self.work.ensemble.combine_rows(predicted, shows_models=self.work.shows_models))
         found = self.predictor.predict(_unpack(packed))
         values = self.work.ensemble.combine(found.ids, found.prediction, shows_models=self.work.shows_models)
         problems: dict[str, list[str]] = {}

@@ -149,12 +149,16 @@ class RunFolder:
         return self.metrics / f"fold_{number}.jsonl"
 
     def fold_csv(self, number: int) -> Path:
-        """Folder of a fold's CSV files."""
-        return self.metrics / f"fold_{number}"
+        """Folder of a fold's CSV files; of a run without folds that of all its metrics."""
+        return self.metrics / f"fold_{number}" if self._has_folds() else self.metrics
 
     def fold_logs(self, number: int) -> Path:
-        """Folder of a fold's logs, `training_<start>.log`; of further ranks `rank<r>_<start>.log`."""
-        return self.log / f"fold_{number}"
+        """Folder of a fold's logs, `training_<start>.log`; of further ranks `rank<r>_<start>.log`; of a run without folds that of all
+        its logs."""
+        return self.log / f"fold_{number}" if self._has_folds() else self.log
+
+    def _has_folds(self) -> bool:
+        return read_json(self.config, default={}).get("folds", {}).get("kind") != "holdout"
 
     def newest_fold_log(self, number: int) -> Path:
         """Rank 0's log of the latest attempt of a fold; the folder where there is none."""

@@ -12,7 +12,10 @@ STAYS = ("driver.lock", "made_data", OWN)  # when the folder is emptied
 _WANDB = ("ids.json", "stopped.json", "uploaded.json")
 _OF_FOLD = re.compile(
     rf"(?P<member>{MEMBERS}/[^/]+/)?"
-    r"(folds/(?P<files>\d+)/(?!(status|leave_request)\.json$)|metrics/(segments/)?fold_(?P<rows>\d+)[./]|log/fold_(?P<lines>\d+)/).+"
+    r"(folds/(?P<files>\d+)/(?!(status|leave_request)\.json$)|metrics/(segments/)?fold_(?P<rows>\d+)[./]|metrics/(epoch|batch)_metrics_|log/fold_(?P<lines>\d+)/|log/(training|rank\d+|stacks)_).+"
+)
+_DERIVED = re.compile(
+    rf"({MEMBERS}/[^/]+/)?(metrics/(fold_\d+/)?(epoch|batch)_metrics_|log/(fold_\d+/|(training|rank\d+|stacks)_)).+"
 )
 BY_CONTENT = re.compile(r".*-([0-9a-f]{12})\.safetensors")
 _SHARED = re.compile(rf"({MEMBERS}/[^/]+/)?[^/]+-[0-9a-f]{{12}}\.safetensors")  # by all folds, which put it there
@@ -44,7 +47,14 @@ def find_fold(name: str) -> tuple[str, int] | None:
     found = _OF_FOLD.fullmatch(name)
     if found is None:
         return None
-    return found["member"] or "", int(found["files"] or found["rows"] or found["lines"])
+    return found["member"] or "", int(
+        found["files"] or found["rows"] or found["lines"] or 0
+    )  # 0: of a run without folds
+
+
+def is_derived(name: str) -> bool:
+    """Whether a file is a log of a fold, or made from its record."""
+    return _DERIVED.fullmatch(name) is not None
 
 
 def is_of_driver(name: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from ray_jobs.errors import RunError, RunFolderError, StorageError
 from ray_jobs.run_folder import RunFolder
+from trainers.object_storage import WHAT_TO_CHECK
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -209,7 +210,7 @@ class LossyFile(io.FileIO):
 def _advise(error: Exception) -> str:
     """What to do about a storage that fails."""
     if getattr(error, "errno", None) == errno.EREMOTEIO:  # object storage
-        return "Check its network, endpoint (AWS_ENDPOINT_URL) and credentials"
+        return WHAT_TO_CHECK
     return "Free disk space or bring the storage back"
 
 

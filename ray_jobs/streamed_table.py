@@ -50,7 +50,9 @@ class _CsvRows:
         self.text.detach()
 
 
-def _show(cell: str | float) -> str:
+def _show(cell: str | float | None) -> str:
+    if cell is None:
+        return ""
     return disarm(cell) if isinstance(cell, str) else repr(float(cell))
 
 

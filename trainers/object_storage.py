@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3://", "gs://")
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5.0, 30.0
+WHAT_TO_CHECK = (
+    "Check network, bucket, region (AWS_REGION), endpoint (AWS_ENDPOINT_URL, of a server that is not Amazon's) and credentials "
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, the machine's role, or Google's), on every node"
+)
 _URI = re.compile(r"(?:s3|gs)://([a-z0-9][a-z0-9._-]{1,62})((?:/[^/]+)*)/?")
 
 

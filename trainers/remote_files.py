@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from trainers.interface import DataError
-from trainers.object_storage import open_place
+from trainers.object_storage import WHAT_TO_CHECK, open_place
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -214,10 +214,7 @@ def ask_storage(uri: str, ask: Callable[[], Result], patience_s: float = READ_PA
             raise DataError(str(error)) from None
         except OSError as error:
             if _REFUSALS.search(str(error)):
-                raise DataError(
-                    f"{uri}: the storage refuses: {_shorten(error)}. Check bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION "
-                    "and, of a server that is not Amazon's, AWS_ENDPOINT_URL, on every node"
-                ) from None
+                raise DataError(f"{uri}: the storage refuses: {_shorten(error)}. {WHAT_TO_CHECK}") from None
             if time.monotonic() - began > patience_s:
                 raise OSError(
                     errno.EREMOTEIO, f"object storage has not answered for {patience_s:g} s: {_shorten(error)}", uri

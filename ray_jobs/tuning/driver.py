@@ -18,23 +18,25 @@ from pathlib import Path
 from rich.console import Console
 
 from ray_jobs.cli import Command, show
-from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, in_submitted_job, leaving
+from ray_jobs.connection import Connection, HeadStart, leaving
 from ray_jobs.driver import (
     EXIT_INCOMPLETE,
     EXIT_INTERRUPTED,
     EXIT_OK,
     INTERRUPTED,
     leave_inputs,
+    on_cluster,
     prepare_nodes,
+    say_dry_run_ends,
     say_interrupted,
 )
 from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
-from ray_jobs.interrupts import Interrupts, find_save_time_s, listening
+from ray_jobs.interrupts import Interrupts, find_save_time_s
 from ray_jobs.planning import Plan
 from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.spread import ClusterSpread
 from ray_jobs.storage import Storage
-from ray_jobs.terminal import chatter_to, open_console, print_leaks, warn_of_open_cluster
+from ray_jobs.terminal import open_console, print_leaks
 from ray_jobs.tracking.wandb_sink import WandbSink
 from ray_jobs.tuning.admission import admit_trials
 from ray_jobs.tuning.config import TuneConfig
@@ -142,16 +144,7 @@ def _tune(
         f"{tuning.tune.num_trials} trials beside the recipe; {len(progress.list_ended())} have ended"
     )
     print_leaks(console, tuning.plan.leaks, config.folds, tuning.plan.inventory, folder)
-    import_ahead("ray.train.torch")
-    with (
-        listening() as interrupts,
-        chatter_to(folder.log / "ray.log"),
-        connect(folder.root.name, dashboard=config.run.dashboard, head_start=head_start) as cluster,
-    ):
-        interrupts.listen()
-        interrupts.check()
-        if not cluster.asks_for_token:
-            warn_of_open_cluster(console, is_own=cluster.is_own)
+    with on_cluster(folder, config, head_start, console) as (cluster, interrupts):
         sink.start()
         _train_trials(progress, cluster, interrupts, console, say_how_to_go_on)
         with leaving():
@@ -204,7 +197,7 @@ def _train_trials(
                 running = _collect(running, progress, console)
     except KeyboardInterrupt:
         say_interrupted(console, say_how_to_go_on)
-        deadline = time.monotonic() + find_save_time_s(os.environ, in_job=in_submitted_job()) + _LOOK_INTERVAL_S
+        deadline = time.monotonic() + find_save_time_s() + _LOOK_INTERVAL_S
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         raise
@@ -279,4 +272,4 @@ def _show_tuning(console: Console, tuning: Tuning) -> None:
         if tuning.tune.search == "tpe":
             console.print("  the others are chosen when results are there")
             break
-    console.print("dry run: nothing was launched or written")
+    say_dry_run_ends(console, tuning.plan)

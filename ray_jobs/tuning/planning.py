@@ -145,9 +145,7 @@ def check_tuning(
             "workers throughout; give one number"
         )
     refuse_missing_search(tune)
-    plan = check_run(replace(config, run=replace(config.run, name=name)), scratch, spread)
-    if plan.folder.config.exists() and not plan.folder.is_tuning():
-        raise RunError(f"{plan.folder.root} is a run; choose another tune.name")
+    plan = check_run(replace(config, run=replace(config.run, name=name)), scratch, spread, is_tuning=True)
     kept = _keep_words(words) + (["members=[]"] if RECIPES[config.recipe]().members else [])
     return Tuning(plan, dataclasses.replace(tune, name=name), space, kept)
 

@@ -53,7 +53,9 @@ def nodes(server):
     head = start_node(root / "head.log", environment, "--head", f"--port={port}", f"--temp-dir={root}", *words)
     work = root / f"ray-kfold-{os.getuid()}"
     within = (*UNSHARE, "sh", "-c", OWN_DISK, str(work))
-    other = start_node(root / "other.log", environment, f"--address=127.0.0.1:{port}", within=within)
+    # A folder of its own: Ray unpacks a job's files anew on each node, and removes what lies there.
+    words = (f"--address=127.0.0.1:{port}", f"--temp-dir={root}/other")
+    other = start_node(root / "other.log", environment, *words, within=within)
     environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
     yield SimpleNamespace(
         root=root, environment=environment, dashboard=f"http://127.0.0.1:{dashboard}", other=other,

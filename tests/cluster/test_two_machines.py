@@ -49,8 +49,8 @@ class Machines:
 
     def start(self) -> None:
         self._connect()
-        there = (f"--dashboard-host={self.head}", "--port=6379", "--dashboard-port=8265", f"--temp-dir={self.root}/ray")
-        self._start_node(self.head, self._within(self.head), "--head", "--include-dashboard=true", *there)
+        there = (f"--dashboard-host={self.head}", "--port=6379", "--dashboard-port=8265", "--include-dashboard=true")
+        self._start_node(self.head, self._within(self.head), "--head", *there)
         blind = (*self._within(self.other), "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.hidden))
         self._start_node(self.other, blind, f"--address={self.head}:6379")
         for _ in range(60):
@@ -101,8 +101,10 @@ class Machines:
         return subprocess.Popen(command, cwd=REPOSITORY, env=self.environment | environment, **pipes)
 
     def _start_node(self, address: str, within: tuple[str, ...], *words: str) -> None:
-        log = self.root / f"{address}.log"
-        self.started.append(start_node(log, self.environment, f"--node-ip-address={address}", *words, within=within))
+        """A folder for each: Ray unpacks a job's files anew on each node, and removes what lies there."""
+        log, folder = self.root / f"{address}.log", f"--temp-dir={self.root}/{address.rpartition('.')[2]}"
+        words = (f"--node-ip-address={address}", folder, *words)
+        self.started.append(start_node(log, self.environment, *words, within=within))
 
     def _namespace(self, address: str) -> str:
         return f"{self.bridge}_{address.rpartition('.')[2]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,15 +98,25 @@ def test_the_folder_has_masks_overlays_csv_files_and_a_report(finished):
     assert all(not fold["error"] for fold in read_json(folder.summary)["folds"])
 
 
-def test_new_pictures_get_the_masks_that_the_run_gave_its_test_pictures(finished):
+def test_new_pictures_get_the_masks_that_the_run_gave_its_test_pictures(finished, tmp_path):
+    """Of one of them no mask is known, and of another one of another size."""
     home, folder, _ = finished
-    output = finish(start(home, "maps", "--data", str(folder.root / "made_data" / "test_images"), job="predict.py"))
-    place = folder.predictions / "test_images_weighted_mean"
-    assert str(place / "summary.csv") in output
+    for kind in ("test_images", "test_masks"):
+        shutil.copytree(folder.root / "made_data" / kind, tmp_path / kind)
+    unknown, unfit, *_ = sorted((tmp_path / "test_masks").iterdir())
+    unknown.unlink()
+    Image.new("L", (3, 3)).save(unfit)
+    output = finish(start(home, "maps", "--data", str(tmp_path), job="predict.py"))
+    place = folder.predictions / f"{tmp_path.name}_weighted_mean"
+    assert f"1 rows have a true mask that cannot be used, and were not scored; all are listed in {place}" in output
+    assert sorted(path.name for path in place.iterdir()) == [
+        "disagreement", "masks", "overlays", "summary.csv", "summary_bad_rows.csv",
+    ]  # fmt: skip
     with (place / "summary.csv").open() as file:
-        lines = list(csv.DictReader(file))
+        lines = {line["ID"]: line for line in csv.DictReader(file)}
     assert len(lines) == 12
-    assert all(0 <= float(line["dice"]) <= 1 for line in lines)
+    assert {row_id for row_id, line in lines.items() if not line["dice"]} == {unknown.stem, unfit.stem}
+    assert all(0 <= float(line["dice"]) <= 1 for line in lines.values() if line["dice"])
     weights_M = read_json(folder.root / "submission_weighted_mean.json")["weights"]
     files = [read_maps(folder.fold(fold).predictions("test", "best")) for fold in range(NUM_FOLDS)]
     for models in zip(*files, strict=True):
@@ -156,6 +167,9 @@ def test_one_run_without_folds_learns_the_same_with_two_workers(tmp_path):
         words += (f"run.name=w{workers}", f"resources.workers_per_fold={workers}", "tracking.wandb=disabled")
         finish(start(tmp_path, *words, job="train.py"))
         folder = RunFolder(tmp_path / "ray_results" / f"w{workers}")
+        (table,) = folder.metrics.glob("epoch_metrics_*.csv")
+        assert len(table.read_text().splitlines()) == 1 + 2
+        assert len(list(folder.log.glob("training_*.log"))) == 1
         rows = [row for row in read_lines(folder.fold_record(0)) if "fold_0/epoch" in row]
         assert rows[0]["fold_0/train/loss_epoch"] > rows[-1]["fold_0/train/loss_epoch"]
         dice.append(rows[-1]["fold_0/train/loss_epoch"])

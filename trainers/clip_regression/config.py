@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from trainers.config_sections import OptimizerSection, TrainingSection
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,9 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(TrainingSection):
     """How long and in which portions."""
 
-    epochs: int = 30
-    """Passes over the fold's training rows."""
-    batch_size: int = 16
-    """Rows of one optimiser step, over all workers of the fold together: more workers change the speed, not the
-    experiment."""
-    eval_batch_size: int = 64
-    """Rows of one forward pass when predicting, on each worker."""
-    seed: int = 0
-    """Seed of initial weights, data order, augmentation and dropout; each fold derives its own."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the GPU has it, fp16 on older GPUs, fp32 on a CPU."""
     horizontal_flip: bool = True
     """Flip half of the training pictures, drawn anew for each row and epoch. Never validation or test pictures."""
     ema_decay: float = 0.0
@@ -127,11 +116,7 @@ class TrainingConfig:
     else each is decoded whenever it is needed. (Frozen encoders need each once.)"""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name}={getattr(self, name)}: expected at least 1")
-        if self.seed < 0:
-            raise ValueError(f"training.seed={self.seed}: expected at least 0")
+        super().__post_init__()
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"training.ema_decay={self.ema_decay}: expected 0 (off) to below 1")
 
@@ -152,29 +137,13 @@ class FeaturesConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(OptimizerSection):
     """AdamW and its schedule."""
 
     lr: float = 1e-4
     """Peak learning rate."""
     weight_decay: float = 1e-2
     """Decoupled weight decay, on matrices only (not on biases, norms and the modality weights)."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up."""
-    warmup_fraction: float = 0.0
-    """Share of all steps over which the learning rate rises linearly from 0."""
-    max_grad_norm: float = 0.0
-    """Above 0: gradients are scaled down to this norm."""
-
-    def __post_init__(self) -> None:
-        values = (self.lr, self.weight_decay, self.max_grad_norm)
-        if not all(math.isfinite(value) and value >= 0 for value in values) or self.lr == 0:
-            raise ValueError(
-                f"optimizer: lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}: "
-                "expected finite numbers, lr above 0 and the others at least 0"
-            )
-        if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f"optimizer.warmup_fraction={self.warmup_fraction}: expected 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -213,19 +182,3 @@ def has_encoders(config: Config) -> bool:
 def is_cached(config: Config) -> bool:
     """Whether this config trains on features of frozen encoders."""
     return config.model.freeze and config.features.cache and has_encoders(config)
-
-
-def read_config(values: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The config of a checkpoint's description: its sections as JSON.
-
-    Raises:
-        TypeError: it has a field that is not known.
-        ValueError: a value is not allowed.
-    """
-    known = [part for part in fields(Config) if part.name in values]  # checkpoints of before a section was there
-    return Config(**{part.name: part.default_factory(**with_tuples(values[part.name])) for part in known})
-
-
-def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as it was before JSON made lists of its tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from trainers.arithmetic import autocast, choose_precision
-from trainers.clip_regression.config import Config, ModelConfig, with_tuples
+from trainers.clip_regression.config import Config, ModelConfig
 from trainers.clip_regression.data import drop_tokens
 from trainers.clip_regression.model import ENCODE_ROWS, averages_tokens, encode_fixed, text_encoder
 from trainers.clip_regression.rows_file import (
@@ -37,6 +37,7 @@ from trainers.clip_regression.rows_file import (
     read_texts,
     read_weights_digest,
 )
+from trainers.config_sections import with_tuples
 from trainers.interface import DataError, Split, Workplace
 from trainers.row_blocks import KEY_BYTES, Part, RowBlocks, fill, place_remotely
 from trainers.whole_files import appearing_whole, sum_up_file, write_whole

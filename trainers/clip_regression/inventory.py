@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from trainers.clip_regression.config import Config, DataConfig, ModelConfig, has_encoders
-from trainers.clip_regression.made_data import MADE_DATA, make_data
+from trainers.clip_regression.made_data import make_data
 from trainers.clip_regression.remote_data import opened_data
 from trainers.clip_regression.row_keys import collect_row_keys
 from trainers.clip_regression.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
+from trainers.data_folder import prepare_folder, resolve_folder
 from trainers.interface import DataError, Inventory, Spread, call_here
 from trainers.object_storage import is_uri
 
@@ -90,10 +91,7 @@ def _resolve_root(root: str | None, folder: Path) -> str:
     """
     if root and "://" in root:
         return root.rstrip("/")
-    path = os.path.abspath(os.path.expanduser(root)) if root else str(make_data(folder))
-    if not os.path.isdir(path):
-        raise DataError(f"data.root={path}: no such folder")
-    return path
+    return resolve_folder(root, folder, make_data)
 
 
 def _resolve_weights(model: ModelConfig) -> ModelConfig:
@@ -150,14 +148,9 @@ def prepare_node(config: Config) -> None:
     Raises:
         DataError: it does not see the data, or the weights cannot be had.
     """
-    model, root = config.model, Path(config.data.root or "")
-    if root.name == MADE_DATA and not root.exists():
-        make_data(root.parent)
-    if config.data.root and not is_uri(config.data.root) and not root.is_dir():
-        raise DataError(
-            f"data.root={config.data.root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it "
-            "has to lie on storage that all of them share, or under the same path on each"
-        )
+    model = config.model
+    if config.data.root and not is_uri(config.data.root):
+        prepare_folder(config.data.root, make_data)
     if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
         return
     import open_clip

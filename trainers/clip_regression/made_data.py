@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trainers.data_folder import MADE_DATA
 from trainers.whole_files import write_whole
 
 NUM_TRAIN, NUM_TEST = 600, 120
-MADE_DATA = "made_data"
 PICTURE_SIZE = 64
 NEWEST_DAY = pd.Timestamp("2025-06-01")
 INTERCEPT, NOISE = 7.0, 0.3

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from trainers.arithmetic import autocast, choose_precision, repeat_bits
 from trainers.batches import cut
-from trainers.clip_regression.config import Config, read_config, with_tuples
+from trainers.clip_regression.config import Config
 from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics
 from trainers.clip_regression.encoders import build_clip
 from trainers.clip_regression.model import ClipRegressor
@@ -30,6 +30,7 @@ from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.numbers import NumberEncoder
 from trainers.clip_regression.picture_reader import PictureReader
 from trainers.clip_regression.table import Rows, read_block
+from trainers.config_sections import read_sections, with_tuples
 from trainers.interface import BlockPredictions, TrainedModel
 from trainers.picture_files import PictureFolder
 
@@ -52,7 +53,7 @@ class Predictor:
         self.num_models, self.views = len(models), {}
         encoders, folders = {}, rows.open_folders()
         for number, model in enumerate(models):
-            config = read_config(model.description["config"])
+            config = read_sections(Config, model.description["config"])
             config = replace(config, data=replace(config.data, root=str(rows.path.parent), test_table=rows.path.name))
             key = _describe_view(config, model.description)
             if key not in self.views:

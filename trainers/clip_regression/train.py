@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trainers.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
-from trainers.batches import cut, learning_rate_factor, share_of_rank, training_order
+from trainers.batches import cut
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.data import (
     Augmentation,
@@ -31,7 +29,8 @@ from trainers.clip_regression.equipment import Equipment, equip, read_tables
 from trainers.clip_regression.loss import batch_loss
 from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
 from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
-from trainers.optimizer_state import by_kind, pack_optimizer, unpack_optimizer
+from trainers.learning import Learner
+from trainers.optimizer_state import by_kind
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:
@@ -42,48 +41,7 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
     """
     torch.set_num_threads(place.num_threads)
     seed_fold(config.training.seed, split.fold)
-    fold = _set_up(config, split, place)
-    learner = _Learner(fold)
-    point = place.load_resume_point()
-    if point is None:
-        place.log(0, fold.describe_setup())
-    else:
-        learner.resume(point)
-    for epoch in range(learner.epoch, config.training.epochs):
-        started = time.monotonic()
-        train_loss = learner.train_epoch(epoch)
-        seconds = time.monotonic() - started
-        waited_s, learner.waited_s = learner.waited_s, 0.0
-        with learner.averaged_weights():
-            metrics = fold.validate(learner.rate)
-            metrics |= {
-                "train/loss_epoch": train_loss,
-                "train/samples_per_second": len(split.train_ids) / seconds,
-                "train/epoch_time": seconds,
-                "train/data_wait_share": waited_s / seconds,
-            }
-            if metrics["val/msle"] < learner.best.msle:
-                learner.best = _Best(epoch, metrics["val/loss_epoch"], metrics["val/msle"])
-                fold.save("best", epoch, metrics)
-            if epoch == config.training.epochs - 1:
-                fold.save("final", epoch, metrics)
-        place.report_epoch(epoch, config.training.epochs, learner.step, metrics | {"score": metrics["val/msle"]})
-        learner.end_epoch()
-        place.save_resume_point(learner.describe_point(), learner.step)
-    best = learner.best
-    place.log(learner.step, {"best_epoch": best.epoch, "best_val_loss": best.val_loss, "best_msle": best.msle})
-    fold.predict_checkpoints()
-    place.log(
-        learner.step,
-        {"training_completed": 1, "final_best_val_loss": best.val_loss, "total_epochs": config.training.epochs},
-    )
-
-
-@dataclass(frozen=True)
-class _Best:
-    epoch: int = -1
-    val_loss: float = math.inf
-    msle: float = math.inf
+    _Learner(_set_up(config, split, place)).learn()
 
 
 def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
@@ -120,6 +78,8 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
 class _Fold:
     """What stays the same while a fold trains: its data, its model, and how to validate, save and predict."""
 
+    CHOSEN_BY: ClassVar = "val/msle"
+
     config: Config
     split: Split
     place: Workplace
@@ -134,14 +94,19 @@ class _Fold:
     precision: torch.dtype
     shared: dict[str, str] | None = None
 
-    def describe_setup(self) -> dict[str, float]:
-        counts = {f"model/{name}": number for name, number in self.model.count_parameters().items()}
-        return counts | {
-            "data/train_size": len(self.split.train_ids),
-            "data/val_size": len(self.split.validation_ids),
-            "setup/world_size": self.place.world_size,
-            "setup/device": self.place.device,
-        }
+    def trained_state(self) -> dict[str, Tensor]:
+        """All of the model but frozen encoders."""
+        return self.model.trained_state()
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up what `trained_state` gave."""
+        missing, unexpected = self.model.load_state_dict(state, strict=False)
+        assert not unexpected, unexpected
+        assert set(missing) == set(self.model.frozen_state()), missing
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """The MSLE."""
+        return metrics["val/msle"]
 
     def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors | RowFeatures) -> Tensor:
         inputs = tensors.to_device(batch, self.place.device)
@@ -168,7 +133,8 @@ class _Fold:
             whole[source::world_size] = part
         return whole
 
-    def validate(self, rate: float) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
+        """Loss and errors of the validation rows, and what the predictions are like."""
         z_hat, target = self.predict(self.validation), self.validation.rows.target
         prediction = self.statistics.restore(z_hat)
         loss = batch_loss(
@@ -189,7 +155,6 @@ class _Fold:
             "predictions/std": float(prediction.std()),
             "targets/mean": float(target.mean()),
             "targets/std": float(target.std()),
-            "learning_rate": rate,
             **weights,
         }
 
@@ -223,10 +188,7 @@ class _Fold:
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and writes their predictions of all rows that do not train."""
         for name in ("best", "final"):
-            state = self.place.load_checkpoint(name)
-            missing, unexpected = self.model.load_state_dict(state, strict=False)
-            assert not unexpected, unexpected
-            assert set(missing) == set(self.model.frozen_state()), missing
+            self.load_trained_state(self.place.load_checkpoint(name))
             for rows, tensors in (("validation", self.validation), ("blend", self.blend), ("test", self.test)):
                 if tensors is not None:
                     z = self.predict(tensors)
@@ -235,120 +197,68 @@ class _Fold:
                     )
 
 
-class _Learner:
-    """What changes while a fold trains: optimiser, schedule, average of weights, place in the data, best so far."""
+class _Learner(Learner):
+    """Batches of rows, by AdamW; with a moving average of the weights if the config asks for one."""
+
+    fold: _Fold
 
     def __init__(self, fold: _Fold) -> None:
         config, model = fold.config, fold.model
-        self.fold, self.config, self.step = fold, config, 0
-        self.num_rows = len(fold.train.rows)
-        self.num_steps = config.training.epochs * math.ceil(self.num_rows / config.training.batch_size)
-        self.parallel: nn.Module = DistributedDataParallel(model) if fold.place.world_size > 1 else model
-        self.optimizer = torch.optim.AdamW(
-            _group_parameters(model, config.optimizer.weight_decay), lr=config.optimizer.lr, fused=True
-        )
-        self.scaler = torch.amp.GradScaler(
-            torch.device(fold.place.device).type, enabled=fold.precision == torch.float16
-        )
+        groups = _group_parameters(model, config.optimizer.weight_decay)
+        super().__init__(fold, torch.optim.AdamW(groups, lr=config.optimizer.lr, fused=True), len(fold.train.rows))
         self.average = AverageOfWeights(model, config.training.ema_decay) if config.training.ema_decay else None
         self.z = torch.from_numpy(fold.statistics.standardise(fold.train.rows.target)).float()
-        self.rate = 0.0
-        self.best = _Best()
-        self.waited_s = 0.0  # in this epoch, for its batches
-        self.epoch, self.num_batches = 0, 0  # the epoch under way, and how many of its batches are done
-        self.total = torch.zeros((), device=fold.place.device)  # this rank's part of its loss, summed over rows
 
     def describe_point(self) -> ResumePoint:
-        """Everything that changes, from which `resume` goes on."""
-        tensors = {f"model/{name}": value for name, value in self.fold.model.trained_state().items()}
-        tensors |= {f"optimizer/{name}": value for name, value in pack_optimizer(self.optimizer).items()}
-        facts = {
-            "step": self.step, "epoch": self.epoch, "num_batches": self.num_batches, "rate": self.rate,
-            "best": asdict(self.best), "scaler": self.scaler.state_dict(),
-        }  # fmt: skip
-        if self.average:
-            tensors |= {f"average/{number}": value for number, value in enumerate(self.average.average)}
-            facts["num_updates"] = self.average.num_updates
-        return ResumePoint(tensors, {"total": self.total}, facts)
+        """With the moving average."""
+        point = super().describe_point()
+        if self.average is None:
+            return point
+        average = {f"average/{number}": value for number, value in enumerate(self.average.average)}
+        return replace(
+            point,
+            tensors={**point.tensors, **average},
+            facts={**point.facts, "num_updates": self.average.num_updates},
+        )
 
     def resume(self, point: ResumePoint) -> None:
-        """Takes up the state of an earlier attempt."""
-        parts = by_kind(point.tensors)
-        self.fold.model.load_state_dict(parts["model"], strict=False)
-        unpack_optimizer(self.optimizer, parts["optimizer"])
-        self.scaler.load_state_dict(point.facts["scaler"])
+        """With the moving average."""
+        super().resume(point)
         if self.average:
+            kept = by_kind(point.tensors)["average"]
             for number, average in enumerate(self.average.average):
-                average.copy_(parts["average"][str(number)])
+                average.copy_(kept[str(number)])
             self.average.num_updates = point.facts["num_updates"]
-        self.step, self.epoch, self.num_batches = (point.facts[name] for name in ("step", "epoch", "num_batches"))
-        self.rate, self.best = point.facts["rate"], _Best(**point.facts["best"])
-        self.total.copy_(point.own["total"])
 
-    def end_epoch(self) -> None:
-        """Moves on to the next epoch's first batch."""
-        self.epoch, self.num_batches = self.epoch + 1, 0
-        self.total = torch.zeros_like(self.total)
-
-    def train_epoch(self, epoch: int) -> float:
-        """One pass over the training rows, or what is left of it; returns the mean loss over all of them."""
-        fold, training, place = self.fold, self.config.training, self.fold.place
-        order = training_order(training.seed, fold.split.fold, epoch, self.num_rows)
-        global_batches = cut(order, training.batch_size)
-        shares = [share_of_rank(batch, place.rank, place.world_size) for batch in global_batches]
+    def read_batches(self, epoch: int, portions: list[np.ndarray]) -> Iterator[Batch]:
+        """Rows, augmented as the epoch says."""
+        fold = self.fold
         num_tokens = 0 if fold.train.tokens is None else fold.train.tokens.shape[1]
-        augment = Augmentation(self.config, fold.split.fold, epoch, self.num_rows, num_tokens)
-        self.parallel.train()
-        done = self.num_batches
-        batches = fold.train.batches([positions for positions, _ in shares[done:]], augment)
-        for number, batch in enumerate(self._wait_for_each(batches), start=done):
-            loss = self.train_step(batch, shares[number][1])
-            self.total += loss * len(global_batches[number])
-            self.num_batches = number + 1
-            place.log_step(self.step, {"train/loss_step": loss, "learning_rate": self.rate})
-            place.report_progress(epoch, training.epochs, self.step, self.num_steps)
-            if place.is_resume_point_due(self.step):
-                place.save_resume_point(self.describe_point(), self.step)
-        return float(sum_over_ranks(self.total.clone())) / self.num_rows
+        return fold.train.batches(
+            portions, Augmentation(self.config, fold.split.fold, epoch, self.num_rows, num_tokens)
+        )
 
-    def _wait_for_each(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
-            self.waited_s += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
-
-    def train_step(self, batch: Batch, share: np.ndarray) -> Tensor:
-        """One optimiser step; returns this rank's part of the batch's loss, on the device."""
-        fold, optimizer = self.fold, self.config.optimizer
-        factor = learning_rate_factor(self.step, self.num_steps, optimizer.schedule, optimizer.warmup_fraction)
-        self.rate = optimizer.lr * factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+    def find_loss(self, batch: Batch, share_B: np.ndarray) -> Tensor:
+        """On the standardised log target, or as the config says."""
+        fold = self.fold
         z_hat_B = fold.forward(self.parallel, batch, fold.train)
-        loss = batch_loss(
+        return batch_loss(
             self.config.loss,
             z_hat_B,
             self.z[torch.from_numpy(batch.positions_B)].to(z_hat_B.device),
             mu=fold.statistics.mu,
             sigma=fold.statistics.sigma,
             progress=self.step / self.num_steps,
-            share_B=torch.from_numpy(share).to(z_hat_B.device),
+            share_B=torch.from_numpy(share_B).to(z_hat_B.device),
             sum_over_ranks=sum_over_ranks,
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss * fold.place.world_size).backward()  # DDP averages gradients; the parts have to add up
-        if optimizer.max_grad_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(fold.model.parameters(), optimizer.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+
+    def train_step(self, batch: Batch, share_B: np.ndarray) -> Tensor:
+        """Moves the average after the weights."""
+        loss = super().train_step(batch, share_B)
         if self.average:
             self.average.update()
-        self.step += 1
-        return loss.detach()
+        return loss
 
     def averaged_weights(self) -> AbstractContextManager:
         """The moving average in place of the weights, if there is one."""

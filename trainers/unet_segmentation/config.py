@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from trainers.config_sections import OptimizerSection, TrainingSection
 
 MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count nowhere
 
@@ -123,7 +124,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(TrainingSection):
     """How long and in which portions."""
 
     epochs: int = 200
@@ -132,10 +133,6 @@ class TrainingConfig:
     """Pictures of one optimiser step, over all workers of the fold together."""
     eval_batch_size: int = 8
     """Squares of one forward pass where a picture larger than `data.size` is predicted."""
-    seed: int = 0
-    """Seed of initial weights, data order and augmentation; each fold derives its own."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the GPU has it, fp16 on older GPUs, fp32 on a CPU."""
     horizontal_flip: bool = True
     """Mirror half of the training pictures left to right, drawn anew for each picture and epoch, together with their masks."""
     vertical_flip: bool = True
@@ -146,39 +143,17 @@ class TrainingConfig:
     """Decoded pictures are kept in memory, if all of a fold's fit into this size."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name}={getattr(self, name)}: expected at least 1")
-        if self.seed < 0:
-            raise ValueError(f"training.seed={self.seed}: expected at least 0")
+        super().__post_init__()
         if not 0 <= self.max_rotation <= 180:
             raise ValueError(f"training.max_rotation={self.max_rotation}: expected degrees from 0 to 180")
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(OptimizerSection):
     """Adam and its schedule."""
 
-    lr: float = 1e-3
-    """Peak learning rate."""
     weight_decay: float = 0.0
     """L2 penalty on the weights."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up."""
-    warmup_fraction: float = 0.0
-    """Share of all steps over which the learning rate rises linearly from 0."""
-    max_grad_norm: float = 0.0
-    """Above 0: gradients are scaled down to this norm."""
-
-    def __post_init__(self) -> None:
-        values = (self.lr, self.weight_decay, self.max_grad_norm)
-        if not all(math.isfinite(value) and value >= 0 for value in values) or self.lr == 0:
-            raise ValueError(
-                f"optimizer: lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}: "
-                "expected finite numbers, lr above 0 and the others at least 0"
-            )
-        if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f"optimizer.warmup_fraction={self.warmup_fraction}: expected 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -214,16 +189,10 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
-
-def read_config(values: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The config of a checkpoint's description: its sections as JSON.
-
-    Raises:
-        TypeError: it has a field that is not known.
-        ValueError: a value is not allowed.
-    """
-    parts = {}
-    for part in fields(Config):
-        own = values.get(part.name, {})
-        parts[part.name] = part.default_factory(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
-    return Config(**parts)
+    def __post_init__(self) -> None:
+        smallest = 2 ** len(self.model.features)
+        if self.data.size <= smallest:
+            raise ValueError(
+                f"data.size={self.data.size}: {len(self.model.features)} stages of model.features halve it to a single pixel, which cannot "
+                f"be normalised; expected more than {smallest}, or fewer stages"
+            )

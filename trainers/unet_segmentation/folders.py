@@ -77,7 +77,11 @@ def read_labels(data: DataConfig) -> Labels | None:
         raise DataError(
             f"{path}: missing column {', '.join(missing)}; the table has {', '.join(map(str, frame.columns))}"
         )
-    columns = {name: frame[column].astype(str).tolist() for name, column in wanted.items() if column}
+    columns = {
+        name: frame[column].astype(str).where(frame[column].notna(), "").tolist()
+        for name, column in wanted.items()
+        if column
+    }
     if (
         twice := sorted({i for i in columns["id"] if columns["id"].count(i) > 1})[:MOST_NAMED]
         if frame[data.id_column].duplicated().any()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from trainers.data_folder import prepare_folder, resolve_folder
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
 from trainers.object_storage import is_uri
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.folders import Found, Labels, find_pairs, read_labels
-from trainers.unet_segmentation.made_data import MADE_DATA, make_data
+from trainers.unet_segmentation.made_data import make_data
 from trainers.unet_segmentation.rows import Rows, place_rows, read_rows, show_picture, write_rows
 from trainers.unet_segmentation.scan import scan_pairs
 
@@ -40,17 +40,17 @@ def take_inventory(
         raise DataError(
             f"data.root={config.data.root}: this family reads pictures and masks from a folder; copy them to one, as by `aws s3 cp --recursive`"
         )
-    root = os.path.abspath(os.path.expanduser(config.data.root)) if config.data.root else make_data(folder)
-    if not os.path.isdir(root):
-        raise DataError(f"data.root={root}: no such folder")
-    data = replace(config.data, root=str(root))
+    data = replace(config.data, root=resolve_folder(config.data.root, folder, make_data))
     labels = read_labels(data)
     train, test = _divide(data, labels)
+    train = _note_unknown_groups(data, labels, train)
     if data.max_rows is not None:
         train = train.take(range(min(len(train.ids), data.max_rows)))
     data, found = scan_pairs(data, train, test)
     rows = found["train"].rows
-    groups, test_groups = (_find_groups(data, labels, found[name].rows) for name in ("train", "test"))
+    groups, test_groups = (
+        _find_groups(data, labels, found[name].rows, is_test=name == "test") for name in ("train", "test")
+    )
     has_test = len(found["test"].rows) > 0
     return replace(config, data=data), Inventory(
         ids=rows.ids,
@@ -84,14 +84,7 @@ def prepare_node(config: Config) -> None:
     Raises:
         DataError: it does not see them.
     """
-    root = Path(config.data.root)
-    if root.name == MADE_DATA and not root.exists():
-        make_data(root.parent)
-    if not root.is_dir():
-        raise DataError(
-            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the pictures, so they have to lie on "
-            "storage that all of them share, or under the same path on each"
-        )
+    prepare_folder(config.data.root, make_data)
 
 
 def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str], np.ndarray]:
@@ -136,22 +129,33 @@ def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
     return pairs, test
 
 
-def _find_groups(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndarray | None:
-    """What is never split, by row.
+def _note_unknown_groups(data: DataConfig, labels: Labels | None, train: Found) -> Found:
+    """Training pictures of which the table does not say what they must not be split from are a problem."""
+    if labels is None or labels.groups is None:
+        return train
+    unknown = {i for i, group in zip(labels.ids, labels.groups, strict=True) if not group} & set(train.ids)
+    if not unknown:
+        return train
+    what = f"{data.group_column!r} is empty in {data.table}"
+    return replace(train, problems={**train.problems, what: [(i, "") for i in train.ids if i in unknown]})
+
+
+def _find_groups(data: DataConfig, labels: Labels | None, rows: Rows, *, is_test: bool) -> np.ndarray | None:
+    """What is never split, by row; "" of a row that is only predicted: unknown.
 
     Raises:
         DataError: a name does not fit the pattern.
     """
     if data.group_pattern:
         found = [re.search(data.group_pattern, row_id) for row_id in rows.ids.tolist()]
-        if missing := [
-            i for i, match in zip(rows.ids.tolist(), found, strict=True) if match is None or match[1] is None
-        ]:
+        names = ["" if match is None or match[1] is None else match[1] for match in found]
+        missing = [row_id for row_id, name in zip(rows.ids.tolist(), names, strict=True) if not name]
+        if missing and not is_test:
             raise DataError(
                 f"data.group_pattern={data.group_pattern} finds nothing in {len(missing)} names, such as {missing[0]!r}; "
-                "give a pattern that fits, or data.group_pattern=none and folds.kind=random"
+                "give a pattern that fits, or data.group_pattern=none where pictures belong to nobody (and, of folds, folds.kind=random)"
             )
-        return np.array([match[1] for match in found])
+        return np.array(names, str)
     if labels is None or labels.groups is None:
         return None
     group_of = dict(zip(labels.ids, labels.groups, strict=True))

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from trainers.data_folder import MADE_DATA
 from trainers.whole_files import write_whole
 
-MADE_DATA = "made_data"
 NUM_PATIENTS, NUM_TEST_PATIENTS, PICTURES_EACH, SIZE = 15, 3, 4, 64
 
 

@@ -43,10 +43,13 @@ class NewRows:
             DataError: there is none, names collide, or one cannot be used; all are named.
         """
         pairs, problems = self._find(), []
-        if self.path.is_dir():
-            several = PictureFolder(self.path).several
+        wanted = {row_id for row_id, _, _ in pairs}
+        for folder in filter(None, (self.path if self.path.is_dir() else None, self.masks)):
+            several = PictureFolder(folder).several
             problems += [
-                f"{row_id}: {', '.join(sorted(names))} have one name" for row_id, names in sorted(several.items())
+                f"{row_id}: {', '.join(sorted(names))} in {folder.name}/ have one name"
+                for row_id, names in sorted(several.items())
+                if row_id in wanted
             ]
         problems += [
             f"{row_id}: a spreadsheet would run this name as a formula"

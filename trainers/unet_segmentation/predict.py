@@ -14,8 +14,9 @@ import pyarrow as pa
 import torch
 
 from trainers.arithmetic import choose_precision, repeat_bits
+from trainers.config_sections import read_sections
 from trainers.interface import DataError, NewMap, TrainedModel
-from trainers.unet_segmentation.config import Config, read_config
+from trainers.unet_segmentation.config import Config
 from trainers.unet_segmentation.data import Normalisation
 from trainers.unet_segmentation.evaluation import enlarge, predict_logits
 from trainers.unet_segmentation.model import UNet, to_probability
@@ -97,7 +98,7 @@ class Predictor:
 
 
 def _build(model: TrainedModel, device: str) -> _Model:
-    description, config = model.description, read_config(model.description["config"])
+    description, config = model.description, read_sections(Config, model.description["config"])
     architecture, learned = description["architecture"], description["preprocessing"]
     unet = UNet(architecture["channels"], architecture["outputs"], architecture["features"])
     unet.load_state_dict(dict(model.tensors))

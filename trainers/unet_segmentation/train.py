@@ -1,26 +1,23 @@
 """Learns one fold of the U-Net: epochs, validation, best and final checkpoints, predicted maps of both.
 
-Best is the epoch with the highest Dice; a score is lower for the better, so it is 1 - Dice.
+Best is the epoch with the highest Dice; of scores the lowest is best, so it is 1 - Dice.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trainers.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
-from trainers.batches import cut, learning_rate_factor, share_of_rank, training_order
-from trainers.interface import CheckpointName, PredictedMap, ResumePoint, Split, Workplace
-from trainers.optimizer_state import by_kind, pack_optimizer, unpack_optimizer
+from trainers.interface import CheckpointName, PredictedMap, Split, Workplace
+from trainers.learning import Learner
 from trainers.unet_segmentation.config import Config
 from trainers.unet_segmentation.data import Augmentation, Examples, Normalisation
 from trainers.unet_segmentation.evaluation import (
@@ -44,47 +41,7 @@ def train_fold(config: Config, split: Split, place: Workplace) -> None:
     """
     torch.set_num_threads(place.num_threads)
     seed_fold(config.training.seed, split.fold)
-    fold = _set_up(config, split, place)
-    learner = _Learner(fold)
-    point = place.load_resume_point()
-    if point is None:
-        place.log(0, fold.describe_setup())
-    else:
-        learner.resume(point)
-    for epoch in range(learner.epoch, config.training.epochs):
-        started = time.monotonic()
-        train_loss = learner.train_epoch(epoch)
-        seconds = time.monotonic() - started
-        waited_s, learner.waited_s = learner.waited_s, 0.0
-        metrics = fold.validate() | {
-            "learning_rate": learner.rate,
-            "train/loss_epoch": train_loss,
-            "train/samples_per_second": len(split.train_ids) / seconds,
-            "train/epoch_time": seconds,
-            "train/data_wait_share": waited_s / seconds,
-        }
-        if metrics["val/dice"] > learner.best.dice:
-            learner.best = _Best(epoch, metrics["val/loss_epoch"], metrics["val/dice"])
-            fold.save("best", epoch, metrics)
-        if epoch == config.training.epochs - 1:
-            fold.save("final", epoch, metrics)
-        place.report_epoch(epoch, config.training.epochs, learner.step, metrics | {"score": 1 - metrics["val/dice"]})
-        learner.end_epoch()
-        place.save_resume_point(learner.describe_point(), learner.step)
-    best = learner.best
-    place.log(learner.step, {"best_epoch": best.epoch, "best_val_loss": best.val_loss, "best_dice": best.dice})
-    fold.predict_checkpoints()
-    place.log(
-        learner.step,
-        {"training_completed": 1, "final_best_val_loss": best.val_loss, "total_epochs": config.training.epochs},
-    )
-
-
-@dataclass(frozen=True)
-class _Best:
-    epoch: int = -1
-    val_loss: float = math.inf
-    dice: float = -math.inf
+    _Learner(_set_up(config, split, place)).learn()
 
 
 def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
@@ -131,6 +88,8 @@ def weigh_classes(config: Config, counts_NC: np.ndarray) -> Tensor:
 class _Fold:
     """What stays the same while a fold trains: its data, its model, and how to validate, save and predict."""
 
+    CHOSEN_BY: ClassVar = "val/dice"
+
     config: Config
     split: Split
     place: Workplace
@@ -142,14 +101,17 @@ class _Fold:
     parts: dict[str, tuple[Examples, np.ndarray]]
     precision: torch.dtype
 
-    def describe_setup(self) -> dict[str, float]:
-        counts = {f"model/{name}": number for name, number in self.model.count_parameters().items()}
-        return counts | {
-            "data/train_size": len(self.split.train_ids),
-            "data/val_size": len(self.split.validation_ids),
-            "setup/world_size": self.place.world_size,
-            "setup/device": self.place.device,
-        }
+    def trained_state(self) -> dict[str, Tensor]:
+        """All of the model."""
+        return self.model.state_dict()
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up what `trained_state` gave."""
+        self.model.load_state_dict(state)
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """What of the Dice is missing."""
+        return 1 - metrics["val/dice"]
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -203,7 +165,7 @@ class _Fold:
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and writes their maps of all pictures that do not train."""
         for name in ("best", "final"):
-            self.model.load_state_dict(self.place.load_checkpoint(name))
+            self.load_trained_state(self.place.load_checkpoint(name))
             self.model.eval()
             for part, (table, positions) in self.parts.items():
                 if len(positions):
@@ -224,102 +186,33 @@ class _Fold:
         return predict_logits(self.model, picture, self.config, self.precision)
 
 
-class _Learner:
-    """What changes while a fold trains: optimiser, schedule, place in the data, best so far."""
+class _Learner(Learner):
+    """Batches of pictures with their masks, by Adam."""
+
+    fold: _Fold
 
     def __init__(self, fold: _Fold) -> None:
-        config, model = fold.config, fold.model
-        self.fold, self.config, self.step = fold, config, 0
-        self.num_rows = len(fold.train)
-        self.num_steps = config.training.epochs * math.ceil(self.num_rows / config.training.batch_size)
-        self.parallel: nn.Module = DistributedDataParallel(model) if fold.place.world_size > 1 else model
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True
+        optimizer = fold.config.optimizer
+        adam = torch.optim.Adam(
+            fold.model.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
-        self.scaler = torch.amp.GradScaler(
-            torch.device(fold.place.device).type, enabled=fold.precision == torch.float16
-        )
-        self.rate, self.best, self.waited_s = 0.0, _Best(), 0.0
-        self.epoch, self.num_batches = 0, 0  # the epoch under way, and how many of its batches are done
-        self.total = torch.zeros((), device=fold.place.device)  # of its loss, summed over rows
+        super().__init__(fold, adam, len(fold.train))
 
-    def describe_point(self) -> ResumePoint:
-        """Everything that changes, from which `resume` goes on."""
-        tensors = {f"model/{name}": value for name, value in self.fold.model.state_dict().items()}
-        tensors |= {f"optimizer/{name}": value for name, value in pack_optimizer(self.optimizer).items()}
-        facts = {
-            "step": self.step, "epoch": self.epoch, "num_batches": self.num_batches, "rate": self.rate,
-            "best": asdict(self.best), "scaler": self.scaler.state_dict(),
-        }  # fmt: skip
-        return ResumePoint(tensors, {"total": self.total}, facts)
-
-    def resume(self, point: ResumePoint) -> None:
-        """Takes up the state of an earlier attempt."""
-        parts, facts = by_kind(point.tensors), point.facts
-        self.fold.model.load_state_dict(parts["model"])
-        unpack_optimizer(self.optimizer, parts["optimizer"])
-        self.scaler.load_state_dict(facts["scaler"])
-        self.step, self.epoch, self.num_batches = (facts[name] for name in ("step", "epoch", "num_batches"))
-        self.rate, self.best = facts["rate"], _Best(**facts["best"])
-        self.total.copy_(point.own["total"])
-
-    def end_epoch(self) -> None:
-        """Moves on to the next epoch's first batch."""
-        self.epoch, self.num_batches = self.epoch + 1, 0
-        self.total = torch.zeros_like(self.total)
-
-    def train_epoch(self, epoch: int) -> float:
-        """One pass over the training pictures, or what is left of it; returns the mean loss over all of them."""
-        fold, training, place = self.fold, self.config.training, self.fold.place
-        order = fold.train[training_order(training.seed, fold.split.fold, epoch, self.num_rows)]
-        global_batches = cut(order, training.batch_size)
-        shares = [share_of_rank(batch, place.rank, place.world_size) for batch in global_batches]
+    def read_batches(self, epoch: int, portions: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures and masks, augmented as the epoch says."""
+        fold, config = self.fold, self.config
         augment = Augmentation(
-            self.config.data, training, fold.normalisation, fold.split.fold, epoch, len(fold.table.rows)
+            config.data, config.training, fold.normalisation, fold.split.fold, epoch, len(fold.table.rows)
         )
-        self.parallel.train()
-        done = self.num_batches
-        batches = fold.table.batches([positions for positions, _ in shares[done:]], augment)
-        for number, (pictures, masks) in enumerate(self._wait_for_each(batches), start=done):
-            if not shares[number][1].any():
-                masks = torch.full_like(masks, IGNORED)  # a filler: the batch has no picture for this rank
-            loss = self.train_step(pictures, masks)
-            self.total += loss * len(global_batches[number])
-            self.num_batches = number + 1
-            place.log_step(self.step, {"train/loss_step": loss / place.world_size, "learning_rate": self.rate})
-            place.report_progress(epoch, training.epochs, self.step, self.num_steps)
-            if place.is_resume_point_due(self.step):
-                place.save_resume_point(self.describe_point(), self.step)
-        if place.world_size > 1:
-            for buffer in fold.model.buffers():  # rank 0's are what the next step would begin with, and what is saved
-                dist.broadcast(buffer, 0)
-        return float(self.total) / self.num_rows
+        return fold.table.batches([fold.train[rows] for rows in portions], augment)
 
-    def _wait_for_each(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
-            self.waited_s += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
-
-    def train_step(self, pictures_BCSS: Tensor, masks_BSS: Tensor) -> Tensor:
-        """One optimiser step; returns the batch's loss over all ranks, on the device."""
-        fold, optimizer, device = self.fold, self.config.optimizer, self.fold.place.device
-        factor = learning_rate_factor(self.step, self.num_steps, optimizer.schedule, optimizer.warmup_fraction)
-        self.rate = optimizer.lr * factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+    def find_loss(self, batch: tuple[Tensor, Tensor], share_B: np.ndarray) -> Tensor:
+        """Dice and cross entropy over the pixels of all ranks; a filler's count nowhere."""
+        (pictures_BCSS, masks_BSS), fold, device = batch, self.fold, self.fold.place.device
+        if not share_B.any():
+            masks_BSS = torch.full_like(masks_BSS, IGNORED)
         with autocast(device, fold.precision):
             logits_BCSS = self.parallel(pictures_BCSS.to(device))
         loss = batch_loss(self.config.loss, logits_BCSS.float(), masks_BSS.to(device), fold.weight_K, sum_over_ranks)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss * fold.place.world_size).backward()  # DDP averages gradients; the parts have to add up
-        if optimizer.max_grad_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(fold.model.parameters(), optimizer.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.step += 1
-        return loss.detach()
+        # Of the gradient it is this rank's part already, but the value is that of the whole batch.
+        return loss - loss.detach() * (1 - 1 / fold.place.world_size)

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, jaccard_score
 
 from ensemble.config import MAP_METHODS, EnsembleConfig
 from ensemble.map_figures import draw_dice, draw_gallery
-from ensemble.map_files import build_map_table, decode_map, encode_map, read_maps
+from ensemble.map_files import build_map_table, decode_map, encode_map, read_maps, to_png
 from ensemble.maps import IGNORED, choose_classes, combine_maps, count_places, measure_disagreement, score_counts
 from ensemble.overlays import OUTLINE, draw_overlay, find_edges, to_heat, to_mask_picture
 from ensemble.predictions import PredictionError
@@ -27,13 +27,15 @@ def test_methods_combine_place_by_place():
     assert combine_maps(values, "weighted_mean", np.array([0.0, 0.25, 0.75])).item() == pytest.approx(0.725)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.3, 0.7])
 @pytest.mark.parametrize("num_models", [1, 2, 3, 4, 5, 8])
-def test_a_vote_is_won_by_the_majority_and_a_tie_by_the_mean(num_models):
+def test_a_vote_is_won_by_the_majority_and_a_tie_by_the_mean(num_models, threshold):
     rng = np.random.default_rng(num_models)
     values = rng.random((num_models, 1, 40, 40)).astype(np.float32)
-    votes, mean = (values[:, 0] >= 0.5).sum(0), values[:, 0].mean(0, dtype=np.float64)
-    expected = np.where(2 * votes == num_models, mean >= 0.5, 2 * votes > num_models)
-    assert (choose_classes(combine_maps(values, "majority_vote")) == expected).all()
+    votes, mean = (values[:, 0] >= threshold).sum(0), values[:, 0].mean(0, dtype=np.float64)
+    expected = np.where(2 * votes == num_models, mean >= threshold, 2 * votes > num_models)
+    combined = combine_maps(values, "majority_vote", threshold=threshold)
+    assert (choose_classes(combined, threshold) == expected).all()
 
 
 @pytest.mark.parametrize("method", MAP_METHODS)
@@ -97,6 +99,11 @@ def test_a_file_gives_back_each_map_within_a_256th_and_on_the_same_side_of_a_hal
     assert (stored[0].target_HW == targets[0]).all()
     assert stored[1].target_HW is None
     assert decode_map(encoded[1].probability, 3).shape == (3, 4, 4)
+
+
+def test_maps_of_many_classes_have_more_pixels_than_pillow_takes_for_a_picture():
+    content = to_png(np.zeros((200 * 1024, 1024), np.uint8))
+    assert decode_map(content, 200).shape == (200, 1024, 1024)
 
 
 def test_what_is_no_probability_and_no_file_of_maps_is_refused(tmp_path):

@@ -26,7 +26,7 @@ from ray_jobs.run_folder import (
     write_json,
 )
 from ray_jobs.run_mirror import Keeper, RunMirror, fetch_run, hold_run, is_at_work, list_runs
-from ray_jobs.run_objects import LAUNCHED, find_chain, find_fold, is_local, split_run
+from ray_jobs.run_objects import LAUNCHED, find_chain, find_fold, is_derived, is_local, split_run
 from ray_jobs.storage import Storage
 from ray_jobs.tracking.record import MetricRecord, Record, RecordReader, read_lines
 
@@ -428,6 +428,22 @@ def test_names_say_whose_they_are():
     assert find_fold("members/wide/metrics/fold_2.jsonl") == ("members/wide/", 2)
     assert find_fold("metrics/segments/fold_12/000001-000000000000") == ("", 12)
     assert find_fold("log/fold_0/training_1.log") == ("", 0)
+    for name in ("metrics/epoch_metrics_20260101_000000.csv", "log/training_1.log", "log/rank1_1.log"):
+        assert find_fold(name) == ("", 0)  # of a run without folds
+    for name in (
+        "log/fold_0/training_1.log",
+        "log/training_1.log",
+        "metrics/fold_1/batch_metrics_1.csv",
+        "metrics/epoch_metrics_1.csv",
+    ):
+        assert is_derived(name)
+    for name in (
+        "log/ray.log",
+        "metrics/fold_0.jsonl",
+        "metrics/segments/fold_0/000001-000000000000",
+        "folds/0/manifest.json",
+    ):
+        assert not is_derived(name)
     for name in ("folds/3/status.json", "metrics/ensemble.jsonl", "config.json", "log/ray.log"):
         assert find_fold(name) is None
     for name in (

@@ -186,6 +186,12 @@ def test_an_error_of_a_worker_is_told_without_rays_words():
 
 
 @pytest.mark.filterwarnings("error")
+def test_what_is_not_known_is_an_empty_cell(tmp_path):
+    with open_table(tmp_path / "t.csv", ["id", "dice"]) as write:
+        write(pa.table({"0": ["a", "b"], "1": pa.array([None, 0.5], pa.float64())}))
+    assert (tmp_path / "t.csv").read_text() == "id,dice\na,\nb,0.5\n"
+
+
 def test_a_streamed_table_is_the_table_written_at_once_and_a_failed_one_leaves_nothing(tmp_path):
     numbers = np.expm1(np.random.default_rng(0).normal(5, 3, 10))
     rows = pa.table({"id": [f"v,{n}" for n in range(10)], "prediction": numbers})

@@ -13,11 +13,12 @@ from broken_pictures import break_on_decoding
 from safetensors.torch import save_file
 from small_training import TINY, train_small
 
-from trainers.clip_regression.config import DataConfig, read_config
+from trainers.clip_regression.config import Config, DataConfig
 from trainers.clip_regression.encoders import build_clip
 from trainers.clip_regression.model import ClipRegressor
 from trainers.clip_regression.new_rows import find_new_rows
 from trainers.clip_regression.predict import Predictor
+from trainers.config_sections import read_sections
 from trainers.interface import TrainedModel
 
 
@@ -31,7 +32,7 @@ def take_model(place, checkpoint="best", checksum="local"):
 
 def predict(models, where, num_rows=64):
     """Ids, predictions of each model and problems of all rows of a table."""
-    rows = find_new_rows([read_config(model.description["config"]) for model in models], where)
+    rows = find_new_rows([read_sections(Config, model.description["config"]) for model in models], where)
     predictor = Predictor(models, rows, "cpu", 1)
     blocks = [predictor.predict(block) for block in rows.read(num_rows)]
     ids, predictions = (np.concatenate([getattr(b, name) for b in blocks], axis=-1) for name in ("ids", "prediction"))

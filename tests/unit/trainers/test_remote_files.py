@@ -129,5 +129,7 @@ def test_what_is_not_there_and_who_may_not_read_it_are_told_apart(monkeypatch):
         with pytest.raises(FileNotFoundError):
             read_object("s3://lab/nothing")
         server.refuse_keys()
-        with pytest.raises(DataError, match=r"s3://lab/a: the storage refuses: .*Check bucket, AWS_ACCESS_KEY_ID"):
+        with pytest.raises(
+            DataError, match=r"s3://lab/a: the storage refuses: .*Check network, bucket, .*AWS_ACCESS_KEY_ID"
+        ):
             list_objects("s3://lab/a")

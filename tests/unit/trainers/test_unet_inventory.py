@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.interface import DataError
-from trainers.unet_segmentation.config import Config, DataConfig
+from trainers.interface import NO_KEY, DataError
+from trainers.unet_segmentation.config import Config, DataConfig, ModelConfig
 from trainers.unet_segmentation.data import Normalisation
 from trainers.unet_segmentation.inventory import leave_inputs, open_backgrounds, take_inventory
 from trainers.unet_segmentation.made_data import make_data
@@ -176,6 +176,10 @@ def test_a_table_says_which_pictures_are_used_and_which_are_only_predicted(root)
     assert set(inventory.row_keys) == {"picture", "group"}
     assert "missing column 'part2'" in refusal(root, **(names | {"split_column": "part2"}))
     assert "no picture has 'none'" in refusal(root, **(names | {"test_split": "none"}))
+    (root / "index.csv").write_text("\n".join(lines).replace("p0_1,a1", "p0_1,").replace("p2_4,a1", "p2_4,"))
+    assert "'patient' is empty in index.csv (1): p0_1" in refusal(root, **names)
+    assert take(root, **names, on_bad_row="drop")[1].ids.tolist() == ["p0_0", "p1_2", "p1_3"]
+    (root / "index.csv").write_text("\n".join(lines))
     with (root / "index.csv").open("a") as file:
         file.write("\nlost,a,fit,0")
     assert "no picture in images/, though the table names it (1): lost" in refusal(root, **names)
@@ -192,7 +196,10 @@ def test_a_picture_that_is_only_predicted_needs_no_mask_but_has_to_be_one(root):
     text = refusal(root)
     assert "mask with unexpected values (1): b" in text
     assert "no mask of this name in masks/ (1): p0_0" in text  # of both tables together
-    config, inventory = take(root, on_bad_row="drop")
+    config, inventory = take(
+        root, on_bad_row="drop", group_pattern="^(p[0-9])_"
+    )  # which fits no name of the test pictures
+    assert inventory.row_keys["group"].test.tolist() == [NO_KEY] * 3
     assert inventory.test_ids.tolist() == ["a", "b", "c"]
     assert {(row["table"], row["id"], row["done"]) for row in inventory.bad_rows} == {
         ("train", "p0_0", "dropped"),
@@ -232,6 +239,11 @@ def test_what_does_not_fit_the_files_is_refused(root, data, part):
 def test_a_config_that_means_nothing_is_refused(data):
     with pytest.raises(ValueError, match="data"):
         DataConfig(**data)
+
+
+def test_squares_that_the_stages_would_halve_to_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"data.size=32: 5 stages .* expected more than 32"):
+        Config(data=DataConfig(size=32), model=ModelConfig(features=(2, 2, 2, 2, 2)))
 
 
 def test_made_up_pictures_are_always_the_same_and_have_masks(tmp_path):

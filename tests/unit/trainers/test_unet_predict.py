@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from small_unet import SMALL, train_small
 from ensemble.config import EnsembleConfig
 from ensemble.maps import choose_classes
 from ray_jobs.errors import RunError
-from ray_jobs.map_prediction import MapEnsemble
+from ray_jobs.map_prediction import PICTURES, SUMMARY, MapEnsemble, appearing_output, refuse_foreign, write_pictures
 from ray_jobs.predict import take_options
 from ray_jobs.recipes import unet_segmentation_small
 from trainers.interface import DataError, TrainedModel
@@ -83,8 +84,14 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_launched(
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "new" / "a.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "new" / "a.jpg")
     (tmp_path / "new" / "b.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"(?s)a: a\.jpg, a\.png have one name.*b\.png cannot be decoded"):
+    (tmp_path / "truth").mkdir()
+    for name in ("b.png", "b.jpg", "other.png", "other.jpg"):
+        (tmp_path / "truth" / name).touch()
+    with pytest.raises(DataError, match=r"(?s)a: a\.jpg, a\.png in .*/ have one name.*b\.png cannot be decoded"):
         find_new_rows([Config()], tmp_path / "new").check()
+    with pytest.raises(DataError, match=r"b: b\.jpg, b\.png in truth/ have one name") as error:
+        find_new_rows([Config()], tmp_path / "new", tmp_path / "truth").check()
+    assert "other" not in str(error.value)
     for place, message in ((tmp_path, "holds no picture"), (tmp_path / "none.png", "no such picture")):
         with pytest.raises(DataError, match=message):
             find_new_rows([Config(data=DataConfig())], place)
@@ -95,12 +102,13 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_launched(
 def test_of_each_row_pictures_and_a_line_are_written(trained, tmp_path):
     root, _, model = trained
     config = replace(unet_segmentation_small(), ensemble=EnsembleConfig(metric="dice", threshold=0.3))
-    ensemble = MapEnsemble(config, None, ("fold_0", "fold_1"), tmp_path / "out")
+    ensemble = MapEnsemble(config, None, ("fold_0", "fold_1"))
     found = predict(model, find_new_rows([SMALL], root / "test_images"))[:3]
-    table = ensemble.write_rows(found, shows_models=True)
+    table = ensemble.combine_rows(found, shows_models=True)
+    write_pictures(table, tmp_path / "out")
     names = ensemble.list_columns("foreground", shows_models=True)
     assert names == ("foreground", "disagreement", "dice", "iou", "mask", "model_fold_0", "model_fold_1")
-    assert len(table.column_names) == len(names) + 2  # the id before, the problem after
+    assert table.column_names == [*map(str, range(1 + len(names))), "problem", *PICTURES]
     for row, one in zip(table.to_pylist(), found, strict=True):
         said = choose_classes(one.probability_MCHW[0], 0.3)
         assert (np.asarray(Image.open(tmp_path / "out" / row["5"])) == 255 * said).all()
@@ -110,6 +118,31 @@ def test_of_each_row_pictures_and_a_line_are_written(trained, tmp_path):
         for folder in ("overlays", "disagreement"):
             assert (tmp_path / "out" / folder / f"{one.row_id}.png").is_file()
     assert isinstance(table, pa.Table)
+
+
+def test_an_output_holds_one_prediction_whole_and_nothing_of_the_users(tmp_path):
+    output = tmp_path / "out"
+    for number in (1, 2):
+        refuse_foreign(output, (tmp_path,))
+        with appearing_output(output) as staged:
+            (staged / "masks").mkdir()
+            (staged / "masks" / f"{number}.png").touch()
+            (staged / SUMMARY).touch()
+    with suppress(KeyError), appearing_output(output) as staged:
+        (staged / "masks").mkdir()
+        raise KeyError
+    assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*")) == [
+        "masks", "masks/2.png", SUMMARY,
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == [output]
+    with pytest.raises(RunError, match=r"out holds .*/out/masks, which is to be read"):
+        refuse_foreign(output, (tmp_path / "images", output / "masks"))
+    (output / "images").mkdir()
+    with pytest.raises(RunError, match="out holds images, which no prediction has written"):
+        refuse_foreign(output, ())
+    (tmp_path / "new" / "masks").mkdir(parents=True)  # of the user: a prediction would have a summary, too
+    with pytest.raises(RunError, match="new holds masks, which no prediction"):
+        refuse_foreign(tmp_path / "new", ())
 
 
 def test_the_options_of_maps_have_values():

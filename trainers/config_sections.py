@@ -1,0 +1,77 @@
+"""What the sections of every family's config have in common: how long is trained, by which steps, and how a config is read from a
+checkpoint. Plain dataclasses: no torch, no pandas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class TrainingSection:
+    """How long and in which portions."""
+
+    epochs: int = 30
+    """Passes over the fold's training rows."""
+    batch_size: int = 16
+    """Rows of one optimiser step, over all workers of the fold together: more workers change the speed, not the experiment."""
+    eval_batch_size: int = 64
+    """Rows of one forward pass when predicting, on each worker."""
+    seed: int = 0
+    """Seed of initial weights, data order, augmentation and dropout; each fold derives its own."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the GPU has it, fp16 on older GPUs, fp32 on a CPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name}={getattr(self, name)}: expected at least 1")
+        if self.seed < 0:
+            raise ValueError(f"training.seed={self.seed}: expected at least 0")
+
+
+@dataclass(frozen=True)
+class OptimizerSection:
+    """An optimiser's steps and their schedule."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """How strongly weights are drawn to zero."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up."""
+    warmup_fraction: float = 0.0
+    """Share of all steps over which the learning rate rises linearly from 0."""
+    max_grad_norm: float = 0.0
+    """Above 0: gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        values = (self.lr, self.weight_decay, self.max_grad_norm)
+        if not all(math.isfinite(value) and value >= 0 for value in values) or self.lr == 0:
+            raise ValueError(
+                f"optimizer: lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}: "
+                "expected finite numbers, lr above 0 and the others at least 0"
+            )
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"optimizer.warmup_fraction={self.warmup_fraction}: expected 0 to below 1")
+
+
+def read_sections(cls: type[Config], values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """A family's config from a checkpoint's description, where its sections are JSON. A section that was not there when the
+    checkpoint was written has its defaults.
+
+    Raises:
+        TypeError: it has a field that is not known.
+        ValueError: a value is not allowed.
+    """
+    known = [part for part in fields(cls) if part.name in values]
+    return cls(**{part.name: part.default_factory(**with_tuples(values[part.name])) for part in known})
+
+
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as it was before JSON made lists of its tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,0 +1,44 @@
+"""The folder `data.root`: the user's, or one of data that the project makes itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from trainers.interface import DataError
+
+MADE_DATA = "made_data"
+
+
+def resolve_folder(root: str | None, folder: Path, make_data: Callable[[Path], Path]) -> str:
+    """The whole path of the data's folder.
+
+    Args:
+        root: as the user gave it; None: data is made.
+        folder: where.
+        make_data: makes it at `folder/made_data`, unless it is there.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    path = os.path.abspath(os.path.expanduser(root)) if root else str(make_data(folder))
+    if not os.path.isdir(path):
+        raise DataError(f"data.root={path}: no such folder")
+    return path
+
+
+def prepare_folder(root: str, make_data: Callable[[Path], Path]) -> None:
+    """Looks whether this machine sees the data; makes the made-up data where it has none.
+
+    Raises:
+        DataError: it does not see it.
+    """
+    place = Path(root)
+    if place.name == MADE_DATA and not place.exists():
+        make_data(place.parent)
+    if not place.is_dir():
+        raise DataError(
+            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it has to lie on "
+            "storage that all of them share, or under the same path on each"
+        )
