@@ -18,7 +18,7 @@ from ray_jobs.config import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.space import Dimension, count_combinations, list_combinations, read_fields, with_fields
-from ray_jobs.tuning.trials import Result, Trial
+from ray_jobs.tuning.trials import Result, Trial, TrialState
 
 _MOST_LISTED, _MOST_DRAWS = 10_000, 100
 
@@ -94,11 +94,13 @@ def _draw_from_optuna(
         mode="min",
         seed=int(np.random.default_rng([tune.seed, number]).integers(2**31)),
     )
-    worst = max((result.score for _, result in results if result.score is not None), default=None)
-    for trial, result in results:
+    scores = {trial.number: None if one.state == TrialState.FAILED else one.score for trial, one in results}
+    worst = max((score for score in scores.values() if score is not None), default=None)
+    for trial, _ in results:
         point = {one.field: one.read(trial.fields[one.field]) for one in space}
         if worst is not None and None not in point.values():
-            searcher.add_evaluated_point(point, worst if result.score is None else result.score)
+            score = scores[trial.number]
+            searcher.add_evaluated_point(point, worst if score is None else score)
     for draw in range(_MOST_DRAWS):
         suggested = searcher.suggest(str(draw))
         yield {one.field: one.write(suggested[one.field]) for one in space}

@@ -85,7 +85,8 @@ def run_tuning(
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
         folder.remove_leftovers()
-        progress = Progress(tuning, retries_failed=command.retry_failed)
+        tell = partial(describe_result, console, tuning.config.ensemble.metric)
+        progress = Progress(tuning, retries_failed=command.retry_failed, tell=tell)
         is_known = read_json(folder.tune, default={}).get("ensemble") == describe_ensemble(tuning)
         if progress.is_over() and is_known:
             console.print(f"tuning {folder.root.name} is finished: nothing to do")

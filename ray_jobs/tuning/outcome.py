@@ -1,7 +1,8 @@
 """How a tuning ends: what the best trial is worth, `trials.csv`, `tune.json`, the report, the last words.
 
 The best of many trials on the same folds is lucky as well as good. So it is compared with the recipe as it is on the same rows, by a
-bound that holds for all trials together, and the choice is made once more inside each fold and scored there.
+bound that holds for all trials together, and the choice is made once more inside each fold and scored there. Where ASHA has let the
+folds themselves choose which trials were trained to the end, neither would be honest, and neither is given.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
 
     Returns:
         `metric`, `num_trials`, `best` (its name, None: there is none), `fields`, `score`; where the recipe as it is has all its folds,
-        too: `recipe_score`, `improvement` with the bound `improvement_low` (95 %, for all trials together), `is_better`,
+        too: `recipe_score`, `improvement` and, without ASHA, the bound `improvement_low` (95 %, for all trials together), `is_better`,
         `nested_score` (chosen inside each fold, scored on it); with a second trial `second` and its difference, from the best's.
     """
     metric = tuning.config.ensemble.metric
@@ -109,7 +110,9 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
     difference = compare_pair(metric, columns[0].target_N, first, second, columns[0].unit_N)
     outcome |= {"second": trials[order[1]].name, "second_score": results[order[1]].score}
     outcome |= {f"second_{name}": value for name, value in asdict(difference).items()}
-    if 0 in order:
+    if 0 in order and tuning.tune.scheduler == "asha":
+        outcome |= {"recipe_score": results[0].score, "improvement": results[0].score - results[best.number].score}
+    elif 0 in order:
         choice = choose([_evaluate(one, metric) for one in columns], order.index(0), columns[0], metric)
         outcome |= {
             "recipe_score": results[0].score,
@@ -155,7 +158,13 @@ def explain_tuning(outcome: Mapping[str, Any]) -> list[str]:
         return ["No trial has trained all its folds: there is no best."]
     fields = " ".join(f"{name}={value}" for name, value in outcome["fields"].items())
     lines = [f"Best: {outcome['best']}, {metric} {outcome['score']:.4f} ({fields})."]
-    if "recipe_score" in outcome:
+    if "recipe_score" in outcome and "nested_score" not in outcome:
+        lines.append(
+            f"The recipe as it is has {outcome['recipe_score']:.4f}, {outcome['improvement']:+.4f} more. How much of that is luck is not known: "
+            "the same folds chose which trials were trained to the end. The command below with another folds.seed, for the recipe, too, "
+            "gives scores that can be compared; tune.scheduler=none gives bounds."
+        )
+    elif "recipe_score" in outcome:
         bound = (
             f"{outcome['improvement']:+.4f}, at least {outcome['improvement_low']:+.4f} (95 %, for all trials together)"
         )

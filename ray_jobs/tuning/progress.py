@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ray_jobs.errors import RunError
 from ray_jobs.planning import Plan
+from ray_jobs.run_folder import write_json
 from ray_jobs.tuning.decisions import Halving, choose_fields
 from ray_jobs.tuning.planning import Tuning
+from ray_jobs.tuning.space import with_fields
 from ray_jobs.tuning.trials import ENDED, Result, Trial, TrialState, read_result, read_trials, score_folds
 from trainers.interface import DataError
 
@@ -16,10 +20,13 @@ class Progress:
     Args:
         tuning: whose.
         retries_failed: whether failed trials are trained again.
+        tell: hears of trials that cannot be trained.
     """
 
-    def __init__(self, tuning: Tuning, *, retries_failed: bool = False) -> None:
-        self.tuning, self.retries_failed = tuning, retries_failed
+    def __init__(
+        self, tuning: Tuning, *, retries_failed: bool = False, tell: Callable[[Trial, Result], None] = lambda *_: None
+    ) -> None:
+        self.tuning, self.retries_failed, self.tell = tuning, retries_failed, tell
         self.trials = read_trials(tuning.folder, tuning.space)
         self.results = {number: read_result(trial, tuning.config) for number, trial in self.trials.items()}
         self.todo = [number for number in self.trials if not self._has_ended(number)]
@@ -42,10 +49,23 @@ class Progress:
         while self.todo or self._choose():
             trial = self.trials[self.todo.pop(0)]
             try:
-                return trial, self.plans.pop(trial.number, None) or self.tuning.plan_trial(trial)
+                plan = self.plans.pop(trial.number, None) or self.tuning.plan_trial(trial)
             except (RunError, DataError) as error:
-                self.results[trial.number] = Result(TrialState.FAILED, reason=str(error))
+                self.results[trial.number] = result = Result(TrialState.FAILED, reason=str(error))
+                self._write_failed(trial, result)
+                self.tell(trial, result)
+                continue
+            if not trial.folder.provenance.exists():  # new, or failed before it began
+                trial.folder.config.unlink(missing_ok=True)
+            return trial, plan
         return None
+
+    def _write_failed(self, trial: Trial, result: Result) -> None:
+        """A trial that never began has a folder, too: it has ended, and is listed with the others."""
+        config = self.tuning.config
+        trial.folder.root.mkdir(parents=True, exist_ok=True)
+        trial.folder.write_config(with_fields(config, trial.fields))
+        write_json(trial.folder.summary, {"trial": result.as_json(config.ensemble.metric)})
 
     def list_ended(self) -> list[tuple[Trial, Result]]:
         """The trials that have ended, with what came out."""

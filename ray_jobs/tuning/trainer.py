@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.connection import Connection
-from ray_jobs.coordinator import FoldState, RunStarted, forget_attempt
+from ray_jobs.coordinator import FoldState, RunStarted, forget_attempt, last_attempt
 from ray_jobs.damage import mend_run
 from ray_jobs.driver import list_unfinished, start_coordinator
 from ray_jobs.ensemble_stage import run_ensemble_stage
@@ -139,7 +139,10 @@ class TrialTrainer:
             score, _ = score_folds(plan.folder, plan.config, range(number + 1))
             log_news(plan.folder.trial_record, {"tune/score": score, "tune/folds_done": number + 1})
             goes_on = self.halving.goes_on(trial.name, number + 1, score)
-            if trial.number > 0 and number + 1 < num_folds and not goes_on:
+            was_let_on = (
+                last_attempt(plan.folder, number + 1) > 0
+            )  # before an interrupt: others that have ended since do not change it
+            if trial.number > 0 and number + 1 < num_folds and not goes_on and not was_let_on:
                 return True
         return False
 

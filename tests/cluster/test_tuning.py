@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from processes import REPOSITORY
+from processes import REPOSITORY, find_processes
 
 from ray_jobs.coordinator import FoldState, last_attempt, read_status
 from ray_jobs.run_folder import RunFolder, read_json
@@ -59,20 +59,6 @@ def wait_for_training(driver, trial, fold=0):
         time.sleep(0.05)
 
 
-def find_children(cluster, words):
-    """Process ids of the cluster's processes with these words in their title."""
-    found = []
-    for path in os.listdir("/proc"):
-        try:
-            title = open(f"/proc/{path}/cmdline", "rb").read().decode(errors="replace")  # noqa: SIM115
-            output = os.readlink(f"/proc/{path}/fd/1")
-        except OSError:
-            continue
-        if words in title and str(cluster.folder) in output:
-            found.append(int(path))
-    return found
-
-
 def test_asha_stops_a_bad_trial_after_its_first_fold(cluster, run_job, tmp_path):
     """Rates at which nothing is learned, against the recipe."""
     words = ("tune.name=halving", "tune.scheduler=asha", "tune.max_trials_at_once=1", f"run.storage={tmp_path}", *SMALL)
@@ -97,7 +83,7 @@ def test_a_trial_whose_process_is_killed_goes_on(cluster, tmp_path, process):
     driver = start(cluster, *words, "tune.space=[model.dropout choice 0.1 0.2]")
     trial = RunFolder(tmp_path / "killed").of_trial("trial_000")
     wait_for_training(driver, trial)
-    victims = find_children(cluster, process)
+    victims = [number for number, title in find_processes(cluster.folder).items() if process in title]
     assert victims
     for victim in victims:
         os.kill(victim, signal.SIGKILL)

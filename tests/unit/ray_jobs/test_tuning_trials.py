@@ -31,6 +31,7 @@ from ray_jobs.tuning.progress import Progress, rebuild_halving
 from ray_jobs.tuning.space import parse_space, with_fields
 from ray_jobs.tuning.trainer import judge
 from ray_jobs.tuning.trials import Result, Trial, TrialState, read_result, read_trials
+from trainers.interface import DataError
 
 LINES = ("optimizer.lr loguniform 1e-5 1e-1", "model.dropout choice 0.0 0.3")
 RATES = {0: "0.004", 1: "0.01", 2: "0.001"}
@@ -170,18 +171,44 @@ class Unplanned:
         return trial.name
 
 
+class Untrainable(Unplanned):
+    """A tuning of which one trial's data cannot be read."""
+
+    def plan_trial(self, trial):
+        if trial.number == 2:
+            raise DataError("no column 'likes'")
+        return trial.name
+
+
+def test_a_trial_whose_data_cannot_be_read_has_failed_and_is_listed(tmp_path):
+    tuning, told = make_tuning(tmp_path / "search"), []
+    untrainable = Untrainable(dataclasses.replace(tuning, tune=dataclasses.replace(tuning.tune, search="tpe")))
+    progress = Progress(untrainable, tell=lambda trial, result: told.append((trial.number, result.reason)))
+    names = []
+    while upcoming := progress.take_next():
+        names.append(upcoming[1])
+    assert names == ["trial_000", "trial_001", "trial_003"]
+    assert told == [(2, "no column 'likes'")]
+    trials, results = read_all(tuning)
+    assert {number: result.state for number, result in results.items()} == {2: TrialState.FAILED}
+    assert trials[2].fields == progress.trials[2].fields
+    again = Progress(Unplanned(untrainable.tuning), retries_failed=True)
+    assert again.take_next()[0].number == 2
+    assert not trials[2].folder.config.exists()  # so that it begins as a new one
+
+
 def test_a_search_that_learns_knows_every_trial_that_has_ended():
-    """On a bowl, TPE's trials gather at its bottom, wherever the recipe lies."""
+    """On a bowl, TPE's trials gather at its bottom, wherever the recipe lies, and not where trials fail after one good fold."""
     config, tune = clip_multimodal_small(), TuneConfig(search="tpe", space=LINES)
     space, fields, results = parse_space(LINES, config), {}, []
     for number in range(31):
         fields[number] = choose_fields(tune, space, config, number, fields, results)
         score = abs(np.log10(float(fields[number]["optimizer.lr"])) + 4)
-        failed = number == 5
-        result = Result(TrialState.FAILED) if failed else Result(TrialState.COMPLETE, (0, 1, 2), score)
+        failed = score > 2.0
+        result = Result(TrialState.FAILED, (0,), 0.0) if failed else Result(TrialState.COMPLETE, (0, 1, 2), score)
         results.append((Trial(number, fields[number], None), result))
-    scores = [result.score for _, result in results if result.score is not None]
-    assert np.mean(scores[11:]) < 0.8  # of random draws 1.25
+    distances = [abs(np.log10(float(fields[number]["optimizer.lr"])) + 4) for number in range(11, 31)]
+    assert np.mean(distances) < 0.8  # of random draws 1.25
     assert len({tuple(one.values()) for one in fields.values()}) == 31
     again = choose_fields(tune, space, config, 30, fields, results[:30])
     assert again == fields[30]  # nothing but the results decides
@@ -243,6 +270,17 @@ def test_the_best_is_compared_with_the_recipe_and_with_the_second(tmp_path, caps
     assert "Better than the recipe as it is" in shown
     assert "flattered by luck" in shown
     assert shown.index("trial_001") < shown.index("trial_000 (recipe)")
+
+
+def test_of_trials_that_folds_have_chosen_no_bound_is_given(tmp_path):
+    tuning = make_tuning(tmp_path / "search")
+    tuning = dataclasses.replace(tuning, tune=dataclasses.replace(tuning.tune, scheduler="asha"))
+    for number, noise in ((0, 0.8), (1, 0.4)):
+        add_trial(tuning, number, noise)
+    outcome = compare_trials(tuning, *read_all(tuning))
+    assert outcome["improvement"] == pytest.approx(outcome["recipe_score"] - outcome["score"])
+    assert not {"improvement_low", "is_better", "nested_score"} & set(outcome)
+    assert "How much of that is luck is not known" in " ".join(explain_tuning(outcome))
 
 
 def test_luck_is_not_called_better(tmp_path):
