@@ -25,7 +25,7 @@ class WaitReport:
 
     def __init__(self, say: Callable[[str], None], interval_s: float = SAY_INTERVAL_S) -> None:
         self.say, self.interval_s = say, interval_s
-        self.since: float | None = None
+        self.since: dict[str, float] = {}  # of each fold that waits
         self.said_at = self.looked = 0.0
 
     def look(self, find_waiting: Callable[[], list[str]]) -> None:
@@ -34,13 +34,13 @@ class WaitReport:
         if now - self.looked < _LOOK_S:
             return
         self.looked, waiting = now, find_waiting()
-        if not waiting:
-            self.since = None
-        elif self.since is None:
-            self.since = self.said_at = now
-        elif now - self.said_at >= self.interval_s:
+        if waiting and not self.since:
             self.said_at = now
-            self.say(f"{', '.join(waiting)}: waiting for room for {now - self.since:.0f} s; {describe_autoscaler()}")
+        self.since = {fold: self.since.get(fold, now) for fold in waiting}
+        if waiting and now - self.said_at >= self.interval_s:
+            self.said_at = now
+            waits = ", ".join(f"{fold} ({now - since:.0f} s)" for fold, since in self.since.items())
+            self.say(f"waiting for room: {waits}; {describe_autoscaler()}")
 
 
 def describe_autoscaler() -> str:

@@ -1,6 +1,6 @@
 """What ended an attempt of a fold, in the user's words, and whether another attempt can help. Pure.
 
-PREEMPTED  its node is being taken away and it has saved where it is: goes on elsewhere, as often as need be
+PREEMPTED  its node is being taken away and it has saved where it is, or was taken before it could: goes on elsewhere, as often as need be
 NO_ROOM    others took the room that its workers were given: tried again as often as need be (elastic folds only; others wait)
 DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point gained
 STALLED    it did nothing for `run.stall_timeout_s` and ended itself: like a death
@@ -20,7 +20,7 @@ MAX_DEATHS = 3
 # Errors by which Ray says that a process is gone; their texts are pages of Ray's own affairs.
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError", "NodeDiedError",
            "OutOfMemoryError", "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError", "WorkerGroupStartupFailedError",
-           "WorkerGroupStartupTimeoutError", "PreemptionError")  # fmt: skip
+           "WorkerGroupStartupTimeoutError")  # fmt: skip
 
 
 class Cause(StrEnum):
@@ -66,6 +66,13 @@ def explain_failure(error: Exception) -> Failure:
     if not failures:
         if type(error).__name__ == "WorkerGroupStartupTimeoutError":
             return Failure(Cause.NO_ROOM, "found no room for its workers in time")
+        if type(error).__name__ == "PreemptionError":
+            return Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
+        if type(error).__name__ == "ActorUnschedulableError":  # Ray Train's controllers run beside the driver
+            return Failure(
+                Cause.ERROR,
+                "the driver's own node is being taken away, and no fold can start from there; the same command on another node goes on",
+            )
         if _is_death(error):
             return Failure(Cause.DIED, "its train controller died (killed, or its node lost)")
         return Failure(Cause.ERROR, f"{type(error).__name__}: {error}")

@@ -13,6 +13,7 @@ from ray_jobs.errors import ClusterError
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])(i?)B?")
 _POWERS = {"M": 2, "G": 3, "T": 4}
 _LEAST_MEMORY_BYTES = 2**20  # whoever gives less has meant another unit: 4 for 4GiB
+_MANY = 1_000_000  # workers on a node of unknown size
 _RESIZE_MARGIN = 1.5  # a fold never gains as much by more workers as their number says
 
 
@@ -131,14 +132,14 @@ class ClusterResources:
     Attributes:
         cpus, gpus: of all nodes that are alive.
         nodes: of each alive node.
-        node_types: of each node type that the autoscaler may start, infinite where that is known only of a started node;
-            empty without autoscaling.
+        startable: of each node that the autoscaler may have started at once, those that are there included, infinite where that is known
+            only of a started node; empty without autoscaling.
     """
 
     cpus: float
     gpus: float
     nodes: tuple[Resources, ...]
-    node_types: tuple[Resources, ...] = ()
+    startable: tuple[Resources, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
     worker, threads = _shape_worker(config, cluster, num_folds)
     waits_for = _check_feasible(worker, cluster)
     workers, slots = config.least_workers, _count_workers(cluster.nodes, worker)
-    at_once = num_folds if cluster.node_types else min(num_folds, slots // workers)
+    at_once = min(num_folds, _count_most_workers(cluster, worker) // workers)
     if at_once == 0:
         fits_without = _count_workers(cluster.nodes, worker._replace(memory_bytes=0)) >= workers
         raise ClusterError(
@@ -195,9 +196,7 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
-    return Placement(
-        workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.node_types)
-    )
+    return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.startable))
 
 
 def share_workers(room: int, least: int, wishes: Sequence[int]) -> list[int]:
@@ -261,7 +260,7 @@ def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: 
     if config.gpus_per_fold != "auto":
         return config.gpus_per_fold
     if not cluster.gpus:
-        if any(node.gpus for node in cluster.node_types):
+        if any(node.gpus for node in cluster.startable):
             raise ClusterError(
                 "this cluster can start nodes with GPUs but has none now; say what a fold shall use: "
                 "resources.gpus_per_fold=1 waits for GPUs, resources.gpus_per_fold=0 trains on CPUs"
@@ -276,7 +275,7 @@ def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: 
 
 def _choose_cpus(cluster: ClusterResources, num_workers: int, gpus_per_worker: float) -> tuple[float, int]:
     """Cores that a worker reserves, and threads that it uses."""
-    nodes = [node for node in cluster.nodes + cluster.node_types if node.cpus < math.inf]
+    nodes = [node for node in cluster.nodes + cluster.startable if node.cpus < math.inf]
     if gpus_per_worker:  # an even share of the cores beside each GPU
         share = min((node.cpus / node.gpus for node in nodes if node.gpus), default=1.0) * gpus_per_worker
         share = float(math.floor(share)) if share >= 1 else share
@@ -297,7 +296,14 @@ def _fit(node: Resources, worker: Resources) -> float:
 
 def _count_workers(nodes: tuple[Resources, ...], worker: Resources) -> int:
     """Workers that fit on the nodes, each on one."""
-    return sum(int(_fit(node, worker)) for node in nodes)
+    return sum(int(min(_fit(node, worker), _MANY)) for node in nodes)
+
+
+def _count_most_workers(cluster: ClusterResources, worker: Resources) -> int:
+    """Workers that fit once the autoscaler has started all that it may."""
+    started = {node[:2] for node in cluster.startable}
+    others = tuple(node for node in cluster.nodes if node[:2] not in started)
+    return _count_workers(others, worker) + _count_workers(cluster.startable, worker)
 
 
 def _check_feasible(worker: Resources, cluster: ClusterResources) -> str | None:
@@ -309,11 +315,15 @@ def _check_feasible(worker: Resources, cluster: ClusterResources) -> str | None:
     if any(_fit(node, worker) >= 1 for node in cluster.nodes):
         return None
     request = f"a node with {_describe(worker)}"
-    if any(_fit(node, worker) >= 1 for node in cluster.node_types):
+    if any(_fit(node, worker) >= 1 for node in cluster.startable):
         return request
-    everywhere = cluster.nodes + cluster.node_types
+    everywhere = cluster.nodes + cluster.startable
     fits_without = any(_fit(node, worker._replace(memory_bytes=0)) >= 1 for node in everywhere)
-    types = f"; node types that can be started: {_list(cluster.node_types, worker)}" if cluster.node_types else ""
+    types = (
+        f"; node types that can be started: {_list(tuple(dict.fromkeys(cluster.startable)), worker)}"
+        if cluster.startable
+        else ""
+    )
     raise ClusterError(
         f"no node can hold a worker: it needs {request}; nodes: {_list(cluster.nodes, worker)}{types}. "
         + _advise(fits_without, "resources.cpus_per_fold or resources.gpus_per_fold")

@@ -11,5 +11,6 @@ until [ "$(curl -sf -H 'Metadata-Flavor: Google' "$metadata/computeMetadata/v1/i
     sleep 1
 done
 echo "$(date): this machine is taken away"
+export RAY_ADDRESS=$1 # by which Ray finds out which node this is
 exec ray drain-node --address="$1" --reason=DRAIN_NODE_REASON_PREEMPTION --reason-message="spot machine taken back" \
     --deadline-remaining-seconds=25

@@ -54,7 +54,12 @@ def test_folds_that_wait_are_named_again_and_again_until_they_do_not(monkeypatch
     for _ in range(70):
         now[0] += 1
         report.look(lambda: waiting)
-    assert said == [f"fold 1: waiting for room for {seconds} s; no node" for seconds in (30, 60)]
+        if now[0] == 140:
+            waiting.append("fold 2")
+    assert said == [
+        "waiting for room: fold 1 (30 s); no node",
+        "waiting for room: fold 1 (60 s), fold 2 (20 s); no node",
+    ]
     waiting.clear()
     for _ in range(40):
         now[0] += 1

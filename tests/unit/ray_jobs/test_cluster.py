@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ray_jobs.cluster import package_versions, parse_node_types, refuse_other_versions
+from ray_jobs.cluster import package_versions, parse_startable, refuse_other_versions
 from ray_jobs.errors import ClusterError
 
 CLUSTER_YAML = """
@@ -19,9 +19,13 @@ available_node_types:
 """
 
 
-def test_node_types_are_read_from_the_cluster_config():
+def test_the_nodes_that_may_be_started_are_read_from_the_cluster_config():
+    """One of each type, and the rest of the largest."""
     unknown = math.inf
-    assert parse_node_types(CLUSTER_YAML) == ((8, 1, unknown), (8, 0, 16e9), (unknown, unknown, unknown))
+    spot, plain, big = (8, 1, unknown), (8, 0, 16e9), (unknown, unknown, unknown)
+    assert parse_startable(CLUSTER_YAML) == (spot, plain, big, big)
+    assert parse_startable(CLUSTER_YAML.replace("4\nhead", "20\nhead")) == (spot, plain, *(big,) * 18)
+    assert parse_startable("{provider: {type: local}}") == ()
 
 
 def test_other_versions_are_named_with_their_node():

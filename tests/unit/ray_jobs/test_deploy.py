@@ -33,7 +33,7 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
 from ray_jobs.cli import parse_kfold
-from ray_jobs.cluster import parse_node_types
+from ray_jobs.cluster import parse_startable
 from ray_jobs.kfold import main
 from ray_jobs.placement import ClusterResources, Resources, ResourcesConfig, place_folds
 
@@ -144,7 +144,7 @@ def check_rayjob(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_rayjob() -> dict[str, Any]:
-    _, job = yaml.safe_load_all(RAYJOB.read_text())
+    *_, job = yaml.safe_load_all(RAYJOB.read_text())
     return job
 
 
@@ -233,7 +233,7 @@ def test_the_autoscaler_prefers_spot_and_gives_the_third_fold_an_on_demand_machi
 
 
 def test_a_run_on_the_cloud_cluster_waits_for_a_gpu_machine_for_each_fold():
-    types = parse_node_types(CLUSTER_FILES["cluster.yaml"].read_text())
+    types = parse_startable(CLUSTER_FILES["cluster.yaml"].read_text())
     head = Resources(0, 0, 16e9)
     placement = place_folds(ResourcesConfig(gpus_per_fold=1), ClusterResources(0, 0, (head,), types), 3)
     assert (placement.folds_at_once, placement.gpus_per_worker, placement.cpus_per_worker) == (3, 1, 8)
@@ -253,8 +253,25 @@ def test_rays_autoscaler_understands_the_rayjob_and_no_renamed_field_of_it():
             check_rayjob(job)
 
 
+def test_the_rayjobs_driver_knows_which_pods_it_may_have():
+    """KubeRay does not tell it: the head's own pod has nothing to train on, and folds have to wait for others."""
+    _, known, job = yaml.safe_load_all(RAYJOB.read_text())
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (volume,) = [one["name"] for one in head["volumes"] if one.get("configMap") == {"name": known["metadata"]["name"]}]
+    (mount,) = [one for one in head["containers"][0]["volumeMounts"] if one["name"] == volume]
+    assert mount["mountPath"] == "/home/ray/ray_bootstrap_config.yaml"  # where the driver looks: ~
+    startable = parse_startable(known["data"][mount["subPath"]])
+    gpu = check_rayjob(job)["available_node_types"]["gpu"]
+    assert [node[:2] for node in startable] == [(gpu["resources"]["CPU"], gpu["resources"]["GPU"])] * gpu["max_workers"]
+    words = shlex.split(job["spec"]["entrypoint"])[2:]
+    resources = ClusterResources(0, 0, (Resources(0, 0, 16e9),), startable)
+    placement = place_folds(parse_kfold(words).config.resources, resources, 5)
+    assert (placement.folds_at_once, placement.gpus_per_worker) == (3, 1)
+    assert placement.waits_for == "a node with 8 CPU and 1 GPU"
+
+
 def test_the_rayjob_mounts_one_shared_volume_in_every_pod_and_names_its_claim():
-    claim, job = yaml.safe_load_all(RAYJOB.read_text())
+    claim, _, job = yaml.safe_load_all(RAYJOB.read_text())
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     cluster = job["spec"]["rayClusterSpec"]
     words = dict(word.split("=") for word in shlex.split(job["spec"]["entrypoint"])[2:])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 from ray.train import PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError
@@ -29,11 +29,20 @@ def test_an_error_of_ray_itself_keeps_its_type():
     assert explain_failure(ConnectionError("no route")).message == "ConnectionError: no route"
 
 
-# A node that is gone at its deadline before the fold could save.
-NODE_TAKEN = PreemptionError(PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [0]}), drain_timed_out=True)
+def test_a_node_that_is_gone_before_the_fold_could_save_is_nobodys_fault():
+    info = PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [0]})
+    failure = explain_failure(PreemptionError(info, drain_timed_out=True))
+    assert failure.message == "its node was taken away before it could save where it was"
+    assert failure.may_be_retried(100 * MAX_DEATHS)
 
 
-@pytest.mark.parametrize("error", [RayActorError(), WorkerGroupError("died", {0: RayActorError()}), NODE_TAKEN])
+def test_where_the_drivers_own_node_goes_no_fold_can_start():
+    failure = explain_failure(ActorUnschedulableError("The node specified via NodeAffinitySchedulingStrategy ..."))
+    assert "the same command on another node goes on" in failure.message
+    assert not failure.may_be_retried(1)
+
+
+@pytest.mark.parametrize("error", [RayActorError(), WorkerGroupError("died", {0: RayActorError()})])
 def test_a_death_is_tried_again_a_few_times(error):
     failure = explain_failure(error)
     assert failure.cause == Cause.DIED

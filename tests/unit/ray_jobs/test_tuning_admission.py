@@ -82,8 +82,10 @@ def test_few_trials_on_many_cores_have_threads():
 
 
 def test_an_autoscaler_may_bring_room_for_all():
-    scaling = cluster((4, 0), types=[(8, 0, math.inf)])
-    assert admit_trials(ResourcesConfig(cpus_per_fold=1), scaling, 3, 20)[1] == 20
+    scaling = cluster((0, 0), (8, 0, math.inf), types=[(8, 0, math.inf)] * 3)  # one of the three is there
+    assert admit_trials(ResourcesConfig(cpus_per_fold=1), scaling, 3, 20)[1] == 8
+    unknown = cluster((0, 0), types=[(math.inf, math.inf, math.inf)])
+    assert admit_trials(ResourcesConfig(cpus_per_fold=1, gpus_per_fold=0), unknown, 3, 20)[1] == 20
 
 
 def test_what_no_node_can_hold_is_refused():
