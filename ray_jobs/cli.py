@@ -296,9 +296,20 @@ def find_run(
         if (root / "config.json").is_file():
             if (root / "tune.json").is_file() and not takes_tuning:
                 raise RunError(f"{root} is a tuning; name one of its trials, such as {root / 'trials' / 'trial_000'}")
-            return root.resolve(), words[1:]
+            uri = _find_uri(root.resolve())
+            return (root.resolve() if uri is None else _fetch(uri, storage, whole=whole)), words[1:]
     runs = sorted(path.parent.name for path in storage.glob("*/config.json"))
     raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
+
+
+def _find_uri(root: Path) -> str | None:
+    """Of a folder in which a run on object storage is worked on, or a member of it."""
+    from ray_jobs.mirror import find_uri
+    from ray_jobs.run_folder import RunFolder
+
+    folder = RunFolder(root)
+    uri = find_uri(folder)
+    return uri and f"{uri}/{root.relative_to(folder.run_root).as_posix()}".removesuffix("/.")
 
 
 def _fetch(run: str, storage: str, *, whole: bool) -> Path:

@@ -394,9 +394,14 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
     known = {name: value for name, value in known.items() if name in FoldStatus.__dataclass_fields__}
     status = FoldStatus(**{"fold": fold, **known})
     status = replace(status, state=FoldState(status.state))
-    if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete():
+    if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete() and not _is_elsewhere(folder):
         return FoldStatus(fold, attempt=status.attempt, train_size=status.train_size, val_size=status.val_size)
     return status
+
+
+def _is_elsewhere(folder: RunFolder) -> bool:
+    """Whether the run is in object storage, of which somebody who only looks does not bring everything."""
+    return find_uri(folder) is not None and not folder.is_locked()
 
 
 def forget_attempt(folder: RunFolder, fold: int) -> None:

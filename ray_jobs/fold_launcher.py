@@ -245,6 +245,9 @@ class FoldLauncher:
             find = partial(self._find_outcome, fold, attempt, is_asked_to_leave=is_asked_to_leave)
             ended = self.storage.insist(f"looking how {fold} has ended", find)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
+            if self.mirror is not None:
+                with contextlib.suppress(OSError):  # its log and last lines, for the user
+                    self.mirror.bring_fold(fold.folder, fold.fold)
             failure = self._look_for_stall(fold, attempt, explain_failure(error))
             ended = FoldFailed(fold.fold, attempt, failure.message)
         if not self.stopped.is_set():  # else the driver was interrupted and Ray is gone: nothing failed
@@ -299,9 +302,12 @@ class FoldLauncher:
             run_config=ray.train.RunConfig(
                 name="_".join([self.run.name, *fold.name_parts, f"attempt{attempt}", secrets.token_hex(3)]),
                 storage_path=str(self.folder.train_scratch),
-                # What an elastic fold has no room for must not wait in Ray: it takes what room there is in another attempt.
+                # Whatever ends an attempt is heard of here. What an elastic fold has no room for must not wait in Ray, either: it takes
+                # what room there is in another attempt.
                 failure_config=ray.train.FailureConfig(
-                    max_failures=0, controller_failure_limit=0 if self.resources.is_elastic else -1
+                    max_failures=0,
+                    max_preemption_failures=0,
+                    controller_failure_limit=0 if self.resources.is_elastic else -1,
                 ),
             ),
         )

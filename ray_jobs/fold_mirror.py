@@ -66,7 +66,10 @@ class FoldMirror(Mirror):
                 self.is_over.set()
                 if watcher.is_alive():
                     watcher.join()
-                with contextlib.suppress(OSError):  # what counts was put before
+                with contextlib.suppress(
+                    OSError
+                ):  # what counts was put before; of a fold that has failed the last lines are new
+                    self.push_record()
                     self._push(self._list_derived, [])
 
     def bring(self) -> None:
@@ -76,6 +79,17 @@ class FoldMirror(Mirror):
                 self.pull_launched()
             self._bring_word()
         self.pull_fold(self.folder, self.fold)
+
+    def bring_beside(self, bring: Callable[[], None]) -> None:
+        """On a node where rank 0 is not: brings, unless rank 0 works in this very folder, as where two nodes are one machine."""
+        with self.holding(self._lock_name(), 0.0) as is_alone:
+            if is_alone:
+                bring()
+
+    def bring_checkpoint(self, name: str) -> None:
+        """Makes a checkpoint as its objects are, and leaves the rest."""
+        listed = self.bucket.list(self.name(self.folder.fold(self.fold).checkpoint(name)))
+        self._replace(list(listed), listed, {})
 
     def begin_record(self) -> None:
         """Puts what the attempt keeps of the record, and takes away what it does not keep of the fold."""
@@ -118,9 +132,12 @@ class FoldMirror(Mirror):
             self._push(lambda: [*self._list_derived(), self.name(self.folder.fold_record(self.fold))], [])
 
     def clean_up(self) -> None:
-        """The fold is complete and its record whole: resume points and segments are not needed any more."""
+        """The fold is complete and its record whole: resume points and segments are not needed any more, nor is what was put during an
+        outage without an answer and replaced since."""
         with contextlib.suppress(OSError):
             self.push()
+            listed = self.bucket.list(self.name(self.folder.fold(self.fold).root))
+            self.bucket.delete(n for n in listed if find_fold(n) == self.mine and not (self.root / n).exists())
             self._remove_segments(lambda attempt, _: attempt <= self.attempt)
 
     def push_shared(self, path: Path) -> None:

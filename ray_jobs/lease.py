@@ -1,7 +1,7 @@
 """One driver a run on object storage, which has no locks: an object that the driver at work renews.
 
 Best effort. Who finds one watches it: one that is renewed belongs to a driver that lives; one that stands still for `SILENCE_S` is taken
-over. A driver that was silent for so long (a suspended machine) finds another's lease in its place and ends.
+over. A driver that was silent for so long (a suspended machine) finds another's lease in its place, or none, and ends.
 No clock is compared with another.
 """
 
@@ -56,9 +56,7 @@ class Lease:
         Raises:
             RunBusyError: another driver has it.
         """
-        found = read_lease(self.bucket)
-        if found is not None and found["token"] != self.mine["token"]:
-            self.other = found
+        self._look()
         self.check()
 
     def check(self) -> None:
@@ -75,7 +73,18 @@ class Lease:
             if (read_lease(self.bucket) or {}).get("token") == self.mine["token"]:
                 self.bucket.delete([LEASE])
 
+    def _look(self) -> None:
+        """Whether somebody else has it; or had, while this driver was silent, and has ended."""
+        found = read_lease(self.bucket)
+        if found is None or found["token"] != self.mine["token"]:
+            self.other = found or {}
+
     def _refuse(self, other: dict[str, Any]) -> None:
+        if not other:
+            raise RunBusyError(
+                f"{self.bucket.uri} was taken over by another driver while this one was silent, and that one has ended. The same command "
+                "goes on from what it left"
+            )
         raise RunBusyError(
             f"another driver (process {other.get('process')} on {other.get('host')}) works on {self.bucket.uri}; wait for it, watch it with "
             "status.py, or choose another run.name"
@@ -88,9 +97,8 @@ class Lease:
     def _keep(self) -> None:
         while not self.is_over.wait(RENEW_S):
             with contextlib.suppress(OSError):  # a storage that is away: nobody else can take it there, either
-                found = read_lease(self.bucket)
-                if found is not None and found["token"] != self.mine["token"]:
-                    self.other = found
+                self._look()
+                if self.other is not None:
                     return
                 self._write()
 

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.bucket import Bucket, do_all, read_steadily
-from ray_jobs.errors import StorageError
+from ray_jobs.errors import RunError, RunFolderError, StorageError
 from ray_jobs.lease import LEASE
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.run_objects import (
     BY_CONTENT,
     LAUNCHED,
     OWN,
+    RESULTS,
     STAYS,
     by_importance,
     counts,
@@ -38,12 +39,14 @@ from ray_jobs.run_objects import (
     find_fold,
     is_derived,
     is_local,
+    is_needed,
     is_of_driver,
     split_segment,
 )
 from trainers.object_storage import is_uri
 from trainers.whole_files import sum_up_file, write_whole
 
+_SHARED = "ray-kfold-"
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
 _STAGED, _FORGOTTEN_AFTER_S = "staged_", 3600.0  # what is being put; what a killed process has left of it
 
@@ -56,12 +59,15 @@ def working_folder(storage: str, name: str) -> Path:
     """
     own = Path(tempfile.gettempdir()) / _shared_name()
     _open_own(own)
-    mark = hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:12]
-    return own / mark / name
+    return own / _mark(storage) / name
+
+
+def _mark(storage: str) -> str:
+    return hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:12]
 
 
 def _shared_name() -> str:
-    return f"ray-kfold-{os.getuid()}"
+    return f"{_SHARED}{os.getuid()}"
 
 
 def _open_own(own: Path) -> None:
@@ -73,10 +79,13 @@ def _open_own(own: Path) -> None:
 
 
 def find_uri(folder: RunFolder) -> str | None:
-    """The URI of a run whose working folder this is; None: its folder is all there is."""
+    """The URI of a run whose working folder this is; None: its folder is all there is, as a copy of a working folder elsewhere is."""
+    root = folder.run_root
     with contextlib.suppress(OSError):
-        uri = (folder.run_root / OWN / "uri").read_text()
-        return uri if is_uri(uri) else None
+        uri = (root / OWN / "uri").read_text()
+        storage, _, name = uri.rpartition("/")
+        is_working = root.parts[-2:] == (_mark(storage), name) and root.parts[-3].startswith(_SHARED)
+        return uri if is_uri(uri) and is_working else None
     return None
 
 
@@ -123,10 +132,25 @@ class Mirror:
                 yield True
                 return
 
-    def pull_run(self) -> dict[str, int]:
-        """Makes the driver's files as their objects are; returns all objects. A run that is not there leaves an empty folder."""
+    def pull_run(self, *, may_begin: bool = False) -> dict[str, int]:
+        """Makes the driver's files as their objects are; returns all objects.
+
+        Args:
+            may_begin: a run that is not there leaves an empty folder.
+
+        Raises:
+            RunError: it is not there; the folder is left as it is.
+            RunFolderError: its config is gone and its folds are not.
+        """
         listed = self.bucket.list()
         if "config.json" not in listed:
+            if left := [name for name in listed if find_fold(name) is not None]:
+                raise RunFolderError(
+                    f"{self.bucket.uri} has no config.json, but files of folds, such as {left[0]}: put back a copy of config.json, remove "
+                    "the rest, or choose another run.name"
+                )
+            if not may_begin:
+                raise RunError(f"there is no run at {self.bucket.uri}; what {self.root} holds of it was left there")
             self._empty_folder()
             return {}
         names = [
@@ -136,7 +160,7 @@ class Mirror:
         known = {name: sums[name]["sha256"] for name in names if name.startswith("inputs/") and name in sums}
         self._replace(names, listed, known)
         for name in self._walk():
-            if name not in listed and find_fold(name) is None and not name.startswith("log/"):
+            if name not in listed and find_fold(name) is None and not name.startswith(("log/", *RESULTS)):
                 (self.root / name).unlink()
         return listed
 
@@ -220,6 +244,10 @@ class Mirror:
             def list_names() -> list[str]:
                 return [n for n in self._walk() if is_of_driver(n) and (logs or not n.startswith("log/"))]
 
+            for name in [one for one in self.pushed if is_needed(one) and _look(self.root / one) is None]:
+                size = self.bucket.measure(name)  # somebody who clears old temporary files has taken it
+                if size is not None:
+                    self._replace([name], {name: size}, {})
             self._push(list_names, [name for name in list(self.pushed) if is_of_driver(name)])
 
     def leave_launched(self, members: Iterable[RunFolder]) -> None:

@@ -34,6 +34,7 @@ from ray_jobs.members import resolve_members
 from ray_jobs.mirror import working_folder
 from ray_jobs.run_folder import MEMBERS, RunFolder, read_json, write_csv, write_json, write_parquet
 from ray_jobs.submission_intervals import check_interval
+from trainers.data_folder import MADE_DATA
 from trainers.interface import Inventory, Spread, call_here, load_inventory_module
 from trainers.object_storage import is_uri, open_place
 
@@ -272,12 +273,22 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
         write_parquet(member.folder.own_fold_plan, build_plan_table(member.folds))
     for name, member in reversed(members.items()):  # main last: from there on the run exists
         if name not in known:
+            _refuse_left_folds(member.folder)
             _write_new(plan, member, shlex.join(["python", f"ray_jobs/{job}", *argv]))
         elif changes[name]:
             member.folder.write_config(member.config)
     if other := changes.get(MAIN):
         say("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
     return plan
+
+
+def _refuse_left_folds(folder: RunFolder) -> None:
+    """Raises RunFolderError where a new run would go on from what an old one has left."""
+    left = sorted(path for path in (folder.root / "folds").glob("*/checkpoints/*") if not path.name.startswith("."))
+    if left:
+        raise RunFolderError(
+            f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the folder, or choose another run.name"
+        )
 
 
 def _read_old(folder: RunFolder) -> RunConfig:
@@ -303,6 +314,8 @@ def _compare(member: MemberPlan) -> dict[str, tuple]:
     except RunFolderError as error:
         raise _with_advice(error) from None
     trained, other = find_differences(old, config)
+    if "data.root" in trained and all(_is_made(root, folder) for root in trained["data.root"]):
+        other["data.root"] = trained.pop("data.root")  # the run is worked on in another folder than before
     if trained:
         changes = "\n".join(f"  {name}: {was!r} in the run, {now!r} now" for name, (was, now) in trained.items())
         anew = (
@@ -325,6 +338,11 @@ def _compare(member: MemberPlan) -> dict[str, tuple]:
             f"with {known['versions'].get('scikit-learn')}. Install that to continue it, or use another run.name"
         )
     return other
+
+
+def _is_made(root: str, folder: RunFolder) -> bool:
+    """Whether the data is what the project makes in a run's folder, wherever that was."""
+    return Path(root).parts[-2:] == (folder.run_root.name, MADE_DATA)
 
 
 def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:

@@ -9,7 +9,8 @@ data.test_table says; beside the table lies the folder of its pictures, data.tes
 their standard deviation.
 
 Of a run that predicts maps NEW is a picture or a folder of pictures. FOLDER gets masks/, overlays/, disagreement/ and summary.csv, with
-Dice and IoU where a mask of the same name lies in the folder data.masks beside them, or in --masks. Members, weights and checkpoint are those of the run's submission; ensemble.* and resources.* may differ.
+Dice and IoU where a mask of the same name lies in the folder data.masks beside them, or in --masks. It appears whole, in the place of an
+earlier prediction; a folder that holds anything else is refused. Members, weights and checkpoint are those of the run's submission; ensemble.* and resources.* may differ.
 """
 
 from __future__ import annotations

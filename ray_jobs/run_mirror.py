@@ -16,10 +16,9 @@ from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.mirror import Mirror, find_uri, working_folder
 from ray_jobs.run_folder import RunFolder, append_whole
-from ray_jobs.run_objects import find_chain, find_fold, split_run, split_segment
+from ray_jobs.run_objects import RESULTS, find_chain, find_fold, split_run, split_segment
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
-_RESULTS = ("predictions/", "analysis/")
 _fetched: list[RunMirror] = []  # by this process
 _seen: dict[str, tuple[object, float]] = {}  # by URI the last lease, and when it was first seen so
 
@@ -32,9 +31,13 @@ class RunMirror(Mirror):
         self.lease = Lease(self.bucket)
         self.followed: dict[tuple[str, int], tuple[int, int]] = {}  # attempt and end of records
 
-    def pull_all(self, *, whole: bool = True) -> None:
-        """Brings the run: with `whole` the finished folds' checkpoints and predictions, else their records only."""
-        listed = self.pull_run()
+    def pull_all(self, *, whole: bool = True, may_begin: bool = False) -> None:
+        """Brings the run: with `whole` the finished folds' checkpoints and predictions, else their records only.
+
+        Raises:
+            RunError: see `pull_run`.
+        """
+        listed = self.pull_run(may_begin=may_begin)
         for prefix, fold in sorted({found for found in map(find_fold, listed) if found is not None}):
             member = RunFolder(self.root / prefix)
             with self.holding(f"{member.member}_fold_{fold}", 0.0) as is_free:
@@ -65,6 +68,8 @@ class RunMirror(Mirror):
         Raises:
             RunBusyError: one has.
         """
+        if self.lease.beat:
+            self.lease.confirm()  # asked of the storage: this machine may just have woken up
         self.lease.check()
         super().push_run(logs=logs)
 
@@ -76,7 +81,7 @@ class RunMirror(Mirror):
 
     def push_results(self) -> None:
         """Puts what a job has made that does not hold the run."""
-        self._push(lambda: [name for name in self._walk() if name.startswith(_RESULTS)], [])
+        self._push(lambda: [name for name in self._walk() if name.startswith(RESULTS)], [])
 
     def _follow_record(self, member: RunFolder, fold: int) -> None:
         key, path = (self.prefix(member), fold), member.fold_record(fold)
@@ -155,7 +160,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
         StorageError: the object storage cannot be used.
     """
     with folder.lock():
-        uri = uri or find_uri(folder)
+        may_begin, uri = uri is not None, uri or find_uri(folder)
         if uri is None:
             yield None
             return
@@ -166,7 +171,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
                 mirror.lease.take()
                 ending.callback(mirror.lease.release)
                 with mirror.holding():
-                    mirror.pull_all()
+                    mirror.pull_all(may_begin=may_begin)
             except OSError as error:
                 raise StorageError(mirror.bucket.advise(error)) from None
             try:
@@ -194,8 +199,13 @@ def fetch_run(uri: str, *, whole: bool) -> Path:
     mirror.bucket.check()
     with mirror.holding():
         if not folder.is_locked():
-            mirror.pull_all(whole=whole)
-            if not folder.config.exists():
+            try:
+                mirror.pull_all(whole=whole)
+            except RunFolderError:
+                raise
+            except RunError:
+                if folder.config.exists():
+                    raise
                 shutil.rmtree(folder.root)
                 return folder.root
     _fetched.append(mirror)

@@ -9,10 +9,14 @@ from ray_jobs.run_folder import MEMBERS
 LAUNCHED = "launched.json"  # sizes and checksums of what the driver left for the workers
 OWN = ".mirror"  # what this module keeps in the folder
 STAYS = ("driver.lock", "made_data", OWN)  # when the folder is emptied
+RESULTS = ("predictions/", "analysis/")  # of jobs that do not hold the run, which put them when they end
 _WANDB = ("ids.json", "stopped.json", "uploaded.json")
 _OF_FOLD = re.compile(
     rf"(?P<member>{MEMBERS}/[^/]+/)?"
     r"(folds/(?P<files>\d+)/(?!(status|leave_request)\.json$)|metrics/(segments/)?fold_(?P<rows>\d+)[./]|metrics/(epoch|batch)_metrics_|log/fold_(?P<lines>\d+)/|log/(training|rank\d+|stacks)_).+"
+)
+_NEEDED = re.compile(
+    rf"({MEMBERS}/[^/]+/)?(config\.json|provenance\.json|fold_plan\.parquet|events\.jsonl|metrics/[a-z]+\.jsonl|inputs/.+)"
 )
 _DERIVED = re.compile(
     rf"({MEMBERS}/[^/]+/)?(metrics/(fold_\d+/)?(epoch|batch)_metrics_|log/(fold_\d+/|(training|rank\d+|stacks)_)).+"
@@ -50,6 +54,11 @@ def find_fold(name: str) -> tuple[str, int] | None:
     return found["member"] or "", int(
         found["files"] or found["rows"] or found["lines"] or 0
     )  # 0: of a run without folds
+
+
+def is_needed(name: str) -> bool:
+    """Whether a file is one that the driver never removes and cannot make anew."""
+    return _NEEDED.fullmatch(name) is not None
 
 
 def is_derived(name: str) -> bool:

@@ -69,13 +69,19 @@ class FoldStoppedError(RunError):
     """The run was asked to stop, or this fold to go on with other workers; it has saved where it is."""
 
 
-def bring_for_node(mirror: FoldMirror | None, storage: Storage) -> None:
-    """Lets one rank of each machine but rank 0's, which holds the fold's files, bring them; returns when all are there."""
+def bring_for_node(mirror: FoldMirror | None, storage: Storage, checkpoint: CheckpointName | None = None) -> None:
+    """Lets one rank of each node but rank 0's, which holds the fold's files, bring them, or one checkpoint; returns when all are
+    there."""
     if mirror is None:
         return
-    context = ray.train.get_context()
-    if context.get_node_rank() > 0 and context.get_local_rank() == 0:
-        storage.insist("bringing the fold's files", mirror.bring, by_name=False)
+    nodes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(
+        nodes, ray.get_runtime_context().get_node_id()
+    )  # Train's ranks go by addresses, which nodes may share
+    own = nodes[dist.get_rank()]
+    if own != nodes[0] and nodes.index(own) == dist.get_rank():
+        bring = mirror.bring if checkpoint is None else partial(mirror.bring_checkpoint, checkpoint)
+        mirror.bring_beside(partial(storage.insist, "bringing the fold's files", bring, by_name=False))
     dist.barrier()
 
 
@@ -209,8 +215,11 @@ class RayWorkplace:
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         if self.world_size > 1:
+            if self.rank == 0 and self.mirror is not None:
+                self.points.wait()
+                self.insist("putting the checkpoints", self._put)  # other machines' ranks are to read the same
             dist.barrier()  # rank 0 may still be writing
-            bring_for_node(self.mirror, self.storage)
+            bring_for_node(self.mirror, self.storage, name)
         read = self.storage.insist(f"reading checkpoint {name}", lambda: read_checkpoint(self.files.checkpoint(name)))
         return load(read[0])
 
@@ -245,6 +254,8 @@ class RayWorkplace:
             self.points.write(tensors, self._describe_point(point, global_step))
         if stops or self.leaves_node:
             self.points.wait()
+            if self.rank == 0 and self.mirror is not None:
+                self.insist("putting the resume point", self._put)  # the first try may have met a storage that was away
             if self.world_size > 1:
                 dist.barrier()  # Ray ends all ranks when one has raised, and rank 0 may still be writing
         if stops:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config import MAIN, RunConfig, to_dict
+from ray_jobs.mirror import find_uri
 from ray_jobs.run_folder import FoldFolder, RunFolder, read_json, write_json
 from ray_jobs.tracking.record import read_lines
 
@@ -110,17 +111,25 @@ def settle_ids(folder: RunFolder, config: RunConfig) -> None:
     rows are then sent there from the beginning), and when its folder is a copy of another that is still there."""
     noted = read_json(_ids_file(folder), default={})
     place = _place(config)
-    original = Path(noted.get("root", folder.root))
-    is_copy = original != folder.root and read_json(_ids_file(RunFolder(original)), default={}) == noted
+    here = _describe_root(folder)
+    original = noted.get("root", here)
+    is_copy = original != here and read_json(_ids_file(RunFolder(Path(original))), default={}) == noted
     if not noted or is_copy or noted["place"] != place:
         renew_ids(folder, config)
-    elif original != folder.root:  # moved
-        write_json(_ids_file(folder), noted | {"root": str(folder.root)})
+    elif original != here:  # moved
+        write_json(_ids_file(folder), noted | {"root": here})
+
+
+def _describe_root(folder: RunFolder) -> str:
+    """Where the run is; one in object storage is the same in whatever folder it is worked on."""
+    return find_uri(folder) or str(folder.root)
 
 
 def renew_ids(folder: RunFolder, config: RunConfig) -> None:
     """Gives the run new W&B identifiers: W&B never takes the id of a deleted run again."""
-    write_json(_ids_file(folder), {"mark": secrets.token_hex(4), "root": str(folder.root), "place": _place(config)})
+    write_json(
+        _ids_file(folder), {"mark": secrets.token_hex(4), "root": _describe_root(folder), "place": _place(config)}
+    )
     forget_uploaded(folder)
 
 

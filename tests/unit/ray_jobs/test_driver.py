@@ -1,6 +1,7 @@
 """Which folds a start trains, what it says and refuses before it trains, and that it ends when it is interrupted."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from ray_jobs.cli import parse_kfold
 from ray_jobs.coordinator import FoldState, FoldStatus, write_status
 from ray_jobs.driver import keep_failed, run_kfold
+from ray_jobs.errors import RunFolderError
 from ray_jobs.fold_launcher import MemberFold
 from ray_jobs.interrupts import listening
 from ray_jobs.kfold import give_head_start
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.planning import check_run, write_or_compare
+from ray_jobs.run_folder import RunFolder, write_checkpoint
 from trainers.interface import DataError
 
 
@@ -36,6 +39,30 @@ def test_a_dry_run_tells_what_leaks_and_writes_nothing(leaking_run, tmp_path, ca
         "leak: 1 of 1 test rows share their text with training rows (1 text): 'title 5 see [YT_LINK]': t like v05",
     ]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_on_made_up_data_goes_on_wherever_its_folder_is(tmp_path):
+    """A run on object storage is worked on below the folder for temporary files, which is another's on another machine."""
+    words = ["members=[seed1 training.seed=1]", "run.name=moved", "data.max_rows=40"]
+    before = write_or_compare(check_run(parse_kfold([*words, f"run.storage={tmp_path / 'a'}"]).config, None), [], print)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "a")
+    after = write_or_compare(check_run(parse_kfold([*words, f"run.storage={tmp_path / 'b'}"]).config, None), [], print)
+    for name, member in after.members.items():
+        kept = member.folder.read_config().trainer
+        assert kept.data.root == str(tmp_path / "b" / "moved" / "made_data")
+        assert before.members[name].config.trainer.training == kept.training
+
+
+def test_folds_whose_config_is_gone_are_not_taken_up_by_a_new_run(tmp_path):
+    words = ["run.name=left", "data.max_rows=40", f"run.storage={tmp_path}"]
+    plan = write_or_compare(check_run(parse_kfold(words).config, None), [], print)
+    write_checkpoint(plan.folder.fold(1).checkpoint("resume_0"), b"tensors", {})
+    plan.folder.config.unlink()
+    with pytest.raises(
+        RunFolderError, match=r"left/config.json is missing and .*folds/1/checkpoints/resume_0 is there"
+    ):
+        write_or_compare(check_run(parse_kfold([*words, "optimizer.lr=0.1"]).config, None), [], print)
 
 
 def test_what_leaks_is_refused_where_asked_and_nothing_is_written(leaking_run, tmp_path):

@@ -13,10 +13,11 @@ from object_server import BUCKET, Gate, serving_objects
 
 from ray_jobs import lease
 from ray_jobs.bucket import Bucket
-from ray_jobs.errors import RunBusyError, RunError, StorageError, SupersededError
+from ray_jobs.coordinator import FoldState, FoldStatus, read_status, write_status
+from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError, SupersededError
 from ray_jobs.fold_mirror import FoldMirror
-from ray_jobs.lease import LEASE, Lease
-from ray_jobs.mirror import working_folder
+from ray_jobs.lease import LEASE, Lease, read_lease
+from ray_jobs.mirror import find_uri, working_folder
 from ray_jobs.run_folder import (
     RunFolder,
     StopWhen,
@@ -89,6 +90,13 @@ def test_a_run_that_was_put_is_brought_to_another_machine_bit_for_bit(folder, ur
     assert not [name for name in Bucket(uri).list() if "segments" in name]
 
 
+def test_what_was_put_without_an_answer_is_gone_when_the_fold_is_complete(folder, uri):
+    left = "folds/0/checkpoints/best/model-0123456789ab.safetensors"
+    Bucket(uri).write(left, b"replaced since")
+    assert left not in put_whole(folder, uri).bucket.list()
+    assert "folds/0/status.json" in Bucket(uri).list()
+
+
 def test_the_objects_are_the_truth_and_replace_or_remove_what_a_machine_has(folder, uri):
     put_whole(folder, uri)
     truth = list_files(folder.root)
@@ -104,10 +112,78 @@ def test_the_objects_are_the_truth_and_replace_or_remove_what_a_machine_has(fold
     assert list_files(folder.root) == truth
 
 
-def test_a_run_that_is_not_in_the_storage_leaves_an_empty_folder(folder, uri):
+def test_a_run_that_is_not_in_the_storage_leaves_an_empty_folder_to_the_driver_and_nobody_else_touches_what_is_there(
+    folder, uri, tmp_path
+):
+    """A working folder may hold the last copy of a run whose objects are gone."""
     (folder.root / "made_data").mkdir()
-    assert RunMirror(folder, uri).pull_run() == {}
-    assert {path.name for path in folder.root.iterdir()} == {".mirror", "made_data"}
+    mirror, held = RunMirror(folder, uri), list_files(folder.root)
+    for look in (mirror.pull_run, lambda: is_at_work(folder), lambda: fetch_run(uri, whole=False)):
+        with pytest.raises(RunError, match=rf"there is no run at {uri}; what .* holds of it was left there"):
+            look()
+    with pytest.raises(RunError, match="there is no run"), hold_run(folder):
+        pass
+    assert list_files(folder.root) == held
+    copy = RunFolder(shutil.copytree(folder.root, tmp_path / "kept"))
+    assert find_uri(folder) == uri
+    assert find_uri(copy) is None
+    with hold_run(copy) as of_copy:
+        assert of_copy is None
+    assert mirror.pull_run(may_begin=True) == {}
+    assert {path.name for path in folder.root.iterdir()} == {".mirror", "made_data", "driver.lock"}
+    assert not fetch_run(uri, whole=False).exists()
+
+
+def test_folds_without_a_config_belong_to_no_new_run(folder, uri):
+    mirror = put_whole(folder, uri)
+    mirror.bucket.delete(["config.json"])
+    with pytest.raises(RunFolderError, match=r"has no config.json, but files of folds, such as folds/0/"):
+        mirror.pull_run(may_begin=True)
+
+
+def test_what_a_cleaner_of_old_files_takes_from_the_machine_is_brought_back_and_never_removed(folder, uri):
+    mirror = put_whole(folder, uri)
+    mirror.push_run()
+    for path in (folder.config, folder.provenance):
+        path.unlink()
+    mirror.push_run()
+    assert {"config.json", "provenance.json"} <= set(mirror.bucket.list())
+    assert folder.config.exists()
+    assert folder.provenance.exists()
+
+
+def test_what_other_jobs_have_made_stays_until_they_have_put_it(folder, uri):
+    mirror = put_whole(folder, uri)
+    for name in ("predictions/new_mean.csv", "analysis/training_live.png"):
+        (folder.root / name).parent.mkdir(exist_ok=True)
+        (folder.root / name).write_text("x")
+    mirror.pull_run()
+    assert (folder.root / "predictions/new_mean.csv").exists()
+    mirror.push_results()
+    assert {"predictions/new_mean.csv", "analysis/training_live.png"} <= set(mirror.bucket.list())
+
+
+def test_who_only_looks_sees_which_folds_are_complete(folder, uri):
+    put_whole(folder, uri)
+    write_status(folder, FoldStatus(0, state=FoldState.COMPLETED, attempt=1))
+    RunMirror(folder, uri).push_run()
+    shutil.rmtree(folder.root)
+    fetch_run(uri, whole=False)
+    assert not folder.fold(0).manifest.exists()
+    assert read_status(folder, 0).state == FoldState.COMPLETED
+
+
+def test_other_machines_read_the_checkpoint_that_was_just_written(folder, uri):
+    put_whole(folder, uri)
+    other = elsewhere(folder)
+    worker = FoldMirror(other, uri, 0, 1)
+    other.fold(0).bad_rows(1).parent.mkdir(parents=True)
+    other.fold(0).bad_rows(1).write_text("{}")
+    worker.bring_checkpoint("best")
+    names = {path.name for path in other.fold(0).checkpoint("best").iterdir()}
+    assert names == {path.name for path in folder.fold(0).checkpoint("best").iterdir()}
+    assert not other.fold(0).checkpoint("final").exists()
+    assert other.fold(0).bad_rows(1).exists()
 
 
 def test_only_what_changed_is_put_and_what_is_gone_is_removed(folder, uri, server):
@@ -340,6 +416,17 @@ def test_a_driver_of_another_machine_that_fell_silent_is_taken_over_and_hears_of
     with pytest.raises(RunBusyError, match="another driver"):
         silent.confirm()
     second.release()
+    with pytest.raises(
+        RunBusyError, match="taken over by another driver while this one was silent, and that one has ended"
+    ):
+        silent.confirm()
+    late = Lease(bucket)
+    late.take()
+    bucket.delete([LEASE])
+    late.thread.join(timeout=30)  # it does not take it back
+    assert read_lease(bucket) is None
+    with pytest.raises(RunBusyError):
+        late.check()
 
 
 def test_a_job_that_holds_a_run_puts_what_it_made_and_another_fetches_it(folder, uri, monkeypatch):
