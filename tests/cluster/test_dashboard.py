@@ -81,7 +81,11 @@ def test_a_person_finds_the_run_its_folds_and_their_logs_on_the_dashboards_pages
     pages = {
         "overview": ("job_of_submitted",),
         "jobs": ("job_of_submitted", "SUCCEEDED", "STOPPED"),
-        f"jobs/{job['job_id']}": ("job_of_submitted", "SUCCEEDED", "submission: "),
+        f"jobs/{job['job_id']}": (
+            "job_of_submitted",
+            "SUCCEEDED",
+            "rows, 3 folds",
+        ),  # the log's first lines; others as one scrolls
         "actors": (coordinator,),
         f"actors/{own['actor_id']}": (coordinator,),
         f"actors/{worker['actor_id']}": ("RayTrainWorker", "run submitted, fold 1, attempt 2, rank 0"),

@@ -26,7 +26,7 @@ from ray_jobs.run_mirror import RunMirror
 from ray_jobs.tracking.record import count_lines, read_lines
 
 OWN_DISK = 'mkdir -p "$0" && mount -t tmpfs tmpfs "$0" && exec "$@"'
-FIELDS = ("resources.cpus_per_fold=1", "data.max_rows=60", "training.epochs=40", "checkpoint.min_interval_s=0",
+FIELDS = ("resources.cpus_per_fold=1", "data.max_rows=60", "training.epochs=20", "checkpoint.min_interval_s=0",
           "tracking.wandb=disabled")  # fmt: skip
 URI = f"s3://{BUCKET}/nodes/run"
 
@@ -74,7 +74,7 @@ def test_two_machines_that_share_nothing_train_a_submitted_run(server, nodes, tm
     assert done.returncode == 0, done.stdout + done.stderr
     job = submit(nodes, f"run.storage=s3://{BUCKET}/nodes", *words, options=("--no-wait", "--submission-id=apart"))
     assert job.returncode == 0, job.stdout + job.stderr
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
 
     def wait_for(happened):
         while not happened():
@@ -92,7 +92,7 @@ def test_two_machines_that_share_nothing_train_a_submitted_run(server, nodes, tm
     for worker in find_workers(nodes.other):
         os.kill(worker, signal.SIGKILL)
     wait_for(lambda: "nodes/run/summary.json" in server.list_keys("PUT"))
-    wait_for(lambda: "SUCCEEDED" in read_logs(nodes, "status"))
+    wait_for(lambda: "succeeded" in read_logs(nodes, "status"))
     third = RunFolder(tmp_path / "third")
     third.root.mkdir()
     RunMirror(third, URI).pull_all()
@@ -100,6 +100,28 @@ def test_two_machines_that_share_nothing_train_a_submitted_run(server, nodes, tm
     assert describe_bits(third) == describe_bits(RunFolder(nodes.root / "shared" / "run"))
     again = [row["fold"] for row in read_lines(third.events) if row["event"] == "FoldStarted" and row["attempt"] == 2]
     assert sorted(again) == apart
+
+
+@pytest.mark.slow
+def test_a_fold_whose_workers_share_nothing_predicts_with_one_checkpoint(server, nodes, tmp_path):
+    """Each worker wants a whole machine, so a fold has one on both."""
+    words = (
+        "resources.workers_per_fold=2",
+        "resources.cpus_per_fold=4",
+        "folds.count=2",
+        "training.epochs=4",
+        "run.name=wide",
+    )
+    for storage in (f"{nodes.root}/shared", f"s3://{BUCKET}/nodes"):
+        done = submit(nodes, f"run.storage={storage}", "data.max_rows=60", "tracking.wandb=disabled", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    third = RunFolder(tmp_path / "third")
+    third.root.mkdir()
+    RunMirror(third, f"s3://{BUCKET}/nodes/wide").pull_all()
+    assert describe_bits(third, 2) == describe_bits(RunFolder(nodes.root / "shared" / "wide"), 2)
+    assert next(
+        nodes.there.glob("*/wide/folds/0/checkpoints/best")
+    ).is_dir()  # the other machine has brought what it reads
 
 
 def read_logs(nodes, what: str = "logs") -> str:
