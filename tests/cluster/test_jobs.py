@@ -134,6 +134,7 @@ def test_a_row_that_breaks_is_dropped_where_asked_and_folds_share_frozen_encoder
     assert best.stat().st_size < shared[0].stat().st_size / 10
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_goes_on_where_it_was_and_ends_with_the_bits_of_a_local_one(
     cluster, submitted_run, run_job, tmp_path
 ):

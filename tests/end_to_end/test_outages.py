@@ -58,6 +58,7 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_outages_a_kill_and_torn_files_cost_no_bit(storage, tmp_path):
     run, output = RunFolder(storage.inside / "run"), tmp_path / "first"
     driver = start(storage, output)

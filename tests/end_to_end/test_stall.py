@@ -8,12 +8,14 @@ import sys
 import time
 
 import pandas as pd
+import pytest
 from processes import REPOSITORY, clean_environment
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.tracking.record import read_lines
 
 
+@pytest.mark.slow
 def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_path, small_frame, write_data):
     """Opening a pipe waits for ever. The test pictures are opened when the training is over."""
     root = write_data(small_frame, small_frame.drop(columns="views").head(5))

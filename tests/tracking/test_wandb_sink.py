@@ -223,7 +223,10 @@ def test_offline_files_after_an_online_start_hold_every_row_and_the_advice_is_no
     for run in list_wandb_runs(folder, config)[:2]:
         files = find_wandb_files(folder.wandb, run.id, offline_only=True)
         assert sum(read_wandb_file(path).num_rows for path in files) == 60
-    assert ("`wandb sync`" in said) == (not list(folder.wandb.glob("run-*")))
+    has_online_files = any(
+        folder.wandb.glob("run-*/*.wandb")
+    )  # on a slow machine the client was ended before it made one
+    assert ("`wandb sync`" in said) == (not has_online_files)
 
 
 def test_wandb_sync_doubles_nothing_that_was_uploaded_meanwhile(server, make_run, monkeypatch):
