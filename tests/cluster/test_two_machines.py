@@ -84,7 +84,10 @@ class Machines:
         """Google's notice on the other machine, which spot_notice.sh hears and hands on."""
         with serve_metadata(self.user, "TRUE") as address:
             command = [*self._within(self.other), "ray_jobs/deploy/spot_notice.sh", f"{self.head}:6379"]
-            environment = self.environment | {"METADATA": address}
+            nodes = self.ask("/api/v0/nodes")["data"]["result"]["result"]
+            # Ray finds it out by a file of its session, and here both machines see that of the head.
+            (node,) = [node["node_id"] for node in nodes if node["node_ip"] == self.other]
+            environment = self.environment | {"METADATA": address, "NODE_ID": node}
             subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=60)
 
     def end(self) -> None:
@@ -122,9 +125,6 @@ class Machines:
             commands += [f"netns add {name}", f"link add {cable} type veth peer name eth0 netns {name}"]
             commands += [f"link set {cable} master {self.bridge} up", f"-n {name} addr add {address}/24 dev eth0"]
             commands += [f"-n {name} link set eth0 up", f"-n {name} link set lo up"]
-            commands += [
-                f"-n {name} route add default via {self.user}"
-            ]  # by which Ray finds out a machine's own address
         for command in commands:
             subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
 
