@@ -106,6 +106,7 @@ class MemoryPlace:
         return do()
 
     def report_preparation(self, what: str, done: int, total: int) -> None: ...
+    def touch(self) -> None: ...
 
     def save_predictions(self, checkpoint: str, rows: str, predictions: Any) -> None:
         self.predictions[checkpoint, rows] = predictions

@@ -60,26 +60,45 @@ def refuse_other_versions(driver: dict[str, str], nodes: dict[str, dict[str, str
         raise ClusterError(
             "the cluster's packages are not the driver's: "
             + "; ".join(differing)
-            + ". Install the same requirements.txt on all nodes"
+            + ". Install the same Python, to the third number, and the same requirements.txt on all nodes"
         )
 
 
+def _list_nodes() -> list[dict[str, Any]]:
+    """Nodes that take work: alive, and not about to go."""
+    import ray
+
+    leaving = ray._private.state.state.get_draining_nodes()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+
+
 def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
-    """Calls a function once on every node that is alive; returns {node: result}."""
+    """Calls a function once on every node that takes work.
+
+    Returns:
+        {node: result}.
+
+    Raises:
+        ClusterError: a node went meanwhile.
+        Exception: of the function.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_cpus=0, max_retries=1)(function)
     waiting = {}
-    for node in ray.nodes():
-        if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
-            waiting[name] = task.options(scheduling_strategy=there).remote(*args)
+    for node in _list_nodes():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+        waiting[name] = task.options(scheduling_strategy=there).remote(*args)
     try:
         return {name: ray.get(result) for name, result in waiting.items()}
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"a node went while it was asked something; the same command asks those that are left. {error!s:.300}"
+        ) from None
 
 
 def refuse_private_storage(folder: Path) -> None:
@@ -107,9 +126,7 @@ def _is_there(path: str) -> bool:
 
 def find_resources() -> ClusterResources:
     """What the nodes have, and what an autoscaler may start."""
-    import ray
-
-    nodes = tuple(_read_resources(node["Resources"], 0.0) for node in ray.nodes() if node["Alive"])
+    nodes = tuple(_read_resources(node["Resources"], 0.0) for node in _list_nodes())
     return ClusterResources(
         cpus=sum(node.cpus for node in nodes),
         gpus=sum(node.gpus for node in nodes),

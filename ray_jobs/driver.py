@@ -224,8 +224,8 @@ def _train(
     with on_cluster(folder, config, head_start, console) as (cluster, interrupts):
         import ray
 
-        placement = place_folds(config.resources, cluster.resources, config.folds.count)
-        _announce(console, cluster, placement, min(placement.folds_at_once, len(todo)), folder)
+        placement = place_folds(config.resources, cluster.resources, config.folds.count, len(todo))
+        _announce(console, cluster, placement, folder)
         prepare_nodes(plan, cluster)
         coordinator = start_coordinator(plan)
         world_size = placement.workers_at_once
@@ -236,7 +236,7 @@ def _train(
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        launcher = FoldLauncher(folder, config, placement, coordinator, cluster.heartbeat, interrupts, mirror)
+        launcher = FoldLauncher(folder, config, placement, coordinator, cluster, interrupts, mirror)
         is_trained = threading.Event()
         threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()
         watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
@@ -321,13 +321,13 @@ def start_coordinator(plan: Plan) -> Any:
         raise RunBusyError(f"a driver in this cluster already works on {plan.folder.root}: {error}") from None
 
 
-def _announce(console: Console, cluster: Connection, placement: Placement, at_once: int, folder: RunFolder) -> None:
+def _announce(console: Console, cluster: Connection, placement: Placement, folder: RunFolder) -> None:
     device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
     memory = placement.memory_per_worker_bytes
     device = f", {device} and {show_memory(memory)} of memory" if memory else f" and {device}"
     most = f" to {placement.most_workers}" if placement.most_workers > placement.num_workers else ""
     console.print(
-        f"{at_once} fold(s) at once, {placement.num_workers}{most} worker(s) each with "
+        f"{placement.folds_at_once} fold(s) at once, {placement.num_workers}{most} worker(s) each with "
         f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads){device}; "
         f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
     )

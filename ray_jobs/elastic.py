@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ray_jobs.coordinator import FoldState, FoldStatus
-from ray_jobs.placement import Placement, ResourcesConfig, add_workers, find_gain, share_workers
+from ray_jobs.placement import Placement, ResourcesConfig, add_workers, divides_cores, find_gain, share_workers
 
 logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.5
@@ -77,7 +77,6 @@ class Seats:
     def give(self, number: int) -> None:
         """Lets granted ones go, for a fold that is launched now. First those that are not granted, which would take its room."""
         self.want(self.count())
-        self.groups.reverse()
         self.want(len(self.groups) - number)
 
 
@@ -114,6 +113,8 @@ class ElasticWorkers:
     ) -> None:
         self.least, self.most = placement.num_workers, placement.most_workers
         self.most_folds = resources.max_folds_at_once
+        if divides_cores(resources, placement.gpus_per_worker):
+            self.most_folds = placement.folds_at_once
         self.interval_s, self.say, self.is_over, self.seats = resources.resize_interval_s, say, is_over, seats
         self.changed = threading.Condition()
         self.waiting: dict[ElasticFold, int] = {}  # and how many workers each may have
@@ -123,6 +124,7 @@ class ElasticWorkers:
         self.restart_s: float | None = None
         self.granted, self.settled_since = 0, 0.0
         self.awaited, self.patient_until = 0, 0.0  # room that there will be when a resized fold's own is free
+        self.content_until = 0.0  # nobody gains by the room that there was
 
     def take(self, fold: ElasticFold) -> int | None:
         """Waits for room; the workers of the fold's next attempt, or None if none is to begin."""
@@ -183,10 +185,10 @@ class ElasticWorkers:
         if any(not one.is_placed and now - one.launched < LAUNCH_TIMEOUT_S for one in self.running.values()):
             self.seats.want(self.seats.count())  # whatever Ray grants now is what the fold is about to take
             return
-        if self.wishes:
-            return  # one after the other: a fold is about to leave
-        waiting = self._next_to_run()
-        resizable = {} if waiting else self._find_resizable(remaining_s, now)
+        waiting, is_any_leaving = self._next_to_run(), bool(self.wishes)
+        if is_any_leaving and not waiting:
+            return  # the room is for the fold that is about to leave; one after the other
+        resizable = {} if waiting or now < self.content_until else self._find_resizable(remaining_s, now)
         most = sum(self.most - self.running[fold].num_workers for fold in resizable)
         self.seats.want(sum(self.waiting[fold] for fold in waiting) or most)
         granted = self.seats.count()
@@ -197,9 +199,11 @@ class ElasticWorkers:
         if not is_complete and (is_awaiting or now - self.settled_since < SETTLE_S):
             return
         if waiting:
-            self._start(waiting, granted, now) or self._make_room(waiting[0], granted, remaining_s, now)
-        elif granted:
-            self._grow(resizable, granted)
+            if not self._start(waiting, granted, now) and not is_any_leaving:
+                self._make_room(waiting[0], granted, remaining_s, now)
+        elif granted and not self._grow(resizable, granted):
+            self.content_until = now + self.interval_s  # others may have the room until then
+            self.seats.want(0)
 
     def _follow(self, fold: ElasticFold, attempt: _Attempt, now: float, unix_now: float) -> float:
         """Seconds that the fold still needs as it is; 0 while nothing is known. Notices when it has its workers, and what it cost until
@@ -247,8 +251,8 @@ class ElasticWorkers:
             self.seats.give(sum(shares))
         return any(shares)
 
-    def _grow(self, resizable: dict[ElasticFold, float], granted: int) -> None:
-        """Asks the fold that gains most by its share of the room."""
+    def _grow(self, resizable: dict[ElasticFold, float], granted: int) -> bool:
+        """Asks the fold that gains most by its share of the room; whether one gains by it."""
         folds = sorted(resizable, key=lambda fold: resizable[fold], reverse=True)
         sizes = [self.running[fold].num_workers for fold in folds]
         then = add_workers(sizes, granted, [self.most] * len(folds))
@@ -259,6 +263,7 @@ class ElasticWorkers:
         if any(gains):
             best = gains.index(max(gains))
             self._ask(folds[best], then[best], "there is room")
+        return any(gains)
 
     def _make_room(self, fold: ElasticFold, granted: int, remaining_s: dict[ElasticFold, float], now: float) -> None:
         """Asks the largest fold to go on with its fair share where another finds no room at all."""

@@ -59,7 +59,8 @@ class Failure:
 def explain_failure(error: Exception) -> Failure:
     """The worker's own error rather than Ray Train's frame around it.
 
-    When one rank fails, the others lose their connection to it; the rank that did not is the cause.
+    When one rank fails, the others lose their connection to it; the rank that did not is the cause. Ray does not wait for all of them:
+    where only lost connections are known, a rank has died.
     """
     failures = getattr(error, "worker_failures", None)
     error = getattr(error, "controller_failure", None) or error
@@ -77,16 +78,14 @@ def explain_failure(error: Exception) -> Failure:
             return Failure(Cause.DIED, "its train controller died (killed, or its node lost)")
         return Failure(Cause.ERROR, f"{type(error).__name__}: {error}")
     causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
-
-    def is_consequence(rank: int) -> bool:
-        return any(word in str(causes[rank]) for word in ("onnection", "NCCL", "Gloo", "gloo"))
-
-    rank = min(causes, key=lambda rank: (is_consequence(rank), rank))
+    rank = min(causes, key=lambda rank: (_is_lost_connection(causes[rank]), rank))
     cause = causes[rank]
     if isinstance(cause, PreemptedError):
         return Failure(Cause.PREEMPTED, str(cause))
     if _is_death(cause):
         return Failure(Cause.DIED, f"rank {rank}: its process or node died (killed, out of memory, or lost)")
+    if _is_lost_connection(cause):  # the rank at the other end is gone, and Ray has not noticed yet
+        return Failure(Cause.DIED, f"rank {rank} has lost its connection to another rank, which may have died: {cause}")
     if "CUDA out of memory" in str(cause):
         advice = "lower training.batch_size, or give a fold more of a GPU (resources.gpus_per_fold)"
         return Failure(Cause.MEMORY, f"rank {rank}: the GPU's memory is full: {advice}. {cause}")
@@ -94,6 +93,13 @@ def explain_failure(error: Exception) -> Failure:
         return Failure(Cause.ERROR, str(cause))
     speaks_for_itself = type(cause).__module__.startswith(("ray_jobs.", "trainers."))
     return Failure(Cause.ERROR, f"rank {rank}: {'' if speaks_for_itself else type(cause).__name__ + ': '}{cause}")
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Whether it is what torch.distributed says on a rank when another one is gone."""
+    is_of_torch = isinstance(error, RuntimeError) and type(error).__module__.startswith(("builtins", "torch"))
+    words = ("onnection", "NCCL", "Gloo", "gloo")
+    return is_of_torch and "out of memory" not in str(error) and any(word in str(error) for word in words)
 
 
 def _is_death(error: BaseException) -> bool:

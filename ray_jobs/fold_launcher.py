@@ -18,7 +18,7 @@ from rich.console import Console
 from ray_jobs.autoscaler import WaitReport
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import MAIN, RunConfig
-from ray_jobs.connection import Heartbeat
+from ray_jobs.connection import Connection
 from ray_jobs.coordinator import (
     FoldCompleted,
     FoldFailed,
@@ -84,7 +84,7 @@ class FoldLauncher:
             be away when a fold has ended, and how often a fold may be resized.
         placement: resources of a worker, folds at once.
         coordinator: handle of the coordination actor.
-        heartbeat: the cluster's.
+        cluster: where they train.
         interrupts: the driver's.
         mirror: of a run on object storage.
     """
@@ -95,12 +95,12 @@ class FoldLauncher:
         config: RunConfig,
         placement: Placement,
         coordinator: Any,
-        heartbeat: Heartbeat,
+        cluster: Connection,
         interrupts: Interrupts,
         mirror: RunMirror | None = None,
     ) -> None:
         self.folder, self.run, self.resources = folder, config.run, config.resources
-        self.placement, self.coordinator, self.heartbeat = placement, coordinator, heartbeat
+        self.placement, self.coordinator, self.cluster = placement, coordinator, cluster
         self.interrupts, self.mirror = interrupts, mirror
         self.storage = Storage(folder, config.checkpoint.storage_patience_s)
         self.stopped = threading.Event()
@@ -155,7 +155,7 @@ class FoldLauncher:
         finally:
             self.stopped.set()
         if failures:
-            self.heartbeat.confirm()
+            self.cluster.heartbeat.confirm()
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
@@ -166,9 +166,9 @@ class FoldLauncher:
         while living := [thread for thread in threads.values() if thread.is_alive()]:
             watcher.update()
             self.interrupts.check()
-            self.heartbeat.check()
+            self.cluster.heartbeat.check()
             probe.look()
-            if self.placement.may_grow:
+            if not self.cluster.is_own:  # where nobody else has anything
                 waits.look(partial(self._find_waiting, list(threads)))
             if self.mirror is not None:
                 self.mirror.lease.check()

@@ -170,11 +170,14 @@ class Placement:
         return {"CPU": self.cpus_per_worker} | {name: amount for name, amount in optional.items() if amount}
 
 
-def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: int) -> Placement:
+def place_folds(
+    config: ResourcesConfig, cluster: ClusterResources, num_folds: int, num_todo: int | None = None
+) -> Placement:
     """Decides the resources of the folds of a run.
 
     `num_folds` counts the whole plan, not what is left of it: a fold that is trained later, alone, gets the same threads
-    and therefore the same bits.
+    and therefore the same bits. `num_todo` are to be trained, of all members (by default that plan's): with room of their own as many
+    at once as there is room for, but where the cores were divided among the folds of a plan no more than these.
 
     With GPUs: one GPU a worker; with fewer GPUs than folds (and one worker a fold) an equal fraction, so that all
     folds fit at once. Without: a fraction of the cores a fold, so that all folds run together. Memory decides how many
@@ -187,7 +190,10 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
     worker, threads = _shape_worker(config, cluster, num_folds)
     waits_for = _check_feasible(worker, cluster)
     workers, slots = config.least_workers, _count_workers(cluster.nodes, worker)
-    at_once = min(num_folds, _count_most_workers(cluster, worker) // workers)
+    wanted = num_folds if num_todo is None else num_todo
+    if divides_cores(config, worker.gpus):
+        wanted = min(wanted, num_folds)
+    at_once = min(wanted, _count_most_workers(cluster, worker) // workers)
     if at_once == 0:
         fits_without = _count_workers(cluster.nodes, worker._replace(memory_bytes=0)) >= workers
         raise ClusterError(
@@ -197,6 +203,11 @@ def place_folds(config: ResourcesConfig, cluster: ClusterResources, num_folds: i
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
     return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.startable))
+
+
+def divides_cores(config: ResourcesConfig, gpus_per_worker: float) -> bool:
+    """Whether the folds have the cores of all nodes divided among them; more folds at once would have to share them."""
+    return config.cpus_per_fold == "auto" and not gpus_per_worker
 
 
 def share_workers(room: int, least: int, wishes: Sequence[int]) -> list[int]:
@@ -267,9 +278,10 @@ def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: 
             )
         return 0.0
     workers = config.most_workers
-    if workers > 1 or cluster.gpus >= num_folds:
+    gpus = max(cluster.gpus, sum(node.gpus for node in cluster.startable))
+    if workers > 1 or gpus >= num_folds:
         return float(workers)
-    folds_per_gpu = math.ceil(num_folds / int(cluster.gpus))
+    folds_per_gpu = math.ceil(num_folds / int(gpus))
     return math.floor(1000 / folds_per_gpu) / 1000
 
 

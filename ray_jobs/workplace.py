@@ -62,6 +62,8 @@ from trainers.interface import CheckpointName, PredictedMap, Predictions, Resume
 logger = logging.getLogger(__name__)
 PROGRESS_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
+LOOK_TOGETHER_S = 1.0  # between two of several ranks
+MAPS_AT_ONCE = 16  # that a rank sends
 REPORT_INTERVAL_S = 2.0  # between two reports of a lone rank to Ray Train
 
 
@@ -118,8 +120,8 @@ class RayWorkplace:
         self.point: StoredPoint | None = None
         self.best: tuple[float, int] | None = None  # score, epoch
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
-        self.stops_now, self.last_look = False, 0.0
-        self.leaves_node = False
+        self.stops_now, self.leaves_node = False, False
+        self.last_look, self.last_step, self.stride = 0.0, 0, 1  # in steps: from one look to the next
         self.num_epochs, self.num_steps = 1, 0  # of the whole training, once it is known
         self.journal: FoldJournal | None = None
         self.bad_rows: Record | None = None
@@ -193,6 +195,9 @@ class RayWorkplace:
         if math.isfinite(metrics["score"]) and (self.best is None or metrics["score"] < self.best[0]):
             self.best = (metrics["score"], epoch)
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = epoch + 1, True, epoch + 1 == num_epochs
+
+    def touch(self) -> None:
+        self.watchdog.touch()
 
     def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
         self.num_epochs, self.num_steps = num_epochs, num_steps
@@ -338,18 +343,28 @@ class RayWorkplace:
         for one in maps:
             self.watchdog.touch()
             own.append(encode_map(one.row_id, one.probability_CHW, one.target_HW))
-        gathered: list[list[EncodedMap]] = [own]
-        if self.world_size > 1:
-            gathered = [[]] * self.world_size
-            dist.all_gather_object(gathered, own)
+        by_id = {one.row_id: one for one in self._gather_maps(own)}
         if self.rank != 0:
             return
-        by_id = {one.row_id: one for part in gathered for one in part}
         table = build_map_table(
             [by_id[row_id] for row_id in ids.tolist()], fold=self.fold, checkpoint=checkpoint, member=self.folder.member
         )
         path = self.files.predictions(rows, checkpoint)
         self.insist(f"the {rows} maps of {checkpoint}", lambda: write_parquet(path, table))
+
+    def _gather_maps(self, own: list[EncodedMap]) -> list[EncodedMap]:
+        """On rank 0 those of all ranks. A few at a time: on GPUs they go through their memory."""
+        if self.world_size == 1:
+            return own
+        counts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(counts, len(own))
+        gathered = []
+        for start in range(0, max(counts), MAPS_AT_ONCE):
+            self.watchdog.touch()
+            parts: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
+            dist.gather_object(own[start : start + MAPS_AT_ONCE], parts)
+            gathered += [one for part in parts or () for one in part]
+        return gathered
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         if self.bad_rows is None:
@@ -462,13 +477,16 @@ class RayWorkplace:
 
     def _look_around(self, global_step: int) -> None:
         """Finds out whether the fold is to end at this step, because somebody asks for it or because a node of its is taken
-        away. Ranks have to agree, so several ask each other only now and then."""
+        away. Ranks have to agree, so several ask each other only now and then: rank 0 says after how many steps."""
         if self.world_size > 1:
-            is_time = global_step % self.tracking.log_interval == 0
+            is_time = global_step >= self.last_step + self.stride
         else:
             is_time = time.monotonic() - self.last_look > LOOK_INTERVAL_S
         if is_time:
-            self.last_look = time.monotonic()
+            steps, now = global_step - self.last_step, time.monotonic()
+            wanted = int(steps * LOOK_TOGETHER_S / max(1e-3, now - self.last_look))
+            (self.stride,) = self._hear_rank_0(max(1, min(wanted, 2 * self.stride)))
+            self.last_look, self.last_step = now, global_step
             self.stops_now = self._share_request() == StopWhen.NOW
             self.leaves_node = ray.train.get_preemption_info() is not None
 
@@ -478,12 +496,16 @@ class RayWorkplace:
         request = read_stop_request(self.folder) if self.rank == 0 else None
         if self.rank == 0 and request is None and is_asked_to_leave(self.files, self.attempt):
             request = StopWhen.NOW
-        if self.world_size == 1:
-            return request
         kinds = [None, *StopWhen]
-        number = torch.tensor(float(kinds.index(request)), device=self.device)
-        dist.all_reduce(number)  # the others have 0
-        return kinds[int(number)]
+        return kinds[self._hear_rank_0(kinds.index(request))[0]]
+
+    def _hear_rank_0(self, *numbers: int) -> list[int]:
+        """Rank 0's numbers, on every rank."""
+        if self.world_size == 1:
+            return list(numbers)
+        own = torch.tensor(numbers, device=self.device)
+        dist.broadcast(own, 0)
+        return own.tolist()
 
     def _report_to_train(self, metrics: Mapping[str, float]) -> None:
         """A barrier of the ranks. It waits for another process and for the controller's next look, so a lone rank leaves short

@@ -23,7 +23,7 @@ class LocalWorkplace:
 
     def __init__(self, root: Path) -> None:
         self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"
-        self.prepared = []
+        self.prepared, self.touched = [], 0
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
         self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
@@ -36,6 +36,9 @@ class LocalWorkplace:
 
     def report_epoch(self, epoch, num_epochs, global_step, metrics):
         self.epochs.append(dict(metrics))
+
+    def touch(self):
+        self.touched += 1
 
     def report_progress(self, epoch, num_epochs, step, num_steps):
         pass

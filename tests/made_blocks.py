@@ -16,7 +16,9 @@ def make_keys(num_rows=NUM_ROWS):
 
 
 def make_place(tell=lambda *_: None):
-    return SimpleNamespace(rank=0, world_size=1, insist=lambda what, do: do(), report_preparation=tell)
+    return SimpleNamespace(
+        rank=0, world_size=1, insist=lambda what, do: do(), report_preparation=tell, touch=lambda: None
+    )
 
 
 def split_of(fold, num_folds=1):

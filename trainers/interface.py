@@ -266,6 +266,10 @@ class Workplace(Protocol):
         """Says how many rows have gone through what comes before the training. If the run was asked to stop, the fold may end
         here."""
 
+    def touch(self) -> None:
+        """Says that this rank is at work, where it reports nothing else for long: of a validation each batch. A fold that stands
+        still for `run.stall_timeout_s` is ended."""
+
     def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
         """Says where the fold is: epoch from 0, optimiser step of the fold out of `num_steps`, each epoch the same share."""
 

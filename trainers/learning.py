@@ -21,6 +21,8 @@ from trainers.batches import cut, learning_rate_factor, share_of_rank, training_
 from trainers.interface import CheckpointName, ResumePoint, Split, Workplace
 from trainers.optimizer_state import by_kind, pack_optimizer, unpack_optimizer
 
+LONG_VALIDATION_S = 5.0  # before one that takes longer the fold saves where it is: an interrupt would not wait for it
+
 
 class Fold(Protocol):
     """What stays the same while a fold trains: its data, its model, and how to validate, save and predict.
@@ -90,8 +92,9 @@ class Learner:
         self.parallel: nn.Module = DistributedDataParallel(fold.model) if place.world_size > 1 else fold.model
         self.scaler = torch.amp.GradScaler(torch.device(place.device).type, enabled=fold.precision == torch.float16)
         self.step, self.rate, self.best = 0, 0.0, Best()
-        self.waited_s = 0.0  # in this epoch, for its batches
         self.epoch, self.num_batches = 0, 0  # the epoch under way, and how many of its batches are done
+        self.spent_s, self.waited_s = 0.0, 0.0  # on these batches, and of that for them to come
+        self.validation_s = math.inf  # of the last one; unknown
         self.total = torch.zeros((), device=place.device)  # this rank's part of its loss, summed over rows
 
     def read_batches(self, epoch: int, portions: list[np.ndarray]) -> Iterator[Any]:
@@ -122,7 +125,7 @@ class Learner:
         tensors |= {f"optimizer/{name}": value for name, value in pack_optimizer(self.optimizer).items()}
         facts = {
             "step": self.step, "epoch": self.epoch, "num_batches": self.num_batches, "rate": self.rate,
-            "best": asdict(self.best), "scaler": self.scaler.state_dict(),
+            "spent_s": self.spent_s, "waited_s": self.waited_s, "best": asdict(self.best), "scaler": self.scaler.state_dict(),
         }  # fmt: skip
         return ResumePoint(tensors, {"total": self.total}, facts)
 
@@ -133,6 +136,7 @@ class Learner:
         unpack_optimizer(self.optimizer, parts["optimizer"])
         self.scaler.load_state_dict(facts["scaler"])
         self.step, self.epoch, self.num_batches = (facts[name] for name in ("step", "epoch", "num_batches"))
+        self.spent_s, self.waited_s = facts["spent_s"], facts["waited_s"]
         self.rate, self.best = facts["rate"], Best(**facts["best"])
         self.total.copy_(point.own["total"])
 
@@ -146,8 +150,10 @@ class Learner:
             self.resume(point)
         for epoch in range(self.epoch, epochs):
             metrics = self._train_epoch(epoch)
+            if self.validation_s > LONG_VALIDATION_S:
+                place.save_resume_point(self.describe_point(), self.step)
             with self.averaged_weights():
-                metrics = fold.validate() | metrics
+                metrics = self._validate() | metrics
                 score = fold.score(metrics)
                 if score < self.best.score:
                     self.best = Best(epoch, metrics["val/loss_epoch"], metrics[fold.CHOSEN_BY], score)
@@ -156,6 +162,7 @@ class Learner:
                     fold.save("final", epoch, metrics)
             place.report_epoch(epoch, epochs, self.step, metrics | {"score": score})
             self.epoch, self.num_batches, self.total = epoch + 1, 0, torch.zeros_like(self.total)
+            self.spent_s = self.waited_s = 0.0
             place.save_resume_point(self.describe_point(), self.step)
         best, name = self.best, fold.CHOSEN_BY.removeprefix("val/")
         place.log(self.step, {"best_epoch": best.epoch, "best_val_loss": best.val_loss, f"best_{name}": best.value})
@@ -164,17 +171,17 @@ class Learner:
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training rows, or what is left of it; returns its metrics, `train/loss_epoch` the mean over all rows."""
-        fold, training, place, began = self.fold, self.config.training, self.fold.place, time.monotonic()
+        fold, training, place, began = self.fold, self.config.training, self.fold.place, time.monotonic() - self.spent_s
         order = training_order(training.seed, fold.split.fold, epoch, self.num_rows)
         global_batches = cut(order, training.batch_size)
         shares = [share_of_rank(batch, place.rank, place.world_size) for batch in global_batches]
         self.parallel.train()
-        self.waited_s, done = 0.0, self.num_batches
+        done = self.num_batches
         batches = self.read_batches(epoch, [rows for rows, _ in shares[done:]])
         for number, batch in enumerate(self._wait_for_each(batches), start=done):
             loss = self.train_step(batch, shares[number][1])
             self.total += loss * len(global_batches[number])
-            self.num_batches = number + 1
+            self.num_batches, self.spent_s = number + 1, time.monotonic() - began
             place.log_step(self.step, {"train/loss_step": loss, "learning_rate": self.rate})
             place.report_progress(epoch, training.epochs, self.step, self.num_steps)
             if place.is_resume_point_due(self.step):
@@ -191,6 +198,13 @@ class Learner:
             "train/epoch_time": seconds,
             "train/data_wait_share": self.waited_s / seconds,
         }
+
+    def _validate(self) -> dict[str, float]:
+        began = time.monotonic()
+        metrics = self.fold.validate()
+        seconds = torch.tensor(time.monotonic() - began, device=self.fold.place.device)
+        self.validation_s = float(sum_over_ranks(seconds)) / self.fold.place.world_size  # the same on every rank
+        return metrics
 
     def _wait_for_each(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:

@@ -32,7 +32,8 @@ from trainers.whole_files import appearing_whole
 
 BLOCK_ROWS = 128
 KEY_BYTES = DIGEST_BYTES
-COUNT_INTERVAL_S = 3.0  # between two looks at what all have done
+COUNT_INTERVAL_S = 3.0  # between two looks at what all have done,
+COUNT_SHARE = 20  # and at least so many times as long as one takes
 
 
 class RowBlocks:
@@ -180,21 +181,34 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
         split: says which of how many folds this is.
         place: hears how far it is; may end the fold here.
     """
-    total = place.insist(f"looking for what {what} has left", partial(count_missing, parts))
+    look_for = f"looking for what {what} has left"
+    count = partial(place.insist, look_for, partial(count_missing, parts))
+    total = count()
+    to_fetch = place.insist(look_for, partial(count_away, parts)) - total
+    done, fetched = 0, 0
     seat = split.fold * place.world_size + place.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
-    done, counted = 0, time.monotonic()
+    count_at = time.monotonic() + COUNT_INTERVAL_S
     for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size):
         part, block = everything[number]
-        while block not in part.blocks.mapped and not place.insist(
-            f"looking for what {what} has left", partial(part.blocks.find, block)
-        ):
-            rows, problems = part.compute(part.blocks.positions(block))
-            place.insist(f"keeping what {what} gives", partial(part.blocks.write, block, rows, problems))
+        blocks, positions = part.blocks, part.blocks.positions(block)
+        place.touch()
+        if block in blocks.mapped:
+            continue
+        if place.insist(look_for, partial(blocks.find, block)):
+            if blocks.remote is not None:
+                fetched += len(positions)
+                place.report_preparation("fetching", fetched, max(fetched, to_fetch))
+            continue
+        while block not in blocks.mapped:
+            rows, problems = part.compute(positions)
+            place.insist(f"keeping what {what} gives", partial(blocks.write, block, rows, problems))
+            place.insist(look_for, partial(blocks.find, block))
             done += len(rows)
-            if time.monotonic() - counted > COUNT_INTERVAL_S:  # what the others have done meanwhile
-                done = total - place.insist(f"looking for what {what} has left", partial(count_missing, parts))
-                counted = time.monotonic()
+            began = time.monotonic()
+            if began > count_at:  # what the others have done meanwhile
+                done = total - count()
+                count_at = time.monotonic() + max(COUNT_INTERVAL_S, COUNT_SHARE * (time.monotonic() - began))
             total = max(total, done)  # one that was to be fetched was damaged
             place.report_preparation(what, done, total)
 
@@ -214,6 +228,11 @@ def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
 def count_missing(parts: Iterable[Part]) -> int:
     """Rows of all parts whose block nobody has left where we look."""
     return sum(part.blocks.num_missing_rows for part in parts)
+
+
+def count_away(parts: Iterable[Part]) -> int:
+    """Rows of all parts whose block is not on this machine."""
+    return sum(part.blocks.num_rows_away for part in parts)
 
 
 def _sum_up(content: bytes | pa.Buffer, problems: Sequence[str | None] = ()) -> str:

@@ -148,8 +148,8 @@ class TrialTrainer:
 
     def _launch(self, trial: Trial, plan: Plan, coordinator: Any, todo: list[Any]) -> None:
         run = replace(plan.config.run, name=f"{self.tuning.folder.root.name}_{trial.name}")
-        config, heartbeat = replace(plan.config, run=run), self.cluster.heartbeat
-        launcher = FoldLauncher(plan.folder, config, self.placement, coordinator, heartbeat, self.interrupts)
+        config = replace(plan.config, run=run)
+        launcher = FoldLauncher(plan.folder, config, self.placement, coordinator, self.cluster, self.interrupts)
         launcher.train(todo, TrialConsole(self.console, trial.name), _NoWatcher())
 
     def _conclude(self, trial: Trial, plan: Plan, *, is_stopped: bool) -> Result:

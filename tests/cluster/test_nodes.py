@@ -34,7 +34,7 @@ class Nodes:
 
     def __init__(self, root: Path, port: int) -> None:
         settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "PYTHONUNBUFFERED": "1"}
-        settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
+        settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
         self.root, self.environment = root, clean_environment(HOME=str(root), **settings)
         self.address, self.started = f"127.0.0.1:{port}", []
         self.start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={root}")

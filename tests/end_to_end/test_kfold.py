@@ -21,10 +21,10 @@ from ray_jobs.tracking.record import read_lines
 
 
 def kfold(home: Path, *words: str, job: str = "kfold", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the job with its own HOME, so that `~/ray_results` is there."""
+    """Runs the job with its own HOME, so that `~/ray_results` is there, and from that folder."""
     return subprocess.run(
-        [sys.executable, f"ray_jobs/{job}.py", *words],
-        cwd=REPOSITORY,
+        [sys.executable, REPOSITORY / "ray_jobs" / f"{job}.py", *words],
+        cwd=home,
         env=clean_environment(HOME=str(home), **environment),
         text=True,
         capture_output=True,

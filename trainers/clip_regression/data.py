@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trainers.clip_regression.picture_reader import PictureReader
 
 NUM_BATCHES_AHEAD = 2
+PORTION = 4096  # rows whose large intermediate values are in memory at once
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class RowTensors:
     ) -> None:
         self.rows, self.num_threads, self.on_unreadable = rows, num_threads, on_unreadable
         self.reader, self.decoded = reader, decoded
-        self.tokens = tokenizer(rows.texts) if config.data.text_columns else None
+        self.tokens = _tokenise(tokenizer, rows.texts) if config.data.text_columns else None
         self.numbers = _to_tensor(numbers.encode(rows))
         if decoded is not None:
             _note_problems(*decoded, on_unreadable)
@@ -177,7 +178,7 @@ class RowTensors:
             pictures = [job.result() for job in reading]
             images = torch.from_numpy(np.stack(pictures) if self.decoded is None else pictures[0])
         index = torch.from_numpy(position_B)
-        tokens = None if self.tokens is None else self.tokens[index]
+        tokens = None if self.tokens is None else self.tokens[index].long()
         if augment is not None:
             images = None if images is None else augment.flip(images, position_B)
             tokens = None if tokens is None else augment.drop_tokens(tokens, position_B)
@@ -241,6 +242,13 @@ class RowFeatures:
         return Batch(position_B, None, None, numbers, features)
 
 
+def _tokenise(tokenizer: Callable[[list[str]], Tensor], texts: list[str]) -> Tensor:
+    """(N, L) int32. A portion at a time: of long texts tokenizers hold all tokens before they cut them."""
+    return torch.cat(
+        [tokenizer(texts[start : start + PORTION]).int() for start in range(0, max(1, len(texts)), PORTION)]
+    )
+
+
 def _to_tensor(encoded_BN: np.ndarray) -> Tensor | None:
     return torch.from_numpy(encoded_BN) if encoded_BN.shape[1] else None
 
@@ -274,7 +282,13 @@ class Augmentation:
         rng = np.random.default_rng([*seed, 1])
         self.flips = torch.from_numpy(rng.random(num_rows) < (0.5 if config.training.horizontal_flip else 0.0))
         share = config.model.token_dropout
-        self.kept = torch.from_numpy(rng.random((num_rows, num_tokens)) >= share) if share and num_tokens else None
+        self.kept = None
+        if share and num_tokens:
+            kept_NL = np.empty((num_rows, num_tokens), bool)
+            for start in range(0, num_rows, PORTION):
+                part_NL = kept_NL[start : start + PORTION]
+                part_NL[:] = rng.random(part_NL.shape) >= share
+            self.kept = torch.from_numpy(kept_NL)
 
     def choose_version(self, modality: str, num_versions: int, position_B: np.ndarray) -> np.ndarray:
         """Which of the versions of a row that were encoded stands for it, (B,): of a picture the mirrored one where it is flipped,

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from trainers.clip_regression.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
 from trainers.picture_files import PICTURE_FORMATS
 from trainers.remote_files import RemoteFile
-from trainers.row_blocks import Part, RowBlocks, fill, place_remotely
+from trainers.row_blocks import Part, RowBlocks, count_away, fill, place_remotely
 
 _WAY_OF_DECODING = 1  # to be raised with each change of this file that changes a bit of a picture
 _DECODED_BY = ("pillow", "torchvision", "open_clip_torch")
@@ -100,16 +100,12 @@ def keep_decoded(
     described = json.dumps([_WAY_OF_DECODING, preprocessing, versions], sort_keys=True)
     folder = place.cache / "pictures" / hashlib.sha256(described.encode()).hexdigest()[:16]
     parts = {name: _plan(folder, reader, table, place) for name, table in tables.items()}
-    num_away = place.insist("looking for decoded pictures", partial(_count_away, parts.values()))
+    num_away = place.insist("looking for decoded pictures", partial(count_away, parts.values()))
     there = next(parent for parent in folder.parents if parent.exists())
     if 2 * num_away * math.prod(reader.shape) > shutil.disk_usage(there).free:
         return {}
     fill(list(parts.values()), "decoding", split, place)
     return {name: part.blocks for name, part in parts.items()}
-
-
-def _count_away(parts: Iterable[Part]) -> int:
-    return sum(part.blocks.num_rows_away for part in parts)
 
 
 def _plan(folder: Path, reader: PictureReader, table: RowsFile, place: Workplace) -> Part:

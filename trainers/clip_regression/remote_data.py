@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
 SETTLED_S = 10.0  # this old is an object that no other of the same second may follow, however clocks differ
+LOOK_AT_ONCE = 20_000  # pictures; whatever ends a start, the next need not look at these again
 MAX_PICTURE_BYTES = 4 * MAX_PICTURE_PIXELS  # the largest that is allowed, not compressed at all
 
 
@@ -164,12 +165,16 @@ class RemotePictures:
         unknown = [name for name in names if name not in findings]
         if not unknown:
             return findings
-        settled = {name for name in unknown if _is_settled(self.listed[name])}  # by the clock of before they are read
-        asked = [(f"{self.uri}/{name}", self.listed[name].size) for name in unknown]
-        for name, (digest, problem) in zip(unknown, self.spread(partial(look_at, self.copies), asked), strict=True):
-            findings[name] = Finding(self.listed[name].size, self.listed[name].mtime_ns, digest, problem)
         kept = {name: one for name, one in known.items() if name in self.listed and _is_of(one, self.listed[name])}
-        _write_memory(self.memory, kept | {name: findings[name] for name in unknown if name in settled})
+        for start in range(0, len(unknown), LOOK_AT_ONCE):
+            names = unknown[start : start + LOOK_AT_ONCE]
+            settled = {name for name in names if _is_settled(self.listed[name])}  # by the clock of before they are read
+            asked = [(f"{self.uri}/{name}", self.listed[name].size) for name in names]
+            for name, (digest, problem) in zip(names, self.spread(partial(look_at, self.copies), asked), strict=True):
+                findings[name] = Finding(self.listed[name].size, self.listed[name].mtime_ns, digest, problem)
+                if name in settled:
+                    kept[name] = findings[name]
+            _write_memory(self.memory, kept)
         return findings
 
 

@@ -119,10 +119,10 @@ class _Fold:
         self.model.eval()
         rank, world_size, total = self.place.rank, self.place.world_size, len(tensors.rows)
         mine = np.arange(rank, total, world_size)
-        parts = [
-            self.forward(self.model, batch, tensors).double().cpu().numpy()
-            for batch in tensors.batches(cut(mine, self.config.training.eval_batch_size))
-        ]
+        parts = []
+        for batch in tensors.batches(cut(mine, self.config.training.eval_batch_size)):
+            parts.append(self.forward(self.model, batch, tensors).double().cpu().numpy())
+            self.place.touch()
         z = np.concatenate(parts) if parts else np.zeros(0)
         if world_size == 1:
             return z

@@ -128,6 +128,7 @@ class _Fold:
             counts_3K = count_pixels(logits_CHW, mask_HW)
             counts[:-1] += counts_3K.flatten()
             counts[-1] += average(measure_dice(counts_3K))
+            self.place.touch()
         sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
         counts_3K = counts[:-1].reshape(3, num_kinds)
         dice_K, iou_K = measure_dice(counts_3K), measure_iou(counts_3K)

@@ -52,7 +52,7 @@ class MadeRun:
 
     def __init__(self, room, least=1, most=2, **resources):
         config = ResourcesConfig(workers_per_fold=(least, most), **resources)
-        placement = Placement(least, most, 1.0, 0.0, 0, 1, 2, room)
+        placement = Placement(least, most, 1.0, 0.0, 0, 1, resources.get("max_folds_at_once", 9), room)
         self.seats, self.said, self.now, self.is_over = MadeSeats(room), [], 1000.0, False
         self.elastic = ElasticWorkers(placement, config, self.said.append, lambda: self.is_over, self.seats)
 
@@ -103,6 +103,33 @@ def test_a_fold_that_is_nearly_done_is_left_alone():
     run.pass_time()
     assert not fold.asked
     assert run.seats.groups == []  # and nothing is asked of the autoscaler for it
+
+
+def test_room_by_whose_share_nobody_gains_is_given_back():
+    """With all 64 workers the fold would be done clearly earlier, with the 33 that there are it would not."""
+    run, (fold,) = MadeRun(32, most=64, resize_interval_s=20), [MadeFold("a")]
+    run.wait(fold)
+    assert run.pass_time() == {"a": 32}
+    run.train(fold, remaining_s=200)
+    run.elastic.restart_s, run.elastic.running[fold].has_begun = 20.0, True
+    run.pass_time(20)
+    run.seats.room = 1
+    run.train(fold, remaining_s=200)
+    run.pass_time(5)
+    assert not fold.asked
+    assert run.seats.groups == []
+
+
+def test_a_fold_that_does_not_answer_for_long_keeps_nobody_from_room_that_is_free():
+    run, (slow, lost) = MadeRun(1, resize_interval_s=0), [MadeFold("slow"), MadeFold("lost")]
+    run.wait(slow)
+    run.pass_time()
+    run.train(slow, remaining_s=300)
+    run.seats.room = 1
+    run.pass_time()
+    assert slow.asked == [1]
+    run.wait(lost)
+    assert run.pass_time() == {"slow": 1, "lost": 1}
 
 
 def test_without_an_interval_room_is_taken_whatever_it_costs():

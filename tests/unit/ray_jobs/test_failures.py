@@ -4,9 +4,10 @@ import pytest
 import torch
 from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 from ray.train import PreemptionInfo, WorkerGroupError
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
+from ray_jobs.errors import StorageError
 from ray_jobs.failures import MAX_DEATHS, Cause, NonFiniteLossError, PreemptedError, explain_failure
 
 
@@ -17,6 +18,32 @@ def test_the_rank_that_failed_is_named_not_the_one_that_lost_its_connection_to_i
     }
     failure = explain_failure(WorkerGroupError("2 of 2 workers failed", failures))
     assert failure.message == "rank 1: ValueError: picture v04.png cannot be decoded"
+
+
+LOST = RuntimeError("[/gloo/transport/tcp/pair.cc:598] Connection closed by peer [10.0.0.7]:4711")
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        {
+            0: LOST,
+            1: WorkerHealthCheckFailedError(
+                "Worker 1 failed", RayActorError(error_msg="exits with a connection error code")
+            ),
+        },
+        {0: LOST},  # the node of the other does not answer yet
+    ],
+)
+def test_a_fold_whose_other_rank_is_gone_is_tried_again(failures):
+    failure = explain_failure(WorkerGroupError("workers failed", failures))
+    assert failure.cause == Cause.DIED
+    assert failure.may_be_retried(1)
+
+
+def test_an_error_of_ours_that_speaks_of_a_connection_is_no_death():
+    failure = explain_failure(WorkerGroupError("failed", {0: StorageError("s3://bucket: Connection refused")}))
+    assert (failure.cause, failure.message) == (Cause.ERROR, "s3://bucket: Connection refused")
 
 
 def test_an_error_that_ray_wrapped_is_unwrapped():

@@ -84,6 +84,22 @@ def test_auto_never_silently_trains_on_cpus_where_gpus_could_be_started():
         place_folds(ResourcesConfig(), cluster((2, 0), types=[(8, 1)]), 3)
 
 
+def test_folds_of_all_members_run_at_once_where_each_has_room_of_its_own():
+    assert place_folds(ResourcesConfig(), cluster((96, 12)), 3, 12).folds_at_once == 12
+    assert place_folds(ResourcesConfig(cpus_per_fold=4), cluster((16, 0)), 3, 12).folds_at_once == 4
+    assert place_folds(ResourcesConfig(), cluster((96, 12)), 3, 2).folds_at_once == 2
+
+
+def test_the_cores_are_divided_among_the_folds_of_one_plan_and_no_more_run_at_once():
+    placement = place_folds(ResourcesConfig(), cluster((32, 0)), 3, 12)
+    assert (placement.folds_at_once, placement.threads_per_worker) == (3, 10)
+
+
+def test_gpus_that_could_be_started_count_so_that_folds_do_not_share_the_one_that_is_there():
+    placement = place_folds(ResourcesConfig(), cluster((8, 1), types=[(8, 1)] * 8), 5)
+    assert (placement.gpus_per_worker, placement.folds_at_once) == (1.0, 5)
+
+
 def test_one_fold_after_another_on_request():
     assert place_folds(ResourcesConfig(max_folds_at_once=1), cluster((8, 0)), 3).folds_at_once == 1
 

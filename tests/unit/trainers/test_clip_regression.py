@@ -11,6 +11,7 @@ from broken_pictures import break_on_decoding
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import mean_absolute_error, mean_squared_error, mean_squared_log_error
+from local_workplace import LocalWorkplace
 from small_training import TINY, train_small
 
 from trainers.batches import learning_rate_factor, share_of_rank, training_order
@@ -389,6 +390,21 @@ def test_a_fold_goes_on_bit_for_bit_wherever_it_was_stopped(small_frame, write_d
     assert epochs == [{k: v for k, v in epoch.items() if k not in timings} for epoch in whole.epochs]
     for key, predictions in whole.predictions.items():
         np.testing.assert_array_equal(predictions.prediction_z, second.predictions[key].prediction_z)
+
+
+def test_before_a_validation_of_unknown_length_a_fold_saves_where_it_is(small_frame, write_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalWorkplace, "is_resume_point_due", lambda *_: False)
+    root = write_data(small_frame)
+    first = train_small(tmp_path, root, "parts", stop_at=4)
+    assert (len(first.steps), first.epochs) == (4, [])
+    point, random_state = first.stopped_with
+    point.facts["spent_s"] += 1000
+    second = train_small(tmp_path, root, "parts", resume_from=(point, random_state))
+    assert len(second.steps) == 4
+    assert second.epochs[0]["train/epoch_time"] > 1000  # the epoch's, not only what is left of it
+    rows = train_small(tmp_path, root, "whole").epochs[0]
+    num_rows = rows["train/samples_per_second"] * rows["train/epoch_time"]
+    assert second.epochs[0]["train/samples_per_second"] < num_rows / 1000
 
 
 def test_a_frozen_fold_shares_its_encoders_and_its_checkpoint_holds_only_what_was_learned(

@@ -51,7 +51,7 @@ def test_a_damaged_object_is_computed_again_and_put_anew(bucket_server, remote, 
     second, computed = make_part(tmp_path / "second", keys_NK, remote=remote)
     fill([second], "adding", split_of(0), make_place(lambda *words: said.append(words)))
     assert computed == list(range(BLOCK_ROWS, 2 * BLOCK_ROWS))
-    assert said == [("adding", BLOCK_ROWS, BLOCK_ROWS)]
+    assert [one for one in said if one[0] == "adding"] == [("adding", BLOCK_ROWS, BLOCK_ROWS)]
     with bucket_server.files.open_input_stream(f"{BUCKET}/{key}") as stream:
         assert stream.read() == path.read_bytes()
 

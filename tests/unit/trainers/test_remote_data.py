@@ -175,8 +175,10 @@ def test_a_fold_learns_the_same_bits_and_another_machine_computes_no_block(put_d
             places[name].predictions["final", "validation"].prediction,
             places["local"].predictions["final", "validation"].prediction,
         )
-    assert places["first"].prepared
-    assert not places["second"].prepared
+    assert {what for what, _, _ in places["first"].prepared} & {"encoding", "decoding"}
+    fetched = places["second"].prepared
+    assert {what for what, _, _ in fetched} == {"fetching"}
+    assert fetched[-1][1] == fetched[-1][2]
 
 
 def test_a_picture_that_is_exchanged_while_the_run_works_ends_the_fold(put_data, storage, tmp_path):
