@@ -33,7 +33,7 @@ from ray_jobs.run_mirror import Keeper, RunMirror, hold_run
 from ray_jobs.spread import ClusterSpread
 from ray_jobs.storage import Storage
 from ray_jobs.summary import conclude, print_outcome
-from ray_jobs.terminal import Watcher, chatter_to, open_console, print_leaks, warn_of_open_cluster
+from ray_jobs.terminal import Watcher, chatter_to, open_console, print_leaks, say_what_is_awaited, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import call_here, load_inventory_module
 from trainers.object_storage import is_uri
@@ -331,8 +331,7 @@ def _announce(console: Console, cluster: Connection, placement: Placement, folde
         f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads){device}; "
         f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
     )
-    if placement.waits_for:
-        console.print(f"waiting for the autoscaler to start {placement.waits_for}", style="yellow")
+    say_what_is_awaited(console, placement.waits_for)
     if cluster.dashboard_url:
         asks = " (it asks for a token: `ray get-auth-token` prints it)" if cluster.asks_for_token else ""
         console.print(f"dashboard: http://{cluster.dashboard_url}{asks}")

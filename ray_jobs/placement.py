@@ -145,7 +145,7 @@ class ClusterResources:
 @dataclass(frozen=True)
 class Placement:
     """The outcome: resources of one worker, workers of one fold (of an elastic one at least), folds at once, workers that the nodes
-    hold at once, whether more nodes may be started."""
+    hold at once, what has to be started before any fold can train."""
 
     num_workers: int
     most_workers: int
@@ -156,7 +156,6 @@ class Placement:
     folds_at_once: int
     slots: int
     waits_for: str | None = None
-    may_grow: bool = False
 
     @property
     def workers_at_once(self) -> int:
@@ -202,7 +201,7 @@ def place_folds(
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
-    return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.startable))
+    return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for)
 
 
 def divides_cores(config: ResourcesConfig, gpus_per_worker: float) -> bool:

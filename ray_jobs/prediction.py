@@ -36,7 +36,7 @@ from ray_jobs.progress import RowProgress
 from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.streamed_table import TABLE_SUFFIXES, open_table
 from ray_jobs.summary import describe_submission
-from ray_jobs.terminal import chatter_to, open_console, warn_of_open_cluster
+from ray_jobs.terminal import chatter_to, open_console, say_what_is_awaited, warn_of_open_cluster
 from ray_jobs.trained_models import RunEnsemble, refuse_unusable, settle_run
 from trainers.interface import DataError, load_new_rows_module
 
@@ -77,6 +77,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
             placement = place_folds(config.resources, cluster.resources, config.folds.count)
             if not cluster.asks_for_token:
                 warn_of_open_cluster(console, is_own=cluster.is_own)
+            say_what_is_awaited(console, placement.waits_for)
             with interrupted_when_lost(cluster.heartbeat), _failures_told():
                 _predict_and_write(work, placement, _count_workers(placement, config.resources), console)
     except KeyboardInterrupt:
@@ -260,7 +261,7 @@ def _place_of_bad_rows(work: Work) -> Path:
 def _count_workers(placement: Placement, resources: ResourcesConfig) -> int:
     """As many as folds would train at once, each with what a fold has, and therefore its bits; or one on each GPU's share."""
     if placement.gpus_per_worker:
-        most = max(1, placement.slots)
+        most = max(placement.slots, placement.folds_at_once * placement.num_workers)
         return min(most, (resources.max_folds_at_once or most) * placement.num_workers)
     return placement.folds_at_once * placement.num_workers
 

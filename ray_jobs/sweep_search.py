@@ -32,7 +32,7 @@ from ray_jobs.connection import connect
 from ray_jobs.member_columns import combines_folds, read_columns
 from ray_jobs.mirror import find_uri
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_csv, write_json, write_whole
-from ray_jobs.terminal import chatter_to, explain_outcome
+from ray_jobs.terminal import chatter_to, explain_outcome, say_what_is_awaited
 from ray_jobs.tracking.record import log_news
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
@@ -143,13 +143,15 @@ def _evaluate_in_trials(
     scratch = folder.root / ".ray_tune"
     with (
         chatter_to(folder.log / "ray.log"),
-        connect(f"{folder.root.name}-sweep", dashboard=config.run.dashboard),
+        connect(f"{folder.root.name}-sweep", dashboard=config.run.dashboard) as cluster,
         _progress(console, [path for _, path in todo.values()]),
     ):
         import ray
         from ray import tune
 
         resources = {"cpu": 1.0}
+        has_room = any(node.cpus >= 1 for node in cluster.resources.nodes)
+        say_what_is_awaited(console, None if has_room else "a node with a CPU, which each batch of combinations wants")
         if find_uri(folder) is not None:  # the files of the trials lie on this machine only
             resources[f"node:{ray.util.get_node_ip_address()}"] = 0.001
         trial = tune.with_parameters(evaluate_batch, todo=todo, columns=columns)

@@ -171,6 +171,12 @@ def _epochs_scored(status: FoldStatus) -> int:
     return status.epoch if status.score is not None else 0
 
 
+def say_what_is_awaited(console: Console, waits_for: str | None) -> None:
+    """That nothing happens before a node is started, if so."""
+    if waits_for:
+        console.print(f"waiting for the autoscaler to start {waits_for}", style="yellow")
+
+
 def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
     """Says, so that nobody overlooks it, that a cluster lets everybody in, and what closes it."""
     which, cure = (

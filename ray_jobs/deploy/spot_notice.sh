@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs on each node of a cluster on Google Cloud: hands Google's notice that this spot machine is taken away on to Ray, which by
+# Runs on each GPU machine of cluster.yaml: hands Google's notice that this spot machine is taken away on to Ray, which by
 # itself does not hear it. The folds here then save where they are and go on elsewhere.
 #
 # usage: spot_notice.sh HEAD:PORT

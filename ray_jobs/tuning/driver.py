@@ -36,7 +36,7 @@ from ray_jobs.planning import Plan
 from ray_jobs.run_folder import RunFolder, read_json
 from ray_jobs.spread import ClusterSpread
 from ray_jobs.storage import Storage
-from ray_jobs.terminal import open_console, print_leaks
+from ray_jobs.terminal import open_console, print_leaks, say_what_is_awaited
 from ray_jobs.tracking.wandb_sink import WandbSink
 from ray_jobs.tuning.admission import admit_trials
 from ray_jobs.tuning.config import TuneConfig
@@ -177,6 +177,7 @@ def _train_trials(
     )
     if cluster.dashboard_url:
         console.print(f"dashboard: http://{cluster.dashboard_url}")
+    say_what_is_awaited(console, placement.waits_for)
     console.print(f"folder: {tuning.folder.root}")
     prepare = PreparedInputs(tuning, cluster).prepare
     halving = rebuild_halving(progress) if tune.scheduler == "asha" else None

@@ -39,7 +39,7 @@ from ray_jobs.placement import ClusterResources, Resources, ResourcesConfig, pla
 
 DEPLOY = REPOSITORY / "ray_jobs" / "deploy"
 CLUSTER_FILES = {path.name: path for path in (REPOSITORY / "cluster.yaml", DEPLOY / "on_premise.yaml")}
-RAYJOB = DEPLOY / "rayjob.yaml"
+RAYJOB, VOLUME = DEPLOY / "rayjob.yaml", DEPLOY / "volume.yaml"
 PAGE = DEPLOY / "README.md"
 GOOGLE = json.loads(
     (Path(googleapiclient.discovery_cache.__file__).parent / "documents" / "compute.v1.json").read_text()
@@ -48,6 +48,7 @@ GOOGLE = json.loads(
 # Field names of KubeRay's API; a string names the mapping that the field holds, a list of one what its items are.
 POD_TEMPLATE = {"metadata": None, "spec": "PodSpec"}
 KUBERAY: dict[str, dict[str, Any]] = {
+    "Pod": {"apiVersion": None, "kind": None, "metadata": None, "spec": "PodSpec"},
     "RayJob": {"apiVersion": None, "kind": None, "metadata": None, "spec": "RayJobSpec"},
     "RayJobSpec": dict.fromkeys(
         "activeDeadlineSeconds backoffLimit metadata clusterSelector managedBy deletionStrategy entrypoint runtimeEnvYAML jobId "
@@ -255,7 +256,7 @@ def test_rays_autoscaler_understands_the_rayjob_and_no_renamed_field_of_it():
 
 def test_the_rayjobs_driver_knows_which_pods_it_may_have():
     """KubeRay does not tell it: the head's own pod has nothing to train on, and folds have to wait for others."""
-    _, known, job = yaml.safe_load_all(RAYJOB.read_text())
+    known, job = yaml.safe_load_all(RAYJOB.read_text())
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     (volume,) = [one["name"] for one in head["volumes"] if one.get("configMap") == {"name": known["metadata"]["name"]}]
     (mount,) = [one for one in head["containers"][0]["volumeMounts"] if one["name"] == volume]
@@ -271,12 +272,14 @@ def test_the_rayjobs_driver_knows_which_pods_it_may_have():
 
 
 def test_the_rayjob_mounts_one_shared_volume_in_every_pod_and_names_its_claim():
-    claim, _, job = yaml.safe_load_all(RAYJOB.read_text())
+    claim, helper = yaml.safe_load_all(VOLUME.read_text())
+    job = read_rayjob()
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    check_names(helper, "Pod")
     cluster = job["spec"]["rayClusterSpec"]
     words = dict(word.split("=") for word in shlex.split(job["spec"]["entrypoint"])[2:])
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        pod = group["template"]["spec"]
+    pods = [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    for pod in (helper["spec"], *pods):
         (volume,) = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == volume["name"]]
@@ -317,7 +320,8 @@ def list_commands() -> list[list[str]]:
     for path in (*CLUSTER_FILES.values(), PAGE):
         text = re.sub(r"\\\n#? *", "", path.read_text())
         commands += [
-            shlex.split(line, comments=True) for line in re.findall(r"ray job submit .*? -- (python .*)", text)
+            shlex.split(line, comments=True)
+            for line in re.findall(r"ray job submit .*? -- (python ray_jobs/kfold.py .*)", text)
         ]
     return [words[2:] for words in commands]
 

@@ -8,10 +8,10 @@ import open_clip
 import pytest
 import torch
 from broken_pictures import break_on_decoding
+from local_workplace import LocalWorkplace
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import mean_absolute_error, mean_squared_error, mean_squared_log_error
-from local_workplace import LocalWorkplace
 from small_training import TINY, train_small
 
 from trainers.batches import learning_rate_factor, share_of_rank, training_order
