@@ -41,7 +41,7 @@ class WaitReport:
         if waiting and now - self.said_at >= self.interval_s:
             self.said_at = now
             waits = ", ".join(f"{fold} ({now - since:.0f} s)" for fold, since in self.since.items())
-            self.say(f"waiting for room: {waits}; {describe_autoscaler()}")
+            self.say(f"not training yet: {waits}; {describe_autoscaler()}")
 
 
 def describe_autoscaler() -> str:
@@ -67,8 +67,8 @@ def describe_status(status: Any) -> str:
     failed = [f"{launch.ray_node_type_name} ({launch.details})" for launch in status.failed_launches]
     failed += [f"{node.ray_node_type_name} ({node.details})" for node in status.failed_nodes]
     parts = [f"{len(status.active_nodes) + len(status.idle_nodes)} node(s) run"]
-    parts += [f"pending: {_count(wanted)}"] if wanted else []
-    parts += [f"starting: {_count(starting)}"] if starting else ["no node is being started"]
+    parts += [f"no room for {_count(wanted)}"] if wanted else ["nothing waits for room"]
+    parts += [f"starting: {_count(starting)}"] if starting else ["no node is being started"] if wanted else []
     parts += [f"failed to start: {', '.join(failed)}"] if failed else []
     return "; ".join(parts)
 

@@ -30,7 +30,7 @@ from ray_jobs.placement import Placement, ResourcesConfig, add_workers, divides_
 logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.5
 SETTLE_S = 1.0  # room that comes piece by piece (the workers of a fold that has ended) is given away together
-LEAVE_S = 10.0  # how long Ray may take to give the room of a fold that was resized free again
+LEAVE_S = 10.0  # how long a fold may take to leave, and Ray to give its room free again
 LAUNCH_TIMEOUT_S = 60.0  # after which a fold that was launched no longer keeps the others from looking for room
 FIRST_RESTART_S = 10.0  # what another attempt costs, until this run has seen it
 
@@ -98,6 +98,7 @@ class ElasticWorkers:
     Args:
         placement: resources of a worker, and the least and the most of a fold.
         resources: how often a fold may be resized, and how many folds may train at once.
+        num_folds: of a member.
         say: shows a line to the user.
         is_over: whether no further attempt is to begin.
         seats: where room is found.
@@ -107,14 +108,15 @@ class ElasticWorkers:
         self,
         placement: Placement,
         resources: ResourcesConfig,
+        num_folds: int,
         say: Callable[[str], None],
         is_over: Callable[[], bool],
         seats: Seats,
     ) -> None:
         self.least, self.most = placement.num_workers, placement.most_workers
-        self.most_folds = resources.max_folds_at_once
+        self.most_folds, self.may_grow = resources.max_folds_at_once, placement.may_grow
         if divides_cores(resources, placement.gpus_per_worker):
-            self.most_folds = placement.folds_at_once
+            self.most_folds = min(num_folds, self.most_folds or num_folds)
         self.interval_s, self.say, self.is_over, self.seats = resources.resize_interval_s, say, is_over, seats
         self.changed = threading.Condition()
         self.waiting: dict[ElasticFold, int] = {}  # and how many workers each may have
@@ -124,6 +126,7 @@ class ElasticWorkers:
         self.restart_s: float | None = None
         self.granted, self.settled_since = 0, 0.0
         self.awaited, self.patient_until = 0, 0.0  # room that there will be when a resized fold's own is free
+        self.asked_at = 0.0  # when a fold was last asked to leave
         self.content_until = 0.0  # nobody gains by the room that there was
 
     def take(self, fold: ElasticFold) -> int | None:
@@ -186,11 +189,13 @@ class ElasticWorkers:
             self.seats.want(self.seats.count())  # whatever Ray grants now is what the fold is about to take
             return
         waiting, is_any_leaving = self._next_to_run(), bool(self.wishes)
-        if is_any_leaving and not waiting:
-            return  # the room is for the fold that is about to leave; one after the other
+        if is_any_leaving and (not waiting or now - self.asked_at < LEAVE_S):
+            return  # one after the other: a fold is about to leave
         resizable = {} if waiting or now < self.content_until else self._find_resizable(remaining_s, now)
         most = sum(self.most - self.running[fold].num_workers for fold in resizable)
-        self.seats.want(sum(self.waiting[fold] for fold in waiting) or most)
+        # Where a fold that shall leave does not answer, others take what they need to begin: its room may come back at any moment.
+        wanted = [self.least if is_any_leaving else self.waiting[fold] for fold in waiting]
+        self.seats.want(sum(wanted) or most)
         granted = self.seats.count()
         if granted != self.granted:
             self.granted, self.settled_since = granted, now
@@ -199,9 +204,9 @@ class ElasticWorkers:
         if not is_complete and (is_awaiting or now - self.settled_since < SETTLE_S):
             return
         if waiting:
-            if not self._start(waiting, granted, now) and not is_any_leaving:
+            if not self._start(waiting, wanted, granted, now) and not is_any_leaving:
                 self._make_room(waiting[0], granted, remaining_s, now)
-        elif granted and not self._grow(resizable, granted):
+        elif granted and not self._grow(resizable, granted, now) and not self.may_grow:
             self.content_until = now + self.interval_s  # others may have the room until then
             self.seats.want(0)
 
@@ -239,9 +244,9 @@ class ElasticWorkers:
             return 0.0
         return FIRST_RESTART_S if self.restart_s is None else self.restart_s
 
-    def _start(self, waiting: list[ElasticFold], granted: int, now: float) -> bool:
+    def _start(self, waiting: list[ElasticFold], wanted: list[int], granted: int, now: float) -> bool:
         """Gives the room to those that wait; whether there was enough for one."""
-        shares = share_workers(granted, self.least, [self.waiting[fold] for fold in waiting])
+        shares = share_workers(granted, self.least, wanted)
         for fold, share in zip(waiting, shares, strict=True):
             if share:
                 del self.waiting[fold]
@@ -251,7 +256,7 @@ class ElasticWorkers:
             self.seats.give(sum(shares))
         return any(shares)
 
-    def _grow(self, resizable: dict[ElasticFold, float], granted: int) -> bool:
+    def _grow(self, resizable: dict[ElasticFold, float], granted: int, now: float) -> bool:
         """Asks the fold that gains most by its share of the room; whether one gains by it."""
         folds = sorted(resizable, key=lambda fold: resizable[fold], reverse=True)
         sizes = [self.running[fold].num_workers for fold in folds]
@@ -262,7 +267,7 @@ class ElasticWorkers:
         ]
         if any(gains):
             best = gains.index(max(gains))
-            self._ask(folds[best], then[best], "there is room")
+            self._ask(folds[best], then[best], "there is room", now)
         return any(gains)
 
     def _make_room(self, fold: ElasticFold, granted: int, remaining_s: dict[ElasticFold, float], now: float) -> None:
@@ -280,10 +285,10 @@ class ElasticWorkers:
         room = granted + sum(attempt.num_workers for attempt in self.running.values())
         share = min(filter(None, share_workers(room, self.least, [self.most] * others)), default=size)
         if share < size:
-            self._ask(largest, max(share, self.least), f"{fold} finds no room")
+            self._ask(largest, max(share, self.least), f"{fold} finds no room", now)
 
-    def _ask(self, fold: ElasticFold, num_workers: int, why: str) -> None:
-        attempt = self.running[fold]
+    def _ask(self, fold: ElasticFold, num_workers: int, why: str, now: float) -> None:
+        attempt, self.asked_at = self.running[fold], now
         fold.ask_to_leave(attempt.number)
         self.wishes[fold] = num_workers
         self.say(

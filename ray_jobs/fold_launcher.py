@@ -102,7 +102,7 @@ class FoldLauncher:
         self.folder, self.run, self.resources = folder, config.run, config.resources
         self.placement, self.coordinator, self.cluster = placement, coordinator, cluster
         self.interrupts, self.mirror = interrupts, mirror
-        self.storage = Storage(folder, config.checkpoint.storage_patience_s)
+        self.num_folds, self.storage = config.folds.count, Storage(folder, config.checkpoint.storage_patience_s)
         self.stopped = threading.Event()
         self.elastic: ElasticWorkers | None = None
 
@@ -125,7 +125,7 @@ class FoldLauncher:
         say = partial(console.print, style="yellow")
         if self.resources.is_elastic:
             turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
-            self.elastic = ElasticWorkers(self.placement, self.resources, say, self._is_over, seats)
+            self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:
@@ -178,7 +178,10 @@ class FoldLauncher:
         """Folds that are to train and have no room."""
         if self.elastic:
             return self.elastic.list_waiting()
-        statuses = {fold: fold.read_status() for fold in folds}
+        try:
+            statuses = {fold: fold.read_status() for fold in folds}
+        except OSError:  # storage that is away; this is only news
+            return []
         return [str(fold) for fold, one in statuses.items() if one.state == FoldState.WAITING and one.num_workers]
 
     def _is_over(self) -> bool:

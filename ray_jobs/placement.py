@@ -145,7 +145,7 @@ class ClusterResources:
 @dataclass(frozen=True)
 class Placement:
     """The outcome: resources of one worker, workers of one fold (of an elastic one at least), folds at once, workers that the nodes
-    hold at once, what has to be started before any fold can train."""
+    hold at once, what has to be started before any fold can train, whether more nodes may be started."""
 
     num_workers: int
     most_workers: int
@@ -156,6 +156,7 @@ class Placement:
     folds_at_once: int
     slots: int
     waits_for: str | None = None
+    may_grow: bool = False
 
     @property
     def workers_at_once(self) -> int:
@@ -201,7 +202,7 @@ def place_folds(
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
-    return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for)
+    return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.startable))
 
 
 def divides_cores(config: ResourcesConfig, gpus_per_worker: float) -> bool:
@@ -277,7 +278,7 @@ def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: 
             )
         return 0.0
     workers = config.most_workers
-    gpus = max(cluster.gpus, sum(node.gpus for node in cluster.startable))
+    gpus = sum(node.gpus for node in _list_most_nodes(cluster))
     if workers > 1 or gpus >= num_folds:
         return float(workers)
     folds_per_gpu = math.ceil(num_folds / int(gpus))
@@ -312,9 +313,13 @@ def _count_workers(nodes: tuple[Resources, ...], worker: Resources) -> int:
 
 def _count_most_workers(cluster: ClusterResources, worker: Resources) -> int:
     """Workers that fit once the autoscaler has started all that it may."""
+    return _count_workers(_list_most_nodes(cluster), worker)
+
+
+def _list_most_nodes(cluster: ClusterResources) -> tuple[Resources, ...]:
+    """The nodes once the autoscaler has started all that it may."""
     started = {node[:2] for node in cluster.startable}
-    others = tuple(node for node in cluster.nodes if node[:2] not in started)
-    return _count_workers(others, worker) + _count_workers(cluster.startable, worker)
+    return tuple(node for node in cluster.nodes if node[:2] not in started) + cluster.startable
 
 
 def _check_feasible(worker: Resources, cluster: ClusterResources) -> str | None:

@@ -100,7 +100,8 @@ class ResumePoints:
                 logger.warning(
                     "a resume point of fold %d is damaged, the one before counts: %s", self.files.number, error
                 )
-        newest = max(points, key=lambda point: point.description["global_step"], default=None)
+        # Of one step: before a validation and after it.
+        newest = max(points, key=lambda one: (one.description["global_step"], one.description["epoch"]), default=None)
         if newest:
             self.next_place = _other(newest.place)
         return newest

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -227,7 +228,8 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
     submission = summary["submission"]
     if submission["created"]:
         weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""
-        console.print(f"submission: {submission['path']}\n  {describe_submission(submission)}{weights}")
+        place = f"{find_uri(folder) or folder.root}/{Path(submission['path']).name}"  # wherever it was written
+        console.print(f"submission: {place}\n  {describe_submission(submission)}{weights}")
     else:
         console.print(f"no submission: {submission['reason']}", style="yellow")
     if folder.report.is_file():
@@ -295,7 +297,9 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary["leaks"])]
     submission = summary["submission"]
     lines.append(
-        f"Submission: `{submission['path']}`." if submission["created"] else f"No submission: {submission['reason']}."
+        f"Submission: `{Path(submission['path']).name}`."
+        if submission["created"]
+        else f"No submission: {submission['reason']}."
     )
     lines += [
         "",

@@ -184,7 +184,7 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
     look_for = f"looking for what {what} has left"
     count = partial(place.insist, look_for, partial(count_missing, parts))
     total = count()
-    to_fetch = place.insist(look_for, partial(count_away, parts)) - total
+    to_fetch = place.insist(look_for, partial(count_away, parts))
     done, fetched = 0, 0
     seat = split.fold * place.world_size + place.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
@@ -198,7 +198,7 @@ def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> No
         if place.insist(look_for, partial(blocks.find, block)):
             if blocks.remote is not None:
                 fetched += len(positions)
-                place.report_preparation("fetching", fetched, max(fetched, to_fetch))
+                place.report_preparation("fetching", fetched, to_fetch)
             continue
         while block not in blocks.mapped:
             rows, problems = part.compute(positions)

@@ -116,7 +116,7 @@ def test_a_fold_waits_for_nodes_grows_with_them_and_leaves_one_that_goes_without
         return [r for r in rows if r["event"] == event and all(r[name] == value for name, value in values.items())]
 
     try:
-        wait_for(lambda: "waiting for room: fold 0 (3" in log.read_text())  # 30 s and a little
+        wait_for(lambda: "not training yet: fold 0 (3" in log.read_text())  # 30 s and a little
         growing.allow(1)
         wait_for(lambda: count_lines(run.fold_record(0)) > 5)
         growing.allow(2)
@@ -132,7 +132,7 @@ def test_a_fold_waits_for_nodes_grows_with_them_and_leaves_one_that_goes_without
     assert driver.returncode == 0
     assert "waiting for the autoscaler to start a node with 1 CPU and 0 GPU" in said
     assert re.search(
-        r"waiting for room: fold 0 \(3\d s\); 1 node\(s\) run; pending: 2 × {1 CPU}; no node is being started", said
+        r"not training yet: fold 0 \(3\d s\); 1 node\(s\) run; no room for 2 × {1 CPU}; no node is being started", said
     )
     assert "fold 0: there is room; it saves where it is and goes on with 2 instead of 1 workers" in said
     assert [row["num_workers"] for row in launches[:2]] == [1, 2]

@@ -41,9 +41,11 @@ def test_what_is_pending_starting_and_failed_is_said():
         resource_demands=ResourceDemandSummary(placement_group_demand=demands),
     )
     assert describe_status(status) == (
-        "2 node(s) run; pending: 3 × {1 CPU, 0.5 GPU}; starting: 3 × gpu; failed to start: gpu (out of quota)"
+        "2 node(s) run; no room for 3 × {1 CPU, 0.5 GPU}; starting: 3 × gpu; failed to start: gpu (out of quota)"
     )
-    assert describe_status(ClusterStatus()) == "0 node(s) run; no node is being started"
+    waiting = ClusterStatus(resource_demands=ResourceDemandSummary(placement_group_demand=demands[:1]))
+    assert describe_status(waiting) == "0 node(s) run; no room for 2 × {1 CPU, 0.5 GPU}; no node is being started"
+    assert describe_status(ClusterStatus()) == "0 node(s) run; nothing waits for room"
 
 
 def test_folds_that_wait_are_named_again_and_again_until_they_do_not(monkeypatch):
@@ -57,8 +59,8 @@ def test_folds_that_wait_are_named_again_and_again_until_they_do_not(monkeypatch
         if now[0] == 140:
             waiting.append("fold 2")
     assert said == [
-        "waiting for room: fold 1 (30 s); no node",
-        "waiting for room: fold 1 (60 s), fold 2 (20 s); no node",
+        "not training yet: fold 1 (30 s); no node",
+        "not training yet: fold 1 (60 s), fold 2 (20 s); no node",
     ]
     waiting.clear()
     for _ in range(40):

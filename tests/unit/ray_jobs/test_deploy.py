@@ -276,6 +276,9 @@ def test_the_rayjob_mounts_one_shared_volume_in_every_pod_and_names_its_claim():
     job = read_rayjob()
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     check_names(helper, "Pod")
+    for _, renamed in list_renamed(helper, "Pod", known=True):
+        with pytest.raises(ValueError, match="no field"):
+            check_names(renamed, "Pod")
     cluster = job["spec"]["rayClusterSpec"]
     words = dict(word.split("=") for word in shlex.split(job["spec"]["entrypoint"])[2:])
     pods = [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]

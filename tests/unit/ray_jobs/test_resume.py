@@ -15,10 +15,10 @@ def points(tmp_path):
     return ResumePoints(RunFolder(tmp_path).fold(0))
 
 
-def write(points, step):
+def write(points, step, epoch=0):
     tensors = {"shared/weight": torch.full((3,), float(step)), "rank0/own/total": torch.tensor(step / 2)}
     tensors |= {f"rank0/random/{name}": tensor for name, tensor in get_random_state().items()}
-    points.write(tensors, {"facts": {"step": step}, "global_step": step})
+    points.write(tensors, {"facts": {"step": step}, "global_step": step, "epoch": epoch})
     points.wait()
 
 
@@ -46,6 +46,13 @@ def test_the_newest_point_counts_and_comes_back_as_it_was(points):
     assert float(point.own["total"]) == 1.5
     stored.restore_random_state(0)
     assert draw() == expected
+
+
+def test_of_two_points_of_one_step_the_one_after_the_validation_counts(points):
+    for step, epoch in ((4, 0), (4, 1), (8, 1), (8, 2)):
+        write(points, step, epoch)
+        newest = ResumePoints(points.files).find_newest().description
+        assert (newest["global_step"], newest["epoch"]) == (step, epoch)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "torn manifest", "flipped manifest"])
@@ -102,7 +109,7 @@ def test_another_number_of_ranks_shares_the_sums_and_none_repeats_what_another_h
     tensors = {"rank0/own/total": torch.tensor(3.0), "rank1/own/total": torch.tensor(4.5)}
     for rank, state in enumerate((first, get_random_state())):
         tensors |= {f"rank{rank}/random/{name}": tensor for name, tensor in state.items()}
-    points.write(tensors, {"facts": {}, "global_step": 7})
+    points.write(tensors, {"facts": {}, "global_step": 7, "epoch": 0})
     points.wait()
     stored = points.find_newest()
     assert [float(stored.for_rank(rank, 2).own["total"]) for rank in range(2)] == [3.0, 4.5]
