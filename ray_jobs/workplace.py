@@ -485,7 +485,8 @@ class RayWorkplace:
         if is_time:
             steps, now = global_step - self.last_step, time.monotonic()
             wanted = int(steps * LOOK_TOGETHER_S / max(1e-3, now - self.last_look))
-            (self.stride,) = self._hear_rank_0(max(1, min(wanted, 2 * self.stride)))
+            # Steps may become longer, too: not more at once than what is fetched together.
+            (self.stride,) = self._hear_rank_0(max(1, min(wanted, 2 * self.stride, self.tracking.log_interval)))
             self.last_look, self.last_step = now, global_step
             self.stops_now = self._share_request() == StopWhen.NOW
             self.leaves_node = ray.train.get_preemption_info() is not None
