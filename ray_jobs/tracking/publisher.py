@@ -47,24 +47,31 @@ def main(argv: list[str]) -> int:
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no event
     os.nice(10)  # training goes first
-    finish = threading.Event()
-    threading.Thread(target=_listen, args=(finish,), daemon=True).start()
-    folder = RunFolder(given.run)
-    is_online = given.mode != "offline" and _has_key()
-    if given.mode != "offline" and not is_online:
+    finish, is_over = threading.Event(), threading.Event()
+    threading.Thread(target=_listen, args=(finish, is_over), daemon=True).start()
+    try:
+        return _publish(RunFolder(given.run), given.mode, events, given.check_s, finish)
+    finally:
+        is_over.set()  # the parent lets go as soon as nothing more is said, and the exit code is what it wants to know
+
+
+def _publish(folder: RunFolder, wanted: str, events: TextIO, check_s: float, finish: threading.Event) -> int:
+    is_online = wanted != "offline" and _has_key()
+    if wanted != "offline" and not is_online:
         _say(events, "unreachable", has_key=False, reason="there is no API key (WANDB_API_KEY or `wandb login`)")
-        if given.mode == "online":
+        if wanted == "online":
             return PublisherExit.UNREACHABLE
     with _only_publisher(folder):
         mode = "online" if is_online else "offline"
-        return Publisher(folder, folder.read_config(), mode, events, given.check_s).run(finish)
+        return Publisher(folder, folder.read_config(), mode, events, check_s).run(finish)
 
 
-def _listen(finish: threading.Event) -> None:
+def _listen(finish: threading.Event, is_over: threading.Event) -> None:
     for line in sys.stdin:
         if line.strip() == "finish":
             finish.set()
-    os._exit(PublisherExit.FAILED)  # the parent is gone: a new one starts a new publisher
+    if not is_over.is_set():
+        os._exit(PublisherExit.FAILED)  # the parent is gone: a new one starts a new publisher
 
 
 class Publisher:

@@ -22,7 +22,7 @@ from ray_jobs.run_folder import RunFolder, write_json
 from ray_jobs.tracking.record import MetricRecord, read_lines
 from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
-from ray_jobs.tracking.wandb_sink import PUBLISHER, WandbSink
+from ray_jobs.tracking.wandb_sink import PUBLISHER, PublisherExit, WandbSink
 
 
 def publish(folder, config, timeout_s=60.0, **options):
@@ -127,6 +127,18 @@ def test_without_a_key_everything_goes_offline_and_can_be_uploaded_later(server,
     assert again.returncode == 0
     runs = stored(server, folder, config)
     assert [run.steps() for run in runs.values()] == [list(range(60)), list(range(50))]
+
+
+def test_where_there_is_no_key_the_upload_ends_after_one_look(server, make_run, monkeypatch):
+    """The publisher's exit code says so, though the sink lets go of it as soon as it says nothing more."""
+    folder, config = make_run(5)
+    monkeypatch.delenv("WANDB_API_KEY")
+    ended, run_publisher = [], WandbSink._run_publisher
+    monkeypatch.setattr(WandbSink, "_run_publisher", lambda *a, **b: ended.append(run_publisher(*a, **b)) or ended[-1])
+    is_whole, said = publish(folder, config, falls_back=False)
+    assert not is_whole
+    assert said.startswith("W&B cannot be reached: there is no API key")
+    assert ended == [PublisherExit.UNREACHABLE]
 
 
 def test_offline_files_of_several_starts_upload_with_wandb_sync(server, make_run):
