@@ -78,15 +78,15 @@ class PrivateStorage:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The mount point is an empty folder on another disk. At the end nothing may stand there, but for a checkpoint that
-        was being written when the storage went away."""
+        """The mount point is an empty folder on another disk. At the end nothing may stand there, but for a checkpoint and
+        a file that were being written when the storage went away."""
         self.do(f"mount -t tmpfs tmpfs {self.path}")
         try:
             yield
             written = [
                 str(path) for path in self.inside.rglob("*") if path.is_file() and "/checkpoints/" not in str(path)
             ]
-            assert not written, written
+            assert len(written) <= 1, written
         finally:
             self.do(f"umount --lazy {self.path}")
 
