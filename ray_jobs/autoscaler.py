@@ -35,10 +35,8 @@ class WaitReport:
         if now - self.looked < _LOOK_S:
             return
         self.looked, waiting = now, find_waiting()
-        if waiting and not self.since:
-            self.said_at = now
         self.since = {fold: self.since.get(fold, now) for fold in waiting}
-        if waiting and now - self.said_at >= self.interval_s:
+        if waiting and now - max(self.said_at, min(self.since.values())) >= self.interval_s:
             self.said_at = now
             waits = ", ".join(f"{fold} ({now - since:.0f} s)" for fold, since in self.since.items())
             self.say(f"not training yet: {waits}; {describe_autoscaler()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -258,15 +259,22 @@ def _make_imports_cheap() -> Any:
 @contextmanager
 def leaving() -> Iterator[None]:
     """Ends the connection of `connect` in the background, while that is done which needs no cluster any more: most of the time
-    that Ray's processes take to end is waiting."""
+    that Ray's processes take to end is waiting.
+
+    Who drops a handle of Ray's meanwhile has the process ended by Ray, without a word. So what is garbage (errors of workers that were
+    killed, with all that their frames hold) goes before, and no more is collected until then.
+    """
     import ray
 
+    gc.collect()
+    gc.disable()
     thread = threading.Thread(target=ray.shutdown, name="leaving")
     thread.start()
     try:
         yield
     finally:
         thread.join()
+        gc.enable()
 
 
 def import_ahead(module: str) -> None:

@@ -43,6 +43,7 @@ from ray_jobs.watchdog import keep_stacks
 
 Outcome = FoldCompleted | FoldStopped | FoldResized | FoldFailed
 WATCH_INTERVAL_S = 0.5
+JOIN_S = 2.0  # a cluster that is gone does not answer
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,12 @@ class FoldLauncher:
 
         # Daemons: a thread that waits for Ray may wait for ever once Ray is shut down, and must not keep the driver.
         threads = [threading.Thread(target=run_in_turn, args=(fold,), name=str(fold), daemon=True) for fold in folds]
+        resizer = threading.Thread(target=self.elastic and self.elastic.watch, name="elastic workers", daemon=True)
         try:
             for thread in threads:
                 thread.start()
             if self.elastic:
-                threading.Thread(target=self.elastic.watch, name="elastic workers", daemon=True).start()
+                resizer.start()
             with watcher:
                 self._wait_for(dict(zip(folds, threads, strict=True)), console, watcher)
         except KeyboardInterrupt:
@@ -154,6 +156,8 @@ class FoldLauncher:
             raise
         finally:
             self.stopped.set()
+            if self.elastic:
+                resizer.join(JOIN_S)  # it asks Ray, and Ray ends a process that asks when it has been shut down
         if failures:
             self.cluster.heartbeat.confirm()
             raise failures[0]
