@@ -63,7 +63,9 @@ def describe_status(status: Any) -> str:
     starting = Counter(launch.ray_node_type_name for launch in status.pending_launches for _ in range(launch.count))
     starting.update(node.ray_node_type_name for node in status.pending_nodes)
     failed = [f"{launch.ray_node_type_name} ({launch.details})" for launch in status.failed_launches]
-    failed += [f"{node.ray_node_type_name} ({node.details})" for node in status.failed_nodes]
+    failed += [
+        f"{node.ray_node_type_name} ({node.details})" for node in status.failed_nodes if node.details
+    ]  # else gone
     parts = [f"{len(status.active_nodes) + len(status.idle_nodes)} node(s) run"]
     parts += [f"no room for {_count(wanted)}"] if wanted else ["nothing waits for room"]
     parts += [f"starting: {_count(starting)}"] if starting else ["no node is being started"] if wanted else []
