@@ -290,7 +290,7 @@ class Workplace(Protocol):
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
         """Replaces the point from which a later attempt goes on: after `report_epoch` (where it may be left out if the last
-        one is only seconds old), and whenever one is due. If the run was asked to stop, the fold ends here."""
+        one is only seconds old), before a validation that takes long, and whenever one is due. If the run was asked to stop, the fold ends here."""
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and
