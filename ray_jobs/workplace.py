@@ -111,7 +111,7 @@ class RayWorkplace:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
         self.folder, self.fold, self.attempt, self.tracking = folder, fold, attempt, tracking
         self.checkpoint, self.watchdog, self.mirror = checkpoint, watchdog, mirror
-        self.saved_at = -math.inf
+        self.saved_at, self.put_s = -math.inf, 0.0  # the last resume point: when it was saved, how long it was put
         self.files = folder.fold(fold)
         self.inputs, self.cache = folder.inputs, folder.cache
         self.cache_uri = None if mirror is None else f"{split_run(mirror.bucket.uri)[0]}/{folder.cache.name}"
@@ -281,8 +281,10 @@ class RayWorkplace:
             raise PreemptedError(f"its node is being taken away while it prepares ({what})")
 
     def _is_worth_saving(self) -> bool:
-        """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time."""
-        is_time = time.monotonic() - self.saved_at >= self.checkpoint.min_interval_s
+        """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time. Points for
+        object storage take a tenth of the time at most, unless all are asked for."""
+        interval_s = self.checkpoint.min_interval_s and max(self.checkpoint.min_interval_s, 10 * self.put_s)
+        is_time = time.monotonic() - self.saved_at >= interval_s
         return is_time or not self.is_epoch_over or self.is_last_epoch
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -314,7 +316,9 @@ class RayWorkplace:
     def _put(self) -> None:
         """Puts what the fold has come to into the object storage, if there is one."""
         if self.mirror is not None:
+            began = time.monotonic()
             self.mirror.push()
+            self.put_s = time.monotonic() - began
 
     def _put_shared(self, path: Path) -> None:
         if self.mirror is not None:
