@@ -68,8 +68,15 @@ def _list_nodes() -> list[dict[str, Any]]:
     """Nodes that take work: alive, and not about to go."""
     import ray
 
-    leaving = ray._private.state.state.get_draining_nodes()
-    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    draining = find_draining_nodes()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+
+
+def find_draining_nodes() -> set[str]:
+    """Ids of nodes that are being taken away: drained by hand or by an autoscaler, or whose spot machine has had its notice."""
+    import ray
+
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:

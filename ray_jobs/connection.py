@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-import importlib
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster import find_resources, package_versions, refuse_other_versions, run_on_each_node
+from ray_jobs.config import RunConfig
 from ray_jobs.coordinator import NAMESPACE
 from ray_jobs.errors import ClusterError, ClusterLostError
 from ray_jobs.interrupts import in_submitted_job
@@ -126,77 +125,67 @@ def interrupted_when_lost(heartbeat: Heartbeat) -> Iterator[None]:
         done.set()
 
 
-class HeadStart(threading.Thread):
-    """Starts a cluster of this job's own while its other modules are loaded and its data is read. An error in the data then ends
-    what was started together with the process.
-
-    The kernel ends Ray's processes with the thread that has started them, so this one lives as long as the process.
-
-    Args:
-        job_name, dashboard: see `connect`.
-        joins: a cluster that is there is joined, too, because it is to read the data.
-    """
-
-    def __init__(self, job_name: str, *, dashboard: bool, joins: bool = False) -> None:
-        super().__init__(name="head start of Ray", daemon=True)
-        self.job_name, self.dashboard, self.joins = job_name, dashboard, joins
-        self.context: Any = None
-        self.address: str | None = None
-        self.error: BaseException | None = None
-        self.is_done = threading.Event()
-
-    def run(self) -> None:
-        """Starts Ray, then does nothing for ever."""
-        try:
-            self.address = _find_cluster()
-            if self.address is None or self.joins:
-                import_ahead("ray.train.torch")  # 4 s that the driver needs later, while Ray's processes start
-                self.context = _start_ray(self.address, self.job_name, dashboard=self.dashboard)
-        except BaseException as error:
-            self.error = error
-        self.is_done.set()
-        threading.Event().wait()
-
-    def join_cluster(self) -> Any:
-        """What `ray.init` has returned; None: nothing was started, for there is a cluster to join. Whoever calls it first may also be
-        the one who starts the thread.
-
-        Raises:
-            ClusterError: Ray does not start, or the named cluster does not answer.
-        """
-        if not self.is_alive():
-            self.start()
-        self.is_done.wait()
-        if self.error is not None:
-            raise self.error
-        return self.context
-
-
-@contextmanager
-def connect(job_name: str, *, dashboard: bool, head_start: HeadStart | None = None) -> Iterator[Connection]:
-    """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
+class RayStart:
+    """Starts a cluster of this job's own, or joins the one that is there, when somebody first needs it: what reads data in object storage,
+    or else the training. Always in the thread that asks, which is the main thread: Ray imports modules while it starts.
 
     Args:
         job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
         dashboard: whether a cluster of its own has one.
-        head_start: has perhaps started it already.
+        metadata: what else the job's page in the dashboard shows.
+    """
+
+    def __init__(self, job_name: str, *, dashboard: bool, metadata: Mapping[str, str] | None = None) -> None:
+        self.job_name, self.dashboard, self.metadata = job_name, dashboard, dict(metadata or {})
+        self.context: Any = None
+        self.address: str | None = None
+
+    @classmethod
+    def for_run(cls, config: RunConfig, purpose: str | None = None) -> RayStart:
+        """For a job on a run, or a tuning.
+
+        Args:
+            config: its run has a name.
+            purpose: what the job does with it; None: it trains the run.
+        """
+        name, storage = config.run.name, config.run.storage
+        metadata = {"run": name, "folder": f"{storage.rstrip('/')}/{name}", "recipe": config.recipe}
+        job_name = f"{name}-{purpose}" if purpose else name
+        return cls(job_name, dashboard=config.run.dashboard, metadata=metadata)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the cluster is this job's own."""
+        return self.address is None
+
+    def join(self) -> Any:
+        """Starts or joins Ray, the first time; returns what `ray.init` has returned.
+
+        Raises:
+            ClusterError: Ray does not start, or the named cluster does not answer.
+        """
+        if self.context is None:
+            self.address = _find_cluster()
+            self.context = _start_ray(self.address, self.job_name, self.metadata, dashboard=self.dashboard)
+        return self.context
+
+
+@contextmanager
+def connect(start: RayStart) -> Iterator[Connection]:
+    """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
 
     Raises:
         ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
     """
-    context = None if head_start is None else head_start.join_cluster()
-    address = _find_cluster() if context is None else head_start.address
-    if context is None:
-        context = _start_ray(address, job_name, dashboard=dashboard)
-    is_own = address is None
+    context = start.join()
     import ray
 
     try:
-        if not is_own:
+        if not start.is_own:
             refuse_other_versions(package_versions(), run_on_each_node(package_versions))
         head = ray.get_runtime_context().gcs_address
-        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if is_own else GONE_AFTER_S, _find_own_node())
-        yield Connection(find_resources(), context.dashboard_url or None, _call(head) != "OK", is_own, heartbeat)
+        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
+        yield Connection(find_resources(), context.dashboard_url or None, _call(head) != "OK", start.is_own, heartbeat)
     except ClusterLostError:
         raise  # without a shutdown, in which Ray may end the process before anything is said
     except BaseException:
@@ -206,7 +195,7 @@ def connect(job_name: str, *, dashboard: bool, head_start: HeadStart | None = No
         ray.shutdown()
 
 
-def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
+def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], *, dashboard: bool) -> Any:
     """Joins the cluster at the address, or starts one; what `ray.init` returns."""
     is_own = address is None
     _set(_SETTINGS_OF_OWN_CLUSTER if is_own else _SETTINGS_OF_JOINED_CLUSTER)
@@ -215,7 +204,7 @@ def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
     settings = {
         "namespace": NAMESPACE,
         "job_config": ray.job_config.JobConfig(
-            metadata={"job_name": job_name},
+            metadata={"job_name": job_name, **metadata},
             # Ray adds the working directory, wherever the user is; a submitted job's folder it brings to all nodes itself.
             _py_driver_sys_path=[] if in_submitted_job() else [str(REPOSITORY)],
         ),
@@ -225,13 +214,11 @@ def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
     }
     if is_own:
         settings["include_dashboard"] = dashboard
-        settings["runtime_env"] = {"worker_process_setup_hook": _make_imports_cheap()}
         _close_token_folder()
     else:
         _refuse_wrong_token(address)
-    tries = (
-        2 if is_own else 1
-    )  # Ray's patience with its own processes is fixed, and too short for a machine that is busy
+    # Ray's patience with its own processes is fixed, and too short for a machine that is busy.
+    tries = 2 if is_own else 1
     while True:
         tries -= 1
         try:
@@ -242,52 +229,6 @@ def _start_ray(address: str | None, job_name: str, *, dashboard: bool) -> Any:
             if not tries:
                 what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
                 raise ClusterError(f"{what}: {error.__cause__ or error}") from None
-
-
-def _make_imports_cheap() -> Any:
-    """What each of Ray's processes calls first: a fifth of the time of importing torch and Ray Train is the garbage collector's, which
-    finds nothing. A function inside of one, because Ray has to send it itself: a worker cannot import this module yet."""
-
-    def collect_less_often() -> None:
-        import gc
-
-        gc.set_threshold(100_000, 50, 50)
-
-    return collect_less_often
-
-
-@contextmanager
-def leaving() -> Iterator[None]:
-    """Ends the connection of `connect` in the background, while that is done which needs no cluster any more: most of the time
-    that Ray's processes take to end is waiting.
-
-    Who drops a handle of Ray's meanwhile has the process ended by Ray, without a word. So what is garbage (errors of workers that were
-    killed, with all that their frames hold) goes before, and no more is collected until then.
-    """
-    import ray
-
-    gc.collect()
-    gc.disable()
-    thread = threading.Thread(target=ray.shutdown, name="leaving")
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-        gc.enable()
-
-
-def import_ahead(module: str) -> None:
-    """Imports a module in the background. What goes wrong shows where it is needed, if the process lives that long."""
-
-    def load() -> None:
-        with suppress(Exception):
-            importlib.import_module(
-                module.partition(".")[0]
-            )  # whoever waits for a package must not hold a module inside of it
-            importlib.import_module(module)
-
-    threading.Thread(target=load, daemon=True).start()
 
 
 def _set(settings: dict[str, str]) -> None:
@@ -314,7 +255,6 @@ def _find_cluster() -> str | None:
         ClusterError: nobody answers at RAY_ADDRESS.
     """
     _set(_SETTINGS)
-    import ray  # noqa: F401  (before what is inside of it: another thread may be importing it)
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
     from ray._private.utils import read_ray_address
 

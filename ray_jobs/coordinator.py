@@ -39,7 +39,7 @@ class FoldState(StrEnum):
 class FoldStatus:
     """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
     is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said;
-    `num_workers` those of the attempt, 0 before the first."""
+    `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which they run."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -63,6 +63,7 @@ class FoldStatus:
     preparation: tuple[str, int, int] | None = None
     prepared: float | None = None
     num_workers: int = 0
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class FoldLaunched:
 
 @dataclass(frozen=True)
 class FoldStarted:
-    """A fold's workers run; from `step` on, if they go on where an earlier attempt was."""
+    """A fold's workers run, on these nodes; from `step` on, if they go on where an earlier attempt was."""
 
     fold: int
     attempt: int
@@ -95,6 +96,7 @@ class FoldStarted:
     step: int = 0
     best_score: float | None = None
     best_epoch: int | None = None
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -346,6 +348,7 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 first_step=event.step,
                 best_score=event.best_score,
                 best_epoch=event.best_epoch,
+                nodes=event.nodes,
             )
         case PreparationReported():
             return replace(status, preparation=(event.what, event.done, event.total), prepared=now)
@@ -456,6 +459,11 @@ class Coordinator:
         """Takes in an event of one member's folds."""
         self.members[member].apply(event)
         self.gauges.export()  # at once: the actor may end before the next refresh
+
+    def show(self, lines: list[str]) -> None:
+        """Prints what the driver's terminal shows into this actor's log, which Ray's dashboard opens: a driver that was not submitted has none
+        there."""
+        print(*lines, sep="\n", flush=True)
 
     def flush(self) -> None:
         """Writes what waits to be written, as far as the storage takes it."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from rich.console import Console
 
 from ray_jobs.cli import Command, show
 from ray_jobs.cluster import refuse_private_storage, run_on_each_node
-from ray_jobs.config import RunConfig, find_differences, to_dict
-from ray_jobs.connection import Connection, HeadStart, connect, import_ahead, leaving
+from ray_jobs.config import find_differences, to_dict
+from ray_jobs.connection import Connection, RayStart, connect
 from ray_jobs.coordinator import Coordination, FoldState, RunStarted, forget_attempt, read_status, start_actor
 from ray_jobs.damage import mend_run
 from ray_jobs.ensemble_stage import run_ensemble_stage
@@ -27,7 +26,7 @@ from ray_jobs.fold_launcher import FoldLauncher, MemberFold
 from ray_jobs.interrupts import Interrupts, find_save_time_s, listening
 from ray_jobs.mirror import find_uri
 from ray_jobs.placement import Placement, place_folds, show_memory
-from ray_jobs.planning import Plan, check_run, write_or_compare
+from ray_jobs.planning import Plan, check_run, name_run, write_or_compare
 from ray_jobs.run_folder import RunFolder, StopWhen, read_json, request_stop, write_json
 from ray_jobs.run_mirror import Keeper, RunMirror, hold_run
 from ray_jobs.spread import ClusterSpread
@@ -35,7 +34,7 @@ from ray_jobs.storage import Storage
 from ray_jobs.summary import conclude, print_outcome
 from ray_jobs.terminal import Watcher, chatter_to, open_console, print_leaks, say_what_is_awaited, warn_of_open_cluster
 from ray_jobs.tracking.wandb_sink import WandbSink
-from trainers.interface import call_here, load_inventory_module
+from trainers.interface import load_inventory_module
 from trainers.object_storage import is_uri
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
@@ -43,13 +42,12 @@ INTERRUPTED = "interrupted"
 LITTLE_SPACE_BYTES = 200_000_000
 
 
-def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | None = None) -> int:
+def run_kfold(command: Command, argv: Sequence[str]) -> int:
     """The K-fold job.
 
     Args:
         command: what the user wants.
         argv: what was typed.
-        head_start: is starting Ray meanwhile.
 
     Returns:
         0: done; 1: a fold failed; 130: interrupted.
@@ -63,8 +61,9 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         with tempfile.TemporaryDirectory() as scratch:
             _show_plan(console, check_run(command.config, Path(scratch)))
         return EXIT_OK
-    spread = call_here if head_start is None else ClusterSpread(head_start, console.print)
-    plan = check_run(command.config, None, spread)
+    config = name_run(command.config)
+    start = RayStart.for_run(config)
+    plan = check_run(config, None, ClusterSpread(start, console.print))
     storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
     uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
     with hold_run(plan.folder, uri, insists=False) as mirror:
@@ -90,7 +89,7 @@ def run_kfold(command: Command, argv: Sequence[str], head_start: HeadStart | Non
         try:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
-                train = partial(_train, plan, todo, head_start, console, say_how_to_go_on, mirror)
+                train = partial(_train, plan, todo, start, console, say_how_to_go_on, mirror)
                 with _kept(mirror, plan, warn):
                     summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
             if mirror is not None:
@@ -194,7 +193,7 @@ def _settle(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> d
 def _train(
     plan: Plan,
     todo: list[MemberFold],
-    head_start: HeadStart | None,
+    start: RayStart,
     console: Console,
     say_how_to_go_on: Callable[[str], None],
     mirror: RunMirror | None,
@@ -221,7 +220,7 @@ def _train(
         mirror.lease.confirm()
         mirror.leave_launched(folders)
     began = time.monotonic()
-    with on_cluster(folder, config, head_start, console) as (cluster, interrupts):
+    with on_cluster(folder, start, console) as (cluster, interrupts):
         import ray
 
         placement = place_folds(config.resources, cluster.resources, config.folds.count, len(todo))
@@ -237,22 +236,18 @@ def _train(
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
         launcher = FoldLauncher(folder, config, placement, coordinator, cluster, interrupts, mirror)
-        is_trained = threading.Event()
-        threading.Thread(target=_prepare_end, args=(todo, is_trained), daemon=True).start()
         watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
         launcher.train(todo, console, watcher, partial(say_interrupted, console, say_how_to_go_on))
-        is_trained.set()
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
         stage = None if cluster.is_own or mirror is not None else _combine_in_task(folder, seconds)
-        with leaving():
-            return end(stage)
+        summary = end(stage)
+        launcher.pass_on(console)
+        return summary
 
 
 @contextmanager
-def on_cluster(
-    folder: RunFolder, config: RunConfig, head_start: HeadStart | None, console: Console
-) -> Iterator[tuple[Connection, Interrupts]]:
+def on_cluster(folder: RunFolder, start: RayStart, console: Console) -> Iterator[tuple[Connection, Interrupts]]:
     """A cluster to train on, this job's own or one that others use, too; while it is used, interrupts are heard and what libraries print
     goes into the run's log.
 
@@ -260,11 +255,10 @@ def on_cluster(
         ClusterError: none can be had.
         KeyboardInterrupt: there was an interrupt meanwhile.
     """
-    import_ahead("ray.train.torch")  # 4 s that the folds' threads need, while Ray's processes start
     with (
         listening() as interrupts,
         chatter_to(folder.log / "ray.log"),
-        connect(folder.root.name, dashboard=config.run.dashboard, head_start=head_start) as cluster,
+        connect(start) as cluster,
     ):
         interrupts.listen()
         interrupts.check()
@@ -291,15 +285,6 @@ def leave_inputs(plan: Plan) -> None:
         if (trainer.data, trainer.model) not in left:
             left.append((trainer.data, trainer.model))
             load_inventory_module(member.config.family).leave_inputs(trainer, member.inventory, plan.folder.inputs)
-
-
-def _prepare_end(todo: list[MemberFold], is_trained: threading.Event) -> None:
-    """Loads what draws the report as soon as a fold is complete: taking down its trainer is mostly waiting."""
-    with suppress(OSError):  # storage that is away: it is loaded when it is needed
-        while not any(fold.folder.fold(fold.fold).is_complete() for fold in todo):
-            if is_trained.wait(1.0):
-                return
-    import_ahead("ray_jobs.reporting.html_report")
 
 
 def prepare_nodes(plan: Plan, cluster: Connection) -> None:

@@ -10,17 +10,32 @@
     └── StorageError         the run's storage does not take or give files; exit code 1 once something was launched
     ClusterLostError         Ray is gone while the folds trained; exit code 1, the same command continues
 
-`trainers.interface.DataError` and `ValueError` of a config are shown the same way.
+`trainers.interface.DataError`, `ensemble.predictions.PredictionError`, and what a disk or network refuses (`is_refused_by_machine`) are
+shown the same way. Any other error is a bug: it is shown with its traceback; exit code 1.
 """
 
 from __future__ import annotations
 
+import errno
 import re
+
+# What a full, read-only, broken, forbidden or unreachable file system says. A file that is not there is none of these.
+REFUSALS_OF_MACHINE = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EACCES,
+        errno.EPERM, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
+    }
+)  # fmt: skip
 
 
 def printable(text: str) -> str:
     """A text without the characters that a terminal obeys: errors and names may come from data and other people's runs."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text)
+
+
+def is_refused_by_machine(error: OSError) -> bool:
+    """Whether the disk, its permissions or the network are the cause, and not a path that is wrong."""
+    return error.errno in REFUSALS_OF_MACHINE
 
 
 class RunError(Exception):

@@ -1,6 +1,6 @@
 """What ended an attempt of a fold, in the user's words, and whether another attempt can help. Pure.
 
-PREEMPTED  its node is being taken away and it has saved where it is, or was taken before it could: goes on elsewhere, as often as need be
+PREEMPTED  its node is being taken away, and it was asked to leave: goes on elsewhere, as often as need be
 NO_ROOM    others took the room that its workers were given: tried again as often as need be (elastic folds only; others wait)
 DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point gained
 STALLED    it did nothing for `run.stall_timeout_s` and ended itself: like a death
@@ -34,8 +34,8 @@ class Cause(StrEnum):
     ERROR = "error"
 
 
-class PreemptedError(Exception):
-    """A worker's node is being taken away; the fold has saved where it is and ended this attempt."""
+class NoRoomError(Exception):
+    """The room that an elastic fold was given is taken."""
 
 
 class NonFiniteLossError(Exception):
@@ -63,9 +63,11 @@ def explain_failure(error: Exception) -> Failure:
     where only lost connections are known, a rank has died.
     """
     failures = getattr(error, "worker_failures", None)
+    if type(error).__name__.startswith("RayTaskError"):  # of a fold of one worker
+        failures = {0: error}
     error = getattr(error, "controller_failure", None) or error
     if not failures:
-        if type(error).__name__ == "WorkerGroupStartupTimeoutError":
+        if type(error).__name__ in ("WorkerGroupStartupTimeoutError", "NoRoomError"):
             return Failure(Cause.NO_ROOM, "found no room for its workers in time")
         if type(error).__name__ == "PreemptionError":
             return Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
@@ -75,13 +77,11 @@ def explain_failure(error: Exception) -> Failure:
                 "the driver's own node is being taken away, and no fold can start from there; the same command on another node goes on",
             )
         if _is_death(error):
-            return Failure(Cause.DIED, "its train controller died (killed, or its node lost)")
+            return Failure(Cause.DIED, "its process or node died (killed, out of memory, or lost)")
         return Failure(Cause.ERROR, f"{type(error).__name__}: {error}")
     causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
     rank = min(causes, key=lambda rank: (_is_lost_connection(causes[rank]), rank))
     cause = causes[rank]
-    if isinstance(cause, PreemptedError):
-        return Failure(Cause.PREEMPTED, str(cause))
     if _is_death(cause):
         return Failure(Cause.DIED, f"rank {rank}: its process or node died (killed, out of memory, or lost)")
     if _is_lost_connection(cause):  # the rank at the other end is gone, and Ray has not noticed yet

@@ -1,22 +1,20 @@
-"""Trains the folds of a run: each as a TorchTrainer of its own, as many at once as the placement says. Of elastic folds
-`elastic.py` says how many, and with how many workers."""
+"""Trains the folds of a run: each as a TorchTrainer of its own (`fold_task.py`), as many at once as the placement says. Of elastic
+folds `elastic.py` says how many, and with how many workers."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
+import math
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
 from ray_jobs.autoscaler import WaitReport
-from ray_jobs.cluster import package_versions
+from ray_jobs.cluster import find_draining_nodes, package_versions
 from ray_jobs.config import MAIN, RunConfig
 from ray_jobs.connection import Connection
 from ray_jobs.coordinator import (
@@ -30,20 +28,23 @@ from ray_jobs.coordinator import (
     last_attempt,
     read_status,
 )
-from ray_jobs.elastic import ElasticWorkers, Seats
+from ray_jobs.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, Seats
 from ray_jobs.errors import RunBusyError
-from ray_jobs.failures import Cause, Failure, explain_failure
+from ray_jobs.failures import Cause, Failure, NoRoomError, explain_failure
+from ray_jobs.fold_task import fit_with_workers, run_as_task
 from ray_jobs.interrupts import Interrupts, find_save_time_s
 from ray_jobs.placement import Placement
 from ray_jobs.run_folder import RunFolder, StopWhen, ask_to_leave, read_stop_request, request_stop
 from ray_jobs.run_mirror import RunMirror
 from ray_jobs.storage import Storage, StorageProbe
-from ray_jobs.terminal import Watcher
+from ray_jobs.terminal import RunConsole, Watcher
 from ray_jobs.watchdog import keep_stacks
 
 Outcome = FoldCompleted | FoldStopped | FoldResized | FoldFailed
 WATCH_INTERVAL_S = 0.5
+_PROGRESS_CALLS_PER_S = 3.0  # that the coordinator is to bear, of all folds
 JOIN_S = 2.0  # a cluster that is gone does not answer
+DRAIN_LOOK_INTERVAL_S = 1.0  # a spot machine has 25 s left when it is told
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,32 @@ class MemberFold:
         return [*member, f"fold{self.fold}"]
 
 
+class DrainWatch:
+    """Asks folds to leave nodes that are being taken away: they save where they are and end their attempt. One question to Ray for all
+    folds."""
+
+    def __init__(self) -> None:
+        self.looked = -math.inf
+        self.asked: set[tuple[MemberFold, int]] = set()  # and in which attempt
+
+    def look(self, folds: Iterable[MemberFold]) -> None:
+        """To be called again and again with the folds of which some train."""
+        if time.monotonic() - self.looked < DRAIN_LOOK_INTERVAL_S:
+            return
+        self.looked = time.monotonic()
+        draining = find_draining_nodes()
+        if not draining:
+            return
+        for fold in folds:
+            # Where the storage is away the next look asks.
+            with contextlib.suppress(OSError):
+                status = fold.read_status()
+                key = (fold, status.attempt)
+                if status.state == FoldState.TRAINING and key not in self.asked and draining.intersection(status.nodes):
+                    fold.ask_to_leave(status.attempt)
+                    self.asked.add(key)
+
+
 class FoldLauncher:
     """Launches folds and waits for them.
 
@@ -106,11 +133,12 @@ class FoldLauncher:
         self.num_folds, self.storage = config.folds.count, Storage(folder, config.checkpoint.storage_patience_s)
         self.stopped = threading.Event()
         self.elastic: ElasticWorkers | None = None
+        self.drains = None if cluster.is_own else DrainWatch()
 
     def train(
         self,
         folds: list[MemberFold],
-        console: Console,
+        console: RunConsole,
         watcher: Watcher,
         say_interrupted: Callable[[], None] = lambda: None,
     ) -> None:
@@ -127,6 +155,8 @@ class FoldLauncher:
         if self.resources.is_elastic:
             turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
             self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
+        if self.resources.most_workers > 1:
+            import ray_jobs.worker  # noqa: F401  (here, because the folds' threads must not import anything)
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:
@@ -163,20 +193,27 @@ class FoldLauncher:
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
-    def _wait_for(self, threads: dict[MemberFold, threading.Thread], console: Console, watcher: Watcher) -> None:
-        """Returns when all folds have ended; meanwhile it shows how they get on and looks whether the ground still bears."""
+    def _wait_for(self, threads: dict[MemberFold, threading.Thread], console: RunConsole, watcher: Watcher) -> None:
+        """Returns when all folds have ended; meanwhile it shows how they get on and checks that cluster and storage are still there."""
         say = partial(console.print, style="yellow")
         probe, waits = StorageProbe(self.folder, say), WaitReport(say)
         while living := [thread for thread in threads.values() if thread.is_alive()]:
             watcher.update()
+            self.pass_on(console)
             self.interrupts.check()
             self.cluster.heartbeat.check()
             probe.look()
-            if not self.cluster.is_own:  # where nobody else has anything
+            if self.drains:
+                self.drains.look(threads)
                 waits.look(partial(self._find_waiting, list(threads)))
             if self.mirror is not None:
                 self.mirror.lease.check()
             living[0].join(WATCH_INTERVAL_S)
+
+    def pass_on(self, console: RunConsole) -> None:
+        """Sends what is new on the terminal to the coordinator's log."""
+        if lines := console.take_lines():
+            self.coordinator.show.remote(lines)
 
     def _find_waiting(self, folds: list[MemberFold]) -> list[str]:
         """Folds that are to train and have no room."""
@@ -211,7 +248,7 @@ class FoldLauncher:
         except OSError:  # storage that is away takes nothing
             return False
 
-    def _run_fold(self, fold: MemberFold, console: Console) -> None:
+    def _run_fold(self, fold: MemberFold, console: RunConsole) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""
         attempt, num_deaths, last_start = 0, 0, 0
         while True:
@@ -246,16 +283,20 @@ class FoldLauncher:
                     # No later driver, on whatever machine, may give the attempt's number once more.
                     ray.get(launched)
                     self.storage.insist(f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False)
-                self._build_trainer(fold, attempt, num_workers).fit()
+                self._fit(fold, attempt, num_workers)
             finally:
-                is_asked_to_leave = self.elastic is not None and self.elastic.give_back(fold)
-            find = partial(self._find_outcome, fold, attempt, is_asked_to_leave=is_asked_to_leave)
+                is_resized = self.elastic is not None and self.elastic.give_back(fold)
+            find = partial(self._find_outcome, fold, attempt, is_resized=is_resized)
             ended = self.storage.insist(f"looking how {fold} has ended", find)
+            if isinstance(ended, FoldFailed):
+                failure = self._explain_end(fold, attempt, ended)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
             if self.mirror is not None:
                 with contextlib.suppress(OSError):  # its log and last lines, for the user
                     self.mirror.bring_fold(fold.folder, fold.fold)
             failure = self._look_for_stall(fold, attempt, explain_failure(error))
+            if failure.cause == Cause.DIED and self._was_drained(fold, attempt):
+                failure = Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
             ended = FoldFailed(fold.fold, attempt, failure.message)
         if not self.stopped.is_set():  # else the driver was interrupted and Ray is gone: nothing failed
             ray.get(tell(ended))
@@ -270,7 +311,17 @@ class FoldLauncher:
             Cause.STALLED, f"made no progress for {self.run.stall_timeout_s:g} s; where it stood: {stacks[0]}"
         )
 
-    def _find_outcome(self, fold: MemberFold, attempt: int, *, is_asked_to_leave: bool) -> Outcome:
+    def _was_drained(self, fold: MemberFold, attempt: int) -> bool:
+        """Whether an attempt was asked to leave its node."""
+        return self.drains is not None and (fold, attempt) in self.drains.asked
+
+    def _explain_end(self, fold: MemberFold, attempt: int, ended: FoldFailed) -> Failure:
+        """Why a train function has ended without an error, and not completed the fold."""
+        if self._was_drained(fold, attempt):
+            return Failure(Cause.PREEMPTED, "its node is being taken away, and it has saved where it is")
+        return Failure(Cause.ERROR, ended.error)
+
+    def _find_outcome(self, fold: MemberFold, attempt: int, *, is_resized: bool) -> Outcome:
         """What a train function that ended without an error has come to."""
         if self.mirror is not None:
             self.mirror.bring_fold(fold.folder, fold.fold)
@@ -278,16 +329,16 @@ class FoldLauncher:
             return FoldCompleted(fold.fold, attempt)
         if self.folder.stop_request.exists():
             return FoldStopped(fold.fold, attempt)
-        if is_asked_to_leave:
+        if is_resized:
             return FoldResized(fold.fold, attempt)
         return FoldFailed(fold.fold, attempt, "training ended without a manifest of its files")
 
-    def _build_trainer(self, fold: MemberFold, attempt: int, num_workers: int) -> Any:
-        import ray.train
-        from ray.train.torch import TorchTrainer
+    def _fit(self, fold: MemberFold, attempt: int, num_workers: int) -> None:
+        """Trains until the attempt's train function has ended.
 
-        from ray_jobs.worker import train_worker
-
+        Raises:
+            Exception: what ended it otherwise, in Ray's frame; see `explain_failure`.
+        """
         task = {
             "folder": str(fold.folder.root),
             "uri": None if self.mirror is None else self.mirror.bucket.uri,
@@ -295,26 +346,26 @@ class FoldLauncher:
             "fold": fold.fold,
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,
+            "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
             "versions": package_versions(),
         }
-        return TorchTrainer(
-            train_worker,
-            train_loop_config=task,
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=num_workers,
-                use_gpu=self.placement.gpus_per_worker > 0,
-                resources_per_worker=self.placement.worker_resources(),
-            ),
-            # A fresh name for each attempt: Ray would take up what an earlier one of that name left.
-            run_config=ray.train.RunConfig(
-                name="_".join([self.run.name, *fold.name_parts, f"attempt{attempt}", secrets.token_hex(3)]),
-                storage_path=str(self.folder.train_scratch),
-                # Whatever ends an attempt is heard of here. What an elastic fold has no room for must not wait in Ray, either: it takes
-                # what room there is in another attempt.
-                failure_config=ray.train.FailureConfig(
-                    max_failures=0,
-                    max_preemption_failures=0,
-                    controller_failure_limit=0 if self.resources.is_elastic else -1,
-                ),
-            ),
-        )
+        if num_workers == 1:
+            self._run_task(fold, f"{self.run.name}/{fold} (attempt {attempt})", task)
+        else:
+            name = "_".join([self.run.name, *fold.name_parts, f"attempt{attempt}"])
+            may_wait = not self.resources.is_elastic
+            fit_with_workers(name, task, self.placement, num_workers, self.folder.train_scratch, may_wait=may_wait)
+
+    def _run_task(self, fold: MemberFold, name: str, task: dict[str, Any]) -> None:
+        """Trains a fold of one worker. An elastic one that finds no room in time takes what room there is in another attempt."""
+        import ray
+
+        running = run_as_task(name, task, self.placement)
+        if self.elastic is not None:
+            ray.wait([running], timeout=LAUNCH_TIMEOUT_S)
+            if fold.read_status().state == FoldState.WAITING and not ray.wait([running], timeout=0)[0]:
+                ray.cancel(running)
+                with contextlib.suppress(ray.exceptions.TaskCancelledError):
+                    ray.get(running)
+                raise NoRoomError
+        ray.get(running)

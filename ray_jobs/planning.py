@@ -95,16 +95,13 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
         RunError, DataError: the message says what is wrong.
     """
     _refuse_other_storage(config.run.storage)
-    folder = RunFolder(_place_of_run(config))
+    config = name_run(config)
+    folder = RunFolder(find_place(config.run.storage, config.run.name))
     if in_submitted_job():
         _refuse_relative_paths(config)
     if folder.root.parent.name == MEMBERS:
         raise RunError(f"run.storage={folder.root.parent}: a folder named {MEMBERS} holds the members of a run")
-    for path in (folder.root.parent, folder.root):
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file; choose another run.storage or run.name")
-    if not os.access(next(path for path in folder.root.parents if path.exists()), os.W_OK):
-        raise RunError(f"run.storage={config.run.storage} cannot be written to; choose another folder")
+    _check_storage_folder(folder.root, makes_it=scratch is None)
     if folder.cache.exists() and not os.access(folder.cache, os.W_OK):
         raise RunError(
             f"{folder.cache}, in which the runs of this storage share what need not be computed twice, belongs to somebody else and cannot "
@@ -126,6 +123,26 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     else:
         check_ensemble(config, build_plan_table(folds), inventory.target)
     return Plan(_check_members(config, folder, inventory, folds, take), leaks)
+
+
+def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
+    """Refuses a place in which the run's folder cannot be made.
+
+    Args:
+        root: the run's folder.
+        makes_it: whether the folder around it is made now.
+    """
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir():
+        raise RunError(f"{there} is a file; choose another run.storage or run.name")
+    refused = "" if os.access(there, os.W_OK) else "permission denied"
+    if makes_it and not refused:
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            refused = str(error.strerror)
+    if refused:
+        raise RunError(f"run.storage={root.parent} cannot be written to ({refused}); choose another folder")
 
 
 def with_absolute_external(config: RunConfig) -> RunConfig:
@@ -193,11 +210,12 @@ def _take_inventory(places: tuple[Path, Path], spread: Spread, config: RunConfig
     return load_inventory_module(config.family).take_inventory(config.trainer, *places, spread)
 
 
-def _place_of_run(config: RunConfig) -> Path:
+def name_run(config: RunConfig) -> RunConfig:
+    """The config with the run's name: the recipe's where none is given, a new one for `auto`."""
     name = config.run.name or config.recipe
     if name == "auto":
         name = f"{config.recipe}_{time.strftime('%Y%m%d_%H%M%S')}"
-    return find_place(config.run.storage, name)
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
 
 
 def find_place(storage: str, name: str) -> Path:

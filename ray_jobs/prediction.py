@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ensemble.predictions import PredictionError
 from ray_jobs.config import RunConfig
-from ray_jobs.connection import connect, interrupted_when_lost
+from ray_jobs.connection import RayStart, connect, interrupted_when_lost
 from ray_jobs.errors import ClusterLostError, RunError
 from ray_jobs.interrupts import in_submitted_job, listening
 from ray_jobs.map_prediction import (
@@ -71,7 +71,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
             listening() as interrupts,
             chatter_to(log),
             _native_errors_to(log),
-            connect(f"{folder.root.name}-predict", dashboard=config.run.dashboard) as cluster,
+            connect(RayStart.for_run(config, "predict")) as cluster,
         ):
             interrupts.listen()
             placement = place_folds(config.resources, cluster.resources, config.folds.count)

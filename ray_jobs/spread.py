@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ray_jobs.connection import HeadStart
+from ray_jobs.connection import RayStart
 from ray_jobs.errors import ClusterError
 from trainers.interface import DataError
 
@@ -24,12 +24,12 @@ class ClusterSpread:
     """A `Spread` on the cluster that the run will use, which is started, or joined, when there is more to do than one portion.
 
     Args:
-        head_start: of Ray.
+        start: of Ray.
         say: shows a line to the user.
     """
 
-    def __init__(self, head_start: HeadStart, say: Callable[[str], None]) -> None:
-        self.head_start, self.say = head_start, say
+    def __init__(self, start: RayStart, say: Callable[[str], None]) -> None:
+        self.start, self.say = start, say
 
     def __call__(self, function: Function, items: Sequence[Any]) -> list[Any]:
         """See `Spread`.
@@ -43,7 +43,7 @@ class ClusterSpread:
         self.say(
             f"reading {len(items):,} objects of the data: new, or changed since a run of this storage has read them"
         )
-        self.head_start.join_cluster()
+        self.start.join()
         import ray
 
         try:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ray_jobs.errors import RunError, RunFolderError, StorageError
+from ray_jobs.errors import REFUSALS_OF_MACHINE, RunError, RunFolderError, StorageError
 from ray_jobs.run_folder import RunFolder
 from trainers.object_storage import WHAT_TO_CHECK
 
@@ -26,11 +26,8 @@ Result = TypeVar("Result")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
 _PROBE_INTERVAL_S, _PROBE_BYTES, _MEASURE_INTERVAL_S = 1.0, 65_536, 10.0
-# What a full, read-only, broken or unreachable file system says. ENOENT: a mount point without its file system is empty.
-_PASSING = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EACCES,
-    errno.EPERM, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
-}  # fmt: skip
+# ENOENT: a mount point without its file system is empty.
+_PASSING = {*REFUSALS_OF_MACHINE, errno.ENOENT}
 
 
 class Storage:

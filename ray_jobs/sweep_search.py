@@ -28,7 +28,7 @@ from ensemble.members import Columns, Combination
 from ensemble.search import Candidate, Choice, Evaluation, choose, evaluate, list_candidates
 from ray_jobs.cluster import package_versions
 from ray_jobs.config import RunConfig
-from ray_jobs.connection import connect
+from ray_jobs.connection import RayStart, connect
 from ray_jobs.member_columns import combines_folds, read_columns
 from ray_jobs.mirror import find_uri
 from ray_jobs.run_folder import CHECKPOINTS, RunFolder, write_csv, write_json, write_whole
@@ -143,7 +143,7 @@ def _evaluate_in_trials(
     scratch = folder.root / ".ray_tune"
     with (
         chatter_to(folder.log / "ray.log"),
-        connect(f"{folder.root.name}-sweep", dashboard=config.run.dashboard) as cluster,
+        connect(RayStart.for_run(config, "sweep")) as cluster,
         _progress(console, [path for _, path in todo.values()]),
     ):
         import ray

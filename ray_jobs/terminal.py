@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -39,16 +39,36 @@ _COLOURS = {
 }
 
 
-class _PlainConsole(Console):
-    """Shows texts as they are: no markup, and nothing that the terminal would obey."""
+class RunConsole(Console):
+    """Shows texts as they are: no markup, and nothing that the terminal would obey. Keeps each line until somebody takes it to another
+    log."""
+
+    def __init__(self, file: TextIO, **options: Any) -> None:
+        super().__init__(file=file, highlight=False, markup=False, soft_wrap=True, **options)
+        self._lines: list[str] = []
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+        """Shows texts and tables."""
+        shown = [printable(one) if isinstance(one, str) else one for one in objects]
+        super().print(*shown, **options)
+        if shown and all(isinstance(one, (str, Table)) for one in shown):  # not the live table's own
+            self.keep(*shown)
+
+    def keep(self, *objects: str | Table) -> None:
+        """Keeps lines without showing them."""
+        text = io.StringIO()
+        Console(file=text, width=120, highlight=False, markup=False, soft_wrap=True).print(*objects)
+        self._lines += text.getvalue().splitlines()
+
+    def take_lines(self) -> list[str]:
+        """What was shown or kept since the last call."""
+        taken, self._lines = self._lines, []
+        return taken
 
 
-def open_console() -> Console:
+def open_console() -> RunConsole:
     """The console of a run, bound to the stream that is the screen now."""
-    return _PlainConsole(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    return RunConsole(sys.stdout)
 
 
 @contextmanager
@@ -118,12 +138,12 @@ class Watcher:
     Args:
         folders: of the run's members, its own first.
         num_folds: folds of its plan.
-        console: where to.
+        console: where to; without a terminal, and for its kept lines, as lines.
         waits_for: what the cluster's autoscaler has to start before any fold can train.
     """
 
     def __init__(
-        self, folders: Sequence[RunFolder], num_folds: int, console: Console, waits_for: str | None = None
+        self, folders: Sequence[RunFolder], num_folds: int, console: RunConsole, waits_for: str | None = None
     ) -> None:
         self.folders, self.num_folds, self.console = folders, num_folds, console
         # Without Live's own redirection: what libraries print belongs to the log, not above the table.
@@ -154,13 +174,16 @@ class Watcher:
             is_waiting = self.waits_for and all(status.state == FoldState.WAITING for _, status in everyone)
             note = Text(f"waiting for {self.waits_for}", style="yellow")
             self.live.update(Group(table, note) if is_waiting else table, refresh=True)
-            return
         for folder, status in everyone:
             fold = (folder.member, status.fold)
             key = (status.state, status.attempt, _epochs_scored(status), _tenths_prepared(status))
             if status.state != FoldState.WAITING and self.shown.get(fold) != key:
                 self.shown[fold] = key
-                self.console.print(_line(folder.describe_fold(status.fold), status))
+                line = _line(folder.describe_fold(status.fold), status)
+                if self.live:
+                    self.console.keep(line)
+                else:
+                    self.console.print(line)
 
 
 def _tenths_prepared(status: FoldStatus) -> int:

@@ -6,7 +6,6 @@ ray job submit --working-dir . -- python ray_jobs/train.py ...
 
 from __future__ import annotations
 
-import gc
 import sys
 from pathlib import Path
 
@@ -14,16 +13,13 @@ if not __package__:  # run as a file: imports start at the repository's root, no
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import main_with_errors, parse_kfold
-from ray_jobs.kfold import give_head_start
 
 
 def main(argv: list[str]) -> int:
-    gc.set_threshold(100_000, 50, 50)  # as in kfold.py
     command = parse_kfold(argv, is_one_run=True)  # first: --help answers before pandas is loaded
-    head_start = give_head_start(command)
     from ray_jobs.driver import run_kfold
 
-    return run_kfold(command, argv, head_start)
+    return run_kfold(command, argv)
 
 
 if __name__ == "__main__":

@@ -10,30 +10,23 @@ as it is. The score is `ensemble.metric`. The same command continues; --retry-fa
 
 from __future__ import annotations
 
-import gc
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ray_jobs.cli import main_with_errors, parse_tune
-from ray_jobs.kfold import give_head_start
 
 
 def main(argv: list[str]) -> int:
-    gc.set_threshold(100_000, 50, 50)  # as kfold.py
     command, tune = parse_tune(argv, __doc__)
     from ray_jobs.tuning.space import parse_space
 
-    space = parse_space(tune.space, command.config)  # a mistake in it is told before Ray starts
-    config = command.config
-    named = replace(config, run=replace(config.run, name=tune.name or f"{config.recipe}_tune"))
-    head_start = give_head_start(replace(command, config=named))
+    space = parse_space(tune.space, command.config)
     from ray_jobs.tuning.driver import run_tuning
 
-    return run_tuning(command, tune, space, argv, head_start)
+    return run_tuning(command, tune, space, argv)
 
 
 if __name__ == "__main__":

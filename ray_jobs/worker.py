@@ -15,7 +15,6 @@ import ray.train.torch
 import torch
 
 from ray_jobs.cluster import package_versions, refuse_other_versions
-from ray_jobs.failures import PreemptedError
 from ray_jobs.fold_mirror import FoldMirror
 from ray_jobs.folds import FoldPlan
 from ray_jobs.run_folder import RunFolder, read_parquet
@@ -32,7 +31,7 @@ def train_worker(task: dict[str, Any]) -> None:
 
     Args:
         task: `folder` (the run's), `uri` (of a run on object storage, else None), `patience_s` (with the storage), `fold`,
-            `attempt`, `num_threads`, `versions` (of the driver's packages).
+            `attempt`, `num_threads`, `progress_interval_s` (between two words to the coordinator), `versions` (of the driver's packages).
     """
     refuse_other_versions(task["versions"], {ray.util.get_node_ip_address(): package_versions()})
     folder = RunFolder(task["folder"])
@@ -69,6 +68,7 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
+        progress_interval_s=task["progress_interval_s"],
         tracking=config.tracking,
         checkpoint=config.checkpoint,
         watchdog=watchdog,
@@ -87,9 +87,6 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
             place.finish()
         except FoldStoppedError as stop:
             logger.info("%s", stop)  # an end as asked for, and no failure: no manifest, so the fold is not complete
-        except PreemptedError as preemption:
-            logger.info("%s", preemption)
-            raise
         except BaseException:
             place.keep_last_rows()
             logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], rank)

@@ -36,7 +36,7 @@ from ray_jobs.coordinator import (
     read_status,
 )
 from ray_jobs.errors import RunError, RunFolderError, SupersededError
-from ray_jobs.failures import NonFiniteLossError, PreemptedError
+from ray_jobs.failures import NonFiniteLossError
 from ray_jobs.fold_mirror import FoldMirror
 from ray_jobs.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.run_folder import (
@@ -60,15 +60,13 @@ from ray_jobs.watchdog import Watchdog
 from trainers.interface import CheckpointName, PredictedMap, Predictions, ResumePoint, RowsName
 
 logger = logging.getLogger(__name__)
-PROGRESS_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
 LOOK_TOGETHER_S = 1.0  # between two of several ranks
 MAPS_AT_ONCE = 16  # that a rank sends
-REPORT_INTERVAL_S = 2.0  # between two reports of a lone rank to Ray Train
 
 
 class FoldStoppedError(RunError):
-    """The run was asked to stop, or this fold to go on with other workers; it has saved where it is."""
+    """The run was asked to stop, or this fold to go on elsewhere or with other workers; it has saved where it is."""
 
 
 def bring_for_node(mirror: FoldMirror | None, storage: Storage, checkpoint: CheckpointName | None = None) -> None:
@@ -103,6 +101,7 @@ class RayWorkplace:
         world_size: int,
         device: str,
         num_threads: int,
+        progress_interval_s: float = 1.0,
         tracking: TrackingConfig,
         checkpoint: CheckpointConfig,
         watchdog: Watchdog,
@@ -120,7 +119,7 @@ class RayWorkplace:
         self.point: StoredPoint | None = None
         self.best: tuple[float, int] | None = None  # score, epoch
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
-        self.stops_now, self.leaves_node = False, False
+        self.stops_now = False
         self.last_look, self.last_step, self.stride = 0.0, 0, 1  # in steps: from one look to the next
         self.num_epochs, self.num_steps = 1, 0  # of the whole training, once it is known
         self.journal: FoldJournal | None = None
@@ -128,7 +127,7 @@ class RayWorkplace:
         self.noted: set[tuple[str, str]] = set()
         self.coordinator: Any = None
         self.pending: list[tuple[int, float, Mapping[str, Tensor | float]]] = []
-        self.last_progress, self.reported_at = 0.0, time.monotonic()
+        self.last_progress, self.progress_interval_s = 0.0, progress_interval_s
 
     def start(self) -> None:
         """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs."""
@@ -136,6 +135,7 @@ class RayWorkplace:
         known = {} if self.point is None else self.point.description
         self.best = tuple(known["best"]) if known.get("best") else None
         self.epochs_done = known.get("epoch", 0)
+        nodes = self._gather(ray.get_runtime_context().get_node_id())
         if self.rank != 0:
             return
         self.insist("clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None))
@@ -153,7 +153,12 @@ class RayWorkplace:
         step = known.get("global_step", 0)
         if self.point is not None:
             logger.info("fold %d goes on at epoch %d, step %d", self.fold, self.epochs_done + 1, step)
-        self._tell(FoldStarted(self.fold, self.attempt, self.epochs_done, step, *(self.best or (None, None))))
+        best_score, best_epoch = self.best or (None, None)
+        self._tell(
+            FoldStarted(
+                self.fold, self.attempt, self.epochs_done, step, best_score, best_epoch, tuple(sorted(set(nodes)))
+            )
+        )
 
     def finish(self) -> None:
         """Writes the fold's manifest: from here on it counts as completed."""
@@ -205,7 +210,7 @@ class RayWorkplace:
             self._fetch_pending()  # what is wrong with an epoch's loss is found before it is validated
         if self.journal is not None:
             self.journal.follow(epoch, num_epochs, step, num_steps)
-        if self.rank == 0 and time.monotonic() - self.last_progress > PROGRESS_INTERVAL_S:
+        if self.rank == 0 and time.monotonic() - self.last_progress > self.progress_interval_s:
             self.last_progress = time.monotonic()
             self._tell(ProgressReported(self.fold, self.attempt, epoch, num_epochs, step, num_steps))
 
@@ -240,7 +245,7 @@ class RayWorkplace:
     def is_resume_point_due(self, global_step: int) -> bool:
         is_regular = self.checkpoint.every_steps is not None and global_step % self.checkpoint.every_steps == 0
         self._look_around(global_step)
-        return self.stops_now or self.leaves_node or is_regular
+        return self.stops_now or is_regular
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
         self._fetch_pending()
@@ -249,7 +254,7 @@ class RayWorkplace:
         of_ranks = self._gather(own)
         at_epoch = self.is_epoch_over and not self.is_last_epoch
         stops = self.stops_now or (at_epoch and self._share_request() is not None)
-        if self.rank == 0 and (stops or self.leaves_node or self._is_worth_saving()):
+        if self.rank == 0 and (stops or self._is_worth_saving()):
             self.insist("the metric record", self.journal.sync)
             self.saved_at = time.monotonic()
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
@@ -257,28 +262,25 @@ class RayWorkplace:
                 f"rank{rank}/{name}": tensor for rank, part in enumerate(of_ranks) for name, tensor in part.items()
             }
             self.points.write(tensors, self._describe_point(point, global_step))
-        if stops or self.leaves_node:
+        if stops:
             self.points.wait()
             if self.rank == 0 and self.mirror is not None:
                 self.insist("putting the resume point", self._put)  # the first try may have met a storage that was away
             if self.world_size > 1:
                 dist.barrier()  # Ray ends all ranks when one has raised, and rank 0 may still be writing
-        if stops:
             raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
-        if self.leaves_node:
-            raise PreemptedError(f"its node is being taken away; it has saved where it is, step {global_step}")
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
         self.watchdog.touch()
         now = time.monotonic()
-        if self.rank == 0 and (now - self.last_progress >= PROGRESS_INTERVAL_S or done == total):
+        if self.rank == 0 and (now - self.last_progress >= self.progress_interval_s or done == total):
             self.last_progress = now
             self._tell(PreparationReported(self.fold, self.attempt, what, done, total))
         if read_stop_request(self.folder) == StopWhen.NOW:  # nothing is shared yet: each rank may end by itself
             raise FoldStoppedError(f"the run was asked to stop: fold {self.fold} ends while it prepares ({what})")
-        # Several ranks ask it together, as often as each other, and here each has its own share of the work.
-        if self.world_size == 1 and ray.train.get_preemption_info() is not None:
-            raise PreemptedError(f"its node is being taken away while it prepares ({what})")
+        # Of several ranks on object storage not all see the file.
+        if self.world_size == 1 and is_asked_to_leave(self.files, self.attempt):
+            raise FoldStoppedError(f"fold {self.fold} was asked to end while it prepares ({what})")
 
     def _is_worth_saving(self) -> bool:
         """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time. Points for
@@ -471,7 +473,7 @@ class RayWorkplace:
             "versions": package_versions(),
         }
 
-    def _gather(self, own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    def _gather(self, own: Any) -> list[Any]:
         """Every rank's value, in rank order."""
         gathered: list[Any] = [own]
         if self.world_size > 1:
@@ -480,8 +482,8 @@ class RayWorkplace:
         return gathered
 
     def _look_around(self, global_step: int) -> None:
-        """Finds out whether the fold is to end at this step, because somebody asks for it or because a node of its is taken
-        away. Ranks have to agree, so several ask each other only now and then: rank 0 says after how many steps."""
+        """Finds out whether the fold is asked to end at this step. Ranks have to agree, so several ask each other only now and then:
+        rank 0 says after how many steps."""
         if self.world_size > 1:
             is_time = global_step >= self.last_step + self.stride
         else:
@@ -493,7 +495,6 @@ class RayWorkplace:
             (self.stride,) = self._hear_rank_0(max(1, min(wanted, 2 * self.stride, self.tracking.log_interval)))
             self.last_look, self.last_step = now, global_step
             self.stops_now = self._share_request() == StopWhen.NOW
-            self.leaves_node = ray.train.get_preemption_info() is not None
 
     def _share_request(self) -> StopWhen | None:
         """The request to stop that lies in the folder of the run, or of the fold; rank 0 looks, so that all ranks stop at the same
@@ -513,12 +514,8 @@ class RayWorkplace:
         return own.tolist()
 
     def _report_to_train(self, metrics: Mapping[str, float]) -> None:
-        """A barrier of the ranks. It waits for another process and for the controller's next look, so a lone rank leaves short
-        epochs out: Ray Train keeps no metrics without a checkpoint of its own."""
-        now = time.monotonic()
-        if self.world_size > 1 or now - self.reported_at >= REPORT_INTERVAL_S:
-            self.reported_at = now
-            ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
+        """A barrier of the ranks, at which Ray Train hears the metrics; it keeps none without a checkpoint of its own."""
+        ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
 
     def _tell(self, event: Event) -> None:
         if self.coordinator is not None:

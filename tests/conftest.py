@@ -1,8 +1,10 @@
-"""Fixtures that every test may use: small data on disk, and where the real data lies."""
+"""Fixtures that every test may use: small data on disk, and where the real data lies. At the end of the tests: which of the project's
+processes have imported something in a thread."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,26 @@ import pandas as pd
 import pytest
 from object_server import serving_objects
 from PIL import Image
+
+
+def pytest_configure(config):
+    """Says where processes that tests start note what they import in threads."""
+    os.environ["THREAD_IMPORT_NOTES"] = str(Path(tempfile.mkdtemp(prefix="thread_imports_")) / "notes.txt")
+
+
+def pytest_sessionfinish(session):
+    """Fails the tests if there are such notes."""
+    notes = Path(os.environ["THREAD_IMPORT_NOTES"])
+    if notes.exists():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Shows them."""
+    notes = Path(os.environ["THREAD_IMPORT_NOTES"])
+    if notes.exists():
+        terminalreporter.section("modules that were loaded in threads: import them in the main thread", red=True)
+        terminalreporter.write_lines(sorted(set(notes.read_text().splitlines())))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What an optimiser remembers, as tensors by name, for a resume point."""
+"""Optimisers that do not load torch's compiler, and what they remember, as tensors by name, for a resume point."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+# Methods that torch.optim wraps so that torch.compile leaves them alone.
+_WRAPPED = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
+
+
+def without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The same optimiser, for a training that compiles nothing.
+
+    The wrappers of `torch.optim` import `torch._dynamo`, 1.6 s of CPU time in each process, to keep a compiler out that is not there. This
+    has the methods without their wrappers. Where a release of torch wraps none of them the class stays as it is.
+    """
+    plain = {name: method.__wrapped__ for name in _WRAPPED if hasattr(method := getattr(kind, name), "__wrapped__")}
+    if "step" in plain:  # its wrapper turns gradients off, too
+        plain["step"] = torch.no_grad()(plain["step"])
+    return type(kind.__name__, (kind,), plain)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -15,6 +15,13 @@ _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 MAX_PICTURE_PIXELS = 50_000_000  # 150 MB decoded; a larger header is a mistake or a decompression bomb
 
 
+def load_decoders() -> None:
+    """Imports what decodes pictures. To be called before several threads open some: Pillow would import it in whichever is first."""
+    from PIL import Image, WebPImagePlugin  # noqa: F401  (here: a table without pictures needs no Pillow)
+
+    Image.preinit()
+
+
 class PictureFolder:
     """The pictures of a folder by the ids that they are named after. It is read once, and only names are kept: it may hold
     millions.

@@ -22,13 +22,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+# Here, because threads read objects, and a thread must not import anything.
+from pyarrow.fs import FileInfo, FileSelector, FileSystem
 
 from trainers.interface import DataError
 from trainers.object_storage import WHAT_TO_CHECK, open_place
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo, FileSystem
 
 DIGEST_BYTES = 16
 READ_PATIENCE_S = 60.0
@@ -179,8 +179,6 @@ def list_objects(folder: str, patience_s: float = READ_PATIENCE_S) -> dict[str, 
     """
 
     def find() -> list[FileInfo]:
-        from pyarrow.fs import FileSelector
-
         files, path = _open(folder)
         return files.get_file_info(FileSelector(path, allow_not_found=True))
 

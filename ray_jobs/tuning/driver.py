@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ray_jobs.cli import Command, show
-from ray_jobs.connection import Connection, HeadStart, leaving
+from ray_jobs.connection import Connection, RayStart
 from ray_jobs.driver import (
     EXIT_INCOMPLETE,
     EXIT_INTERRUPTED,
@@ -47,7 +47,6 @@ from ray_jobs.tuning.progress import Progress, rebuild_halving
 from ray_jobs.tuning.space import Dimension
 from ray_jobs.tuning.trainer import TrialTrainer
 from ray_jobs.tuning.trials import Result, Trial
-from trainers.interface import call_here
 
 _LOOK_INTERVAL_S = 0.5
 
@@ -57,7 +56,6 @@ def run_tuning(
     tune: TuneConfig,
     space: list[Dimension],
     argv: Sequence[str],
-    head_start: HeadStart | None = None,
 ) -> int:
     """The tuning job.
 
@@ -66,7 +64,6 @@ def run_tuning(
         tune: how it is tuned.
         space: what, checked.
         argv: what was typed.
-        head_start: is starting Ray meanwhile.
 
     Returns:
         0: done; 1: no trial has a score, or the storage failed; 130: interrupted.
@@ -79,8 +76,9 @@ def run_tuning(
         with tempfile.TemporaryDirectory() as scratch:
             _show_tuning(console, check_tuning(command.config, tune, space, argv, Path(scratch)))
         return EXIT_OK
-    spread = call_here if head_start is None else ClusterSpread(head_start, console.print)
-    tuning = check_tuning(command.config, tune, space, argv, spread=spread)
+    named = dataclasses.replace(command.config.run, name=tune.name or f"{command.config.recipe}_tune")
+    start = RayStart.for_run(dataclasses.replace(command.config, run=named))
+    tuning = check_tuning(command.config, tune, space, argv, spread=ClusterSpread(start, console.print))
     folder = tuning.folder
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
@@ -96,7 +94,7 @@ def run_tuning(
         say_how_to_go_on = cache(partial(_say_how_to_go_on, console, folder))  # whoever calls first says it
         try:
             with WandbSink(folder, tuning.config, console.print, on_stop=StopReporter(console).hear) as sink:
-                return _tune(progress, head_start, console, say_how_to_go_on, sink)
+                return _tune(progress, start, console, say_how_to_go_on, sink)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
@@ -130,7 +128,7 @@ class StopReporter:
 
 def _tune(
     progress: Progress,
-    head_start: HeadStart | None,
+    start: RayStart,
     console: Console,
     say_how_to_go_on: Callable[[str], None],
     sink: WandbSink,
@@ -145,11 +143,10 @@ def _tune(
         f"{tuning.tune.num_trials} trials beside the recipe; {len(progress.list_ended())} have ended"
     )
     print_leaks(console, tuning.plan.leaks, config.folds, tuning.plan.inventory, folder)
-    with on_cluster(folder, config, head_start, console) as (cluster, interrupts):
+    with on_cluster(folder, start, console) as (cluster, interrupts):
         sink.start()
         _train_trials(progress, cluster, interrupts, console, say_how_to_go_on)
-        with leaving():
-            return conclude_tuning(tuning, sink, console)
+        return conclude_tuning(tuning, sink, console)
 
 
 def _train_trials(

@@ -40,10 +40,17 @@ class TrialConsole:
 
     def __init__(self, console: Console, name: str) -> None:
         self.console, self.name = console, name
+        self._lines: list[str] = []
 
     def print(self, text: str, **options: Any) -> None:
         """Shows a line."""
         self.console.print(f"{self.name}: {text}", **options)
+        self._lines.append(text)
+
+    def take_lines(self) -> list[str]:
+        """What was shown since the last call."""
+        taken, self._lines = self._lines, []
+        return taken
 
 
 class _NoWatcher(contextlib.nullcontext):

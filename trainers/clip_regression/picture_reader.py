@@ -22,10 +22,11 @@ from torch import Tensor
 
 from trainers.clip_regression.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
-from trainers.picture_files import PICTURE_FORMATS
+from trainers.picture_files import PICTURE_FORMATS, load_decoders
 from trainers.remote_files import RemoteFile
 from trainers.row_blocks import Part, RowBlocks, count_away, fill, place_remotely
 
+load_decoders()
 _WAY_OF_DECODING = 1  # to be raised with each change of this file that changes a bit of a picture
 _DECODED_BY = ("pillow", "torchvision", "open_clip_torch")
 

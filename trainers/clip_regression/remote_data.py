@@ -30,7 +30,7 @@ from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.table import FolderOpener, open_pictures
 from trainers.interface import DataError, Spread
 from trainers.object_storage import open_place
-from trainers.picture_files import MAX_PICTURE_PIXELS, check_picture_content, sort_names
+from trainers.picture_files import MAX_PICTURE_PIXELS, check_picture_content, load_decoders, sort_names
 from trainers.remote_files import (
     THREADS,
     RemoteFile,
@@ -188,6 +188,7 @@ def look_at(copies: Path, objects: Sequence[tuple[str, int]]) -> list[tuple[byte
     Raises:
         OSError, DataError: the storage does not give one.
     """
+    load_decoders()
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(partial(_look_at_one, copies), objects))
 

@@ -30,7 +30,7 @@ from trainers.clip_regression.loss import batch_loss
 from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
 from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
 from trainers.learning import Learner
-from trainers.optimizer_state import by_kind
+from trainers.optimizer_state import by_kind, without_compiler
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:
@@ -205,7 +205,8 @@ class _Learner(Learner):
     def __init__(self, fold: _Fold) -> None:
         config, model = fold.config, fold.model
         groups = _group_parameters(model, config.optimizer.weight_decay)
-        super().__init__(fold, torch.optim.AdamW(groups, lr=config.optimizer.lr, fused=True), len(fold.train.rows))
+        adam = without_compiler(torch.optim.AdamW)(groups, lr=config.optimizer.lr, fused=True)
+        super().__init__(fold, adam, len(fold.train.rows))
         self.average = AverageOfWeights(model, config.training.ema_decay) if config.training.ema_decay else None
         self.z = torch.from_numpy(fold.statistics.standardise(fold.train.rows.target)).float()
 

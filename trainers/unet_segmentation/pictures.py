@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from trainers.picture_files import MAX_PICTURE_PIXELS, PICTURE_FORMATS
+from trainers.picture_files import MAX_PICTURE_PIXELS, PICTURE_FORMATS, load_decoders
 from trainers.unet_segmentation.config import DataConfig
 
+load_decoders()
 _MOST_BYTES = 2**29
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I")  # one channel of 16 bits
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainers.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.interface import CheckpointName, PredictedMap, Split, Workplace
 from trainers.learning import Learner
+from trainers.optimizer_state import without_compiler
 from trainers.unet_segmentation.config import Config
 from trainers.unet_segmentation.data import Augmentation, Examples, Normalisation
 from trainers.unet_segmentation.evaluation import (
@@ -194,7 +195,7 @@ class _Learner(Learner):
 
     def __init__(self, fold: _Fold) -> None:
         optimizer = fold.config.optimizer
-        adam = torch.optim.Adam(
+        adam = without_compiler(torch.optim.Adam)(
             fold.model.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
         super().__init__(fold, adam, len(fold.train))

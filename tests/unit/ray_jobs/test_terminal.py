@@ -4,17 +4,13 @@ import io
 import time
 from dataclasses import replace
 
-from rich.console import Console
-
 from ray_jobs.coordinator import FoldState, FoldStatus, PreparationReported, ProgressReported, advance, write_status
 from ray_jobs.run_folder import RunFolder, write_json
-from ray_jobs.terminal import Watcher, fold_table, print_scores
+from ray_jobs.terminal import RunConsole, Watcher, fold_table, print_scores
 
 
-def make_console(*, terminal: bool) -> Console:
-    return Console(
-        file=io.StringIO(), force_terminal=terminal, width=120, markup=False, highlight=False, soft_wrap=True
-    )
+def make_console(*, terminal: bool) -> RunConsole:
+    return RunConsole(io.StringIO(), force_terminal=terminal, width=120)
 
 
 def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path):

@@ -1,0 +1,76 @@
+"""No thread of the project imports a module. What its processes really do is watched in every test that starts some (`thread_imports`)."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import REPOSITORY, clean_environment
+
+FILES = sorted(path for room in ("ray_jobs", "trainers", "ensemble") for path in (REPOSITORY / room).rglob("*.py"))
+
+
+def find_thread_functions(tree: ast.Module) -> set[str]:
+    """Names of functions that a file hands to a thread, a timer or a pool, and `run` of its classes of threads."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and any("Thread" in ast.unparse(base) for base in node.bases):
+            names.add("run")
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        handed = [keyword.value for keyword in node.keywords if keyword.arg == "target"]
+        if called.endswith(("pool.submit", "pool.map")):
+            handed.append(node.args[0])
+        if called.endswith("Timer"):
+            handed.append(node.args[1])
+        names |= {ast.unparse(part).rpartition(".")[2] for one in handed for part in ast.walk(one)}
+    return names
+
+
+def find_imports(path: Path) -> list[str]:
+    """Imports inside functions of threads, as `line: text`."""
+    tree = ast.parse(path.read_text())
+    in_threads, found = find_thread_functions(tree), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name in in_threads:
+            for part in ast.walk(node):
+                is_call = isinstance(part, ast.Call) and ast.unparse(part.func).endswith(
+                    ("import_module", "__import__")
+                )
+                if is_call or isinstance(part, (ast.Import, ast.ImportFrom)):
+                    found.append(f"{part.lineno}: {ast.unparse(part)}")
+    return found
+
+
+def test_a_thread_that_imports_is_found(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "import threading\ndef load():\n    import torch\ndef other():\n    import json\n"
+        "threading.Thread(target=load, daemon=True).start()\n"
+    )
+    assert find_imports(path) == ["3: import torch"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_no_function_of_a_thread_imports(path):
+    assert find_imports(path) == []
+
+
+def test_an_import_in_a_thread_is_noted_by_the_witness(tmp_path):
+    room = tmp_path / "ray_jobs"
+    room.mkdir()
+    script = room / "start.py"
+    script.write_text(
+        "import threading\ndef load():\n    import colorsys\nthread = threading.Thread(target=load, name='late')\n"
+        "thread.start(); thread.join()\n"
+    )
+    notes = tmp_path / "notes.txt"
+    environment = clean_environment(THREAD_IMPORT_NOTES=str(notes))
+    subprocess.run([sys.executable, script], check=True, env=environment)
+    assert notes.read_text() == f"colorsys in thread 'late', by {script}:3\n"
+    assert os.environ["THREAD_IMPORT_NOTES"] != str(notes)
