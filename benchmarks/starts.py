@@ -3,8 +3,8 @@
     python benchmarks/starts.py [--starts 40] [--load 8]
 
 Beside each start so many processes compute, at the priority that Ray gives its own workers (15): of two that import at the same time each
-may then be held up anywhere. A start is good when all folds train; it is then interrupted and has to end with exit code 130. A dry run is
-good when it ends with 0. Whatever else happens is a failure, shown with the end of its output. The exit code is 1 if there was one.
+may then be held up anywhere. A start is good when all folds train and W&B's client has started; it is then interrupted and has to end with
+exit code 130. A dry run is good when it ends with 0. Whatever else happens is a failure, shown with the end of its output. The exit code is 1 if there was one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NUM_FOLDS, PRIORITY_OF_WORKERS = 3, 15
 TIMEOUT_S = 600.0
 LOOK_INTERVAL_S = 0.1
 INTERRUPTED = 130
+NO_WANDB = "W&B's client does not start"
 
 
 def main() -> int:
@@ -87,15 +88,16 @@ def start_run() -> str | None:
         while driver.poll() is None and not _train_all(folder) and time.monotonic() < deadline:
             time.sleep(LOOK_INTERVAL_S)
         is_started = driver.poll() is None and _train_all(folder)
-        driver.send_signal(signal.SIGINT)
+        driver.send_signal(signal.SIGTERM)  # as SIGINT, which a shell has what runs in its background ignore
         try:
             code = driver.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             code = _kill(driver)
-        if is_started and code == INTERRUPTED:
+        output = _read_end(log)
+        if is_started and code == INTERRUPTED and NO_WANDB not in output:
             return None
         what = "it had started, then" if is_started else "it has not started:"
-        return f"{what} exit code {code}\n{_read_end(log)}"
+        return f"{what} exit code {code}\n{output}\n{_read_end(folder.log / 'wandb.log')}"
 
 
 def _train_all(folder: RunFolder) -> bool:
@@ -125,7 +127,7 @@ def _kill(driver: subprocess.Popen[bytes]) -> int:
 
 
 def _read_end(log: Path) -> str:
-    return log.read_bytes()[-2000:].decode(errors="replace")
+    return log.read_bytes()[-3000:].decode(errors="replace") if log.exists() else ""
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ray_jobs.connection import HeadStart
+from ray_jobs.connection import RayStart
 from ray_jobs.spread import PORTION, ClusterSpread
 from trainers.interface import DataError
 
@@ -15,7 +15,7 @@ def spread(monkeypatch):
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers cannot import a test
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    yield ClusterSpread(HeadStart("spread", dashboard=False, joins=True), print)
+    yield ClusterSpread(RayStart("spread", dashboard=False), print)
     ray.shutdown()
 
 

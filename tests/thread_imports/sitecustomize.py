@@ -19,13 +19,15 @@ class Witness:
 
     def find_spec(self, name, path=None, target=None):
         """Notes a module that is about to be loaded, if it should not be."""
-        if threading.current_thread() is threading.main_thread():
+        thread = threading.current_thread()
+        # Ray Train calls the train function of several workers in a thread, and the main thread of such a process only answers its controller.
+        if thread is threading.main_thread() or thread.name.startswith("TrainingThread"):
             return None
         ours = [frame for frame in traceback.extract_stack() if any(room in frame.filename for room in ROOMS)]
         if ours:
             where = f"{ours[-1].filename}:{ours[-1].lineno}"
             with open(NOTES, "a") as notes:
-                notes.write(f"{name} in thread {threading.current_thread().name!r}, by {where}\n")
+                notes.write(f"{name} in thread {thread.name!r}, by {where}\n")
         return None
 
 

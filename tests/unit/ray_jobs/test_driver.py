@@ -12,7 +12,6 @@ from ray_jobs.driver import keep_failed, run_kfold
 from ray_jobs.errors import RunFolderError
 from ray_jobs.fold_launcher import MemberFold
 from ray_jobs.interrupts import listening
-from ray_jobs.kfold import give_head_start
 from ray_jobs.planning import check_run, write_or_compare
 from ray_jobs.run_folder import RunFolder, write_checkpoint
 from trainers.interface import DataError
@@ -99,9 +98,3 @@ def test_an_interrupt_that_a_library_swallows_is_remembered(number):
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
     assert signal.getsignal(number) == before
-
-
-@pytest.mark.parametrize("words", [["run.name=there"], ["run.name=new", "--dry-run"], ["run.name=auto"]])
-def test_ray_gets_no_head_start_where_there_may_be_nothing_to_train(words, tmp_path):
-    (tmp_path / "there").mkdir()
-    assert give_head_start(parse_kfold([*words, f"run.storage={tmp_path}"])) is None

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.train import PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
 from ray_jobs.errors import StorageError
-from ray_jobs.failures import MAX_DEATHS, Cause, NonFiniteLossError, PreemptedError, explain_failure
+from ray_jobs.failures import MAX_DEATHS, Cause, NonFiniteLossError, NoRoomError, explain_failure
 
 
 def test_the_rank_that_failed_is_named_not_the_one_that_lost_its_connection_to_it():
@@ -48,8 +48,10 @@ def test_an_error_of_ours_that_speaks_of_a_connection_is_no_death():
 
 def test_an_error_that_ray_wrapped_is_unwrapped():
     wrapped = RayTaskError("train_worker", "Traceback ...", KeyError("column"))
-    failure = explain_failure(WorkerGroupError("1 of 1 workers failed", {0: wrapped}))
-    assert (failure.cause, failure.message) == (Cause.ERROR, "rank 0: KeyError: 'column'")
+    of_a_task = wrapped.as_instanceof_cause()
+    for error in (WorkerGroupError("1 of 1 workers failed", {0: wrapped}), wrapped, of_a_task):
+        failure = explain_failure(error)
+        assert (failure.cause, failure.message) == (Cause.ERROR, "rank 0: KeyError: 'column'")
 
 
 def test_an_error_of_ray_itself_keeps_its_type():
@@ -69,7 +71,9 @@ def test_where_the_drivers_own_node_goes_no_fold_can_start():
     assert not failure.may_be_retried(1)
 
 
-@pytest.mark.parametrize("error", [RayActorError(), WorkerGroupError("died", {0: RayActorError()})])
+@pytest.mark.parametrize(
+    "error", [RayActorError(), WorkerCrashedError(), WorkerGroupError("died", {0: RayActorError()})]
+)
 def test_a_death_is_tried_again_a_few_times(error):
     failure = explain_failure(error)
     assert failure.cause == Cause.DIED
@@ -89,12 +93,7 @@ def test_a_full_gpu_and_an_error_of_the_trainer_are_not_tried_again():
 
 def test_an_elastic_fold_whose_room_was_taken_is_tried_again_however_often():
     """With the room that there is then: Ray alone would wait for the same again and again."""
-    failure = explain_failure(ControllerError(WorkerGroupStartupTimeoutError(num_workers=2)))
-    assert failure.cause == Cause.NO_ROOM
-    assert failure.may_be_retried(100 * MAX_DEATHS)
-
-
-def test_a_fold_that_leaves_a_node_in_time_is_tried_again_however_often():
-    failure = explain_failure(WorkerGroupError("failed", {0: PreemptedError("its node is being taken away")}))
-    assert failure.cause == Cause.PREEMPTED
-    assert failure.may_be_retried(100 * MAX_DEATHS)
+    for error in (ControllerError(WorkerGroupStartupTimeoutError(num_workers=2)), NoRoomError()):
+        failure = explain_failure(error)
+        assert failure.cause == Cause.NO_ROOM
+        assert failure.may_be_retried(100 * MAX_DEATHS)

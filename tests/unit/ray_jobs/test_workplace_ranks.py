@@ -8,7 +8,6 @@ from itertools import pairwise
 from unittest import mock
 
 import pytest
-import ray.train
 import torch.distributed as dist
 import torch.multiprocessing as processes
 
@@ -35,10 +34,7 @@ def run_rank(rank, root):
     ]
     gathered = [one.row_id for one in place._gather_maps(own)]
     looks, clock = [], mock.Mock(return_value=1000.0)
-    with (
-        mock.patch.object(ray.train, "get_preemption_info", return_value=None),
-        mock.patch.object(time, "monotonic", clock),
-    ):
+    with mock.patch.object(time, "monotonic", clock):
         for step, seconds in enumerate(STEP_S, start=501):  # as a fold that goes on
             clock.return_value += seconds + rank * 1e-4  # no two clocks are the same
             place._look_around(step)
