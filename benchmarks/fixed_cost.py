@@ -116,8 +116,8 @@ class MemoryPlace:
 
 def plan_work(root: Path) -> tuple[Any, list[Any]]:
     """Config and splits of the folds, from the same functions as the project's own."""
-    from ray_jobs.cli import parse_kfold
-    from ray_jobs.folds import plan_folds
+    from ray_jobs.cli.command_line import parse_kfold
+    from ray_jobs.planning.folds import plan_folds
     from trainers.interface import load_inventory_module
 
     config = parse_kfold([*WORDS, f"data.root={root}"]).config

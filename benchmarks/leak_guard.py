@@ -24,11 +24,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ray_jobs.folds import FoldsConfig, plan_folds
-from ray_jobs.leaks import count_leaks, find_leaks
+from ray_jobs.config.folds import FoldsConfig
+from ray_jobs.planning.folds import plan_folds
+from ray_jobs.planning.leaks import count_leaks, find_leaks
 from trainers.clip_regression.config import DataConfig
-from trainers.clip_regression.row_keys import collect_row_keys, hash_pictures
-from trainers.clip_regression.table import fingerprint_files, read_train_rows
+from trainers.clip_regression.rows.row_keys import collect_row_keys, hash_pictures
+from trainers.clip_regression.rows.table import fingerprint_files, read_train_rows
 from trainers.interface import Inventory
 
 COPIES = 0.01

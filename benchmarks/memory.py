@@ -35,11 +35,12 @@ sys.path.insert(0, str(REPOSITORY))
 
 from predict_memory import find_family
 
-from ray_jobs.recipes import clip_multimodal_b32
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.config.recipes import clip_multimodal_b32
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.equipment import read_tables
-from trainers.clip_regression.features import plan_features
+from trainers.clip_regression.inputs.equipment import read_tables
+from trainers.clip_regression.inputs.features import plan_features
 from trainers.clip_regression.inventory import leave_inputs, take_inventory
 
 NUM_PICTURES = 50

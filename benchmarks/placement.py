@@ -24,9 +24,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from processes import clean_environment
+from support.processes import clean_environment
 
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
 
 SIDES = {"side by side": (), "one after another": ("resources.max_folds_at_once=1",)}
 COMPUTE = """

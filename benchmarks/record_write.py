@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import MetricRecord
 from ray_jobs.tracking.journal import FoldJournal
-from ray_jobs.tracking.record import MetricRecord
 
 ROUNDS = 5
 

@@ -31,11 +31,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import pyarrow.parquet as pq
-from processes import clean_environment, find_processes, free_port, start_node
-from wandb_server import StandInServer
+from support.processes import clean_environment, find_processes, free_port, start_node
+from support.wandb_server import StandInServer
 
-from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill

@@ -22,10 +22,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from wandb_server import StandInServer
+from support.wandb_server import StandInServer
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 
 NUM_FOLDS = 3
 OUTAGES = ("dead", "hang", "500")

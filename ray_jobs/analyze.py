@@ -20,13 +20,14 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, find_runs, main_with_errors, take_storage
+from ray_jobs.cli.console import open_console
+from ray_jobs.cli.entry import main_with_errors
+from ray_jobs.cli.lookup import find_run, find_runs, take_storage
 from ray_jobs.errors import RunBusyError, RunError
-from ray_jobs.mirror import find_uri
 from ray_jobs.reporting.curves import Curve, read_epoch_file, read_run
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.terminal import open_console
-from trainers.object_storage import is_uri
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.working_folder import find_uri
+from trainers.storage.object_storage import is_uri
 
 
 def main(argv: list[str]) -> int:
@@ -121,7 +122,7 @@ def _follow(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
 
 
 def _prune(folders: Sequence[RunFolder], wanted: argparse.Namespace) -> int:
-    from ray_jobs.tracking.pruning import prune_run
+    from ray_jobs.runs.prune import prune_run
 
     if elsewhere := [uri for folder in folders if (uri := find_uri(folder))]:
         raise RunError(f"{elsewhere[0]} is in object storage, where nothing is pruned")

@@ -9,6 +9,8 @@
     ├── SupersededError      a later attempt of a fold has begun; the earlier one writes nothing more
     └── StorageError         the run's storage does not take or give files; exit code 1 once something was launched
     ClusterLostError         Ray is gone while the folds trained; exit code 1, the same command continues
+    NonFiniteLossError       a fold's training loss is NaN or infinite; the fold has failed
+    NoRoomError              the room that an elastic fold was given is taken; the fold looks for room again
 
 `trainers.interface.DataError`, `ensemble.predictions.PredictionError`, and what a disk or network refuses (`is_refused_by_machine`) are
 shown the same way. Any other error is a bug: it is shown with its traceback; exit code 1.
@@ -72,3 +74,11 @@ class StorageError(RunError):
 
 class ClusterLostError(Exception):
     """The Ray cluster went away while folds were trained."""
+
+
+class NoRoomError(Exception):
+    """The room that an elastic fold was given is taken."""
+
+
+class NonFiniteLossError(Exception):
+    """The training loss is NaN or infinite: nothing that comes after it is worth anything."""

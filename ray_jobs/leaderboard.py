@@ -18,7 +18,8 @@ from typing import Any
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, find_runs, main_with_errors, take_storage
+from ray_jobs.cli.entry import main_with_errors
+from ray_jobs.cli.lookup import find_run, find_runs, take_storage
 from ray_jobs.errors import RunError, RunFolderError
 
 _WIDTH_BESIDE_FOLDS = 58  # columns of a terminal that the names and the other numbers need
@@ -41,10 +42,11 @@ def main(argv: list[str]) -> int:
 
 def compare(roots: Sequence[Path], metric: str, csv: Path | None) -> int:
     """Shows a table for each group of runs on the same rows."""
-    from ensemble.metrics import check_metric
-    from ray_jobs.leaderboard_entries import group_entries, read_entries
-    from ray_jobs.run_folder import RunFolder, write_csv
-    from ray_jobs.terminal import open_console
+    from ensemble.numbers.metrics import check_metric
+    from ray_jobs.cli.console import open_console
+    from ray_jobs.results.leaderboard import group_entries, read_entries
+    from ray_jobs.runs.files import write_csv
+    from ray_jobs.runs.folder import RunFolder
 
     try:
         check_metric(metric)

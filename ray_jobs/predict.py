@@ -22,9 +22,10 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import main_with_errors, override
+from ray_jobs.cli.entry import main_with_errors
+from ray_jobs.cli.lookup import find_whole_run
+from ray_jobs.config.overrides import override
 from ray_jobs.errors import RunError
-from ray_jobs.members import find_whole_run
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
         if not config.predicts_maps:
             raise RunError("--threshold is for runs that predict maps; this one predicts numbers")
         config = override(config, [f"ensemble.threshold={given['threshold']}"], sections=("ensemble",))
-    from ray_jobs.prediction import Wish, predict_rows
+    from ray_jobs.prediction.job import Wish, predict_rows
 
     output = Path(given["output"]).expanduser() if "output" in given else None
     truth = Path(given["masks"]).expanduser() if "masks" in given else None

@@ -17,14 +17,17 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from rich.console import Console
 
-from ray_jobs.cli import find_run, main_with_errors
-from ray_jobs.coordinator import FoldState, FoldStatus
+from ray_jobs.cli.console import open_console
+from ray_jobs.cli.entry import main_with_errors
+from ray_jobs.cli.lookup import find_run
 from ray_jobs.errors import RunError
-from ray_jobs.members import find_members
-from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.run_mirror import is_at_work
-from ray_jobs.summary import print_outcome
-from ray_jobs.terminal import Watcher, fold_table, open_console, read_statuses
+from ray_jobs.reporting.live_table import Watcher, fold_table
+from ray_jobs.reporting.outcome import print_outcome
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.members import find_members
+from ray_jobs.runs.remote.run_mirror import is_at_work
+from ray_jobs.runs.status import FoldState, FoldStatus, read_statuses
 
 INTERVAL_S = 1.0
 

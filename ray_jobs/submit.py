@@ -15,9 +15,10 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import main_with_errors, override, with_wandb_environment
-from ray_jobs.members import find_whole_run
-from ray_jobs.run_mirror import hold_run
+from ray_jobs.cli.entry import main_with_errors
+from ray_jobs.cli.lookup import find_whole_run
+from ray_jobs.config.overrides import override, with_wandb_environment
+from ray_jobs.runs.remote.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
@@ -25,9 +26,10 @@ def main(argv: list[str]) -> int:
     with hold_run(folder):
         old = with_wandb_environment(folder.read_config(), os.environ)
         config = override(old, overrides, __doc__, sections=("ensemble",))
-        from ray_jobs.ensemble_stage import check_finished, run_ensemble_stage
-        from ray_jobs.summary import conclude_again
-        from ray_jobs.terminal import open_console
+        from ray_jobs.cli.console import open_console
+        from ray_jobs.driver.conclude import conclude_again
+        from ray_jobs.results.checks import check_finished
+        from ray_jobs.results.stage import run_ensemble_stage
         from ray_jobs.tracking.wandb_sink import WandbSink
 
         config = check_finished(folder, config, config.combined_members)

@@ -18,12 +18,13 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import main_with_errors, override, with_wandb_environment
-from ray_jobs.config import RunConfig
+from ray_jobs.cli.entry import main_with_errors
+from ray_jobs.cli.lookup import find_whole_run
+from ray_jobs.config.overrides import override, with_wandb_environment
+from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
-from ray_jobs.members import find_whole_run
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.run_mirror import hold_run
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.remote.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
             raise RunError(
                 "a sweep is over combinations of numbers; the report of a run that predicts maps compares all methods"
             )
-        from ray_jobs.ensemble_stage import check_finished
+        from ray_jobs.results.checks import check_finished
 
         config = check_finished(folder, config, config.member_names)
         return sweep(folder, config, applies=applies)
@@ -46,10 +47,10 @@ def main(argv: list[str]) -> int:
 
 def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
     """Searches, shows and records what came out, and applies it if that is wanted and it is better."""
-    from ray_jobs.ensemble_stage import run_ensemble_stage
-    from ray_jobs.summary import conclude_again
-    from ray_jobs.sweep_search import describe_search, record_search, search
-    from ray_jobs.terminal import open_console
+    from ray_jobs.cli.console import open_console
+    from ray_jobs.driver.conclude import conclude_again
+    from ray_jobs.results.stage import run_ensemble_stage
+    from ray_jobs.results.sweep import describe_search, record_search, search
     from ray_jobs.tracking.wandb_sink import WandbSink
 
     console, began = open_console(), time.monotonic()

@@ -12,12 +12,13 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import main_with_errors, parse_kfold
+from ray_jobs.cli.command_line import parse_kfold
+from ray_jobs.cli.entry import main_with_errors
 
 
 def main(argv: list[str]) -> int:
     command = parse_kfold(argv, is_one_run=True)  # first: --help answers before pandas is loaded
-    from ray_jobs.driver import run_kfold
+    from ray_jobs.driver.kfold import run_kfold
 
     return run_kfold(command, argv)
 

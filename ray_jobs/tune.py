@@ -16,7 +16,8 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import main_with_errors, parse_tune
+from ray_jobs.cli.command_line import parse_tune
+from ray_jobs.cli.entry import main_with_errors
 
 
 def main(argv: list[str]) -> int:

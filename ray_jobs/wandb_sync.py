@@ -18,11 +18,13 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ray_jobs.cli import find_run, main_with_errors, override, with_wandb_environment
-from ray_jobs.config import RunConfig
-from ray_jobs.members import refuse_member
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.run_mirror import hold_run
+from ray_jobs.cli.entry import main_with_errors
+from ray_jobs.cli.lookup import find_run
+from ray_jobs.config.overrides import override, with_wandb_environment
+from ray_jobs.config.run import RunConfig
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.members import refuse_member
+from ray_jobs.runs.remote.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
@@ -45,8 +47,8 @@ def upload(folder: RunFolder, config: RunConfig, timeout_s: float, *, new_ids: b
     """Sends what is missing and checks it; 0: the server holds every row, 1: not (the message says how many)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from ray_jobs.terminal import open_console
-    from ray_jobs.tracking.record import count_lines
+    from ray_jobs.cli.console import open_console
+    from ray_jobs.runs.record import count_lines
     from ray_jobs.tracking.wandb_runs import forget_uploaded, list_wandb_runs, renew_ids, settle_ids
     from ray_jobs.tracking.wandb_sink import WandbSink
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from object_server import serving_objects
 from PIL import Image
+from support.object_server import serving_objects
 
 
 def pytest_configure(config):

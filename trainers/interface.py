@@ -16,7 +16,7 @@ A model family is a package `trainers/<family>/` with three modules:
                   Of maps also `open_backgrounds(config, inputs, table)`: a function of a row's id that gives what its map lies over,
                   (H, W, 3) uint8.
 - `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
-                  Most of it is `learning.py`'s for a family that learns by steps over shuffled rows.
+                  Most of it is `learning/learner.py`'s for a family that learns by steps over shuffled rows.
 
 and, so that a finished run can predict rows that it has not seen, two more:
 

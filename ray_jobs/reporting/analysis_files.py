@@ -12,7 +12,7 @@ from ensemble.figure_style import to_png
 from ray_jobs.reporting.analysis import compare_runs, write_text_report
 from ray_jobs.reporting.analysis_figures import draw_batches, draw_comparison, draw_stats, draw_training
 from ray_jobs.reporting.curves import Curve
-from ray_jobs.run_folder import write_whole
+from trainers.storage.whole_files import write_whole
 
 _FIGURES = {"training_analysis": draw_training, "training_stats": draw_stats, "batch_analysis": draw_batches}
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ray_jobs.cli import suggest
+from ray_jobs.config.overrides import suggest
 from ray_jobs.errors import RunError
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS, Epochs
-from ray_jobs.tracking.record import read_lines
 
 VALIDATION_LOSS = ("val/loss_epoch", "val/loss", "epoch/val_loss")
 _NOT_NUMBERS = ("Is_Best_Model", "Timestamp")

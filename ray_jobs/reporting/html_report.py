@@ -10,11 +10,11 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.config import MAIN, RunConfig, to_dict
-from ray_jobs.leaks import describe_counts
+from ray_jobs.config.run import MAIN, RunConfig, to_dict
 from ray_jobs.reporting.html_parts import (
     build_figure,
     build_fold_out,
@@ -23,14 +23,25 @@ from ray_jobs.reporting.html_parts import (
     build_paragraph,
     build_section,
     build_table,
-    escape,
 )
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
-from ray_jobs.run_folder import RunFolder, read_json, write_whole
-from ray_jobs.score_words import grows, name_metric, show_metric
-from ray_jobs.summary import describe_submission, explain_workers, list_files
-from ray_jobs.terminal import describe_part, describe_scored_rows, explain_cross_fitting, explain_outcome
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.results.summary import list_files
+from ray_jobs.results.wording import (
+    describe_counts,
+    describe_part,
+    describe_scored_rows,
+    describe_submission,
+    explain_cross_fitting,
+    explain_outcome,
+    explain_workers,
+    grows,
+    name_metric,
+    show_metric,
+)
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
+from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 _MOST_BAD_ROWS = 50

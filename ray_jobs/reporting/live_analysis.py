@@ -11,8 +11,9 @@ from rich.console import Console
 from ensemble.figure_style import to_png
 from ray_jobs.reporting.analysis_figures import draw_training
 from ray_jobs.reporting.curves import Curve, read_run
-from ray_jobs.run_folder import RunFolder, write_whole
-from ray_jobs.run_mirror import is_at_work
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.remote.run_mirror import is_at_work
+from trainers.storage.whole_files import write_whole
 
 PICTURE = "training_live.png"
 

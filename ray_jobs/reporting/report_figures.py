@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ensemble import figures, map_figures, score_figures
 from ensemble.figure_style import to_png
-from ray_jobs.config import RunConfig
+from ensemble.maps import figures as map_figures
+from ensemble.numbers import figures, score_figures
+from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting import run_figures
 from ray_jobs.reporting.run_data import MissingDataError, RunData, demand
-from ray_jobs.run_folder import RunFolder, write_whole
-from ray_jobs.score_words import grows, name_metric, show_metric
+from ray_jobs.results.wording import grows, name_metric, show_metric
+from ray_jobs.runs.folder import RunFolder
+from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 

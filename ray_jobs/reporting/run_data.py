@@ -15,13 +15,13 @@ import pyarrow as pa
 from PIL import Image
 
 from ensemble.figure_style import shorten_name
-from ray_jobs.config import RunConfig
-from ray_jobs.coordinator import FoldStatus
-from ray_jobs.map_scores import spread_ranks
+from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting.curves import Curve, find_folds, read_record
-from ray_jobs.run_folder import RunFolder, read_json, read_parquet
-from ray_jobs.terminal import read_statuses
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.results.map_scores import spread_ranks
+from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.status import FoldStatus, read_statuses
 
 
 class MissingDataError(Exception):

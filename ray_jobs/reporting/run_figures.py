@@ -23,10 +23,10 @@ from ensemble.figure_style import (
     style_series,
     use_log_if_wide,
 )
-from ray_jobs.coordinator import FoldState, FoldStatus
 from ray_jobs.reporting.analysis import name_score
 from ray_jobs.reporting.analysis_figures import draw_line
 from ray_jobs.reporting.curves import Curve
+from ray_jobs.runs.status import FoldState, FoldStatus
 
 WEIGHTS = "weights/"
 

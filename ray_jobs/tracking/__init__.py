@@ -1,1 +1,1 @@
-"""The metric record, the source of truth of everything that is shown or sent anywhere."""
+"""What is made of the metric record while a run goes on: CSV files, gauges, W&B."""

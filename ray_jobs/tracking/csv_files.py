@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.run_folder import append_whole, write_whole
+from ray_jobs.runs.files import append_whole
+from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.coordinator import FoldState, FoldStatus
+from ray_jobs.runs.status import FoldState, FoldStatus
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.storage import Storage
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.outages import Storage
+from ray_jobs.runs.record import MetricRecord, read_lines
 from ray_jobs.tracking.csv_files import RATE, STEP_LOSS, CsvFiles, EpochSummary
-from ray_jobs.tracking.record import MetricRecord, read_lines
 
 logger = logging.getLogger(__name__)
 

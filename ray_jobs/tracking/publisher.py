@@ -27,9 +27,10 @@ from typing import Any, TextIO
 
 import wandb
 
-from ray_jobs.config import RunConfig
-from ray_jobs.run_folder import RunFolder, read_json, write_json
-from ray_jobs.tracking.record import count_lines
+from ray_jobs.config.run import RunConfig
+from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import count_lines
 from ray_jobs.tracking.wandb_files import repair_wandb_files
 from ray_jobs.tracking.wandb_runs import list_wandb_runs, note_uploaded, without_password
 from ray_jobs.tracking.wandb_sink import PublisherExit

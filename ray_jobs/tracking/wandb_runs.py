@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.config import MAIN, RunConfig, to_dict
-from ray_jobs.mirror import find_uri
-from ray_jobs.run_folder import FoldFolder, RunFolder, read_json, write_json
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.config.run import MAIN, RunConfig, to_dict
+from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.folder import FoldFolder, RunFolder
+from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.working_folder import find_uri
 
 
 @dataclass(frozen=True)

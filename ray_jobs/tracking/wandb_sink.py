@@ -19,10 +19,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.config import RunConfig
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.storage import Storage
-from ray_jobs.tracking.record import count_lines
+from ray_jobs.config.run import RunConfig
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.outages import Storage
+from ray_jobs.runs.record import count_lines
 from ray_jobs.tracking.wandb_files import find_wandb_files, mark_as_synced
 from ray_jobs.tracking.wandb_runs import WandbRun, list_wandb_runs, settle_ids
 

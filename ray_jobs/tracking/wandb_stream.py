@@ -9,9 +9,9 @@ from typing import Any
 
 import wandb
 
-from ray_jobs.config import RunConfig
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import RecordReader
+from ray_jobs.config.run import RunConfig
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import RecordReader
 from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file
 from ray_jobs.tracking.wandb_runs import WandbRun, read_uploaded
 from ray_jobs.tracking.wandb_sink import HAS_GAP

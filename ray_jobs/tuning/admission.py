@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ray_jobs.placement import ClusterResources, Placement, ResourcesConfig, place_folds
+from ray_jobs.cluster.placement import ClusterResources, Placement, place_folds
+from ray_jobs.config.resources import ResourcesConfig
 
 
 def admit_trials(

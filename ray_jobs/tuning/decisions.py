@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.config import RunConfig
+from ray_jobs.config.run import RunConfig
+from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import RunError
-from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.space import Dimension, count_combinations, list_combinations, read_fields, with_fields
 from ray_jobs.tuning.trials import Result, Trial, TrialState
 

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ray_jobs.config import RunConfig
-from ray_jobs.coordinator import FoldState
-from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.terminal import read_statuses
+from ray_jobs.config.run import RunConfig
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState, read_statuses
 from ray_jobs.tuning.space import read_space
 from ray_jobs.tuning.trials import ENDED, Result, Trial, TrialState, read_result, read_trials
 

@@ -11,15 +11,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
 
-from ray_jobs.cli import Command, show
-from ray_jobs.connection import Connection, RayStart
-from ray_jobs.driver import (
+from ray_jobs.cli.command_line import Command, show
+from ray_jobs.cli.console import open_console, say_what_is_awaited
+from ray_jobs.cluster.signals import Interrupts, find_save_time_s
+from ray_jobs.cluster.spread import ClusterSpread
+from ray_jobs.cluster.start import Connection, RayStart
+from ray_jobs.config.tune import TuneConfig
+from ray_jobs.driver.session import (
     EXIT_INCOMPLETE,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -27,21 +31,19 @@ from ray_jobs.driver import (
     leave_inputs,
     on_cluster,
     prepare_nodes,
+    print_leaks,
     say_dry_run_ends,
     say_interrupted,
 )
 from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
-from ray_jobs.interrupts import Interrupts, find_save_time_s
-from ray_jobs.planning import Plan
-from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.spread import ClusterSpread
-from ray_jobs.storage import Storage
-from ray_jobs.terminal import open_console, print_leaks, say_what_is_awaited
+from ray_jobs.planning.plan import Plan
+from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.outages import Storage
 from ray_jobs.tracking.wandb_sink import WandbSink
 from ray_jobs.tuning.admission import admit_trials
-from ray_jobs.tuning.config import TuneConfig
 from ray_jobs.tuning.display import TrialWatcher, describe_result
-from ray_jobs.tuning.outcome import conclude_tuning, describe_ensemble, print_tuning, write_trials
+from ray_jobs.tuning.outcome import compare_trials, describe_ensemble, print_tuning, read_all, write_trials
 from ray_jobs.tuning.planning import Tuning, check_tuning, write_or_compare_tuning
 from ray_jobs.tuning.progress import Progress, rebuild_halving
 from ray_jobs.tuning.space import Dimension
@@ -272,3 +274,23 @@ def _show_tuning(console: Console, tuning: Tuning) -> None:
             console.print("  the others are chosen when results are there")
             break
     say_dry_run_ends(console, tuning.plan)
+
+
+def conclude_tuning(tuning: Tuning, sink: WandbSink, console: Console) -> int:
+    """Compares the trials, writes all files, waits for W&B as long as is allowed, says how it went; returns the exit code."""
+    from ray_jobs.reporting.html_report import write_report_or_warn  # matplotlib is not loaded before the folds train
+    from ray_jobs.tuning.report import write_tuning_report_or_warn
+
+    folder, config = tuning.folder, tuning.config
+    trials, results = read_all(tuning)
+    write_trials(tuning, [(trials[number], results[number]) for number in trials])
+    outcome = compare_trials(tuning, trials, results)
+    if outcome["best"] is not None:
+        best = folder.of_trial(outcome["best"])
+        write_report_or_warn(best, best.read_config(), read_json(best.summary))
+    said = {"tune": asdict(tuning.tune), "outcome": outcome}
+    write_tuning_report_or_warn(tuning, trials, results, outcome)
+    write_json(folder.tune, said | {"ensemble": describe_ensemble(tuning)})  # last: from here on it is finished
+    sink.finish(config.tracking.finish_timeout_s)
+    print_tuning(console, tuning)
+    return EXIT_INCOMPLETE if outcome["best"] is None else EXIT_OK

@@ -15,39 +15,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ensemble.comparison import compare_pair
-from ensemble.members import Columns
-from ensemble.metrics import measure_error
-from ensemble.search import Evaluation, choose
-from ray_jobs.config import to_dict
-from ray_jobs.driver import EXIT_INCOMPLETE, EXIT_OK
-from ray_jobs.member_columns import read_oof
-from ray_jobs.run_folder import read_json, write_csv, write_json
-from ray_jobs.tracking.wandb_sink import WandbSink
+from ensemble.members.combinations import Columns
+from ensemble.members.comparison import compare_pair
+from ensemble.members.search import Evaluation, choose
+from ensemble.numbers.metrics import measure_error
+from ray_jobs.config.run import to_dict
+from ray_jobs.results.columns import read_oof
+from ray_jobs.runs.files import read_json, write_csv
 from ray_jobs.tuning.display import build_trial_table, rank_trials
 from ray_jobs.tuning.planning import Tuning
 from ray_jobs.tuning.trainer import show_command
 from ray_jobs.tuning.trials import Result, Trial, TrialState, read_result, read_trials
-
-
-def conclude_tuning(tuning: Tuning, sink: WandbSink, console: Console) -> int:
-    """Compares the trials, writes all files, waits for W&B as long as is allowed, says how it went; returns the exit code."""
-    from ray_jobs.reporting.html_report import write_report_or_warn  # matplotlib is not loaded before the folds train
-    from ray_jobs.reporting.tuning_report import write_tuning_report_or_warn
-
-    folder, config = tuning.folder, tuning.config
-    trials, results = read_all(tuning)
-    write_trials(tuning, [(trials[number], results[number]) for number in trials])
-    outcome = compare_trials(tuning, trials, results)
-    if outcome["best"] is not None:
-        best = folder.of_trial(outcome["best"])
-        write_report_or_warn(best, best.read_config(), read_json(best.summary))
-    said = {"tune": asdict(tuning.tune), "outcome": outcome}
-    write_tuning_report_or_warn(tuning, trials, results, outcome)
-    write_json(folder.tune, said | {"ensemble": describe_ensemble(tuning)})  # last: from here on it is finished
-    sink.finish(config.tracking.finish_timeout_s)
-    print_tuning(console, tuning)
-    return EXIT_INCOMPLETE if outcome["best"] is None else EXIT_OK
 
 
 def describe_ensemble(tuning: Tuning) -> dict[str, Any]:

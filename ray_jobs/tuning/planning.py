@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.cluster import package_versions
-from ray_jobs.config import MAIN, RunConfig, find_differences
+from ray_jobs.cluster.versions import package_versions
+from ray_jobs.config.recipes import RECIPES
+from ray_jobs.config.run import MAIN, RunConfig, find_differences
+from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
-from ray_jobs.planning import MemberPlan, Plan, check_run
-from ray_jobs.recipes import RECIPES
-from ray_jobs.run_folder import RunFolder, read_json, write_json
-from ray_jobs.tuning.config import TuneConfig
+from ray_jobs.planning.checks import check_run
+from ray_jobs.planning.plan import MemberPlan, Plan
+from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.folder import RunFolder
 from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial

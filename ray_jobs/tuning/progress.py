@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ray_jobs.errors import RunError
-from ray_jobs.planning import Plan
-from ray_jobs.run_folder import write_json
+from ray_jobs.planning.plan import Plan
+from ray_jobs.runs.files import write_json
 from ray_jobs.tuning.decisions import Halving, choose_fields
 from ray_jobs.tuning.planning import Tuning
 from ray_jobs.tuning.space import with_fields

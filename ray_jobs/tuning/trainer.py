@@ -16,18 +16,19 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.connection import Connection
-from ray_jobs.coordinator import FoldState, RunStarted, forget_attempt, last_attempt
-from ray_jobs.damage import mend_run
-from ray_jobs.driver import list_unfinished, start_coordinator
-from ray_jobs.ensemble_stage import run_ensemble_stage
-from ray_jobs.fold_launcher import FoldLauncher
-from ray_jobs.interrupts import Interrupts
-from ray_jobs.placement import Placement
-from ray_jobs.planning import Plan, write_or_compare
-from ray_jobs.summary import build_summary, save_summary
-from ray_jobs.terminal import read_statuses
-from ray_jobs.tracking.record import log_news
+from ray_jobs.cluster.placement import Placement
+from ray_jobs.cluster.signals import Interrupts
+from ray_jobs.cluster.start import Connection
+from ray_jobs.driver.launcher import FoldLauncher
+from ray_jobs.driver.session import list_unfinished, start_coordinator
+from ray_jobs.planning.continuation import write_or_compare
+from ray_jobs.planning.plan import Plan
+from ray_jobs.results.stage import run_ensemble_stage
+from ray_jobs.results.summary import build_summary, save_summary
+from ray_jobs.runs.events import RunStarted
+from ray_jobs.runs.record import log_news
+from ray_jobs.runs.repair import mend_run
+from ray_jobs.runs.status import FoldState, forget_attempt, last_attempt, read_statuses
 from ray_jobs.tuning.decisions import Halving
 from ray_jobs.tuning.planning import Tuning
 from ray_jobs.tuning.trials import Result, Trial, TrialState, score_folds

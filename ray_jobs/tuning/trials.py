@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.metrics import measure_error
-from ray_jobs.config import RunConfig
-from ray_jobs.coordinator import FoldState, read_status
-from ray_jobs.run_folder import RunFolder, read_json, read_parquet
+from ensemble.numbers.metrics import measure_error
+from ray_jobs.config.run import RunConfig
+from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState, read_status
 from ray_jobs.tuning.space import Dimension, read_fields
 
 _NAME = re.compile(r"trial_(\d{3,})")

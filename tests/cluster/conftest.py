@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import RAY, REPOSITORY, clean_environment, free_port, submit
+from support.processes import RAY, REPOSITORY, clean_environment, free_port, submit
 
-from ray_jobs.tracking.record import count_lines
+from ray_jobs.runs.record import count_lines
 
 
 @dataclass(frozen=True)

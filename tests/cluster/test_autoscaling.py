@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import RAY, REPOSITORY, clean_environment, find_processes, free_port, start_node
+from support.processes import RAY, REPOSITORY, clean_environment, find_processes, free_port, start_node
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import count_lines, read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import count_lines, read_lines
 
 HEAD_ID = f"{'f' * 51}00000"  # by which the fake provider knows the head node
 LISTS = "initialization_commands setup_commands head_setup_commands worker_setup_commands head_start_ray_commands worker_start_ray_commands rsync_exclude rsync_filter cluster_synced_files"

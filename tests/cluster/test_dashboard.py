@@ -11,11 +11,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, read_pages
-from processes import REPOSITORY
+from support.browser import CHROMIUM, read_pages
+from support.processes import REPOSITORY
 
-from ray_jobs.coordinator import actor_name, read_status
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.cluster.access import actor_name
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import read_status
 
 
 def test_the_last_values_of_the_gauges_are_those_of_the_folds_status_files(submitted_run):

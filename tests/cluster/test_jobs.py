@@ -11,13 +11,13 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
-from broken_pictures import break_on_decoding
-from processes import RAY, submit
 from safetensors.torch import save_file
 from sklearn.metrics import mean_squared_log_error
+from support.broken_pictures import break_on_decoding
+from support.processes import RAY, submit
 
-from ray_jobs.tracking.record import read_lines
-from trainers.clip_regression.encoders import build_clip
+from ray_jobs.runs.record import read_lines
+from trainers.clip_regression.network.encoders import build_clip
 
 QUICK = ("training.epochs=2", "data.max_rows=120")
 

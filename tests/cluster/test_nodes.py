@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
-from object_server import BUCKET, serving_objects
-from processes import RAY, REPOSITORY, clean_environment, free_port, start_node
+from support.object_server import BUCKET, serving_objects
+from support.processes import RAY, REPOSITORY, clean_environment, free_port, start_node
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import count_lines, read_lines
-from trainers.clip_regression.made_data import make_data
-from trainers.row_blocks import BLOCK_ROWS
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import count_lines, read_lines
+from trainers.clip_regression.rows.synthetic_data import make_data
+from trainers.storage.row_blocks import BLOCK_ROWS
 
 
 class Nodes:

@@ -15,15 +15,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from object_server import BUCKET, serving_objects
-from private_storage import UNSHARE
-from processes import clean_environment, free_port, start_node, submit
-from run_bits import describe_bits
+from support.object_server import BUCKET, serving_objects
+from support.private_storage import UNSHARE
+from support.processes import clean_environment, free_port, start_node, submit
+from support.run_bits import describe_bits
 from test_nodes import find_workers
 
-from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.run_mirror import RunMirror
-from ray_jobs.tracking.record import count_lines, read_lines
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import count_lines, read_lines
+from ray_jobs.runs.remote.run_mirror import RunMirror
 
 OWN_DISK = 'mkdir -p "$0" && mount -t tmpfs tmpfs "$0" && exec "$@"'
 FIELDS = ("resources.cpus_per_fold=1", "data.max_rows=60", "training.epochs=20", "checkpoint.min_interval_s=0",

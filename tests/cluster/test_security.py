@@ -17,7 +17,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from processes import REPOSITORY, clean_environment
+from support.processes import REPOSITORY, clean_environment
 
 # What would run code, read objects or stop something, in each of the services that Ray's processes offer to each other.
 METHODS = (
@@ -30,7 +30,7 @@ METHODS = (
 )  # fmt: skip
 HOLD = """
 import sys
-from ray_jobs.connection import connect
+from ray_jobs.cluster.start import connect
 with connect("held", dashboard=True) as cluster:
     import ray
     print(cluster.asks_for_token, cluster.dashboard_url, ray.get_runtime_context().gcs_address, flush=True)

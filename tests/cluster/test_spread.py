@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from ray_jobs.connection import RayStart
-from ray_jobs.spread import PORTION, ClusterSpread
+from ray_jobs.cluster.spread import PORTION, ClusterSpread
+from ray_jobs.cluster.start import RayStart
 from trainers.interface import DataError
 
 

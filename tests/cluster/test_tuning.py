@@ -10,10 +10,11 @@ import sys
 import time
 
 import pytest
-from processes import REPOSITORY, find_processes
+from support.processes import REPOSITORY, find_processes
 
-from ray_jobs.coordinator import FoldState, last_attempt, read_status
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState, last_attempt, read_status
 
 pytestmark = pytest.mark.slow
 RAYS_OWN = ("TrainStateActor", "_AutoscalingCoordinatorActor")  # each run's Ray Train starts them if they are not there

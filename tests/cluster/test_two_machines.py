@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_pictures import break_on_decoding
-from processes import RAY, REPOSITORY, clean_environment, start_node
+from support.broken_pictures import break_on_decoding
+from support.processes import RAY, REPOSITORY, clean_environment, start_node
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import count_lines, read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import count_lines, read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 pytestmark = pytest.mark.slow

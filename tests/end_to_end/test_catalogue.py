@@ -11,14 +11,14 @@ import time
 
 import pandas as pd
 import pytest
-from processes import REPOSITORY, clean_environment
-from wandb_server import StandInServer
+from support.processes import REPOSITORY, clean_environment
+from support.wandb_server import StandInServer
 
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking import catalogue
 from ray_jobs.tracking.catalogue import CATALOGUE, Metrics, insert_table
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS
-from ray_jobs.tracking.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 NUM_FOLDS, NUM_EPOCHS, STEPS_PER_EPOCH = 3, 6, 6

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import REPOSITORY, clean_environment
+from support.processes import REPOSITORY, clean_environment
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import read_lines
-from trainers.batches import learning_rate_factor
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
+from trainers.learning.batches import learning_rate_factor
 
 EPOCHS = 50
 

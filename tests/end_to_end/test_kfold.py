@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from processes import REPOSITORY, clean_environment
 from sklearn.metrics import mean_squared_log_error
+from support.processes import REPOSITORY, clean_environment
 
 from ensemble.predictions import SCHEMA
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.runs.record import read_lines
 
 
 def kfold(home: Path, *words: str, job: str = "kfold", **environment: str) -> subprocess.CompletedProcess[str]:

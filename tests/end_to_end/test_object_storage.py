@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from object_server import BUCKET, Gate, serving_objects
-from processes import REPOSITORY, clean_environment, find_processes
-from run_bits import describe_bits
+from support.object_server import BUCKET, Gate, serving_objects
+from support.processes import REPOSITORY, clean_environment, find_processes
+from support.run_bits import describe_bits
 
-from ray_jobs.run_folder import RunFolder, read_json
-from ray_jobs.run_mirror import RunMirror
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.remote.run_mirror import RunMirror
 
 FIELDS = ("run.name=run", "folds.count=2", "data.max_rows=40", "training.epochs=8", "checkpoint.min_interval_s=0",
           "run.dashboard=false", "tracking.wandb=disabled")  # fmt: skip

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from private_storage import private_storage
-from run_bits import describe_bits
+from support.private_storage import private_storage
+from support.run_bits import describe_bits
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 
 FOLDS = range(3)
 

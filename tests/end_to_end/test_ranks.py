@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import REPOSITORY, clean_environment
-from run_bits import describe_bits
+from support.processes import REPOSITORY, clean_environment
+from support.run_bits import describe_bits
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import count_lines, read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import count_lines, read_lines
 
 WORDS = (
     "run.name=pair", "run.dashboard=false", "tracking.wandb=disabled", "folds.count=2", "data.max_rows=80", "training.epochs=20",

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from local_workplace import LocalWorkplace
-from object_server import BUCKET
-from processes import REPOSITORY, clean_environment
+from support.local_workplace import LocalWorkplace
+from support.object_server import BUCKET
+from support.processes import REPOSITORY, clean_environment
 
-from ray_jobs.run_folder import RunFolder, read_parquet
-from ray_jobs.worker import read_plan
+from ray_jobs.runs.files import read_parquet
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.worker.worker import read_plan
 from trainers.clip_regression.inventory import leave_inputs, take_inventory
-from trainers.clip_regression.remote_data import SETTLED_S
+from trainers.clip_regression.rows.remote_data import SETTLED_S
 from trainers.clip_regression.train import train_fold
 
 QUICK = ("training.epochs=1", "folds.count=2", "tracking.wandb=disabled", "run.dashboard=false")

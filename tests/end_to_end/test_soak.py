@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import REPOSITORY
+from support.processes import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
 from soak import KINDS

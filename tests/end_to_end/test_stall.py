@@ -9,10 +9,10 @@ import time
 
 import pandas as pd
 import pytest
-from processes import REPOSITORY, clean_environment
+from support.processes import REPOSITORY, clean_environment
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_
         output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output
     assert f"made no progress for 10 s; where it stood: {stacks[0]}; it goes on in another attempt" in output
-    assert "trainers/clip_regression/data.py" in stacks[0].read_text()
+    assert "trainers/clip_regression/inputs/data.py" in stacks[0].read_text()
     again = [row for row in read_lines(folder.events) if row["event"] == "FoldStarted" and row["attempt"] == 2]
     assert again
     assert all(row["step"] == 120 for row in again)  # nothing was trained twice

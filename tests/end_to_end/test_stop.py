@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from processes import REPOSITORY, clean_environment
-from wandb_server import StandInServer
+from support.processes import REPOSITORY, clean_environment
+from support.wandb_server import StandInServer
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 

@@ -9,12 +9,13 @@ import sys
 import time
 
 import pytest
-from processes import REPOSITORY, clean_environment, find_processes
-from wandb_server import StandInServer
+from support.processes import REPOSITORY, clean_environment, find_processes
+from support.wandb_server import StandInServer
 
-from ray_jobs.coordinator import FoldState, last_attempt, read_status
 from ray_jobs.leaderboard import main as compare_runs
-from ray_jobs.run_folder import RunFolder, read_json
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState, last_attempt, read_status
 from ray_jobs.tracking.catalogue import TUNING_CATALOGUE
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 

@@ -11,14 +11,15 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from processes import REPOSITORY, clean_environment
+from support.processes import REPOSITORY, clean_environment
 
-from ensemble.map_files import read_maps
-from ensemble.maps import combine_maps
-from ray_jobs.run_folder import RunFolder, read_json
+from ensemble.maps.combine import combine_maps
+from ensemble.maps.files import read_maps
+from ray_jobs.runs.files import read_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking import catalogue
 from ray_jobs.tracking.catalogue import CATALOGUE
-from ray_jobs.tracking.record import read_lines
 
 NUM_FOLDS, NUM_EPOCHS, STEPS_PER_EPOCH = 3, 3, 10
 WORDS = (

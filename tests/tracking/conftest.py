@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from publishing import fill
-from wandb_server import StandInServer
+from support.publishing import fill
+from support.wandb_server import StandInServer
 
-from ray_jobs.config import RunConfig, TrackingConfig, to_dict
-from ray_jobs.recipes import clip_multimodal_small
-from ray_jobs.run_folder import RunFolder, write_json
+from ray_jobs.config.recipes import clip_multimodal_small
+from ray_jobs.config.run import RunConfig, TrackingConfig, to_dict
+from ray_jobs.runs.files import write_json
+from ray_jobs.runs.folder import RunFolder
 
 
 @pytest.fixture

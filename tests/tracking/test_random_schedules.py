@@ -12,11 +12,11 @@ import threading
 import time
 
 import pytest
-from processes import REPOSITORY
-from publishing import find_cores
+from support.processes import REPOSITORY
+from support.publishing import find_cores
 
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.tracking.record import count_lines, read_lines
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import count_lines, read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 from ray_jobs.tracking.wandb_sink import PUBLISHER, WandbSink
 from ray_jobs.wandb_sync import upload
@@ -26,7 +26,7 @@ SECONDS, NUM_ROWS = 4.0, 200
 FOLD = """
 import sys, time
 from pathlib import Path
-from ray_jobs.tracking.record import MetricRecord
+from ray_jobs.runs.record import MetricRecord
 path, fold, keep, num_rows = Path(sys.argv[1]), *map(int, sys.argv[2:])
 record = MetricRecord(path, keep=keep)
 for step in range(keep, num_rows):

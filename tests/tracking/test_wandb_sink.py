@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from processes import REPOSITORY
-from publishing import fill, find_cores
+from support.processes import REPOSITORY
+from support.publishing import fill, find_cores
 
-from ray_jobs.config import to_dict
-from ray_jobs.run_folder import RunFolder, write_json
-from ray_jobs.tracking.record import MetricRecord, read_lines
+from ray_jobs.config.run import to_dict
+from ray_jobs.runs.files import write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import MetricRecord, read_lines
 from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 from ray_jobs.tracking.wandb_sink import PUBLISHER, PublisherExit, WandbSink

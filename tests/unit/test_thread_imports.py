@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import REPOSITORY, clean_environment
+from support.processes import REPOSITORY, clean_environment
 
 FILES = sorted(path for room in ("ray_jobs", "trainers", "ensemble") for path in (REPOSITORY / room).rglob("*.py"))
 

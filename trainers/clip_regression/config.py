@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from trainers.config_sections import OptimizerSection, TrainingSection
+from trainers.learning.config_sections import OptimizerSection, TrainingSection
 
 
 @dataclass(frozen=True)

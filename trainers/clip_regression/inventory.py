@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from trainers.clip_regression.config import Config, DataConfig, ModelConfig, has_encoders
-from trainers.clip_regression.made_data import make_data
-from trainers.clip_regression.remote_data import opened_data
-from trainers.clip_regression.row_keys import collect_row_keys
-from trainers.clip_regression.rows_file import leave_weights_digest, place_rows, write_rows
-from trainers.clip_regression.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
-from trainers.data_folder import prepare_folder, resolve_folder
+from trainers.clip_regression.rows.remote_data import opened_data
+from trainers.clip_regression.rows.row_keys import collect_row_keys
+from trainers.clip_regression.rows.rows_file import leave_weights_digest, place_rows, write_rows
+from trainers.clip_regression.rows.synthetic_data import make_data
+from trainers.clip_regression.rows.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
 from trainers.interface import DataError, Inventory, Spread, call_here
-from trainers.object_storage import is_uri
+from trainers.storage.data_folder import prepare_folder, resolve_folder
+from trainers.storage.object_storage import is_uri
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 
@@ -129,7 +129,7 @@ def check_model(model: ModelConfig) -> None:
     if not model.pretrained:
         return
     if os.path.isfile(model.pretrained):
-        from trainers.clip_regression.encoders import check_weights_file
+        from trainers.clip_regression.network.encoders import check_weights_file
 
         check_weights_file(model.clip, Path(model.pretrained))
         return

@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from trainers.clip_regression.config import Config, DataConfig
-from trainers.clip_regression.frames import read_blocks
-from trainers.clip_regression.table import (
+from trainers.clip_regression.rows.frames import read_blocks
+from trainers.clip_regression.rows.table import (
     Problems,
     check_columns,
     check_ids,
@@ -26,7 +26,7 @@ from trainers.clip_regression.table import (
     open_pictures,
 )
 from trainers.interface import DataError
-from trainers.picture_files import PictureFolder
+from trainers.storage.picture_files import PictureFolder
 
 _ROWS_AT_ONCE = 8192
 _MOST_BATCH_ROWS = 65_536

@@ -20,19 +20,19 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from trainers.arithmetic import autocast, choose_precision, repeat_bits
-from trainers.batches import cut
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.data import Numbers, RowTensors, TargetStatistics
-from trainers.clip_regression.encoders import build_clip
-from trainers.clip_regression.model import ClipRegressor
+from trainers.clip_regression.inputs.data import Numbers, RowTensors, TargetStatistics
+from trainers.clip_regression.inputs.numbers import NumberEncoder
+from trainers.clip_regression.inputs.picture_reader import PictureReader
+from trainers.clip_regression.network.encoders import build_clip
+from trainers.clip_regression.network.model import ClipRegressor
 from trainers.clip_regression.new_rows import NewRows
-from trainers.clip_regression.numbers import NumberEncoder
-from trainers.clip_regression.picture_reader import PictureReader
-from trainers.clip_regression.table import Rows, read_block
-from trainers.config_sections import read_sections, with_tuples
+from trainers.clip_regression.rows.table import Rows, read_block
 from trainers.interface import BlockPredictions, TrainedModel
-from trainers.picture_files import PictureFolder
+from trainers.learning.arithmetic import autocast, choose_precision, repeat_bits
+from trainers.learning.batches import cut
+from trainers.learning.config_sections import read_sections, with_tuples
+from trainers.storage.picture_files import PictureFolder
 
 _NO_NUMBERS = Numbers(None, ())  # each model encodes them by its own statistics
 

@@ -14,23 +14,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainers.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
-from trainers.batches import cut
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.data import (
-    Augmentation,
-    Batch,
-    Numbers,
-    RowFeatures,
-    RowTensors,
-    TargetStatistics,
-)
-from trainers.clip_regression.equipment import Equipment, equip, read_tables
-from trainers.clip_regression.loss import batch_loss
-from trainers.clip_regression.model import AverageOfWeights, ClipRegressor
+from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, RowFeatures, RowTensors, TargetStatistics
+from trainers.clip_regression.inputs.equipment import Equipment, equip, read_tables
+from trainers.clip_regression.network.loss import batch_loss
+from trainers.clip_regression.network.model import AverageOfWeights, ClipRegressor
 from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
-from trainers.learning import Learner
-from trainers.optimizer_state import by_kind, without_compiler
+from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
+from trainers.learning.batches import cut
+from trainers.learning.learner import Learner
+from trainers.learning.optimizer_state import by_kind, without_compiler
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:

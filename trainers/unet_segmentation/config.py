@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from trainers.config_sections import OptimizerSection, TrainingSection
+from trainers.learning.config_sections import OptimizerSection, TrainingSection
 
 MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count nowhere
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.data_folder import prepare_folder, resolve_folder
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
-from trainers.object_storage import is_uri
+from trainers.storage.data_folder import prepare_folder, resolve_folder
+from trainers.storage.object_storage import is_uri
 from trainers.unet_segmentation.config import Config, DataConfig
-from trainers.unet_segmentation.folders import Found, Labels, find_pairs, read_labels
-from trainers.unet_segmentation.made_data import make_data
-from trainers.unet_segmentation.rows import Rows, place_rows, read_rows, show_picture, write_rows
-from trainers.unet_segmentation.scan import scan_pairs
+from trainers.unet_segmentation.rows.folders import Found, Labels, find_pairs, read_labels
+from trainers.unet_segmentation.rows.rows_file import Rows, place_rows, read_rows, show_picture, write_rows
+from trainers.unet_segmentation.rows.scan import scan_pairs
+from trainers.unet_segmentation.rows.synthetic_data import make_data
 
 
 def take_inventory(

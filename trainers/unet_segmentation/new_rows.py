@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from trainers.interface import FORMULA, DataError
-from trainers.picture_files import PICTURE_SUFFIXES, PictureFolder
+from trainers.storage.picture_files import PICTURE_SUFFIXES, PictureFolder
 from trainers.unet_segmentation.config import Config, DataConfig
-from trainers.unet_segmentation.pictures import UnusableError, decode_picture, read_file
+from trainers.unet_segmentation.rows.pictures import UnusableError, decode_picture, read_file
 
 _THREADS, _MOST_NAMED = 4, 5
 

@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from trainers.arithmetic import choose_precision, repeat_bits
-from trainers.config_sections import read_sections
 from trainers.interface import DataError, NewMap, TrainedModel
+from trainers.learning.arithmetic import choose_precision, repeat_bits
+from trainers.learning.config_sections import read_sections
 from trainers.unet_segmentation.config import Config
-from trainers.unet_segmentation.data import Normalisation
-from trainers.unet_segmentation.evaluation import enlarge, predict_logits
-from trainers.unet_segmentation.model import UNet, to_probability
+from trainers.unet_segmentation.inputs.data import Normalisation
+from trainers.unet_segmentation.network.evaluation import enlarge, predict_logits
+from trainers.unet_segmentation.network.model import UNet, to_probability
 from trainers.unet_segmentation.new_rows import NewRows
-from trainers.unet_segmentation.pictures import (
+from trainers.unet_segmentation.rows.pictures import (
     UnusableError,
     decode_mask,
     decode_picture,
@@ -29,7 +29,7 @@ from trainers.unet_segmentation.pictures import (
     scale_picture,
     to_classes,
 )
-from trainers.unet_segmentation.rows import to_screen
+from trainers.unet_segmentation.rows.rows_file import to_screen
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainers.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.interface import CheckpointName, PredictedMap, Split, Workplace
-from trainers.learning import Learner
-from trainers.optimizer_state import without_compiler
+from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
+from trainers.learning.learner import Learner
+from trainers.learning.optimizer_state import without_compiler
 from trainers.unet_segmentation.config import Config
-from trainers.unet_segmentation.data import Augmentation, Examples, Normalisation
-from trainers.unet_segmentation.evaluation import (
+from trainers.unet_segmentation.inputs.data import Augmentation, Examples, Normalisation
+from trainers.unet_segmentation.network.evaluation import (
     average,
     count_pixels,
     enlarge,
@@ -29,9 +29,9 @@ from trainers.unet_segmentation.evaluation import (
     measure_iou,
     predict_logits,
 )
-from trainers.unet_segmentation.loss import IGNORED, Sums, add_up, batch_loss, finish
-from trainers.unet_segmentation.model import UNet, to_probability
-from trainers.unet_segmentation.rows import find_positions, place_rows, read_mask, read_rows
+from trainers.unet_segmentation.network.loss import IGNORED, Sums, add_up, batch_loss, finish
+from trainers.unet_segmentation.network.model import UNet, to_probability
+from trainers.unet_segmentation.rows.rows_file import find_positions, place_rows, read_mask, read_rows
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:

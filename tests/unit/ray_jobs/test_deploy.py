@@ -21,7 +21,6 @@ import googleapiclient.discovery_cache
 import jsonschema
 import pytest
 import yaml
-from processes import REPOSITORY
 from ray.autoscaler._private.gcp.config import get_node_type
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -31,11 +30,13 @@ from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor impor
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
+from support.processes import REPOSITORY
 
-from ray_jobs.cli import parse_kfold
-from ray_jobs.cluster import parse_startable
+from ray_jobs.cli.command_line import parse_kfold
+from ray_jobs.cluster.placement import ClusterResources, Resources, place_folds
+from ray_jobs.cluster.resources import parse_startable
+from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.kfold import main
-from ray_jobs.placement import ClusterResources, Resources, ResourcesConfig, place_folds
 
 DEPLOY = REPOSITORY / "ray_jobs" / "deploy"
 CLUSTER_FILES = {path.name: path for path in (REPOSITORY / "cluster.yaml", DEPLOY / "on_premise.yaml")}

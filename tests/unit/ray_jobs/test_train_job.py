@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ray_jobs.cli import parse_kfold
-from ray_jobs.config import from_dict, to_dict
+from ray_jobs.cli.command_line import parse_kfold
+from ray_jobs.config.folds import FoldsConfig
+from ray_jobs.config.recipes import ALIASES, RECIPES
+from ray_jobs.config.run import from_dict, to_dict
 from ray_jobs.errors import RunError
-from ray_jobs.folds import FoldsConfig, plan_folds
-from ray_jobs.recipes import ALIASES, RECIPES
+from ray_jobs.planning.folds import plan_folds
 from trainers.interface import DataError, Inventory
 
 

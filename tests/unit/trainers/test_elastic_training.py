@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from local_workplace import KilledError, LocalWorkplace
-from processes import free_port
-from small_training import TINY
+from support.local_workplace import KilledError, LocalWorkplace
+from support.processes import free_port
+from support.small_training import TINY
 
-from ray_jobs.resume import StoredPoint, get_random_state
+from ray_jobs.worker.resume import StoredPoint, get_random_state
 from trainers.clip_regression import train
 from trainers.clip_regression.config import Config, DataConfig, OptimizerConfig, TrainingConfig
 from trainers.clip_regression.inventory import leave_inputs, take_inventory

@@ -1,0 +1,1 @@
+"""Combining, fitting, scoring and drawing predictions that are numbers."""

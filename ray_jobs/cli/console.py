@@ -1,0 +1,82 @@
+"""The console of a command, and what each command says of the cluster it waits for."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from ray_jobs.errors import printable
+from ray_jobs.runs.outages import LossyFile
+
+
+class RunConsole(Console):
+    """Shows texts as they are: no markup, and nothing that the terminal would obey. Keeps each line until somebody takes it to another
+    log."""
+
+    def __init__(self, file: TextIO, **options: Any) -> None:
+        super().__init__(file=file, highlight=False, markup=False, soft_wrap=True, **options)
+        self._lines: list[str] = []
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Shows texts and tables."""
+        shown = [printable(one) if isinstance(one, str) else one for one in objects]
+        super().print(*shown, **options)
+        if shown and all(isinstance(one, (str, Table)) for one in shown):  # not the live table's own
+            self.keep(*shown)
+
+    def keep(self, *objects: str | Table) -> None:
+        """Keeps lines without showing them."""
+        text = io.StringIO()
+        Console(file=text, width=120, highlight=False, markup=False, soft_wrap=True).print(*objects)
+        self._lines += text.getvalue().splitlines()
+
+    def take_lines(self) -> list[str]:
+        """What was shown or kept since the last call."""
+        taken, self._lines = self._lines, []
+        return taken
+
+
+def open_console() -> RunConsole:
+    """The console of a run, bound to the stream that is the screen now."""
+    return RunConsole(sys.stdout)
+
+
+@contextmanager
+def chatter_to(path: Path) -> Iterator[None]:
+    """What libraries print goes to a file; the screen is for the run (its console was opened before)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        io.TextIOWrapper(io.BufferedWriter(LossyFile(path, "a")), line_buffering=True) as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
+        yield
+
+
+def say_what_is_awaited(console: Console, waits_for: str | None) -> None:
+    """That nothing happens before a node is started, if so."""
+    if waits_for:
+        console.print(f"waiting for the autoscaler to start {waits_for}", style="yellow")
+
+
+def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
+    """Says, so that nobody overlooks it, that a cluster lets everybody in, and what closes it."""
+    which, cure = (
+        "the Ray cluster that this run joins",
+        "`ray get-auth-token --generate` and RAY_AUTH_MODE=token, then ",
+    )
+    cure += "`ray stop` and `ray start` on each node"
+    if is_own:
+        which, cure = "this run's own Ray cluster", "unset RAY_AUTH_MODE"
+    console.print(
+        f"WARNING: {which} has NO AUTHENTICATION: whoever reaches its ports can run code on its machines and read what is "
+        f"there. To close it: {cure}",
+        style="bold red",
+    )

@@ -1,0 +1,101 @@
+"""Finds the run that a command names: a folder, a name below `run.storage`, or a URI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ray_jobs.config.overrides import suggest
+from ray_jobs.config.run import RunSection
+from ray_jobs.errors import RunError
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.members import refuse_member
+from trainers.storage.object_storage import is_uri
+
+
+def find_run(
+    argv: Sequence[str], usage: str, *, whole: bool = False, takes_tuning: bool = False
+) -> tuple[Path, list[str]]:
+    """Finds the run (or tuning, for jobs that take one) that the first word names: a folder, or a name below `run.storage`. One on
+    object storage is brought to this machine, with its checkpoints and predictions if it is wanted whole.
+
+    Returns:
+        The run's folder and the other words.
+
+    Raises:
+        RunError: there is no such run; the message lists the nearest names.
+        SystemExit: after `--help` or without a word.
+    """
+    storage, words = take_storage(argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage)
+        raise SystemExit(0 if words else 2)
+    if is_uri(words[0]) or is_uri(storage):
+        return _fetch(words[0], storage, whole=whole), words[1:]
+    storage = Path(storage).expanduser()
+    for root in (Path(words[0]).expanduser(), storage / words[0]):
+        if (root / "config.json").is_file():
+            if (root / "tune.json").is_file() and not takes_tuning:
+                raise RunError(f"{root} is a tuning; name one of its trials, such as {root / 'trials' / 'trial_000'}")
+            uri = _find_uri(root.resolve())
+            return (root.resolve() if uri is None else _fetch(uri, storage, whole=whole)), words[1:]
+    runs = sorted(path.parent.name for path in storage.glob("*/config.json"))
+    raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
+
+
+def _find_uri(root: Path) -> str | None:
+    """Of a folder in which a run on object storage is worked on, or a member of it."""
+    from ray_jobs.runs.folder import RunFolder
+    from ray_jobs.runs.working_folder import find_uri
+
+    folder = RunFolder(root)
+    uri = find_uri(folder)
+    return uri and f"{uri}/{root.relative_to(folder.run_root).as_posix()}".removesuffix("/.")
+
+
+def _fetch(run: str, storage: str, *, whole: bool) -> Path:
+    from ray_jobs.runs.remote.run_mirror import fetch_run, list_runs
+
+    uri = run if is_uri(run) else f"{storage.rstrip('/')}/{run}"
+    root = fetch_run(uri, whole=whole)
+    if not (root / "config.json").is_file():
+        above, _, name = uri.rstrip("/").rpartition("/")
+        raise RunError(f"no run {uri}{suggest(name, list_runs(above))}")
+    return root
+
+
+def take_storage(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """What the last `run.storage=…` names, else the usual folder, and the other words."""
+    said = [word for word in argv if word.lstrip("-").startswith("run.storage=")]
+    storage = said[-1].partition("=")[2] if said else RunSection().storage
+    return storage, [word for word in argv if word not in said]
+
+
+def find_runs(storage: str) -> list[Path]:
+    """All runs below a folder, tunings left out, or in an object storage, from where they are brought.
+
+    Raises:
+        RunError: there is none.
+    """
+    if is_uri(storage):
+        from ray_jobs.runs.remote.run_mirror import list_runs
+
+        runs = [_fetch(name, storage, whole=False) for name in list_runs(storage)]
+    else:
+        found = sorted(path.parent.resolve() for path in Path(storage).expanduser().glob("*/config.json"))
+        runs = [root for root in found if not (root / "tune.json").is_file()]
+    if not runs:
+        raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")
+    return runs
+
+
+def find_whole_run(argv: Sequence[str], usage: str) -> tuple[RunFolder, list[str]]:
+    """As `find_run`, for jobs that are done for a run with all its members.
+
+    Raises:
+        RunError: there is no such run, or it is a member.
+    """
+    root, words = find_run(argv, usage, whole=True)
+    folder = RunFolder(root)
+    refuse_member(folder)
+    return folder, words

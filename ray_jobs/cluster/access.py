@@ -1,0 +1,72 @@
+"""Who may talk to a Ray cluster: its address, its token, and the names under which a run is known there."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from ray_jobs.errors import ClusterError
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.working_folder import find_uri
+
+CONNECT_TIMEOUT_S = 5.0
+NAMESPACE = "kfold"
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def refuse_wrong_token(address: str) -> None:
+    """Ray itself would try for 20 s and then not say why.
+
+    Raises:
+        ClusterError: the cluster asks for a token that this process does not have.
+    """
+    from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+
+    loader, uses_token = AuthenticationTokenLoader.instance(), get_authentication_mode() == AuthenticationMode.TOKEN
+    token = loader.get_raw_token() if uses_token and loader.has_token(ignore_auth_mode=True) else ""
+    if ask_without_ray(address, token) == "UNAUTHENTICATED":
+        raise ClusterError(
+            f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export RAY_AUTH_MODE=token and "
+            "copy ~/.ray/auth_token from its head node (or export RAY_AUTH_TOKEN)"
+        )
+
+
+def ask_without_ray(address: str, token: str = "") -> str:
+    """The gRPC status of a harmless question to a cluster. Asking without a token is the only way to learn whether it has
+    authentication: one that has none lets in whoever sends a token, too."""
+    import grpc
+
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
+        try:
+            ask(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def close_token_folder() -> None:
+    """Ray writes a new token so that every user of the machine may read it; the folder around it is closed to them."""
+    folder = Path("~/.ray").expanduser()
+    with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
+
+
+def actor_name(folder: RunFolder) -> str:
+    """Name of the run's coordination actor: the run's name, and a mark of its folder so that two users' runs differ."""
+    place = find_uri(folder) or str(folder.run_root)
+    mark = hashlib.sha256(place.encode()).hexdigest()[:6]
+    return f"{folder.run_root.name}-coordinator-{mark}"

@@ -1,0 +1,86 @@
+"""Noticing that the cluster is gone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray_jobs.cluster.access import answers
+from ray_jobs.errors import ClusterLostError
+
+# How long nobody may answer at the cluster's address. Ray itself gives up after 60 s and ends the process without a word.
+GONE_AFTER_S, OWN_GONE_AFTER_S = 45.0, 3.0
+LOOK_INTERVAL_S = 2.0
+
+
+class Heartbeat:
+    """Notices that the cluster is gone: `ray stop`, or a head node that is lost. A head node that comes back in time (Ray
+    can restart it elsewhere) is not gone. A driver whose own machine has no node any more has to end: Ray would end it without
+    a word.
+
+    Args:
+        address: host:port of the head node's control service.
+        patience_s: how long it may stay silent.
+        own_node: host:port of the node on this machine; None: not looked for.
+    """
+
+    def __init__(self, address: str, patience_s: float, own_node: str | None = None) -> None:
+        self.address, self.patience_s, self.own_node = address, patience_s, own_node
+        self.looked = self.heard = time.monotonic()
+
+    def check(self) -> None:
+        """To be called again and again.
+
+        Raises:
+            ClusterLostError: nobody has answered for too long.
+        """
+        if time.monotonic() - self.looked < LOOK_INTERVAL_S:
+            return
+        if self.own_node and not (answers(self.own_node) or answers(self.own_node)):
+            raise ClusterLostError(f"the Ray node of this machine, at {self.own_node}, is gone")
+        if answers(self.address):
+            self.heard = time.monotonic()
+        elif time.monotonic() - self.heard > self.patience_s:
+            self.confirm()
+        self.looked = time.monotonic()
+
+    def confirm(self) -> None:
+        """To be called when something else has failed.
+
+        Raises:
+            ClusterLostError: nobody answers now.
+        """
+        if not answers(self.address):
+            raise ClusterLostError(f"the Ray cluster at {self.address} is gone")
+
+
+@contextmanager
+def interrupted_when_lost(heartbeat: Heartbeat) -> Iterator[None]:
+    """Interrupts the main thread, which a library may keep waiting, when the cluster is gone.
+
+    Raises:
+        ClusterLostError: it is.
+    """
+    done, lost = threading.Event(), []
+
+    def watch() -> None:
+        while not done.wait(LOOK_INTERVAL_S):
+            try:
+                heartbeat.check()
+            except ClusterLostError as error:
+                lost.append(error)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except (KeyboardInterrupt, Exception):
+        if lost:
+            raise lost[0] from None
+        raise
+    finally:
+        done.set()

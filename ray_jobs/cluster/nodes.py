@@ -1,0 +1,76 @@
+"""The nodes of a cluster: asking each of them, and whether each sees the run's storage."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.errors import ClusterError
+
+
+def list_nodes() -> list[dict[str, Any]]:
+    """Nodes that take work: alive, and not about to go."""
+    import ray
+
+    draining = find_draining_nodes()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+
+
+def find_draining_nodes() -> set[str]:
+    """Ids of nodes that are being taken away: drained by hand or by an autoscaler, or whose spot machine has had its notice."""
+    import ray
+
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
+    """Calls a function once on every node that takes work.
+
+    Returns:
+        {node: result}.
+
+    Raises:
+        ClusterError: a node went meanwhile.
+        Exception: of the function.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=1)(function)
+    waiting = {}
+    for node in list_nodes():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+        waiting[name] = task.options(scheduling_strategy=there).remote(*args)
+    try:
+        return {name: ray.get(result) for name, result in waiting.items()}
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"a node went while it was asked something; the same command asks those that are left. {error!s:.300}"
+        ) from None
+
+
+def refuse_private_storage(folder: Path) -> None:
+    """Looks whether every node sees what the driver writes: folds run anywhere, and leave their files in the run's folder.
+
+    Raises:
+        ClusterError: with the nodes that do not.
+    """
+    mark = folder / f".seen_{secrets.token_hex(6)}.tmp"
+    mark.touch()
+    try:
+        seen = run_on_each_node(_is_there, str(mark))
+    finally:
+        mark.unlink()
+    if blind := [node for node, is_seen in seen.items() if not is_seen]:
+        raise ClusterError(
+            f"{folder} is not shared: {len(blind)} of {len(seen)} nodes do not see what the driver writes there: "
+            f"{', '.join(blind)}. Set run.storage to a folder that is the same storage on every node (NFS, a shared volume), or to object storage (s3://bucket/folder)"
+        )
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists()

@@ -1,0 +1,202 @@
+"""Starting or joining a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.cluster.access import NAMESPACE, answers, ask_without_ray, close_token_folder, refuse_wrong_token
+from ray_jobs.cluster.heartbeat import GONE_AFTER_S, OWN_GONE_AFTER_S, Heartbeat
+from ray_jobs.cluster.nodes import run_on_each_node
+from ray_jobs.cluster.placement import ClusterResources
+from ray_jobs.cluster.resources import find_resources
+from ray_jobs.cluster.signals import in_submitted_job
+from ray_jobs.cluster.versions import package_versions, refuse_other_versions
+from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import ClusterError, ClusterLostError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
+}
+_SETTINGS_OF_JOINED_CLUSTER = {
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs in the API of a dashboard that stays; takes a process of its own
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # of the 25 s that a spot machine has left; 5 s by default
+}
+_SETTINGS_OF_OWN_CLUSTER = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
+    "RAY_enable_worker_prestart": "0",
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A Ray cluster to work on: what it has, its dashboard, whether it turns callers without its token away, whether this
+    job started it."""
+
+    resources: ClusterResources
+    dashboard_url: str | None
+    asks_for_token: bool
+    is_own: bool
+    heartbeat: Heartbeat
+
+
+class RayStart:
+    """Starts a cluster of this job's own, or joins the one that is there, when somebody first needs it: what reads data in object storage,
+    or else the training. Always in the thread that asks, which is the main thread: Ray imports modules while it starts.
+
+    Args:
+        job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
+        dashboard: whether a cluster of its own has one.
+        metadata: what else the job's page in the dashboard shows.
+    """
+
+    def __init__(self, job_name: str, *, dashboard: bool, metadata: Mapping[str, str] | None = None) -> None:
+        self.job_name, self.dashboard, self.metadata = job_name, dashboard, dict(metadata or {})
+        self.context: Any = None
+        self.address: str | None = None
+
+    @classmethod
+    def for_run(cls, config: RunConfig, purpose: str | None = None) -> RayStart:
+        """For a job on a run, or a tuning.
+
+        Args:
+            config: its run has a name.
+            purpose: what the job does with it; None: it trains the run.
+        """
+        name, storage = config.run.name, config.run.storage
+        metadata = {"run": name, "folder": f"{storage.rstrip('/')}/{name}", "recipe": config.recipe}
+        job_name = f"{name}-{purpose}" if purpose else name
+        return cls(job_name, dashboard=config.run.dashboard, metadata=metadata)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the cluster is this job's own."""
+        return self.address is None
+
+    def join(self) -> Any:
+        """Starts or joins Ray, the first time; returns what `ray.init` has returned.
+
+        Raises:
+            ClusterError: Ray does not start, or the named cluster does not answer.
+        """
+        if self.context is None:
+            self.address = _find_cluster()
+            self.context = _start_ray(self.address, self.job_name, self.metadata, dashboard=self.dashboard)
+        return self.context
+
+
+@contextmanager
+def connect(start: RayStart) -> Iterator[Connection]:
+    """Joins the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one for this job.
+
+    Raises:
+        ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
+    """
+    context = start.join()
+    import ray
+
+    try:
+        if not start.is_own:
+            refuse_other_versions(package_versions(), run_on_each_node(package_versions))
+        head = ray.get_runtime_context().gcs_address
+        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
+        yield Connection(
+            find_resources(), context.dashboard_url or None, ask_without_ray(head) != "OK", start.is_own, heartbeat
+        )
+    except ClusterLostError:
+        raise  # without a shutdown, in which Ray may end the process before anything is said
+    except BaseException:
+        ray.shutdown()
+        raise
+    else:
+        ray.shutdown()
+
+
+def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], *, dashboard: bool) -> Any:
+    """Joins the cluster at the address, or starts one; what `ray.init` returns."""
+    is_own = address is None
+    _set(_SETTINGS_OF_OWN_CLUSTER if is_own else _SETTINGS_OF_JOINED_CLUSTER)
+    import ray
+
+    settings = {
+        "namespace": NAMESPACE,
+        "job_config": ray.job_config.JobConfig(
+            metadata={"job_name": job_name, **metadata},
+            # Ray adds the working directory, wherever the user is; a submitted job's folder it brings to all nodes itself.
+            _py_driver_sys_path=[] if in_submitted_job() else [str(REPOSITORY)],
+        ),
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if is_own:
+        settings["include_dashboard"] = dashboard
+        close_token_folder()
+    else:
+        refuse_wrong_token(address)
+    # Ray's patience with its own processes is fixed, and too short for a machine that is busy.
+    tries = 2 if is_own else 1
+    while True:
+        tries -= 1
+        try:
+            return ray.init(address=address or "local", **settings)
+        except SystemExit:  # Ray's own handler of SIGTERM
+            raise KeyboardInterrupt from None
+        except Exception as error:  # Ray raises what it likes
+            if not tries:
+                what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
+                raise ClusterError(f"{what}: {error.__cause__ or error}") from None
+
+
+def _set(settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def _find_own_node() -> str | None:
+    """host:port of the node on this machine that the driver is connected to."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["NodeID"] == own]
+    return f"{nodes[0]['NodeManagerAddress']}:{nodes[0]['NodeManagerPort']}" if nodes else None
+
+
+def _find_cluster() -> str | None:
+    """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that answers.
+
+    `ray.init(address="auto")` would also take up the private cluster of any other process of this machine, and would
+    wait 11 minutes for an address that does not answer.
+
+    Raises:
+        ClusterError: nobody answers at RAY_ADDRESS.
+    """
+    _set(_SETTINGS)
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    from ray._private.utils import read_ray_address
+
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named == "local":
+        return None
+    if named not in ("", "auto"):
+        if "://" not in named and not answers(named):
+            raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={named}; start it, or unset RAY_ADDRESS")
+        return named
+    noted = read_ray_address()
+    if noted and answers(noted):
+        # As ray.init does for clusters that it finds itself.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        return noted
+    if named == "auto":
+        raise ClusterError("RAY_ADDRESS=auto, but no cluster of `ray start` answers on this machine")
+    return None

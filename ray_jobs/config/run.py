@@ -1,0 +1,278 @@
+"""The whole config of a run: the sections that decide what is trained (owned by the model family) and those that decide
+how. Frozen dataclasses; imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT, EnsembleConfig
+from ray_jobs.config.folds import FoldsConfig
+from ray_jobs.config.resources import ResourcesConfig
+from trainers.interface import load_config_class
+
+WANDB_MODES = ("auto", "online", "offline", "disabled")
+MAIN = "main"  # the member that every run has: its own recipe
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """Name and place of a run, and how it is watched."""
+
+    name: str | None = None
+    """The run's name, and its folder's; None: the recipe's name; auto: with a time stamp, always a new run."""
+    storage: str = "~/ray_results"
+    """Folder that holds the runs, or s3://bucket/prefix (gs://, untested). On a cluster of several nodes a folder that all of them
+    share, or object storage."""
+    dashboard: bool = True
+    """Start Ray's dashboard when the job starts a cluster of its own."""
+    stall_timeout_s: float | None = 1800.0
+    """A fold that has not done a step, a validation or a pass of predictions for so long writes down where each thread
+    stands and begins another attempt. None: wait for ever."""
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise ValueError(f"run.name={self.name!r}: expected letters, digits, '_', '-' and '.', at most 128")
+        if self.stall_timeout_s is not None and not 1 <= self.stall_timeout_s < 1e6:
+            raise ValueError(f"run.stall_timeout_s={self.stall_timeout_s}: expected seconds, at least 1, or none")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a fold saves the point from which it goes on after a kill: at each epoch's end, and as often as is said here."""
+
+    every_steps: int | None = None
+    """Also after so many optimiser steps, in the middle of an epoch."""
+    min_interval_s: float = 2.0
+    """At an epoch's end only if the last point is so many seconds old: short epochs would be slowed by saving."""
+    storage_patience_s: float = 300.0
+    """How long a fold waits for storage that is full, read-only or away before it fails; 0: it fails at once."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps is not None and self.every_steps < 1:
+            raise ValueError(f"checkpoint.every_steps={self.every_steps}: expected at least 1, or none")
+        if not 0 <= self.storage_patience_s < 1e6:
+            raise ValueError(f"checkpoint.storage_patience_s={self.storage_patience_s}: expected seconds, 0 or more")
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """What is recorded and how often, and how W&B shows it. WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_NAME set the
+    defaults of `wandb`, `project`, `entity` and `name`."""
+
+    log_interval: int = 10
+    """Optimiser steps between two fetches of the step losses from the device, and between two progress lines in the
+    log. Every step has its row all the same."""
+    log_batch_metrics: bool = False
+    """Also write batch_metrics_<time>.csv, a line for each batch."""
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online where there is a key for the server, else offline."""
+    project: str = "challenge_CSC_43M04_EP"
+    """W&B project."""
+    entity: str | None = None
+    """W&B team or user; None: the key's own."""
+    name: str | None = None
+    """Experiment name in W&B, the runs' group and prefix; None: run.name."""
+    tags: tuple[str, ...] = ()
+    """Tags of the W&B runs, besides the recipe's name."""
+    finish_timeout_s: float = 60.0
+    """How long the end of the run may wait for W&B; what is not uploaded by then stays to be sent by wandb_sync.py."""
+    on_stop: Literal["report", "stop"] = "report"
+    """What "Stop" on W&B's page does: only say so, or end the run after the epochs that are under way."""
+
+    def __post_init__(self) -> None:
+        if self.log_interval < 1:
+            raise ValueError(f"tracking.log_interval={self.log_interval}: expected at least 1")
+        if not 0 <= self.finish_timeout_s < 1e6:
+            raise ValueError(f"tracking.finish_timeout_s={self.finish_timeout_s}: expected seconds, 0 or more")
+        for name, allowed in (("wandb", WANDB_MODES), ("on_stop", ("report", "stop"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"tracking.{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if not 1 <= len(self.project) <= 128 or any(character in self.project for character in "/\\#?%:"):
+            raise ValueError(f"tracking.project={self.project!r}: W&B wants 1 to 128 characters, none of / \\ # ? % :")
+        if any(not 1 <= len(tag) <= 64 for tag in self.tags):
+            raise ValueError(f"tracking.tags={list(self.tags)}: W&B wants 1 to 64 characters in each")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything about a run.
+
+    Attributes:
+        recipe: name of the recipe it started from.
+        family: folder in `trainers/`.
+        trainer: the family's own `Config`; its sections (`data`, `model`, ...) stand beside the others in
+            `config.json` and on the command line.
+        members: what is trained beside the recipe itself on the same folds, each as `name [recipe] [field=value ...]`.
+    """
+
+    recipe: str
+    family: str
+    trainer: Any
+    run: RunSection = field(default_factory=RunSection)
+    folds: FoldsConfig = field(default_factory=FoldsConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    members: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = self.member_names
+        for name in names[1:]:
+            if not _MEMBER.fullmatch(name):
+                raise ValueError(
+                    f"members: {name!r} is no name: expected letters, digits, '_' and '-', at most 32, then what differs, such as "
+                    "'wide model.hidden_dim=128'"
+                )
+            if names.count(name) > 1:
+                raise ValueError(f"members: {name!r} is there twice (main is the run's own recipe)")
+        _check_combination(self.ensemble, names, self.folds)
+
+    @property
+    def predicts_maps(self) -> bool:
+        """Whether the family predicts a map of each row, rather than a number."""
+        return self.trainer.PREDICTS == "map"
+
+    @property
+    def member_names(self) -> list[str]:
+        """`main` and the names of the other members."""
+        return [MAIN, *((text.split() or [""])[0] for text in self.members)]
+
+    @property
+    def combined_members(self) -> list[str]:
+        """The run's members whose predictions are combined."""
+        wanted = self.ensemble.members
+        return self.member_names if wanted is None else [name for name in wanted if name in self.member_names]
+
+
+def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsConfig) -> None:
+    """Raises ValueError where what is to be combined does not fit how."""
+    unknown = [name for name in ensemble.members or () if name not in names]
+    if unknown and (ensemble.external is None or len(unknown) == len(ensemble.members)):
+        raise ValueError(f"ensemble.members: no member {unknown[0]!r}; the run has {', '.join(names)}")
+    combined = len(ensemble.members or names)
+    if ensemble.external is not None:
+        return  # which columns the file has is known when it is read
+    may_have_blend_set = folds.blend_fraction > 0 or folds.kind == "predefined"
+    if ensemble.method in FITTED_METHODS and combined == 1 and not may_have_blend_set:
+        raise ValueError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
+    wanted, what = (combined, "member") if combined > 1 else (folds.count, "fold")
+    if ensemble.weights is not None and len(ensemble.weights) != wanted:
+        raise ValueError(
+            f"ensemble.weights has {len(ensemble.weights)} numbers for {wanted} {what}s; give one for each {what}"
+        )
+
+
+SECTIONS = ("run", "folds", "ensemble", "resources", "checkpoint", "tracking")
+# Fields whose change trains something else. Everything of the family's config does, too.
+_TRAINED_BY = (
+    "folds.count",
+    "folds.kind",
+    "folds.seed",
+    "folds.blend_fraction",
+    "folds.holdout_fraction",
+    "resources.workers_per_fold",
+    "resources.cpus_per_fold",
+)
+_NOT_TRAINED_BY = ("members", "training.eval_batch_size", "training.picture_cache_gib")
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as it stands in `config.json`: recipe, family, then one mapping a section; tuples are lists."""
+    whole = {"recipe": config.recipe, "family": config.family, "run": dataclasses.asdict(config.run)}
+    whole |= dataclasses.asdict(config.trainer)
+    whole |= {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS[1:]}
+    whole["members"] = config.members
+    return json.loads(json.dumps(whole))
+
+
+def from_dict(values: dict[str, Any]) -> RunConfig:
+    """The config of such a mapping.
+
+    Raises:
+        ValueError: a field is unknown or has a value that is not allowed.
+    """
+    trainer_class = load_config_class(values["family"])
+    trainer_sections = {f.name for f in dataclasses.fields(trainer_class)}
+    known = {"recipe", "family", "members", *SECTIONS, *trainer_sections}
+    if unknown := set(values) - known:
+        raise ValueError(f"unknown sections {sorted(unknown)}; known: {sorted(known)}")
+    return RunConfig(
+        recipe=values["recipe"],
+        family=values["family"],
+        trainer=_build(trainer_class, {name: values[name] for name in trainer_sections if name in values}),
+        members=tuple(values.get("members", ())),
+        **{name: _build(_section_class(name), values[name]) for name in SECTIONS if name in values},
+    )
+
+
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """{"folds": {"count": 3}} to {"folds.count": 3}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": v for inner, v in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], dict[str, tuple]]:
+    """Fields that differ, {name: (old, new)}: first those that change what is trained, then the others."""
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    trained, other = {}, {}
+    for name in sorted(before | after):
+        if before.get(name) == after.get(name):
+            continue
+        section = name.partition(".")[0]
+        is_trained = (
+            (name in _TRAINED_BY and not _is_elastic(name, before, after))
+            or _moves_rows(name, before, after)
+            or (section not in SECTIONS and name not in _NOT_TRAINED_BY)
+        )
+        (trained if is_trained else other)[name] = (before.get(name), after.get(name))
+    return trained, other
+
+
+def _moves_rows(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether a change of `folds.on_leak` divides rows otherwise: warn and error do not."""
+    return name == "folds.on_leak" and "group" in (before.get(name), after.get(name))
+
+
+def _is_elastic(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether a change of `resources.workers_per_fold` is one of the bounds between which it changes anyway."""
+    return name == "resources.workers_per_fold" and all(isinstance(flat.get(name), list) for flat in (before, after))
+
+
+def _section_class(name: str) -> type:
+    return typing.get_type_hints(RunConfig)[name]
+
+
+def _build(cls: type, values: dict[str, Any]) -> Any:
+    """A (nested) dataclass from JSON values; lists become tuples where the field is one."""
+    hints = typing.get_type_hints(cls)
+    if unknown := set(values) - set(hints):
+        raise ValueError(f"{cls.__name__}: unknown fields {sorted(unknown)}; known: {sorted(hints)}")
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = _build(hints[name], value)
+        elif isinstance(value, list) and _is_tuple(hints[name]):
+            value = tuple(value)
+        if typing.get_origin(hints[name]) is Literal and value not in typing.get_args(hints[name]):
+            raise ValueError(f"{cls.__name__}: {name}={value!r}, expected one of {typing.get_args(hints[name])}")
+        built[name] = value
+    return cls(**built)
+
+
+def _is_tuple(hint: Any) -> bool:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return any(typing.get_origin(option) is tuple for option in options)

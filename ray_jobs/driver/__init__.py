@@ -1,0 +1,1 @@
+"""The process that the user started: launches the folds, watches them, ends the run."""

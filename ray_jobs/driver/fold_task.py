@@ -1,0 +1,83 @@
+"""One attempt of a fold on Ray: a `TorchTrainer`, and what Ray's dashboard calls it.
+
+A fold of one worker needs no controller, no placement group and no worker group: its trainer runs in Ray Train's local mode
+(`ScalingConfig(num_workers=0)`) inside one Ray task that reserves what the worker reserves. A fold of several workers is a trainer with a
+controller of its own.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.cluster.placement import Placement
+
+
+def run_as_task(name: str, task: dict[str, Any], placement: Placement) -> Any:
+    """Starts a fold of one worker as a Ray task, in a process that serves nothing else.
+
+    Args:
+        name: by which the dashboard's tables and timeline show it.
+        task: of `worker.train_worker`.
+        placement: what it reserves.
+
+    Returns:
+        A reference: `ray.get` waits for the end, and raises what the trainer has raised or how its process has died.
+    """
+    import ray
+
+    remote = ray.remote(max_calls=1, max_retries=0)(fit_here)
+    return remote.options(
+        name=name,
+        num_cpus=placement.cpus_per_worker,
+        num_gpus=placement.gpus_per_worker,
+        memory=placement.memory_per_worker_bytes or None,
+    ).remote(task)
+
+
+def fit_here(task: dict[str, Any]) -> None:
+    """Trains a fold in this process."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.worker.worker import train_worker
+
+    TorchTrainer(train_worker, train_loop_config=task, scaling_config=ray.train.ScalingConfig(num_workers=0)).fit()
+
+
+def fit_with_workers(
+    name: str, task: dict[str, Any], placement: Placement, num_workers: int, scratch: Path, *, may_wait: bool
+) -> None:
+    """Trains a fold of several workers; returns when it has ended.
+
+    Args:
+        name: by which Ray Train knows it. A mark is added: Ray would take up what an earlier trainer of that name has left.
+        task: of `worker.train_worker`.
+        placement: what a worker reserves.
+        num_workers: how many there are.
+        scratch: where Ray Train writes.
+        may_wait: whether Ray may wait for room. What an elastic fold has no room for takes what room there is in another attempt.
+
+    Raises:
+        TrainingFailedError: whatever ended it; nothing is tried again here.
+    """
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.worker.worker import train_worker
+
+    TorchTrainer(
+        train_worker,
+        train_loop_config=task,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=placement.gpus_per_worker > 0,
+            resources_per_worker=placement.worker_resources(),
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{name}_{secrets.token_hex(3)}",
+            storage_path=str(scratch),
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=-1 if may_wait else 0),
+        ),
+    ).fit()

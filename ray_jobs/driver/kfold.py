@@ -1,0 +1,299 @@
+"""Drives a K-fold run: check, plan, launch, watch, combine, report. Runs in the process that the user started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ray_jobs.cli.command_line import Command, show
+from ray_jobs.cli.console import open_console, say_what_is_awaited
+from ray_jobs.cluster.placement import Placement, place_folds
+from ray_jobs.cluster.spread import ClusterSpread
+from ray_jobs.cluster.start import Connection, RayStart
+from ray_jobs.config.resources import show_memory
+from ray_jobs.config.run import find_differences, to_dict
+from ray_jobs.driver.conclude import conclude
+from ray_jobs.driver.coordinator import Coordination
+from ray_jobs.driver.launcher import FoldLauncher, MemberFold
+from ray_jobs.driver.session import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    INTERRUPTED,
+    leave_inputs,
+    list_unfinished,
+    on_cluster,
+    prepare_nodes,
+    print_leaks,
+    say_dry_run_ends,
+    say_interrupted,
+    start_coordinator,
+)
+from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
+from ray_jobs.planning.checks import check_run
+from ray_jobs.planning.continuation import write_or_compare
+from ray_jobs.planning.locations import name_run
+from ray_jobs.planning.plan import Plan
+from ray_jobs.reporting.live_table import Watcher
+from ray_jobs.reporting.outcome import print_outcome
+from ray_jobs.results.stage import run_ensemble_stage
+from ray_jobs.runs.events import RunStarted
+from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.outages import Storage
+from ray_jobs.runs.remote.run_mirror import Keeper, RunMirror, hold_run
+from ray_jobs.runs.repair import mend_run
+from ray_jobs.runs.requests import StopWhen, request_stop
+from ray_jobs.runs.status import FoldState, forget_attempt, read_status
+from ray_jobs.tracking.wandb_sink import WandbSink
+from trainers.storage.object_storage import is_uri
+
+LITTLE_SPACE_BYTES = 200_000_000
+
+
+def run_kfold(command: Command, argv: Sequence[str]) -> int:
+    """The K-fold job.
+
+    Args:
+        command: what the user wants.
+        argv: what was typed.
+
+    Returns:
+        0: done; 1: a fold failed; 130: interrupted.
+
+    Raises:
+        RunError, DataError: nothing was launched; the message says why.
+    """
+    console = open_console()
+    started = time.monotonic()
+    if command.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            _show_plan(console, check_run(command.config, Path(scratch)))
+        return EXIT_OK
+    config = name_run(command.config)
+    start = RayStart.for_run(config)
+    plan = check_run(config, None, ClusterSpread(start, console.print))
+    storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
+    uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
+    with hold_run(plan.folder, uri, insists=False) as mirror:
+        plan = write_or_compare(plan, argv, warn, command.job)
+        plan.folder.remove_leftovers()
+        for member in plan.members.values():
+            mend_run(member.folder, plan.config.folds.count, warn)
+        todo = list_unfinished(plan)
+        if not todo and _is_up_to_date(plan):
+            console.print(f"run {plan.folder.root.name} is finished: nothing to do")
+            print_outcome(console, plan.folder, read_json(plan.folder.summary))
+            return EXIT_OK
+        if command.retry_failed:
+            todo = keep_failed(todo)
+            if not todo:
+                console.print("no fold has failed: nothing to retry")
+                return EXIT_OK
+        plan.folder.stop_request.unlink(missing_ok=True)
+        storage, seconds = Storage(plan.folder, 0.0), {"check": time.monotonic() - started}
+        patient = Storage(plan.folder, plan.config.checkpoint.storage_patience_s, warn)
+        hear_stop = partial(_hear_stop, plan, console)
+        say_how_to_go_on = cache(partial(_say_how_to_go_on, command, plan, console))  # whoever calls first says it
+        try:
+            with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
+                end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
+                train = partial(_train, plan, todo, start, console, say_how_to_go_on, mirror)
+                with _kept(mirror, plan, warn):
+                    summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
+            if mirror is not None:
+                patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
+        except (OSError, RunFolderError, StorageError) as error:
+            console.print(storage.explain(error), style="bold red")
+            return EXIT_INCOMPLETE
+        except (KeyboardInterrupt, ClusterLostError) as end:
+            say_how_to_go_on(str(end) or INTERRUPTED)
+            if isinstance(end, ClusterLostError):
+                console.file.flush()
+                if mirror is not None:
+                    mirror.let_go()
+                os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
+            return EXIT_INTERRUPTED
+        return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
+
+
+def _kept(mirror: RunMirror | None, plan: Plan, warn: Callable[[str], None]) -> AbstractContextManager[Any]:
+    """Keeps the objects of a run on object storage up to date."""
+    if mirror is None:
+        return nullcontext()
+    return Keeper(mirror, [member.folder for member in plan.members.values()], plan.folds.count, warn)
+
+
+def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
+    """Those of the folds whose last attempt ended with an error."""
+    return [fold for fold in folds if read_status(fold.folder, fold.fold).state == FoldState.FAILED]
+
+
+def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happened: str) -> None:
+    name = plan.folder.root.name
+    console.print(
+        f"{what_happened}: every fold goes on from its last checkpoint. The same command continues run {name}"
+        + (f", with run.name={name}" if command.config.run.name == "auto" else "")
+    )
+
+
+def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
+    """Somebody pressed "Stop" on a W&B page. W&B may go on saying so when the run continues: once is enough."""
+    heard = read_json(plan.folder.wandb / "stopped.json", default=[])
+    if wandb_run in heard:
+        return
+    write_json(plan.folder.wandb / "stopped.json", [*heard, wandb_run])
+    if plan.config.tracking.on_stop == "report":
+        console.print(
+            f'"Stop" was pressed in W&B on {wandb_run}: training goes on (tracking.on_stop=stop would end it)'
+        )
+        return
+    console.print(f'"Stop" was pressed in W&B on {wandb_run}: the folds end after the epochs that are under way')
+    request_stop(plan.folder, StopWhen.EPOCH, f"W&B run {wandb_run}")
+
+
+def _is_up_to_date(plan: Plan) -> bool:
+    summary = read_json(plan.folder.summary, default={})  # written last
+    done = {name: member.folder.completed_folds(plan.folds.count) for name, member in plan.members.items()}
+    return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and summary.get("scored_folds") == done
+
+
+def _combine_and_conclude(
+    plan: Plan,
+    storage: Storage,
+    started: float,
+    seconds: dict[str, float],
+    sink: WandbSink,
+    console: Console,
+    stage: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything after the training; returns the summary. Without what an ensemble task has returned it combines here."""
+    if stage is None:
+        began = time.monotonic()
+        stage = run_ensemble_stage(str(plan.folder.root))
+        seconds["ensemble"] = time.monotonic() - began
+    seconds["total"] = time.monotonic() - started
+    storage.check()
+    return conclude(plan.folder, plan.config, stage, seconds, sink, console)
+
+
+def _settle(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The end of a run without Ray: there is nothing to train."""
+    sink.start()
+    for member in plan.members.values():
+        Coordination(member.folder, plan.config.folds.count).settle()
+    return end()
+
+
+def _train(
+    plan: Plan,
+    todo: list[MemberFold],
+    start: RayStart,
+    console: Console,
+    say_how_to_go_on: Callable[[str], None],
+    mirror: RunMirror | None,
+    sink: WandbSink,
+    seconds: dict[str, float],
+    end: Callable[[dict[str, Any] | None], dict[str, Any]],
+) -> dict[str, Any]:
+    folder, config = plan.folder, plan.config
+    folders = [member.folder for member in plan.members.values()]
+    members = f", {len(folders)} members" if len(folders) > 1 else ""
+    console.print(
+        f"run {folder.root.name}: {len(plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}){members}, "
+        f"{plan.inventory.num_test} test rows; training {', '.join(map(str, todo))}"
+    )
+    if plan.inventory.bad_rows:
+        console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
+    for note in plan.inventory.notes:
+        console.print(note, style="yellow")
+    print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
+    leave_inputs(plan)
+    for fold in todo:
+        forget_attempt(fold.folder, fold.fold)
+    if mirror is not None:
+        mirror.lease.confirm()
+        mirror.leave_launched(folders)
+    began = time.monotonic()
+    with on_cluster(folder, start, console) as (cluster, interrupts):
+        import ray
+
+        placement = place_folds(config.resources, cluster.resources, config.folds.count, len(todo))
+        _announce(console, cluster, placement, folder)
+        prepare_nodes(plan, cluster)
+        coordinator = start_coordinator(plan)
+        world_size = placement.workers_at_once
+        num_gpus = placement.gpus_per_worker * world_size
+        for name, member in plan.members.items():
+            begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(member.folds.sizes()))
+            coordinator.apply.remote(name, begin)
+        sink.start()
+        seconds["start_ray"] = time.monotonic() - began
+        began = time.monotonic()
+        launcher = FoldLauncher(folder, config, placement, coordinator, cluster, interrupts, mirror)
+        watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
+        launcher.train(todo, console, watcher, partial(say_interrupted, console, say_how_to_go_on))
+        ray.get(coordinator.flush.remote())
+        seconds["train"] = time.monotonic() - began
+        stage = None if cluster.is_own or mirror is not None else _combine_in_task(folder, seconds)
+        summary = end(stage)
+        launcher.pass_on(console)
+        return summary
+
+
+def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> dict[str, Any]:
+    """The ensemble stage on a cluster that others use, too: where Ray has room, and again if its process dies."""
+    import ray
+
+    began = time.monotonic()
+    stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
+    seconds["ensemble"] = time.monotonic() - began
+    return stage
+
+
+def _announce(console: Console, cluster: Connection, placement: Placement, folder: RunFolder) -> None:
+    device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
+    memory = placement.memory_per_worker_bytes
+    device = f", {device} and {show_memory(memory)} of memory" if memory else f" and {device}"
+    most = f" to {placement.most_workers}" if placement.most_workers > placement.num_workers else ""
+    console.print(
+        f"{placement.folds_at_once} fold(s) at once, {placement.num_workers}{most} worker(s) each with "
+        f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads){device}; "
+        f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
+    )
+    say_what_is_awaited(console, placement.waits_for)
+    if cluster.dashboard_url:
+        asks = " (it asks for a token: `ray get-auth-token` prints it)" if cluster.asks_for_token else ""
+        console.print(f"dashboard: http://{cluster.dashboard_url}{asks}")
+    console.print(f"folder: {folder.root}")
+    free_bytes = shutil.disk_usage(folder.root).free
+    if free_bytes < LITTLE_SPACE_BYTES:
+        console.print(
+            f"only {free_bytes / 1e6:.0f} MB are free there; a fold that finds the disk full waits for space",
+            style="yellow",
+        )
+
+
+def _show_plan(console: Console, plan: Plan) -> None:
+    console.print(show(plan.config))
+    console.print(f"\nwould run in {plan.folder.root}: {len(plan.folds.ids)} rows, {plan.inventory.num_test} test rows")
+    for fold, train_size, val_size in plan.folds.sizes():
+        console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
+    for name, member in list(plan.members.items())[1:]:
+        differs = ", ".join(
+            f"{field}={now}" for field, (_, now) in find_differences(plan.config, member.config)[0].items()
+        )
+        console.print(f"  member {name}: {differs or 'as main'}")
+    for note in plan.inventory.notes:
+        console.print(note, style="yellow")
+    print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
+    say_dry_run_ends(console, plan)

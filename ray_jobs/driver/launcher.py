@@ -1,0 +1,365 @@
+"""Trains the folds of a run: each as a TorchTrainer of its own (`fold_task.py`), as many at once as the placement says. Of elastic
+folds `elastic.py` says how many, and with how many workers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ray_jobs.cli.console import RunConsole
+from ray_jobs.cluster.autoscaler import WaitReport
+from ray_jobs.cluster.nodes import find_draining_nodes
+from ray_jobs.cluster.placement import Placement
+from ray_jobs.cluster.signals import Interrupts, find_save_time_s
+from ray_jobs.cluster.start import Connection
+from ray_jobs.cluster.versions import package_versions
+from ray_jobs.config.run import MAIN, RunConfig
+from ray_jobs.driver.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, Seats
+from ray_jobs.driver.failures import Cause, Failure, explain_failure
+from ray_jobs.driver.fold_task import fit_with_workers, run_as_task
+from ray_jobs.errors import NoRoomError, RunBusyError
+from ray_jobs.reporting.live_table import Watcher
+from ray_jobs.runs.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.outages import Storage, StorageProbe
+from ray_jobs.runs.remote.run_mirror import RunMirror
+from ray_jobs.runs.requests import StopWhen, ask_to_leave, read_stop_request, request_stop
+from ray_jobs.runs.status import FoldState, FoldStatus, last_attempt, read_status
+from ray_jobs.worker.watchdog import keep_stacks
+
+Outcome = FoldCompleted | FoldStopped | FoldResized | FoldFailed
+WATCH_INTERVAL_S = 0.5
+_PROGRESS_CALLS_PER_S = 3.0  # that the coordinator is to bear, of all folds
+JOIN_S = 2.0  # a cluster that is gone does not answer
+DRAIN_LOOK_INTERVAL_S = 1.0  # a spot machine has 25 s left when it is told
+
+
+@dataclass(frozen=True)
+class MemberFold:
+    """A fold to train.
+
+    Attributes:
+        folder: of the member that it belongs to.
+        fold: its number.
+    """
+
+    folder: RunFolder
+    fold: int
+
+    def __str__(self) -> str:
+        return self.folder.describe_fold(self.fold)
+
+    def read_status(self) -> FoldStatus:
+        """How far it is."""
+        return read_status(self.folder, self.fold)
+
+    def ask_to_leave(self, attempt: int) -> None:
+        """Asks its workers to save where they are and end."""
+        ask_to_leave(self.folder.fold(self.fold), attempt)
+
+    @property
+    def name_parts(self) -> list[str]:
+        """Parts of the name that Ray's dashboard shows."""
+        member = [] if self.folder.member == MAIN else [self.folder.member]
+        return [*member, f"fold{self.fold}"]
+
+
+class DrainWatch:
+    """Asks folds to leave nodes that are being taken away: they save where they are and end their attempt. One question to Ray for all
+    folds."""
+
+    def __init__(self) -> None:
+        self.looked = -math.inf
+        self.asked: set[tuple[MemberFold, int]] = set()  # and in which attempt
+
+    def look(self, folds: Iterable[MemberFold]) -> None:
+        """To be called again and again with the folds of which some train."""
+        if time.monotonic() - self.looked < DRAIN_LOOK_INTERVAL_S:
+            return
+        self.looked = time.monotonic()
+        draining = find_draining_nodes()
+        if not draining:
+            return
+        for fold in folds:
+            # Where the storage is away the next look asks.
+            with contextlib.suppress(OSError):
+                status = fold.read_status()
+                key = (fold, status.attempt)
+                if status.state == FoldState.TRAINING and key not in self.asked and draining.intersection(status.nodes):
+                    fold.ask_to_leave(status.attempt)
+                    self.asked.add(key)
+
+
+class FoldLauncher:
+    """Launches folds and waits for them.
+
+    Args:
+        folder: the run's own.
+        config: the run's: its name, by which Ray's dashboard shows the folds, how long a fold may stand still, how long the storage may
+            be away when a fold has ended, and how often a fold may be resized.
+        placement: resources of a worker, folds at once.
+        coordinator: handle of the coordination actor.
+        cluster: where they train.
+        interrupts: the driver's.
+        mirror: of a run on object storage.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        placement: Placement,
+        coordinator: Any,
+        cluster: Connection,
+        interrupts: Interrupts,
+        mirror: RunMirror | None = None,
+    ) -> None:
+        self.folder, self.run, self.resources = folder, config.run, config.resources
+        self.placement, self.coordinator, self.cluster = placement, coordinator, cluster
+        self.interrupts, self.mirror = interrupts, mirror
+        self.num_folds, self.storage = config.folds.count, Storage(folder, config.checkpoint.storage_patience_s)
+        self.stopped = threading.Event()
+        self.elastic: ElasticWorkers | None = None
+        self.drains = None if cluster.is_own else DrainWatch()
+
+    def train(
+        self,
+        folds: list[MemberFold],
+        console: RunConsole,
+        watcher: Watcher,
+        say_interrupted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Trains these folds, which may be of several members, until they have ended, well or not.
+
+        Args:
+            folds: what to train.
+            console: where to.
+            watcher: shows how they get on.
+            say_interrupted: called first of all when there is an interrupt: soon after it somebody may kill the driver.
+        """
+        turns = threading.BoundedSemaphore(self.placement.folds_at_once)
+        say = partial(console.print, style="yellow")
+        if self.resources.is_elastic:
+            turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
+            self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
+        if self.resources.most_workers > 1:
+            import ray_jobs.worker.worker  # noqa: F401  (here, because the folds' threads must not import anything)
+        failures: list[BaseException] = []
+
+        def run_in_turn(fold: MemberFold) -> None:
+            with turns:
+                try:
+                    if not self._is_over():
+                        self._run_fold(fold, console)
+                except BaseException as failure:
+                    failures.append(failure)
+                finally:
+                    if self.elastic:
+                        self.elastic.forget(fold)
+
+        # Daemons: a thread that waits for Ray may wait for ever once Ray is shut down, and must not keep the driver.
+        threads = [threading.Thread(target=run_in_turn, args=(fold,), name=str(fold), daemon=True) for fold in folds]
+        resizer = threading.Thread(target=self.elastic and self.elastic.watch, name="elastic workers", daemon=True)
+        try:
+            for thread in threads:
+                thread.start()
+            if self.elastic:
+                resizer.start()
+            with watcher:
+                self._wait_for(dict(zip(folds, threads, strict=True)), console, watcher)
+        except KeyboardInterrupt:
+            say_interrupted()
+            self._let_folds_save(dict(zip(folds, threads, strict=True)))
+            raise
+        finally:
+            self.stopped.set()
+            if self.elastic:
+                resizer.join(JOIN_S)  # it asks Ray, and Ray ends a process that asks when it has been shut down
+        if failures:
+            self.cluster.heartbeat.confirm()
+            raise failures[0]
+        shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
+
+    def _wait_for(self, threads: dict[MemberFold, threading.Thread], console: RunConsole, watcher: Watcher) -> None:
+        """Returns when all folds have ended; meanwhile it shows how they get on and checks that cluster and storage are still there."""
+        say = partial(console.print, style="yellow")
+        probe, waits = StorageProbe(self.folder, say), WaitReport(say)
+        while living := [thread for thread in threads.values() if thread.is_alive()]:
+            watcher.update()
+            self.pass_on(console)
+            self.interrupts.check()
+            self.cluster.heartbeat.check()
+            probe.look()
+            if self.drains:
+                self.drains.look(threads)
+                waits.look(partial(self._find_waiting, list(threads)))
+            if self.mirror is not None:
+                self.mirror.lease.check()
+            living[0].join(WATCH_INTERVAL_S)
+
+    def pass_on(self, console: RunConsole) -> None:
+        """Sends what is new on the terminal to the coordinator's log."""
+        if lines := console.take_lines():
+            self.coordinator.show.remote(lines)
+
+    def _find_waiting(self, folds: list[MemberFold]) -> list[str]:
+        """Folds that are to train and have no room."""
+        if self.elastic:
+            return self.elastic.list_waiting()
+        try:
+            statuses = {fold: fold.read_status() for fold in folds}
+        except OSError:  # storage that is away; this is only news
+            return []
+        return [str(fold) for fold, one in statuses.items() if one.state == FoldState.WAITING and one.num_workers]
+
+    def _is_over(self) -> bool:
+        """Whether no further attempt is to begin."""
+        return self.stopped.is_set() or read_stop_request(self.folder) is not None
+
+    def _let_folds_save(self, threads: dict[MemberFold, threading.Thread]) -> None:
+        """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
+        time_s = find_save_time_s()
+        # Where the storage takes nothing they go on from their last points.
+        with contextlib.suppress(OSError, RunBusyError):
+            request_stop(self.folder, StopWhen.NOW, "an interrupt")
+            if self.mirror is not None:
+                self.mirror.push_run()
+        deadline = time.monotonic() + time_s
+        while time.monotonic() < deadline and any(self._is_saving(*one) for one in threads.items()):
+            time.sleep(0.05)
+
+    def _is_saving(self, fold: MemberFold, thread: threading.Thread) -> bool:
+        """Whether a fold may still have something to save: not while it waits for its resources."""
+        try:
+            return thread.is_alive() and read_status(fold.folder, fold.fold).state == FoldState.TRAINING
+        except OSError:  # storage that is away takes nothing
+            return False
+
+    def _run_fold(self, fold: MemberFold, console: RunConsole) -> None:
+        """Attempts of one fold until it is complete or trying again makes no sense."""
+        attempt, num_deaths, last_start = 0, 0, 0
+        while True:
+            last = last_attempt(fold.folder, fold.fold)  # or less: the storage may not have taken the last event
+            attempt = max(attempt, last) + 1
+            num_workers = self.elastic.take(fold) if self.elastic else self.placement.num_workers
+            if num_workers is None:
+                return
+            ended, failure = self._run_attempt(fold, attempt, num_workers)
+            if isinstance(ended, FoldResized):
+                continue
+            if failure is not None and failure.cause in (Cause.DIED, Cause.STALLED):
+                started_at = read_status(fold.folder, fold.fold).first_step
+                num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
+                last_start = started_at
+            if failure is None or self._is_over() or not failure.may_be_retried(num_deaths):
+                return
+            console.print(f"{fold}: {failure.message}; it goes on in another attempt", style="yellow")
+
+    def _run_attempt(self, fold: MemberFold, attempt: int, num_workers: int) -> tuple[Outcome, Failure | None]:
+        """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
+        import ray
+
+        tell = partial(self.coordinator.apply.remote, fold.folder.member)
+        launched = tell(FoldLaunched(fold.fold, attempt, num_workers, self.placement.threads_per_worker))
+        if self.elastic:
+            self.elastic.launch(fold, attempt)
+        failure = None
+        try:
+            try:
+                if self.mirror is not None:
+                    # No later driver, on whatever machine, may give the attempt's number once more.
+                    ray.get(launched)
+                    self.storage.insist(f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False)
+                self._fit(fold, attempt, num_workers)
+            finally:
+                is_resized = self.elastic is not None and self.elastic.give_back(fold)
+            find = partial(self._find_outcome, fold, attempt, is_resized=is_resized)
+            ended = self.storage.insist(f"looking how {fold} has ended", find)
+            if isinstance(ended, FoldFailed):
+                failure = self._explain_end(fold, attempt, ended)
+        except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
+            if self.mirror is not None:
+                with contextlib.suppress(OSError):  # its log and last lines, for the user
+                    self.mirror.bring_fold(fold.folder, fold.fold)
+            failure = self._look_for_stall(fold, attempt, explain_failure(error))
+            if failure.cause == Cause.DIED and self._was_drained(fold, attempt):
+                failure = Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
+            ended = FoldFailed(fold.fold, attempt, failure.message)
+        if not self.stopped.is_set():  # else the driver was interrupted and Ray is gone: nothing failed
+            ray.get(tell(ended))
+        return ended, failure
+
+    def _look_for_stall(self, fold: MemberFold, attempt: int, failure: Failure) -> Failure:
+        """Workers that end themselves because nothing moves leave the stacks of their threads."""
+        stacks = keep_stacks(fold.folder, fold.fold, attempt)
+        if failure.cause != Cause.DIED or not stacks:
+            return failure
+        return Failure(
+            Cause.STALLED, f"made no progress for {self.run.stall_timeout_s:g} s; where it stood: {stacks[0]}"
+        )
+
+    def _was_drained(self, fold: MemberFold, attempt: int) -> bool:
+        """Whether an attempt was asked to leave its node."""
+        return self.drains is not None and (fold, attempt) in self.drains.asked
+
+    def _explain_end(self, fold: MemberFold, attempt: int, ended: FoldFailed) -> Failure:
+        """Why a train function has ended without an error, and not completed the fold."""
+        if self._was_drained(fold, attempt):
+            return Failure(Cause.PREEMPTED, "its node is being taken away, and it has saved where it is")
+        return Failure(Cause.ERROR, ended.error)
+
+    def _find_outcome(self, fold: MemberFold, attempt: int, *, is_resized: bool) -> Outcome:
+        """What a train function that ended without an error has come to."""
+        if self.mirror is not None:
+            self.mirror.bring_fold(fold.folder, fold.fold)
+        if fold.folder.fold(fold.fold).is_complete():
+            return FoldCompleted(fold.fold, attempt)
+        if self.folder.stop_request.exists():
+            return FoldStopped(fold.fold, attempt)
+        if is_resized:
+            return FoldResized(fold.fold, attempt)
+        return FoldFailed(fold.fold, attempt, "training ended without a manifest of its files")
+
+    def _fit(self, fold: MemberFold, attempt: int, num_workers: int) -> None:
+        """Trains until the attempt's train function has ended.
+
+        Raises:
+            Exception: what ended it otherwise, in Ray's frame; see `explain_failure`.
+        """
+        task = {
+            "folder": str(fold.folder.root),
+            "uri": None if self.mirror is None else self.mirror.bucket.uri,
+            "patience_s": self.storage.patience_s,
+            "fold": fold.fold,
+            "attempt": attempt,
+            "num_threads": self.placement.threads_per_worker,
+            "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
+            "versions": package_versions(),
+        }
+        if num_workers == 1:
+            self._run_task(fold, f"{self.run.name}/{fold} (attempt {attempt})", task)
+        else:
+            name = "_".join([self.run.name, *fold.name_parts, f"attempt{attempt}"])
+            may_wait = not self.resources.is_elastic
+            fit_with_workers(name, task, self.placement, num_workers, self.folder.train_scratch, may_wait=may_wait)
+
+    def _run_task(self, fold: MemberFold, name: str, task: dict[str, Any]) -> None:
+        """Trains a fold of one worker. An elastic one that finds no room in time takes what room there is in another attempt."""
+        import ray
+
+        running = run_as_task(name, task, self.placement)
+        if self.elastic is not None:
+            ray.wait([running], timeout=LAUNCH_TIMEOUT_S)
+            if fold.read_status().state == FoldState.WAITING and not ray.wait([running], timeout=0)[0]:
+                ray.cancel(running)
+                with contextlib.suppress(ray.exceptions.TaskCancelledError):
+                    ray.get(running)
+                raise NoRoomError
+        ray.get(running)

@@ -1,0 +1,126 @@
+"""Everything that can be found out about a run before anything is launched."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ray_jobs.cluster.signals import in_submitted_job
+from ray_jobs.config.members import resolve_members
+from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import RunError
+from ray_jobs.planning.folds import FoldPlan, plan_folds
+from ray_jobs.planning.leaks import find_leaks, refuse_leaks
+from ray_jobs.planning.locations import (
+    find_place,
+    name_run,
+    refuse_other_storage,
+    refuse_relative_paths,
+    resolve_storage,
+)
+from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
+from ray_jobs.results.checks import check_ensemble, with_absolute_external
+from ray_jobs.results.map_submission import check_map_ensemble
+from ray_jobs.runs.folder import MEMBERS, RunFolder
+from trainers.interface import Inventory, Spread, call_here, load_inventory_module
+
+
+def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_here, *, is_tuning: bool = False) -> Plan:
+    """Everything that can be found out before anything is launched.
+
+    Args:
+        config: as the user gave it.
+        scratch: where to put data that the project makes; None: into the run's folder. (What is fetched goes into the storage's cache.)
+        spread: reads what is in object storage.
+        is_tuning: of a tuning's recipe, in its folder.
+
+    Raises:
+        RunError, DataError: the message says what is wrong.
+    """
+    refuse_other_storage(config.run.storage)
+    config = name_run(config)
+    folder = RunFolder(find_place(config.run.storage, config.run.name))
+    if in_submitted_job():
+        refuse_relative_paths(config)
+    if folder.root.parent.name == MEMBERS:
+        raise RunError(f"run.storage={folder.root.parent}: a folder named {MEMBERS} holds the members of a run")
+    _check_storage_folder(folder.root, makes_it=scratch is None)
+    if folder.cache.exists() and not os.access(folder.cache, os.W_OK):
+        raise RunError(
+            f"{folder.cache}, in which the runs of this storage share what need not be computed twice, belongs to somebody else and cannot "
+            "be written to; have it opened to your group, or choose another run.storage"
+        )
+    if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
+        kinds = ("run", "tune.name") if is_tuning else ("tuning, which tune.py continues", "run.name")
+        raise RunError(f"{folder.root} is a {kinds[0]}; choose another {kinds[1]}")
+    resolve_members(config)  # a mistake in one is told before the data is read
+    take = partial(_take_inventory, (scratch or folder.root, folder.cache), spread)
+    trainer, inventory = take(config)
+    run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config))
+    config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
+    folds = plan_folds(config.folds, inventory)
+    leaks = find_leaks(folds, inventory)
+    refuse_leaks(leaks, config.folds)
+    if config.predicts_maps:
+        check_map_ensemble(config)
+    else:
+        check_ensemble(config, build_plan_table(folds), inventory.target)
+    return Plan(_check_members(config, folder, inventory, folds, take), leaks)
+
+
+def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
+    """Refuses a place in which the run's folder cannot be made.
+
+    Args:
+        root: the run's folder.
+        makes_it: whether the folder around it is made now.
+    """
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir():
+        raise RunError(f"{there} is a file; choose another run.storage or run.name")
+    refused = "" if os.access(there, os.W_OK) else "permission denied"
+    if makes_it and not refused:
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            refused = str(error.strerror)
+    if refused:
+        raise RunError(f"run.storage={root.parent} cannot be written to ({refused}); choose another folder")
+
+
+def _check_members(
+    config: RunConfig, folder: RunFolder, inventory: Inventory, folds: FoldPlan, take: Callable[[RunConfig], Any]
+) -> dict[str, MemberPlan]:
+    """Every member on its own view of the data, and on its own folds where it repeats the cross-validation.
+
+    Raises:
+        RunError: a member has other rows than the run, because of what it reads of them.
+    """
+    seen = {(config.trainer.data, config.trainer.model): (config.trainer, inventory)}
+    members = {}
+    for name, member in resolve_members(config).items():
+        key = (member.trainer.data, member.trainer.model)
+        if key not in seen:
+            seen[key] = take(member)
+        resolved, own = seen[key]
+        if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
+            raise RunError(
+                f"member {name!r} reads {len(own.ids)} training and {own.num_test} test rows and the run {len(inventory.ids)} and "
+                f"{inventory.num_test}, not all the same: members are combined row by row. Mend or remove the bad rows (they are "
+                "dropped only where a member needs what is wrong with them)"
+            )
+        trainer = dataclasses.replace(member.trainer, data=resolved.data, model=resolved.model)
+        divided = folds if member.folds.seed == config.folds.seed else plan_folds(member.folds, inventory)
+        member = dataclasses.replace(member, trainer=trainer)
+        members[name] = MemberPlan(member, folder.of_member(name), own, divided)
+    return members
+
+
+def _take_inventory(places: tuple[Path, Path], spread: Spread, config: RunConfig) -> tuple[Any, Inventory]:
+    return load_inventory_module(config.family).take_inventory(config.trainer, *places, spread)

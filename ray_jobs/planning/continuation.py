@@ -1,0 +1,192 @@
+"""What a run's folder holds before the first fold: config, fold plan, provenance.
+
+A run that exists must train the same on the same data; whatever differs is named, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.numbers.scores import predict_constant
+from ray_jobs.cluster.versions import package_versions
+from ray_jobs.config.run import MAIN, RunConfig, TrackingConfig, find_differences
+from ray_jobs.errors import ConfigChangedError, RunFolderError
+from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.leaks import COLUMNS, count_leaks, list_rows
+from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
+from ray_jobs.runs.files import read_json, read_parquet, write_csv, write_json, write_parquet
+from ray_jobs.runs.folder import RunFolder
+from trainers.interface import Inventory
+from trainers.storage.data_folder import MADE_DATA
+
+
+def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None], job: str = "kfold.py") -> Plan:
+    """A new run, or a new member, writes its config and provenance; an existing one must train the same on the same data.
+
+    Args:
+        plan: of a run that this driver holds.
+        argv: what the user typed after the job's name.
+        say: shows a line to the user.
+        job: the job that was typed.
+
+    Returns:
+        The plan, with what an existing run keeps.
+
+    Raises:
+        ConfigChangedError, RunFolderError: nothing was written.
+    """
+    config = plan.config
+    known = {name: member for name, member in plan.members.items() if member.folder.config.exists()}
+    if MAIN in known:
+        config = _keep_wandb_place(_read_old(plan.folder), config)
+    members = {
+        name: dataclasses.replace(member, config=dataclasses.replace(member.config, tracking=config.tracking))
+        for name, member in plan.members.items()
+    }
+    plan = dataclasses.replace(plan, members=members)
+    changes = {name: _compare(members[name]) for name in known}
+    for name, member in members.items():
+        shares_plan = name != MAIN and member.folds is plan.folds
+        if shares_plan or is_plan_whole(member.folder, member.folds):
+            continue
+        if name in known:
+            say(f"{member.folder.own_fold_plan} is damaged: it is written anew")
+        write_parquet(member.folder.own_fold_plan, build_plan_table(member.folds))
+    for name, member in reversed(members.items()):  # main last: from there on the run exists
+        if name not in known:
+            _refuse_left_folds(member.folder)
+            _write_new(plan, member, shlex.join(["python", f"ray_jobs/{job}", *argv]))
+        elif changes[name]:
+            member.folder.write_config(member.config)
+    if other := changes.get(MAIN):
+        say("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
+    return plan
+
+
+def _refuse_left_folds(folder: RunFolder) -> None:
+    """Raises RunFolderError where a new run would go on from what an old one has left."""
+    left = sorted(path for path in (folder.root / "folds").glob("*/checkpoints/*") if not path.name.startswith("."))
+    if left:
+        raise RunFolderError(
+            f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the folder, or choose another run.name"
+        )
+
+
+def _read_old(folder: RunFolder) -> RunConfig:
+    try:
+        return folder.read_config()
+    except RunFolderError as error:
+        raise _with_advice(error) from None
+
+
+def _with_advice(error: RunFolderError) -> RunFolderError:
+    return RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another run.name (run.name=auto)")
+
+
+def _compare(member: MemberPlan) -> dict[str, tuple]:
+    """The fields of a member that differ from what its folder says and do not change what is trained.
+
+    Raises:
+        ConfigChangedError: something else would be trained, on other data, or on other folds.
+    """
+    folder, config = member.folder, member.config
+    try:
+        old, known = folder.read_config(), _read_provenance(folder)
+    except RunFolderError as error:
+        raise _with_advice(error) from None
+    trained, other = find_differences(old, config)
+    if "data.root" in trained and all(_is_made(root, folder) for root in trained["data.root"]):
+        other["data.root"] = trained.pop("data.root")  # the run is worked on in another folder than before
+    if trained:
+        changes = "\n".join(f"  {name}: {was!r} in the run, {now!r} now" for name, (was, now) in trained.items())
+        anew = (
+            "give the member another name"
+            if folder.member != MAIN
+            else "another run.name (run.name=auto) for a new run"
+        )
+        raise ConfigChangedError(
+            f"{folder.root} exists and these fields change what is trained:\n{changes}\n"
+            f"Use the old values to continue it, or {anew}"
+        )
+    if known["data_fingerprint"] != member.inventory.fingerprint:
+        raise ConfigChangedError(
+            f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are not "
+            "the ones it began with. Put them back to continue it, or use another run.name"
+        )
+    if known["plan_fingerprint"] != member.folds.fingerprint():
+        raise ConfigChangedError(
+            f"{folder.root} exists and its rows would be divided otherwise now: by another version of scikit-learn? It began "
+            f"with {known['versions'].get('scikit-learn')}. Install that to continue it, or use another run.name"
+        )
+    return other
+
+
+def _is_made(root: str, folder: RunFolder) -> bool:
+    """Whether the data is what the project makes in a run's folder, wherever that was."""
+    return Path(root).parts[-2:] == (folder.run_root.name, MADE_DATA)
+
+
+def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:
+    """A continued run stays where it is in W&B when its place was given by variables that this shell does not have."""
+    kept = {
+        name: getattr(old.tracking, name)
+        for name in ("wandb", "project", "entity", "name")
+        if getattr(new.tracking, name) == getattr(TrackingConfig(), name)
+    }
+    return dataclasses.replace(new, tracking=dataclasses.replace(new.tracking, **kept))
+
+
+def _read_provenance(folder: RunFolder) -> dict[str, Any]:
+    known = read_json(folder.provenance)
+    missing = {"data_fingerprint", "plan_fingerprint", "versions"} - set(known)
+    if missing:
+        raise RunFolderError(f"{folder.provenance} has no {', '.join(sorted(missing))}")
+    return known
+
+
+def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
+    folder, folds, inventory = member.folder, member.folds, member.inventory
+    write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
+    if inventory.bad_rows:
+        columns = list(inventory.bad_rows[0])
+        write_csv(folder.bad_rows, columns, [[row[name] for name in columns] for row in inventory.bad_rows])
+    leaks = plan.leaks if folder.member == MAIN else []  # found by what the run's own recipe reads
+    if leaks:
+        write_csv(folder.leaks, COLUMNS, list_rows(leaks))
+    provenance = {
+        "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "target": inventory.target_name,
+        "data_fingerprint": inventory.fingerprint,
+        "plan_fingerprint": folds.fingerprint(),
+        "constant_predictions": [] if member.config.predicts_maps else _predict_constants(folds, plan.inventory),
+        "num_train": len(folds.ids),
+        "num_test": inventory.num_test,
+        "leaks": count_leaks(leaks, inventory),
+        "versions": package_versions(),
+    }
+    write_json(folder.provenance, provenance, checksum=True)
+    folder.write_config(member.config)  # last: from here on it exists
+
+
+def _predict_constants(folds: FoldPlan, inventory: Inventory) -> list[float]:
+    """For each fold the best constant of its training rows."""
+    target = dict(zip(folds.ids, inventory.target, strict=True))
+    splits = [folds.split(fold) for fold in range(folds.count)]
+    return [predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
+
+
+def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:
+    """Whether `fold_plan.parquet` says what the plan says."""
+    try:
+        table = read_parquet(folder.fold_plan)
+        return table["id"].to_pylist() == plan.ids.tolist() and table["fold"].to_pylist() == plan.fold.tolist()
+    except (RunFolderError, KeyError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,69 @@
+"""A run that has passed every check, and its fold plan as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ray_jobs.config.run import MAIN, RunConfig
+from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.leaks import Leak
+from ray_jobs.runs.folder import RunFolder
+from trainers.interface import Inventory
+
+
+@dataclass(frozen=True)
+class MemberPlan:
+    """A member that has passed every check."""
+
+    config: RunConfig
+    folder: RunFolder
+    inventory: Inventory
+    folds: FoldPlan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has passed every check: nothing of it was written or started yet.
+
+    Attributes:
+        members: every member by its name, `main`, which is the run's own config and folder, first.
+        leaks: what is the same on both sides of a fold.
+    """
+
+    members: dict[str, MemberPlan]
+    leaks: list[Leak]
+
+    @property
+    def config(self) -> RunConfig:
+        """Of the run."""
+        return self.members[MAIN].config
+
+    @property
+    def folder(self) -> RunFolder:
+        """Of the run."""
+        return self.members[MAIN].folder
+
+    @property
+    def inventory(self) -> Inventory:
+        """Of what the run's own recipe reads."""
+        return self.members[MAIN].inventory
+
+    @property
+    def folds(self) -> FoldPlan:
+        """Of every member that does not repeat the cross-validation on another division."""
+        return self.members[MAIN].folds
+
+
+def build_plan_table(folds: FoldPlan) -> pa.Table:
+    """The fold plan as `fold_plan.parquet` has it."""
+    columns = {
+        "id": pa.array(folds.ids.tolist(), pa.string()),
+        "repeat": pa.array(np.zeros(len(folds.ids), np.int32)),
+        "fold": pa.array(folds.fold.astype(np.int32)),
+    }
+    if folds.group is not None:
+        columns["group"] = pa.array(folds.group.astype(np.int64))
+    return pa.table(columns)

@@ -1,0 +1,1 @@
+"""New rows through the models of a finished run."""

@@ -1,0 +1,125 @@
+"""The last words of a run on the terminal: scores, what is missing, where everything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ray_jobs.results.wording import (
+    compare_with_constant,
+    describe_part,
+    describe_scored_rows,
+    describe_submission,
+    explain_cross_fitting,
+    explain_workers,
+    name_metric,
+    show_metric,
+)
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.working_folder import find_uri
+
+
+def print_scores(console: Console, scores: dict[str, Any]) -> None:
+    """Scores of each fold and of all out-of-fold predictions beside the constant predictor's."""
+    metric = name_metric(scores)
+    title = f"{show_metric(metric)} on the rows that each fold validates"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("", "rows", "best epoch", "final epoch", "constant"):
+        table.add_column(name, justify="right" if name else "left")
+    overall = scores["out_of_fold"]
+    for name, row in [*((f"fold {fold['fold']}", fold) for fold in scores["folds"]), ("out of fold", overall)]:
+        if row is overall:
+            table.add_section()
+        cells = (f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
+        table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
+    console.print(table)
+    console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+    console.print(compare_with_constant(scores))
+
+
+def print_members(console: Console, members: Mapping[str, Any]) -> None:
+    """The out-of-fold score of each member beside the constant predictor's."""
+    metric = name_metric(next(iter(members.values())))
+    title = f"{show_metric(metric)} on the rows that each fold validates"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("member", "folds", "rows", "best epoch", "final epoch", "constant"):
+        table.add_column(name, justify="left" if name == "member" else "right")
+    for name, scores in members.items():
+        overall = scores["out_of_fold"]
+        cells = (f"{overall[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
+        table.add_row(name, str(len(scores["folds"])), str(overall["num_rows"]), *cells)
+    console.print(table)
+    console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+
+
+def print_compared_maps(console: Console, part: str, compared: Sequence[Mapping[str, Any]]) -> None:
+    """Fold models and methods on the blend set or the test rows whose truth is known."""
+    title = f"Dice on {describe_part(part, compared)}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for name in ("", "Dice", "IoU", "mean Dice of rows"):
+        table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
+    for row in compared:
+        name = f"{row['name']} <- submitted" if row["kind"] == "submitted" else row["name"]
+        cells = (f"{row[key]:.4f}" for key in ("dice", "iou", "dice_of_rows"))
+        table.add_row(name, *cells, style="bold" if row["kind"] == "submitted" else "")
+    console.print(table)
+
+
+def print_combinations(console: Console, combinations: Mapping[str, Any]) -> None:
+    """Members and combinations by their honest error, the best first, each with its difference from the best member."""
+    best = combinations["best_member"]
+    title = f"{combinations['metric']} on {describe_scored_rows(combinations)}, with 95 % intervals"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for name in ("", "error", "interval", f"minus {best}", "interval"):
+        table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
+    for row in sorted(combinations["rows"], key=lambda row: row["error"]):
+        style = "bold" if row["submitted"] else "cyan" if row["kind"] == "member" else ""
+        is_best = row["name"] == best
+        table.add_row(
+            row["name"] + (" <- submitted" if row["submitted"] else ""),
+            f"{row['error']:.4f}",
+            f"{row['low']:.4f} {row['high']:.4f}",
+            "" if is_best else f"{row['difference']:+.4f}",
+            "" if is_best else f"{row['difference_low']:+.4f} {row['difference_high']:+.4f}",
+            style=style,
+        )
+    console.print(table)
+    console.print(explain_cross_fitting(combinations), style="dim")
+
+
+def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
+    """The last words: scores, what is missing, where everything is."""
+    if "members" in summary:
+        print_members(console, summary["members"])
+    elif summary["scores"]:
+        print_scores(console, summary["scores"])
+    if "combinations" in summary:
+        print_combinations(console, summary["combinations"])
+    for part, rows in summary.get("compared", {}).items():
+        print_compared_maps(console, part, rows)
+    for fold in summary["folds"]:
+        if fold["error"]:
+            own = folder.of_member(fold["member"])
+            console.print(f"{own.describe_fold(fold['fold'])} FAILED: {fold['error']}", style="bold red")
+            console.print(f"  its log: {own.newest_fold_log(fold['fold'])}")
+    if not summary.get("bit_repeatable", True):
+        console.print(explain_workers(summary), style="yellow")
+    if summary["outcome"] == "interrupted":
+        console.print("the run was asked to stop; the same command continues it")
+    submission = summary["submission"]
+    if submission["created"]:
+        weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""
+        place = f"{find_uri(folder) or folder.root}/{Path(submission['path']).name}"  # wherever it was written
+        console.print(f"submission: {place}\n  {describe_submission(submission)}{weights}")
+    else:
+        console.print(f"no submission: {submission['reason']}", style="yellow")
+    if folder.report.is_file():
+        console.print(f"report: {folder.report}")
+    size = f"{summary['size_bytes'] / 1e6:,.0f} MB"
+    console.print(f"everything: {find_uri(folder) or folder.root} ({size}; README.md there explains the files)")
+    if "total" in summary["seconds"]:
+        console.print(f"took {summary['seconds']['total']:.0f} s")

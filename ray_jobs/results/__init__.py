@@ -1,0 +1,1 @@
+"""What finished folds are worth: scores, combinations, the submission, the summary."""

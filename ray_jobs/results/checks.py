@@ -1,0 +1,102 @@
+"""Whether an ensemble's config fits the rows and the folds of a run, and whether these are finished and whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from ensemble.config import FITTED_METHODS, METHODS, NOTHING_TO_FIT
+from ensemble.numbers.metrics import is_mean_of_rows, measure_error
+from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
+from ray_jobs.results.columns import combines_folds, has_blend_set, read_external
+from ray_jobs.results.intervals import check_interval
+from ray_jobs.results.map_submission import check_map_ensemble
+from ray_jobs.runs.checkpoints import CHECKPOINTS
+from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.folder import RunFolder
+
+
+def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
+    """Compares what this stage reads of finished folds with their manifests: predictions, and what is said of checkpoints.
+
+    Raises:
+        RunFolderError: a file is damaged; the message names it, and the command that repairs it.
+    """
+    for fold in range(num_folds):
+        files = folder.fold(fold)
+        described = (str((files.checkpoint(name) / "checkpoint.json").relative_to(files.root)) for name in CHECKPOINTS)
+        damaged = files.find_damage("predictions/", *described) if files.manifest.exists() else []
+        if damaged:
+            command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
+            raise RunFolderError(
+                f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, with the same bits"
+            )
+
+
+def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str]) -> RunConfig:
+    """What a job that combines finished folds anew has to know before it changes anything.
+
+    Args:
+        folder: the run.
+        config: as it is to be.
+        members: whose folds have to be finished.
+
+    Returns:
+        The config with absolute paths.
+
+    Raises:
+        RunError: a fold is not finished or damaged, or the ensemble's config does not fit the run.
+        PredictionError: `ensemble.external` does not.
+    """
+    for own in map(folder.of_member, members):
+        refuse_damaged(own, config.folds.count)
+        missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))
+        if missing:
+            raise IncompleteRunError(
+                f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
+            )
+    if config.predicts_maps:
+        check_map_ensemble(config)
+        return config
+    config = with_absolute_external(config)
+    some = read_parquet(folder.of_member(members[0]).fold(0).predictions("validation", "final"))
+    check_ensemble(config, read_parquet(folder.fold_plan), some["target"].to_numpy())
+    return config
+
+
+def with_absolute_external(config: RunConfig) -> RunConfig:
+    """The config with the whole path of `ensemble.external`."""
+    if not config.ensemble.external:
+        return config
+    external = os.path.abspath(os.path.expanduser(config.ensemble.external))
+    return dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, external=external))
+
+
+def check_ensemble(config: RunConfig, plan: pa.Table, target_N: np.ndarray) -> None:
+    """What of the ensemble's config can only be judged once the rows and their folds are known.
+
+    Raises:
+        RunError: a metric that is unknown or not defined for such targets, or fitted weights without rows to fit them to.
+        PredictionError: `ensemble.external` does not belong to these rows and folds.
+    """
+    ensemble = config.ensemble
+    if ensemble.method not in (*METHODS, *FITTED_METHODS):
+        raise RunError(f"ensemble.method={ensemble.method} is of maps, and this family predicts numbers")
+    try:
+        measure_error(ensemble.metric, target_N, target_N)
+    except ValueError as error:
+        raise RunError(f"ensemble.metric={ensemble.metric}: {error}") from None
+    if ensemble.method == "weighted_mean" and ensemble.weights is None and not is_mean_of_rows(ensemble.metric):
+        raise RunError(
+            f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the error, and a scorer's may be "
+            "negative; give ensemble.weights, or use msle, mae or another error"
+        )
+    if combines_folds(config) and ensemble.method in FITTED_METHODS and not has_blend_set(plan):
+        raise RunError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
+    check_interval(config)
+    read_external(config, plan)

@@ -1,0 +1,108 @@
+"""What the leaderboard compares: columns of honest predictions, read from runs, and which of them are of the same rows.
+
+Shape suffixes: C entries, N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ensemble.members.combinations import rank
+from ensemble.numbers.metrics import measure_error
+from ray_jobs.errors import RunFolderError
+from ray_jobs.results.columns import combines_folds
+from ray_jobs.runs.files import read_parquet
+from ray_jobs.runs.folder import RunFolder
+
+_LEAST_SHARE = 0.5  # of the smaller one's rows that two entries of one table share
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Honest predictions of a member or an ensemble: (target, prediction, fold) by the row's id."""
+
+    run: str
+    what: str
+    rows: Mapping[str, tuple[float, float, int]]
+
+
+def read_entries(folder: RunFolder) -> list[Entry]:
+    """Every member of a run, and its ensemble where there are several.
+
+    Raises:
+        RunFolderError: no fold of it is finished, or a file is damaged.
+    """
+    if not folder.oof.exists():
+        raise RunFolderError(f"{folder.root} has no out-of-fold predictions yet")
+    table, config = read_parquet(folder.oof), folder.read_config()
+    if config.predicts_maps:
+        raise RunFolderError(f"{folder.root} predicts maps; its Dice is in summary.json, and here numbers are compared")
+    entries = [
+        Entry(folder.root.name, member, _by_id(table.filter(pc.equal(table["member"], member))))
+        for member in dict.fromkeys(table["member"].to_pylist())
+    ]
+    if folder.honest_predictions.exists() and not combines_folds(config):
+        method = f"ensemble ({config.ensemble.method})"
+        entries.append(Entry(folder.root.name, method, _by_id(read_parquet(folder.honest_predictions))))
+    return entries
+
+
+def _by_id(table: pa.Table) -> dict[str, tuple[float, float, int]]:
+    values = zip(*(table[name].to_pylist() for name in ("target", "prediction", "fold")), strict=True)
+    return dict(zip(table["id"].to_pylist(), values, strict=True))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Entries that are compared, on the rows that all of them have."""
+
+    entries: list[Entry]
+    ids: list[str]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that all entries have."""
+        return len(self.ids)
+
+    def rank(self, metric: str) -> tuple[list[list[Any]], int]:
+        """A line for each entry, the best first: rank, run, what, rows, error and its interval, difference from the best and its
+        interval, then the errors of the entry's own folds; and the most folds of any."""
+        target_N = np.array([self.entries[0].rows[row_id][0] for row_id in self.ids])
+        predictions_CN = np.array([[entry.rows[row_id][1] for row_id in self.ids] for entry in self.entries])
+        ranking = rank(metric, target_N, predictions_CN, range(len(self.entries)))
+        folds = [self._score_folds(metric, entry, target_N, predictions_CN[c]) for c, entry in enumerate(self.entries)]
+        num_folds, lines = max(map(len, folds)), []
+        for place, index in enumerate(np.argsort(ranking.error_C, kind="stable").tolist(), start=1):
+            entry, missing = self.entries[index], [None] * (num_folds - len(folds[index]))
+            numbers = ranking.describe(index).values()
+            lines.append([place, entry.run, entry.what, self.num_rows, *numbers, *folds[index], *missing])
+        return lines, num_folds
+
+    def _score_folds(
+        self, metric: str, entry: Entry, target_N: np.ndarray, prediction_N: np.ndarray
+    ) -> list[float | None]:
+        fold_N = np.array([entry.rows[row_id][2] for row_id in self.ids])
+        held = [fold_N == fold for fold in range(fold_N.max() + 1)]
+        return [measure_error(metric, target_N[rows], prediction_N[rows]) if rows.any() else None for rows in held]
+
+
+def group_entries(entries: Sequence[Entry]) -> list[Group]:
+    """Entries of the same rows with the same targets together; a group keeps the rows that all of its entries have."""
+    groups: list[Group] = []
+    for entry in entries:
+        for number, group in enumerate(groups):
+            shared = [row_id for row_id in group.ids if row_id in entry.rows]
+            first = group.entries[0].rows
+            is_enough = len(shared) >= max(2, _LEAST_SHARE * min(len(group.ids), len(entry.rows)))
+            if is_enough and all(first[row_id][0] == entry.rows[row_id][0] for row_id in shared):
+                groups[number] = Group([*group.entries, entry], shared)
+                break
+        else:
+            groups.append(Group([entry], sorted(entry.rows)))
+    return groups

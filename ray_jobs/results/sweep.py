@@ -1,0 +1,315 @@
+"""The search of `sweep.py`: candidates go to Ray Tune in batches, a trial each, since a trial costs a second and a candidate
+milliseconds. A batch that is done lies in the run's folder, so an interrupted search goes on with the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ensemble.config import SPACES, EnsembleConfig
+from ensemble.members.combinations import Columns, Combination
+from ensemble.members.search import Candidate, Choice, Evaluation, choose, evaluate, list_candidates
+from ray_jobs.cli.console import chatter_to, say_what_is_awaited
+from ray_jobs.cluster.start import RayStart, connect
+from ray_jobs.cluster.versions import package_versions
+from ray_jobs.config.run import RunConfig
+from ray_jobs.results.columns import combines_folds, read_columns
+from ray_jobs.results.wording import explain_outcome
+from ray_jobs.runs.checkpoints import CHECKPOINTS
+from ray_jobs.runs.files import write_csv, write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import log_news
+from ray_jobs.runs.working_folder import find_uri
+from trainers.storage.whole_files import write_whole
+
+_BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
+_SHOWN, _RECORDED = 12, 100
+COLUMNS = (
+    "rank", "members", "checkpoint", "method", "space", "trim", "weight_power", "error", "low", "high", "improvement",
+    "improvement_low",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was tried and what came out."""
+
+    candidates: list[Candidate]
+    choice: Choice
+    metric: str
+    num_rows: int
+    all_members: tuple[str, ...]
+    num_trials: int
+    seconds: float
+
+    def as_config(self, ensemble: EnsembleConfig) -> EnsembleConfig:
+        """The winner as the `ensemble` section of a config."""
+        winner = self.candidates[self.choice.winner]
+        is_everyone = set(winner.members) == set(self.all_members)
+        return dataclasses.replace(
+            ensemble,
+            method=winner.how.method,
+            space=winner.how.space,
+            weights=winner.how.weights,
+            trim=winner.how.trim,
+            weight_power=winner.how.weight_power,
+            checkpoint=winner.checkpoint,
+            members=None if is_everyone else winner.members,
+        )
+
+
+def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
+    """Evaluates all candidates.
+
+    Args:
+        folder: the run, all folds finished.
+        config: its config, whose ensemble is the default that a winner has to beat.
+        console: where to show how far it is.
+
+    Raises:
+        PredictionError: there is nothing to combine, or files do not belong together.
+    """
+    began = time.monotonic()
+    ensemble = config.ensemble
+    everyone = dataclasses.replace(config, ensemble=dataclasses.replace(ensemble, members=None))
+    if combines_folds(config):
+        everyone = config
+    columns = {checkpoint: read_columns(folder, everyone, checkpoint) for checkpoint in CHECKPOINTS}
+    names = columns["best"].names
+    members = names if combines_folds(config) else read_columns(folder, config).names
+    default = Candidate(members, ensemble.checkpoint, Combination.from_config(ensemble))
+    listed = list_candidates(names, CHECKPOINTS, SPACES, ensemble.metric, with_subsets=not combines_folds(config))
+    candidates = list(dict.fromkeys([default, *listed]))
+    console.print(f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows")
+    batches = _divide(candidates)
+    mark = _sum_up_columns(columns)
+    paths = [folder.root / "sweep" / f"{_sum_up(batch, mark)}.npz" for batch in batches]
+    todo = [number for number, path in enumerate(paths) if not path.exists()]
+    if todo:
+        _evaluate_in_trials(
+            folder, config, {number: (batches[number], paths[number]) for number in todo}, columns, console
+        )
+    evaluations = dict(pair for batch, path in zip(batches, paths, strict=True) for pair in _read(batch, path))
+    choice = choose([evaluations[candidate] for candidate in candidates], 0, columns["best"], ensemble.metric)
+    for path in folder.root.glob("sweep/*.npz"):  # of what was tried before on other columns
+        if path not in paths:
+            path.unlink()
+    return Search(
+        candidates, choice, ensemble.metric, len(columns["best"].ids_N), names, len(todo), time.monotonic() - began
+    )
+
+
+def _divide(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Batches of equal work: neighbours in the list cost alike, so each batch takes every so many."""
+    number = max(1, min(len(candidates) // _LEAST_BATCH, _BATCHES_PER_CPU * (os.cpu_count() or 1)))
+    return [list(candidates[start::number]) for start in range(number)]
+
+
+def _sum_up_columns(columns: Mapping[str, Columns]) -> str:
+    """What the evaluation of any candidate depends on: predictions and packages."""
+    digest = hashlib.sha256(json.dumps(package_versions()).encode())
+    for one in columns.values():
+        for values in (one.oof_MN, one.target_N, one.fold_N.astype(np.int64)):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _sum_up(batch: Sequence[Candidate], mark: str) -> str:
+    """A name for what a batch comes to: another one for other candidates, predictions or packages."""
+    candidates = json.dumps([dataclasses.asdict(one) for one in batch])
+    return hashlib.sha256(f"{mark}{candidates}".encode()).hexdigest()[:16]
+
+
+def _evaluate_in_trials(
+    folder: RunFolder,
+    config: RunConfig,
+    todo: Mapping[int, tuple[list[Candidate], Path]],
+    columns: Mapping[str, Columns],
+    console: Console,
+) -> None:
+    scratch = folder.root / ".ray_tune"
+    with (
+        chatter_to(folder.log / "ray.log"),
+        connect(RayStart.for_run(config, "sweep")) as cluster,
+        _progress(console, [path for _, path in todo.values()]),
+    ):
+        import ray
+        from ray import tune
+
+        resources = {"cpu": 1.0}
+        has_room = any(node.cpus >= 1 for node in cluster.resources.nodes)
+        say_what_is_awaited(console, None if has_room else "a node with a CPU, which each batch of combinations wants")
+        if find_uri(folder) is not None:  # the files of the trials lie on this machine only
+            resources[f"node:{ray.util.get_node_ip_address()}"] = 0.001
+        trial = tune.with_parameters(evaluate_batch, todo=todo, columns=columns)
+        tuner = tune.Tuner(
+            tune.with_resources(trial, resources),
+            param_space={"batch": tune.grid_search(list(todo))},
+            tune_config=tune.TuneConfig(metric="error", mode="min", reuse_actors=False),
+            run_config=tune.RunConfig(name="sweep", storage_path=str(scratch), verbose=0),
+        )
+        results = tuner.fit()
+        for error in results.errors:
+            raise error
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def evaluate_batch(
+    config: dict[str, Any], todo: Mapping[int, tuple[list[Candidate], Path]], columns: Mapping[str, Columns]
+) -> None:
+    """A trial of Ray Tune: evaluates the candidates of a batch and writes what they come to, whole."""
+    from ray import tune
+
+    batch, path = todo[config["batch"]]
+    evaluations = [evaluate(candidate, columns[candidate.checkpoint]) for candidate in batch]
+    content = io.BytesIO()
+    np.savez(content, honest_CN=[one.honest_N for one in evaluations], inner_CF=[one.inner_F for one in evaluations])
+    write_whole(path, content.getvalue())
+    best = min(range(len(batch)), key=lambda index: evaluations[index].inner_F.mean())
+    tune.report({"error": float(evaluations[best].inner_F.mean()), "best": str(batch[best]), "candidates": len(batch)})
+
+
+def _read(batch: Sequence[Candidate], path: Path) -> Iterator[tuple[Candidate, Evaluation]]:
+    with np.load(path, allow_pickle=False) as stored:
+        honest_CN, inner_CF = stored["honest_CN"], stored["inner_CF"]
+    yield from zip(batch, map(Evaluation, honest_CN, inner_CF), strict=True)
+
+
+@contextmanager
+def _progress(console: Console, paths: Sequence[Path]) -> Iterator[None]:
+    """Shows how many batches lie in the folder, while trials put them there."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    ended = threading.Event()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("batches tried", total=len(paths))
+
+        def follow() -> None:
+            while not ended.wait(0.3):
+                progress.update(task, completed=sum(path.exists() for path in paths))
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            progress.update(task, completed=sum(path.exists() for path in paths))
+
+
+def record_search(folder: RunFolder, found: Search) -> None:
+    """Writes `sweep/leaderboard.csv` and `sweep/sweep.json`, and the search's row of the submission record."""
+    rows = _list_rows(found)
+    write_csv(folder.root / "sweep" / "leaderboard.csv", COLUMNS, rows)
+    outcome = describe_outcome(found)
+    write_json(folder.root / "sweep" / "sweep.json", outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
+    log_news(
+        folder.submission_record,
+        {
+            "ensemble/sweep_combinations": len(rows),
+            "ensemble/sweep_nested_error": outcome["nested_error"],
+            "ensemble/sweep_winner": outcome["winner"],
+            "ensemble/sweep_improvement": outcome["improvement"],
+            "ensemble/sweep_improvement_low": outcome["improvement_low"],
+            "ensemble/sweep_replaces_default": int(outcome["replaces"]),
+            "ensemble/sweep_leaderboard": {"columns": list(COLUMNS), "data": rows[:_RECORDED]},
+        },
+    )
+
+
+def _list_rows(found: Search) -> list[list[Any]]:
+    choice, rows = found.choice, []
+    for rank, index in enumerate(np.argsort(choice.error_C, kind="stable").tolist(), start=1):
+        one, how = found.candidates[index], found.candidates[index].how
+        values = (choice.error_C, choice.low_C, choice.high_C, choice.improvement_C, choice.improvement_low_C)
+        by_score = how.method == "weighted_mean" and how.weights is None
+        parameters = [how.trim if how.method == "trimmed_mean" else None, how.weight_power if by_score else None]
+        rows.append([rank, "+".join(one.members), one.checkpoint, how.method, how.space, *parameters])
+        rows[-1] += [float(value[index]) for value in values]
+    return rows
+
+
+def describe_outcome(found: Search) -> dict[str, Any]:
+    """The outcome as `sweep.json` has it."""
+    choice = found.choice
+    return {
+        "metric": found.metric,
+        "num_rows": found.num_rows,
+        "num_combinations": len(found.candidates),
+        "num_trials": found.num_trials,
+        "seconds": found.seconds,
+        "default": str(found.candidates[choice.default]),
+        "default_error": float(choice.error_C[choice.default]),
+        "winner": str(found.candidates[choice.winner]),
+        "winner_error": float(choice.error_C[choice.winner]),
+        "improvement": float(choice.improvement_C[choice.winner]),
+        "improvement_low": float(choice.improvement_low_C[choice.winner]),
+        "replaces": choice.replaces,
+        "nested_error": choice.nested_error,
+        "chosen_in_folds": [str(found.candidates[index]) for index in choice.chosen_F],
+    }
+
+
+def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
+    """The best combinations, and what the choice among them is worth."""
+    table = Table(
+        title=f"{found.metric}, the best of {len(found.candidates)} combinations", title_justify="left", box=None
+    )
+    for name, width in (
+        ("", 2),
+        ("members", 0),
+        ("method", 0),
+        ("space", 5),
+        ("epoch", 5),
+        ("error", 6),
+        ("better by", 9),
+        ("at least", 8),
+    ):
+        is_text = name in ("members", "method", "space", "epoch")
+        # Texts wrap, numbers keep their width.
+        table.add_column(
+            name,
+            justify="left" if is_text else "right",
+            header_style="underline",
+            no_wrap=width > 0,
+            min_width=width or None,
+        )
+    choice = found.choice
+    for rank, index in enumerate(np.argsort(choice.error_C, kind="stable").tolist(), start=1):
+        if rank <= _SHOWN or index == choice.default:
+            one = found.candidates[index]
+            method, _, space = str(one.how).rpartition(", ")
+            table.add_row(
+                str(rank),
+                "all" if one.members == found.all_members else ", ".join(one.members),
+                method,
+                space.removesuffix(" space"),
+                one.checkpoint,
+                f"{choice.error_C[index]:.4f}",
+                "default" if index == choice.default else f"{choice.improvement_C[index]:+.4f}",
+                "" if index == choice.default else f"{choice.improvement_low_C[index]:+.4f}",
+                style="bold" if index == choice.default else "",
+            )
+    console.print(table)
+    for line in explain_outcome(describe_outcome(found)):
+        console.print(line)
+    console.print(
+        f"all of them: {folder.root / 'sweep' / 'leaderboard.csv'}; {found.seconds:.1f} s, {found.num_trials} trials"
+    )

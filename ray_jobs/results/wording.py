@@ -1,0 +1,124 @@
+"""How results are told in words: the metric that counts, the rows that were scored, the submission. Texts only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_TITLES = {"dice": "Dice", "iou": "IoU", "dice_of_rows": "mean Dice of rows"}  # all of these are higher for the better
+
+
+def describe_part(part: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows on which maps are compared: those of the blend set, or test rows."""
+    which = "rows of the blend set" if part == "blend" else "test rows whose truth is known"
+    return f"{rows[0]['num_rows']:,} {which}, which no model has seen"
+
+
+def describe_scored_rows(combinations: Mapping[str, Any]) -> str:
+    """Which rows score the combinations."""
+    what = "rows of the blend set" if combinations["scored_on"] == "blend" else "out-of-fold rows"
+    return f"{combinations['num_rows']:,} {what}"
+
+
+def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
+    """How fitted weights are scored, and what leak remains."""
+    if combinations["scored_on"] == "blend":
+        return (
+            "Fitted weights are scored by cross-fitting: each fifth of the blend set by weights from the others. No model has seen any of "
+            "these rows."
+        )
+    return (
+        "Fitted weights are scored by cross-fitting: each fold by weights from the other folds. Those folds' predictions come from models "
+        "that were trained on its rows, so a small leak of the second level remains."
+    )
+
+
+def explain_outcome(outcome: Mapping[str, Any]) -> list[str]:
+    """What to believe of a search, in sentences."""
+    lines = [
+        f"Chosen inside each fold and scored on it: {outcome['metric']} {outcome['nested_error']:.4f}. That is what choosing is worth; "
+        f"the winner's own {outcome['winner_error']:.4f} is the best of {outcome['num_combinations']} and flattered by luck. The default has "
+        f"{outcome['default_error']:.4f}."
+    ]
+    bound = f"{outcome['improvement']:+.4f}, at least {outcome['improvement_low']:+.4f} (95 %, for all together)"
+    if outcome["replaces"]:
+        lines.append(
+            f"The winner is better than the default by {bound}: {outcome['winner']}. --apply writes its submission."
+        )
+    elif outcome["winner"] == outcome["default"]:
+        lines.append("The default is the winner.")
+    else:
+        lines.append(
+            f"The winner, {outcome['winner']}, is not shown to be better than the default: {bound}. The default stays."
+        )
+    return lines
+
+
+def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The leaks of a run as its provenance has them (see `count_leaks`), a sentence each."""
+    lines = []
+    for kind, numbers in counts.items():
+        if numbers["validation_rows"]:
+            lines.append(
+                f"{numbers['validation_rows']:,} validation rows share their {kind} with rows that train their fold"
+            )
+        if numbers.get("blend_rows"):
+            lines.append(f"{numbers['blend_rows']:,} rows of the blend set share their {kind} with training rows")
+        if numbers["test_rows"]:
+            lines.append(f"{numbers['test_rows']:,} test rows share their {kind} with training rows")
+    return lines
+
+
+def name_metric(scores: Mapping[str, Any]) -> str:
+    """The metric that counts, the first of the scores."""
+    return next(iter(scores["out_of_fold"]["best"]))
+
+
+def show_metric(metric: str) -> str:
+    """Its name as people write it."""
+    if metric.startswith("dice_class_"):
+        return f"Dice of class {metric.removeprefix('dice_class_')}"
+    return _TITLES.get(metric, metric.upper())
+
+
+def grows(metric: str) -> bool:
+    """Whether higher is better."""
+    return metric in _TITLES
+
+
+def compare_with_constant(scores: Mapping[str, Any]) -> str:
+    """The out-of-fold score of a run beside the constant predictor's, in a sentence."""
+    overall, metric = scores["out_of_fold"], name_metric(scores)
+    value, constant = overall[overall["checkpoint"]][metric], overall["constant"][metric]
+    if grows(metric):
+        return f"out-of-fold {show_metric(metric)} is {value:.4f}; the same class everywhere would have {constant:.4f}"
+    return f"out-of-fold {show_metric(metric)} is {value / constant:.0%} of the constant predictor's"
+
+
+def explain_workers(summary: Mapping[str, Any]) -> str:
+    """Why a run cannot be repeated bit for bit."""
+    several = len({fold["member"] for fold in summary["folds"]}) > 1
+    folds = [
+        f"{fold['member'] + ' ' if several else ''}fold {fold['fold']}: {', then '.join(map(str, fold['workers']))}"
+        for fold in summary["folds"]
+        if fold["workers"]
+    ]
+    return f"not bit-repeatable: the number of workers was not always the same ({'; '.join(folds)})"
+
+
+def describe_submission(submission: Mapping[str, Any]) -> str:
+    """What was combined and how, in one line."""
+    what = "members'" if "fold_method" in submission else "models'"
+    space = f"in {submission['space']} space" if "space" in submission else "place by place"
+    return (
+        f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints "
+        f"{space}{_describe_interval(submission.get('interval'))}"
+    )
+
+
+def _describe_interval(facts: Mapping[str, Any] | None) -> str:
+    if facts is None:
+        return ""
+    guaranteed = facts["guaranteed"]
+    what = "nothing is guaranteed" if guaranteed is None else f"coverage at least {guaranteed:.3f}"
+    return f", with {facts['level']:.0%} intervals ({facts['kind']}: {what})"

@@ -1,0 +1,188 @@
+"""What happens to folds, and what each event makes of a fold's status. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ray_jobs.runs.status import FoldState, FoldStatus
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The driver has planned the folds and knows their resources."""
+
+    total_samples: int
+    num_gpus: float
+    world_size: int
+    sizes: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class FoldLaunched:
+    """The driver has asked for a fold's workers."""
+
+    fold: int
+    attempt: int
+    num_workers: int
+    num_threads: int
+
+
+@dataclass(frozen=True)
+class FoldStarted:
+    """A fold's workers run, on these nodes; from `step` on, if they go on where an earlier attempt was."""
+
+    fold: int
+    attempt: int
+    epoch: int = 0
+    step: int = 0
+    best_score: float | None = None
+    best_epoch: int | None = None
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparationReported:
+    """Rows have gone through what comes before a fold's training, such as the encoding of pictures; shown, not recorded."""
+
+    fold: int
+    attempt: int
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ProgressReported:
+    """A fold has done some steps; shown, not recorded."""
+
+    fold: int
+    attempt: int
+    epoch: int
+    num_epochs: int
+    step: int
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class EpochReported:
+    """A fold has finished an epoch."""
+
+    fold: int
+    attempt: int
+    epoch: int
+    num_epochs: int
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FoldCompleted:
+    """A fold's manifest is written."""
+
+    fold: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class FoldFailed:
+    """A fold's attempt has ended with an error."""
+
+    fold: int
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True)
+class FoldStopped:
+    """A fold's attempt has ended after an epoch because the run was asked to stop."""
+
+    fold: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class FoldResized:
+    """A fold's attempt has ended because the fold is to go on with another number of workers."""
+
+    fold: int
+    attempt: int
+
+
+Event = (
+    RunStarted
+    | FoldLaunched
+    | FoldStarted
+    | PreparationReported
+    | ProgressReported
+    | EpochReported
+    | FoldCompleted
+    | FoldFailed
+    | FoldStopped
+    | FoldResized
+)
+# Shown in the live table only; events.jsonl keeps what changes a fold's state.
+NOT_KEPT = (PreparationReported, ProgressReported, EpochReported)
+
+
+def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
+    """The status after an event. Pure."""
+    match event:
+        case FoldLaunched():
+            return FoldStatus(
+                status.fold,
+                attempt=event.attempt,
+                train_size=status.train_size,
+                val_size=status.val_size,
+                num_workers=event.num_workers,
+            )
+        case FoldStarted():
+            return replace(
+                status,
+                state=FoldState.TRAINING,
+                attempt=event.attempt,
+                started=now,
+                epoch=event.epoch,
+                step=event.step,
+                first_step=event.step,
+                best_score=event.best_score,
+                best_epoch=event.best_epoch,
+                nodes=event.nodes,
+            )
+        case PreparationReported():
+            return replace(status, preparation=(event.what, event.done, event.total), prepared=now)
+        case ProgressReported():
+            return replace(
+                status,
+                epoch=event.epoch,
+                num_epochs=event.num_epochs,
+                step=event.step,
+                num_steps=event.num_steps,
+                preparation=None,
+            )
+        case EpochReported():
+            score = event.metrics["score"]
+            is_best = math.isfinite(score) and (status.best_score is None or score < status.best_score)
+            return replace(
+                status,
+                epoch=event.epoch + 1,
+                num_epochs=event.num_epochs,
+                step=event.step,
+                preparation=None,
+                train_loss=event.metrics["train/loss_epoch"],
+                val_loss=event.metrics["val/loss_epoch"],
+                score=score,
+                samples_per_second=event.metrics.get("train/samples_per_second"),
+                best_score=score if is_best else status.best_score,
+                best_epoch=event.epoch if is_best else status.best_epoch,
+            )
+        case FoldCompleted():
+            return replace(status, state=FoldState.COMPLETED, finished=now, error=None, preparation=None)
+        case FoldFailed():
+            return replace(status, state=FoldState.FAILED, finished=now, error=event.error, preparation=None)
+        case FoldStopped():
+            return replace(status, state=FoldState.INTERRUPTED, finished=now, preparation=None)
+        case FoldResized():
+            return replace(status, state=FoldState.WAITING, preparation=None)
+    raise AssertionError(event)

@@ -1,0 +1,287 @@
+"""The paths of a run and of its folds, and the lock of its driver.
+
+A run is a folder `<run.storage>/<run.name>/`; disk is the truth that continuing reads. A fold counts once its manifest,
+which holds checksums, is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
+from ray_jobs.errors import RunBusyError, RunFolderError
+from ray_jobs.runs.checkpoints import CHECKPOINTS, RESUME_POINTS, remove_old_tensors
+from ray_jobs.runs.files import read_json, write_json
+from trainers.storage.whole_files import sum_up_file
+
+MEMBERS = "members"
+TRIALS = "trials"
+_ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
+
+
+class RunFolder:
+    """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's. A trial of a
+    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one.
+
+    Attributes:
+        member: the member's name; `main` for the run's own folder.
+        run_root: the run's own folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        is_member = self.root.parent.name == MEMBERS
+        self.member, self.run_root = (self.root.name, self.root.parents[1]) if is_member else (MAIN, self.root)
+        self.config = self.root / "config.json"
+        self.provenance = self.root / "provenance.json"
+        self.fold_info = self.root / "fold_info.csv"
+        self.bad_rows = self.root / "bad_rows.csv"
+        self.leaks = self.root / "leaks.csv"
+        self.events = self.root / "events.jsonl"
+        self.metrics = self.root / "metrics"
+        self.ensemble_record = self.metrics / "ensemble.jsonl"
+        self.submission_record = self.metrics / "submission.jsonl"
+        self.trial_record = self.metrics / "trial.jsonl"  # of a tuning's trial
+        self.log = self.root / "log"
+        self.oof = self.root / "oof.parquet"
+        self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
+        self.honest_predictions = self.root / "ensemble" / "honest_predictions.parquet"
+        self.summary = self.root / "summary.json"
+        self.readme = self.root / "README.md"
+        self.report = self.root / "report.html"
+        self.figures = self.root / "figures"
+        self.analysis = self.root / "analysis"
+        self.predictions = self.root / "predictions"
+        self.masks, self.overlays, self.disagreement = (self.root / n for n in ("masks", "overlays", "disagreement"))
+        self.wandb = self.root / "wandb"
+        self.tune = self.root / "tune.json"
+        self.trials = self.root / TRIALS
+        tuning = self.run_root.parents[1] if self.run_root.parent.name == TRIALS else self.run_root
+        shared = tuning if (tuning / "tune.json").exists() else self.run_root
+        self.inputs = shared / "inputs"  # of all trials of a tuning
+        self.cache = shared.parent / ".kfold_cache"  # of all runs of this storage
+        self.stop_request = self.run_root / "stop_request.json"
+        self.train_scratch = self.run_root / ".ray_train"
+
+    @property
+    def own_fold_plan(self) -> Path:
+        """The fold plan of the run, or of a member that has one of its own."""
+        return self.root / "fold_plan.parquet"
+
+    @property
+    def fold_plan(self) -> Path:
+        """The fold plan that counts here."""
+        return self.own_fold_plan if self.own_fold_plan.exists() else self.run_root / "fold_plan.parquet"
+
+    def read_config(self) -> RunConfig:
+        """The run's config.
+
+        Raises:
+            RunFolderError: the file is missing or damaged, or was written by another version of this project.
+        """
+        values = read_json(self.config)
+        try:
+            return from_dict(values)
+        except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise RunFolderError(
+                f"{self.config} cannot be read by this version of the project: {error!s:.500}"
+            ) from None
+
+    def write_config(self, config: RunConfig) -> None:
+        """Replaces the run's config."""
+        write_json(self.config, to_dict(config), checksum=True)
+
+    def of_trial(self, name: str) -> RunFolder:
+        """The folder of a trial of this tuning."""
+        return RunFolder(self.trials / name)
+
+    def list_trials(self) -> list[RunFolder]:
+        """The folders of this tuning's trials that have a metric record."""
+        return [self.of_trial(path.parents[1].name) for path in sorted(self.trials.glob("*/metrics/trial.jsonl"))]
+
+    def is_tuning(self) -> bool:
+        """Whether this is a tuning's folder, and no run's."""
+        return self.tune.exists()
+
+    def of_member(self, name: str) -> RunFolder:
+        """The folder of a member of this run."""
+        return self if name == MAIN else RunFolder(self.root / MEMBERS / name)
+
+    def describe_fold(self, number: int) -> str:
+        """`fold 0`; of a further member `wide fold 0`."""
+        return f"fold {number}" if self.member == MAIN else f"{self.member} fold {number}"
+
+    def fold(self, number: int) -> FoldFolder:
+        """Paths of one fold."""
+        return FoldFolder(self.root / "folds" / str(number), number)
+
+    def fold_record(self, number: int) -> Path:
+        """A fold's metric record."""
+        return self.metrics / f"fold_{number}.jsonl"
+
+    def fold_csv(self, number: int) -> Path:
+        """Folder of a fold's CSV files; of a run without folds that of all its metrics."""
+        return self.metrics / f"fold_{number}" if self._has_folds() else self.metrics
+
+    def fold_logs(self, number: int) -> Path:
+        """Folder of a fold's logs, `training_<start>.log`; of further ranks `rank<r>_<start>.log`; of a run without folds that of all
+        its logs."""
+        return self.log / f"fold_{number}" if self._has_folds() else self.log
+
+    def _has_folds(self) -> bool:
+        return read_json(self.config, default={}).get("folds", {}).get("kind") != "holdout"
+
+    def newest_fold_log(self, number: int) -> Path:
+        """Rank 0's log of the latest attempt of a fold; the folder where there is none."""
+        return max(self.fold_logs(number).glob("training_*.log"), default=self.fold_logs(number))
+
+    def submission(self, method: str) -> Path:
+        """The submission of an ensemble method; its info stands beside it as .json."""
+        return self.root / f"submission_{method}.csv"
+
+    def completed_folds(self, count: int) -> list[int]:
+        """Folds whose manifest is there and whose files have the size it says."""
+        return [number for number in range(count) if self.fold(number).is_complete()]
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for one driver. A dead driver's lock does not block: the system drops it with the process.
+
+        Raises:
+            RunBusyError: another driver lives.
+        """
+        self.run_root.mkdir(parents=True, exist_ok=True)
+        with (self.run_root / "driver.lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunBusyError(
+                    f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait for it, watch "
+                    f"it with status.py, or choose another run.name"
+                ) from None
+            with contextlib.suppress(OSError):  # of a full disk: whoever comes second is not told who was first
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether a driver works on the run."""
+        try:
+            with (self.run_root / "driver.lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def find_in_folds(self, pattern: str) -> Iterator[Path]:
+        """Files in the folders of the run's folds, those of further members included."""
+        for folds in ("folds", f"{MEMBERS}/*/folds"):
+            yield from self.root.glob(f"{folds}/*/{pattern}")
+
+    def remove_leftovers(self) -> None:
+        """Removes files that a killed process was about to put in place, and resume points of finished folds."""
+        for path in self.root.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        for path in self.cache.glob("features/*/.*.tmp"):  # gigabytes, where weights were being written
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                    path.unlink()
+        for path in self.find_in_folds("manifest.json"):
+            FoldFolder(path.parent, int(path.parent.name)).remove_resume_points()
+
+    def measure_bytes(self) -> int:
+        """Size of the run on disk."""
+        total = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # W&B's client may just have removed it
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
+
+
+class FoldFolder:
+    """Paths of one fold: status, checkpoints, predictions, manifest."""
+
+    def __init__(self, root: Path, number: int) -> None:
+        self.root, self.number = root, number
+        self.status = root / "status.json"
+        self.leave_request = root / "leave_request.json"
+        self.manifest = root / "manifest.json"
+
+    def checkpoint(self, name: str) -> Path:
+        """Folder of a checkpoint."""
+        return self.root / "checkpoints" / name
+
+    def predictions(self, rows: str, checkpoint: str) -> Path:
+        """A prediction file: rows is validation or test."""
+        return self.root / "predictions" / f"{rows}_{checkpoint}.parquet"
+
+    def bad_rows(self, rank: int) -> Path:
+        """Rows that turned out bad only when a rank read them."""
+        return self.root / ("bad_rows.jsonl" if rank == 0 else f"bad_rows_rank{rank}.jsonl")
+
+    def is_complete(self) -> bool:
+        """Whether the fold was trained to its end and its files are as long as its manifest says."""
+        manifest = read_json(self.manifest, default=None)
+        if not isinstance(manifest, dict):
+            return False
+        return all(
+            (self.root / name).is_file() and (self.root / name).stat().st_size == entry["bytes"]
+            for name, entry in manifest["files"].items()
+        )
+
+    def write_manifest(self) -> None:
+        """Declares the fold finished, with size and SHA-256 of each of its files."""
+        for name in CHECKPOINTS:
+            remove_old_tensors(self.checkpoint(name))
+        passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
+        lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
+        # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
+        described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}
+        write_json(self.manifest, {"files": described}, checksum=True)
+
+    def find_damage(self, *parts: str) -> list[Path]:
+        """Files of a finished fold that are not what its manifest says, by their SHA-256; or the manifest itself.
+
+        Args:
+            parts: only files whose path in the fold's folder begins with one of these; none: all.
+        """
+        manifest = read_json(self.manifest, default=None)
+        if manifest is None:
+            return [self.manifest]
+        files = {self.root / name: entry for name, entry in manifest["files"].items() if name.startswith(parts or "")}
+        return [path for path, entry in files.items() if not path.is_file() or _describe_file(path) != entry]
+
+    def remove_resume_points(self) -> None:
+        """Removes the points from which an unfinished fold would go on, and what asked it to."""
+        self.leave_request.unlink(missing_ok=True)
+        for name in RESUME_POINTS:
+            _remove_folder(self.checkpoint(name))
+
+    def clear(self, *, keep_checkpoints: bool) -> None:
+        """Removes what an unfinished attempt left; with `keep_checkpoints` only what the next one makes anew."""
+        _remove_folder(self.root / "predictions")
+        if not keep_checkpoints:
+            _remove_folder(self.root / "checkpoints")
+            for path in self.root.glob("bad_rows*.jsonl"):
+                path.unlink()
+        self.manifest.unlink(missing_ok=True)
+
+
+def _remove_folder(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sum_up_file(path)}

@@ -1,0 +1,258 @@
+"""A run on object storage as its driver, or another job of the user, holds it: the lease, what is brought first, what is put while
+folds train, and what is put last."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
+from ray_jobs.runs.files import append_whole
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.remote.bucket import Bucket
+from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
+from ray_jobs.runs.remote.mirror import Mirror
+from ray_jobs.runs.remote.object_names import RESULTS, find_chain, find_fold, split_segment
+from ray_jobs.runs.status import FoldState, read_status
+from ray_jobs.runs.working_folder import find_uri, split_run, working_folder
+
+INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
+_fetched: list[RunMirror] = []  # by this process
+_seen: dict[str, tuple[object, float]] = {}  # by URI the last lease, and when it was first seen so
+
+
+class RunMirror(Mirror):
+    """The driver's side of a run: its files, and those of folds that it brings."""
+
+    def __init__(self, folder: RunFolder, uri: str) -> None:
+        super().__init__(folder, uri)
+        self.lease = Lease(self.bucket)
+        self.followed: dict[tuple[str, int], tuple[int, int]] = {}  # attempt and end of records
+
+    def pull_all(self, *, whole: bool = True, may_begin: bool = False) -> None:
+        """Brings the run: with `whole` the finished folds' checkpoints and predictions, else their records only.
+
+        Raises:
+            RunError: see `pull_run`.
+        """
+        listed = self.pull_run(may_begin=may_begin)
+        for prefix, fold in sorted({found for found in map(find_fold, listed) if found is not None}):
+            member = RunFolder(self.root / prefix)
+            with self.holding(f"{member.member}_fold_{fold}", 0.0) as is_free:
+                if not is_free:  # it trains on this machine
+                    continue
+                if whole and f"{self.name(member.fold(fold).manifest)}" in listed:
+                    self.pull_fold(member, fold, listed)
+                else:
+                    self.pull_record(member, fold)
+
+    def bring_fold(self, member: RunFolder, fold: int) -> None:
+        """Brings what an attempt that has ended has come to; whoever trained it here may need a moment to let go."""
+        with self.holding(f"{member.member}_fold_{fold}"):
+            self.pull_fold(member, fold)
+
+    def follow(self, members: list[RunFolder], num_folds: int) -> None:
+        """Brings new lines of the records of folds that train on other machines."""
+        for member in members:
+            for fold in range(num_folds):
+                if read_status(member, fold).state == FoldState.TRAINING:
+                    with self.holding(f"{member.member}_fold_{fold}", 0.0) as is_free:
+                        if is_free:
+                            self._follow_record(member, fold)
+
+    def push_run(self, *, logs: bool = False) -> None:
+        """As a mirror does, as long as no other driver has taken over.
+
+        Raises:
+            RunBusyError: one has.
+        """
+        if self.lease.beat:
+            self.lease.confirm()  # asked of the storage: this machine may just have woken up
+        self.lease.check()
+        super().push_run(logs=logs)
+
+    def let_go(self) -> None:
+        """Puts what can be put, and lets the next driver begin at once."""
+        with contextlib.suppress(OSError, RunBusyError):
+            self.push_run(logs=True)
+        self.lease.release()
+
+    def push_results(self) -> None:
+        """Puts what a job has made that does not hold the run."""
+        self._push(lambda: [name for name in self._walk() if name.startswith(RESULTS)], [])
+
+    def _follow_record(self, member: RunFolder, fold: int) -> None:
+        key, path = (self.prefix(member), fold), member.fold_record(fold)
+        segments = self.bucket.list(self.segments(member, fold))
+        chain = find_chain(segments)
+        if not chain:
+            return
+        attempt, end = split_segment(chain[0])[0], self.followed.get(key, (0, 0))[1]
+        new = [name for name in chain if split_segment(name)[1] + segments[name] > end]
+        is_same = self.followed.get(key, (0, 0))[0] == attempt and path.exists() and path.stat().st_size == end
+        if is_same and all(split_segment(name)[1] >= end for name in new):
+            content = b"".join(self._read_segment(name, segments[name]) for name in new)
+            with path.open("ab", buffering=0) as file:
+                append_whole(file.fileno(), content, path)
+        else:
+            self.pull_record(member, fold)
+        self.followed[key] = (attempt, path.stat().st_size)
+
+
+class Keeper:
+    """Keeps the objects of a run up to date while its folds train, in a thread.
+
+    Args:
+        mirror: of the run, whose lease is held.
+        members, num_folds: its folds.
+        say: tells the user that the storage is away, and that it is back.
+    """
+
+    def __init__(self, mirror: RunMirror, members: list[RunFolder], num_folds: int, say: Callable[[str], None]) -> None:
+        self.mirror, self.members, self.num_folds, self.say = mirror, members, num_folds, say
+        self.is_over, self.is_failing = threading.Event(), False
+        self.thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+
+    def __enter__(self) -> Keeper:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        self.thread.join()
+
+    def _keep(self) -> None:
+        while not self.is_over.wait(INTERVAL_S):
+            try:
+                self.mirror.push_run()
+                self.mirror.follow(self.members, self.num_folds)
+            except RunBusyError:
+                return  # the driver sees it, too
+            except (OSError, RunFolderError) as error:
+                if not self.is_failing:
+                    self.say(
+                        f"the run's storage takes no files. {self.mirror.bucket.advise(error)}; what must be put is tried again for "
+                        "checkpoint.storage_patience_s"
+                    )
+                self.is_failing = True
+                continue
+            if self.is_failing:
+                self.say("the run's storage works again")
+            self.is_failing = False
+
+
+@contextlib.contextmanager
+def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | None]:
+    """Holds a run for one job that changes it. One on object storage is brought first, and what the job has made is put at the end.
+
+    Args:
+        folder: the run's.
+        uri: of a run on object storage whose folder may not be there yet.
+        insists: that what the job has made is put; a driver has seen to that, and told the user, itself.
+
+    Yields:
+        The run's mirror; None: its folder is all there is.
+
+    Raises:
+        RunBusyError: another driver lives.
+        StorageError: the object storage cannot be used.
+    """
+    with folder.lock():
+        may_begin, uri = uri is not None, uri or find_uri(folder)
+        if uri is None:
+            yield None
+            return
+        mirror = RunMirror(folder, uri)
+        mirror.bucket.check()
+        with contextlib.ExitStack() as ending:
+            try:
+                mirror.lease.take()
+                ending.callback(mirror.lease.release)
+                with mirror.holding():
+                    mirror.pull_all(may_begin=may_begin)
+            except OSError as error:
+                raise StorageError(mirror.bucket.advise(error)) from None
+            try:
+                yield mirror
+            except BaseException:
+                mirror.let_go()
+                raise
+            if insists:
+                mirror.push_run(logs=True)
+            else:
+                mirror.let_go()
+
+
+def fetch_run(uri: str, *, whole: bool) -> Path:
+    """Brings a run to this machine, unless its driver is at work here; returns its folder, or its member's.
+
+    Raises:
+        RunError: there is none.
+    """
+    storage, name, member = split_run(uri)
+    if storage.endswith(":/"):
+        raise RunError(f"{uri} names no run; expected {uri}/NAME")
+    folder = RunFolder(working_folder(storage, name))
+    mirror = RunMirror(folder, f"{storage}/{name}")
+    mirror.bucket.check()
+    with mirror.holding():
+        if not folder.is_locked():
+            try:
+                mirror.pull_all(whole=whole)
+            except RunFolderError:
+                raise
+            except RunError:
+                if folder.config.exists():
+                    raise
+                shutil.rmtree(folder.root)
+                return folder.root
+    _fetched.append(mirror)
+    return folder.root / member
+
+
+def bring_run(root: Path, uri: str | None) -> None:
+    """Makes sure that a run lies on this machine, too, for a worker of a job that has fetched it elsewhere."""
+    folder = RunFolder(root)
+    if uri is not None and not folder.is_locked():
+        mirror = RunMirror(folder, uri)
+        with mirror.holding():
+            mirror.pull_all()
+
+
+def list_runs(storage: str) -> list[str]:
+    """Names of all runs in an object storage.
+
+    Raises:
+        StorageError: it cannot be used.
+    """
+    bucket = Bucket(storage)
+    bucket.check()
+    names = (name.partition("/") for name in bucket.list())
+    return sorted(run for run, _, rest in names if rest == "config.json")
+
+
+def push_fetched() -> None:
+    """Puts what this process has made in runs that it has fetched."""
+    for mirror in _fetched:
+        mirror.push_results()
+
+
+def is_at_work(folder: RunFolder) -> bool:
+    """Whether a driver works on a run, which may be on another machine: then what is new of it is brought."""
+    uri = find_uri(folder)
+    if uri is None or folder.is_locked():
+        return folder.is_locked()
+    mirror = RunMirror(folder, uri)
+    with contextlib.suppress(OSError):
+        lease, now = read_lease(mirror.bucket), time.monotonic()
+        with mirror.holding():
+            mirror.pull_all(whole=False)
+        if lease is None:
+            return False
+        known, since = _seen.get(uri, (None, now))
+        _seen[uri] = (lease, since if known == lease else now)
+    return time.monotonic() - _seen.get(uri, (None, 0.0))[1] < SILENCE_S

@@ -1,0 +1,106 @@
+"""The state of a fold as its folder tells it, and the numbers of its attempts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+
+from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.working_folder import find_uri
+
+
+class FoldState(StrEnum):
+    """Where a fold is."""
+
+    WAITING = "waiting"  # planned, or launched and waiting for its resources
+    TRAINING = "training"  # its workers run
+    COMPLETED = "completed"  # checkpoints and predictions are on disk, with a manifest
+    FAILED = "failed"  # its last attempt ended with an error
+    INTERRUPTED = "interrupted"  # it ended after an epoch because the run was asked to stop, or its driver is gone
+
+
+@dataclass(frozen=True)
+class FoldStatus:
+    """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
+    is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said;
+    `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which they run."""
+
+    fold: int
+    state: FoldState = FoldState.WAITING
+    attempt: int = 0
+    train_size: int = 0
+    val_size: int = 0
+    epoch: int = 0
+    num_epochs: int = 0
+    step: int = 0
+    num_steps: int = 0
+    first_step: int = 0
+    train_loss: float | None = None
+    val_loss: float | None = None
+    score: float | None = None
+    samples_per_second: float | None = None
+    best_score: float | None = None
+    best_epoch: int | None = None
+    started: float | None = None
+    finished: float | None = None
+    error: str | None = None
+    preparation: tuple[str, int, int] | None = None
+    prepared: float | None = None
+    num_workers: int = 0
+    nodes: tuple[str, ...] = ()
+
+
+def read_status(folder: RunFolder, fold: int) -> FoldStatus:
+    """The status of a fold as its folder tells; a fold whose manifest is gone is not completed, whatever was noted. Where there is
+    no status, or a damaged one, only the attempt is known: the events tell it."""
+    known = read_json(folder.fold(fold).status, default=None)
+    if known is None:
+        return FoldStatus(fold, attempt=last_attempt(folder, fold))
+    known = {name: value for name, value in known.items() if name in FoldStatus.__dataclass_fields__}
+    status = FoldStatus(**{"fold": fold, **known})
+    status = replace(status, state=FoldState(status.state))
+    if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete() and not _is_elsewhere(folder):
+        return FoldStatus(fold, attempt=status.attempt, train_size=status.train_size, val_size=status.val_size)
+    return status
+
+
+def _is_elsewhere(folder: RunFolder) -> bool:
+    """Whether the run is in object storage, of which somebody who only looks does not bring everything."""
+    return find_uri(folder) is not None and not folder.is_locked()
+
+
+def forget_attempt(folder: RunFolder, fold: int) -> None:
+    """Sets a fold that is about to be trained again back to waiting, whatever its last attempt came to."""
+    write_status(folder, FoldStatus(fold, attempt=last_attempt(folder, fold)))
+
+
+def write_status(folder: RunFolder, status: FoldStatus) -> None:
+    """Replaces a fold's status."""
+    write_json(folder.fold(status.fold).status, asdict(status), checksum=True)
+
+
+def last_attempt(folder: RunFolder, fold: int) -> int:
+    """Number of the latest attempt of a fold, also when its folder was deleted; 0 if it was never launched."""
+    attempts = [row["attempt"] for row in read_lines(folder.events) if row.get("fold") == fold]
+    return max(attempts, default=0)
+
+
+def list_workers(folder: RunFolder, fold: int) -> list[int]:
+    """Workers of each attempt that has trained a fold as it is now, in their order."""
+    launched: dict[int, int] = {}
+    trained: list[int] = []
+    for row in read_lines(folder.events):
+        if row.get("fold") != fold:
+            continue
+        if row["event"] == "FoldLaunched":
+            launched[row["attempt"]] = row["num_workers"]
+        elif row["event"] == "FoldStarted" and row["attempt"] in launched:
+            trained = [*(trained if row["step"] else []), launched[row["attempt"]]]
+    return trained
+
+
+def read_statuses(folder: RunFolder, num_folds: int) -> list[FoldStatus]:
+    """The status of every fold."""
+    return [read_status(folder, fold) for fold in range(num_folds)]

@@ -1,0 +1,198 @@
+"""From where a fold goes on after a kill: its trainer's state, every random generator's, the position of its record.
+
+Two places take turns, so that the point before the last is whole when the last turns out damaged. A point is written by a
+thread while training goes on; one that cannot be written costs only itself, and the next takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ray_jobs.errors import RunFolderError, SupersededError
+from ray_jobs.runs.checkpoints import RESUME_POINTS, read_checkpoint, write_checkpoint
+from ray_jobs.runs.folder import FoldFolder
+from trainers.interface import ResumePoint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredPoint:
+    """A resume point as it lies on disk.
+
+    Attributes:
+        tensors: `shared/<name>`, and `rank<r>/<name>` for what only rank r has.
+        description: `facts` of the trainer, `global_step`, `epoch`, `best` (score, epoch), `record_lines`, `circumstances`.
+        place: where it was read from.
+    """
+
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
+    place: str
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that have saved it."""
+        return len({name.partition("/")[0] for name in self.tensors if name.startswith("rank")})
+
+    def for_rank(self, rank: int, world_size: int) -> ResumePoint:
+        """What a rank goes on from. Of another number of ranks the first has the sum of what each had for itself, the others
+        nothing of it."""
+        parts = [_below(self.tensors, f"rank{number}/own/") for number in range(self.world_size)]
+        own = parts[rank] if rank < len(parts) else {}
+        if world_size != self.world_size:
+            whole = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+            own = whole if rank == 0 else {name: torch.zeros_like(tensor) for name, tensor in whole.items()}
+        return ResumePoint(_below(self.tensors, "shared/"), own, self.description["facts"])
+
+    def restore_random_state(self, rank: int) -> None:
+        """Puts this rank's random generators where they were. Those of a rank that the point does not know are seeded from its own
+        number and from the first rank's, and so from the seed and all that has been drawn since."""
+        state = _below(self.tensors, f"rank{rank}/random/")
+        if state:
+            set_random_state(state)
+        elif first := _below(self.tensors, "rank0/random/"):
+            digest = hashlib.sha256(first["torch"].numpy().tobytes() + str(rank).encode()).digest()
+            _seed(int.from_bytes(digest[:4]))
+
+
+class ResumePoints:
+    """The resume points of one fold.
+
+    Args:
+        files: the fold's folder.
+        check: called before something is written; raises OSError where the run's storage is not there.
+        put: called when a point is written; puts it where the run's files belong, if that is not on this machine.
+    """
+
+    def __init__(
+        self, files: FoldFolder, check: Callable[[], None] = lambda: None, put: Callable[[], None] = lambda: None
+    ) -> None:
+        self.files, self.check, self.put = files, check, put
+        self.next_place = RESUME_POINTS[0]
+        self._writing: threading.Thread | None = None
+
+    def exist(self) -> bool:
+        """Whether an earlier attempt has left a point, whole or not."""
+        return any(self.files.checkpoint(place).exists() for place in RESUME_POINTS)
+
+    def find_newest(self) -> StoredPoint | None:
+        """The newest point that is whole; damaged ones are logged. The next one written takes the other place."""
+        points = []
+        for place in RESUME_POINTS:
+            if not (self.files.checkpoint(place) / "checkpoint.json").exists():
+                continue
+            try:
+                points.append(self.read(place))
+            except (RunFolderError, SafetensorError, ValueError, KeyError) as error:
+                logger.warning(
+                    "a resume point of fold %d is damaged, the one before counts: %s", self.files.number, error
+                )
+        # Of one step: before a validation and after it.
+        newest = max(points, key=lambda one: (one.description["global_step"], one.description["epoch"]), default=None)
+        if newest:
+            self.next_place = _other(newest.place)
+        return newest
+
+    def read(self, place: str) -> StoredPoint:
+        """The point in a place.
+
+        Raises:
+            RunFolderError, SafetensorError, ValueError, KeyError: it is missing or damaged.
+        """
+        content, description = read_checkpoint(self.files.checkpoint(place))
+        return StoredPoint(load(content), description, place)
+
+    def write(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+        """Stores a point. Returns when the tensors are copied; the disk is written in the background."""
+        content = to_bytes(tensors)
+        self.wait()
+        self._writing = threading.Thread(target=self._write, args=(self.next_place, content, dict(description)))
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Returns when no point is being written."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+
+    def remove(self) -> None:
+        """Removes all points: the fold is complete. Where the storage refuses, the run's next start removes them."""
+        self.wait()
+        with contextlib.suppress(OSError):
+            self.files.remove_resume_points()
+
+    def _write(self, place: str, content: bytes, description: dict[str, Any]) -> None:
+        try:
+            self.check()
+            write_checkpoint(self.files.checkpoint(place), content, description)
+            self.check()  # the run may have gone away in between: then the point is not where it is looked for
+            self.put()
+        except (OSError, SupersededError) as error:
+            logger.warning("a resume point could not be written, the one before counts: %s", error)
+        else:
+            self.next_place = _other(place)
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors of any device as a safetensors file."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def get_random_state() -> dict[str, Tensor]:
+    """The state of every random generator of this process: Python's, NumPy's, torch's on the CPU and on each GPU."""
+    version, words, gauss = random.getstate()
+    assert version == 3
+    name, numpy_words, position, has_gauss, cached = np.random.get_state()
+    assert name == "MT19937"
+    state = {
+        "python": torch.tensor(words),
+        "python_gauss": torch.tensor(float("nan") if gauss is None else gauss, dtype=torch.float64),
+        "numpy": torch.from_numpy(numpy_words.astype(np.int64)),
+        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state |= {f"cuda{number}": one for number, one in enumerate(torch.cuda.get_rng_state_all())}
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """Puts every random generator where `get_random_state` found it."""
+    gauss = float(state["python_gauss"])
+    random.setstate((3, tuple(state["python"].tolist()), None if gauss != gauss else gauss))
+    position, has_gauss, cached = state["numpy_rest"].tolist()
+    words = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", words, int(position), int(has_gauss), cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            if f"cuda{number}" in state:
+                torch.cuda.set_rng_state(state[f"cuda{number}"], number)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # the GPUs' generators, too
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _other(place: str) -> str:
+    return RESUME_POINTS[1 - RESUME_POINTS.index(place)]

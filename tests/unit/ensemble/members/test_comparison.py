@@ -1,0 +1,95 @@
+"""Paired bootstrap: intervals that cover, the same draws for the same seed, bounds that hold for many candidates at once."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import mean_squared_log_error, roc_auc_score
+
+from ensemble.members.comparison import compare_pair, compare_with_baseline, draw_errors
+
+
+def make_pair(num_rows=300, seed=0):
+    rng = np.random.default_rng(seed)
+    target = rng.lognormal(4, 1, num_rows)
+    return target, *(target * rng.lognormal(0, 0.5, (2, num_rows)))
+
+
+@pytest.mark.parametrize("metric", ["msle", "rmsle", "mae", "neg_median_absolute_error"])
+def test_drawn_errors_are_errors_of_drawn_rows(metric):
+    target, first, _ = make_pair(50)
+    _, drawn = draw_errors(metric, target, first[None], num_draws=40)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(50, size=(40, 50))  # the same stream of random numbers
+    expected = [draw_errors(metric, target[r], first[r][None], num_draws=1)[0][0] for r in rows]
+    np.testing.assert_allclose(drawn[:, 0], expected, rtol=1e-9)
+
+
+def test_a_difference_is_paired_and_repeatable():
+    target, first, second = make_pair()
+    found = compare_pair("msle", target, first, second)
+    difference = mean_squared_log_error(target, first) - mean_squared_log_error(target, second)
+    assert found.difference == pytest.approx(difference)
+    assert found.low < found.difference < found.high
+    assert found == compare_pair("msle", target, first, second)
+    assert found != compare_pair("msle", target, first, second, seed=1)
+    nearly = compare_pair("msle", target, first, first * 1.001)
+    assert nearly.high - nearly.low < 0.01 * (found.high - found.low)  # what is hard for both cancels
+
+
+def test_an_interval_covers_the_true_difference_about_as_often_as_it_says():
+    covered = []
+    for seed in range(200):  # both are equally good: the true difference is 0
+        found = compare_pair("msle", *make_pair(200, seed), level=0.9, num_draws=300)
+        covered.append(found.low <= 0 <= found.high)
+    assert 0.84 <= np.mean(covered) <= 0.95
+
+
+def test_rows_of_an_id_are_drawn_together():
+    target, first, second = make_pair(100)
+    repeated = [np.repeat(values, 4) for values in (target, first, second)]
+    once = compare_pair("mae", target, first, second)
+    grouped = compare_pair("mae", *repeated, unit_N=np.repeat([f"id {n:03d}" for n in range(100)], 4))
+    assert (grouped.low, grouped.high) == pytest.approx((once.low, once.high))
+
+
+def test_many_draws_of_many_rows_are_made_in_blocks_without_a_seam():
+    target, first, _ = make_pair(3000)
+    _, few = draw_errors("msle", target, first[None], num_draws=10)
+    _, many = draw_errors("msle", target, first[None], num_draws=1000)
+    np.testing.assert_allclose(many[:10], few)
+
+
+def test_the_best_of_many_equals_is_seldom_called_better():
+    won, won_alone = [], []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        target = rng.lognormal(4, 1, 200)
+        models = target * rng.lognormal(0, 0.5, (31, 200))
+        found = compare_with_baseline("msle", target, models[1:], models[0], num_draws=300)
+        won.append((found.low_C > 0).any())
+        best = int(found.improvement_C.argmax())
+        won_alone.append(compare_pair("msle", target, models[0], models[1 + best], num_draws=300, level=0.9).low > 0)
+    assert np.mean(won) <= 0.11 < 0.3 < np.mean(won_alone)
+
+
+def test_a_better_candidate_is_found_and_the_baseline_itself_is_no_improvement():
+    target, first, second = make_pair()
+    better = np.sqrt(first * target)
+    found = compare_with_baseline("msle", target, np.stack([second, better, first]), first)
+    assert found.low_C[1] > 0 > found.low_C[0]
+    assert found.improvement_C[2] == found.low_C[2] == 0
+    alone = compare_with_baseline("msle", target, first[None], first)
+    assert alone.low_C == [0]
+
+
+def test_a_scorer_of_probabilities_is_drawn_too():
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 2, 200)
+    first, second = (1 / (1 + np.exp(-target - rng.normal(0, sigma, 200))) for sigma in (0.5, 3))
+    found = compare_pair("roc_auc", target, first, second, num_draws=40)
+    assert found.difference == pytest.approx(roc_auc_score(target, second) - roc_auc_score(target, first))
+    assert found.high < 0
+
+
+def test_one_unit_cannot_be_drawn():
+    with pytest.raises(ValueError, match="expected one each, at least 2 kinds"):
+        compare_pair("mse", *make_pair(10), unit_N=np.zeros(10))

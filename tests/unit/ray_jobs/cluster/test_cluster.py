@@ -1,0 +1,36 @@
+"""What is compared between driver and nodes, and what an autoscaler could start."""
+
+import math
+
+import pytest
+
+from ray_jobs.cluster.resources import parse_startable
+from ray_jobs.cluster.versions import package_versions, refuse_other_versions
+from ray_jobs.errors import ClusterError
+
+CLUSTER_YAML = """
+max_workers: 4
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 4}, node_config: {}, max_workers: 0}
+  spot: {resources: {CPU: 8, GPU: 1}, node_config: {}, max_workers: 3}
+  plain: {resources: {CPU: 8, memory: 16000000000}, node_config: {}, max_workers: 3}
+  big: {node_config: {}}
+  off: {resources: {CPU: 96}, node_config: {}, max_workers: 0}
+"""
+
+
+def test_the_nodes_that_may_be_started_are_read_from_the_cluster_config():
+    """One of each type, and the rest of the largest."""
+    unknown = math.inf
+    spot, plain, big = (8, 1, unknown), (8, 0, 16e9), (unknown, unknown, unknown)
+    assert parse_startable(CLUSTER_YAML) == (spot, plain, big, big)
+    assert parse_startable(CLUSTER_YAML.replace("4\nhead", "20\nhead")) == (spot, plain, *(big,) * 18)
+    assert parse_startable("{provider: {type: local}}") == ()
+
+
+def test_other_versions_are_named_with_their_node():
+    driver = package_versions()
+    refuse_other_versions(driver, {"a": driver})
+    with pytest.raises(ClusterError, match=r"torch 1.0 on b, "):
+        refuse_other_versions(driver, {"a": driver, "b": driver | {"torch": "1.0"}})

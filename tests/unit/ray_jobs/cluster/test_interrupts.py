@@ -1,0 +1,15 @@
+"""How long folds may save where they are after an interrupt."""
+
+import pytest
+
+from ray_jobs.cluster.signals import find_save_time_s
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, 2), ("30", 25), ("120", 115), ("0", 0), ("soon", 2)])
+def test_the_folds_of_a_job_save_within_the_time_after_which_ray_kills_it(said, expected):
+    environment = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"} | ({} if said is None else {"RAY_JOB_STOP_WAIT_TIME_S": said})
+    assert find_save_time_s(environment) == expected
+
+
+def test_elsewhere_nobody_kills_so_soon():
+    assert find_save_time_s({"RAY_JOB_STOP_WAIT_TIME_S": "3"}) == 25

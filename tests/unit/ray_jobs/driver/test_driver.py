@@ -1,0 +1,102 @@
+"""Which folds a start trains, what it says and refuses before it trains, and that it ends when it is interrupted."""
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from ray_jobs.cli.command_line import parse_kfold
+from ray_jobs.cluster.signals import listening
+from ray_jobs.driver.kfold import keep_failed, run_kfold
+from ray_jobs.driver.launcher import MemberFold
+from ray_jobs.errors import RunFolderError
+from ray_jobs.planning.checks import check_run
+from ray_jobs.planning.continuation import write_or_compare
+from ray_jobs.runs.checkpoints import write_checkpoint
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState, FoldStatus, write_status
+from trainers.interface import DataError
+
+
+@pytest.fixture
+def leaking_run(small_frame, write_data, tmp_path):
+    """Words for a run in `tmp_path/runs` on 24 rows: fold 0 validates v03 and fold 2 v08, which have one text; the only test
+    row has the text of v05."""
+    small_frame.loc[[3, 8], "title"] = "a [red] vase"
+    test = small_frame.drop(columns="views").iloc[[5]].assign(id="t")
+    root = write_data(small_frame.assign(fold=small_frame.index % 3), test)
+    (root / "test" / "t.jpg").write_bytes((root / "train_val" / "v05.jpg").read_bytes())
+    return [f"data.root={root}", f"run.storage={tmp_path / 'runs'}", "folds.kind=predefined", "data.fold_column=fold"]
+
+
+def test_a_dry_run_tells_what_leaks_and_writes_nothing(leaking_run, tmp_path, capsys):
+    assert run_kfold(parse_kfold([*leaking_run, "--dry-run"]), []) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("leak: ")]
+    assert told == [
+        "leak: 2 of 24 validation rows (2 folds) share their text with rows that train their fold (1 text): "
+        "'a [red] vase see [YT_LINK]': v03 like v08 (2 rows)",
+        "leak: 1 of 1 test rows share their picture with training rows (1 picture): t like v05",
+        "leak: 1 of 1 test rows share their text with training rows (1 text): 'title 5 see [YT_LINK]': t like v05",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_on_made_up_data_goes_on_wherever_its_folder_is(tmp_path):
+    """A run on object storage is worked on below the folder for temporary files, which is another's on another machine."""
+    words = ["members=[seed1 training.seed=1]", "run.name=moved", "data.max_rows=40"]
+    before = write_or_compare(check_run(parse_kfold([*words, f"run.storage={tmp_path / 'a'}"]).config, None), [], print)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "a")
+    after = write_or_compare(check_run(parse_kfold([*words, f"run.storage={tmp_path / 'b'}"]).config, None), [], print)
+    for name, member in after.members.items():
+        kept = member.folder.read_config().trainer
+        assert kept.data.root == str(tmp_path / "b" / "moved" / "made_data")
+        assert before.members[name].config.trainer.training == kept.training
+
+
+def test_folds_whose_config_is_gone_are_not_taken_up_by_a_new_run(tmp_path):
+    words = ["run.name=left", "data.max_rows=40", f"run.storage={tmp_path}"]
+    plan = write_or_compare(check_run(parse_kfold(words).config, None), [], print)
+    write_checkpoint(plan.folder.fold(1).checkpoint("resume_0"), b"tensors", {})
+    plan.folder.config.unlink()
+    with pytest.raises(
+        RunFolderError, match=r"left/config.json is missing and .*folds/1/checkpoints/resume_0 is there"
+    ):
+        write_or_compare(check_run(parse_kfold([*words, "optimizer.lr=0.1"]).config, None), [], print)
+
+
+def test_what_leaks_is_refused_where_asked_and_nothing_is_written(leaking_run, tmp_path):
+    with pytest.raises(DataError, match=r"(?s)folds.on_leak=error.*v03 like v08.*t like v05"):
+        run_kfold(parse_kfold([*leaking_run, "folds.on_leak=error"]), [])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_grouped_rows_no_longer_leak_across_folds_and_test_rows_are_still_told(leaking_run, capsys):
+    run_kfold(parse_kfold([*leaking_run, "folds.kind=random", "folds.on_leak=group", "--dry-run"]), [])
+    shown = capsys.readouterr().out
+    assert "folds.on_leak=group: 24 rows in 23 groups, the largest of 2 rows" in shown
+    assert "validation rows" not in shown
+    assert "leak: 1 of 1 test rows share their text" in shown
+
+
+def test_only_failed_folds_are_kept_for_a_retry(tmp_path):
+    folder = RunFolder(tmp_path)
+    states = [FoldState.FAILED, FoldState.INTERRUPTED, FoldState.FAILED, FoldState.WAITING]
+    for fold, state in enumerate(states):
+        write_status(folder, FoldStatus(fold, state))
+    folds = [MemberFold(folder, fold) for fold in range(5)]
+    assert keep_failed(folds) == [folds[0], folds[2]]
+    assert keep_failed(folds[1:3]) == [folds[2]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_a_library_swallows_is_remembered(number):
+    before = signal.getsignal(number)
+    with listening() as interrupts:
+        interrupts.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    assert signal.getsignal(number) == before

@@ -1,0 +1,109 @@
+"""What the screen shows, and what must not disturb it."""
+
+import io
+import time
+from dataclasses import replace
+
+from ray_jobs.cli.console import RunConsole
+from ray_jobs.reporting.live_table import Watcher, fold_table
+from ray_jobs.reporting.outcome import print_scores
+from ray_jobs.runs.events import PreparationReported, ProgressReported, advance
+from ray_jobs.runs.files import write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState, FoldStatus, write_status
+
+
+def make_console(*, terminal: bool) -> RunConsole:
+    return RunConsole(io.StringIO(), force_terminal=terminal, width=120)
+
+
+def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path):
+    """gloo's errors begin with a path in square brackets."""
+    folder, error = RunFolder(tmp_path), "rank 0: [/pytorch/gloo/pair.cc:598] Connection closed by peer [rank1]"
+    write_json(folder.fold(0).status, {"fold": 0, "state": "failed", "attempt": 1, "error": error})
+    console = make_console(terminal=False)
+    with Watcher([folder], 1, console):
+        pass
+    assert error in console.file.getvalue()
+
+
+def test_plain_lines_say_what_is_new_once(tmp_path):
+    folder = RunFolder(tmp_path)
+    status = {"fold": 0, "state": "training", "attempt": 1, "started": 0.0, "num_epochs": 5, "epoch": 2, "score": 0.5}
+    write_json(folder.fold(0).status, status)
+    console = make_console(terminal=False)
+    with Watcher([folder], 1, console) as watcher:
+        watcher.update()
+        watcher.update()
+    assert console.file.getvalue().count("fold 0 training: epoch 2/5") == 1
+
+
+def test_rows_that_are_encoded_before_the_training_are_counted(tmp_path):
+    folder, console = RunFolder(tmp_path), make_console(terminal=False)
+    status = FoldStatus(0, FoldState.TRAINING, 1, started=time.time())
+    with Watcher([folder], 1, console) as watcher:
+        for done in (128, 140, 640):
+            status = advance(status, PreparationReported(0, 1, "encoding", done, 1000), time.time())
+            write_status(folder, status)
+            watcher.update()
+    shown = console.file.getvalue()
+    assert "fold 0 encoding: 128 of 1,000 (all folds" in shown
+    assert "140" not in shown  # a line for each tenth
+    assert "fold 0 encoding: 640 of 1,000 (all folds" in shown
+    live = make_console(terminal=True)
+    live.print(fold_table({"main": [status]}, "run x"))
+    assert "640/1000" in live.file.getvalue()
+    training = advance(status, ProgressReported(0, 1, 0, 2, 5, 10), time.time())
+    assert training.preparation is None
+
+
+def test_the_live_table_shows_the_workers_where_a_fold_has_several():
+    folds = [FoldStatus(0, FoldState.TRAINING, 1, num_workers=1), FoldStatus(1)]
+    for number, is_shown in ((1, False), (3, True)):
+        console = make_console(terminal=True)
+        console.width = 80
+        console.print(fold_table({"main": [replace(folds[0], num_workers=number), folds[1]]}, "run x"))
+        shown = console.file.getvalue()
+        assert ("workers" in shown) is is_shown
+        assert "…" not in shown
+
+
+def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
+    training = FoldStatus(
+        0,
+        FoldState.TRAINING,
+        1,
+        epoch=1,
+        num_epochs=4,
+        step=10,
+        num_steps=40,
+        started=time.time() - 90,
+        train_loss=0.1234,
+        val_loss=0.1234,
+        best_score=0.1234,
+        best_epoch=22,
+    )
+    console = make_console(terminal=True)
+    console.width = 80
+    console.print(fold_table({"main": [training, FoldStatus(1)]}, "run x"))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for part in ("run x", "training", "waiting", "1/4", "10/40", "ETA"):
+        assert part in shown
+
+
+def test_the_autoscaler_is_waited_for_with_a_word(tmp_path):
+    console = make_console(terminal=True)
+    with Watcher([RunFolder(tmp_path)], 1, console, "a node with 8 CPU and 1 GPU"):
+        pass
+    assert "waiting for a node with 8 CPU and 1 GPU" in console.file.getvalue()
+
+
+def test_scores_stand_beside_the_constant_predictor():
+    console = make_console(terminal=False)
+    row = {kind: {"msle": value} for kind, value in (("best", 0.5), ("final", 0.6), ("constant", 2.0))}
+    overall = {"num_rows": 9, "checkpoint": "final", **row}
+    print_scores(console, {"folds": [{"fold": 0, "num_rows": 9, **row}], "out_of_fold": overall})
+    shown = console.file.getvalue()
+    assert "0.5000" in shown
+    assert "30% of the constant predictor's" in shown

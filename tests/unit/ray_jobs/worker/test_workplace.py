@@ -1,0 +1,39 @@
+"""What a worker's place refuses to go on with."""
+
+import pytest
+import torch
+
+from ray_jobs.config.run import CheckpointConfig, TrackingConfig
+from ray_jobs.errors import NonFiniteLossError
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.worker.watchdog import Watchdog
+from ray_jobs.worker.workplace import RayWorkplace
+
+
+@pytest.fixture
+def place(tmp_path):
+    """One worker, 4 steps an epoch; its record is not opened, since nothing is trained."""
+    folder = RunFolder(tmp_path)
+    return RayWorkplace(
+        folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
+        tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, 0, None),
+    )  # fmt: skip
+
+
+def train(place, losses):
+    for step, loss in enumerate(losses, start=1):
+        place.log_step(step, {"train/loss_step": torch.tensor(loss), "learning_rate": float("nan")})
+        place.report_progress((step - 1) // 4, 3, step, 12)
+
+
+def test_a_loss_that_is_not_finite_ends_the_fold_within_its_epoch_and_names_step_and_batch(place):
+    with pytest.raises(
+        NonFiniteLossError, match=r"of step 6 \(epoch 2 of 3, batch 2 of 4\) is nan. Lower optimizer.lr"
+    ):
+        train(place, [1.0, 1.0, 1.0, 1.0, 1.0, float("nan"), float("inf"), float("nan"), 1.0])
+    assert not place.points.exist()
+
+
+def test_losses_that_are_finite_go_through(place):
+    train(place, [1.0] * 12)
+    assert place.pending == []

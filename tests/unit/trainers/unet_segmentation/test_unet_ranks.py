@@ -1,0 +1,67 @@
+"""Two ranks that train one fold of a U-Net together, as processes of their own without Ray."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as processes
+from support.local_workplace import LocalWorkplace
+from support.small_unet import SMALL
+
+from trainers.interface import Split
+from trainers.unet_segmentation.inventory import leave_inputs, take_inventory
+from trainers.unet_segmentation.train import train_fold
+
+TIMES = ("train/epoch_time", "train/samples_per_second", "train/data_wait_share")
+
+
+class Rank(LocalWorkplace):
+    """One of several; rank 0 writes checkpoints, and of maps the names are kept."""
+
+    def save_checkpoint(self, name, tensors, description):
+        if self.rank == 0:
+            super().save_checkpoint(name, tensors, description)
+
+    def load_checkpoint(self, name):
+        if self.world_size > 1:
+            dist.barrier()
+        return super().load_checkpoint(name)
+
+    def save_maps(self, checkpoint, rows, ids, maps):
+        self.predictions[f"{checkpoint} {rows}"] = [one.row_id for one in maps]
+
+
+def train_rank(rank, world_size, root):
+    """Learns from 11 pictures in batches of 5: the last has one picture, so that a rank has none of it."""
+    if world_size > 1:
+        dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=world_size)
+    config, inventory = take_inventory(SMALL, root)
+    place = Rank(root / f"of_{world_size}")
+    place.rank, place.world_size = rank, world_size
+    place.root.mkdir(exist_ok=True)
+    leave_inputs(config, inventory, place.inputs)
+    ids = inventory.ids
+    train_fold(config, Split(0, ids[:11], ids[12:18], ids[20:22]), place)
+    epochs = [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in place.epochs]
+    found = {
+        "epochs": epochs,
+        "maps": place.predictions,
+        "steps": [metrics["train/loss_step"] for _, metrics in place.steps],
+    }
+    (root / f"rank{rank}_of_{world_size}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_share_the_work_and_learn_nearly_what_one_does(tmp_path):
+    take_inventory(SMALL, tmp_path)  # the pictures are made once
+    processes.spawn(train_rank, (1, tmp_path), nprocs=1)
+    processes.spawn(train_rank, (2, tmp_path), nprocs=2)
+    names = ("rank0_of_1", "rank0_of_2", "rank1_of_2")
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
+    assert first["epochs"] == second["epochs"]
+    for part, ids in one["maps"].items():
+        assert sorted(first["maps"][part] + second["maps"][part]) == ids
+    together = [a + b for a, b in zip(first["steps"], second["steps"], strict=True)]
+    assert together == pytest.approx(one["steps"], rel=0.05)  # batch normalisation sees each rank's share alone

@@ -1,0 +1,1 @@
+"""The model: encoders, heads, loss."""

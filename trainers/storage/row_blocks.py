@@ -1,0 +1,241 @@
+"""Arrays of a table's rows that are computed once and kept for good: features of a frozen encoder, decoded pictures.
+
+Rows are cut, in table order, into blocks of BLOCK_ROWS. A block is a file whose name is a hash of what its rows were computed
+from, so whoever finds it need not compute it: other folds, epochs, members, later runs. A row that changes gives its block
+another name; no other block is touched. (A row that is put between others moves all that follow.) Files are memory-mapped; a damaged one counts as missing.
+
+Machines without a shared folder share blocks through object storage, if they are given a place there: a block that is not here is
+fetched, one that was computed here is put there as a whole. What is there is a copy and nothing waits for it: while the storage gives or
+takes nothing, each machine computes by itself.
+
+Any number of processes fill the same folder at once without knowing of each other: each visits what is missing, first its own
+share, then what the others have not come to yet, and a block that two have computed is the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from trainers.interface import DataError, Split, Workplace
+from trainers.storage.remote_blocks import RemoteBlocks
+from trainers.storage.remote_files import DIGEST_BYTES
+from trainers.storage.whole_files import appearing_whole
+
+BLOCK_ROWS = 128
+KEY_BYTES = DIGEST_BYTES
+COUNT_INTERVAL_S = 3.0  # between two looks at what all have done,
+COUNT_SHARE = 20  # and at least so many times as long as one takes
+
+
+class RowBlocks:
+    """The blocks of one table.
+
+    Args:
+        folder: holds all blocks that were computed in the same way.
+        keys_NK: (N, KEY_BYTES) uint8, a hash of what each row is computed from; zeros are as good a key as any (no picture).
+        shape: of a row's array.
+        dtype: of a row's array.
+        remote: URI of a folder in object storage that stands for the same; None: there is none.
+    """
+
+    def __init__(
+        self, folder: Path, keys_NK: np.ndarray, shape: tuple[int, ...], dtype: type, remote: str | None = None
+    ) -> None:
+        self.folder, self.num_rows, self.shape, self.dtype = folder, len(keys_NK), shape, np.dtype(dtype)
+        self.remote = None if remote is None else RemoteBlocks(remote)
+        portions = [keys_NK[start : start + BLOCK_ROWS] for start in range(0, len(keys_NK), BLOCK_ROWS)]
+        self.paths = [folder / f"{_sum_up(portion.tobytes())}.arrow" for portion in portions]
+        self.mapped: dict[int, np.ndarray] = {}
+        self.problems: dict[int, str] = {}  # of the rows of mapped blocks
+
+    @property
+    def num_missing_rows(self) -> int:
+        """Rows whose block is neither here nor in object storage."""
+        away = self._list_away()
+        there = self.remote.list_names() if self.remote is not None and away else ()
+        return sum(len(self.positions(block)) for block in away if self.paths[block].name not in there)
+
+    @property
+    def num_rows_away(self) -> int:
+        """Rows whose block is not here."""
+        return sum(len(self.positions(block)) for block in self._list_away())
+
+    def positions(self, block: int) -> np.ndarray:
+        """The rows of a block."""
+        return np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, self.num_rows))
+
+    def write(self, block: int, rows: np.ndarray, problems: Sequence[str | None] = ()) -> None:
+        """Puts a block in place.
+
+        Args:
+            block: its number.
+            rows: (n, *shape), of all of its rows.
+            problems: of each row, what of it could not be used; empty: nothing.
+
+        Raises:
+            OSError: the storage does not take it.
+        """
+        rows = np.ascontiguousarray(rows, self.dtype)
+        assert rows.shape == (len(self.positions(block)), *self.shape), rows.shape
+        content, noted = rows.tobytes(), list(problems) or [None] * len(rows)
+        schema = pa.schema(
+            [("row", pa.binary(len(content) // len(rows))), ("problem", pa.string())],
+            {"checksum": _sum_up(content, noted)},
+        )
+        column = pa.FixedSizeBinaryArray.from_buffers(
+            schema.field("row").type, len(rows), [None, pa.py_buffer(content)]
+        )
+        with appearing_whole(self.paths[block]) as file, pa.ipc.new_file(file, schema) as writer:
+            writer.write_batch(pa.record_batch([column, pa.array(noted, pa.string())], schema=schema))
+        if self.remote is not None:
+            self.remote.put(self.paths[block])
+
+    def find(self, block: int) -> bool:
+        """Whether a block is there and whole; maps it if so, removes it if it is damaged. One that is only in object storage is
+        fetched.
+
+        Raises:
+            OSError: the storage does not give it.
+            DataError: there are more blocks than the system lets a process map.
+        """
+        if self._find_here(block):
+            return True
+        return self.remote is not None and self.remote.fetch(self.paths[block]) and self._find_here(block)
+
+    def _list_away(self) -> list[int]:
+        return [block for block in range(len(self.paths)) if not self._find_here(block)]
+
+    def _find_here(self, block: int) -> bool:
+        if block in self.mapped:
+            return True
+        try:
+            found = self._map(block)
+        except FileNotFoundError:
+            return False
+        if found is None:
+            self.paths[block].unlink(missing_ok=True)
+            return False
+        self.mapped[block], problems = found
+        start = block * BLOCK_ROWS
+        self.problems |= {start + row: problem for row, problem in enumerate(problems) if problem}
+        return True
+
+    def take(self, positions_B: np.ndarray) -> np.ndarray:
+        """The arrays of these rows, (B, *shape). Every block has to be there."""
+        taken = np.empty((len(positions_B), *self.shape), self.dtype)
+        blocks_B, rows_B = np.divmod(positions_B, BLOCK_ROWS)
+        for place, (block, row) in enumerate(zip(blocks_B.tolist(), rows_B.tolist(), strict=True)):
+            taken[place] = self.mapped[block][row]
+        return taken
+
+    def _map(self, block: int) -> tuple[np.ndarray, list[str | None]] | None:
+        """Rows and problems of a block; None: it is damaged."""
+        num_rows = len(self.positions(block))
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(self.paths[block]))).read_all()
+            content, problems = table["row"].chunk(0).buffers()[1], table["problem"].to_pylist()
+            if table.schema.metadata[b"checksum"].decode() != _sum_up(content, problems) or len(table) != num_rows:
+                return None
+            return np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape), problems
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise DataError(
+                    f"the system maps no more than {len(self.mapped)} blocks of {BLOCK_ROWS} rows into one process; raise "
+                    "vm.max_map_count (sysctl), or train without features.cache"
+                ) from None
+            if error.errno is not None:  # what pyarrow finds wrong with the content has no number
+                raise
+            return None
+        except (pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Blocks of one kind, and how they are computed.
+
+    Attributes:
+        blocks: what is to be there.
+        compute: gives for (n,) positions of rows their arrays, (n, *shape), and of each what could not be used (or nothing).
+    """
+
+    blocks: RowBlocks
+    compute: Callable[[np.ndarray], tuple[np.ndarray, Sequence[str | None]]]
+
+
+def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> None:
+    """Computes what is missing, together with whoever else does: each fold's each rank is one worker more.
+
+    Args:
+        parts: of all kinds.
+        what: is done, for the user: `encoding`.
+        split: says which of how many folds this is.
+        place: hears how far it is; may end the fold here.
+    """
+    look_for = f"looking for what {what} has left"
+    count = partial(place.insist, look_for, partial(count_missing, parts))
+    total = count()
+    to_fetch = place.insist(look_for, partial(count_away, parts))
+    done, fetched = 0, 0
+    seat = split.fold * place.world_size + place.rank
+    everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
+    count_at = time.monotonic() + COUNT_INTERVAL_S
+    for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size):
+        part, block = everything[number]
+        blocks, positions = part.blocks, part.blocks.positions(block)
+        place.touch()
+        if block in blocks.mapped:
+            continue
+        if place.insist(look_for, partial(blocks.find, block)):
+            if blocks.remote is not None:
+                fetched += len(positions)
+                place.report_preparation("fetching", fetched, to_fetch)
+            continue
+        while block not in blocks.mapped:
+            rows, problems = part.compute(positions)
+            place.insist(f"keeping what {what} gives", partial(blocks.write, block, rows, problems))
+            place.insist(look_for, partial(blocks.find, block))
+            done += len(rows)
+            began = time.monotonic()
+            if began > count_at:  # what the others have done meanwhile
+                done = total - count()
+                count_at = time.monotonic() + max(COUNT_INTERVAL_S, COUNT_SHARE * (time.monotonic() - began))
+            total = max(total, done)  # one that was to be fetched was damaged
+            place.report_preparation(what, done, total)
+
+
+def place_remotely(folder: Path, place: Workplace) -> str | None:
+    """Where in object storage the blocks of a folder of the cache are shared, if anywhere."""
+    return None if place.cache_uri is None else f"{place.cache_uri}/{folder.relative_to(place.cache)}"
+
+
+def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
+    """First an own share, forwards, then the others' backwards: who is not done with theirs comes towards us."""
+    first, end = seat * total // num_seats, (seat + 1) * total // num_seats
+    yield from range(first, end)
+    yield from (number % total for number in range(first - 1, end - 1 - total, -1))
+
+
+def count_missing(parts: Iterable[Part]) -> int:
+    """Rows of all parts whose block nobody has left where we look."""
+    return sum(part.blocks.num_missing_rows for part in parts)
+
+
+def count_away(parts: Iterable[Part]) -> int:
+    """Rows of all parts whose block is not on this machine."""
+    return sum(part.blocks.num_rows_away for part in parts)
+
+
+def _sum_up(content: bytes | pa.Buffer, problems: Sequence[str | None] = ()) -> str:
+    digest = hashlib.sha256(content)
+    digest.update(repr(list(problems)).encode())
+    return digest.hexdigest()[: 2 * KEY_BYTES]

@@ -1,0 +1,1 @@
+"""The pictures and masks, found and checked. No torch."""
