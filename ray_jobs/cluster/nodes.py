@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,24 @@ def find_draining_nodes() -> set[str]:
     import ray
 
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def kill_process(node_id: str, pid: int) -> None:
+    """Ends a process of Ray's on a node, which cannot be asked to end any more. Does not wait until it has ended."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=True)
+    ray.remote(num_cpus=0)(_kill).options(name=f"kill {pid}", scheduling_strategy=there).remote(node_id, pid)
+
+
+def _kill(node_id: str, pid: int) -> None:
+    import ray
+
+    # A node that is gone has taken the process with it, and its number may be another's by now.
+    is_here = ray.get_runtime_context().get_node_id() == node_id
+    if is_here and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+        os.kill(pid, signal.SIGKILL)
 
 
 def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:

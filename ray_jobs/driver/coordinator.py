@@ -52,7 +52,8 @@ class Coordination:
         if isinstance(event, RunStarted):
             self._start_run(event)
             return
-        status = advance(self.folds[event.fold], event, time.time())
+        now = time.time()
+        status = replace(advance(self.folds[event.fold], event, now), heard=now)
         self._keep(status)
         if isinstance(event, FoldStarted):
             self._log_start(status)

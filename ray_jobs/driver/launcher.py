@@ -4,18 +4,16 @@ folds `elastic.py` says how many, and with how many workers."""
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.cluster.autoscaler import WaitReport
-from ray_jobs.cluster.nodes import find_draining_nodes
 from ray_jobs.cluster.placement import Placement
 from ray_jobs.cluster.signals import Interrupts, find_save_time_s
 from ray_jobs.cluster.start import Connection
@@ -24,6 +22,7 @@ from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.driver.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, Seats
 from ray_jobs.driver.failures import Cause, Failure, explain_failure
 from ray_jobs.driver.fold_task import fit_with_workers, run_as_task
+from ray_jobs.driver.watches import DrainWatch, FrozenWatch
 from ray_jobs.errors import NoRoomError, RunBusyError
 from ray_jobs.reporting.live_table import Watcher
 from ray_jobs.runs.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
@@ -38,7 +37,6 @@ Outcome = FoldCompleted | FoldStopped | FoldResized | FoldFailed
 WATCH_INTERVAL_S = 0.5
 _PROGRESS_CALLS_PER_S = 3.0  # that the coordinator is to bear, of all folds
 JOIN_S = 2.0  # a cluster that is gone does not answer
-DRAIN_LOOK_INTERVAL_S = 1.0  # a spot machine has 25 s left when it is told
 
 
 @dataclass(frozen=True)
@@ -69,32 +67,6 @@ class MemberFold:
         """Parts of the name that Ray's dashboard shows."""
         member = [] if self.folder.member == MAIN else [self.folder.member]
         return [*member, f"fold{self.fold}"]
-
-
-class DrainWatch:
-    """Asks folds to leave nodes that are being taken away: they save where they are and end their attempt. One question to Ray for all
-    folds."""
-
-    def __init__(self) -> None:
-        self.looked = -math.inf
-        self.asked: set[tuple[MemberFold, int]] = set()  # and in which attempt
-
-    def look(self, folds: Iterable[MemberFold]) -> None:
-        """To be called again and again with the folds of which some train."""
-        if time.monotonic() - self.looked < DRAIN_LOOK_INTERVAL_S:
-            return
-        self.looked = time.monotonic()
-        draining = find_draining_nodes()
-        if not draining:
-            return
-        for fold in folds:
-            # Where the storage is away the next look asks.
-            with contextlib.suppress(OSError):
-                status = fold.read_status()
-                key = (fold, status.attempt)
-                if status.state == FoldState.TRAINING and key not in self.asked and draining.intersection(status.nodes):
-                    fold.ask_to_leave(status.attempt)
-                    self.asked.add(key)
 
 
 class FoldLauncher:
@@ -128,6 +100,7 @@ class FoldLauncher:
         self.stopped = threading.Event()
         self.elastic: ElasticWorkers | None = None
         self.drains = None if cluster.is_own else DrainWatch()
+        self.frozen = FrozenWatch(config.run.stall_timeout_s)
 
     def train(
         self,
@@ -197,6 +170,7 @@ class FoldLauncher:
             self.interrupts.check()
             self.cluster.heartbeat.check()
             probe.look()
+            self.frozen.look(threads)
             if self.drains:
                 self.drains.look(threads)
                 waits.look(partial(self._find_waiting, list(threads)))

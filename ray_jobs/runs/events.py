@@ -31,7 +31,7 @@ class FoldLaunched:
 
 @dataclass(frozen=True)
 class FoldStarted:
-    """A fold's workers run, on these nodes; from `step` on, if they go on where an earlier attempt was."""
+    """A fold's workers run, on these nodes, rank 0 as process `pid`; from `step` on, if they go on where an earlier attempt was."""
 
     fold: int
     attempt: int
@@ -40,6 +40,15 @@ class FoldStarted:
     best_score: float | None = None
     best_epoch: int | None = None
     nodes: tuple[str, ...] = ()
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class AliveReported:
+    """A fold does something that has no other word for a while, such as a long validation; not recorded."""
+
+    fold: int
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ Event = (
     RunStarted
     | FoldLaunched
     | FoldStarted
+    | AliveReported
     | PreparationReported
     | ProgressReported
     | EpochReported
@@ -123,7 +133,7 @@ Event = (
     | FoldResized
 )
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
-NOT_KEPT = (PreparationReported, ProgressReported, EpochReported)
+NOT_KEPT = (AliveReported, PreparationReported, ProgressReported, EpochReported)
 
 
 def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
@@ -149,7 +159,10 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 best_score=event.best_score,
                 best_epoch=event.best_epoch,
                 nodes=event.nodes,
+                pid=event.pid,
             )
+        case AliveReported():
+            return status
         case PreparationReported():
             return replace(status, preparation=(event.what, event.done, event.total), prepared=now)
         case ProgressReported():

@@ -25,7 +25,8 @@ class FoldState(StrEnum):
 class FoldStatus:
     """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
     is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said;
-    `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which they run."""
+    `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which they run,
+    rank 0's first, and `pid` its process; `heard` when rank 0 last said anything."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -50,6 +51,8 @@ class FoldStatus:
     prepared: float | None = None
     num_workers: int = 0
     nodes: tuple[str, ...] = ()
+    pid: int = 0
+    heard: float | None = None
 
 
 def read_status(folder: RunFolder, fold: int) -> FoldStatus:
@@ -60,7 +63,7 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
         return FoldStatus(fold, attempt=last_attempt(folder, fold))
     known = {name: value for name, value in known.items() if name in FoldStatus.__dataclass_fields__}
     status = FoldStatus(**{"fold": fold, **known})
-    status = replace(status, state=FoldState(status.state))
+    status = replace(status, state=FoldState(status.state), nodes=tuple(status.nodes))
     if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete() and not _is_elsewhere(folder):
         return FoldStatus(fold, attempt=status.attempt, train_size=status.train_size, val_size=status.val_size)
     return status

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import faulthandler
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from ray_jobs.runs.folder import RunFolder
 
-TOUCH_INTERVAL_S = 1.0
+TOUCH_INTERVAL_S, ALIVE_INTERVAL_S = 1.0, 30.0
 
 
 class Watchdog:
@@ -23,12 +24,17 @@ class Watchdog:
         folder: the run.
         fold, attempt, rank: whose stacks they are.
         timeout_s: how long nothing may move; None: for ever.
+
+    Attributes:
+        say_alive: called now and then while something moves, for whoever watches this process from outside.
     """
+
+    say_alive: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, folder: RunFolder, fold: int, attempt: int, rank: int, timeout_s: float | None) -> None:
         # A file that stays empty is removed with other leftovers when this process is killed.
         self.path = folder.fold_logs(fold) / f".stacks_attempt{attempt}_rank{rank}.tmp"
-        self.timeout_s, self.touched = timeout_s, 0.0
+        self.timeout_s, self.touched, self.said = timeout_s, 0.0, time.monotonic()
 
     def __enter__(self) -> Self:
         if self.timeout_s is not None:
@@ -42,6 +48,9 @@ class Watchdog:
         if self.timeout_s is not None and time.monotonic() - self.touched > min(TOUCH_INTERVAL_S, self.timeout_s / 4):
             self.touched = time.monotonic()
             faulthandler.dump_traceback_later(self.timeout_s, exit=True, file=self.file)
+            if self.touched - self.said > ALIVE_INTERVAL_S:
+                self.said = self.touched
+                self.say_alive()
 
     def __exit__(self, *_: object) -> None:
         if self.timeout_s is not None:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -28,7 +29,7 @@ from ray_jobs.cluster.versions import package_versions
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import NonFiniteLossError, RunError, RunFolderError, SupersededError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_checkpoint, write_checkpoint
-from ray_jobs.runs.events import EpochReported, Event, FoldStarted, PreparationReported, ProgressReported
+from ray_jobs.runs.events import AliveReported, EpochReported, Event, FoldStarted, PreparationReported, ProgressReported
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Result, Storage
@@ -134,15 +135,13 @@ class RayWorkplace:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
         except ValueError:
             logger.warning("no coordination actor: the live table will not follow this fold")
+        self.watchdog.say_alive = lambda: self._tell(AliveReported(self.fold, self.attempt))
         step = known.get("global_step", 0)
         if self.point is not None:
             logger.info("fold %d goes on at epoch %d, step %d", self.fold, self.epochs_done + 1, step)
         best_score, best_epoch = self.best or (None, None)
-        self._tell(
-            FoldStarted(
-                self.fold, self.attempt, self.epochs_done, step, best_score, best_epoch, tuple(sorted(set(nodes)))
-            )
-        )
+        where = {"nodes": tuple(dict.fromkeys(nodes)), "pid": os.getpid()}  # rank 0's node first
+        self._tell(FoldStarted(self.fold, self.attempt, self.epochs_done, step, best_score, best_epoch, **where))
 
     def finish(self) -> None:
         """Writes the fold's manifest: from here on it counts as completed."""
