@@ -47,7 +47,7 @@ NUM_PICTURES = 50
 MODEL = "--config-name=clip_multimodal_b32 model.pretrained=none model.allow_random_frozen=true"
 TRAINING = "training.epochs=1 training.batch_size=4096 training.eval_batch_size=4096 training.horizontal_flip=false"
 QUIET = "tracking.wandb=disabled run.dashboard=false run.name=memory"
-KINDS = {"ray::RayTrainWorker": "fold", "ray::TrainController": "controller of a fold", "kfold.py": "driver"}
+KINDS = {"/fold ": "fold", "kfold.py": "driver"}
 
 
 class FillingPlace:
@@ -69,7 +69,6 @@ def main() -> None:
         "rows",
         "driver MiB",
         "fold MiB",
-        "controller MiB",
         "all MiB",
         "seconds",
         "check",
@@ -86,7 +85,7 @@ def main() -> None:
             words = [*MODEL.split(), *TRAINING.split(), *QUIET.split(), f"data.root={data}", f"run.storage={storage}"]
             peaks, seconds = watch(["ray_jobs/kfold.py", *words])
             stages = read_stages(RunFolder(storage / "memory"))
-        names = ("driver", "fold", "controller of a fold", "all")
+        names = ("driver", "fold", "all")
         table.add_row(
             f"{num_rows:,}", *(f"{value:,.0f}" for value in (*(peaks[name] for name in names), seconds, *stages))
         )

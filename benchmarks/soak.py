@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -43,16 +44,15 @@ LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
 HANGS_AFTER_S = 120.0
 STAYS_AFTER_S = 15.0
 TIMINGS = ("time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share")
-# Processes by the beginning of their title; these are killed while the driver lives.
+# Processes by a pattern of their title; these are killed while the driver lives. A run that has ended must not leave any of them in a cluster
+# that lives on.
 PROCESSES = {
-    "worker": "ray::RayTrainWorker",
-    "controller": "ray::TrainController",
+    "worker": r"ray::(.*fold \d+ \(attempt|RayTrainWorker)",
     "coordinator": "ray::Coordinator",
     "ensemble task": "ray::ensemble",
-    "publisher": f"{sys.executable} -m ray_jobs.tracking.publisher",
+    "publisher": re.escape(f"{sys.executable} -m ray_jobs.tracking.publisher"),
 }
-# What a run that has ended must not leave in a cluster that lives on.
-PASSING = (*PROCESSES.values(), "ray::SynchronizationActor", "ray::DatasetManager", "ray::PreemptionWatcher")
+PASSING = re.compile("|".join(PROCESSES.values()) + "|.*wandb")
 SIGNALS = {"driver": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 KINDS = (*PROCESSES, *SIGNALS, "cluster", "driver and a file")
 
@@ -289,14 +289,14 @@ class Soak:
 
     def find(self, kind: str) -> list[int]:
         """Processes of a kind."""
-        return sorted(p for p, title in find_processes(self.root).items() if title.startswith(PROCESSES[kind]))
+        return sorted(p for p, title in find_processes(self.root).items() if re.match(PROCESSES[kind], title))
 
     def find_passing(self) -> dict[int, str]:
         """Processes that belong to a run; without a cluster that lives on, to anything."""
         found = find_processes(self.root)
         if not self.cluster.is_alive():
             return found
-        return {process: title for process, title in found.items() if title.startswith(PASSING) or "wandb" in title}
+        return {process: title for process, title in found.items() if PASSING.match(title)}
 
     def end(self) -> None:
         """Ends everything; nothing may live on."""

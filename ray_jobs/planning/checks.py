@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,7 @@ def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
 
     Args:
         root: the run's folder.
-        makes_it: whether the folder around it is made now.
+        makes_it: whether it is made soon: then a folder is made on trial.
     """
     there = next(path for path in (root, *root.parents) if path.exists())
     if not there.is_dir():
@@ -87,7 +88,7 @@ def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
     refused = "" if os.access(there, os.W_OK) else "permission denied"
     if makes_it and not refused:
         try:
-            root.parent.mkdir(parents=True, exist_ok=True)
+            os.rmdir(tempfile.mkdtemp(prefix=".trial_", dir=there))
         except OSError as error:
             refused = str(error.strerror)
     if refused:

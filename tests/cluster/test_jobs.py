@@ -90,8 +90,9 @@ def test_folds_whose_memory_does_not_fit_side_by_side_train_one_after_another(cl
     assert "no GPU and 2.794 GiB of memory" in done.stdout
     events = ("FoldLaunched", "FoldStarted", "FoldCompleted")
     assert read_events(tmp_path / "large") == [(event, fold) for fold in (0, 1) for event in events]
-    runs = [run for run in cluster.ask("/api/train/v2/runs/v1")["train_runs"] if run["name"].startswith("large_")]
-    assert [run["attempts"][0]["resources"][0]["resources"]["memory"] for run in runs] == [3e9, 3e9]  # reserved in Ray
+    tasks = cluster.ask("/api/v0/tasks?limit=10000&detail=1")["data"]["result"]["result"]
+    folds = [task for task in tasks if task["name"].startswith("large/fold")]
+    assert [task["required_resources"]["memory"] for task in folds] == [3e9, 3e9]  # reserved in Ray
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,11 @@ def clean_environment(**values: str) -> dict[str, str]:
     dropped = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "NETRC")
     kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("WANDB_")}
     return kept | {"PYTHONPATH": str(Path(__file__).with_name("thread_imports"))} | values
+
+
+def is_fold(title: str) -> bool:
+    """Whether a process, by its command line, trains a fold."""
+    return re.match(r"ray::(RayTrainWorker|.*fold \d+ \(attempt \d+\))", title) is not None
 
 
 def submit(
