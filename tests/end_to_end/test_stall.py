@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from support.processes import REPOSITORY, clean_environment
 
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.status import read_status
 
 
 @pytest.mark.slow
@@ -51,3 +53,28 @@ def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_
     assert again
     assert all(row["step"] == 120 for row in again)  # nothing was trained twice
     assert len(pd.read_csv(folder.submission("mean"))) == 5
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_is_killed_and_its_fold_goes_on(tmp_path):
+    """Its own watchdog is stopped with it."""
+    folder = RunFolder(tmp_path / "ray_results" / "frozen")
+    words = ("run.name=frozen", "run.stall_timeout_s=5", "run.dashboard=false", "folds.count=2", "data.max_rows=120")
+    words += ("training.epochs=12", "checkpoint.min_interval_s=0", "tracking.wandb=disabled")
+    with subprocess.Popen(
+        [sys.executable, "ray_jobs/kfold.py", *words],
+        cwd=REPOSITORY,
+        env=clean_environment(HOME=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as driver:
+        while len(read_lines(folder.fold_record(0))) < 5:
+            assert driver.poll() is None
+            time.sleep(0.05)
+        os.kill(read_status(folder, 0).pid, signal.SIGSTOP)
+        output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+    assert "fold 0: its process or node died (killed, out of memory, or lost); it goes on in another attempt" in output
+    steps = [row["global_step"] for row in read_lines(folder.fold_record(0)) if "fold_0/train/loss_step" in row]
+    assert steps == list(range(1, len(steps) + 1))

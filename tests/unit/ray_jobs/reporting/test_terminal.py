@@ -4,6 +4,8 @@ import io
 import time
 from dataclasses import replace
 
+from rich.table import Table
+
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.reporting.live_table import Watcher, fold_table
 from ray_jobs.reporting.outcome import print_scores
@@ -107,3 +109,21 @@ def test_scores_stand_beside_the_constant_predictor():
     shown = console.file.getvalue()
     assert "0.5000" in shown
     assert "30% of the constant predictor's" in shown
+
+
+def test_what_a_terminal_shows_is_kept_as_lines_for_another_log_once(tmp_path):
+    """Not the live table, which is drawn again and again; in its place the lines that there are without a terminal."""
+    folder, console = RunFolder(tmp_path), make_console(terminal=True)
+    write_status(folder, FoldStatus(0, FoldState.TRAINING, 1, started=time.time(), epoch=2, num_epochs=5, score=0.5))
+    console.print("run a: 600 rows", style="yellow")
+    with Watcher([folder], 1, console) as watcher:
+        watcher.update()
+    table = Table("fold")
+    table.add_row("0")
+    console.print(table)
+    lines = console.take_lines()
+    assert lines[0] == "run a: 600 rows"
+    assert lines[1].startswith("fold 0 training: epoch 2/5")
+    assert [line for line in lines if "fold 0 training" in line] == [lines[1]]
+    assert any("│ 0" in line for line in lines)
+    assert console.take_lines() == []
