@@ -224,7 +224,7 @@ def _train(
         mirror.lease.confirm()
         mirror.leave_launched(folders)
     began = time.monotonic()
-    with on_cluster(folder, start, console) as (cluster, interrupts):
+    with on_cluster(folder, config, start, console) as (cluster, interrupts):
         import ray
 
         placement = place_folds(config.resources, cluster.resources, config.folds.count, len(todo))

@@ -122,8 +122,6 @@ class FoldLauncher:
         if self.resources.is_elastic:
             turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
             self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
-        if self.resources.most_workers > 1:
-            import ray_jobs.worker.worker  # noqa: F401  (here, because the folds' threads must not import anything)
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:

@@ -14,6 +14,7 @@ from ray_jobs.cluster.nodes import refuse_private_storage, run_on_each_node
 from ray_jobs.cluster.signals import Interrupts, find_save_time_s, listening
 from ray_jobs.cluster.start import Connection, RayStart, connect
 from ray_jobs.config.folds import FoldsConfig
+from ray_jobs.config.run import RunConfig
 from ray_jobs.driver.coordinator import start_actor
 from ray_jobs.driver.launcher import MemberFold
 from ray_jobs.errors import RunBusyError
@@ -43,7 +44,9 @@ def say_interrupted(console: Console, say_how_to_go_on: Callable[[str], None]) -
 
 
 @contextmanager
-def on_cluster(folder: RunFolder, start: RayStart, console: Console) -> Iterator[tuple[Connection, Interrupts]]:
+def on_cluster(
+    folder: RunFolder, config: RunConfig, start: RayStart, console: Console
+) -> Iterator[tuple[Connection, Interrupts]]:
     """A cluster to train on, this job's own or one that others use, too; while it is used, interrupts are heard and what libraries print
     goes into the run's log.
 
@@ -51,6 +54,9 @@ def on_cluster(folder: RunFolder, start: RayStart, console: Console) -> Iterator
         ClusterError: none can be had.
         KeyboardInterrupt: there was an interrupt meanwhile.
     """
+    if config.resources.most_workers > 1:
+        # Here, because the threads that launch folds must not import anything.
+        import ray_jobs.worker.worker  # noqa: F401
     with (
         listening() as interrupts,
         chatter_to(folder.log / "ray.log"),

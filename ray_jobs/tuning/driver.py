@@ -145,7 +145,7 @@ def _tune(
         f"{tuning.tune.num_trials} trials beside the recipe; {len(progress.list_ended())} have ended"
     )
     print_leaks(console, tuning.plan.leaks, config.folds, tuning.plan.inventory, folder)
-    with on_cluster(folder, start, console) as (cluster, interrupts):
+    with on_cluster(folder, config, start, console) as (cluster, interrupts):
         sink.start()
         _train_trials(progress, cluster, interrupts, console, say_how_to_go_on)
         return conclude_tuning(tuning, sink, console)
