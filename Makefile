@@ -1,19 +1,30 @@
 # make kfold   set up .venv if need be and run the K-fold job on the embedded default
 # make test    the same set-up, then lint and the tests; ARGS='-m slow' runs those that take minutes each
+# make unit    the unit tests alone; TESTS=tests/unit/ensemble runs a part of them
+# make format  sorts imports, fixes what ruff can fix, formats
+# make docs    writes the generated pages of docs/
 # Both use uv where it is installed. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
 
 PYTHON ?= python3
 ARGS ?=
+TESTS ?= tests/unit
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: kfold test lint requirements metrics clean
+.PHONY: kfold test unit lint format requirements docs metrics clean
 
 kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
 
 test: lint $(VENV)/s3/installed
 	$(RUN) -m pytest $(ARGS)
+
+unit: $(VENV)/s3/installed
+	$(RUN) -m pytest $(TESTS) $(ARGS)
+
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -51,9 +62,9 @@ requirements:
 	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group pyproject.toml:s3-server \
 		--output-file tests/object_server.txt
 
-# Writes the catalogue's table into the README.
-metrics: $(VENV)/installed
-	$(RUN) -m ray_jobs.tracking.catalogue README.md
+# Writes docs/metrics.md and docs/run-folder.md from tables in the code.
+docs metrics: $(VENV)/installed
+	$(RUN) docs/generate.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache

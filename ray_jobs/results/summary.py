@@ -25,28 +25,30 @@ from trainers.storage.whole_files import write_whole
 
 FILES = {
     "config.json": "the whole config, resolved",
-    "provenance.json": "command, package versions, fingerprint of the data",
-    "fold_plan.parquet": "id, repeat, fold (the fold that validates the row; -1: none, -2: the blend set), group where groups are kept together",
-    "fold_info.csv": "rows that train and validate in each fold",
-    "bad_rows.csv": "rows that were dropped or mended (only if there are any)",
-    "leaks.csv": "kind, fold, id, other_id, where: rows with the same picture, text, group or id in training and validation "
-    "(fold) or test rows, each with one such training row (only if there are any)",
+    "provenance.json": "command, package versions, fingerprint of the data, counts of leaks",
+    "fold_plan.parquet": "id, repeat, fold, and the group where groups are kept together; fold is the fold that validates the row "
+    "(-1: none, -2: the blend set)",
+    "fold_info.csv": "rows that train and rows that validate in each fold",
+    "bad_rows.csv": "rows that were dropped or repaired (only if there are any)",
+    "leaks.csv": "kind, fold, id, other_id, where: rows that share picture, text, group or id with a training row "
+    "(only if there are any)",
     "events.jsonl": "what happened when: folds launched, started, completed, failed",
-    "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl; one JSON object a line",
+    "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl, one JSON object a line; "
+    "fold_<i>/ has CSV files of it",
     "wandb/": "W&B's local files; ids.json names the W&B runs",
-    "log/": "log of each fold; ray.log holds what Ray printed",
-    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet; "
+    "log/": "fold_<i>/training_<time>.log of each fold; ray.log is what Ray printed; wandb.log is of the upload to W&B",
+    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,blend,test}_{best,final}.parquet; "
     "bad_rows.jsonl lists pictures that could not be decoded",
-    "inputs/": "the rows as they were checked, which the folds read",
+    "inputs/": "the checked rows, which the folds read",
     "frozen_encoders-*.safetensors": "weights that all folds share (only if the encoders are frozen)",
     "members/<name>/": "a further member: a folder like this one, without submission and report (only if there are any)",
     "made_data/": "the data that the project made (only without data.root)",
-    "oof.parquet": "one honest prediction for each row that some fold validated",
-    "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their std",
+    "oof.parquet": "for each member one prediction of each row that some fold validated, by the model that did not train on it",
+    "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their standard deviation",
     "ensemble/honest_predictions.parquet": "id, fold, target, prediction: the combination on the rows that score it, by weights that "
     "did not see the row (only with members or a blend set)",
     "sweep/": "leaderboard.csv and sweep.json: what sweep.py tried (only if it was called)",
-    "submission_<method>.csv": "ID and prediction; what was combined and how stands beside it as .json",
+    "submission_<method>.csv": "ID and prediction; the .json beside it says what was combined and how",
     "predictions/": "what predict.py predicted of new rows (only if it was called)",
     "summary.json": "scores, times, paths, versions",
     "report.html": "scores, figures, config and files on one page that needs no network",
@@ -56,16 +58,16 @@ FILES = {
 
 
 MAP_FILES = {
-    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,test}_{best,final}.parquet: of each row its "
+    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,blend,test}_{best,final}.parquet: of each row its "
     "probabilities and its true classes, as PNG pictures in the table",
-    "oof.parquet": "of each row that some fold validated its true and predicted share of foreground, Dice and IoU, by the model that did "
-    "not see it",
-    "masks/": "out_of_fold/ and test/: the class of each place, predicted by the model that did not see the row, and by the ensemble",
-    "overlays/": "the same over what it lies on, true edges in white; out of fold at most 100, from the worst Dice to the best",
-    "disagreement/": "test/: the standard deviation of the models' probabilities; white is a half, the most there can be",
+    "oof.parquet": "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, by the model "
+    "that did not train on it",
+    "masks/": "out_of_fold/: the class of each pixel, by the model that did not train on the row; test/: by the ensemble",
+    "overlays/": "the same over the pictures, true edges in white; out of fold at most 100, from the worst Dice to the best",
+    "disagreement/": "test/: the standard deviation of the models' probabilities; white is 0.5, the largest possible value",
     "ensemble/test_predictions.parquet": "each model's share of foreground in each test row, the ensemble's, the mean disagreement",
-    "submission_<method>.csv": "of each test row the share of foreground, the disagreement, Dice and IoU where the truth is known, its mask; "
-    "what was combined and how stands beside it as .json",
+    "submission_<method>.csv": "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known; "
+    "the .json beside it says what was combined and how",
 }
 _OF_NUMBERS = ("frozen_encoders-*.safetensors", "members/<name>/", "ensemble/honest_predictions.parquet", "sweep/")
 

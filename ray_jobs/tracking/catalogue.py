@@ -1,18 +1,12 @@
-"""Every metric of a K-fold run by its exact name, when it is recorded and what it means.
+"""Every metric of a K-fold run by its exact name: when it is recorded and what it means.
 
-The list that the README's table is made from and that a test walks against a real run.
-
-    python -m ray_jobs.tracking.catalogue      the table in Markdown (`make metrics` puts it into the README)
+`docs/generate.py` writes docs/metrics.md from it, and a test compares it with a real run.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -20,18 +14,21 @@ class Metrics:
     """Metrics that are recorded together.
 
     Attributes:
-        run: whose record and W&B run they are in: fold, ensemble or submission.
+        run: whose record and W&B run they are in: fold, ensemble, submission or trial.
         moment: when a row with all of them is written.
-        names: exact; `{i}` stands for a fold's number from 0.
-        meaning: in a few words.
+        meanings: what each one means, by its exact name; `{i}` stands for a fold's or a model's number from 0.
         family: the model family that records them; None: every family.
     """
 
     run: str
     moment: str
-    names: tuple[str, ...]
-    meaning: str
+    meanings: Mapping[str, str]
     family: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The exact names."""
+        return tuple(self.meanings)
 
 
 START, STEP, EPOCH, BEST, END = (
@@ -42,202 +39,374 @@ START, STEP, EPOCH, BEST, END = (
     "at the end",
 )
 STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
-SUBMITTED, WEIGHTED = "submission written", "the same, methods with weights"
+SUBMITTED, WEIGHTED = "submission written", "submission written, methods with weights"
 SCORED, WITH_INTERVAL, SWEPT = "with a blend set or members", "with `ensemble.interval`", "`sweep.py`"
 REPORTED = "report written"
+FOLD_TUNED, TUNED = "`tune.py` with ASHA: a fold ends", "`tune.py`: the trial ends"
 
 
-def _fold(names: str) -> tuple[str, ...]:
-    return tuple(f"fold_{{i}}/{name}" for name in names.split())
+def _fold(meanings: Mapping[str, str]) -> dict[str, str]:
+    return {f"fold_{{i}}/{name}": meaning for name, meaning in meanings.items()}
 
 
-def _ensemble(names: str) -> tuple[str, ...]:
-    return tuple(f"ensemble/{name}" for name in names.split())
+def _ensemble(meanings: Mapping[str, str]) -> dict[str, str]:
+    return {f"ensemble/{name}": meaning for name, meaning in meanings.items()}
 
 
 _CLIP, _UNET = "clip_regression", "unet_segmentation"
-CATALOGUE = (
-    Metrics("fold", START, _fold("model/total_params model/trainable_params model/frozen_params"), "parameters"),
-    Metrics("fold", START, _fold("data/train_size data/val_size"), "rows"),
-    Metrics("fold", START, _fold("setup/world_size setup/device"), "workers of the fold; cpu or cuda:0"),
-    Metrics("fold", STEP, _fold("train/loss_step"), "loss of the batch over all workers"),
-    Metrics("fold", STEP, _fold("learning_rate"), "of that step"),
-    Metrics("fold", EPOCH, _fold("train/loss_epoch val/loss_epoch"), "mean over the rows; the trained loss"),
-    Metrics("fold", EPOCH, _fold("learning_rate"), "of the epoch's last step"),
-    Metrics("fold", EPOCH, _fold("val/msle val/mae val/mse val/rmse"), "in the target's unit, validation rows", _CLIP),
+
+_OF_FOLDS = (
     Metrics(
-        "fold", EPOCH, _fold("predictions/mean predictions/std targets/mean targets/std"), "validation rows", _CLIP
+        "fold",
+        START,
+        _fold(
+            {
+                "model/total_params": "parameters of the model",
+                "model/trainable_params": "parameters that are trained",
+                "model/frozen_params": "parameters that are frozen",
+            }
+        ),
     ),
-    Metrics("fold", EPOCH, _fold("weights/image weights/text weights/age"), "α, β, γ; they add up to 1", _CLIP),
-    Metrics("fold", EPOCH, _fold("train/epoch_time train/samples_per_second"), "seconds; training rows, all workers"),
-    Metrics("fold", EPOCH, _fold("train/data_wait_share"), "share of that time spent waiting for batches"),
+    Metrics("fold", START, _fold({"data/train_size": "training rows", "data/val_size": "validation rows"})),
+    Metrics("fold", START, _fold({"setup/world_size": "workers of the fold", "setup/device": "`cpu` or `cuda:0`"})),
+    Metrics("fold", STEP, _fold({"train/loss_step": "training loss of the batch, over all workers"})),
+    Metrics("fold", STEP, _fold({"learning_rate": "learning rate of the step"})),
     Metrics(
-        "fold", EPOCH, _fold("epoch score"), "from 0; what best is chosen by, lower is better (MSLE; U-Net: 1 - Dice)"
+        "fold",
+        EPOCH,
+        _fold(
+            {
+                "train/loss_epoch": "training loss, mean over the training rows",
+                "val/loss_epoch": "the same loss, mean over the validation rows",
+            }
+        ),
+    ),
+    Metrics("fold", EPOCH, _fold({"learning_rate": "learning rate of the epoch's last step"})),
+    Metrics(
+        "fold",
+        EPOCH,
+        _fold(
+            {
+                "val/msle": "mean squared log error of the validation rows",
+                "val/mae": "mean absolute error, in the target's unit",
+                "val/mse": "mean squared error, in the target's unit squared",
+                "val/rmse": "root of the mean squared error",
+            }
+        ),
+        _CLIP,
     ),
     Metrics(
         "fold",
         EPOCH,
-        _fold("val/dice val/iou val/dice_of_pictures"),
-        "U-Net: of all validation pixels of all workers together; mean over the pictures",
+        _fold(
+            {
+                "predictions/mean": "mean prediction of the validation rows",
+                "predictions/std": "standard deviation of these predictions",
+                "targets/mean": "mean target of the validation rows",
+                "targets/std": "standard deviation of these targets",
+            }
+        ),
+        _CLIP,
+    ),
+    Metrics(
+        "fold",
+        EPOCH,
+        _fold(
+            {
+                "weights/image": "weight α of the picture; α, β and γ add up to 1",
+                "weights/text": "weight β of the text",
+                "weights/age": "weight γ of the age and the other numbers",
+            }
+        ),
+        _CLIP,
+    ),
+    Metrics(
+        "fold",
+        EPOCH,
+        _fold(
+            {
+                "train/epoch_time": "seconds of training",
+                "train/samples_per_second": "training rows per second, all workers together",
+            }
+        ),
+    ),
+    Metrics("fold", EPOCH, _fold({"train/data_wait_share": "share of the training time spent waiting for batches"})),
+    Metrics(
+        "fold",
+        EPOCH,
+        _fold(
+            {
+                "epoch": "number of the epoch, from 0",
+                "score": "what the best epoch is chosen by; lower is better (MSLE; U-Net: 1 - Dice)",
+            }
+        ),
+    ),
+    Metrics(
+        "fold",
+        EPOCH,
+        _fold(
+            {
+                "val/dice": "U-Net: Dice of all validation pixels together",
+                "val/iou": "U-Net: intersection over union of all validation pixels together",
+                "val/dice_of_pictures": "U-Net: Dice of each validation picture, mean over the pictures",
+            }
+        ),
         _UNET,
     ),
-    Metrics("fold", BEST, _fold("best_epoch best_val_loss best_msle"), "of the epoch with the lowest MSLE", _CLIP),
     Metrics(
-        "fold", BEST, _fold("best_epoch best_val_loss best_dice"), "U-Net: of the epoch with the highest Dice", _UNET
+        "fold",
+        BEST,
+        _fold(
+            {
+                "best_epoch": "epoch with the best score",
+                "best_val_loss": "validation loss of that epoch",
+                "best_msle": "MSLE of that epoch",
+            }
+        ),
+        _CLIP,
     ),
-    Metrics("fold", END, _fold("training_completed final_best_val_loss total_epochs"), "predictions are written"),
+    Metrics(
+        "fold",
+        BEST,
+        _fold(
+            {
+                "best_epoch": "epoch with the best score",
+                "best_val_loss": "validation loss of that epoch",
+                "best_dice": "U-Net: Dice of that epoch",
+            }
+        ),
+        _UNET,
+    ),
+    Metrics(
+        "fold",
+        END,
+        _fold(
+            {
+                "training_completed": "1: the fold's predictions are written",
+                "final_best_val_loss": "validation loss of the best epoch",
+                "total_epochs": "epochs that were trained",
+            }
+        ),
+    ),
+)
+
+_OF_COORDINATION = (
     Metrics(
         "ensemble",
         STARTED,
-        _ensemble("total_samples n_folds n_gpus world_size"),
-        "rows, folds, GPUs and workers at once",
+        _ensemble(
+            {
+                "total_samples": "rows that the folds divide",
+                "n_folds": "folds",
+                "n_gpus": "GPUs that the folds use at once",
+                "world_size": "workers that train at once",
+            }
+        ),
     ),
-    Metrics("ensemble", FOLD_STARTED, _ensemble("fold_{i}_start fold_{i}_train_size fold_{i}_val_size"), "1; rows"),
-    Metrics("ensemble", FOLD_COMPLETED, _ensemble("fold_{i}_completed"), "1"),
-    Metrics("ensemble", ALL_COMPLETED, _ensemble("all_folds_completed ready_for_ensemble"), "1"),
-    Metrics("ensemble", ALL_COMPLETED, _ensemble("fold_info"), "table: fold, train_size, val_size"),
     Metrics(
-        "submission", SUBMITTED, _ensemble("n_models checkpoint_type method space test_samples"), "what was combined"
+        "ensemble",
+        FOLD_STARTED,
+        _ensemble(
+            {
+                "fold_{i}_start": "1",
+                "fold_{i}_train_size": "training rows of the fold",
+                "fold_{i}_val_size": "validation rows of the fold",
+            }
+        ),
+    ),
+    Metrics("ensemble", FOLD_COMPLETED, _ensemble({"fold_{i}_completed": "1"})),
+    Metrics("ensemble", ALL_COMPLETED, _ensemble({"all_folds_completed": "1", "ready_for_ensemble": "1"})),
+    Metrics("ensemble", ALL_COMPLETED, _ensemble({"fold_info": "table: fold, train_size, val_size"})),
+)
+
+_OF_SUBMISSION = (
+    Metrics(
+        "submission",
+        SUBMITTED,
+        _ensemble(
+            {
+                "n_models": "models that were combined",
+                "checkpoint_type": "`best` or `final`",
+                "method": "`ensemble.method`",
+                "space": "`ensemble.space`",
+                "test_samples": "rows that were predicted",
+            }
+        ),
     ),
     Metrics(
         "submission",
         SUBMITTED,
-        _ensemble("model_{i}/image_weight model_{i}/text_weight model_{i}/age_weight"),
-        "α, β, γ of each model",
+        _ensemble(
+            {
+                "model_{i}/image_weight": "weight α of the picture in this model",
+                "model_{i}/text_weight": "weight β of the text",
+                "model_{i}/age_weight": "weight γ of the age",
+            }
+        ),
         _CLIP,
     ),
     Metrics(
         "submission",
         SUBMITTED,
-        _ensemble("prediction_diversity pred_std_mean pred_std_max pred_std_min"),
-        "standard deviation over the models: mean over rows, mean, largest, smallest",
+        _ensemble(
+            {
+                "prediction_diversity": "standard deviation over the models, mean over the rows; of maps: of probabilities",
+                "pred_std_mean": "the same number under a second name",
+                "pred_std_max": "largest standard deviation of a row",
+                "pred_std_min": "smallest standard deviation of a row",
+            }
+        ),
     ),
     Metrics(
         "submission",
         SUBMITTED,
-        _ensemble("final_pred_min final_pred_max final_pred_mean final_pred_std"),
-        "of the combined predictions",
+        _ensemble(
+            {
+                "final_pred_min": "smallest combined prediction; of maps: share of foreground",
+                "final_pred_max": "largest combined prediction",
+                "final_pred_mean": "mean combined prediction",
+                "final_pred_std": "standard deviation of the combined predictions",
+            }
+        ),
     ),
-    Metrics("submission", SUBMITTED, _ensemble("submission_created submission_path"), "1; the file"),
-    Metrics("submission", SUBMITTED, _ensemble("model_weights"), "table: fold or member, image, text, age"),
+    Metrics(
+        "submission", SUBMITTED, _ensemble({"submission_created": "1", "submission_path": "the submission's file"})
+    ),
+    Metrics("submission", SUBMITTED, _ensemble({"model_weights": "table: fold or member, image, text, age"})),
     Metrics(
         "submission",
         SUBMITTED,
-        _ensemble("out_of_fold_dice out_of_fold_iou"),
-        "of maps: all places that some fold validated; the diversity above is of probabilities, the predictions are shares of foreground",
+        _ensemble(
+            {
+                "out_of_fold_dice": "U-Net: Dice of all pixels that some fold validated",
+                "out_of_fold_iou": "U-Net: intersection over union of the same pixels",
+            }
+        ),
         _UNET,
     ),
     Metrics(
         "submission",
         SUBMITTED,
-        _ensemble("test_dice test_iou compared"),
-        "of maps whose truth is known: the ensemble; table: each fold model and method",
+        _ensemble(
+            {
+                "test_dice": "U-Net: Dice of the ensemble on test pictures with masks",
+                "test_iou": "U-Net: intersection over union on them",
+                "compared": "U-Net: table of each fold model and each method on them",
+            }
+        ),
         _UNET,
     ),
-    Metrics("submission", WEIGHTED, _ensemble("model_{i}_weight"), "its share in the combination"),
+    Metrics("submission", WEIGHTED, _ensemble({"model_{i}_weight": "the model's share in the combination"})),
     Metrics(
         "submission",
         SCORED,
-        _ensemble("blend_msle best_member_msle"),
-        "honest error of the combination, with members `ensemble/out_of_fold_msle`; of the best model in it; each for `ensemble.metric`",
+        _ensemble(
+            {
+                "blend_msle": "error of the combination on the blend set; with members: `ensemble/out_of_fold_msle`",
+                "best_member_msle": "error of the best model in it; both names end in `ensemble.metric`",
+            }
+        ),
         _CLIP,
     ),
     Metrics(
         "submission",
         SCORED,
-        _ensemble("ambiguity effective_models"),
-        "what the mean gains by the models' differing (Krogh and Vedelsby); how many independent ones they amount to",
+        _ensemble(
+            {
+                "ambiguity": "what the mean gains because the models differ (Krogh and Vedelsby 1995)",
+                "effective_models": "how many independent models they amount to",
+            }
+        ),
         _CLIP,
     ),
     Metrics(
         "submission",
         SCORED,
-        _ensemble("combinations"),
-        "table: each model and method, its honest error and intervals",
+        _ensemble({"combinations": "table: each model and each method, its error and its intervals"}),
         _CLIP,
     ),
     Metrics(
         "submission",
         WITH_INTERVAL,
-        _ensemble("interval_level interval_kind interval_mean_width"),
-        "cv+ or empirical",
+        _ensemble(
+            {
+                "interval_level": "level, such as 0.9",
+                "interval_kind": "`cv+` or `empirical`",
+                "interval_mean_width": "mean width over the rows",
+            }
+        ),
         _CLIP,
     ),
     Metrics(
         "submission",
         SWEPT,
-        _ensemble("sweep_combinations sweep_nested_error sweep_winner sweep_improvement sweep_improvement_low"),
-        "number tried; error of the choice made inside each fold; the best, its improvement on the default and the bound for all",
+        _ensemble(
+            {
+                "sweep_combinations": "combinations that were tried",
+                "sweep_nested_error": "error of the choice that is made anew inside each fold",
+                "sweep_winner": "the best combination",
+                "sweep_improvement": "by how much it is better than the default",
+                "sweep_improvement_low": "lower bound of that, for all combinations together",
+            }
+        ),
         _CLIP,
     ),
     Metrics(
         "submission",
         SWEPT,
-        _ensemble("sweep_replaces_default sweep_leaderboard"),
-        "0 or 1; table of the best 100",
+        _ensemble(
+            {
+                "sweep_replaces_default": "1: the best combination replaces the default; 0: it does not",
+                "sweep_leaderboard": "table of the best 100 combinations",
+            }
+        ),
         _CLIP,
     ),
     Metrics(
         "submission",
         REPORTED,
-        _ensemble("figures/loss_of_all_folds figures/modality_weights figures/final_predictions"),
-        "pictures",
+        _ensemble(
+            {
+                "figures/loss_of_all_folds": "figure: training and validation losses",
+                "figures/modality_weights": "figure: α, β and γ over the epochs",
+                "figures/final_predictions": "figure: the submitted predictions",
+            }
+        ),
         _CLIP,
     ),
     Metrics(
         "submission",
         REPORTED,
-        _ensemble("figures/loss_of_all_folds figures/example_overlays figures/dice_of_rows figures/disagreement"),
-        "pictures of a run that predicts maps",
+        _ensemble(
+            {
+                "figures/loss_of_all_folds": "figure: training and validation losses",
+                "figures/example_overlays": "figure, U-Net: masks over their pictures",
+                "figures/dice_of_rows": "figure, U-Net: Dice of each picture",
+                "figures/disagreement": "figure, U-Net: where the models differ",
+            }
+        ),
         _UNET,
     ),
 )
 
+CATALOGUE = (*_OF_FOLDS, *_OF_COORDINATION, *_OF_SUBMISSION)
+
 # Of a tuning, which has a W&B run for each trial.
 TUNING_CATALOGUE = (
-    Metrics("trial", "`tune.py`: fold ends (asha)", ("tune/score", "tune/folds_done"), "of the folds trained so far"),
     Metrics(
         "trial",
-        "`tune.py`: trial ends",
-        ("tune/score", "tune/folds_done", "tune/seconds", "tune/state"),
-        "`ensemble.metric` of all its out-of-fold predictions; folds; seconds of training; complete, stopped or failed",
+        FOLD_TUNED,
+        {"tune/score": "`ensemble.metric` of the folds trained so far", "tune/folds_done": "folds trained so far"},
     ),
-    Metrics("trial", "`tune.py`: trial ends", ("tune/fold_{i}_score",), "of each fold"),
+    Metrics(
+        "trial",
+        TUNED,
+        {
+            "tune/score": "`ensemble.metric` of all out-of-fold predictions of the trial",
+            "tune/folds_done": "folds that were trained",
+            "tune/seconds": "seconds of training",
+            "tune/state": "`complete`, `stopped` or `failed`",
+        },
+    ),
+    Metrics("trial", TUNED, {"tune/fold_{i}_score": "`ensemble.metric` of one fold"}),
 )
-
-
-def write_table(catalogue: Sequence[Metrics] = (*CATALOGUE, *TUNING_CATALOGUE)) -> str:
-    """The README's table: a line for each W&B run and moment."""
-    titles = {
-        "fold": "`{experiment}_fold{i}`",
-        "ensemble": "`{experiment}_ensemble`",
-        "trial": "`{experiment}_trial_{n}`",
-    }
-    lines = ["| W&B run | when | metrics |", "|---|---|---|"]
-    for (run, moment), together in itertools.groupby(catalogue, key=lambda metrics: (metrics.run, metrics.moment)):
-        cells = [f"{_shorten(metrics.names)} ({metrics.meaning})" for metrics in together]
-        lines.append(f"| {titles.get(run, '`{experiment}_submission`')} | {moment} | {'; '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shorten(names: Sequence[str]) -> str:
-    """`fold_{i}/val/msle`, `…/mae`: what a name shares with the one before it is not repeated."""
-    shown = [f"`{names[0]}`"]
-    for before, name in itertools.pairwise(names):
-        shared = before.rpartition("/")[0] + "/"
-        shown.append(f"`…/{name.removeprefix(shared)}`" if name.startswith(shared) else f"`{name}`")
-    return ", ".join(shown)
-
-
-def insert_table(text: str) -> str:
-    """A text with the table between its `<!-- metrics -->` and `<!-- /metrics -->`."""
-    return re.sub(
-        r"(?<=<!-- metrics -->\n).*?(?=<!-- /metrics -->)", lambda _: write_table(), text, count=1, flags=re.DOTALL
-    )
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(insert_table(Path(sys.argv[1]).read_text()))
-    else:
-        sys.stdout.write(write_table())

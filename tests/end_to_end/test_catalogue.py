@@ -17,7 +17,7 @@ from support.wandb_server import StandInServer
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking import catalogue
-from ray_jobs.tracking.catalogue import CATALOGUE, Metrics, insert_table
+from ray_jobs.tracking.catalogue import CATALOGUE, Metrics
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
@@ -195,9 +195,3 @@ def test_nothing_of_the_killed_driver_is_left(killed_run):
     listing = subprocess.run(["ps", "-eo", "args"], text=True, capture_output=True, check=True).stdout
     assert str(folder.root) not in listing
     assert not list(folder.root.rglob("*.tmp"))
-
-
-def test_the_readme_has_the_catalogue():
-    readme = (REPOSITORY / "README.md").read_text()
-    assert "<!-- metrics -->" in readme
-    assert insert_table(readme) == readme, "run `make metrics`"
