@@ -71,6 +71,9 @@ def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
     for workers in (1, 2):
         done = run_job("kfold", *words, f"run.name=w{workers}", f"resources.workers_per_fold={workers}")
         assert done.returncode == 0, done.stdout + done.stderr
+    (job,) = [job for job in cluster.ask("/api/jobs/") if job["metadata"].get("run") == "w1"]
+    told = {"job_name": "w1", "run": "w1", "folder": str(tmp_path / "w1"), "recipe": "clip_multimodal_small"}
+    assert told.items() <= job["metadata"].items()
     one, two = (pd.read_parquet(tmp_path / f"w{n}/folds/0/predictions/validation_final.parquet") for n in (1, 2))
     pd.testing.assert_series_equal(one["id"], two["id"])
     pd.testing.assert_series_equal(one["prediction_z"], two["prediction_z"], atol=2e-3, rtol=0)
