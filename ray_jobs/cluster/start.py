@@ -26,14 +26,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # the driver watches draining nodes, for all folds (driver/watches.py)
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
 }
 _SETTINGS_OF_JOINED_CLUSTER = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs in the API of a dashboard that stays; takes a process of its own
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # of the 25 s that a spot machine has left; 5 s by default
 }
 _SETTINGS_OF_OWN_CLUSTER = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one machine that nobody takes away
     "RAY_enable_worker_prestart": "0",
 }
 

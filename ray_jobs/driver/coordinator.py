@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -175,9 +176,14 @@ class Coordinator:
         from ray_jobs.tracking.gauges import FoldGauges
 
         folder = RunFolder(root)
+        self.title = f"coordinator of {folder.run_root.name}"
         self.members = {name: Coordination(folder.of_member(name), num_folds) for name in members}
         self.gauges = FoldGauges(folder.root.name, {name: state.folds for name, state in self.members.items()})
         self.gauges.start()
+
+    def __repr__(self) -> str:
+        """As the dashboard's table of actors shows it."""
+        return self.title
 
     def apply(self, member: str, event: Event) -> None:
         """Takes in an event of one member's folds."""
@@ -185,9 +191,9 @@ class Coordinator:
         self.gauges.export()  # at once: the actor may end before the next refresh
 
     def show(self, lines: list[str]) -> None:
-        """Prints what the driver's terminal shows into this actor's log, which Ray's dashboard opens: a driver that was not submitted has none
-        there."""
-        print(*lines, sep="\n", flush=True)
+        """Prints what the driver's terminal shows into this actor's log, of which Ray's dashboard opens stderr first: a driver that was not
+        submitted has no log there."""
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
 
     def flush(self) -> None:
         """Writes what waits to be written, as far as the storage takes it."""

@@ -27,7 +27,7 @@ def run_as_task(name: str, task: dict[str, Any], placement: Placement) -> Any:
     """
     import ray
 
-    remote = ray.remote(max_calls=1, max_retries=0)(fit_here)
+    remote = ray.remote(max_calls=1, max_retries=0)(train_fold)
     return remote.options(
         name=name,
         num_cpus=placement.cpus_per_worker,
@@ -36,7 +36,7 @@ def run_as_task(name: str, task: dict[str, Any], placement: Placement) -> Any:
     ).remote(task)
 
 
-def fit_here(task: dict[str, Any]) -> None:
+def train_fold(task: dict[str, Any]) -> None:
     """Trains a fold in this process."""
     import ray.train
     from ray.train.torch import TorchTrainer

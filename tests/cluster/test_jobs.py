@@ -65,7 +65,7 @@ def test_folds_are_added_later_and_a_deleted_fold_is_trained_again_alone(run_job
 
 
 @pytest.mark.slow
-def test_a_fold_of_two_workers_learns_what_one_worker_learns(run_job, tmp_path):
+def test_a_fold_of_two_workers_learns_what_one_worker_learns(cluster, run_job, tmp_path):
     """Same global batches: predictions agree up to rounding (dropout off, for each rank draws its own)."""
     words = (f"run.storage={tmp_path}", "folds.only=[0]", "model.dropout=0", *QUICK)
     for workers in (1, 2):

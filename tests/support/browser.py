@@ -56,6 +56,12 @@ class Tab:
         await self.run(f"{find}.parentElement.querySelector('input').focus()")
         await self.call("Input.insertText", text=text)
 
+    async def click(self, text: str) -> None:
+        """Clicks what says just this, and shows what it opens."""
+        find = f"[...document.querySelectorAll('*')].filter(e => e.innerText === {json.dumps(text)}).pop()"
+        await self.run(f"{find}.click()")
+        await self.run(f"{find}.scrollIntoView()")
+
     async def take_picture(self, path: Path) -> None:
         path.write_bytes(base64.b64decode((await self.call("Page.captureScreenshot"))["data"]))
 
@@ -101,6 +107,7 @@ def read_pages(
     folder: Path,
     *,
     typed: dict[str, tuple[str, str]],
+    opened: dict[str, str],
     pictures: Path | None = None,
 ) -> dict[str, str]:
     """What the dashboard's pages say to a person who has given the token.
@@ -111,6 +118,7 @@ def read_pages(
         pages: of each page (`jobs`, `actors`, ...) the words that are waited for.
         folder: for the browser's own files.
         typed: of a page the label of a field and what is typed into it.
+        opened: of a page the title of a section that is closed at first.
         pictures: folder for a picture of each page.
 
     Returns:
@@ -122,6 +130,9 @@ def read_pages(
             texts = {"": await log_in(tab, dashboard, token)}
             for number, (page, wanted) in enumerate(pages.items()):
                 await tab.call("Page.navigate", url=f"{dashboard}/#/{page}")
+                if page in opened:
+                    await tab.wait_for(opened[page])
+                    await tab.click(opened[page])
                 if page in typed:
                     await tab.wait_for(typed[page][0])
                     await tab.type_into(*typed[page])
