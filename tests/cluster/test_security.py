@@ -30,8 +30,8 @@ METHODS = (
 )  # fmt: skip
 HOLD = """
 import sys
-from ray_jobs.cluster.start import connect
-with connect("held", dashboard=True) as cluster:
+from ray_jobs.cluster.start import RayStart, connect
+with connect(RayStart("held", dashboard=True)) as cluster:
     import ray
     print(cluster.asks_for_token, cluster.dashboard_url, ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.read()
@@ -181,7 +181,7 @@ def test_neither_token_nor_key_is_in_the_run_the_logs_or_what_the_dashboard_show
     logs = [path for path in cluster.folder.rglob("*") if path.is_file() and "/runtime_resources/" not in str(path)]
     assert any(path.name == "gcs_server.out" for path in logs)
     texts |= {path: path.read_bytes() for path in logs} | {"output": submitted_run.output.encode()}
-    pages = ("jobs/", "train/v2/runs/v1", "v0/actors?detail=1", "v0/workers?detail=1", "v0/tasks?detail=1&limit=1000",
+    pages = ("jobs/", "v0/actors?detail=1", "v0/workers?detail=1", "v0/tasks?detail=1&limit=1000",
              "v0/runtime_envs?detail=1", "v0/jobs?detail=1", "cluster_status")  # fmt: skip
     texts |= {page: json.dumps(cluster.ask(f"/api/{page}")).encode() for page in pages}
     assert [place for place, text in texts.items() if any(secret.encode() in text for secret in secrets)] == []
