@@ -35,7 +35,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from predict_memory import find_family
 
-from ray_jobs.config.recipes import clip_multimodal_b32
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from trainers.clip_regression.config import Config
@@ -115,7 +115,7 @@ def make_data(root: Path, num_rows: int) -> None:
 
 def fill_cache(data: Path, storage: Path) -> None:
     """Writes random features where the run will look for them."""
-    recipe = clip_multimodal_b32().trainer
+    recipe = RECIPES["clip_multimodal_b32"]().trainer
     model = replace(recipe.model, pretrained=None, allow_random_frozen=True)
     training = replace(recipe.training, horizontal_flip=False)
     config: Config = replace(recipe, model=model, training=training, data=replace(recipe.data, root=str(data)))

@@ -1,6 +1,6 @@
 """One run of any trainer, without folds: as kfold.py with one split, of which folds.holdout_fraction of the rows validates.
 
-python ray_jobs/train.py --config-name=unet_segmentation data.root=DATA [field=value ...] [--dry-run] [--help]
+python ray_jobs/train.py --config-name=RECIPE data.root=DATA [field=value ...] [--dry-run] [--help]
 ray job submit --working-dir . -- python ray_jobs/train.py ...
 """
 

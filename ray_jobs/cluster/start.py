@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from ray_jobs.cluster.nodes import run_on_each_node
 from ray_jobs.cluster.placement import ClusterResources
 from ray_jobs.cluster.resources import find_resources
 from ray_jobs.cluster.signals import in_submitted_job
-from ray_jobs.cluster.versions import package_versions, refuse_other_versions
+from ray_jobs.cluster.versions import COMMON_PACKAGES, list_packages, package_versions, refuse_other_versions
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterError, ClusterLostError
 
@@ -57,10 +57,19 @@ class RayStart:
         job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
         dashboard: whether a cluster of its own has one.
         metadata: what else the job's page in the dashboard shows.
+        packages: which the nodes of a cluster that is joined need in the same versions.
     """
 
-    def __init__(self, job_name: str, *, dashboard: bool, metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        job_name: str,
+        *,
+        dashboard: bool,
+        metadata: Mapping[str, str] | None = None,
+        packages: Sequence[str] = COMMON_PACKAGES,
+    ) -> None:
         self.job_name, self.dashboard, self.metadata = job_name, dashboard, dict(metadata or {})
+        self.packages = packages
         self.context: Any = None
         self.address: str | None = None
 
@@ -75,7 +84,8 @@ class RayStart:
         name, storage = config.run.name, config.run.storage
         metadata = {"run": name, "folder": f"{storage.rstrip('/')}/{name}", "recipe": config.recipe}
         job_name = f"{name}-{purpose}" if purpose else name
-        return cls(job_name, dashboard=config.run.dashboard, metadata=metadata)
+        packages = list_packages(config.trainer)
+        return cls(job_name, dashboard=config.run.dashboard, metadata=metadata, packages=packages)
 
     @property
     def is_own(self) -> bool:
@@ -106,7 +116,8 @@ def connect(start: RayStart) -> Iterator[Connection]:
 
     try:
         if not start.is_own:
-            refuse_other_versions(package_versions(), run_on_each_node(package_versions))
+            packages = start.packages
+            refuse_other_versions(package_versions(packages), run_on_each_node(package_versions, packages))
         head = ray.get_runtime_context().gcs_address
         heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
         yield Connection(

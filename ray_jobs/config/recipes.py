@@ -1,129 +1,50 @@
-"""Every named recipe: a function that returns a complete config. `--config-name=NAME` picks one.
+"""Every named recipe of every family: a function that returns a complete config. `--config-name=NAME` picks one.
 
-Imports neither torch nor ray, so that `--help` and `--dry-run` answer at once.
+The recipes stand in the families' own folders. Imports neither torch nor ray, so that `--help` and `--dry-run` answer at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 
-from ensemble.config import EnsembleConfig
-from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.run import RunConfig
-from trainers.clip_regression import config as clip
-from trainers.unet_segmentation import config as unet
+from trainers.families import Recipe, find_families, load_recipes_module
 
 DEFAULT_RECIPE = "clip_multimodal_small"
 
 
-def clip_multimodal() -> RunConfig:
-    """Views from thumbnail, title, description and age with OpenAI's CLIP ViT-L-14, frozen. Full size: wants a GPU."""
-    return RunConfig(
-        recipe="clip_multimodal",
-        family="clip_regression",
-        trainer=clip.Config(
-            model=clip.ModelConfig(clip="ViT-L-14", pretrained="openai", freeze=True),
-            training=clip.TrainingConfig(epochs=30, batch_size=16),
-            optimizer=clip.OptimizerConfig(lr=1e-4, weight_decay=1e-2),
-        ),
-    )
+def _collect(families: list[str]) -> tuple[dict[str, Callable[[], RunConfig]], dict[str, dict[str, str]]]:
+    """The recipes of all families by name, and the flags that users of some know.
+
+    Raises:
+        ValueError: two families have a recipe of the same name.
+    """
+    recipes: dict[str, Callable[[], RunConfig]] = {}
+    aliases: dict[str, dict[str, str]] = {}
+    for family in families:
+        module = load_recipes_module(family)
+        own = {recipe.__name__: _complete(family, recipe) for recipe in module.RECIPES}
+        if shared := sorted(own.keys() & recipes.keys()):
+            raise ValueError(f"trainers/{family}/recipes.py: another family has a recipe {shared[0]!r}, too; rename it")
+        recipes |= own
+        aliases |= getattr(module, "ALIASES", {})
+    return recipes, aliases
 
 
-def clip_multimodal_b32() -> RunConfig:
-    """As clip_multimodal with the smaller ViT-B-32, for one GPU or a patient CPU."""
-    return RunConfig(
-        recipe="clip_multimodal_b32",
-        family="clip_regression",
-        trainer=clip.Config(
-            model=clip.ModelConfig(clip="ViT-B-32", pretrained="openai", freeze=True),
-            training=clip.TrainingConfig(epochs=30, batch_size=16),
-            optimizer=clip.OptimizerConfig(lr=1e-4, weight_decay=1e-2),
-        ),
-    )
+def _complete(family: str, recipe: Callable[[], Recipe]) -> Callable[[], RunConfig]:
+    """A function that returns a family's recipe as the config of a run."""
+
+    @wraps(recipe)
+    def build() -> RunConfig:
+        made = recipe()
+        config = RunConfig(recipe=recipe.__name__, family=family, trainer=made.trainer)
+        sections = {name: replace(getattr(config, name), **fields) for name, fields in made.sections.items()}
+        return replace(config, members=made.members, **sections)
+
+    return build
 
 
-def clip_multimodal_small() -> RunConfig:
-    """A tiny CLIP trained from scratch on any CPU, on made-up data unless `data.root` is given. The default."""
-    return RunConfig(
-        recipe="clip_multimodal_small",
-        family="clip_regression",
-        trainer=clip.Config(
-            model=clip.ModelConfig(
-                clip="tiny-clip",
-                pretrained=None,
-                freeze=False,
-                hidden_dim=64,
-                dropout=0.3,
-                num_age_bins=48,
-                token_dropout=0.3,
-            ),
-            training=clip.TrainingConfig(epochs=24, batch_size=64, eval_batch_size=256, ema_decay=0.99),
-            optimizer=clip.OptimizerConfig(
-                lr=4e-3, weight_decay=0.05, schedule="cosine", warmup_fraction=0.1, max_grad_norm=1.0
-            ),
-        ),
-    )
-
-
-def clip_multimodal_small_ensemble() -> RunConfig:
-    """As clip_multimodal_small with three more members on the same folds: another seed, no pictures, more dropout."""
-    return replace(
-        clip_multimodal_small(),
-        recipe="clip_multimodal_small_ensemble",
-        members=(
-            "seed1 training.seed=1",
-            "words training.seed=2 data.train_pictures= data.test_pictures=",
-            "dropout training.seed=3 model.token_dropout=0.5 model.dropout=0.5",
-        ),
-    )
-
-
-def unet_segmentation() -> RunConfig:
-    """A class for each pixel of a picture by a U-Net of 31 million parameters, 200 epochs on squares of 512. Full size: wants a GPU."""
-    return RunConfig(
-        recipe="unet_segmentation",
-        family="unet_segmentation",
-        trainer=unet.Config(),
-        ensemble=EnsembleConfig(metric="dice"),
-    )
-
-
-def unet_segmentation_small() -> RunConfig:
-    """A small U-Net for any CPU, on made-up pictures of "patients" unless `data.root` is given."""
-    return RunConfig(
-        recipe="unet_segmentation_small",
-        family="unet_segmentation",
-        trainer=unet.Config(
-            data=unet.DataConfig(size=64, scaling="fit", group_pattern="^(p[0-9]+)_"),
-            model=unet.ModelConfig(features=(8, 16, 32)),
-            training=unet.TrainingConfig(epochs=12),
-            optimizer=unet.OptimizerConfig(lr=3e-3, schedule="cosine"),
-        ),
-        folds=FoldsConfig(kind="grouped"),
-        ensemble=EnsembleConfig(metric="dice"),
-    )
-
-
-RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        clip_multimodal,
-        clip_multimodal_b32,
-        clip_multimodal_small,
-        clip_multimodal_small_ensemble,
-        unet_segmentation,
-        unet_segmentation_small,
-    )
-}
-
-_UNET_FLAGS = {
-    "epochs": "training.epochs",
-    "batch_size": "training.batch_size",
-    "lr": "optimizer.lr",
-    "features": "model.features",
-    "log_interval": "tracking.log_interval",
-    "log_batch_metrics": "tracking.log_batch_metrics",
-}
-# Flags that a recipe's users know, and the fields they mean.
-ALIASES = {"unet_segmentation": _UNET_FLAGS, "unet_segmentation_small": _UNET_FLAGS}
+# ALIASES: flags that a recipe's users know, and the fields they mean.
+RECIPES, ALIASES = _collect(find_families())

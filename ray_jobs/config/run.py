@@ -182,7 +182,6 @@ _TRAINED_BY = (
     "resources.workers_per_fold",
     "resources.cpus_per_fold",
 )
-_NOT_TRAINED_BY = ("members", "training.eval_batch_size", "training.picture_cache_gib")
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -228,6 +227,7 @@ def flatten(values: dict[str, Any]) -> dict[str, Any]:
 def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], dict[str, tuple]]:
     """Fields that differ, {name: (old, new)}: first those that change what is trained, then the others."""
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    not_trained_by = {"members", *new.trainer.NOT_TRAINED_BY}
     trained, other = {}, {}
     for name in sorted(before | after):
         if before.get(name) == after.get(name):
@@ -236,7 +236,7 @@ def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], 
         is_trained = (
             (name in _TRAINED_BY and not _is_elastic(name, before, after))
             or _moves_rows(name, before, after)
-            or (section not in SECTIONS and name not in _NOT_TRAINED_BY)
+            or (section not in SECTIONS and name not in not_trained_by)
         )
         (trained if is_trained else other)[name] = (before.get(name), after.get(name))
     return trained, other

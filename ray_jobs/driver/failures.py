@@ -48,11 +48,15 @@ class Failure:
         return self.cause in (Cause.DIED, Cause.STALLED) and num_deaths <= MAX_DEATHS
 
 
-def explain_failure(error: Exception) -> Failure:
+def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
     """The worker's own error rather than Ray Train's frame around it.
 
     When one rank fails, the others lose their connection to it; the rank that did not is the cause. Ray does not wait for all of them:
     where only lost connections are known, a rank has died.
+
+    Args:
+        error: what has ended the attempt.
+        memory_advice: which options of the family make a fold need less memory of a GPU.
     """
     failures = getattr(error, "worker_failures", None)
     if type(error).__name__.startswith("RayTaskError"):  # of a fold of one worker
@@ -79,7 +83,8 @@ def explain_failure(error: Exception) -> Failure:
     if _is_lost_connection(cause):  # the rank at the other end is gone, and Ray has not noticed yet
         return Failure(Cause.DIED, f"rank {rank} has lost its connection to another rank, which may have died: {cause}")
     if "CUDA out of memory" in str(cause):
-        advice = "lower training.batch_size, or give a fold more of a GPU (resources.gpus_per_fold)"
+        advice = "give a fold more of a GPU (resources.gpus_per_fold)"
+        advice = f"{memory_advice}, or {advice}" if memory_advice else advice
         return Failure(Cause.MEMORY, f"rank {rank}: the GPU's memory is full: {advice}. {cause}")
     if isinstance(cause, StorageError):
         return Failure(Cause.ERROR, str(cause))

@@ -17,7 +17,7 @@ from ray_jobs.cluster.autoscaler import WaitReport
 from ray_jobs.cluster.placement import Placement
 from ray_jobs.cluster.signals import Interrupts, find_save_time_s
 from ray_jobs.cluster.start import Connection
-from ray_jobs.cluster.versions import package_versions
+from ray_jobs.cluster.versions import list_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.driver.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, Seats
 from ray_jobs.driver.failures import Cause, Failure, explain_failure
@@ -93,7 +93,7 @@ class FoldLauncher:
         interrupts: Interrupts,
         mirror: RunMirror | None = None,
     ) -> None:
-        self.folder, self.run, self.resources = folder, config.run, config.resources
+        self.folder, self.run, self.resources, self.trainer = folder, config.run, config.resources, config.trainer
         self.placement, self.coordinator, self.cluster = placement, coordinator, cluster
         self.interrupts, self.mirror = interrupts, mirror
         self.num_folds, self.storage = config.folds.count, Storage(folder, config.checkpoint.storage_patience_s)
@@ -260,7 +260,7 @@ class FoldLauncher:
             if self.mirror is not None:
                 with contextlib.suppress(OSError):  # its log and last lines, for the user
                     self.mirror.bring_fold(fold.folder, fold.fold)
-            failure = self._look_for_stall(fold, attempt, explain_failure(error))
+            failure = self._look_for_stall(fold, attempt, explain_failure(error, self.trainer.ADVICE.memory))
             if failure.cause == Cause.DIED and self._was_drained(fold, attempt):
                 failure = Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
             ended = FoldFailed(fold.fold, attempt, failure.message)
@@ -313,7 +313,7 @@ class FoldLauncher:
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,
             "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
-            "versions": package_versions(),
+            "versions": package_versions(list_packages(self.trainer)),
         }
         if num_workers == 1:
             self._run_task(fold, f"{self.run.name}/{fold} (attempt {attempt})", task)

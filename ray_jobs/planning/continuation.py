@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.numbers.scores import predict_constant
-from ray_jobs.cluster.versions import package_versions
+from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig, TrackingConfig, find_differences
 from ray_jobs.errors import ConfigChangedError, RunFolderError
 from ray_jobs.planning.folds import FoldPlan
@@ -170,7 +170,7 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
         "num_train": len(folds.ids),
         "num_test": inventory.num_test,
         "leaks": count_leaks(leaks, inventory),
-        "versions": package_versions(),
+        "versions": package_versions(list_all_packages()),
     }
     write_json(folder.provenance, provenance, checksum=True)
     folder.write_config(member.config)  # last: from here on it exists

@@ -92,7 +92,7 @@ def _find_in_test(kind: str, keys: RowKeys, inventory: Inventory) -> Leak:
 def _match(keys: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows whose key is known, and for each the first row that has it."""
     values, first = np.unique(known, return_index=True)
-    at = np.searchsorted(values, keys).clip(max=len(values) - 1)
+    at = np.minimum(np.searchsorted(values, keys), len(values) - 1)
     rows = np.flatnonzero((keys != NO_KEY) & (values[at] == keys))
     return rows, first[at[rows]]
 

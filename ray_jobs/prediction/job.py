@@ -218,12 +218,9 @@ def _predict_and_write(work: Work, placement: Placement, num_workers: int, conso
             num_mended = _write(there, blocks, progress)
     seconds = time.monotonic() - began
     if num_mended:
-        mended = (
-            "a picture, a date or a number that cannot be used, and were predicted without it (mean colour, median)"
-        )
-        mended = "a true mask that cannot be used, and were not scored" if predicts_maps else mended
         console.print(
-            f"{num_mended:,} rows have {mended}; all are listed in {_place_of_bad_rows(work)}", style="yellow"
+            f"{num_mended:,} rows have {work.rows.PROBLEMS}; all are listed in {_place_of_bad_rows(work)}",
+            style="yellow",
         )
     rate = work.num_rows / seconds
     console.print(f"predicted {work.num_rows:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s): {work.output}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.cluster.versions import package_versions
+from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.results.wording import (
     describe_counts,
@@ -40,7 +40,7 @@ FILES = {
     "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,blend,test}_{best,final}.parquet; "
     "bad_rows.jsonl lists pictures that could not be decoded",
     "inputs/": "the checked rows, which the folds read",
-    "frozen_encoders-*.safetensors": "weights that all folds share (only if the encoders are frozen)",
+    "*.safetensors": "weights that all folds share (only if there are any)",
     "members/<name>/": "a further member: a folder like this one, without submission and report (only if there are any)",
     "made_data/": "the data that the project made (only without data.root)",
     "oof.parquet": "for each member one prediction of each row that some fold validated, by the model that did not train on it",
@@ -69,7 +69,7 @@ MAP_FILES = {
     "submission_<method>.csv": "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known; "
     "the .json beside it says what was combined and how",
 }
-_OF_NUMBERS = ("frozen_encoders-*.safetensors", "members/<name>/", "ensemble/honest_predictions.parquet", "sweep/")
+_OF_NUMBERS = ("members/<name>/", "ensemble/honest_predictions.parquet", "sweep/")
 
 
 def list_files(config: RunConfig) -> dict[str, str]:
@@ -136,7 +136,7 @@ def build_summary(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "paths": {name: str(getattr(folder, name)) for name in ("root", "config", "fold_plan", "metrics", "oof")},
         "size_bytes": folder.measure_bytes(),
-        "versions": package_versions(),
+        "versions": package_versions(list_all_packages()),
     }
     return summary
 

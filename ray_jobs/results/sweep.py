@@ -28,7 +28,7 @@ from ensemble.members.combinations import Columns, Combination
 from ensemble.members.search import Candidate, Choice, Evaluation, choose, evaluate, list_candidates
 from ray_jobs.cli.console import chatter_to, say_what_is_awaited
 from ray_jobs.cluster.start import RayStart, connect
-from ray_jobs.cluster.versions import package_versions
+from ray_jobs.cluster.versions import COMMON_PACKAGES, package_versions
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.columns import combines_folds, read_columns
 from ray_jobs.results.wording import explain_outcome
@@ -124,7 +124,7 @@ def _divide(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
 
 def _sum_up_columns(columns: Mapping[str, Columns]) -> str:
     """What the evaluation of any candidate depends on: predictions and packages."""
-    digest = hashlib.sha256(json.dumps(package_versions()).encode())
+    digest = hashlib.sha256(json.dumps(package_versions(COMMON_PACKAGES)).encode())
     for one in columns.values():
         for values in (one.oof_MN, one.target_N, one.fold_N.astype(np.int64)):
             digest.update(np.ascontiguousarray(values).tobytes())

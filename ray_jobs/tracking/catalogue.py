@@ -1,48 +1,26 @@
 """Every metric of a K-fold run by its exact name: when it is recorded and what it means.
 
-`docs/generate.py` writes docs/metrics.md from it, and a test compares it with a real run.
+`docs/generate.py` writes docs/metrics.md from it, and a test compares it with a real run. What only a model family
+records stands in its own `metrics.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from trainers.families import BEST, END, EPOCH, REPORTED, START, STEP, SUBMITTED, Metrics, find_families, load_metrics
 
-@dataclass(frozen=True)
-class Metrics:
-    """Metrics that are recorded together.
-
-    Attributes:
-        run: whose record and W&B run they are in: fold, ensemble, submission or trial.
-        moment: when a row with all of them is written.
-        meanings: what each one means, by its exact name; `{i}` stands for a fold's or a model's number from 0.
-        family: the model family that records them; None: every family.
-    """
-
-    run: str
-    moment: str
-    meanings: Mapping[str, str]
-    family: str | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The exact names."""
-        return tuple(self.meanings)
-
-
-START, STEP, EPOCH, BEST, END = (
-    "at the start",
-    "each optimiser step",
-    "each epoch",
-    "after the last epoch",
-    "at the end",
-)
 STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
-SUBMITTED, WEIGHTED = "submission written", "submission written, methods with weights"
+WEIGHTED = "submission written, methods with weights"
 SCORED, WITH_INTERVAL, SWEPT = "with a blend set or members", "with `ensemble.interval`", "`sweep.py`"
-REPORTED = "report written"
 FOLD_TUNED, TUNED = "`tune.py` with ASHA: a fold ends", "`tune.py`: the trial ends"
+_RUNS = ("fold", "ensemble", "submission", "trial")
+_MOMENTS = (
+    *(START, STEP, EPOCH, BEST, END),
+    *(STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED),
+    *(SUBMITTED, WEIGHTED, SCORED, WITH_INTERVAL, SWEPT, REPORTED),
+)
 
 
 def _fold(meanings: Mapping[str, str]) -> dict[str, str]:
@@ -52,8 +30,6 @@ def _fold(meanings: Mapping[str, str]) -> dict[str, str]:
 def _ensemble(meanings: Mapping[str, str]) -> dict[str, str]:
     return {f"ensemble/{name}": meaning for name, meaning in meanings.items()}
 
-
-_CLIP, _UNET = "clip_regression", "unet_segmentation"
 
 _OF_FOLDS = (
     Metrics(
@@ -87,44 +63,6 @@ _OF_FOLDS = (
         EPOCH,
         _fold(
             {
-                "val/msle": "mean squared log error of the validation rows",
-                "val/mae": "mean absolute error, in the target's unit",
-                "val/mse": "mean squared error, in the target's unit squared",
-                "val/rmse": "root of the mean squared error",
-            }
-        ),
-        _CLIP,
-    ),
-    Metrics(
-        "fold",
-        EPOCH,
-        _fold(
-            {
-                "predictions/mean": "mean prediction of the validation rows",
-                "predictions/std": "standard deviation of these predictions",
-                "targets/mean": "mean target of the validation rows",
-                "targets/std": "standard deviation of these targets",
-            }
-        ),
-        _CLIP,
-    ),
-    Metrics(
-        "fold",
-        EPOCH,
-        _fold(
-            {
-                "weights/image": "weight α of the picture; α, β and γ add up to 1",
-                "weights/text": "weight β of the text",
-                "weights/age": "weight γ of the age and the other numbers",
-            }
-        ),
-        _CLIP,
-    ),
-    Metrics(
-        "fold",
-        EPOCH,
-        _fold(
-            {
                 "train/epoch_time": "seconds of training",
                 "train/samples_per_second": "training rows per second, all workers together",
             }
@@ -137,45 +75,9 @@ _OF_FOLDS = (
         _fold(
             {
                 "epoch": "number of the epoch, from 0",
-                "score": "what the best epoch is chosen by; lower is better (MSLE; U-Net: 1 - Dice)",
+                "score": "what the best epoch is chosen by; lower is better",
             }
         ),
-    ),
-    Metrics(
-        "fold",
-        EPOCH,
-        _fold(
-            {
-                "val/dice": "U-Net: Dice of all validation pixels together",
-                "val/iou": "U-Net: intersection over union of all validation pixels together",
-                "val/dice_of_pictures": "U-Net: Dice of each validation picture, mean over the pictures",
-            }
-        ),
-        _UNET,
-    ),
-    Metrics(
-        "fold",
-        BEST,
-        _fold(
-            {
-                "best_epoch": "epoch with the best score",
-                "best_val_loss": "validation loss of that epoch",
-                "best_msle": "MSLE of that epoch",
-            }
-        ),
-        _CLIP,
-    ),
-    Metrics(
-        "fold",
-        BEST,
-        _fold(
-            {
-                "best_epoch": "epoch with the best score",
-                "best_val_loss": "validation loss of that epoch",
-                "best_dice": "U-Net: Dice of that epoch",
-            }
-        ),
-        _UNET,
     ),
     Metrics(
         "fold",
@@ -238,18 +140,6 @@ _OF_SUBMISSION = (
         SUBMITTED,
         _ensemble(
             {
-                "model_{i}/image_weight": "weight α of the picture in this model",
-                "model_{i}/text_weight": "weight β of the text",
-                "model_{i}/age_weight": "weight γ of the age",
-            }
-        ),
-        _CLIP,
-    ),
-    Metrics(
-        "submission",
-        SUBMITTED,
-        _ensemble(
-            {
                 "prediction_diversity": "standard deviation over the models, mean over the rows; of maps: of probabilities",
                 "pred_std_mean": "the same number under a second name",
                 "pred_std_max": "largest standard deviation of a row",
@@ -272,29 +162,33 @@ _OF_SUBMISSION = (
     Metrics(
         "submission", SUBMITTED, _ensemble({"submission_created": "1", "submission_path": "the submission's file"})
     ),
-    Metrics("submission", SUBMITTED, _ensemble({"model_weights": "table: fold or member, image, text, age"})),
     Metrics(
         "submission",
         SUBMITTED,
-        _ensemble(
-            {
-                "out_of_fold_dice": "U-Net: Dice of all pixels that some fold validated",
-                "out_of_fold_iou": "U-Net: intersection over union of the same pixels",
-            }
-        ),
-        _UNET,
+        _ensemble({"model_weights": "table: fold or member, and the weights inside each model if it has any"}),
     ),
     Metrics(
         "submission",
         SUBMITTED,
         _ensemble(
             {
-                "test_dice": "U-Net: Dice of the ensemble on test pictures with masks",
-                "test_iou": "U-Net: intersection over union on them",
-                "compared": "U-Net: table of each fold model and each method on them",
+                "out_of_fold_dice": "of maps: Dice of all pixels that some fold validated",
+                "out_of_fold_iou": "of maps: intersection over union of the same pixels",
             }
         ),
-        _UNET,
+        kind="map",
+    ),
+    Metrics(
+        "submission",
+        SUBMITTED,
+        _ensemble(
+            {
+                "test_dice": "of maps: Dice of the ensemble on test pictures with masks",
+                "test_iou": "of maps: intersection over union on them",
+                "compared": "of maps: table of each fold model and each method on them",
+            }
+        ),
+        kind="map",
     ),
     Metrics("submission", WEIGHTED, _ensemble({"model_{i}_weight": "the model's share in the combination"})),
     Metrics(
@@ -306,7 +200,7 @@ _OF_SUBMISSION = (
                 "best_member_msle": "error of the best model in it; both names end in `ensemble.metric`",
             }
         ),
-        _CLIP,
+        kind="number",
     ),
     Metrics(
         "submission",
@@ -317,13 +211,13 @@ _OF_SUBMISSION = (
                 "effective_models": "how many independent models they amount to",
             }
         ),
-        _CLIP,
+        kind="number",
     ),
     Metrics(
         "submission",
         SCORED,
         _ensemble({"combinations": "table: each model and each method, its error and its intervals"}),
-        _CLIP,
+        kind="number",
     ),
     Metrics(
         "submission",
@@ -335,7 +229,7 @@ _OF_SUBMISSION = (
                 "interval_mean_width": "mean width over the rows",
             }
         ),
-        _CLIP,
+        kind="number",
     ),
     Metrics(
         "submission",
@@ -349,7 +243,7 @@ _OF_SUBMISSION = (
                 "sweep_improvement_low": "lower bound of that, for all combinations together",
             }
         ),
-        _CLIP,
+        kind="number",
     ),
     Metrics(
         "submission",
@@ -360,7 +254,7 @@ _OF_SUBMISSION = (
                 "sweep_leaderboard": "table of the best 100 combinations",
             }
         ),
-        _CLIP,
+        kind="number",
     ),
     Metrics(
         "submission",
@@ -368,11 +262,10 @@ _OF_SUBMISSION = (
         _ensemble(
             {
                 "figures/loss_of_all_folds": "figure: training and validation losses",
-                "figures/modality_weights": "figure: α, β and γ over the epochs",
                 "figures/final_predictions": "figure: the submitted predictions",
             }
         ),
-        _CLIP,
+        kind="number",
     ),
     Metrics(
         "submission",
@@ -380,16 +273,23 @@ _OF_SUBMISSION = (
         _ensemble(
             {
                 "figures/loss_of_all_folds": "figure: training and validation losses",
-                "figures/example_overlays": "figure, U-Net: masks over their pictures",
-                "figures/dice_of_rows": "figure, U-Net: Dice of each picture",
-                "figures/disagreement": "figure, U-Net: where the models differ",
+                "figures/example_overlays": "figure: masks over their pictures",
+                "figures/dice_of_rows": "figure: Dice of each picture",
+                "figures/disagreement": "figure: where the models differ",
             }
         ),
-        _UNET,
+        kind="map",
     ),
 )
 
-CATALOGUE = (*_OF_FOLDS, *_OF_COORDINATION, *_OF_SUBMISSION)
+
+def _collect(common: Sequence[Metrics]) -> tuple[Metrics, ...]:
+    """These and every family's own, in the order of a run; of a moment the common ones first."""
+    own = [replace(metrics, family=family) for family in find_families() for metrics in load_metrics(family)]
+    return tuple(sorted((*common, *own), key=lambda one: (_RUNS.index(one.run), _MOMENTS.index(one.moment))))
+
+
+CATALOGUE = _collect((*_OF_FOLDS, *_OF_COORDINATION, *_OF_SUBMISSION))
 
 # Of a tuning, which has a W&B run for each trial.
 TUNING_CATALOGUE = (
@@ -410,3 +310,8 @@ TUNING_CATALOGUE = (
     ),
     Metrics("trial", TUNED, {"tune/fold_{i}_score": "`ensemble.metric` of one fold"}),
 )
+
+
+def list_metrics(family: str, kind: str) -> list[Metrics]:
+    """The metrics of a run of a family that predicts a kind (its `Config.PREDICTS`)."""
+    return [one for one in CATALOGUE if one.family in (None, family) and one.kind in (None, kind)]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.cluster.versions import package_versions
+from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import MAIN, RunConfig, find_differences
 from ray_jobs.config.tune import TuneConfig
@@ -175,7 +175,7 @@ def write_or_compare_tuning(tuning: Tuning, argv: Sequence[str]) -> None:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data_fingerprint": plan.inventory.fingerprint,
         "plan_fingerprint": plan.folds.fingerprint(),
-        "versions": package_versions(),
+        "versions": package_versions(list_all_packages()),
     }
     known = _read_known(folder)
     if known is not None:

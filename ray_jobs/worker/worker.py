@@ -14,7 +14,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ray_jobs.cluster.versions import package_versions, refuse_other_versions
+from ray_jobs.cluster.versions import list_packages, package_versions, refuse_other_versions
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
@@ -34,7 +34,7 @@ def train_worker(task: dict[str, Any]) -> None:
         task: `folder` (the run's), `uri` (of a run on object storage, else None), `patience_s` (with the storage), `fold`,
             `attempt`, `num_threads`, `progress_interval_s` (between two words to the coordinator), `versions` (of the driver's packages).
     """
-    refuse_other_versions(task["versions"], {ray.util.get_node_ip_address(): package_versions()})
+    refuse_other_versions(task["versions"], {ray.util.get_node_ip_address(): package_versions(list(task["versions"]))})
     folder = RunFolder(task["folder"])
     with _mirrored(folder, task) as mirror:
         _train_fold(folder, task, mirror)
@@ -70,6 +70,8 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
         progress_interval_s=task["progress_interval_s"],
+        packages=list_packages(config.trainer),
+        loss_advice=config.trainer.ADVICE.loss,
         tracking=config.tracking,
         checkpoint=config.checkpoint,
         watchdog=watchdog,

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +25,7 @@ from torch import Tensor
 from ensemble.maps.files import EncodedMap, build_map_table, encode_map
 from ensemble.predictions import build_table
 from ray_jobs.cluster.access import NAMESPACE, actor_name
-from ray_jobs.cluster.versions import package_versions
+from ray_jobs.cluster.versions import COMMON_PACKAGES, are_same_versions, package_versions
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import NonFiniteLossError, RunError, RunFolderError, SupersededError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_checkpoint, write_checkpoint
@@ -91,10 +91,13 @@ class RayWorkplace:
         checkpoint: CheckpointConfig,
         watchdog: Watchdog,
         mirror: FoldMirror | None = None,
+        packages: Sequence[str] = COMMON_PACKAGES,
+        loss_advice: str = "use other values",
     ) -> None:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
         self.folder, self.fold, self.attempt, self.tracking = folder, fold, attempt, tracking
         self.checkpoint, self.watchdog, self.mirror = checkpoint, watchdog, mirror
+        self.packages, self.loss_advice = packages, loss_advice
         self.saved_at, self.put_s = -math.inf, 0.0  # the last resume point: when it was saved, how long it was put
         self.files = folder.fold(fold)
         self.inputs, self.cache = folder.inputs, folder.cache
@@ -395,8 +398,8 @@ class RayWorkplace:
             epoch, batch = divmod(global_step - 1, per_epoch)
             where = f" (epoch {epoch + 1} of {self.num_epochs}, batch {batch + 1} of {per_epoch})"
         raise NonFiniteLossError(
-            f"the training loss of step {global_step}{where} is {loss}. Lower optimizer.lr or set "
-            "optimizer.max_grad_norm in a new run (another run.name); the checkpoints from before this step are kept"
+            f"the training loss of step {global_step}{where} is {loss}. {self.loss_advice[0].upper()}{self.loss_advice[1:]} "
+            "in a new run (another run.name); the checkpoints from before this step are kept"
         )
 
     def _record_row(self, global_step: int, at: float, metrics: Mapping[str, float]) -> None:
@@ -430,7 +433,7 @@ class RayWorkplace:
         except RunFolderError as error:
             logger.warning("fold %d starts over: %s", self.fold, error)
             return False
-        if point.description["circumstances"] != self._circumstances():
+        if not self._is_as_it_was(point.description["circumstances"]):
             logger.warning(
                 "fold %d goes on under other circumstances (%s) than it began (%s): not bit for bit the same",
                 self.fold, self._circumstances(), point.description["circumstances"],
@@ -453,7 +456,14 @@ class RayWorkplace:
             "world_size": self.world_size,
             "num_threads": self.num_threads,
             "device": torch.device(self.device).type,
-            "versions": package_versions(),
+            "versions": package_versions(self.packages),
+        }
+
+    def _is_as_it_was(self, before: Mapping[str, Any]) -> bool:
+        """Whether the circumstances are those of a resume point, of the packages whose versions both of them know."""
+        now = self._circumstances()
+        return are_same_versions(before["versions"], now["versions"]) and before | {"versions": {}} == now | {
+            "versions": {}
         }
 
     def _gather(self, own: Any) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble.config import EnsembleConfig
 from ensemble.maps.files import build_map_table, encode_map
-from ray_jobs.config.recipes import unet_segmentation_small
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import RunConfig, RunSection
 from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.planning.folds import plan_folds
@@ -34,7 +34,7 @@ def make_map_run(
 ) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     """Three folds on the made-up pictures; each fold's model errs by smooth noise of its own. Folder, config and summary."""
     folder = RunFolder(root)
-    recipe = unet_segmentation_small()
+    recipe = RECIPES["unet_segmentation_small"]()
     trainer, inventory = take_inventory(recipe.trainer, root)
     config = dataclasses.replace(
         recipe,

@@ -13,7 +13,7 @@ from ensemble.config import EnsembleConfig
 from ensemble.predictions import build_table
 from ray_jobs.config.folds import BLEND, FoldsConfig
 from ray_jobs.config.members import resolve_members
-from ray_jobs.config.recipes import clip_multimodal_small
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import RunConfig, RunSection, to_dict
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.summary import build_summary, save_summary
@@ -45,7 +45,7 @@ def make_run(
     independently of it, each a little more than the one before."""
     folder = RunFolder(root)
     config = dataclasses.replace(
-        clip_multimodal_small(),
+        RECIPES["clip_multimodal_small"](),
         run=RunSection(name=root.name, storage=str(root.parent)),
         folds=FoldsConfig(count=num_folds, blend_fraction=0.1 if num_blend else 0.0),
         members=members,

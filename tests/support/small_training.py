@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.config.recipes import clip_multimodal_small
+from ray_jobs.config.recipes import RECIPES
 from support.local_workplace import KilledError, LocalWorkplace
 from trainers.clip_regression.config import Config, DataConfig, FeaturesConfig, OptimizerConfig, TrainingConfig
 from trainers.clip_regression.inventory import leave_inputs, take_inventory
 from trainers.clip_regression.train import train_fold
 from trainers.interface import Split
 
-TINY = clip_multimodal_small().trainer
+TINY = RECIPES["clip_multimodal_small"]().trainer
 
 
 def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **sections: Any) -> LocalWorkplace:

@@ -8,7 +8,7 @@ import pytest
 from support.publishing import fill
 from support.wandb_server import StandInServer
 
-from ray_jobs.config.recipes import clip_multimodal_small
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import RunConfig, TrackingConfig, to_dict
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
@@ -30,7 +30,7 @@ def make_run(tmp_path):
 
     def make(num_rows: int = 0, **tracking: object) -> tuple[RunFolder, RunConfig]:
         folder = RunFolder(tmp_path / "runs" / "exp")
-        recipe = clip_multimodal_small()
+        recipe = RECIPES["clip_multimodal_small"]()
         config = dataclasses.replace(
             recipe,
             run=dataclasses.replace(recipe.run, name="exp", storage=str(tmp_path / "runs")),

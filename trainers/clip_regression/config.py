@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from trainers.learning.config_sections import OptimizerSection, TrainingSection
+from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,9 @@ class Config:
     """Everything that decides what a fold of this family learns."""
 
     PREDICTS: ClassVar = "number"
+    PACKAGES: ClassVar = ("torchvision", "open_clip_torch", "timm", "pillow")
+    NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "training.picture_cache_gib")
+    ADVICE: ClassVar = ADVICE
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,10 @@ class NewRows:
         batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole (unless models
             have batch sizes that agree only in tens of thousands of rows: then some rows' last digits differ).
     """
+
+    PROBLEMS: ClassVar = (
+        "a picture, a date or a number that cannot be used, and were predicted without it (mean colour, median)"
+    )
 
     path: Path
     data: tuple[DataConfig, ...]

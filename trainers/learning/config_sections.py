@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from trainers.families import Advice
+
 Config = TypeVar("Config")
+
+ADVICE = Advice(memory="lower training.batch_size", loss="lower optimizer.lr or set optimizer.max_grad_norm")
 
 
 @dataclass(frozen=True)

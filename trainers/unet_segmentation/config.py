@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from trainers.learning.config_sections import OptimizerSection, TrainingSection
+from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
 
 MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count nowhere
 
@@ -182,6 +182,9 @@ class Config:
     """Everything that decides what a fold of this family learns."""
 
     PREDICTS: ClassVar = "map"
+    PACKAGES: ClassVar = ("pillow",)
+    NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "training.picture_cache_gib")
+    ADVICE: ClassVar = ADVICE
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -27,6 +28,8 @@ class NewRows:
         data: of the models.
         batch_rows: a picture is predicted by itself, so any portion has the same bits.
     """
+
+    PROBLEMS: ClassVar = "a true mask that cannot be used, and were not scored"
 
     path: Path
     masks: Path | None

@@ -5,7 +5,14 @@ import math
 import pytest
 
 from ray_jobs.cluster.resources import parse_startable
-from ray_jobs.cluster.versions import package_versions, refuse_other_versions
+from ray_jobs.cluster.versions import (
+    COMMON_PACKAGES,
+    are_same_versions,
+    list_all_packages,
+    list_packages,
+    package_versions,
+    refuse_other_versions,
+)
 from ray_jobs.errors import ClusterError
 
 CLUSTER_YAML = """
@@ -30,7 +37,22 @@ def test_the_nodes_that_may_be_started_are_read_from_the_cluster_config():
 
 
 def test_other_versions_are_named_with_their_node():
-    driver = package_versions()
+    driver = package_versions(COMMON_PACKAGES)
     refuse_other_versions(driver, {"a": driver})
     with pytest.raises(ClusterError, match=r"torch 1.0 on b, "):
         refuse_other_versions(driver, {"a": driver, "b": driver | {"torch": "1.0"}})
+
+
+def test_a_fold_is_bound_to_the_common_packages_and_to_its_familys():
+    class Trainer:
+        PACKAGES = ("torchvision",)
+
+    assert list(package_versions(list_packages(Trainer))) == ["python", *COMMON_PACKAGES, "torchvision"]
+    assert {*COMMON_PACKAGES, "torchvision", "open_clip_torch", "timm", "pillow"} == set(list_all_packages())
+    assert package_versions(["no-such-package"])["no-such-package"] == "not installed"
+
+
+def test_versions_are_the_same_if_those_that_both_know_are():
+    before = package_versions(list_all_packages())
+    assert are_same_versions(before, package_versions(COMMON_PACKAGES))
+    assert not are_same_versions(before | {"torch": "1.0"}, package_versions(COMMON_PACKAGES))

@@ -82,9 +82,9 @@ def test_a_death_is_tried_again_a_few_times(error):
 
 def test_a_full_gpu_and_an_error_of_the_trainer_are_not_tried_again():
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    failure = explain_failure(WorkerGroupError("failed", {0: full}))
+    failure = explain_failure(WorkerGroupError("failed", {0: full}), "lower training.batch_size")
     assert failure.cause == Cause.MEMORY
-    assert "lower training.batch_size" in failure.message
+    assert "lower training.batch_size, or give a fold more of a GPU" in failure.message
     assert not failure.may_be_retried(1)
     failure = explain_failure(WorkerGroupError("failed", {0: NonFiniteLossError("the training loss of step 3 is nan")}))
     assert failure.message == "rank 0: the training loss of step 3 is nan"

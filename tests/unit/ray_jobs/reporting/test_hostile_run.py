@@ -13,7 +13,7 @@ import torch
 from support.made_run import make_run
 
 from ray_jobs.cli.console import open_console
-from ray_jobs.config.recipes import clip_multimodal_small
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import from_dict, to_dict
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.reporting.html_report import write_report
@@ -120,7 +120,7 @@ def test_predictions_that_are_none_are_refused(tmp_path, content):
 )
 def test_a_config_names_no_module_outside_trainers(family):
     with pytest.raises((ValueError, TypeError, ModuleNotFoundError)):
-        from_dict(to_dict(clip_multimodal_small()) | {"family": family})
+        from_dict(to_dict(RECIPES["clip_multimodal_small"]()) | {"family": family})
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_config_names_no_module_outside_trainers(family):
     ],
 )  # fmt: skip
 def test_a_config_file_whose_fields_reach_outside_is_refused(tmp_path, section, field, value):
-    values = to_dict(clip_multimodal_small())
+    values = to_dict(RECIPES["clip_multimodal_small"]())
     write_json(tmp_path / "config.json", values | {section: values[section] | {field: value}})
     with pytest.raises(RunFolderError, match="cannot be read by this version"):
         RunFolder(tmp_path).read_config()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ray_jobs.cli.command_line import parse_tune
-from ray_jobs.config.recipes import RECIPES, clip_multimodal_small
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import RunError
 from ray_jobs.tuning.decisions import choose_fields
@@ -32,10 +32,12 @@ def test_every_recipe_can_be_tuned(recipe):
 
 def test_choices_are_kept_as_the_config_has_them():
     space = parse_space([*LINES, "data.text_columns choice [title] []", "data.date_column choice date none"],
-                        clip_multimodal_small())  # fmt: skip
+                        RECIPES["clip_multimodal_small"]())  # fmt: skip
     assert space[1].values == ("0.0", "0.1", "0.3")
     assert space[3].values == ("[title]", "[]")
-    config = with_fields(clip_multimodal_small(), {"data.text_columns": "[title]", "data.date_column": "none"})
+    config = with_fields(
+        RECIPES["clip_multimodal_small"](), {"data.text_columns": "[title]", "data.date_column": "none"}
+    )
     assert config.trainer.data.text_columns == ("title",)
     assert read_fields(space, config) == {
         "optimizer.lr": "0.004", "model.dropout": "0.3", "training.epochs": "24", "data.text_columns": "[title]",
@@ -68,20 +70,20 @@ def test_choices_are_kept_as_the_config_has_them():
 )
 def test_what_cannot_be_tuned_is_told_at_once(line, words):
     with pytest.raises(RunError) as error:
-        parse_space([line], clip_multimodal_small())
+        parse_space([line], RECIPES["clip_multimodal_small"]())
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_a_field_is_tuned_once_and_something_is():
     with pytest.raises(RunError, match="is there twice"):
-        parse_space([LINES[0], LINES[0]], clip_multimodal_small())
+        parse_space([LINES[0], LINES[0]], RECIPES["clip_multimodal_small"]())
     with pytest.raises(RunError, match="empty"):
-        parse_space([], clip_multimodal_small())
+        parse_space([], RECIPES["clip_multimodal_small"]())
 
 
 def draw(tune, lines, count, config=None):
     """The fields of the first trials."""
-    config = config or clip_multimodal_small()
+    config = config or RECIPES["clip_multimodal_small"]()
     space, fields = parse_space(lines, config), {}
     for number in range(count):
         chosen = choose_fields(tune, space, config, number, fields)
@@ -104,7 +106,7 @@ def test_random_draws_depend_on_seed_and_number_alone():
 
 def test_a_space_of_choices_ends_when_each_combination_was_tried_once():
     lines = ("model.dropout choice 0.0 0.3", "training.batch_size choice 32 64 128")
-    space = parse_space(lines, clip_multimodal_small())
+    space = parse_space(lines, RECIPES["clip_multimodal_small"]())
     fields = draw(TuneConfig(search="random"), lines, 20)
     assert count_combinations(space) == len(fields) == 6  # the recipe as it is, 0.3 and 64, is one of them
     assert sorted(map(str, fields.values())) == sorted(map(str, list_combinations(space)))
@@ -121,7 +123,7 @@ def test_logarithmic_draws_fill_the_decades_alike():
 
 
 def test_values_that_do_not_go_together_are_told_when_they_are_drawn():
-    config = dataclasses.replace(clip_multimodal_small())
+    config = dataclasses.replace(RECIPES["clip_multimodal_small"]())
     lines = ("model.freeze choice true false", "model.allow_random_frozen choice true false")
     with pytest.raises(RunError, match="random features"):
         draw(TuneConfig(search="random"), lines, 8, config)

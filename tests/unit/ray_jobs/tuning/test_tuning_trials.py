@@ -14,7 +14,7 @@ from ensemble.numbers.metrics import measure_error
 from ray_jobs.cli.command_line import Command, parse_kfold, parse_tune
 from ray_jobs.cli.console import open_console
 from ray_jobs.cli.lookup import find_run, find_runs
-from ray_jobs.config.recipes import clip_multimodal_small
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import MAIN
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.driver.kfold import run_kfold
@@ -61,7 +61,7 @@ def copy_run(root, **made):
 def make_tuning(root, tune=None):
     """A tuning without trials."""
     folder, tune = RunFolder(root), tune or TuneConfig(name=root.name, space=LINES, num_trials=3, search="random")
-    config = clip_multimodal_small()
+    config = RECIPES["clip_multimodal_small"]()
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=root.name, storage=str(root.parent)))
     write_json(folder.tune, {"tune": dataclasses.asdict(tune)})
     folder.write_config(config)
@@ -201,7 +201,7 @@ def test_a_trial_whose_data_cannot_be_read_has_failed_and_is_listed(tmp_path):
 
 def test_a_search_that_learns_knows_every_trial_that_has_ended():
     """On a bowl, TPE's trials gather at its bottom, wherever the recipe lies, and not where trials fail after one good fold."""
-    config, tune = clip_multimodal_small(), TuneConfig(search="tpe", space=LINES)
+    config, tune = RECIPES["clip_multimodal_small"](), TuneConfig(search="tpe", space=LINES)
     space, fields, results = parse_space(LINES, config), {}, []
     for number in range(31):
         fields[number] = choose_fields(tune, space, config, number, fields, results)
@@ -356,7 +356,7 @@ def test_other_jobs_tell_a_tuning_from_a_run(tmp_path, capsys):
 
 
 def check(tmp_path, *, tune=None, **run):
-    config = clip_multimodal_small()
+    config = RECIPES["clip_multimodal_small"]()
     data = dataclasses.replace(config.trainer.data, max_rows=30)
     config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, data=data))
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, storage=str(tmp_path), **run))

@@ -17,6 +17,7 @@ def place(tmp_path):
     return RayWorkplace(
         folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
         tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, 0, None),
+        loss_advice="lower optimizer.lr",
     )  # fmt: skip
 
 
@@ -32,6 +33,15 @@ def test_a_loss_that_is_not_finite_ends_the_fold_within_its_epoch_and_names_step
     ):
         train(place, [1.0, 1.0, 1.0, 1.0, 1.0, float("nan"), float("inf"), float("nan"), 1.0])
     assert not place.points.exist()
+
+
+def test_a_point_from_before_fewer_packages_were_recorded_has_the_same_circumstances(place):
+    """An unchanged environment, of which more was recorded."""
+    now = place._circumstances()
+    before = now | {"versions": now["versions"] | {"a-package-of-another-family": "1.0"}}
+    assert place._is_as_it_was(before)
+    assert not place._is_as_it_was(before | {"num_threads": 2})
+    assert not place._is_as_it_was(before | {"versions": before["versions"] | {"torch": "1.0"}})
 
 
 def test_losses_that_are_finite_go_through(place):

@@ -22,9 +22,9 @@ TEXT = DataConfig(train_pictures="")
 @pytest.fixture
 def config():
     """A config whose model reads texts and dates."""
-    from ray_jobs.config.recipes import clip_multimodal_small
+    from ray_jobs.config.recipes import RECIPES
 
-    return replace(clip_multimodal_small().trainer, data=TEXT)
+    return replace(RECIPES["clip_multimodal_small"]().trainer, data=TEXT)
 
 
 def write(tmp_path, frame, name="test.csv"):

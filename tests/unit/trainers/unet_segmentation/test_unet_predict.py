@@ -14,7 +14,7 @@ from support.small_unet import SMALL, train_small
 
 from ensemble.config import EnsembleConfig
 from ensemble.maps.combine import choose_classes
-from ray_jobs.config.recipes import unet_segmentation_small
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.errors import RunError
 from ray_jobs.predict import take_options
 from ray_jobs.prediction.maps import PICTURES, SUMMARY, MapEnsemble, appearing_output, refuse_foreign, write_pictures
@@ -101,7 +101,7 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_launched(
 
 def test_of_each_row_pictures_and_a_line_are_written(trained, tmp_path):
     root, _, model = trained
-    config = replace(unet_segmentation_small(), ensemble=EnsembleConfig(metric="dice", threshold=0.3))
+    config = replace(RECIPES["unet_segmentation_small"](), ensemble=EnsembleConfig(metric="dice", threshold=0.3))
     ensemble = MapEnsemble(config, None, ("fold_0", "fold_1"))
     found = predict(model, find_new_rows([SMALL], root / "test_images"))[:3]
     table = ensemble.combine_rows(found, shows_models=True)
