@@ -1,10 +1,11 @@
 """Compares members, ensembles and runs on the rows that all of them predict without having seen them.
 
-    python ray_jobs/leaderboard.py [RUN ...] [--metric=msle] [--csv=FILE] [run.storage=~/ray_results]
+    python ray_jobs/leaderboard.py [RUN ...] [--metric=NAME] [--csv=FILE] [run.storage=~/ray_results]
 
 RUN is a run's folder, or its name below run.storage; without one, all runs there. Runs on other data have a table of their own.
-Each row's difference from the best has a 95 % interval over the same rows (paired bootstrap); the last columns are the errors of
-the folds. Reads the runs' folders only.
+They are compared by --metric, else by the metric that counts in them, ensemble.metric; where runs on the same rows do not agree on
+one there is a table for each. Each row's difference from the best has a 95 % interval over the same rows (paired bootstrap); the last
+columns are the errors of the folds. Reads the runs' folders only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ from ray_jobs.cli.lookup import find_run, find_runs, take_storage
 from ray_jobs.errors import RunError, RunFolderError
 
 _WIDTH_BESIDE_FOLDS = 58  # columns of a terminal that the names and the other numbers need
-COLUMNS = ("rank", "run", "what", "rows", "error", "low", "high", "difference", "difference_low", "difference_high")
+COLUMNS = (
+    "rank",
+    "run",
+    "what",
+    "rows",
+    "metric",
+    "error",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -33,15 +46,15 @@ def main(argv: list[str]) -> int:
     storage, words = take_storage(argv)
     parser = argparse.ArgumentParser("leaderboard.py", usage=__doc__, allow_abbrev=False)
     parser.add_argument("runs", nargs="*")
-    parser.add_argument("--metric", default="msle")
+    parser.add_argument("--metric")
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args(words)
     roots = [find_run([run, f"run.storage={storage}"], __doc__)[0] for run in given.runs] or find_runs(storage)
     return compare(roots, given.metric, given.csv)
 
 
-def compare(roots: Sequence[Path], metric: str, csv: Path | None) -> int:
-    """Shows a table for each group of runs on the same rows."""
+def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
+    """Shows a table for each group of runs on the same rows and each metric."""
     from ensemble.numbers.metrics import check_metric
     from ray_jobs.cli.console import open_console
     from ray_jobs.results.leaderboard import group_entries, read_entries
@@ -49,7 +62,8 @@ def compare(roots: Sequence[Path], metric: str, csv: Path | None) -> int:
     from ray_jobs.runs.folder import RunFolder
 
     try:
-        check_metric(metric)
+        if metric is not None:
+            check_metric(metric)
     except ValueError as error:
         raise RunError(f"--metric: {error}") from None
     console, entries = open_console(), []
@@ -62,21 +76,22 @@ def compare(roots: Sequence[Path], metric: str, csv: Path | None) -> int:
         raise RunError("no run with out-of-fold predictions: nothing to compare")
     rows: list[list[Any]] = []
     for group in group_entries(entries):
-        lines, num_folds = group.rank(metric)
-        rows += lines
-        console.print(_build_table(lines, metric, group.num_rows, num_folds, console.width))
+        for name in [metric] if metric else group.metrics:
+            lines, num_folds = group.rank(name)
+            rows += lines
+            console.print(_build_table(lines, group.label_error(name), group.num_rows, num_folds, console.width))
     if csv:
         write_csv(csv, [*COLUMNS, *(f"fold_{fold}" for fold in range(max(map(len, rows)) - len(COLUMNS)))], rows)
         console.print(f"written: {csv}")
     return 0
 
 
-def _build_table(lines: Sequence[Sequence[Any]], metric: str, num_rows: int, num_folds: int, width: int) -> Any:
+def _build_table(lines: Sequence[Sequence[Any]], label: str, num_rows: int, num_folds: int, width: int) -> Any:
     """Names wrap, numbers keep their width; folds for which there is no room are in the CSV file only."""
     from rich.table import Table
 
     runs = {run for _, run, *_ in lines}
-    title = f"{metric} on {num_rows:,} rows that every one of these predicts unseen"
+    title = f"{label} on {num_rows:,} rows that every one of these predicts unseen"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     shown = min(num_folds, max(0, (width - _WIDTH_BESIDE_FOLDS) // 7))
     numbers = {"": 2, "error": 6, "minus best": 10, "95 % interval": 15} | {f"fold {fold}": 6 for fold in range(shown)}
@@ -89,7 +104,7 @@ def _build_table(lines: Sequence[Sequence[Any]], metric: str, num_rows: int, num
             no_wrap=not is_text,
             min_width=numbers.get(name),
         )
-    for rank, run, what, _, error, _, _, difference, low, high, *folds in lines:
+    for rank, run, what, _, _, error, _, _, difference, low, high, *folds in lines:
         is_best = rank == 1
         cells = ["" if is_best else f"{difference:+.4f}", "" if is_best else f"{low:+.4f} {high:+.4f}"]
         in_folds = ["" if value is None else f"{value:.4f}" for value in folds[:shown]]

@@ -1,20 +1,32 @@
-"""Scores of predictions, all by scikit-learn, and the predictor that any model has to beat."""
+"""Scores of predictions, and the predictor that any model has to beat."""
 
 from __future__ import annotations
 
 import numpy as np
 from sklearn.metrics import mean_absolute_error, mean_squared_error, mean_squared_log_error
 
+from ensemble.numbers.metrics import is_mean_of_rows, measure_error
 
-def score(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    """msle, mae, mse and rmse of (n,) predictions."""
+
+def score(target: np.ndarray, prediction: np.ndarray, metric: str = "msle") -> dict[str, float | None]:
+    """msle, mae, mse and rmse of (n,) predictions, and another metric by its name: of a scorer of scikit-learn its own value, which is
+    better the higher it is; None where the metric is not defined for these rows."""
     mse = float(mean_squared_error(target, prediction))
-    return {
+    scores: dict[str, float | None] = {
         "msle": float(mean_squared_log_error(target, prediction)),
         "mae": float(mean_absolute_error(target, prediction)),
         "mse": mse,
         "rmse": mse**0.5,
     }
+    return scores if metric in scores else scores | {metric: _measure(metric, target, prediction)}
+
+
+def _measure(metric: str, target: np.ndarray, prediction: np.ndarray) -> float | None:
+    try:
+        error = measure_error(metric, target, prediction)
+    except ValueError:
+        return None
+    return error if is_mean_of_rows(metric) else -error
 
 
 def predict_constant(train_target: np.ndarray) -> float:

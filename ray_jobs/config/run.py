@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT, EnsembleConfig
+from ensemble.kinds import Kind, load_kind
 from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.resources import ResourcesConfig
 from trainers.interface import load_config_class
@@ -135,6 +136,11 @@ class RunConfig:
             if names.count(name) > 1:
                 raise ValueError(f"members: {name!r} is there twice (main is the run's own recipe)")
         _check_combination(self.ensemble, names, self.folds)
+
+    @property
+    def kind(self) -> Kind:
+        """What the family predicts."""
+        return load_kind(self.trainer.PREDICTS)
 
     @property
     def predicts_maps(self) -> bool:

@@ -25,6 +25,7 @@ from ray_jobs.reporting.html_parts import (
     build_table,
 )
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
+from ray_jobs.results.headline import find_metric, label_error, list_compared_metrics, show_score
 from ray_jobs.results.summary import list_files
 from ray_jobs.results.wording import (
     describe_counts,
@@ -34,9 +35,6 @@ from ray_jobs.results.wording import (
     explain_cross_fitting,
     explain_outcome,
     explain_workers,
-    grows,
-    name_metric,
-    show_metric,
 )
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
@@ -63,9 +61,9 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
     pictures = write_pictures(folder, config, summary)
     parts = [
         _write_headline(folder, config, summary),
-        _write_scores(summary),
+        _write_scores(folder, config, summary),
         _write_combinations(summary),
-        _write_compared_maps(summary),
+        _write_compared_maps(folder, config, summary),
         _write_sweep(folder),
         _write_problems(folder, summary),
         _write_figures(pictures),
@@ -89,7 +87,9 @@ def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[
 
 def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
     provenance = read_json(folder.provenance, default={})
-    lead, kind = _judge_combination(summary["combinations"]) if "combinations" in summary else _judge(summary)
+    lead, kind = (
+        _judge_combination(summary["combinations"]) if "combinations" in summary else _judge(folder, config, summary)
+    )
     folds = f"{config.folds.count} {config.folds.kind} folds"
     folds = "one split without folds" if config.folds.kind == "holdout" else folds
     about = f"Recipe {config.recipe}, {folds}, target {provenance.get('target', '?')}"
@@ -107,25 +107,26 @@ def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, 
                       "</header>"])  # fmt: skip
 
 
-def _judge(summary: Mapping[str, Any]) -> tuple[str, str]:
+def _judge(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> tuple[str, str]:
     """The result in words, and whether it is good or bad news."""
     if not summary.get("scores"):
         return "No fold is finished, so there is no score yet.", "bad"
     overall = summary["scores"]["out_of_fold"]
-    metric = name_metric(summary["scores"])
-    error, constant = overall[overall["checkpoint"]][metric], overall["constant"][metric]
+    metric = find_metric(folder, config)
+    value, constant = overall[overall["checkpoint"]].get(metric.name), overall["constant"].get(metric.name)
     folds, num_folds = summary["scores"]["folds"], sum(fold["member"] == MAIN for fold in summary["folds"])
-    what = f"Out-of-fold {show_metric(metric)} {error:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
+    if value is None or constant is None:
+        return f"{metric.title} is not defined for the out-of-fold predictions, or for the constant predictor.", "bad"
+    what = (
+        f"Out-of-fold {metric.label} {value:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
+    )
     what = f"Member {MAIN}: {what[0].lower()}{what[1:]}" if "members" in summary else what
-    against = f"always predicting the same number would give {constant:.4f}"
+    against = f"{config.kind.constant} would give {constant:.4f}"
     missing = "" if len(folds) == num_folds else f" Only {len(folds)} of {num_folds} folds are finished."
-    if grows(metric):
-        gain = "better" if error > constant else "no better"
-        sentence = f"{what}: {gain} than saying the same class everywhere, which would give {constant:.4f}.{missing}"
-        return sentence, "good" if error > constant else "bad"
-    if not error < constant:
+    if not (value > constant if metric.higher_is_better else value < constant):
         return f"{what}: no better than the constant predictor; {against}.{missing}", "bad"
-    return f"{what}: {1 - error / constant:.0%} below the constant predictor; {against}.{missing}", "good"
+    gain = "better than" if metric.higher_is_better else f"{1 - value / constant:.0%} below"
+    return f"{what}: {gain} the constant predictor; {against}.{missing}", "good"
 
 
 def _judge_combination(combinations: Mapping[str, Any]) -> tuple[str, str]:
@@ -133,7 +134,7 @@ def _judge_combination(combinations: Mapping[str, Any]) -> tuple[str, str]:
     row, best = next(row for row in combinations["rows"] if row["submitted"]), combinations["best_member"]
     kind = "members" if combinations["scored_on"] == "out_of_fold" else "fold models"
     number = sum(row["kind"] == "member" for row in combinations["rows"])
-    what = f"{combinations['metric'].upper()} {row['error']:.4f} of the {row['name']} of {number} {kind} on "
+    what = f"{label_error(combinations)} {row['error']:.4f} of the {row['name']} of {number} {kind} on "
     what += describe_scored_rows(combinations)
     interval = f"{row['difference']:+.4f} ({row['difference_low']:+.4f} to {row['difference_high']:+.4f})"
     if row["difference_high"] < 0:
@@ -141,28 +142,30 @@ def _judge_combination(combinations: Mapping[str, Any]) -> tuple[str, str]:
     return f"{what}: not shown to be better than the best of them, {best}: {interval}.", "bad"
 
 
-def _write_scores(summary: Mapping[str, Any]) -> str:
+def _write_scores(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
     if not summary.get("scores"):
         return build_section("Scores", build_paragraph("There are none: no fold is finished."))
     overall = summary["scores"]["out_of_fold"]
-    metric, chosen = name_metric(summary["scores"]), overall["checkpoint"]
-    others = [name for name in overall["best"] if name != metric]
+    metric, chosen = find_metric(folder, config), overall["checkpoint"]
+    others = [find_metric(folder, config, name) for name in overall["best"] if name != metric.name]
     cells = []
     for row in (*summary["scores"]["folds"], overall):
-        constant = row["constant"][metric]
         cells.append([f"fold {row['fold']}" if "fold" in row else "out of fold", f"{row['num_rows']:,}"])
-        cells[-1] += [f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant")]
-        if not grows(metric):
-            cells[-1] += [f"{100 * row[chosen][metric] / constant:.0f} %" if constant else ""]
-        cells[-1] += [f"{row[chosen][name]:,.4g}" for name in others]
-    header = ["", "rows", f"{show_metric(metric)}, best epoch", "final epoch", "constant"]
-    header += [] if grows(metric) else ["of constant"]
-    header += [f"{show_metric(name)}, {chosen}" for name in others]
-    better, constant = ("higher", "one class everywhere") if grows(metric) else ("lower", "the training rows' log mean")
-    note = f"Each fold is scored on the rows it did not train on; {better} is better. The best epoch was chosen on these rows, "
-    note += f"so its score is a little optimistic; the final one was not chosen. Constant: {constant}."
+        cells[-1] += [show_score(row[kind], metric) for kind in ("best", "final", "constant")]
+        if not metric.higher_is_better:
+            cells[-1] += [_share_of_constant(row[chosen].get(metric.name), row["constant"].get(metric.name))]
+        cells[-1] += [f"{row[chosen][one.name]:,.4g}" for one in others]
+    header = ["", "rows", f"{metric.label}, best epoch", "final epoch", "constant"]
+    header += [] if metric.higher_is_better else ["of constant"]
+    header += [f"{one.label}, {chosen}" for one in others]
+    note = f"Each fold is scored on the rows it did not train on; {metric.better} is better. The best epoch was chosen on these rows, "
+    note += f"so its score is a little optimistic; the final one was not chosen. Constant: {config.kind.constant}."
     title = f"Scores of member {MAIN}" if "members" in summary else "Scores"
     return build_section(title, build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
+
+
+def _share_of_constant(value: float | None, constant: float | None) -> str:
+    return "" if value is None or not constant else f"{100 * value / constant:.0f} %"
 
 
 def _write_combinations(summary: Mapping[str, Any]) -> str:
@@ -170,7 +173,7 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
     combinations = summary.get("combinations")
     if not combinations:
         return ""
-    metric, best = combinations["metric"].upper(), combinations["best_member"]
+    metric, best = label_error(combinations), combinations["best_member"]
     cells = [
         [
             row["name"] + (" (submitted)" if row["submitted"] else ""),
@@ -188,20 +191,20 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
     return build_section("Combinations", build_table(header, cells), notes, *_write_diversity(combinations))
 
 
-def _write_compared_maps(summary: Mapping[str, Any]) -> str:
+def _write_compared_maps(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
     """Fold models and methods on rows that no model has seen; nothing where there are none."""
-    names, parts = ("dice", "iou", "dice_of_rows"), []
+    parts, metrics = [], list_compared_metrics(folder, config)
     kinds = {"model": "fold model", "combination": "all models", "submitted": "all models (submitted)"}
     for part, compared in summary.get("compared", {}).items():
-        rows = [[row["name"], kinds[row["kind"]], *(f"{row[name]:.4f}" for name in names)] for row in compared]
-        parts.append(build_table(["", "", *map(show_metric, names)], rows))
+        rows = [[row["name"], kinds[row["kind"]], *(show_score(row, metric) for metric in metrics)] for row in compared]
+        parts.append(build_table(["", "", *(metric.label for metric in metrics)], rows))
         parts.append(build_paragraph(f"On {describe_part(part, compared)}; higher is better.", "soft"))
     return build_section("Combinations", *parts) if parts else ""
 
 
 def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
     """What the models' differing is worth, and what each of them adds."""
-    diversity, metric = combinations["diversity"], combinations["metric"].upper()
+    diversity, metric = combinations["diversity"], label_error(combinations)
     effective = diversity["effective_models"]
     text = f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} on average, less "
     text += f"{diversity['ambiguity']:.4f} because they differ (ambiguity)."

@@ -9,24 +9,35 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ray_jobs.results.wording import (
+from ensemble.kinds import Metric
+from ray_jobs.results.headline import (
     compare_with_constant,
+    find_metric,
+    label_error,
+    list_compared_metrics,
+    show_score,
+)
+from ray_jobs.results.wording import (
     describe_part,
     describe_scored_rows,
     describe_submission,
     explain_cross_fitting,
     explain_workers,
-    name_metric,
-    show_metric,
 )
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.working_folder import find_uri
 
 
-def print_scores(console: Console, scores: dict[str, Any]) -> None:
-    """Scores of each fold and of all out-of-fold predictions beside the constant predictor's."""
-    metric = name_metric(scores)
-    title = f"{show_metric(metric)} on the rows that each fold validates"
+def print_scores(console: Console, scores: Mapping[str, Any], metric: Metric, constant: str) -> None:
+    """Scores of each fold and of all out-of-fold predictions beside the constant predictor's.
+
+    Args:
+        console: where to.
+        scores: the summary's.
+        metric: that counts.
+        constant: what the constant predictor says.
+    """
+    title = f"{metric.label} on the rows that each fold validates"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("", "rows", "best epoch", "final epoch", "constant"):
         table.add_column(name, justify="right" if name else "left")
@@ -34,37 +45,38 @@ def print_scores(console: Console, scores: dict[str, Any]) -> None:
     for name, row in [*((f"fold {fold['fold']}", fold) for fold in scores["folds"]), ("out of fold", overall)]:
         if row is overall:
             table.add_section()
-        cells = (f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
+        cells = (show_score(row[kind], metric) for kind in ("best", "final", "constant"))
         table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
     console.print(table)
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
-    console.print(compare_with_constant(scores))
+    console.print(compare_with_constant(overall, metric, constant))
 
 
-def print_members(console: Console, members: Mapping[str, Any]) -> None:
+def print_members(console: Console, members: Mapping[str, Any], metric: Metric) -> None:
     """The out-of-fold score of each member beside the constant predictor's."""
-    metric = name_metric(next(iter(members.values())))
-    title = f"{show_metric(metric)} on the rows that each fold validates"
+    title = f"{metric.label} on the rows that each fold validates"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("member", "folds", "rows", "best epoch", "final epoch", "constant"):
         table.add_column(name, justify="left" if name == "member" else "right")
     for name, scores in members.items():
         overall = scores["out_of_fold"]
-        cells = (f"{overall[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
+        cells = (show_score(overall[kind], metric) for kind in ("best", "final", "constant"))
         table.add_row(name, str(len(scores["folds"])), str(overall["num_rows"]), *cells)
     console.print(table)
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
 
 
-def print_compared_maps(console: Console, part: str, compared: Sequence[Mapping[str, Any]]) -> None:
-    """Fold models and methods on the blend set or the test rows whose truth is known."""
-    title = f"Dice on {describe_part(part, compared)}"
+def print_compared_maps(
+    console: Console, part: str, compared: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
+) -> None:
+    """Fold models and methods on the blend set or the test rows whose truth is known, by the metrics, of which the first counts."""
+    title = f"{metrics[0].label} on {describe_part(part, compared)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for name in ("", "Dice", "IoU", "mean Dice of rows"):
+    for name in ("", *(metric.label for metric in metrics)):
         table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
     for row in compared:
         name = f"{row['name']} <- submitted" if row["kind"] == "submitted" else row["name"]
-        cells = (f"{row[key]:.4f}" for key in ("dice", "iou", "dice_of_rows"))
+        cells = (show_score(row, metric) for metric in metrics)
         table.add_row(name, *cells, style="bold" if row["kind"] == "submitted" else "")
     console.print(table)
 
@@ -72,7 +84,7 @@ def print_compared_maps(console: Console, part: str, compared: Sequence[Mapping[
 def print_combinations(console: Console, combinations: Mapping[str, Any]) -> None:
     """Members and combinations by their honest error, the best first, each with its difference from the best member."""
     best = combinations["best_member"]
-    title = f"{combinations['metric']} on {describe_scored_rows(combinations)}, with 95 % intervals"
+    title = f"{label_error(combinations)} on {describe_scored_rows(combinations)}, with 95 % intervals"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("", "error", "interval", f"minus {best}", "interval"):
         table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
@@ -93,14 +105,16 @@ def print_combinations(console: Console, combinations: Mapping[str, Any]) -> Non
 
 def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
     """The last words: scores, what is missing, where everything is."""
+    config = folder.read_config()
+    metric = find_metric(folder, config)
     if "members" in summary:
-        print_members(console, summary["members"])
+        print_members(console, summary["members"], metric)
     elif summary["scores"]:
-        print_scores(console, summary["scores"])
+        print_scores(console, summary["scores"], metric, config.kind.constant)
     if "combinations" in summary:
         print_combinations(console, summary["combinations"])
     for part, rows in summary.get("compared", {}).items():
-        print_compared_maps(console, part, rows)
+        print_compared_maps(console, part, rows, list_compared_metrics(folder, config))
     for fold in summary["folds"]:
         if fold["error"]:
             own = folder.of_member(fold["member"])

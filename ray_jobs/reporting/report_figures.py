@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ensemble.figure_style import to_png
+from ensemble.figure_style import shorten_name, to_png
 from ensemble.maps import figures as map_figures
 from ensemble.numbers import figures, score_figures
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting import run_figures
 from ray_jobs.reporting.run_data import MissingDataError, RunData, demand
-from ray_jobs.results.wording import grows, name_metric, show_metric
+from ray_jobs.results.headline import find_metric, label_error
 from ray_jobs.runs.folder import RunFolder
 from trainers.storage.whole_files import write_whole
 
@@ -54,17 +54,22 @@ class DrawnPicture:
 
 def _draw_performance(run: RunData) -> Figure:
     rows = [*run.scores["folds"], run.scores["out_of_fold"]]
-    metric = name_metric(run.scores)
-    *folds, overall = ({kind: row[kind][metric] for kind in ("best", "final", "constant")} for row in rows)
+    metric = find_metric(run.folder, run.config)
+    kinds = ("best", "final", "constant")
+    *folds, overall = ({kind: _as_float(row[kind].get(metric.name)) for kind in kinds} for row in rows)
     labels = [f"fold {row['fold']}" for row in rows[:-1]]
-    return score_figures.draw_performance(folds, labels, overall, show_metric(metric), higher_is_better=grows(metric))
+    return score_figures.draw_performance(
+        folds, labels, overall, shorten_name(metric.label), higher_is_better=metric.higher_is_better
+    )
+
+
+def _as_float(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _draw_combinations(run: RunData) -> Figure:
     combinations = run.summary["combinations"]
-    return score_figures.draw_intervals(
-        combinations["rows"], combinations["metric"].upper(), combinations["best_member"]
-    )
+    return score_figures.draw_intervals(combinations["rows"], label_error(combinations), combinations["best_member"])
 
 
 def _several_models(run: RunData) -> tuple[np.ndarray, np.ndarray]:

@@ -16,12 +16,17 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.results.columns import combines_folds
 
 
-def compare_combinations(config: RunConfig, columns: Columns) -> tuple[dict[str, Any], np.ndarray]:
+def compare_combinations(config: RunConfig, columns: Columns, label: str) -> tuple[dict[str, Any], np.ndarray]:
     """Every member and every method in the config's space, and the combination that is submitted, each with its honest error, an
     interval, and what it differs from the best member by.
 
+    Args:
+        config: of the run.
+        columns: what is combined.
+        label: of the error, for people.
+
     Returns:
-        `metric`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
+        `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
         `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is submitted, (N,).
     """
     ensemble = config.ensemble
@@ -49,6 +54,7 @@ def compare_combinations(config: RunConfig, columns: Columns) -> tuple[dict[str,
     ]
     compared = {
         "metric": ensemble.metric,
+        "label": label,
         "best_member": columns.names[ranking.reference],
         "num_rows": len(columns.target_N),
         "scored_on": "blend" if combines_folds(config) else "out_of_fold",

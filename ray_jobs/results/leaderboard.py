@@ -5,18 +5,21 @@ Shape suffixes: C entries, N rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ensemble.kinds import Metric
 from ensemble.members.combinations import rank
 from ensemble.numbers.metrics import measure_error
 from ray_jobs.errors import RunFolderError
 from ray_jobs.results.columns import combines_folds
+from ray_jobs.results.headline import find_metric
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 
@@ -25,11 +28,21 @@ _LEAST_SHARE = 0.5  # of the smaller one's rows that two entries of one table sh
 
 @dataclass(frozen=True)
 class Entry:
-    """Honest predictions of a member or an ensemble: (target, prediction, fold) by the row's id."""
+    """Honest predictions of a member or an ensemble.
+
+    Attributes:
+        run: its name.
+        what: the member, or the ensemble and its method.
+        rows: (target, prediction, fold) by the row's id.
+        metric: that counts in the run.
+        describe_metric: how a metric's values are read in the run.
+    """
 
     run: str
     what: str
     rows: Mapping[str, tuple[float, float, int]]
+    metric: str
+    describe_metric: Callable[[str], Metric]
 
 
 def read_entries(folder: RunFolder) -> list[Entry]:
@@ -43,13 +56,14 @@ def read_entries(folder: RunFolder) -> list[Entry]:
     table, config = read_parquet(folder.oof), folder.read_config()
     if config.predicts_maps:
         raise RunFolderError(f"{folder.root} predicts maps; its Dice is in summary.json, and here numbers are compared")
+    facts = (config.ensemble.metric, partial(find_metric, folder, config))
     entries = [
-        Entry(folder.root.name, member, _by_id(table.filter(pc.equal(table["member"], member))))
+        Entry(folder.root.name, member, _by_id(table.filter(pc.equal(table["member"], member))), *facts)
         for member in dict.fromkeys(table["member"].to_pylist())
     ]
     if folder.honest_predictions.exists() and not combines_folds(config):
         method = f"ensemble ({config.ensemble.method})"
-        entries.append(Entry(folder.root.name, method, _by_id(read_parquet(folder.honest_predictions))))
+        entries.append(Entry(folder.root.name, method, _by_id(read_parquet(folder.honest_predictions)), *facts))
     return entries
 
 
@@ -70,8 +84,17 @@ class Group:
         """Rows that all entries have."""
         return len(self.ids)
 
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that count in their runs, each once."""
+        return list(dict.fromkeys(entry.metric for entry in self.entries))
+
+    def label_error(self, metric: str) -> str:
+        """A metric's error, for people."""
+        return self.entries[0].describe_metric(metric).error_label
+
     def rank(self, metric: str) -> tuple[list[list[Any]], int]:
-        """A line for each entry, the best first: rank, run, what, rows, error and its interval, difference from the best and its
+        """A line for each entry, the best first: rank, run, what, rows, metric, error and its interval, difference from the best and its
         interval, then the errors of the entry's own folds; and the most folds of any."""
         target_N = np.array([self.entries[0].rows[row_id][0] for row_id in self.ids])
         predictions_CN = np.array([[entry.rows[row_id][1] for row_id in self.ids] for entry in self.entries])
@@ -81,7 +104,7 @@ class Group:
         for place, index in enumerate(np.argsort(ranking.error_C, kind="stable").tolist(), start=1):
             entry, missing = self.entries[index], [None] * (num_folds - len(folds[index]))
             numbers = ranking.describe(index).values()
-            lines.append([place, entry.run, entry.what, self.num_rows, *numbers, *folds[index], *missing])
+            lines.append([place, entry.run, entry.what, self.num_rows, metric, *numbers, *folds[index], *missing])
         return lines, num_folds
 
     def _score_folds(

@@ -57,13 +57,13 @@ class Tally:
             scores |= {f"dice_class_{number}": score_counts(counts_3[:, None])["dice"] for number, counts_3 in by_class}
         return scores
 
-    def score_constant(self) -> dict[str, float]:
-        """The scores of saying one class everywhere, the best but the background: what a model has to beat."""
+    def score_constant(self, metric: str = METRICS[0]) -> dict[str, float]:
+        """The scores of saying one class everywhere, the best by a metric but the background: what a model has to beat."""
         true_K, best = self.counts_3K[2], dict.fromkeys(METRICS, 0.0)
         for number in range(self.num_classes - 1):
             counts_3K = np.stack([np.zeros_like(true_K), np.zeros_like(true_K), true_K])
             counts_3K[0, number], counts_3K[1, number] = true_K[number], self.num_places
-            best = max(best, score_counts(counts_3K), key=lambda scores: scores["dice"])
+            best = max(best, score_counts(counts_3K), key=lambda scores: scores[metric])
         return best
 
     def merge(self, other: Tally) -> None:
@@ -85,7 +85,7 @@ def score_map_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> t
         The scores, shaped as those of numbers are, and a row for each row that a fold validated: its true and predicted share of
         foreground, Dice and IoU.
     """
-    chosen, by_fold, tables = config.ensemble.checkpoint, [], []
+    chosen, metric, by_fold, tables = config.ensemble.checkpoint, config.ensemble.metric, [], []
     overall: dict[str, Tally] = {}
     for fold in folds:
         tallies = {}
@@ -95,10 +95,11 @@ def score_map_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> t
             tallies[checkpoint], table = _score_file(folder, config, read_maps(path), fold, checkpoint, writes=writes)
             tables += [table] if writes else []
             overall.setdefault(checkpoint, Tally(tallies[checkpoint].num_classes)).merge(tallies[checkpoint])
-        constant = tallies[chosen].score_constant()
+        constant = tallies[chosen].score_constant(metric)
         row = {"fold": fold, "num_rows": len(tallies[chosen].dice), "constant": constant}
         by_fold.append(row | {name: tally.score() for name, tally in tallies.items()})
-    total = {"num_rows": len(overall[chosen].dice), "checkpoint": chosen, "constant": overall[chosen].score_constant()}
+    total = {"num_rows": len(overall[chosen].dice), "checkpoint": chosen}
+    total["constant"] = overall[chosen].score_constant(metric)
     scores = {"folds": by_fold, "out_of_fold": total | {name: tally.score() for name, tally in overall.items()}}
     return scores, pa.concat_tables(tables)
 

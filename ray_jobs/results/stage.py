@@ -14,6 +14,7 @@ from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.results.checks import refuse_damaged
 from ray_jobs.results.columns import find_columns
 from ray_jobs.results.combinations import compare_combinations, list_metrics
+from ray_jobs.results.headline import find_metric
 from ray_jobs.results.map_scores import draw_out_of_fold, score_map_folds
 from ray_jobs.results.map_submission import compare_on_blend, submit_maps
 from ray_jobs.results.submission import NoSubmissionError, submit
@@ -100,7 +101,7 @@ def _combine(
             raise NoSubmissionError(_explain_missing(config, name, missing))
     columns = find_columns(folder, config)
     if columns is not None:
-        stage["combinations"], honest_N = compare_combinations(config, columns)
+        stage["combinations"], honest_N = compare_combinations(config, columns, find_metric(folder, config).error_label)
         _write_honest_predictions(folder, columns, honest_N)
         log_news(folder.submission_record, list_metrics(stage["combinations"]))
     return submit(folder, config, columns, scores)
@@ -122,13 +123,14 @@ def _explain_missing(config: RunConfig, name: str, missing: list[int]) -> str:
 
 
 def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> tuple[dict[str, Any], pa.Table]:
-    """Scores each finished fold of a member and all of them together.
+    """Scores each finished fold of a member and all of them together, by `ensemble.metric` and others.
 
     The constant predictor of a fold is expm1 of its training rows' mean log1p: what a model has to beat.
 
     Returns:
         The scores, and the out-of-fold predictions of the config's checkpoint.
     """
+    metric = config.ensemble.metric
     tables = {c: [read_parquet(folder.fold(f).predictions("validation", c)) for f in folds] for c in CHECKPOINTS}
     chosen = pa.concat_tables(tables[config.ensemble.checkpoint])
     constants = read_json(folder.provenance)["constant_predictions"]
@@ -138,15 +140,15 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> tuple
         target = table["target"].to_numpy()
         by_fold.append(
             {"fold": fold, "num_rows": len(target)}
-            | {c: score(target, tables[c][index]["prediction"].to_numpy()) for c in CHECKPOINTS}
-            | {"constant": score(target, np.full(len(target), constants[fold]))}
+            | {c: score(target, tables[c][index]["prediction"].to_numpy(), metric) for c in CHECKPOINTS}
+            | {"constant": score(target, np.full(len(target), constants[fold]), metric)}
         )
     target = chosen["target"].to_numpy()
     constant = np.array([constants[fold] for fold in chosen["fold"].to_pylist()])
-    overall = {c: score(target, pa.concat_tables(tables[c])["prediction"].to_numpy()) for c in CHECKPOINTS}
+    overall = {c: score(target, pa.concat_tables(tables[c])["prediction"].to_numpy(), metric) for c in CHECKPOINTS}
     scores = {
         "folds": by_fold,
         "out_of_fold": {"num_rows": len(target), "checkpoint": config.ensemble.checkpoint, **overall}
-        | {"constant": score(target, constant)},
+        | {"constant": score(target, constant, metric)},
     }
     return scores, chosen

@@ -108,13 +108,13 @@ def _average_summaries(member: RunFolder | None, config: RunConfig) -> dict[str,
 
 
 def choose_weights(ensemble: EnsembleConfig, scores: dict[str, Any]) -> np.ndarray | None:
-    """One weight for each fold model; None for methods without weights."""
+    """One weight for each fold model, by `ensemble.metric` where none are given; None for methods without weights."""
     if ensemble.method != "weighted_mean":
         return None
     if ensemble.weights is not None:
         return normalise_weights(ensemble.weights, len(scores["folds"]))
     return weights_from_scores(
-        np.array([fold[ensemble.checkpoint]["msle"] for fold in scores["folds"]]), ensemble.weight_power
+        np.array([fold[ensemble.checkpoint][ensemble.metric] for fold in scores["folds"]]), ensemble.weight_power
     )
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import RunConfig, to_dict
+from ray_jobs.results.headline import find_metric, label_error, show_score
 from ray_jobs.results.wording import (
     describe_counts,
     describe_scored_rows,
     explain_cross_fitting,
     explain_workers,
-    name_metric,
-    show_metric,
 )
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import MEMBERS, RunFolder
@@ -151,11 +150,11 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     if "combinations" in summary:
         lines += _explain_combinations(summary["combinations"])
     if summary["scores"]:
-        metric = name_metric(summary["scores"])
-        lines += [f"| {show_metric(metric)} | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
+        metric = find_metric(folder, config)
+        lines += [f"| {metric.label} | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
         rows = [(f"fold {fold['fold']}", fold) for fold in summary["scores"]["folds"]]
         for name, row in [*rows, ("out of fold", summary["scores"]["out_of_fold"])]:
-            cells = " | ".join(f"{row[kind][metric]:.4f}" for kind in ("best", "final", "constant"))
+            cells = " | ".join(show_score(row[kind], metric) for kind in ("best", "final", "constant"))
             lines.append(f"| {name} | {row['num_rows']} | {cells} |")
         lines += [
             "",
@@ -184,9 +183,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
 
 
 def _explain_combinations(combinations: Mapping[str, Any]) -> list[str]:
-    metric = combinations["metric"].upper()
     lines = [
-        f"| {metric} on {describe_scored_rows(combinations)} | | 95 % interval | minus {combinations['best_member']} |",
+        f"| {label_error(combinations)} on {describe_scored_rows(combinations)} | | 95 % interval | minus {combinations['best_member']} |",
         "|---|---|---|---|",
     ]
     for row in combinations["rows"]:

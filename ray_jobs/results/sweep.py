@@ -31,6 +31,7 @@ from ray_jobs.cluster.start import RayStart, connect
 from ray_jobs.cluster.versions import COMMON_PACKAGES, package_versions
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.columns import combines_folds, read_columns
+from ray_jobs.results.headline import find_metric
 from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import write_csv, write_json
@@ -49,11 +50,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Search:
-    """What was tried and what came out."""
+    """What was tried and what came out; `label` is of the error, for people."""
 
     candidates: list[Candidate]
     choice: Choice
     metric: str
+    label: str
     num_rows: int
     all_members: tuple[str, ...]
     num_trials: int
@@ -112,7 +114,14 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
         if path not in paths:
             path.unlink()
     return Search(
-        candidates, choice, ensemble.metric, len(columns["best"].ids_N), names, len(todo), time.monotonic() - began
+        candidates,
+        choice,
+        ensemble.metric,
+        find_metric(folder, config).error_label,
+        len(columns["best"].ids_N),
+        names,
+        len(todo),
+        time.monotonic() - began,
     )
 
 
@@ -251,6 +260,7 @@ def describe_outcome(found: Search) -> dict[str, Any]:
     choice = found.choice
     return {
         "metric": found.metric,
+        "label": found.label,
         "num_rows": found.num_rows,
         "num_combinations": len(found.candidates),
         "num_trials": found.num_trials,
@@ -270,7 +280,7 @@ def describe_outcome(found: Search) -> dict[str, Any]:
 def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
     """The best combinations, and what the choice among them is worth."""
     table = Table(
-        title=f"{found.metric}, the best of {len(found.candidates)} combinations", title_justify="left", box=None
+        title=f"{found.label}, the best of {len(found.candidates)} combinations", title_justify="left", box=None
     )
     for name, width in (
         ("", 2),

@@ -1,11 +1,11 @@
-"""How results are told in words: the metric that counts, the rows that were scored, the submission. Texts only."""
+"""How results are told in words: the rows that were scored, what a search is worth, the submission. Texts only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_TITLES = {"dice": "Dice", "iou": "IoU", "dice_of_rows": "mean Dice of rows"}  # all of these are higher for the better
+from ray_jobs.results.headline import label_error
 
 
 def describe_part(part: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -36,7 +36,7 @@ def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
 def explain_outcome(outcome: Mapping[str, Any]) -> list[str]:
     """What to believe of a search, in sentences."""
     lines = [
-        f"Chosen inside each fold and scored on it: {outcome['metric']} {outcome['nested_error']:.4f}. That is what choosing is worth; "
+        f"Chosen inside each fold and scored on it: {label_error(outcome)} {outcome['nested_error']:.4f}. That is what choosing is worth; "
         f"the winner's own {outcome['winner_error']:.4f} is the best of {outcome['num_combinations']} and flattered by luck. The default has "
         f"{outcome['default_error']:.4f}."
     ]
@@ -67,32 +67,6 @@ def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
         if numbers["test_rows"]:
             lines.append(f"{numbers['test_rows']:,} test rows share their {kind} with training rows")
     return lines
-
-
-def name_metric(scores: Mapping[str, Any]) -> str:
-    """The metric that counts, the first of the scores."""
-    return next(iter(scores["out_of_fold"]["best"]))
-
-
-def show_metric(metric: str) -> str:
-    """Its name as people write it."""
-    if metric.startswith("dice_class_"):
-        return f"Dice of class {metric.removeprefix('dice_class_')}"
-    return _TITLES.get(metric, metric.upper())
-
-
-def grows(metric: str) -> bool:
-    """Whether higher is better."""
-    return metric in _TITLES
-
-
-def compare_with_constant(scores: Mapping[str, Any]) -> str:
-    """The out-of-fold score of a run beside the constant predictor's, in a sentence."""
-    overall, metric = scores["out_of_fold"], name_metric(scores)
-    value, constant = overall[overall["checkpoint"]][metric], overall["constant"][metric]
-    if grows(metric):
-        return f"out-of-fold {show_metric(metric)} is {value:.4f}; the same class everywhere would have {constant:.4f}"
-    return f"out-of-fold {show_metric(metric)} is {value / constant:.0%} of the constant predictor's"
 
 
 def explain_workers(summary: Mapping[str, Any]) -> str:

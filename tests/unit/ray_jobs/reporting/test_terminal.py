@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
+from ensemble.kinds import Metric
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.reporting.live_table import Watcher, fold_table
 from ray_jobs.reporting.outcome import print_scores
@@ -105,7 +106,12 @@ def test_scores_stand_beside_the_constant_predictor():
     console = make_console(terminal=False)
     row = {kind: {"msle": value} for kind, value in (("best", 0.5), ("final", 0.6), ("constant", 2.0))}
     overall = {"num_rows": 9, "checkpoint": "final", **row}
-    print_scores(console, {"folds": [{"fold": 0, "num_rows": 9, **row}], "out_of_fold": overall})
+    print_scores(
+        console,
+        {"folds": [{"fold": 0, "num_rows": 9, **row}], "out_of_fold": overall},
+        Metric("msle", "MSLE"),
+        "one number",
+    )
     shown = console.file.getvalue()
     assert "0.5000" in shown
     assert "30% of the constant predictor's" in shown

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import mean_squared_log_error
 from support.made_run import make_run
 
+from ensemble.config import EnsembleConfig
 from ray_jobs.errors import RunError
 from ray_jobs.leaderboard import main
 
@@ -39,7 +40,7 @@ def test_members_ensembles_and_runs_are_ranked_on_the_rows_that_all_have(tmp_pat
     for row in rows[1:]:
         assert float(row["difference"]) == pytest.approx(float(row["error"]) - float(rows[0]["error"]))
         assert float(row["difference_low"]) <= float(row["difference"]) <= float(row["difference_high"])
-    assert "msle on 150 rows that every one of these predicts unseen" in capsys.readouterr().out
+    assert "MSLE on 150 rows that every one of these predicts unseen" in capsys.readouterr().out
 
 
 def test_runs_on_other_rows_have_a_table_of_their_own(tmp_path, capsys):
@@ -62,3 +63,16 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
     assert "has no out-of-fold predictions yet" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"--metric: metric 'mlse': expected one of msle"):
         main([f"run.storage={tmp_path}", "--metric=mlse"])
+
+
+def test_runs_are_compared_by_the_metric_that_counts_in_them(tmp_path, capsys):
+    make_run(tmp_path / "first", num_epochs=1, ensemble=EnsembleConfig(metric="mae"))
+    make_run(tmp_path / "second", num_epochs=1, ensemble=EnsembleConfig(metric="r2"))
+    board = tmp_path / "board.csv"
+    main([f"run.storage={tmp_path}", f"--csv={board}"])
+    shown = capsys.readouterr().out
+    assert "MAE (price) on 180 rows" in shown
+    assert "minus r2 on 180 rows" in shown
+    assert [row["metric"] for row in read_board(board)] == ["mae", "mae", "r2", "r2"]
+    main([f"run.storage={tmp_path}", "--metric=msle"])
+    assert "MAE" not in capsys.readouterr().out

@@ -1,0 +1,80 @@
+"""What a prediction is: a family names its kind (`Config.PREDICTS`), and each kind is a folder of this package with a `kind.py`.
+
+What a kind can do it says by what it offers; nobody asks for its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How the values of a metric are read.
+
+    Attributes:
+        name: as `ensemble.metric` has it, and the scores of a run.
+        title: as people write it.
+        higher_is_better: of its values.
+        unit: of its values; `{target}` stands for the target's name; empty: none.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = False
+    unit: str = ""
+
+    def of_target(self, target: str) -> Metric:
+        """The metric with the target's name in its unit."""
+        return replace(self, unit=self.unit.replace("{target}", target))
+
+    @property
+    def label(self) -> str:
+        """Title and unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def error_label(self) -> str:
+        """Title and unit of the error, which is the value or, where higher values are better, its negative."""
+        return f"minus {self.label}" if self.higher_is_better else self.label
+
+    @property
+    def better(self) -> str:
+        """Which values are better, in a word."""
+        return "higher" if self.higher_is_better else "lower"
+
+
+class Kind(Protocol):
+    """A kind of predictions.
+
+    Attributes:
+        name: what `Config.PREDICTS` says.
+        methods: by which models may be combined.
+        constant: what the predictor says that any model has to beat, in a few words.
+    """
+
+    name: str
+    methods: Sequence[str]
+    constant: str
+
+    def describe_metric(self, name: str) -> Metric:
+        """How a metric's values are read."""
+
+
+def load_kind(name: str) -> Kind:
+    """The kind of that name.
+
+    Raises:
+        ValueError: there is none; the message names those that there are.
+    """
+    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py"))
+    kinds = {
+        kind.name: kind for kind in (importlib.import_module(f"ensemble.{folder}.kind").KIND for folder in folders)
+    }
+    if name not in kinds:
+        raise ValueError(f"PREDICTS={name!r}: expected one of {', '.join(kinds)}")
+    return kinds[name]
