@@ -6,10 +6,15 @@ What a kind can do it says by what it offers; nobody asks for its name.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
+
+# What jobs may do with predictions beyond scoring and combining those of fold models.
+Offer = Literal["members", "external", "interval", "sweep", "leaderboard", "tuning", "threshold"]
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,31 @@ class Kind(Protocol):
 
     Attributes:
         name: what `Config.PREDICTS` says.
+        title: what the predictions are, in a word: "this family predicts ...".
         methods: by which models may be combined.
+        scores: the metrics that are measured whatever `ensemble.metric` is.
+        offers: what else may be done with them.
         constant: what the predictor says that any model has to beat, in a few words.
     """
 
     name: str
+    title: str
     methods: Sequence[str]
+    scores: Sequence[str]
+    offers: frozenset[Offer]
     constant: str
 
     def describe_metric(self, name: str) -> Metric:
         """How a metric's values are read."""
+
+    def check_metric(self, name: str, read_targets: Callable[[], np.ndarray]) -> None:
+        """Raises ValueError where models cannot be compared by a metric on rows with these targets, (N,)."""
+
+    def can_weigh_by(self, name: str) -> bool:
+        """Whether a model's weight can be one over its error by a metric: that is never negative."""
+
+    def predict_constant(self, train_target_N: np.ndarray) -> float | None:
+        """The constant that any model has to beat, from the training rows' targets; None: it is found otherwise."""
 
 
 def load_kind(name: str) -> Kind:

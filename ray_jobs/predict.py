@@ -33,12 +33,9 @@ def main(argv: list[str]) -> int:
     given, words = take_options(words)
     config = override(folder.read_config(), words, __doc__, sections=("ensemble", "resources"))
     if "data" not in given:
-        what = (
-            "a picture or a folder of pictures"
-            if config.predicts_maps
-            else "a table (.csv, .parquet) or a folder with one"
-        )
-        raise RunError(f"which rows? `--data NEW` names {what}")
+        from trainers.interface import load_new_rows_module
+
+        raise RunError(f"which rows? `--data NEW` names {load_new_rows_module(config.family).PLACES}")
     for option, place in given.items():
         if "://" in place:
             raise RunError(
@@ -46,8 +43,8 @@ def main(argv: list[str]) -> int:
                 f"pictures first, as by `aws s3 cp --recursive`"
             )
     if "threshold" in given:
-        if not config.predicts_maps:
-            raise RunError("--threshold is for runs that predict maps; this one predicts numbers")
+        if "threshold" not in config.kind.offers:
+            raise RunError(f"--threshold is not for {config.kind.title}, which this run predicts")
         config = override(config, [f"ensemble.threshold={given['threshold']}"], sections=("ensemble",))
     from ray_jobs.prediction.job import Wish, predict_rows
 

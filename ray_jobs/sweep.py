@@ -35,10 +35,8 @@ def main(argv: list[str]) -> int:
         config = override(
             with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
         )
-        if config.predicts_maps:
-            raise RunError(
-                "a sweep is over combinations of numbers; the report of a run that predicts maps compares all methods"
-            )
+        if "sweep" not in config.kind.offers:
+            raise RunError(f"a sweep is not on offer for {config.kind.title}; the run's report compares all methods")
         from ray_jobs.results.checks import check_finished
 
         config = check_finished(folder, config, config.member_names)

@@ -29,7 +29,7 @@ One may be absent: `metrics.py`, whose `METRICS` describe for the documentation 
 (`trainers.families.Metrics`). And, so that a finished run can predict rows that it has not seen, there are two more:
 
 - `new_rows.py`   `find_new_rows(configs, place) -> rows`: finds the table at a path, for models with these configs (of maps with a third
-                  argument: where the truth is, or None). `rows.check()`
+                  argument: where the truth is, or None); `PLACES` says in words what such a path may be. `rows.check()`
                   reads all of it before anything is launched and returns the number of rows; `rows.read(n)` gives it in blocks
                   of n rows, each a `pyarrow.Table`; n a multiple of `rows.batch_rows`; `rows.PROBLEMS` says what a row has that is
                   listed as a problem, and what was done about it ("... rows have PROBLEMS"). A folder laid out as `data.root` is such

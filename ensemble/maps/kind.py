@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
 from ensemble.config import MAP_METHODS
-from ensemble.kinds import Kind, Metric
+from ensemble.kinds import Kind, Metric, Offer
 
 _TITLES = {"dice": "Dice", "iou": "IoU", "dice_of_rows": "mean Dice of rows"}
+_METRICS = ("dice", "iou")  # by which maps are compared; higher is better
 _OF_CLASS = "dice_class_"
 
 
@@ -13,7 +18,10 @@ class Maps:
     """The kind."""
 
     name = "map"
+    title = "maps"
     methods = MAP_METHODS
+    scores = tuple(_TITLES)
+    offers: frozenset[Offer] = frozenset(("threshold",))
     constant = "one class everywhere"
 
     def describe_metric(self, name: str) -> Metric:
@@ -21,6 +29,18 @@ class Maps:
         if name.startswith(_OF_CLASS):
             return Metric(name, f"Dice of class {name.removeprefix(_OF_CLASS)}", higher_is_better=True)
         return Metric(name, _TITLES.get(name, name), higher_is_better=True)
+
+    def check_metric(self, name: str, read_targets: Callable[[], np.ndarray]) -> None:
+        """Raises ValueError for other metrics than these."""
+        if name not in _METRICS:
+            raise ValueError(f"maps are compared by {' or '.join(_METRICS)}")
+
+    def can_weigh_by(self, name: str) -> bool:
+        """By all: the error is what is missing to 1."""
+        return True
+
+    def predict_constant(self, train_target_N: np.ndarray) -> None:
+        """The class to say everywhere is chosen when maps are scored."""
 
 
 KIND: Kind = Maps()

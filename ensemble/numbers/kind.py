@@ -1,9 +1,13 @@
-"""Predictions that are a number of each row. Light: neither SciPy nor scikit-learn."""
+"""Predictions that are a number of each row. Light: SciPy and scikit-learn are loaded when something is measured."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
 from ensemble.config import FITTED_METHODS, METHODS
-from ensemble.kinds import Kind, Metric
+from ensemble.kinds import Kind, Metric, Offer
 
 _METRICS = {
     metric.name: metric
@@ -22,12 +26,32 @@ class Numbers:
     """The kind; the scorers of scikit-learn are metrics, too, whose values are better the higher they are."""
 
     name = "number"
+    title = "numbers"
     methods = (*METHODS, *FITTED_METHODS)
+    scores = ("msle", "mae", "mse", "rmse")
+    offers: frozenset[Offer] = frozenset(("members", "external", "interval", "sweep", "leaderboard", "tuning"))
     constant = "the training rows' log mean"
 
     def describe_metric(self, name: str) -> Metric:
         """How a metric's values are read."""
         return _METRICS.get(name) or Metric(name, name, higher_is_better=True)
+
+    def check_metric(self, name: str, read_targets: Callable[[], np.ndarray]) -> None:
+        """Raises ValueError where a metric is unknown or not defined for such targets."""
+        from ensemble.numbers.metrics import measure_error
+
+        target_N = read_targets()
+        measure_error(name, target_N, target_N)
+
+    def can_weigh_by(self, name: str) -> bool:
+        """Not by a scorer, whose negative may be below 0."""
+        return name in _METRICS
+
+    def predict_constant(self, train_target_N: np.ndarray) -> float:
+        """The best constant for MSLE."""
+        from ensemble.numbers.scores import predict_constant
+
+        return predict_constant(train_target_N)
 
 
 KIND: Kind = Numbers()

@@ -27,7 +27,6 @@ from ray_jobs.planning.locations import (
 )
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
 from ray_jobs.results.checks import check_ensemble, with_absolute_external
-from ray_jobs.results.map_submission import check_map_ensemble
 from ray_jobs.runs.folder import MEMBERS, RunFolder
 from trainers.interface import Inventory, Spread, call_here, load_inventory_module
 
@@ -68,10 +67,7 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     folds = plan_folds(config.folds, inventory)
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
-    if config.predicts_maps:
-        check_map_ensemble(config)
-    else:
-        check_ensemble(config, build_plan_table(folds), inventory.target)
+    check_ensemble(config, build_plan_table(folds), lambda: inventory.target)
     return Plan(_check_members(config, folder, inventory, folds, take), leaks)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.numbers.scores import predict_constant
+from ensemble.kinds import Kind
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig, TrackingConfig, find_differences
 from ray_jobs.errors import ConfigChangedError, RunFolderError
@@ -166,7 +166,7 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
         "target": inventory.target_name,
         "data_fingerprint": inventory.fingerprint,
         "plan_fingerprint": folds.fingerprint(),
-        "constant_predictions": [] if member.config.predicts_maps else _predict_constants(folds, plan.inventory),
+        "constant_predictions": _predict_constants(member.config.kind, folds, plan.inventory),
         "num_train": len(folds.ids),
         "num_test": inventory.num_test,
         "leaks": count_leaks(leaks, inventory),
@@ -176,11 +176,12 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
     folder.write_config(member.config)  # last: from here on it exists
 
 
-def _predict_constants(folds: FoldPlan, inventory: Inventory) -> list[float]:
-    """For each fold the best constant of its training rows."""
+def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> list[float]:
+    """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise."""
     target = dict(zip(folds.ids, inventory.target, strict=True))
     splits = [folds.split(fold) for fold in range(folds.count)]
-    return [predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
+    constants = [kind.predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
+    return [constant for constant in constants if constant is not None]
 
 
 def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:

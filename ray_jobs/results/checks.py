@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from ensemble.config import FITTED_METHODS, METHODS, NOTHING_TO_FIT
-from ensemble.numbers.metrics import is_mean_of_rows, measure_error
+from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
 from ray_jobs.results.columns import combines_folds, has_blend_set, read_external
 from ray_jobs.results.intervals import check_interval
-from ray_jobs.results.map_submission import check_map_ensemble
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
@@ -60,12 +58,9 @@ def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str])
             raise IncompleteRunError(
                 f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
             )
-    if config.predicts_maps:
-        check_map_ensemble(config)
-        return config
     config = with_absolute_external(config)
-    some = read_parquet(folder.of_member(members[0]).fold(0).predictions("validation", "final"))
-    check_ensemble(config, read_parquet(folder.fold_plan), some["target"].to_numpy())
+    some = folder.of_member(members[0]).fold(0).predictions("validation", "final")
+    check_ensemble(config, read_parquet(folder.fold_plan), lambda: read_parquet(some)["target"].to_numpy())
     return config
 
 
@@ -77,21 +72,26 @@ def with_absolute_external(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, external=external))
 
 
-def check_ensemble(config: RunConfig, plan: pa.Table, target_N: np.ndarray) -> None:
-    """What of the ensemble's config can only be judged once the rows and their folds are known.
+def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[], np.ndarray]) -> None:
+    """What of the ensemble's config can only be judged once the rows and their folds are known, and what the kind of predictions offers.
+
+    Args:
+        config: of the run.
+        plan: its fold plan.
+        read_targets: gives the targets of some rows, (N,), where these are numbers.
 
     Raises:
-        RunError: a metric that is unknown or not defined for such targets, or fitted weights without rows to fit them to.
+        RunError: something that is not on offer, a metric that is unknown or not defined for such targets, or fitted weights without
+            rows to fit them to.
         PredictionError: `ensemble.external` does not belong to these rows and folds.
     """
-    ensemble = config.ensemble
-    if ensemble.method not in (*METHODS, *FITTED_METHODS):
-        raise RunError(f"ensemble.method={ensemble.method} is of maps, and this family predicts numbers")
+    ensemble, kind = config.ensemble, config.kind
+    refuse_what_is_not_offered(config)
     try:
-        measure_error(ensemble.metric, target_N, target_N)
+        kind.check_metric(ensemble.metric, read_targets)
     except ValueError as error:
         raise RunError(f"ensemble.metric={ensemble.metric}: {error}") from None
-    if ensemble.method == "weighted_mean" and ensemble.weights is None and not is_mean_of_rows(ensemble.metric):
+    if ensemble.method == "weighted_mean" and ensemble.weights is None and not kind.can_weigh_by(ensemble.metric):
         raise RunError(
             f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the error, and a scorer's may be "
             "negative; give ensemble.weights, or use msle, mae or another error"
@@ -100,3 +100,21 @@ def check_ensemble(config: RunConfig, plan: pa.Table, target_N: np.ndarray) -> N
         raise RunError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
     check_interval(config)
     read_external(config, plan)
+
+
+def refuse_what_is_not_offered(config: RunConfig) -> None:
+    """Raises RunError where the config wants what the family's kind of predictions does not offer."""
+    ensemble, kind = config.ensemble, config.kind
+    if ensemble.method not in kind.methods:
+        raise RunError(
+            f"ensemble.method={ensemble.method}: {kind.title} are combined by one of {', '.join(kind.methods)}"
+        )
+    for name in ("interval", "external"):
+        if getattr(ensemble, name) is not None and name not in kind.offers:
+            raise RunError(
+                f"ensemble.{name}={getattr(ensemble, name)}: not on offer for {kind.title}, which this family predicts"
+            )
+    if config.members and "members" not in kind.offers:
+        raise RunError(
+            f"members: a family that predicts {kind.title} combines its fold models only; train each variant as a run"
+        )

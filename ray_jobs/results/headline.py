@@ -18,8 +18,8 @@ def find_metric(folder: RunFolder, config: RunConfig, name: str | None = None) -
 
 
 def list_compared_metrics(folder: RunFolder, config: RunConfig) -> list[Metric]:
-    """By what maps are compared: the metric that counts, then the others."""
-    names = dict.fromkeys((config.ensemble.metric, "dice", "iou", "dice_of_rows"))
+    """By what models are compared: the metric that counts, then the others that are measured."""
+    names = dict.fromkeys((config.ensemble.metric, *config.kind.scores))
     return [find_metric(folder, config, name) for name in names]
 
 

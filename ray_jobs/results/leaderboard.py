@@ -54,8 +54,10 @@ def read_entries(folder: RunFolder) -> list[Entry]:
     if not folder.oof.exists():
         raise RunFolderError(f"{folder.root} has no out-of-fold predictions yet")
     table, config = read_parquet(folder.oof), folder.read_config()
-    if config.predicts_maps:
-        raise RunFolderError(f"{folder.root} predicts maps; its Dice is in summary.json, and here numbers are compared")
+    if "leaderboard" not in config.kind.offers:
+        raise RunFolderError(
+            f"{folder.root} predicts {config.kind.title}, which have no leaderboard; its scores are in summary.json"
+        )
     facts = (config.ensemble.metric, partial(find_metric, folder, config))
     entries = [
         Entry(folder.root.name, member, _by_id(table.filter(pc.equal(table["member"], member))), *facts)

@@ -23,33 +23,11 @@ from ensemble.maps.overlays import draw_overlay, to_heat, to_mask_picture
 from ensemble.numbers.combine import normalise_weights, weights_from_scores
 from ensemble.predictions import PredictionError
 from ray_jobs.config.run import RunConfig
-from ray_jobs.errors import RunError
 from ray_jobs.results.map_scores import METRICS, Tally, count_classes, measure_share, open_backgrounds
 from ray_jobs.runs.checkpoints import read_description
 from ray_jobs.runs.files import read_json, write_csv, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from trainers.storage.whole_files import write_whole
-
-
-def check_map_ensemble(config: RunConfig) -> None:
-    """What of the ensemble's config does not fit maps.
-
-    Raises:
-        RunError: the message says what is on offer.
-    """
-    ensemble = config.ensemble
-    if ensemble.method not in MAP_METHODS:
-        raise RunError(f"ensemble.method={ensemble.method}: maps are combined by one of {', '.join(MAP_METHODS)}")
-    if ensemble.metric not in METRICS:
-        raise RunError(f"ensemble.metric={ensemble.metric}: maps are compared by {' or '.join(METRICS)}")
-    unfit = {"interval": "intervals are of numbers", "external": "predictions made elsewhere are numbers"}
-    for name, reason in unfit.items():
-        if getattr(ensemble, name) is not None:
-            raise RunError(f"ensemble.{name}={getattr(ensemble, name)}: {reason}, and this family predicts maps")
-    if config.members:
-        raise RunError(
-            "members: a family that predicts maps combines its fold models only; train each variant as a run"
-        )
 
 
 def choose_map_weights(config: RunConfig, scores: dict[str, Any]) -> np.ndarray | None:

@@ -139,8 +139,8 @@ def check_tuning(
     name = tune.name or f"{config.recipe}_tune"
     if config.run.name not in (None, name):
         raise RunError(f"run.name={config.run.name}: tune.name names the tuning, and its trials")
-    if config.predicts_maps:
-        raise RunError(f"recipe {config.recipe} predicts maps: trials are compared by predictions that are numbers")
+    if "tuning" not in config.kind.offers:
+        raise RunError(f"recipe {config.recipe} predicts {config.kind.title}: a tuning is not on offer for these")
     if config.resources.is_elastic:
         raise RunError(
             f"resources.workers_per_fold={list(config.resources.workers_per_fold)}: the folds of a tuning's trials have the same number of "

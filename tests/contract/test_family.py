@@ -36,7 +36,7 @@ NAMES = {
     "recipes": ("RECIPES", "SMALLEST"),
     "inventory": ("take_inventory", "leave_inputs", "prepare_node"),
     "train": ("train_fold",),
-    "new_rows": ("find_new_rows",),
+    "new_rows": ("find_new_rows", "PLACES"),
     "predict": ("Predictor",),
 }
 each_family = pytest.mark.parametrize("family", FAMILIES)

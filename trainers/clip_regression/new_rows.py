@@ -29,6 +29,7 @@ from trainers.clip_regression.rows.table import (
 from trainers.interface import DataError
 from trainers.storage.picture_files import PictureFolder
 
+PLACES = "a table (.csv, .parquet) or a folder with one"
 _ROWS_AT_ONCE = 8192
 _MOST_BATCH_ROWS = 65_536
 _TABLE_SUFFIXES = (".csv", ".parquet")

@@ -15,6 +15,7 @@ from trainers.storage.picture_files import PICTURE_SUFFIXES, PictureFolder
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.rows.pictures import UnusableError, decode_picture, read_file
 
+PLACES = "a picture or a folder of pictures"
 _THREADS, _MOST_NAMED = 4, 5
 
 

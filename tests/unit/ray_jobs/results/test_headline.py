@@ -73,6 +73,7 @@ def test_each_kind_says_how_a_metric_is_read():
     assert numbers.describe_metric("roc_auc").higher_is_better
     assert maps.describe_metric("iou") == Metric("iou", "IoU", higher_is_better=True)
     assert maps.describe_metric("dice_class_2").title == "Dice of class 2"
+    assert set(numbers.scores) == set(score(np.array([1.0, 2.0]), np.array([1.0, 2.0])))
     assert [one.describe_metric("x").error_label for one in (numbers, maps)] == ["minus x", "minus x"]
     with pytest.raises(ValueError, match="PREDICTS='tokens': expected one of map, number"):
         load_kind("tokens")

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from support.made_map_run import make_map_run
@@ -18,10 +19,9 @@ from ray_jobs.config.run import from_dict, to_dict
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.reporting.outcome import print_outcome
-from ray_jobs.results.checks import check_finished
+from ray_jobs.results.checks import check_ensemble, check_finished
 from ray_jobs.results.leaderboard import read_entries
 from ray_jobs.results.map_scores import Tally, spread_ranks
-from ray_jobs.results.map_submission import check_map_ensemble
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.record import read_lines
@@ -140,13 +140,17 @@ def test_a_run_with_unfinished_folds_scores_what_is_there(tmp_path):
         check_finished(folder, folder.read_config(), ["main"])
 
 
+def check(config):
+    check_ensemble(config, pa.table({"fold": [0]}), lambda: np.zeros(1))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"method": "simplex"}, "maps are combined by one of mean, median"),
         ({"metric": "msle"}, "maps are compared by dice or iou"),
-        ({"interval": 0.9}, "intervals are of numbers"),
-        ({"external": "x.parquet"}, "made elsewhere are numbers"),
+        ({"interval": 0.9}, "interval=0.9: not on offer for maps"),
+        ({"external": "x.parquet"}, "external=x.parquet: not on offer for maps"),
     ],
 )
 def test_what_is_of_numbers_is_refused(run, changes, message):
@@ -155,13 +159,13 @@ def test_what_is_of_numbers_is_refused(run, changes, message):
         config, ensemble=EnsembleConfig(), folds=dataclasses.replace(config.folds, blend_fraction=0.2)
     )
     with pytest.raises(RunError, match=message):
-        check_map_ensemble(dataclasses.replace(config, ensemble=EnsembleConfig(**{"metric": "dice"} | changes)))
+        check(dataclasses.replace(config, ensemble=EnsembleConfig(**{"metric": "dice"} | changes)))
 
 
 def test_members_and_the_leaderboard_are_of_numbers(run):
     folder, config, _ = run
     with pytest.raises(RunError, match="combines its fold models only"):
-        check_map_ensemble(dataclasses.replace(config, members=("wide model.features=[8,8]",)))
+        check(dataclasses.replace(config, members=("wide model.features=[8,8]",)))
     with pytest.raises(RunFolderError, match="predicts maps"):
         read_entries(folder)
 
