@@ -11,6 +11,7 @@ Method = Literal[FoldMethod, "weighted_mean"]
 FittedMethod = Literal["simplex", "ridge", "greedy"]
 MapMethod = Literal["mean", "median", "weighted_mean", "majority_vote"]
 Space = Literal["z", "raw"]
+Checkpoint = Literal["best", "final"]
 FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Method, FittedMethod, Space))
 MAP_METHODS = get_args(MapMethod)
 NOTHING_TO_FIT = (
@@ -37,7 +38,7 @@ class EnsembleConfig:
     """Share of the models that trimmed_mean leaves out at each end, rounded down: 0.2 of fewer than 5 models is none."""
     weight_power: float = 1.0
     """weighted_mean by validation score: weights in proportion to 1 / error to this power; higher trusts the best more."""
-    checkpoint: Literal["best", "final"] = "best"
+    checkpoint: Checkpoint = "best"
     """Which checkpoint of each fold predicts. best was chosen on the fold's own validation rows, final was not."""
     interval: float | None = None
     """Level of a prediction interval, such as 0.9: the submission gets two more columns, <target>_low and <target>_high."""

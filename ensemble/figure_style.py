@@ -18,6 +18,7 @@ from matplotlib.axis import Axis
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -41,8 +42,7 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **subplots: Any) 
     Returns:
         The figure and its panels, row by row.
     """
-    figure = Figure(figsize=(WIDTH_INCH, height), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(WIDTH_INCH, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     panels = list(figure.subplots(rows, columns, squeeze=False, **subplots).flat)
     for axes in panels:
         axes.grid(alpha=0.3)

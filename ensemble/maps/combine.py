@@ -40,38 +40,43 @@ def combine_maps(
             raise ValueError(f"weighted_mean of {num_models} models needs {num_models} weights, found {weights_M}")
         return np.tensordot(np.asarray(weights_M, np.float64), probability_MCHW, 1).astype(np.float32)
     if method == "median":
-        middle_CHW = np.median(probability_MCHW, axis=0)
+        middle_CHW: np.ndarray = np.median(probability_MCHW, axis=0)
         total_HW = middle_CHW.sum(0)
-        return (middle_CHW / np.where(total_HW > 0, total_HW, 1) if len(middle_CHW) > 1 else middle_CHW).astype(
-            np.float32
-        )
-    mean_CHW = probability_MCHW.mean(0, dtype=np.float64)
+        if len(middle_CHW) > 1:
+            middle_CHW = middle_CHW / np.where(total_HW > 0, total_HW, 1)
+        return middle_CHW.astype(np.float32)
+    mean_CHW: np.ndarray = probability_MCHW.mean(0, dtype=np.float64)
     if method == "mean":
         return mean_CHW.astype(np.float32)
     if len(mean_CHW) == 1:
         votes_CHW = (probability_MCHW >= threshold).sum(0)
-        share_CHW = (votes_CHW + _bend(mean_CHW, threshold, 0.5)) / (num_models + 1)
+        share_CHW: np.ndarray = (votes_CHW + _bend(mean_CHW, threshold, 0.5)) / (num_models + 1)
         return _bend(share_CHW, 0.5, threshold).astype(np.float32)
     chosen_MHW = probability_MCHW.argmax(1)
     votes_CHW = np.stack([(chosen_MHW == number).sum(0) for number in range(len(mean_CHW))])
-    return ((votes_CHW + mean_CHW) / (num_models + 1)).astype(np.float32)
+    share_CHW = (votes_CHW + mean_CHW) / (num_models + 1)
+    return share_CHW.astype(np.float32)
 
 
 def _bend(values: np.ndarray, middle: float, becomes: float) -> np.ndarray:
     """From 0 to 1 as before, the middle elsewhere."""
-    return np.interp(values, (0, middle, 1), (0, becomes, 1))
+    bent: np.ndarray = np.interp(values, (0, middle, 1), (0, becomes, 1))
+    return bent
 
 
 def measure_disagreement(probability_MCHW: np.ndarray) -> np.ndarray:
     """Standard deviation over the models at each place, (H, W) float32; of several classes that of the class where it is largest."""
-    return probability_MCHW.std(0, dtype=np.float64).max(0).astype(np.float32)
+    spread_HW: np.ndarray = probability_MCHW.std(0, dtype=np.float64).max(0)
+    return spread_HW.astype(np.float32)
 
 
 def choose_classes(probability_CHW: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """The class of each place, (H, W) uint8: with one channel foreground (1) from the threshold on, else the likeliest."""
     if len(probability_CHW) == 1:
-        return (probability_CHW[0] >= threshold).astype(np.uint8)
-    return probability_CHW.argmax(0).astype(np.uint8)
+        classes_HW: np.ndarray = probability_CHW[0] >= threshold
+    else:
+        classes_HW = probability_CHW.argmax(0)
+    return classes_HW.astype(np.uint8)
 
 
 def count_places(said_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> np.ndarray:

@@ -35,7 +35,8 @@ def find_edges(classes_HW: np.ndarray) -> np.ndarray:
         before[axis], after[axis] = slice(None, -1), slice(1, None)
         edges[tuple(before)] |= changes
         edges[tuple(after)] |= changes
-    return edges & (classes_HW != 0)
+    inner_HW: np.ndarray = edges & (classes_HW != 0)
+    return inner_HW
 
 
 def to_mask_picture(classes_HW: np.ndarray, num_classes: int) -> np.ndarray:
@@ -45,4 +46,5 @@ def to_mask_picture(classes_HW: np.ndarray, num_classes: int) -> np.ndarray:
 
 def to_heat(disagreement_HW: np.ndarray) -> np.ndarray:
     """A standard deviation of probabilities as a picture, (H, W) uint8: 255 is a half, the most that there can be."""
-    return np.minimum(disagreement_HW * 510, 255).astype(np.uint8)
+    heat_HW: np.ndarray = np.minimum(disagreement_HW * 510, 255)
+    return heat_HW.astype(np.uint8)

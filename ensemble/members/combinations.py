@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.config import FITTED_METHODS, METHODS, SPACES, EnsembleConfig
+from ensemble.config import FITTED_METHODS, METHODS, SPACES, EnsembleConfig, Space
 from ensemble.members.comparison import draw_errors
 from ensemble.numbers.combine import combine, normalise_weights, weights_from_scores
 from ensemble.numbers.fitting import FittedCombination, cross_fit, fit
@@ -52,7 +52,7 @@ class Combination:
     """How members become one; the fields are those of `EnsembleConfig`."""
 
     method: str
-    space: str = "z"
+    space: Space = "z"
     metric: str = "msle"
     trim: float = 0.2
     weights: tuple[float, ...] | None = None
@@ -81,7 +81,7 @@ class Combination:
 
 
 def list_combinations(
-    spaces: Sequence[str] = SPACES,
+    spaces: Sequence[Space] = SPACES,
     metric: str = "msle",
     trims: Sequence[float] = (0.2,),
     weight_powers: Sequence[float] = (1.0,),

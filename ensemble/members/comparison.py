@@ -123,7 +123,8 @@ def draw_errors(
     sums_UC = np.stack([np.bincount(unit_N, errors_N) for errors_N in errors_CN], axis=1)
     sizes_U1 = np.bincount(unit_N).astype(np.float64)[:, None]
     drawn_DC = np.concatenate([(c_DU @ sums_UC) / (c_DU @ sizes_U1) for c_DU in counts_blocks])
-    return finish(metric, sums_UC.sum(axis=0) / len(target_N)), finish(metric, drawn_DC)
+    mean_C: np.ndarray = sums_UC.sum(axis=0) / len(target_N)
+    return finish(metric, mean_C), finish(metric, drawn_DC)
 
 
 def _draw_counts(num_units: int, num_draws: int, seed: int) -> Iterator[np.ndarray]:

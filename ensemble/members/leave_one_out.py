@@ -65,7 +65,8 @@ def leave_each_out(
 def _rescale(weights_M: np.ndarray | None, left: np.ndarray) -> np.ndarray | None:
     if weights_M is None:
         return None
-    rest = np.asarray(weights_M, np.float64)[left]
+    rest: np.ndarray = np.asarray(weights_M, np.float64)[left]
     if not rest.sum() > 0:
         raise ValueError(f"weights {np.asarray(weights_M).tolist()}: the others have none when one model is left out")
-    return rest / rest.sum()
+    rest = rest / rest.sum()
+    return rest

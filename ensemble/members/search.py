@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ensemble.config import Checkpoint, Space
 from ensemble.members.combinations import Columns, Combination, list_combinations, predict_honestly, rank
 from ensemble.members.comparison import compare_with_baseline
 from ensemble.numbers.metrics import measure_error
@@ -28,7 +29,7 @@ class Candidate:
     """Members, the checkpoint that predicts, and how they become one."""
 
     members: tuple[str, ...]
-    checkpoint: str
+    checkpoint: Checkpoint
     how: Combination
 
     def __str__(self) -> str:
@@ -49,7 +50,12 @@ class Evaluation:
 
 
 def list_candidates(
-    names: Sequence[str], checkpoints: Sequence[str], spaces: Sequence[str], metric: str, *, with_subsets: bool = True
+    names: Sequence[str],
+    checkpoints: Sequence[Checkpoint],
+    spaces: Sequence[Space],
+    metric: str,
+    *,
+    with_subsets: bool = True,
 ) -> list[Candidate]:
     """Every method, space, checkpoint, subset of the members and weight parameter; what comes to the same is there once.
 

@@ -74,9 +74,11 @@ def weights_from_scores(scores_M: np.ndarray, power: float = 1.0) -> np.ndarray:
     if not (np.isfinite(errors_M).all() and (errors_M >= 0).all()):
         raise ValueError(f"validation scores {errors_M.tolist()}: expected finite numbers from 0")
     if (errors_M == 0).any():
-        return (errors_M == 0) / (errors_M == 0).sum()
-    shares_M = (errors_M.min() / errors_M) ** power
-    return shares_M / shares_M.sum()
+        shares_M: np.ndarray = (errors_M == 0).astype(np.float64)
+    else:
+        shares_M = (errors_M.min() / errors_M) ** power
+    weights_M: np.ndarray = shares_M / shares_M.sum()
+    return weights_M
 
 
 def normalise_weights(weights: tuple[float, ...], num_models: int) -> np.ndarray:

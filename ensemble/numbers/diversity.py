@@ -34,7 +34,8 @@ def describe_spread(predictions_MN: np.ndarray) -> dict[str, float]:
 
 def spread(predictions_MN: np.ndarray) -> np.ndarray:
     """Population standard deviation across models for each row, (N,)."""
-    return np.asarray(predictions_MN, np.float64).std(axis=0)
+    std_N: np.ndarray = np.asarray(predictions_MN, np.float64).std(axis=0)
+    return std_N
 
 
 @dataclass(frozen=True)
@@ -106,4 +107,5 @@ def _correlate(values_MN: np.ndarray) -> np.ndarray:
     centred_MN = values_MN - means_M1
     sizes_M = np.sqrt((centred_MN**2).sum(axis=1))
     sizes_M[sizes_M < _NO_SPREAD * np.maximum(1, np.abs(means_M1[:, 0]))] = np.nan
-    return centred_MN @ centred_MN.T / np.outer(sizes_M, sizes_M)
+    correlation_MM: np.ndarray = centred_MN @ centred_MN.T / np.outer(sizes_M, sizes_M)
+    return correlation_MM

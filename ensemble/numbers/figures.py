@@ -62,13 +62,14 @@ def draw_final_predictions(final_N: np.ndarray, predictions_MN: np.ndarray, labe
     """Distribution of the combined predictions, and of each model's, on a log axis."""
     logs_N, logs_MN = np.log1p(final_N), np.log1p(predictions_MN)
     figure, (axes,) = new_figure(4.2)
-    bins = np.histogram_bin_edges(np.concatenate([logs_N, logs_MN.ravel()]), choose_num_bins(len(final_N)))
+    edges = np.histogram_bin_edges(np.concatenate([logs_N, logs_MN.ravel()]), choose_num_bins(len(final_N)))
+    bins: list[float] = edges.tolist()
     axes.hist(logs_N, bins, color=GREY, alpha=0.35)
     for number, logs in enumerate(logs_MN):
         style = style_series(number)
         axes.hist(logs, bins, histtype="step", color=style["color"], linestyle=style["linestyle"])
     median = axes.axvline(np.median(logs_N), color="black", linestyle=":")
-    label_as_raw(axes.xaxis, bins)
+    label_as_raw(axes.xaxis, edges)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     describe_panel(axes, "Final predictions", f"predicted {target} (log axis)", "test rows")
     handles = [Patch(color=GREY, alpha=0.35), median]

@@ -46,10 +46,11 @@ class FittedCombination:
 
     def predict(self, predictions_MN: np.ndarray) -> np.ndarray:
         """One prediction for each row, (N,) float64 in the target's unit."""
-        combined_N = combine(predictions_MN, "weighted_mean", self.space, self.weights_M)
+        combined_N: np.ndarray = combine(predictions_MN, "weighted_mean", self.space, self.weights_M)
         if self.intercept:
             combined_N = from_space(to_space(combined_N, self.space) + self.intercept, self.space)
-        return np.maximum(combined_N, self.lowest)
+        combined_N = np.maximum(combined_N, self.lowest)
+        return combined_N
 
 
 def fit(
@@ -132,7 +133,8 @@ def _fit_simplex(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -
     values_M, vectors_MM = np.linalg.eigh(products_MM / size)
     root_MM = np.sqrt(values_M.clip(0))[:, None] * vectors_MM.T
     sums_M, _ = nnls(np.vstack([root_MM, np.ones(len(root_MM))]), np.append(np.zeros(len(root_MM)), 1.0))
-    return sums_M / sums_M.sum()
+    weights_M: np.ndarray = sums_M / sums_M.sum()
+    return weights_M
 
 
 def _fit_ridge(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -> tuple[np.ndarray, float]:

@@ -64,7 +64,8 @@ def multiply_errors(predictions_MN: np.ndarray, target_N: np.ndarray, space: str
         rows = slice(start, start + width)
         errors_MB = to_space(predictions_MN[:, rows], space) - to_space(target_N[rows], space)
         products_MM += errors_MB @ errors_MB.T
-    return products_MM / num_rows
+    products_MM /= num_rows
+    return products_MM
 
 
 def _choose(ask: Callable[[np.ndarray], np.ndarray], num_models: int, num_steps: int) -> list[int]:
@@ -73,7 +74,9 @@ def _choose(ask: Callable[[np.ndarray], np.ndarray], num_models: int, num_steps:
     Args:
         ask: the errors (M,) of the ensembles that a count of models (M,) and one model more make.
     """
-    counts_M, order, trajectory, is_rounded = np.zeros(num_models, int), [], [], False
+    counts_M, is_rounded = np.zeros(num_models, int), False
+    order: list[int] = []
+    trajectory: list[float] = []
     for _ in range(num_steps):
         errors_M = ask(counts_M)
         if is_rounded:
@@ -96,8 +99,9 @@ def _break_tie(errors_M: np.ndarray, counts_M: np.ndarray) -> int:
 def _ask_products(products_MM: np.ndarray, metric: str) -> Callable[[np.ndarray], np.ndarray]:
     def ask(counts_M: np.ndarray) -> np.ndarray:
         with_counts_M = products_MM @ counts_M
-        squared_M = counts_M @ with_counts_M + 2 * with_counts_M + products_MM.diagonal()
-        return finish(metric, squared_M.clip(0) / (counts_M.sum() + 1) ** 2)
+        squared_M: np.ndarray = counts_M @ with_counts_M + 2 * with_counts_M + products_MM.diagonal()
+        squared_M = squared_M.clip(0) / (counts_M.sum() + 1) ** 2
+        return finish(metric, squared_M)
 
     return ask
 

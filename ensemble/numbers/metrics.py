@@ -10,6 +10,7 @@ Shape suffixes: M models, N rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import overload
 
 import numpy as np
 from scipy.special import xlog1py, xlogy
@@ -54,6 +55,10 @@ def row_errors(metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -> n
     return errors
 
 
+@overload
+def finish(metric: str, mean_error: np.ndarray) -> np.ndarray: ...
+@overload
+def finish(metric: str, mean_error: float) -> float: ...
 def finish(metric: str, mean_error: np.ndarray | float) -> np.ndarray | float:
     """The metric from the mean of its `row_errors`: the root for rmsle and rmse, else the mean itself."""
     return np.sqrt(mean_error) if metric in ("rmsle", "rmse") else mean_error
@@ -79,15 +84,17 @@ def check_models(predictions_MN: np.ndarray, target_N: np.ndarray) -> tuple[np.n
 
 
 def _squared(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
-    return (prediction_N - target_N) ** 2
+    squared_N: np.ndarray = (prediction_N - target_N) ** 2
+    return squared_N
 
 
 def _squared_log(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
-    return (np.log1p(prediction_N) - np.log1p(target_N)) ** 2
+    return _squared(np.log1p(target_N), np.log1p(prediction_N))
 
 
 def _absolute(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
-    return np.abs(prediction_N - target_N)
+    absolute_N: np.ndarray = np.abs(prediction_N - target_N)
+    return absolute_N
 
 
 def _cross_entropy(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
@@ -96,7 +103,8 @@ def _cross_entropy(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray
         raise ValueError("log_loss needs probabilities from 0 to 1 and targets that are 0 or 1")
     least = np.finfo(np.float64).eps
     probability_N = np.clip(prediction_N, least, 1 - least)
-    return -xlogy(target_N, probability_N) - xlog1py(1 - target_N, -probability_N)
+    entropy_N: np.ndarray = -xlogy(target_N, probability_N) - xlog1py(1 - target_N, -probability_N)
+    return entropy_N
 
 
 _ROW_ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -113,7 +121,7 @@ def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> fl
     from sklearn.base import BaseEstimator, ClassifierMixin  # 1 s to import
     from sklearn.metrics import get_scorer
 
-    class Given(ClassifierMixin, BaseEstimator):
+    class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         """Predicts what it is asked with: a scorer wants a model."""
 
         classes_ = np.array([0, 1])
