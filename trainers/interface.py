@@ -346,7 +346,7 @@ def load_predict_module(family: str) -> Any:
     return importlib.import_module(f"trainers.{family}.predict")
 
 
-def load_config_class(family: str) -> type:
+def load_config_class(family: str) -> type[Any]:
     """The `Config` dataclass of a family.
 
     Raises:
@@ -354,4 +354,5 @@ def load_config_class(family: str) -> type:
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", family):
         raise ValueError(f"family={family!r}: expected the name of a folder in trainers/")
-    return importlib.import_module(f"trainers.{family}.config").Config
+    config_class: type[Any] = importlib.import_module(f"trainers.{family}.config").Config
+    return config_class

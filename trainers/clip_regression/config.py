@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
@@ -50,16 +51,18 @@ class DataConfig:
     on_bad_row: Literal["error", "drop"] = "error"
     """What to do with a training row that cannot be used: stop, or go on without it and list it."""
 
+    @property
+    def folder(self) -> Path:
+        """`root`, once the inventory knows it."""
+        assert self.root is not None
+        return Path(self.root)
+
     def __post_init__(self) -> None:
         if self.max_rows is not None and self.max_rows < 1:
             raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
-        inputs = {self.target, self.fold_column} & {*self.text_columns, *self.numeric_columns, self.date_column} - {
-            None
-        }
-        if inputs:
-            raise ValueError(
-                f"data: column {sorted(inputs)[0]!r} is the target or the folds and cannot be an input, too"
-            )
+        inputs = {*self.text_columns, *self.numeric_columns, self.date_column}
+        if both := sorted(name for name in {self.target, self.fold_column} & inputs if name is not None):
+            raise ValueError(f"data: column {both[0]!r} is the target or the folds and cannot be an input, too")
         if not (self.train_pictures or self.text_columns or self.date_column or self.numeric_columns):
             raise ValueError(
                 "data: no pictures, no text and no numbers to learn from; set one of data.train_pictures, "

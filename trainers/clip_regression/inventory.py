@@ -112,7 +112,10 @@ def _resolve_weights(model: ModelConfig) -> ModelConfig:
 
 def known_models() -> list[str]:
     """Names that `model.clip` may have, found without loading open_clip."""
-    package = Path(importlib.util.find_spec("open_clip").origin).parent
+    spec = importlib.util.find_spec("open_clip")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
     return sorted(path.stem for folder in (package / "model_configs", MODEL_CONFIGS) for path in folder.glob("*.json"))
 
 

@@ -93,7 +93,8 @@ class NewRows:
             DataError: one is not there.
         """
         named = {data.test_pictures: data for data in self.data if data.train_pictures}
-        return {name: open_pictures(data, name, self.path.name) for name, data in named.items()}
+        opened = {name: open_pictures(data, name, self.path.name) for name, data in named.items()}
+        return {name: folder for name, folder in opened.items() if folder is not None}
 
     def _read_ids(self) -> Iterator[np.ndarray]:
         for frame in read_blocks(self.path, _ROWS_AT_ONCE, self.columns):

@@ -10,15 +10,15 @@ Shape suffixes: M models, N rows of a block, B rows of a batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import open_clip
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import Numbers, RowTensors, TargetStatistics
@@ -33,6 +33,9 @@ from trainers.learning.arithmetic import autocast, choose_precision, repeat_bits
 from trainers.learning.batches import cut
 from trainers.learning.config_sections import read_sections, with_tuples
 from trainers.storage.picture_files import PictureFolder
+
+if TYPE_CHECKING:
+    from trainers.clip_regression.network.model import Clip
 
 _NO_NUMBERS = Numbers(None, ())  # each model encodes them by its own statistics
 
@@ -50,8 +53,9 @@ class Predictor:
     def __init__(self, models: Sequence[TrainedModel], rows: NewRows, device: str, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         repeat_bits()
-        self.num_models, self.views = len(models), {}
-        encoders, folders = {}, rows.open_folders()
+        self.num_models, folders = len(models), rows.open_folders()
+        self.views: dict[str, _View] = {}
+        encoders: dict[str, Clip | None] = {}
         for number, model in enumerate(models):
             config = read_sections(Config, model.description["config"])
             config = replace(config, data=replace(config.data, root=str(rows.path.parent), test_table=rows.path.name))
@@ -80,7 +84,7 @@ class Predictor:
 class _Model:
     """One model, and what was learned of its training rows' numbers and targets."""
 
-    def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, nn.Module | None], device: str) -> None:
+    def __init__(self, config: Config, saved: TrainedModel, encoders: dict[str, Clip | None], device: str) -> None:
         known = saved.description
         fitted = tuple(NumberEncoder(**with_tuples(values)) for values in known["numbers"]["encoders"])
         self.numbers = Numbers(known["numbers"]["reference_s"], fitted)
@@ -141,7 +145,7 @@ class _View:
         return [(number, model.statistics.restore(z_N[number])) for number, model in self.models.items()]
 
 
-def _describe_view(config: Config, description: dict[str, Any]) -> str:
+def _describe_view(config: Config, description: Mapping[str, Any]) -> str:
     """Equal for models that read rows alike, in batches of the same size."""
     seen = [asdict(config.data), description["preprocessing"], config.model.clip, config.training.eval_batch_size]
     return json.dumps(seen, sort_keys=True)

@@ -19,7 +19,7 @@ from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, R
 from trainers.clip_regression.inputs.equipment import Equipment, equip, read_tables
 from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.network.model import AverageOfWeights, ClipRegressor
-from trainers.interface import CheckpointName, Predictions, ResumePoint, Split, Workplace
+from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsName, Split, Workplace
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.batches import cut
 from trainers.learning.learner import Learner
@@ -104,7 +104,8 @@ class _Fold:
     def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors | RowFeatures) -> Tensor:
         inputs = tensors.to_device(batch, self.place.device)
         with autocast(self.place.device, self.precision):
-            return model(*inputs).float()
+            z_B: Tensor = model(*inputs).float()
+            return z_B
 
     @torch.inference_mode()
     def predict(self, tensors: RowTensors | RowFeatures) -> np.ndarray:
@@ -180,9 +181,15 @@ class _Fold:
 
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and writes their predictions of all rows that do not train."""
-        for name in ("best", "final"):
+        names: tuple[CheckpointName, ...] = ("best", "final")
+        for name in names:
             self.load_trained_state(self.place.load_checkpoint(name))
-            for rows, tensors in (("validation", self.validation), ("blend", self.blend), ("test", self.test)):
+            tables: dict[RowsName, RowTensors | RowFeatures | None] = {
+                "validation": self.validation,
+                "blend": self.blend,
+                "test": self.test,
+            }
+            for rows, tensors in tables.items():
                 if tensors is not None:
                     z = self.predict(tensors)
                     self.place.save_predictions(
@@ -254,7 +261,7 @@ class _Learner(Learner):
             self.average.update()
         return loss
 
-    def averaged_weights(self) -> AbstractContextManager:
+    def averaged_weights(self) -> AbstractContextManager[object]:
         """The moving average in place of the weights, if there is one."""
         return nullcontext() if self.average is None else _Swapped(self.average)
 

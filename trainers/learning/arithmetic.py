@@ -43,6 +43,6 @@ def choose_precision(precision: str, device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def autocast(device: str, precision: torch.dtype) -> AbstractContextManager:
+def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[object]:
     """Mixed precision; nothing for float32."""
     return nullcontext() if precision == torch.float32 else torch.autocast(torch.device(device).type, precision)

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_type_hints
 
 from trainers.families import Advice
 
-Config = TypeVar("Config")
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Config = TypeVar("Config", bound=_Dataclass)
 
 ADVICE = Advice(memory="lower training.batch_size", loss="lower optimizer.lr or set optimizer.max_grad_norm")
 
@@ -72,8 +77,9 @@ def read_sections(cls: type[Config], values: Mapping[str, Mapping[str, Any]]) ->
         TypeError: it has a field that is not known.
         ValueError: a value is not allowed.
     """
-    known = [part for part in fields(cls) if part.name in values]
-    return cls(**{part.name: part.default_factory(**with_tuples(values[part.name])) for part in known})
+    section_of = get_type_hints(cls)
+    known = [part.name for part in fields(cls) if part.name in values]
+    return cls(**{name: section_of[name](**with_tuples(values[name])) for name in known})
 
 
 def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

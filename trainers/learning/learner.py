@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainers.interface import CheckpointName, ResumePoint, Split, Workplace
 from trainers.learning.arithmetic import sum_over_ranks
 from trainers.learning.batches import cut, learning_rate_factor, share_of_rank, training_order
+from trainers.learning.model import Model
 from trainers.learning.optimizer_state import by_kind, pack_optimizer, unpack_optimizer
 
 LONG_VALIDATION_S = 5.0  # before one that takes longer the fold saves where it is: an interrupt would not wait for it
@@ -30,7 +31,6 @@ class Fold(Protocol):
     Attributes:
         CHOSEN_BY: the metric by which best is chosen, such as `val/msle`.
         config: the family's `Config`, with the sections of `config_sections.py`.
-        model: with `count_parameters()`.
         precision: of forward passes; with float16 gradients are scaled.
     """
 
@@ -38,8 +38,11 @@ class Fold(Protocol):
     config: Any
     split: Split
     place: Workplace
-    model: nn.Module
     precision: torch.dtype
+
+    @property
+    def model(self) -> Model:
+        """What is trained."""
 
     def validate(self) -> dict[str, float]:
         """The metrics of the validation rows, `val/loss_epoch` and CHOSEN_BY among them, the same on every rank."""
@@ -115,7 +118,7 @@ class Learner:
         """
         raise NotImplementedError
 
-    def averaged_weights(self) -> AbstractContextManager:
+    def averaged_weights(self) -> AbstractContextManager[object]:
         """Within it the model has the weights to validate and save; here those that it trains."""
         return nullcontext()
 
@@ -189,11 +192,11 @@ class Learner:
         if place.world_size > 1:
             for buffer in fold.model.buffers():  # rank 0's are what the next step would begin with, and what is saved
                 dist.broadcast(buffer, 0)
-        loss = float(sum_over_ranks(self.total.clone())) / self.num_rows
+        loss_epoch = float(sum_over_ranks(self.total.clone())) / self.num_rows
         seconds = time.monotonic() - began
         return {
             "learning_rate": self.rate,
-            "train/loss_epoch": loss,
+            "train/loss_epoch": loss_epoch,
             "train/samples_per_second": len(fold.split.train_ids) / seconds,
             "train/epoch_time": seconds,
             "train/data_wait_share": self.waited_s / seconds,
@@ -224,9 +227,8 @@ class Learner:
             group["lr"] = self.rate
         loss = self.find_loss(batch, share_B)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(
-            loss * self.fold.place.world_size
-        ).backward()  # DDP averages gradients; the parts have to add up
+        # DDP averages gradients; the parts have to add up.
+        self.scaler.scale(loss * self.fold.place.world_size).backward()
         if optimizer.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.fold.model.parameters(), optimizer.max_grad_norm)

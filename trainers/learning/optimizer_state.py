@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 
 # Methods that torch.optim wraps so that torch.compile leaves them alone.
 _WRAPPED = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
 
 
-def without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
     """The same optimiser, for a training that compiles nothing.
 
     The wrappers of `torch.optim` import `torch._dynamo`, 1.6 s of CPU time in each process, to keep a compiler out that is not there. This

@@ -92,12 +92,11 @@ def _check_header(source: Path | io.BytesIO, name: str, read_last: Callable[[], 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             with Image.open(source, formats=PICTURE_FORMATS) as picture:
-                width, height, kind = *picture.size, picture.format
+                (width, height), kind = picture.size, picture.format
                 if width * height > MAX_PICTURE_PIXELS:
                     return f"{name} has {width} x {height} pixels, more than {MAX_PICTURE_PIXELS:,}"
-                if (
-                    _END_MARKS.get(kind, b"") not in read_last()
-                ):  # cut off, or followed by something else: decoding tells
+                # Without its end it is cut off, or followed by something else: decoding tells.
+                if _END_MARKS.get(kind or "", b"") not in read_last():
                     picture.load()
     except Image.DecompressionBombError:
         return f"larger than {MAX_PICTURE_PIXELS:,} pixels"

@@ -134,7 +134,8 @@ def read_object(uri: str, patience_s: float = READ_PATIENCE_S) -> bytes:
     def read() -> bytes:
         files, path = _open(folder)
         with files.open_input_stream(f"{path}/{name}", compression=None) as stream:
-            return stream.read()
+            content: bytes = stream.read()
+            return content
 
     return ask_storage(uri, read, patience_s)
 
@@ -180,7 +181,8 @@ def list_objects(folder: str, patience_s: float = READ_PATIENCE_S) -> dict[str, 
 
     def find() -> list[FileInfo]:
         files, path = _open(folder)
-        return files.get_file_info(FileSelector(path, allow_not_found=True))
+        found: list[FileInfo] = files.get_file_info(FileSelector(path, allow_not_found=True))
+        return found
 
     return {found.base_name: found for found in ask_storage(folder, find, patience_s) if found.is_file}
 
@@ -189,7 +191,7 @@ def bucket_exists(uri: str) -> bool:
     """Whether the bucket of a place is there, as far as these keys may ask."""
     files, path = _open(uri)
     try:
-        return files.get_file_info(path.partition("/")[0]).type.name != "NotFound"
+        return bool(files.get_file_info(path.partition("/")[0]).type.name != "NotFound")
     except OSError:
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
@@ -71,6 +72,12 @@ class DataConfig:
     """Learn from the first so many pictures only."""
     on_bad_row: Literal["error", "drop"] = "error"
     """What to do with a picture that cannot be learned from: stop, or go on without it and list it."""
+
+    @property
+    def folder(self) -> Path:
+        """`root`, once the inventory knows it."""
+        assert self.root is not None
+        return Path(self.root)
 
     def __post_init__(self) -> None:
         if not 2 <= self.classes < MOST_CLASSES:

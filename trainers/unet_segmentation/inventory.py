@@ -47,23 +47,21 @@ def take_inventory(
     if data.max_rows is not None:
         train = train.take(range(min(len(train.ids), data.max_rows)))
     data, found = scan_pairs(data, train, test)
-    rows = found["train"].rows
-    groups, test_groups = (
-        _find_groups(data, labels, found[name].rows, is_test=name == "test") for name in ("train", "test")
-    )
-    has_test = len(found["test"].rows) > 0
+    rows, test_rows = found["train"].good_rows, found["test"].good_rows
+    groups = _find_groups(data, labels, rows, is_test=False)
+    test_groups = _find_groups(data, labels, test_rows, is_test=True)
     return replace(config, data=data), Inventory(
         ids=rows.ids,
         target=rows.foreground,
         target_name="foreground",
-        num_test=len(found["test"].rows),
+        num_test=len(test_rows),
         fingerprint=_sum_up(found, labels),
         groups=groups,
         predefined_fold=_find_folds(data, labels, rows),
         bad_rows=tuple(bad for one in found.values() for bad in one.bad_rows),
-        test_ids=found["test"].rows.ids if has_test else None,
+        test_ids=test_rows.ids if len(test_rows) else None,
         row_keys=_collect_keys(found, groups, test_groups),
-        tables={name: one.rows for name, one in found.items() if len(one.rows)},
+        tables={name: one.good_rows for name, one in found.items() if len(one.good_rows)},
         notes=tuple(note for one in found.values() for note in one.notes),
     )
 
@@ -84,7 +82,7 @@ def prepare_node(config: Config) -> None:
     Raises:
         DataError: it does not see them.
     """
-    prepare_folder(config.data.root, make_data)
+    prepare_folder(str(config.data.folder), make_data)
 
 
 def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str], np.ndarray]:
@@ -102,7 +100,7 @@ def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str]
 
 def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
     """The pairs to learn from and those to predict."""
-    root = Path(data.root)
+    root = data.folder
     is_test: dict[str, bool] = {}
     if labels is not None and labels.is_test is not None:
         is_test = dict(zip(labels.ids, labels.is_test, strict=True))
@@ -176,15 +174,15 @@ def _collect_keys(
     found: dict[str, Found], groups: np.ndarray | None, test_groups: np.ndarray | None
 ) -> dict[str, RowKeys]:
     """Which pictures have the same bytes, and which the same group."""
-    pictures = [
-        np.array([_to_key(digest) for digest in found[name].rows.picture_digests], np.uint64)
+    pictures, test_pictures = (
+        np.array([_to_key(digest) for digest in found[name].good_rows.picture_digests], np.uint64)
         for name in ("train", "test")
-    ]
-    keys = {"picture": RowKeys(*pictures)}
+    )
+    keys = {"picture": RowKeys(pictures, test_pictures)}
     if groups is not None:
         names = [groups, np.array([], str) if test_groups is None else test_groups]
-        columns = [np.array([_to_key(name.encode()) for name in one.tolist()], np.uint64) for one in names]
-        keys["group"] = RowKeys(*columns, {_to_key(name.encode()): name for name in set(groups.tolist())})
+        train, test = (np.array([_to_key(name.encode()) for name in one.tolist()], np.uint64) for one in names)
+        keys["group"] = RowKeys(train, test, {_to_key(name.encode()): name for name in set(groups.tolist())})
     return keys
 
 
@@ -198,7 +196,7 @@ def _sum_up(found: dict[str, Found], labels: Labels | None) -> str:
     """SHA-256 over names and contents of all files, and what the table says of them."""
     whole = hashlib.sha256()
     for name in ("train", "test"):
-        rows = found[name].rows
+        rows = found[name].good_rows
         whole.update(name.encode())
         for row_id, picture, mask in zip(rows.ids.tolist(), rows.picture_digests, rows.mask_digests, strict=True):
             whole.update(row_id.encode() + b"\0" + picture + mask)

@@ -80,7 +80,7 @@ class NewRows:
     def _find(self) -> list[tuple[str, str, str | None]]:
         if self.path.is_dir():
             folder = PictureFolder(self.path)
-            paths = [folder.find(row_id) for row_id in sorted(folder.suffix_of)]
+            paths = [folder.root / f"{row_id}{folder.suffix_of[row_id]}" for row_id in sorted(folder.suffix_of)]
         else:
             paths = [self.path]
         masks = PictureFolder(self.masks) if self.masks else None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainers.interface import CheckpointName, PredictedMap, Split, Workplace
+from trainers.interface import CheckpointName, PredictedMap, RowsName, Split, Workplace
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.learner import Learner
 from trainers.learning.optimizer_state import without_compiler
@@ -57,7 +57,7 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
         find_positions(table.rows, ids.tolist()) for ids in (split.train_ids, split.validation_ids, split.blend_ids)
     )
     learned_from = table.rows.take(train)
-    model: nn.Module = UNet(config.data.channels, config.data.outputs, config.model.features)
+    model = UNet(config.data.channels, config.data.outputs, config.model.features)
     if place.world_size > 1 and place.device.startswith("cuda"):  # on CPUs each worker's share is normalised by itself
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return _Fold(
@@ -94,12 +94,12 @@ class _Fold:
     config: Config
     split: Split
     place: Workplace
-    model: nn.Module
+    model: UNet
     normalisation: Normalisation
     weight_K: Tensor
     table: Examples
     train: np.ndarray
-    parts: dict[str, tuple[Examples, np.ndarray]]
+    parts: dict[RowsName, tuple[Examples, np.ndarray]]
     precision: torch.dtype
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -166,7 +166,8 @@ class _Fold:
 
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and writes their maps of all pictures that do not train."""
-        for name in ("best", "final"):
+        names: tuple[CheckpointName, ...] = ("best", "final")
+        for name in names:
             self.load_trained_state(self.place.load_checkpoint(name))
             self.model.eval()
             for part, (table, positions) in self.parts.items():

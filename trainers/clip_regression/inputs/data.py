@@ -135,7 +135,10 @@ class RowTensors:
     ) -> None:
         self.rows, self.num_threads, self.on_unreadable = rows, num_threads, on_unreadable
         self.reader, self.decoded = reader, decoded
-        self.tokens = _tokenise(tokenizer, rows.texts) if config.data.text_columns else None
+        self.tokens: Tensor | None = None
+        if config.data.text_columns:
+            assert tokenizer is not None
+            self.tokens = _tokenise(tokenizer, rows.texts)
         self.numbers = _to_tensor(numbers.encode(rows))
         if decoded is not None:
             _note_problems(*decoded, on_unreadable)
@@ -143,7 +146,7 @@ class RowTensors:
     def batches(self, positions: list[np.ndarray], augment: Augmentation | None = None) -> Iterator[Batch]:
         """The batches with these rows, read a few ahead of their use."""
         with ThreadPoolExecutor(self.num_threads) as pool:
-            waiting: list[Any] = []
+            waiting: list[tuple[np.ndarray, list[Any]]] = []
             for position_B in positions:
                 waiting.append((position_B, self._start_reading(pool, position_B)))
                 if len(waiting) > NUM_BATCHES_AHEAD:
@@ -153,7 +156,10 @@ class RowTensors:
 
     def to_device(self, batch: Batch, device: str) -> tuple[Tensor | None, ...]:
         """A batch as the model wants it: pictures, tokens, encoded numbers."""
-        images = None if batch.images_BCHW is None else self.reader.normalise(_move(batch.images_BCHW, device))
+        images = _move(batch.images_BCHW, device)
+        if images is not None:
+            assert self.reader is not None
+            images = self.reader.normalise(images)
         return images, _move(batch.tokens_BL, device), _move(batch.numbers_BN, device)
 
     def _start_reading(self, pool: ThreadPoolExecutor, position_B: np.ndarray) -> list[Any]:
@@ -166,6 +172,7 @@ class RowTensors:
         return [pool.submit(blocks.take, place_N[position_B])]
 
     def _read(self, position: int) -> np.ndarray:
+        assert self.reader is not None
         picture, problem = self.reader.read(self.rows.pictures[position])
         if problem is not None:
             self.on_unreadable(position, problem)
@@ -224,6 +231,7 @@ class RowFeatures:
 
     def to_device(self, batch: Batch, device: str) -> tuple[Any, ...]:
         """A batch as the model wants it: no picture, no tokens, encoded numbers, features."""
+        assert batch.features is not None
         features = {modality: _move(values_BD, device) for modality, values_BD in batch.features.items()}
         return None, None, _move(batch.numbers_BN, device), features
 
@@ -297,7 +305,8 @@ class Augmentation:
             return np.zeros(len(position_B), int)
         if modality == "image":
             return self.flips[torch.from_numpy(position_B)].numpy().astype(int)
-        return 1 + (self.draws[position_B] * (num_versions - 1)).astype(int)
+        drawn_B: np.ndarray = (self.draws[position_B] * (num_versions - 1)).astype(int)
+        return 1 + drawn_B
 
     def flip(self, images_BCHW: Tensor, position_B: np.ndarray) -> Tensor:
         """Mirrors half of the pictures left to right."""

@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from trainers.clip_regression.config import Config, has_encoders, is_cached
 from trainers.clip_regression.inputs.data import Numbers, RowFeatures, RowTensors
@@ -21,6 +20,9 @@ from trainers.clip_regression.rows.rows_file import RowsFile, place_rows, read_r
 from trainers.clip_regression.rows.table import Rows
 from trainers.interface import DataError, Split, Workplace
 from trainers.storage.row_blocks import RowBlocks
+
+if TYPE_CHECKING:
+    from trainers.clip_regression.network.model import Clip
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _note_unreadable(config: Config, table: str, rows: Rows, place: Workplace) -
 
 def _build_model(
     config: Config,
-    clip: nn.Module | None,
+    clip: Clip | None,
     architecture: dict[str, Any] | None,
     numbers: Numbers,
     num_absent_params: int = 0,

@@ -38,7 +38,9 @@ from trainers.storage.row_blocks import KEY_BYTES, Part, RowBlocks, fill, place_
 from trainers.storage.whole_files import appearing_whole, sum_up_file, write_whole
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from trainers.clip_regression.network.model import Clip
 
 _COMPUTED_BY = (
     "torch",
@@ -128,7 +130,7 @@ class _Source:
         self.precision = choose_precision(config.training.precision, place.device)
         describe = partial(_describe_key, config.model, self.precision, place)
         self.folder = place.cache / "features" / place.insist("reading the checksum of the weights", describe)
-        self.clip: nn.Module | None = None
+        self.clip: Clip | None = None
 
     def plan_all(self, tables: Mapping[str, RowsFile]) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
         """See `plan_features`."""
@@ -170,7 +172,8 @@ class _Source:
             _write_facts(path.with_suffix(".json"), {"sha256": sha256})
             return sha256
 
-        return self.place.insist("keeping the frozen encoders", write)
+        sha256: str = self.place.insist("keeping the frozen encoders", write)
+        return sha256
 
     def plan(self, table: RowsFile, encoders: Encoders, num_views: int) -> dict[str, list[Part]]:
         """The features of a table's rows, by modality and version."""
@@ -207,7 +210,8 @@ class _Source:
         pictures, problems = self.reader.decode_all(contents, self.place.num_threads)
         images_BCHW = torch.from_numpy(pictures if keys_NK is None else pictures[..., ::-1].copy())
         images_BCHW = images_BCHW.to(self.place.device)
-        return encode_fixed(lambda part: self.clip.encode_image(self.reader.normalise(part)), images_BCHW), problems
+        clip, _ = self._load()
+        return encode_fixed(lambda part: clip.encode_image(self.reader.normalise(part)), images_BCHW), problems
 
     def _encode_texts(
         self, table: RowsFile, positions: np.ndarray, keys_NK: np.ndarray | None
@@ -217,10 +221,11 @@ class _Source:
         tokens_BL = self.tokenizer(texts)
         if keys_NK is not None:
             tokens_BL = drop_tokens(tokens_BL, _draw_kept(keys_NK, tokens_BL.shape[1], self.config.model.token_dropout))
-        encode = text_encoder(self.clip, average=averages_tokens(self.architecture))
+        clip, _ = self._load()
+        encode = text_encoder(clip, average=averages_tokens(self.architecture))
         return encode_fixed(encode, tokens_BL.to(self.place.device)), ()
 
-    def _load(self) -> tuple[nn.Module, dict[str, Any]]:
+    def _load(self) -> tuple[Clip, dict[str, Any]]:
         if self.clip is None:
             import open_clip
 
@@ -265,7 +270,7 @@ def _read_checksum(weights: Path) -> str | None:
     known = _read_facts(weights.with_suffix(".json"))
     if known is None or not weights.exists() or sum_up_file(weights) != known["sha256"]:
         return None
-    return known["sha256"]
+    return str(known["sha256"])
 
 
 def _describe_key(model: ModelConfig, precision: torch.dtype, place: Workplace) -> str:

@@ -55,8 +55,10 @@ class PictureReader:
         Raises:
             OSError, DataError: object storage does not give it: that is not the picture's fault.
         """
+        if path is None:
+            return self.mean_colour, None
         try:
-            picture, problem = self.decode(None if path is None else path.read_bytes())
+            picture, problem = self.decode(path.read_bytes())
         except OSError as error:
             if isinstance(path, RemoteFile):
                 raise

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
 from safetensors import safe_open
-from torch import nn
 
 from trainers.clip_regression.config import ModelConfig
 from trainers.interface import DataError
+
+if TYPE_CHECKING:
+    from trainers.clip_regression.network.model import Clip
 
 _SEED_OF_RANDOM_FROZEN = 0
 open_clip.add_model_config(Path(__file__).parents[1] / "model_configs")
@@ -19,7 +21,7 @@ open_clip.add_model_config(Path(__file__).parents[1] / "model_configs")
 
 def describe_architecture(model: ModelConfig) -> dict[str, Any]:
     """What is needed to build the encoders again without open_clip's registry: its own config as a dict."""
-    architecture = open_clip.get_model_config(model.clip)
+    architecture: dict[str, Any] = open_clip.get_model_config(model.clip)
     tag = open_clip.get_pretrained_cfg(model.clip, model.pretrained) if model.pretrained else {}
     quick_gelu = tag.get("quick_gelu", False) if model.quick_gelu is None else model.quick_gelu
     if quick_gelu:  # OpenAI's weights were trained with it; the plain config names do not say so
@@ -27,7 +29,7 @@ def describe_architecture(model: ModelConfig) -> dict[str, Any]:
     return architecture
 
 
-def build_clip(architecture: dict[str, Any]) -> nn.Module:
+def build_clip(architecture: dict[str, Any]) -> Clip:
     """The encoders with random weights."""
     config = {name: dict(value) if isinstance(value, dict) else value for name, value in architecture.items()}
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
@@ -35,10 +37,11 @@ def build_clip(architecture: dict[str, Any]) -> nn.Module:
         config["vision_cfg"]["timm_model_pretrained"] = False
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"]["hf_model_pretrained"] = False
-    return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    clip: Clip = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    return clip
 
 
-def load_clip(model: ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
+def load_clip(model: ModelConfig) -> tuple[Clip, dict[str, Any]]:
     """The encoders with the weights that the config asks for, and their preprocessing.
 
     Frozen ones are the same in every fold, random ones too: building them leaves torch's generator as it was.

@@ -11,23 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from trainers.clip_regression.config import ModelConfig
+from trainers.learning.model import Model
 
 MODALITIES = ("image", "text", "age")
 ENCODE_ROWS = 32  # of one pass of frozen encoders outside of training
 
 
+if TYPE_CHECKING:
+
+    class Clip(nn.Module):
+        """An encoder of pictures and texts: open_clip's `CLIP` or `CustomTextCLIP`, which have no types."""
+
+        def encode_image(self, images_BCHW: Tensor) -> Tensor: ...
+        def encode_text(self, tokens_BL: Tensor) -> Tensor: ...
+
+
 def averages_tokens(architecture: dict[str, Any]) -> bool:
     """Whether open_clip leaves the text encoder unpooled: it is averaged over its tokens then."""
-    return architecture["text_cfg"].get("pool_type") == "none"
+    return bool(architecture["text_cfg"].get("pool_type") == "none")
 
 
-def text_encoder(clip: nn.Module, *, average: bool) -> Callable[[Tensor], Tensor]:
+def text_encoder(clip: Clip, *, average: bool) -> Callable[[Tensor], Tensor]:
     """(B, L) tokens to (B, D) features."""
 
     def encode(tokens_BL: Tensor) -> Tensor:
@@ -66,7 +76,7 @@ class Head(nn.Sequential):
         super().__init__(*layers, nn.Linear(hidden or width, 1))
 
 
-class ClipRegressor(nn.Module):
+class ClipRegressor(Model):
     """Predicts the standardised log target from picture, text and encoded numbers.
 
     Args:
@@ -80,7 +90,7 @@ class ClipRegressor(nn.Module):
 
     def __init__(
         self,
-        clip: nn.Module | None,
+        clip: Clip | None,
         architecture: dict[str, Any] | None,
         model: ModelConfig,
         *,
@@ -145,8 +155,12 @@ class ClipRegressor(nn.Module):
         is_fixed = self.frozen and not self.training
         with torch.no_grad() if self.frozen else nullcontext():
             if "image" in self.heads:
+                assert self.clip is not None
+                assert images_BCHW is not None
                 features["image"] = _encode(self.clip.encode_image, images_BCHW, is_fixed=is_fixed)
             if "text" in self.heads:
+                assert self.clip is not None
+                assert tokens_BL is not None
                 encode = text_encoder(self.clip, average=self.average_tokens)
                 features["text"] = _encode(encode, tokens_BL, is_fixed=is_fixed)
         return features
@@ -155,7 +169,7 @@ class ClipRegressor(nn.Module):
         """Predicted z of encoded rows, (B,)."""
         # Mixed precision is for the encoders; heads and mix are small, and half precision would show in the predictions.
         with torch.autocast(self.weight_logits.device.type, enabled=False):
-            inputs = {**features, "age": numbers_BN}
+            inputs = features if numbers_BN is None else {**features, "age": numbers_BN}
             outputs = [head(inputs[name].float()) for name, head in self.heads.items()]
             return torch.cat(outputs, dim=1) @ self.weight_logits.softmax(0)
 

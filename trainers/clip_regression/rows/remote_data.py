@@ -73,26 +73,27 @@ def opened_data(data: DataConfig, cache: Path, spread: Spread) -> Iterator[tuple
     Raises:
         DataError: there is no such place, or the storage refuses; of a table that is bad, it names the object.
     """
-    if "://" not in (data.root or ""):
+    root = data.root or ""
+    if "://" not in root:
         yield data, open_pictures
         return
     try:
-        open_place(data.root)
+        open_place(root)
     except ValueError as error:
         raise DataError(f"data.root={error}") from None
-    tables = cache / "tables" / hashlib.sha256(data.root.encode()).hexdigest()[:16]
+    tables = cache / "tables" / hashlib.sha256(root.encode()).hexdigest()[:16]
     try:
         for name in filter(None, (data.train_table, data.test_table)):
             if ".." in Path(name).parts or name.startswith("/"):
-                raise DataError(f"{name}: expected the name of a table below data.root={data.root}")
-            _fetch_table(f"{data.root}/{name}", tables / name)
-        if not (tables / data.train_table).exists() and not bucket_exists(data.root):
-            raise DataError(f"data.root={data.root}: no such bucket, or none that these keys may see")
-        yield replace(data, root=str(tables)), partial(_open_remote_pictures, data.root, cache, spread)
+                raise DataError(f"{name}: expected the name of a table below data.root={root}")
+            _fetch_table(f"{root}/{name}", tables / name)
+        if not (tables / data.train_table).exists() and not bucket_exists(root):
+            raise DataError(f"data.root={root}: no such bucket, or none that these keys may see")
+        yield replace(data, root=str(tables)), partial(_open_remote_pictures, root, cache, spread)
     except DataError as error:
-        raise DataError(str(error).replace(str(tables), data.root)) from None
+        raise DataError(str(error).replace(str(tables), root)) from None
     except OSError as error:
-        if not str(error.filename or "").startswith(data.root):
+        if not str(error.filename or "").startswith(root):
             raise
         raise DataError(
             f"{error.filename}: {error.strerror}. Check the network and, of a server that is not Amazon's, AWS_ENDPOINT_URL"
@@ -116,7 +117,7 @@ def _fetch_table(uri: str, path: Path) -> None:
 
 
 def _is_settled(found: FileInfo) -> bool:
-    return found.mtime_ns < time.time_ns() - SETTLED_S * 1e9
+    return bool(found.mtime_ns < time.time_ns() - SETTLED_S * 1e9)
 
 
 def _open_remote_pictures(

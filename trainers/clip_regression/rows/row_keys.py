@@ -43,16 +43,20 @@ def collect_row_keys(train: Rows, test: Rows | None) -> dict[str, RowKeys]:
 def hash_pictures(pictures: list[Path | RemoteFile | None]) -> np.ndarray:
     """(B,) uint64, equal where the files' bytes are. More than its size is read only of a file that has another's size:
     its end, and the whole of it where that is another's, too. What is in object storage was read as a whole before."""
-    if any(isinstance(picture, RemoteFile) for picture in pictures):
-        return np.array([_hash(b"" if picture is None else picture.digest) for picture in pictures], np.uint64)
-    signs = [b"" if path is None else path.stat().st_size.to_bytes(8, "little") for path in pictures]
+    signs = [_describe_picture(picture) for picture in pictures]
     for read in (_digest_end, _digest_whole):
         times = Counter(signs)
         signs = [
-            sign + read(path) if path is not None and times[sign] > 1 else sign
-            for sign, path in zip(signs, pictures, strict=True)
+            sign + read(picture) if isinstance(picture, Path) and times[sign] > 1 else sign
+            for sign, picture in zip(signs, pictures, strict=True)
         ]
     return np.array([_hash(sign) for sign in signs], np.uint64)
+
+
+def _describe_picture(picture: Path | RemoteFile | None) -> bytes:
+    if picture is None:
+        return b""
+    return picture.digest if isinstance(picture, RemoteFile) else picture.stat().st_size.to_bytes(8, "little")
 
 
 def _digest_end(path: Path) -> bytes:

@@ -92,7 +92,8 @@ def read_rows(path: Path, *, inputs: bool) -> Rows:
 
 def read_texts(path: Path, positions: np.ndarray) -> list[str]:
     """The texts of consecutive rows of such a file."""
-    return _read_consecutive(path, positions)["text"].to_pylist()
+    texts: list[str] = _read_consecutive(path, positions)["text"].to_pylist()
+    return texts
 
 
 def read_pictures(path: Path, positions: np.ndarray) -> list[Path | RemoteFile | None]:
@@ -107,7 +108,9 @@ def read_checked(table: RowsFile, positions: np.ndarray, place: Workplace) -> li
         DataError: one is not what it was when the run began: its features would be filed under the old content's name.
     """
 
-    contents = place.insist("reading pictures", lambda: read_all(read_pictures(table.path, positions)))
+    contents: list[bytes | None] = place.insist(
+        "reading pictures", lambda: read_all(read_pictures(table.path, positions))
+    )
     for position, content in zip(positions, contents, strict=True):
         if content is not None and hash_content(content) != table.rows.digests["picture"][position].tobytes():
             raise DataError(
@@ -133,6 +136,7 @@ def read_weights_digest(model: ModelConfig, inputs: Path) -> str:
 
 
 def _place_digest(model: ModelConfig, inputs: Path) -> Path:
+    assert model.pretrained is not None
     return inputs / f"weights-{hashlib.sha256(model.pretrained.encode()).hexdigest()[:12]}.sha256"
 
 

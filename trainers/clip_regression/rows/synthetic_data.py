@@ -67,7 +67,8 @@ def make_data(folder: Path) -> Path:
 
 
 def _standardise(values: np.ndarray) -> np.ndarray:
-    return (values - values.mean()) / values.std()
+    z: np.ndarray = (values - values.mean()) / values.std()
+    return z
 
 
 def _draw_colours(rng: np.random.Generator, total: int) -> tuple[np.ndarray, np.ndarray]:

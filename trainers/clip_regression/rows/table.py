@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,7 @@ def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | 
     """
     if not data.train_pictures:
         return None
-    root = Path(data.root) / folder
+    root = data.folder / folder
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and data.test_pictures, or "
@@ -117,7 +118,16 @@ def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | 
     return PictureFolder(root)
 
 
-FolderOpener = Callable[[DataConfig, str, str], PictureFolder | None]  # as `open_pictures`
+class Pictures(Protocol):
+    """A folder of pictures, by the ids of their rows: a `PictureFolder`, or one in object storage."""
+
+    several: dict[str, list[str]]
+
+    def find_all(self, ids: Sequence[str]) -> Sequence[tuple[Path | RemoteFile | None, str | None]]:
+        """See `PictureFolder`."""
+
+
+FolderOpener = Callable[[DataConfig, str, str], Pictures | None]  # as `open_pictures`
 
 
 def read_train_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) -> Rows:
@@ -135,7 +145,7 @@ def read_train_rows(data: DataConfig, open_folder: FolderOpener = open_pictures)
 
 def read_test_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) -> Rows | None:
     """The checked test rows, or None where there is no test table. Test rows are never dropped."""
-    if not data.test_table or not (Path(data.root) / data.test_table).exists():
+    if not data.test_table or not (data.folder / data.test_table).exists():
         return None
     return _read_rows(data, data.test_table, data.test_pictures, open_folder, is_test=True)
 
@@ -145,7 +155,7 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
     object storage over name and content."""
     digest = hashlib.sha256()
     for name in (data.train_table, data.test_table):
-        path = Path(data.root) / name
+        path = data.folder / name
         if name and path.is_file():
             digest.update(path.read_bytes())
         digest.update(b"\0")
@@ -186,7 +196,7 @@ def parse_reference_date(data: DataConfig) -> float | None:
 
 
 def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: FolderOpener, *, is_test: bool) -> Rows:
-    path = Path(data.root) / table
+    path = data.folder / table
     frame = read_frame(path)
     check_columns(path, frame, data, is_test=is_test)
     if data.max_rows is not None and not is_test:
@@ -196,15 +206,13 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: F
     return _check_rows(frame, data, table, open_folder(data, picture_folder, table), is_test=is_test)
 
 
-def read_block(frame: pd.DataFrame, data: DataConfig, pictures: PictureFolder | None) -> Rows:
+def read_block(frame: pd.DataFrame, data: DataConfig, pictures: Pictures | None) -> Rows:
     """The checked rows of a block of the test table. Whatever is wrong with their content is mended and listed."""
     return _check_rows(frame, replace(data, on_bad_row="drop"), data.test_table, pictures, is_test=True)
 
 
-def _check_rows(
-    frame: pd.DataFrame, data: DataConfig, table: str, folder: PictureFolder | None, *, is_test: bool
-) -> Rows:
-    path = Path(data.root) / table
+def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictures | None, *, is_test: bool) -> Rows:
+    path = data.folder / table
     ids = frame[data.id_column].to_numpy(object)
     fatal, bad = Problems(path), Problems(path)
     check_ids(ids, fatal)
@@ -214,7 +222,7 @@ def _check_rows(
     time = _read_time(frame, ids, data, bad)
     numbers = _read_numbers(frame, link_counts, ids, data, bad)
     target = np.full(len(ids), np.nan) if is_test else _read_target(frame, ids, data, bad)
-    pictures = [None] * len(ids)
+    pictures: list[Path | RemoteFile | None] = [None] * len(ids)
     if folder is not None and not fatal.found:
         check_one_picture(ids, folder, fatal)
         pictures = _find_pictures(ids, folder, bad)
@@ -321,7 +329,7 @@ def _read_time(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Prob
     if not data.date_column:
         return np.full(len(ids), np.nan)
     time = parse_dates(frame[data.date_column])
-    for row in np.flatnonzero(np.isnan(time)):
+    for row in np.flatnonzero(np.isnan(time)).tolist():
         bad.add(
             f"{data.date_column!r} is no ISO date (2019-05-31 or 2019-05-31T18:00:00)",
             row,
@@ -341,7 +349,7 @@ def _read_numbers(
             continue
         cells = frame[name].str.strip()
         numbers[:, position] = pd.to_numeric(cells, errors="coerce")
-        for row in np.flatnonzero(~np.isfinite(numbers[:, position]) & (cells != "").to_numpy()):
+        for row in np.flatnonzero(~np.isfinite(numbers[:, position]) & (cells != "").to_numpy()).tolist():
             bad.add(f"{name!r} is no finite number", row, ids[row], repr(cells.iloc[row]))
             numbers[row, position] = np.nan
     return numbers
@@ -349,10 +357,10 @@ def _read_numbers(
 
 def _read_target(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray:
     cells = frame[data.target].str.strip()
-    target = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
-    for row in np.flatnonzero(~np.isfinite(target)):
+    target: np.ndarray = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
+    for row in np.flatnonzero(~np.isfinite(target)).tolist():
         bad.add(f"target {data.target!r} is no finite number", row, ids[row], repr(cells.iloc[row]))
-    for row in np.flatnonzero(target < 0):
+    for row in np.flatnonzero(target < 0).tolist():
         bad.add(f"target {data.target!r} is negative", row, ids[row], cells.iloc[row])
     return target
 
@@ -360,8 +368,8 @@ def _read_target(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Pr
 def _read_folds(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray | None:
     if not data.fold_column:
         return None
-    folds = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
-    for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -2) & (folds == np.round(folds)))):
+    folds: np.ndarray = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
+    for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -2) & (folds == np.round(folds)))).tolist():
         bad.add(f"fold column {data.fold_column!r} is no whole number from -2", row, ids[row])
     return folds
 
@@ -372,21 +380,21 @@ def _read_groups(
     """Test rows need no group."""
     if not data.group_column or (is_test and data.group_column not in frame.columns):
         return None
-    groups = frame[data.group_column].to_numpy(str)
-    for row in np.flatnonzero(groups == "") if not is_test else ():
+    groups: np.ndarray = frame[data.group_column].to_numpy(str)
+    for row in np.flatnonzero(groups == "").tolist() if not is_test else ():
         bad.add(f"group column {data.group_column!r} is empty", row, ids[row])
     return groups
 
 
-def check_one_picture(ids: np.ndarray, folder: PictureFolder, fatal: Problems, first_row: int = 0) -> None:
+def check_one_picture(ids: np.ndarray, folder: Pictures, fatal: Problems, first_row: int = 0) -> None:
     """Finds ids with several pictures."""
     for row, row_id in enumerate(ids if folder.several else (), start=first_row):
         if row_id in folder.several:
             fatal.add("several pictures of one id", row, row_id, ", ".join(sorted(folder.several[row_id])))
 
 
-def _find_pictures(ids: np.ndarray, folder: PictureFolder, bad: Problems) -> list[Path | RemoteFile | None]:
-    found = folder.find_all(ids)
+def _find_pictures(ids: np.ndarray, folder: Pictures, bad: Problems) -> list[Path | RemoteFile | None]:
+    found = folder.find_all(ids.tolist())
     for row, (_, problem) in enumerate(found):
         if problem:
             bad.add("picture missing or unreadable", row, ids[row], problem)

@@ -81,7 +81,7 @@ class Examples:
     def read(self, positions: np.ndarray) -> Iterator[Example]:
         """These pictures, in this order."""
         with ThreadPoolExecutor(self.num_threads) as pool:
-            waiting: list[tuple[int, Future]] = []
+            waiting: list[tuple[int, Future[Example]]] = []
             for row in positions.tolist():
                 waiting.append((row, pool.submit(self.read_one, row)))
                 if len(waiting) > NUM_AHEAD:
@@ -94,12 +94,12 @@ class Examples:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Squares and their masks, (B, C, S, S) and (B, S, S), of each portion of positions; `make` turns an example into them."""
         with ThreadPoolExecutor(self.num_threads) as pool:
-            waiting: list[list[tuple[int, Future]]] = []
+            waiting: list[list[tuple[int, Future[tuple[Tensor, Tensor]]]]] = []
 
-            def start(portion: np.ndarray) -> list[tuple[int, Future]]:
+            def start(portion: np.ndarray) -> list[tuple[int, Future[tuple[Tensor, Tensor]]]]:
                 return [(row, pool.submit(lambda row: make(self.read_one(row)), row)) for row in portion.tolist()]
 
-            def finish(jobs: list[tuple[int, Future]]) -> tuple[Tensor, Tensor]:
+            def finish(jobs: list[tuple[int, Future[tuple[Tensor, Tensor]]]]) -> tuple[Tensor, Tensor]:
                 made = [self._take(row, job, make) for row, job in jobs]
                 return torch.stack([picture for picture, _ in made]), torch.stack([mask for _, mask in made])
 
@@ -125,7 +125,7 @@ class Examples:
             self.kept[row] = example
         return example
 
-    def _take(self, row: int, job: Future, make: Callable[[Example], Any] = lambda example: example) -> Any:
+    def _take(self, row: int, job: Future[Any], make: Callable[[Example], Any] = lambda example: example) -> Any:
         try:
             return job.result()
         except OSError:  # the storage's: patience belongs to the main thread, which the others wait for
@@ -162,6 +162,7 @@ class Augmentation:
     def __call__(self, example: Example) -> tuple[Tensor, Tensor]:
         """The square of a picture and its mask, (C, S, S) float32 and (S, S) uint8, changed alike."""
         row = example.row
+        assert example.mask_HW is not None, "what is trained on has a mask"
         picture, mask = self._cut_or_pad(self.normalisation.apply(example.picture_CHW), example.mask_HW, row)
         axes = [axis for axis, flips in ((-1, self.mirrors), (-2, self.overturns)) if flips[row]]
         if axes:

@@ -27,11 +27,13 @@ def predict_logits(model: nn.Module, picture_CHW: Tensor, config: Config, precis
     side, device = config.data.size, picture_CHW.device.type
     if max(height, width) <= side or config.data.scaling == "fit":
         with autocast(device, precision):
-            return model(picture_CHW[None])[0].float()
+            logits_BCHW: Tensor = model(picture_CHW[None])
+            return logits_BCHW[0].float()
     places = [(top, left) for top in list_starts(height, side) for left in list_starts(width, side)]
     tall, wide = min(side, height), min(side, width)
     weight_SS = _weigh(tall, picture_CHW)[:, None] * _weigh(wide, picture_CHW)[None]
-    total_CHW, weights_HW = None, picture_CHW.new_zeros(height, width)
+    total_CHW: Tensor | None = None
+    weights_HW = picture_CHW.new_zeros(height, width)
     for start in range(0, len(places), config.training.eval_batch_size):
         portion = places[start : start + config.training.eval_batch_size]
         squares = torch.stack([picture_CHW[:, top : top + tall, left : left + wide] for top, left in portion])
@@ -42,6 +44,7 @@ def predict_logits(model: nn.Module, picture_CHW: Tensor, config: Config, precis
         for (top, left), logits_CSS in zip(portion, logits_NCSS, strict=True):
             total_CHW[:, top : top + tall, left : left + wide] += logits_CSS * weight_SS
             weights_HW[top : top + tall, left : left + wide] += weight_SS
+    assert total_CHW is not None
     return total_CHW / weights_HW
 
 
@@ -79,13 +82,15 @@ def count_pixels(logits_CHW: Tensor, mask_HW: Tensor) -> Tensor:
 def measure_dice(counts_3K: Tensor) -> Tensor:
     """2 · right / (said + true) of each class, (K,) float64; NaN where a class is nowhere, in truth or prediction."""
     right_K, said_K, true_K = counts_3K.double()
-    return 2 * right_K / (said_K + true_K)
+    dice_K: Tensor = 2 * right_K / (said_K + true_K)
+    return dice_K
 
 
 def measure_iou(counts_3K: Tensor) -> Tensor:
     """right / (said or true) of each class, (K,) float64; NaN where a class is nowhere."""
     right_K, said_K, true_K = counts_3K.double()
-    return right_K / (said_K + true_K - right_K)
+    iou_K: Tensor = right_K / (said_K + true_K - right_K)
+    return iou_K
 
 
 def average(values_K: Tensor) -> float:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainers.learning.model import Model
+
 
 class DoubleConvolution(nn.Sequential):
     """Twice: a 3×3 convolution without bias, batch normalisation, ReLU."""
@@ -26,7 +28,7 @@ class DoubleConvolution(nn.Sequential):
         super().__init__(*layers)
 
 
-class UNet(nn.Module):
+class UNet(Model):
     """Logits of each pixel, for pictures of any size.
 
     Args:
@@ -51,7 +53,7 @@ class UNet(nn.Module):
     @property
     def multiple(self) -> int:
         """Sides are padded with zeros to a multiple of this, and the logits cut back."""
-        return 2 ** len(self.encoder)
+        return 1 << len(self.encoder)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         height, width = images_BCHW.shape[-2:]
@@ -64,7 +66,8 @@ class UNet(nn.Module):
         values = self.bottleneck(values)
         for enlarge, stage, kept in zip(self.upsampling, self.decoder, reversed(passed), strict=True):
             values = stage(torch.cat([kept, enlarge(values)], dim=1))
-        return self.head(values)[..., :height, :width]
+        logits_BCHW: Tensor = self.head(values)
+        return logits_BCHW[..., :height, :width]
 
     def count_parameters(self) -> dict[str, int]:
         """`total_params`, `trainable_params`, `frozen_params`."""

@@ -49,11 +49,21 @@ class Found:
     bad_rows: tuple[dict[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def good_rows(self) -> Rows:
+        """`rows`, once they were scanned."""
+        assert self.rows is not None
+        return self.rows
+
     def take(self, places: Iterable[int]) -> Found:
         """Some of the pairs; what is wrong stays."""
-        places = list(places)
-        parts = ([values[n] for n in places] for values in (self.ids, self.pictures, self.masks))
-        return replace(self, **dict(zip(("ids", "pictures", "masks"), parts, strict=True)))
+        chosen = [(self.ids[n], self.pictures[n], self.masks[n]) for n in places]
+        return replace(
+            self,
+            ids=[row_id for row_id, _, _ in chosen],
+            pictures=[picture for _, picture, _ in chosen],
+            masks=[mask for _, _, mask in chosen],
+        )
 
 
 def read_labels(data: DataConfig) -> Labels | None:
@@ -66,7 +76,7 @@ def read_labels(data: DataConfig) -> Labels | None:
         return None
     import pandas as pd
 
-    path = Path(data.root) / data.table
+    path = data.folder / data.table
     if not path.is_file() or path.suffix not in (".csv", ".parquet"):
         raise DataError(f"data.table: {path}: no such table; expected a .csv or .parquet file")
     frame = pd.read_csv(path, dtype=str, keep_default_na=False) if path.suffix == ".csv" else pd.read_parquet(path)
@@ -114,10 +124,10 @@ def find_pairs(
     ids = sorted(pictures.suffix_of) if wanted is None else wanted
     if not ids or not pictures.suffix_of:
         raise DataError(f"{images} holds no picture: expected PNG, JPEG or WebP files")
-    for folder in filter(None, (pictures, found_masks)):
-        for row_id in sorted(set(folder.several) & set(ids)):
-            fatal.setdefault(f"several files of one name in {folder.root.name}/", []).append(
-                (row_id, ", ".join(sorted(folder.several[row_id])))
+    for listed in [pictures] if found_masks is None else [pictures, found_masks]:
+        for row_id in sorted(set(listed.several) & set(ids)):
+            fatal.setdefault(f"several files of one name in {listed.root.name}/", []).append(
+                (row_id, ", ".join(sorted(listed.several[row_id])))
             )
     if unsafe := [row_id for row_id in ids if FORMULA.search(row_id) or len(row_id) > 200]:
         fatal["name that a spreadsheet would run as a formula, or longer than 200 characters"] = [
@@ -127,10 +137,11 @@ def find_pairs(
         problems[f"no picture in {images.name}/, though the table names it"] = [(row_id, "") for row_id in lost]
     ids = [row_id for row_id in ids if row_id in pictures.suffix_of]
     paths: list[Path | None] = [None] * len(ids)
-    if found_masks is not None:
+    if masks is not None and found_masks is not None:
         paths = [found_masks.find(row_id) for row_id in ids]
         if bare := [row_id for row_id, path in zip(ids, paths, strict=True) if path is None and needs_mask(row_id)]:
             problems[f"no mask of this name in {masks.name}/"] = [(row_id, "") for row_id in bare]
         if wanted is None and (lone := sorted(set(found_masks.suffix_of) - set(pictures.suffix_of))):
             problems[f"mask in {masks.name}/ without a picture in {images.name}/"] = [(row_id, "") for row_id in lone]
-    return Found(ids, [pictures.find(row_id) for row_id in ids], paths, problems=problems, fatal=fatal)
+    found = [pictures.root / f"{row_id}{pictures.suffix_of[row_id]}" for row_id in ids]
+    return Found(ids, found, paths, problems=problems, fatal=fatal)

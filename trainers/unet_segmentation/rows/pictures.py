@@ -107,20 +107,23 @@ def scaled_size(height: int, width: int, data: DataConfig) -> tuple[int, int]:
 
 def scale_picture(picture_CHW: np.ndarray, data: DataConfig) -> np.ndarray:
     """A picture at that size, in its own dtype: bilinear, and smoothed where it shrinks."""
-    height, width = scaled_size(*picture_CHW.shape[1:], data)
-    if (height, width) == picture_CHW.shape[1:]:
+    _, tall, wide = picture_CHW.shape
+    height, width = scaled_size(tall, wide, data)
+    if (height, width) == (tall, wide):
         return picture_CHW
     planes = [
         Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
         for plane in picture_CHW
     ]
-    return np.rint(np.stack([np.asarray(plane) for plane in planes])).astype(picture_CHW.dtype)
+    scaled_CHW: np.ndarray = np.rint(np.stack([np.asarray(plane) for plane in planes]))
+    return scaled_CHW.astype(picture_CHW.dtype)
 
 
 def scale_mask(mask_HW: np.ndarray, data: DataConfig) -> np.ndarray:
     """A mask at that size: of each new pixel the nearest old one's class."""
-    height, width = scaled_size(*mask_HW.shape, data)
-    if (height, width) == mask_HW.shape:
+    tall, wide = mask_HW.shape
+    height, width = scaled_size(tall, wide, data)
+    if (height, width) == (tall, wide):
         return mask_HW
     return np.asarray(Image.fromarray(mask_HW).resize((width, height), Image.Resampling.NEAREST))
 

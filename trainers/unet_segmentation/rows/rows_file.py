@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +56,7 @@ class Rows:
 
     def take(self, positions: np.ndarray) -> Rows:
         """Some of the rows."""
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for name, values in vars(self).items():
             chosen[name] = (
                 values[positions] if isinstance(values, np.ndarray) else [values[i] for i in positions.tolist()]
@@ -65,7 +66,8 @@ class Rows:
     @property
     def foreground(self) -> np.ndarray:
         """(N,) share of the pixels that are not background."""
-        return self.counts_NC[:, 1:].sum(1) / np.maximum(1, self.counts_NC.sum(1))
+        share_N: np.ndarray = self.counts_NC[:, 1:].sum(1) / np.maximum(1, self.counts_NC.sum(1))
+        return share_N
 
 
 def place_rows(inputs: Path, data: DataConfig, table: str) -> Path:
@@ -95,9 +97,10 @@ def read_rows(path: Path) -> Rows:
         OSError: it is not there.
     """
     with pa.OSFile(str(path)) as file:
-        columns = pa.ipc.open_file(file).read_all().to_pydict()
+        columns: dict[str, Any] = pa.ipc.open_file(file).read_all().to_pydict()
     listed = ("pictures", "masks", "picture_digests", "mask_digests")
-    return Rows(**{name: values if name in listed else np.array(values) for name, values in columns.items()})
+    rows: dict[str, Any] = {name: cells if name in listed else np.array(cells) for name, cells in columns.items()}
+    return Rows(**rows)
 
 
 def digest(content: bytes) -> bytes:
@@ -123,9 +126,10 @@ def read_mask(rows: Rows, row: int, data: DataConfig, *, scaled: bool) -> np.nda
         OSError: it cannot be read.
         DataError: it is not what was checked.
     """
-    if rows.masks[row] is None:
+    mask = rows.masks[row]
+    if mask is None:
         return None
-    mask_HW = to_classes(decode_mask(_read(rows.masks[row], rows.mask_digests[row])), data)
+    mask_HW = to_classes(decode_mask(_read(mask, rows.mask_digests[row])), data)
     return scale_mask(mask_HW, data) if scaled else mask_HW
 
 

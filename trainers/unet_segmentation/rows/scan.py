@@ -58,7 +58,7 @@ def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig,
             name: list(pool.map(lambda pair: _scan(data, *pair), zip(found.pictures, found.masks, strict=True)))
             for name, found in (("train", train), ("test", test))
         }
-    data = _settle_values(data, [scan for scan in scans["train"] if scan.values is not None])
+    data = _settle_values(data, scans["train"])
     found = {"train": train, "test": test}
     counts = {name: _count_classes(data, one, scans[name]) for name, one in found.items()}
     problems = {name: _collect_problems(one, scans[name]) for name, one in found.items()}
@@ -112,7 +112,7 @@ def _settle_values(data: DataConfig, scans: list[_Scan]) -> DataConfig:
         return data
     if data.classes > 2:
         return replace(data, mask_values=tuple(range(data.classes)))
-    largest = [int(scan.values[0][-1]) for scan in scans]
+    largest = [int(scan.values[0][-1]) for scan in scans if scan.values is not None]
     known = [value for value in (255, 65535, 1) if value in largest]  # 1 beside 255 is a mistake in some of the masks
     return replace(data, mask_values=(0, known[0] if known else 1))
 
@@ -126,7 +126,9 @@ def _count_classes(data: DataConfig, found: Found, scans: list[_Scan]) -> np.nda
         try:
             np.add.at(counts_NC[row], to_classes(scan.values[0], data), scan.values[1])
         except UnusableError as error:
-            scan.problem, scan.detail = _UNEXPECTED, f"{found.masks[row].name} {error}"
+            mask = found.masks[row]
+            assert mask is not None, "it was scanned"
+            scan.problem, scan.detail = _UNEXPECTED, f"{mask.name} {error}"
             scan.is_of_mask = True
     return counts_NC
 
@@ -142,7 +144,8 @@ def _collect_problems(found: Found, scans: list[_Scan]) -> Problems:
 def _refuse(data: DataConfig, found: dict[str, Found], problems: dict[str, Problems], test_scans: list[_Scan]) -> None:
     """Raises DataError where there is a problem that is not to be dropped: every one, or with `data.on_bad_row=drop` names that
     collide and pictures that are to be predicted and cannot be."""
-    fatal, blocking = {}, {}
+    fatal: Problems = {}
+    blocking: Problems = {}
     for what, names in [pair for one in found.values() for pair in one.fatal.items()]:
         fatal.setdefault(what, []).extend(name for name in names if name not in fatal.get(what, []))
     if data.on_bad_row == "drop":

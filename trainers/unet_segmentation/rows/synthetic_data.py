@@ -68,4 +68,5 @@ def _draw_blob(rng: np.random.Generator) -> np.ndarray:
     centre, radius, angle = rng.uniform(10, SIZE - 10, 2), rng.uniform(4, 11, 2), rng.uniform(0, np.pi)
     along = (x - centre[0]) * np.cos(angle) + (y - centre[1]) * np.sin(angle)
     across = (y - centre[1]) * np.cos(angle) - (x - centre[0]) * np.sin(angle)
-    return (along / radius[0]) ** 2 + (across / radius[1]) ** 2 <= 1
+    is_inside_HW: np.ndarray = (along / radius[0]) ** 2 + (across / radius[1]) ** 2 <= 1
+    return is_inside_HW
