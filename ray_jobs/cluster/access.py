@@ -31,7 +31,11 @@ def refuse_wrong_token(address: str) -> None:
     Raises:
         ClusterError: the cluster asks for a token that this process does not have.
     """
-    from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+    from ray._raylet import (  # type: ignore[attr-defined] # its types leave out most of what is compiled
+        AuthenticationMode,
+        AuthenticationTokenLoader,
+        get_authentication_mode,
+    )
 
     loader, uses_token = AuthenticationTokenLoader.instance(), get_authentication_mode() == AuthenticationMode.TOKEN
     token = loader.get_raw_token() if uses_token and loader.has_token(ignore_auth_mode=True) else ""
@@ -53,7 +57,7 @@ def ask_without_ray(address: str, token: str = "") -> str:
         try:
             ask(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
-            return error.code().name
+            return str(error.code().name)
     return "OK"
 
 

@@ -72,7 +72,9 @@ def interrupted_when_lost(heartbeat: Heartbeat) -> Iterator[None]:
                 heartbeat.check()
             except ClusterLostError as error:
                 lost.append(error)
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                main = threading.main_thread().ident
+                assert main is not None
+                signal.pthread_kill(main, signal.SIGINT)
                 return
 
     threading.Thread(target=watch, daemon=True).start()

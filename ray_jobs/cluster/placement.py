@@ -49,7 +49,7 @@ class Placement:
     most_workers: int
     cpus_per_worker: float
     gpus_per_worker: float
-    memory_per_worker_bytes: int
+    memory_per_worker_bytes: float
     threads_per_worker: int
     folds_at_once: int
     slots: int
@@ -100,7 +100,18 @@ def place_folds(
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
-    return Placement(workers, config.most_workers, *worker, threads, at_once, slots, waits_for, bool(cluster.startable))
+    return Placement(
+        num_workers=workers,
+        most_workers=config.most_workers,
+        cpus_per_worker=worker.cpus,
+        gpus_per_worker=worker.gpus,
+        memory_per_worker_bytes=worker.memory_bytes,
+        threads_per_worker=threads,
+        folds_at_once=at_once,
+        slots=slots,
+        waits_for=waits_for,
+        may_grow=bool(cluster.startable),
+    )
 
 
 def divides_cores(config: ResourcesConfig, gpus_per_worker: float) -> bool:

@@ -21,7 +21,9 @@ def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) ->
         RunError: WANDB_MODE has a value that W&B does not know.
     """
     names = {"WANDB_PROJECT": "project", "WANDB_ENTITY": "entity", "WANDB_NAME": "name", "WANDB_MODE": "wandb"}
-    values = {field: environment[variable] for variable, field in names.items() if environment.get(variable)}
+    values: dict[str, Any] = {
+        field: environment[variable] for variable, field in names.items() if environment.get(variable)
+    }
     if "wandb" in values:
         values["wandb"] = {"run": "online", "dryrun": "offline"}.get(values["wandb"], values["wandb"])
     try:
@@ -55,7 +57,8 @@ def override_all(
     """As `override`, with further sections that are none of a run's; returns them, too."""
     owned = {f.name: getattr(config.trainer, f.name) for f in dataclasses.fields(config.trainer)}
     owned |= {name: getattr(config, name) for name in SECTIONS}
-    offered = {name: value for name, value in owned.items() if not sections or name in sections} | others
+    offered = {name: value for name, value in owned.items() if not sections or name in sections}
+    offered |= others
     known = flatten({name: dataclasses.asdict(value) for name, value in offered.items()})
     words = [part for word in words for part in _as_flags(word)]
     for word in words:

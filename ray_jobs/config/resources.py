@@ -67,25 +67,29 @@ class ResourcesConfig:
     @property
     def least_workers(self) -> int:
         """With which a fold can train."""
-        return self.workers_per_fold[0] if self.is_elastic else self.workers_per_fold
+        workers = self.workers_per_fold
+        return workers[0] if isinstance(workers, tuple) else workers
 
     @property
     def most_workers(self) -> int:
         """That a fold may have."""
-        return self.workers_per_fold[1] if self.is_elastic else self.workers_per_fold
+        workers = self.workers_per_fold
+        return workers[1] if isinstance(workers, tuple) else workers
 
     def _check_workers(self) -> None:
-        numbers = self.workers_per_fold if self.is_elastic else (self.workers_per_fold,)
+        workers = self.workers_per_fold
+        numbers = workers if isinstance(workers, tuple) else (workers,)
         if any(type(number) is not int or number < 1 for number in numbers):
             raise ValueError(f"resources.workers_per_fold={self._show_workers()}: expected at least 1, or [least,most]")
-        if self.is_elastic and (len(numbers) != 2 or numbers[0] >= numbers[1]):
+        if isinstance(workers, tuple) and (len(workers) != 2 or workers[0] >= workers[1]):
             raise ValueError(
                 f"resources.workers_per_fold={self._show_workers()}: expected [least,most], the second number larger than the first; "
                 "a number that never changes stands alone, without brackets"
             )
 
     def _show_workers(self) -> str:
-        return str(list(self.workers_per_fold) if self.is_elastic else self.workers_per_fold).replace(" ", "")
+        workers = self.workers_per_fold
+        return str(list(workers) if isinstance(workers, tuple) else workers).replace(" ", "")
 
 
 def parse_memory(value: float | str) -> float:

@@ -145,7 +145,7 @@ class RunConfig:
     @property
     def predicts_maps(self) -> bool:
         """Whether the family predicts a map of each row, rather than a number."""
-        return self.trainer.PREDICTS == "map"
+        return bool(self.trainer.PREDICTS == "map")
 
     @property
     def member_names(self) -> list[str]:
@@ -161,8 +161,9 @@ class RunConfig:
 
 def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsConfig) -> None:
     """Raises ValueError where what is to be combined does not fit how."""
-    unknown = [name for name in ensemble.members or () if name not in names]
-    if unknown and (ensemble.external is None or len(unknown) == len(ensemble.members)):
+    chosen = ensemble.members or ()
+    unknown = [name for name in chosen if name not in names]
+    if unknown and (ensemble.external is None or len(unknown) == len(chosen)):
         raise ValueError(f"ensemble.members: no member {unknown[0]!r}; the run has {', '.join(names)}")
     combined = len(ensemble.members or names)
     if ensemble.external is not None:
@@ -196,7 +197,8 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     whole |= dataclasses.asdict(config.trainer)
     whole |= {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS[1:]}
     whole["members"] = config.members
-    return json.loads(json.dumps(whole))
+    as_json: dict[str, Any] = json.loads(json.dumps(whole))
+    return as_json
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
@@ -230,11 +232,15 @@ def flatten(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def find_differences(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], dict[str, tuple]]:
+Differences = dict[str, tuple[Any, Any]]  # by field: what it was, what it is
+
+
+def find_differences(old: RunConfig, new: RunConfig) -> tuple[Differences, Differences]:
     """Fields that differ, {name: (old, new)}: first those that change what is trained, then the others."""
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
     not_trained_by = {"members", *new.trainer.NOT_TRAINED_BY}
-    trained, other = {}, {}
+    trained: Differences = {}
+    other: Differences = {}
     for name in sorted(before | after):
         if before.get(name) == after.get(name):
             continue
@@ -258,8 +264,9 @@ def _is_elastic(name: str, before: dict[str, Any], after: dict[str, Any]) -> boo
     return name == "resources.workers_per_fold" and all(isinstance(flat.get(name), list) for flat in (before, after))
 
 
-def _section_class(name: str) -> type:
-    return typing.get_type_hints(RunConfig)[name]
+def _section_class(name: str) -> type[Any]:
+    section: type[Any] = typing.get_type_hints(RunConfig)[name]
+    return section
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:

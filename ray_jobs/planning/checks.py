@@ -45,6 +45,7 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     """
     refuse_other_storage(config.run.storage)
     config = name_run(config)
+    assert config.run.name is not None
     folder = RunFolder(find_place(config.run.storage, config.run.name))
     if in_submitted_job():
         refuse_relative_paths(config)
@@ -120,4 +121,5 @@ def _check_members(
 
 
 def _take_inventory(places: tuple[Path, Path], spread: Spread, config: RunConfig) -> tuple[Any, Inventory]:
-    return load_inventory_module(config.family).take_inventory(config.trainer, *places, spread)
+    taken: tuple[Any, Inventory] = load_inventory_module(config.family).take_inventory(config.trainer, *places, spread)
+    return taken

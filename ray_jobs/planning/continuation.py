@@ -16,7 +16,7 @@ import numpy as np
 
 from ensemble.kinds import Kind
 from ray_jobs.cluster.versions import list_all_packages, package_versions
-from ray_jobs.config.run import MAIN, RunConfig, TrackingConfig, find_differences
+from ray_jobs.config.run import MAIN, Differences, RunConfig, TrackingConfig, find_differences
 from ray_jobs.errors import ConfigChangedError, RunFolderError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import COLUMNS, count_leaks, list_rows
@@ -90,7 +90,7 @@ def _with_advice(error: RunFolderError) -> RunFolderError:
     return RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another run.name (run.name=auto)")
 
 
-def _compare(member: MemberPlan) -> dict[str, tuple]:
+def _compare(member: MemberPlan) -> Differences:
     """The fields of a member that differ from what its folder says and do not change what is trained.
 
     Raises:
@@ -144,7 +144,7 @@ def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:
 
 
 def _read_provenance(folder: RunFolder) -> dict[str, Any]:
-    known = read_json(folder.provenance)
+    known: dict[str, Any] = read_json(folder.provenance)
     missing = {"data_fingerprint", "plan_fingerprint", "versions"} - set(known)
     if missing:
         raise RunFolderError(f"{folder.provenance} has no {', '.join(sorted(missing))}")
@@ -188,6 +188,6 @@ def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:
     """Whether `fold_plan.parquet` says what the plan says."""
     try:
         table = read_parquet(folder.fold_plan)
-        return table["id"].to_pylist() == plan.ids.tolist() and table["fold"].to_pylist() == plan.fold.tolist()
+        return bool(table["id"].to_pylist() == plan.ids.tolist() and table["fold"].to_pylist() == plan.fold.tolist())
     except (RunFolderError, KeyError, UnicodeDecodeError):
         return False

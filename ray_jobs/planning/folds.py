@@ -136,7 +136,8 @@ def _bin_target(target: np.ndarray, count: int) -> np.ndarray:
     """Quantile bins of log1p(target), few enough that each holds at least `count` rows."""
     num_bins = max(1, min(NUM_TARGET_BINS, len(target) // count))
     edges = np.unique(np.quantile(np.log1p(target), np.linspace(0, 1, num_bins + 1)[1:-1]))
-    return np.searchsorted(edges, np.log1p(target), side="right")
+    bins_N: np.ndarray = np.searchsorted(edges, np.log1p(target), side="right")
+    return bins_N
 
 
 def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
@@ -145,7 +146,8 @@ def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     Raises:
         DataError: there is no group column, or there are fewer groups than folds.
     """
-    groups, what, advice = None, "groups", "choose another data.group_column"
+    groups: np.ndarray | None = None
+    what, advice = "groups", "choose another data.group_column"
     if folds.keeps_groups(inventory):
         if inventory.groups is None:
             raise DataError(f"folds.kind={folds.kind} needs groups: set data.group_column")
@@ -154,6 +156,7 @@ def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
         columns = [keys.train for keys in inventory.row_keys.values()] + ([] if groups is None else [groups + 1])
         groups = connect_rows(columns, len(inventory.ids))
         what, advice = "groups of rows that are connected by what they share", "set folds.on_leak=warn"
+    assert groups is not None, "asked only of folds that keep groups together"
     num_groups = int(groups.max()) + 1
     if folds.kind == "holdout" and num_groups < 2:
         raise DataError(f"{num_groups} {what} to hold some out: expected at least 2; {advice}")

@@ -83,6 +83,7 @@ def _find_in_blend(kind: str, keys: RowKeys, plan: FoldPlan, is_blend: np.ndarra
 
 
 def _find_in_test(kind: str, keys: RowKeys, inventory: Inventory) -> Leak:
+    assert inventory.test_ids is not None, "only test rows have keys of the test table"
     rows, twins = _match(keys.test, keys.train)
     folds = np.full(len(rows), NEVER_VALIDATED)
     ids, others = inventory.test_ids[rows], inventory.ids[twins]

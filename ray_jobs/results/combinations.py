@@ -93,8 +93,9 @@ def describe_diversity(config: RunConfig, columns: Columns) -> dict[str, Any]:
 
 def _as_json(numbers: np.ndarray | float) -> Any:
     """NaN, which JSON does not have, becomes None."""
-    values = np.asarray(numbers, object)
-    return np.where(np.isfinite(np.asarray(numbers, np.float64)), values, None).tolist()
+    values = np.array(numbers, object)
+    values[~np.isfinite(np.asarray(numbers, np.float64))] = None
+    return values.tolist()
 
 
 def list_metrics(combinations: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class IntervalBasis:
     def predict(self, predictions_KMT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the intervals of new rows, (T,) and (T,), from what each fold's models predict of them."""
         ensemble = self.config.ensemble
+        assert ensemble.interval is not None, "intervals are wanted"
         test_KT = np.stack([_become_one(self.settled, predictions_MT) for predictions_MT in predictions_KMT])
         return predict_intervals(test_KT, self.oof_N, self.target_N, self.fold_N, ensemble.interval, ensemble.space)
 
@@ -90,6 +91,7 @@ def build_intervals(folder: RunFolder, config: RunConfig, ids_T: np.ndarray, set
         PredictionError: a member from elsewhere has not one test prediction for each fold.
     """
     ensemble, tests = config.ensemble, read_test_of_folds(folder, config)
+    assert ensemble.interval is not None, "intervals are wanted"
     if any(len(of_folds) != config.folds.count for of_folds in tests.values()):
         raise PredictionError(
             f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of {config.folds.count} "

@@ -110,6 +110,7 @@ def _score_file(
     tally, rows = None, []
     for stored in maps:
         tally = tally or Tally(count_classes(stored))
+        assert stored.target_HW is not None, "of a row that was validated the truth is known"
         said_HW = choose_classes(stored.probability_CHW, config.ensemble.threshold)
         scores = tally.add(said_HW, stored.target_HW)
         rows.append(
@@ -161,9 +162,12 @@ def spread_ranks(values: np.ndarray, number: int) -> list[int]:
     """The places of at most `number` of the values, evenly spread over their ranks, the lowest first and the highest last."""
     order = np.argsort(values, kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int))
-    return order[ranks].tolist()
+    places: list[int] = order[ranks].tolist()
+    return places
 
 
 def open_backgrounds(folder: RunFolder, config: RunConfig, table: str) -> Callable[[str], np.ndarray]:
     """What the maps of a table (train or test) lie over, by id."""
-    return load_inventory_module(config.family).open_backgrounds(config.trainer, folder.inputs, table)
+    open_backgrounds_of_family = load_inventory_module(config.family).open_backgrounds
+    background_of: Callable[[str], np.ndarray] = open_backgrounds_of_family(config.trainer, folder.inputs, table)
+    return background_of

@@ -171,7 +171,7 @@ def _write_submission(
     folder: RunFolder,
     config: RunConfig,
     weights_M: np.ndarray | None,
-    rows: list[tuple],
+    rows: list[tuple[Any, ...]],
     share_MT: np.ndarray,
     comparison: _Comparison,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -207,7 +207,7 @@ def _cell(value: Any) -> Any:
 
 
 def _list_metrics(info: dict[str, Any], path: str, weights_M: np.ndarray | None) -> dict[str, Any]:
-    copied = (
+    copied: tuple[str, ...] = (
         "method",
         "n_models",
         "test_samples",

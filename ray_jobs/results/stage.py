@@ -145,7 +145,9 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> tuple
         )
     target = chosen["target"].to_numpy()
     constant = np.array([constants[fold] for fold in chosen["fold"].to_pylist()])
-    overall = {c: score(target, pa.concat_tables(tables[c])["prediction"].to_numpy(), metric) for c in CHECKPOINTS}
+    overall: dict[str, Any] = {
+        c: score(target, pa.concat_tables(tables[c])["prediction"].to_numpy(), metric) for c in CHECKPOINTS
+    }
     scores = {
         "folds": by_fold,
         "out_of_fold": {"num_rows": len(target), "checkpoint": config.ensemble.checkpoint, **overall}

@@ -71,6 +71,7 @@ def submit(
     if combines_folds(config):
         models = _describe_folds(folder.of_member(config.combined_members[0]), config)
     else:
+        assert columns is not None, "members are combined by their out-of-fold predictions"
         folders = find_members(folder, config)
         models = [Model({"member": name}, _average_summaries(folders.get(name), config)) for name in columns.names]
         more["fold_method"] = ensemble.fold_method
@@ -173,7 +174,15 @@ def _list_metrics(info: dict[str, Any], models: list[Model], path: str, weights_
     by_model = {f"ensemble/model_{i}/{name}": value for i, m in enumerate(models) for name, value in m.summary.items()}
     if weights_M is not None:
         by_model |= {f"ensemble/model_{i}_weight": float(weight) for i, weight in enumerate(weights_M)}
-    copied = ("prediction_diversity", "pred_std_mean", "pred_std_max", "pred_std_min", "method", "space", "n_models")
+    copied: tuple[str, ...] = (
+        "prediction_diversity",
+        "pred_std_mean",
+        "pred_std_max",
+        "pred_std_min",
+        "method",
+        "space",
+        "n_models",
+    )
     copied += ("test_samples", "final_pred_min", "final_pred_max", "final_pred_mean", "final_pred_std")
     kind = next(iter(models[0].label))  # fold or member
     table = {

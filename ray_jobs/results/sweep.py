@@ -93,7 +93,7 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     everyone = dataclasses.replace(config, ensemble=dataclasses.replace(ensemble, members=None))
     if combines_folds(config):
         everyone = config
-    columns = {checkpoint: read_columns(folder, everyone, checkpoint) for checkpoint in CHECKPOINTS}
+    columns: dict[str, Columns] = {checkpoint: read_columns(folder, everyone, checkpoint) for checkpoint in CHECKPOINTS}
     names = columns["best"].names
     members = names if combines_folds(config) else read_columns(folder, config).names
     default = Candidate(members, ensemble.checkpoint, Combination.from_config(ensemble))

@@ -11,9 +11,10 @@ from typing import Any
 
 from ray_jobs.errors import RunFolderError
 from ray_jobs.runs.files import read_json, write_json
+from trainers.interface import CheckpointName
 from trainers.storage.whole_files import write_whole
 
-CHECKPOINTS = ("best", "final")
+CHECKPOINTS: tuple[CheckpointName, ...] = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 
@@ -59,16 +60,17 @@ def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
 
 def read_description(folder: Path) -> dict[str, Any]:
     """The description of a checkpoint, without its tensors."""
-    return _read_checkpoint_json(folder)["description"]
+    description: dict[str, Any] = _read_checkpoint_json(folder)["description"]
+    return description
 
 
 def _read_checkpoint_json(folder: Path) -> dict[str, Any]:
     """What `write_checkpoint` wrote. Another file than one beside it is never read, whatever it names."""
     manifest = read_json(folder / "checkpoint.json")
-    known = manifest if isinstance(manifest, dict) else {}
+    known: dict[str, Any] = manifest if isinstance(manifest, dict) else {}
     if not _TENSORS_NAME.fullmatch(str(known.get("tensors"))) or not {"sha256", "description"} <= known.keys():
         raise RunFolderError(
             f"{folder / 'checkpoint.json'} is damaged: expected tensors (model-<checksum>.safetensors beside it), sha256 "
             f"and description, found {manifest!r:.200}"
         )
-    return manifest
+    return known

@@ -119,9 +119,8 @@ class FoldResized:
     attempt: int
 
 
-Event = (
-    RunStarted
-    | FoldLaunched
+FoldEvent = (
+    FoldLaunched
     | FoldStarted
     | AliveReported
     | PreparationReported
@@ -132,6 +131,7 @@ Event = (
     | FoldStopped
     | FoldResized
 )
+Event = RunStarted | FoldEvent
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
 NOT_KEPT = (AliveReported, PreparationReported, ProgressReported, EpochReported)
 

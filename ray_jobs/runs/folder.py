@@ -136,7 +136,7 @@ class RunFolder:
         return self.log / f"fold_{number}" if self._has_folds() else self.log
 
     def _has_folds(self) -> bool:
-        return read_json(self.config, default={}).get("folds", {}).get("kind") != "holdout"
+        return bool(read_json(self.config, default={}).get("folds", {}).get("kind") != "holdout")
 
     def newest_fold_log(self, number: int) -> Path:
         """Rank 0's log of the latest attempt of a fold; the folder where there is none."""

@@ -116,7 +116,7 @@ class Storage:
         self.check()  # it may have gone in between, and what was read or written is not the run's
         return result
 
-    def _may_pass(self, error: Exception) -> bool:
+    def _may_pass(self, error: OSError | RunFolderError) -> bool:
         """Whether the storage is the cause; of a file that is missing or damaged only if the whole run is missing."""
         if isinstance(error, RunFolderError):
             return self.was_there and not os.path.exists(self.folder.config)

@@ -74,8 +74,9 @@ def find_old_files(folder: RunFolder, *, keep_days: float | None, keep_last: int
 
 def _group_by_folder(root: Path, pattern: str) -> list[list[Path]]:
     """Files with a stamp in their name, those of one folder together, oldest first."""
-    groups: dict[Path, list[Path]] = {}
+    groups: dict[Path, list[tuple[str, Path]]] = {}
     for path in root.glob(pattern):
-        if _STAMPED.search(path.name) and path.is_file():
-            groups.setdefault(path.parent, []).append(path)
-    return [sorted(groups[parent], key=lambda path: _STAMPED.search(path.name)[1]) for parent in sorted(groups)]
+        stamp = _STAMPED.search(path.name)
+        if stamp and path.is_file():
+            groups.setdefault(path.parent, []).append((stamp[1], path))
+    return [[path for _, path in sorted(groups[parent], key=lambda found: found[0])] for parent in sorted(groups)]

@@ -156,7 +156,9 @@ def get_random_state() -> dict[str, Tensor]:
     """The state of every random generator of this process: Python's, NumPy's, torch's on the CPU and on each GPU."""
     version, words, gauss = random.getstate()
     assert version == 3
-    name, numpy_words, position, has_gauss, cached = np.random.get_state()
+    numpy_state = np.random.get_state()
+    assert isinstance(numpy_state, tuple)
+    name, numpy_words, position, has_gauss, cached = numpy_state
     assert name == "MT19937"
     state = {
         "python": torch.tensor(words),

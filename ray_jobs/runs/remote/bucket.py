@@ -82,7 +82,7 @@ class Bucket:
         """
         while True:
             with self._told(name), self.files.open_input_stream(f"{self.path}/{name}") as stream:
-                content = stream.read()
+                content: bytes = stream.read()
             if self.measure(name) in (len(content), None):
                 return content
 

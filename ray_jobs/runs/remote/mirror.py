@@ -235,10 +235,10 @@ class Mirror:
             counting, others = self._stage(list_names, Path(place))
             self._remove(gone, counting=True)
             do_all(lambda name: self.bucket.upload(Path(place) / others[name].place, name), others)
-            self.pushed |= {name: staged.found for name, staged in others.items()}
+            self._note_pushed(others)
             for name in sorted(counting, key=by_importance):
                 self.bucket.write(name, counting[name].content)
-                self.pushed[name] = counting[name].found
+                self._note_pushed({name: counting[name]})
         self._remove(gone, counting=False)
 
     def _stage(
@@ -260,6 +260,9 @@ class Mirror:
                     number += 1
                 if all(_look(self.root / name) == staged.found for name, staged in counting.items()):
                     return {n: s for n, s in counting.items() if s.found != self.pushed.get(n)}, others
+
+    def _note_pushed(self, pushed: dict[str, _Staged]) -> None:
+        self.pushed |= {name: staged.found for name, staged in pushed.items() if staged.found is not None}
 
     def _remove(self, names: Iterable[str], *, counting: bool) -> None:
         """Removes objects: what made others count goes before the others are put, the rest after."""
