@@ -7,13 +7,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
 from ray_jobs.errors import printable
 from ray_jobs.runs.outages import LossyFile
+
+
+class LineConsole(Protocol):
+    """Where lines are shown, and kept until somebody takes them to another log."""
+
+    def print(self, text: str, /, **options: Any) -> None:
+        """Shows a line."""
+
+    def take_lines(self) -> list[str]:
+        """What was shown or kept since the last call."""
 
 
 class RunConsole(Console):

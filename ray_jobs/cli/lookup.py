@@ -32,15 +32,15 @@ def find_run(
         raise SystemExit(0 if words else 2)
     if is_uri(words[0]) or is_uri(storage):
         return _fetch(words[0], storage, whole=whole), words[1:]
-    storage = Path(storage).expanduser()
-    for root in (Path(words[0]).expanduser(), storage / words[0]):
+    folder = Path(storage).expanduser()
+    for root in (Path(words[0]).expanduser(), folder / words[0]):
         if (root / "config.json").is_file():
             if (root / "tune.json").is_file() and not takes_tuning:
                 raise RunError(f"{root} is a tuning; name one of its trials, such as {root / 'trials' / 'trial_000'}")
             uri = _find_uri(root.resolve())
             return (root.resolve() if uri is None else _fetch(uri, storage, whole=whole)), words[1:]
-    runs = sorted(path.parent.name for path in storage.glob("*/config.json"))
-    raise RunError(f"no run {words[0]!r}, neither as a folder nor below {storage}{suggest(words[0], runs)}")
+    runs = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    raise RunError(f"no run {words[0]!r}, neither as a folder nor below {folder}{suggest(words[0], runs)}")
 
 
 def _find_uri(root: Path) -> str | None:

@@ -25,8 +25,9 @@ class RowProgress:
         if console.is_terminal:
             columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
             # Without redirection: what libraries print belongs to the log, not above the bar.
-            quiet = {"redirect_stdout": False, "redirect_stderr": False}
-            self.bar = Progress(*columns, TimeRemainingColumn(), console=console, **quiet)
+            self.bar = Progress(
+                *columns, TimeRemainingColumn(), console=console, redirect_stdout=False, redirect_stderr=False
+            )
             self.task = self.bar.add_task("rows", total=num_rows, rate="")
 
     def __enter__(self) -> RowProgress:

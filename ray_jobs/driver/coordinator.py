@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ray_jobs.cluster.access import NAMESPACE, actor_name
-from ray_jobs.runs.events import NOT_KEPT, Event, FoldCompleted, FoldStarted, RunStarted, advance
+from ray_jobs.runs.events import NOT_KEPT, Event, FoldCompleted, FoldEvent, FoldStarted, RunStarted, advance
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import MetricRecord, Record, read_lines
@@ -105,7 +105,7 @@ class Coordination:
         line = {"time": time.time(), "event": name, **values}
         self._write("a line of events.jsonl", lambda: self.events.append(line))
 
-    def _is_late(self, event: Event) -> bool:
+    def _is_late(self, event: FoldEvent) -> bool:
         """Whether a later attempt is known here, or on disk: then this is the actor of a driver that was killed."""
         known = self.folds[event.fold].attempt
         with contextlib.suppress(OSError):
@@ -208,7 +208,7 @@ def start_actor(folder: RunFolder, members: list[str], num_folds: int) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Coordinator)
-    options = {"name": actor_name(folder), "namespace": NAMESPACE}
+    options: dict[str, Any] = {"name": actor_name(folder), "namespace": NAMESPACE}
     if find_uri(folder) is not None:
         here = ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +60,7 @@ class MapEnsemble:
         columns += [pa.array([row[7][name] for row in rows], pa.binary()) for name in PICTURES]
         return pa.table(columns, names=names)
 
-    def _combine_row(self, one: NewMap) -> tuple:
+    def _combine_row(self, one: NewMap) -> tuple[Any, ...]:
         ensemble, num_classes = self.config.ensemble, max(2, one.probability_MCHW.shape[1])
         combined_CHW = combine_maps(one.probability_MCHW, ensemble.method, self.weights_M, ensemble.threshold)
         said_HW = choose_classes(combined_CHW, ensemble.threshold)

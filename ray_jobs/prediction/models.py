@@ -111,14 +111,15 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
     members = [folder.of_member(name) for name in config.combined_members]
     check_finished(folder, config, config.combined_members)
     command, name = read_json(folder.provenance)["command"], config.ensemble.checkpoint
-    shared = set()
+    shared: set[tuple[Path, str]] = set()
     for own in members:
         for fold in range(config.folds.count):
             if damaged := own.fold(fold).find_damage(f"checkpoints/{name}/"):
                 what = f"trains {own.describe_fold(fold)} again, with the same bits"
                 raise RunFolderError(f"{damaged[0]} is damaged or missing: `{command}` {what}")
-            shared.add(_find_shared(own, read_description(own.fold(fold).checkpoint(name))))
-    for path, checksum in shared - {None}:
+            if found := _find_shared(own, read_description(own.fold(fold).checkpoint(name))):
+                shared.add(found)
+    for path, checksum in shared:
         if not path.is_file() or sum_up_file(path) != checksum:
             raise RunFolderError(f"{path} is damaged or missing: `{command}` makes it again, with the same bits")
 
@@ -137,10 +138,10 @@ def read_models(folder: RunFolder, config: RunConfig) -> list[TrainedModel]:
         own = folder.of_member(name)
         for fold in range(config.folds.count):
             tensors, description = read_checkpoint(own.fold(fold).checkpoint(config.ensemble.checkpoint))
-            path, checksum = _find_shared(own, description) or (None, "")
-            if checksum not in shared:
-                shared[checksum] = load(_read_shared(path, checksum))
-            models.append(TrainedModel(description, load(tensors), shared[checksum]))
+            found = _find_shared(own, description)
+            if found and found[1] not in shared:
+                shared[found[1]] = load(_read_shared(*found))
+            models.append(TrainedModel(description, load(tensors), shared[found[1] if found else ""]))
     return models
 
 

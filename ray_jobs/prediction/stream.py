@@ -54,7 +54,12 @@ def stream_predictions(work: Work, placement: Placement, num_workers: int, block
     context.raise_original_map_exception = True
     context.execution_no_progress_timeout_s = work.ensemble.config.run.stall_timeout_s or -1
     table = ray.data.from_items([{"table": str(work.rows.path)}], override_num_blocks=1)
-    blocks = table.map_batches(_read_blocks, fn_args=(work.rows, block_rows), batch_size=None, num_cpus=0)
+    blocks = table.map_batches(
+        _read_blocks,  # type: ignore[arg-type] # Ray's type of it leaves no room for `fn_args`
+        fn_args=(work.rows, block_rows),
+        batch_size=None,
+        num_cpus=0,
+    )
     predicted = blocks.map_batches(
         _Worker,
         fn_constructor_args=(
@@ -91,11 +96,12 @@ class _Worker:
         self.work = work
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        if self.work.ensemble.config.predicts_maps:
+        ensemble = self.work.ensemble
+        if isinstance(ensemble, MapEnsemble):
             predicted = self.predictor.predict_maps(_unpack(packed))
-            return _pack(self.work.ensemble.combine_rows(predicted, shows_models=self.work.shows_models))
+            return _pack(ensemble.combine_rows(predicted, shows_models=self.work.shows_models))
         found = self.predictor.predict(_unpack(packed))
-        values = self.work.ensemble.combine(found.ids, found.prediction, shows_models=self.work.shows_models)
+        values = ensemble.combine(found.ids, found.prediction, shows_models=self.work.shows_models)
         problems: dict[str, list[str]] = {}
         for row_id, problem in found.problems:
             problems.setdefault(row_id, []).append(problem)

@@ -58,7 +58,8 @@ def _show(cell: str | float | None) -> str:
 
 class _ParquetRows:
     def __init__(self, file: BinaryIO, names: Sequence[str]) -> None:
-        self.file, self.names, self.waiting = file, list(names), []
+        self.file, self.names = file, list(names)
+        self.waiting: list[pa.Table] = []
         self.writer: pq.ParquetWriter | None = None
 
     def add(self, rows: pa.Table) -> None:
@@ -69,6 +70,7 @@ class _ParquetRows:
     def finish(self) -> None:
         if self.waiting:
             self._write()
+        assert self.writer is not None, "there is no table without rows"
         self.writer.close()
 
     def _write(self) -> None:

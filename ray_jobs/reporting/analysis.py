@@ -120,7 +120,7 @@ def compare_runs(runs: Mapping[str, Sequence[Curve]]) -> Table:
             [m.validation.best if m.validation else np.nan for m in measured],
             scores,
         )
-        table.add_row(name, str(len(curves)), *(_mean(values) for values in columns), _mean([np.std(scores)]))
+        table.add_row(name, str(len(curves)), *(_mean(values) for values in columns), _mean([float(np.std(scores))]))
     return table
 
 
@@ -145,7 +145,7 @@ def _describe_series(heading: str, series: Sequence[Series | None]) -> list[str]
 
 
 def _list_best_epochs(curve: Curve) -> list[str]:
-    columns = [name for name in ("score", "Avg_Loss", curve.validation_loss) if name in curve.epochs]
+    columns = [name for name in ("score", "Avg_Loss", curve.validation_loss) if name and name in curve.epochs]
     best = find_best_epochs(curve.epochs, columns[0])
     by = f"score ({name_score(curve)})" if columns[0] == "score" else "training loss"
     lines = ["", f"{curve.label}: {_NUM_BEST} best epochs by {by}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -127,7 +128,7 @@ def draw_comparison(runs: Mapping[str, Sequence[Curve]]) -> Figure:
     return figure
 
 
-def draw_line(axes: Axes, epochs: pd.DataFrame, column: str, style: dict) -> None:
+def draw_line(axes: Axes, epochs: pd.DataFrame, column: str, style: dict[str, Any]) -> None:
     """A column over the epochs, with a marker now and then."""
     axes.plot(epochs["Epoch"], epochs[column], **style, markevery=space_markers(len(epochs)), linewidth=1.6)
 
@@ -143,7 +144,7 @@ def _draw_group(axes: Axes, tables: Sequence[pd.DataFrame], column: str, number:
         axes.plot(mean, **style, markevery=space_markers(len(mean)), linewidth=2.4)
 
 
-def _draw_spread(axes: Axes, batches: pd.DataFrame, style: dict) -> None:
+def _draw_spread(axes: Axes, batches: pd.DataFrame, style: dict[str, Any]) -> None:
     by_epoch = batches.groupby("Epoch")["Loss"]
     low, middle, high = (by_epoch.quantile(q) for q in (0.05, 0.5, 0.95))
     axes.fill_between(low.index, low, high, color=style["color"], alpha=0.15)
@@ -156,7 +157,10 @@ def _with_validation(curve: Curve) -> pd.DataFrame:
 
 
 def _explain_lines(axes: Axes, *, has_validation: bool) -> None:
-    kinds = {"training mean": {"marker": "o", "markersize": 4}, "best so far": {"linestyle": ":"}}
+    kinds: dict[str, dict[str, Any]] = {
+        "training mean": {"marker": "o", "markersize": 4},
+        "best so far": {"linestyle": ":"},
+    }
     if has_validation:
         kinds["validation"] = {"linestyle": "--", "marker": "x", "markersize": 4}
     handles = [Line2D([], [], color=COLOURS[-1], label=name, **style) for name, style in kinds.items()]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from rich.console import Group
 from rich.live import Live
@@ -61,6 +63,13 @@ def fold_table(members: Mapping[str, Sequence[FoldStatus]], title: str) -> Table
     return table
 
 
+class FoldWatcher(AbstractContextManager[Any], Protocol):
+    """What shows how folds get on."""
+
+    def update(self) -> None:
+        """Shows what is new."""
+
+
 class Watcher:
     """Shows the folds of a run while it works; use as a context manager and call `update` a few times a second.
 
@@ -76,8 +85,9 @@ class Watcher:
     ) -> None:
         self.folders, self.num_folds, self.console = folders, num_folds, console
         # Without Live's own redirection: what libraries print belongs to the log, not above the table.
-        quiet = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
-        self.live = Live(console=console, **quiet) if console.is_terminal else None
+        self.live: Live | None = None
+        if console.is_terminal:
+            self.live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self.shown: dict[tuple[str, int], tuple[FoldState, int, int, int]] = {}
         self.waits_for = waits_for
 

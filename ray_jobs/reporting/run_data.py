@@ -6,9 +6,9 @@ Data that is missing is an error that says so in the words of the report. Nothin
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,8 @@ from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import FoldStatus, read_statuses
+
+Data = TypeVar("Data", bound=Sized)
 
 
 class MissingDataError(Exception):
@@ -58,7 +60,8 @@ class RunData:
     @property
     def scores(self) -> Mapping[str, Any]:
         """The summary's scores."""
-        return demand(self.summary.get("scores"), "no fold is finished")
+        scores: Mapping[str, Any] | None = self.summary.get("scores")
+        return demand(scores, "no fold is finished")
 
     @functools.cached_property
     def out_of_fold(self) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +110,7 @@ class RunData:
     def submission(self) -> Mapping[str, Any]:
         """What the summary says of the submission, if there is one."""
         # An earlier submission's files may still be there when this one was not made.
-        submission = self.summary.get("submission") or {"created": False, "reason": "none was made"}
+        submission: Mapping[str, Any] = self.summary.get("submission") or {"created": False, "reason": "none was made"}
         return demand(submission if submission["created"] else None, f"no submission: {submission.get('reason')}")
 
     @property
@@ -128,7 +131,9 @@ class RunData:
     def weight_table(self) -> Mapping[str, Any]:
         """Columns and rows of the weights inside each submitted model, from the record."""
         rows = read_lines(self.folder.metrics / "submission.jsonl") if self.submission else []
-        tables = [row["ensemble/model_weights"] for row in rows if "ensemble/model_weights" in row]
+        tables: list[Mapping[str, Any]] = [
+            row["ensemble/model_weights"] for row in rows if "ensemble/model_weights" in row
+        ]
         has_weights = bool(tables) and len(tables[-1]["columns"]) > 1 and bool(tables[-1]["data"])
         return demand(tables[-1] if has_weights else None, "the models of this run have no weights of their own")
 
@@ -145,7 +150,7 @@ class RunData:
         return demand(read_parquet(path), f"{path.name} has no row")
 
 
-def demand(value: Any, missing: str) -> Any:
+def demand(value: Data | None, missing: str) -> Data:
     """The value, if there is anything in it.
 
     Raises:

@@ -5,7 +5,8 @@ Names of weights, metrics and folds come from the record; nothing here knows a m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,7 +36,10 @@ def draw_losses(curves: Sequence[Curve]) -> Figure:
     """Training and validation loss of all folds, on one scale where both are recorded."""
     has_validation = any(curve.validation_loss for curve in curves)
     figure, panels = new_figure(4.4, 1, 2 if has_validation else 1, sharey=True)
-    names = [("Training loss", lambda curve: "Avg_Loss"), ("Validation loss", lambda curve: curve.validation_loss)]
+    names: list[tuple[str, Callable[[Curve], str | None]]] = [
+        ("Training loss", lambda curve: "Avg_Loss"),
+        ("Validation loss", lambda curve: curve.validation_loss),
+    ]
     values = []
     for axes, (title, choose) in zip(panels, names, strict=False):
         for number, curve in enumerate(curves):
@@ -153,12 +157,12 @@ def _draw_phases(axes: Axes, phases: Mapping[str, float]) -> None:
 
 
 def _draw_fold(axes: Axes, place: int, status: FoldStatus, origin: float | None, size: float, unit: str) -> None:
-    if status.started is None or status.finished is None or status.state == FoldState.TRAINING:
+    if status.started is None or status.finished is None or origin is None or status.state == FoldState.TRAINING:
         axes.text(0, place, f" {status.state.value}", va="center", fontsize="small", color=GREY)
         return
     is_failed = status.state == FoldState.FAILED
     length, left = (status.finished - status.started) / size, (status.started - origin) / size
-    style = {"color": COLOURS[1], "hatch": "//"} if is_failed else {"color": COLOURS[0]}
+    style: dict[str, Any] = {"color": COLOURS[1], "hatch": "//"} if is_failed else {"color": COLOURS[0]}
     mark_bars(axes, axes.barh(place, length, 0.6, left=left, **style), f"%.2f {unit}" + " (failed)" * is_failed)
 
 

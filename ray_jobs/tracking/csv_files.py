@@ -90,9 +90,12 @@ class Epochs:
 
     def _end_epoch(self, values: dict[str, Any], at: float) -> EpochSummary:
         mean_loss, score = _first(values, EPOCH_LOSS), values.get("score")
-        is_best = score is not None and (self.best_score is None or score < self.best_score)
-        gain = self.best_score - score if is_best and self.best_score is not None else None
-        self.best_score = score if is_best else self.best_score
+        before = self.best_score
+        gain: float | None = None
+        is_best = score is not None and (before is None or score < before)
+        if score is not None and is_best:
+            gain = None if before is None else before - score
+            self.best_score = score
         self.best_loss = min((loss for loss in (self.best_loss, mean_loss) if loss is not None), default=None)
         return EpochSummary(
             epoch=int(values["epoch"]) + 1,

@@ -34,7 +34,8 @@ class FoldJournal:
         path = folder.fold_record(fold)
         self.record = MetricRecord(path, keep=keep)
         self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=read_lines(path), log_batches=log_batches)
-        self.started, self.first_step = time.monotonic(), None
+        self.started = time.monotonic()
+        self.first_step: int | None = None
         self.position = (0, 1, 0, 1)  # epoch, num_epochs, step, num_steps: where the last progress report was
         self.unsaid: dict[str, Any] | None = None  # the latest step's values, while no line has told them
 

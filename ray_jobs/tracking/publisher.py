@@ -34,7 +34,7 @@ from ray_jobs.runs.record import count_lines
 from ray_jobs.tracking.wandb_files import repair_wandb_files
 from ray_jobs.tracking.wandb_runs import list_wandb_runs, note_uploaded, without_password
 from ray_jobs.tracking.wandb_sink import PublisherExit
-from ray_jobs.tracking.wandb_stream import UnreachableError, WandbStream
+from ray_jobs.tracking.wandb_stream import Mode, UnreachableError, WandbStream
 
 _POLL_S, _SAY_S = 0.5, 1.0
 
@@ -63,7 +63,7 @@ def _publish(folder: RunFolder, wanted: str, events: TextIO, check_s: float, fin
         if wanted == "online":
             return PublisherExit.UNREACHABLE
     with _only_publisher(folder):
-        mode = "online" if is_online else "offline"
+        mode: Mode = "online" if is_online else "offline"
         return Publisher(folder, folder.read_config(), mode, events, check_s).run(finish)
 
 
@@ -86,7 +86,7 @@ class Publisher:
         check_s: seconds between two looks at what the server holds.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, mode: str, events: TextIO, check_s: float) -> None:
+    def __init__(self, folder: RunFolder, config: RunConfig, mode: Mode, events: TextIO, check_s: float) -> None:
         self.folder, self.config, self.mode, self.events, self.check_s = folder, config, mode, events, check_s
         self.streams: list[WandbStream] = []
         self._follow_runs()

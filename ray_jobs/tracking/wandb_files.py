@@ -43,7 +43,8 @@ class WandbFile:
 
 def read_wandb_file(path: Path) -> WandbFile:
     """Reads a `.wandb` file up to its last whole record."""
-    from wandb.proto.wandb_internal_pb2 import Record  # wandb is loaded by those who need it
+    # wandb is loaded by those who need it.
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined] # made by protoc
 
     end, num_rows, last_step = _HEADER_BYTES, 0, -1
     for end, content in _records(path.read_bytes()):  # noqa: B007
@@ -89,7 +90,8 @@ def mark_as_synced(folder: Path, run_id: str) -> None:
 
 def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
     """(end position, bytes) of each whole record; ends at the first chunk that is cut off or damaged."""
-    position, parts = _HEADER_BYTES, []
+    position = _HEADER_BYTES
+    parts: list[bytes] = []
     while True:
         left_in_block = _BLOCK_BYTES - position % _BLOCK_BYTES
         if left_in_block < _CHUNK.size:

@@ -77,7 +77,9 @@ def list_wandb_runs(folder: RunFolder, config: RunConfig, known: Collection[str]
         own = folder.of_member(member)
         values = to_dict(config if member == MAIN else own.read_config()) | {"member": member}
         before, prefix = ("", "") if member == MAIN else (f"{member}/", f"{member}_")
-        kinds = [(f"fold_{fold}", f"fold{fold}", f"fold_{fold}", fold) for fold in range(config.folds.count)]
+        kinds: list[tuple[str, str, str, int | None]] = [
+            (f"fold_{fold}", f"fold{fold}", f"fold_{fold}", fold) for fold in range(config.folds.count)
+        ]
         kinds += [("ensemble", "ensemble", "ensemble_coordination", None)]
         if member == MAIN:
             kinds += [("submission", "submission", "ensemble_submission", None)]

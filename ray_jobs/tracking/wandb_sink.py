@@ -220,6 +220,7 @@ class WandbSink:
         if self.mode == "offline" and ends_to_retry:
             retry.start()
         with self.child as child:
+            assert child.stdout is not None
             for line in child.stdout:
                 if line.endswith("\n"):  # the last one of a killed publisher may be torn
                     self._hear(json.loads(line))
@@ -249,7 +250,7 @@ class WandbSink:
 
     def _ask_to_finish(self) -> None:
         child = self.child
-        if child is not None:
+        if child is not None and child.stdin is not None:
             with contextlib.suppress(OSError, ValueError):  # it has ended
                 child.stdin.write("finish\n")
                 child.stdin.flush()

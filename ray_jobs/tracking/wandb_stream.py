@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 
@@ -18,6 +18,8 @@ from ray_jobs.tracking.wandb_sink import HAS_GAP
 
 INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 20, 30
 UNKNOWN = -1  # instead of a number of rows
+
+Mode = Literal["online", "offline"]
 
 
 class UnreachableError(Exception):
@@ -36,7 +38,7 @@ class WandbStream:
     """
 
     def __init__(
-        self, folder: RunFolder, config: RunConfig, spec: WandbRun, mode: str, on_stop: Callable[[str], None]
+        self, folder: RunFolder, config: RunConfig, spec: WandbRun, mode: Mode, on_stop: Callable[[str], None]
     ) -> None:
         self.folder, self.config, self.spec, self.mode, self.on_stop = folder, config, spec, mode, on_stop
         self.run: wandb.Run | None = None
@@ -60,12 +62,14 @@ class WandbStream:
             self.spec.source is not None and self.spec.source.is_complete()
         )  # before the record is read: nothing comes after that
         rows = self.reader.read_new()
-        if rows and self.run is None:
-            self._open()
+        run = self.run
+        if rows and run is None:
+            run = self._open()
             if self.mode == "online":
-                rows = self._read_from(self.run.starting_step)
+                rows = self._read_from(run.starting_step)
         for row in rows:
-            self.run.log(self._to_wandb(row), step=row["step"], commit=True)
+            assert run is not None, "it was opened for its first row"
+            run.log(self._to_wandb(row), step=row["step"], commit=True)
         if not rows and self.run is not None and is_complete:
             self.close()
         return len(rows)
@@ -102,10 +106,10 @@ class WandbStream:
         self.reader = RecordReader(self.spec.record, step)
         return self.reader.read_new()
 
-    def _open(self) -> None:
+    def _open(self) -> wandb.Run:
         spec, tracking = self.spec, self.config.tracking
         try:
-            self.run = wandb.init(
+            self.run = run = wandb.init(
                 id=spec.id,
                 name=spec.name,
                 group=spec.group,
@@ -140,7 +144,8 @@ class WandbStream:
             if self.mode == "offline":
                 raise
             raise UnreachableError(str(error)) from error
-        self.run.define_metric("*", step_metric="global_step")
+        run.define_metric("*", step_metric="global_step")
+        return run
 
     def _to_wandb(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row as W&B shows it: its own time, tables and pictures as W&B's, and no step of ours."""

@@ -103,6 +103,7 @@ def _draw_from_optuna(
             searcher.add_evaluated_point(point, worst if score is None else score)
     for draw in range(_MOST_DRAWS):
         suggested = searcher.suggest(str(draw))
+        assert suggested is not None, "there is no limit to its draws"
         yield {one.field: one.write(suggested[one.field]) for one in space}
 
 
@@ -140,7 +141,7 @@ class Halving:
                 self.known.add(name)
                 self.scheduler.on_trial_add(None, trial)
             result = {"time": self.factor ** (num_folds - 1), "score": score}
-            return self.scheduler.on_trial_result(None, trial, result) != "STOP"
+            return bool(self.scheduler.on_trial_result(None, trial, result) != "STOP")
 
 
 def refuse_missing_search(tune: TuneConfig) -> None:

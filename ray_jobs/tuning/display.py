@@ -99,8 +99,9 @@ class TrialWatcher:
 
     def __init__(self, folder: RunFolder, config: RunConfig, console: Console) -> None:
         self.folder, self.config, self.console = folder, config, console
-        quiet = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
-        self.live = Live(console=console, **quiet) if console.is_terminal else None
+        self.live: Live | None = None
+        if console.is_terminal:
+            self.live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self.known: dict[int, Result] = {}
 
     def __enter__(self) -> TrialWatcher:
@@ -131,9 +132,11 @@ class TrialWatcher:
         except (OSError, ValueError):
             return before or Result(TrialState.TRAINING)
         now = replace(self.known[trial.number], state=TrialState.TRAINING)
-        if not self.live and before is None:
+        if self.live:
+            return now
+        if before is None:
             self.console.print(f"{trial.name} training ({trial})")
-        elif not self.live and before.folds != folds and len(folds) < num_folds:
+        elif before.folds != folds and len(folds) < num_folds:
             score = f"{self.config.ensemble.metric} {now.score:.4f}"
             self.console.print(f"{trial.name}: {len(folds)} of {num_folds} folds, {score}")
         return now

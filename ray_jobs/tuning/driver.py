@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -220,6 +220,7 @@ def _collect(running: list[TrialThread], progress: Progress, console: Console) -
     failed = [thread for thread in ended if thread.failure is not None]
     living = [thread for thread in running if thread.is_alive()]
     if failed and not living:
+        assert failed[0].failure is not None
         raise failed[0].failure
     return living + failed
 
@@ -247,7 +248,7 @@ class PreparedInputs:
 
     tuning: Tuning
     cluster: Connection
-    done: set = field(default_factory=set)
+    done: set[Hashable] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, plan: Plan) -> None:

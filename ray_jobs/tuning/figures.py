@@ -57,8 +57,9 @@ def draw_fields(
     rows = math.ceil(len(names) / _COLUMNS)
     figure, panels = new_figure(0.4 + 2.6 * rows, rows, min(_COLUMNS, len(names)), sharey=True)
     for axes, name in zip(panels, names, strict=False):
-        numbers = [_as_number(value) for value in values[name]]
-        if None not in numbers:
+        read = [_as_number(value) for value in values[name]]
+        numbers = [number for number in read if number is not None]
+        if len(numbers) == len(read):
             _scatter(axes, numbers, scores, is_whole)
             if name in log_fields:
                 axes.set_xscale("log")

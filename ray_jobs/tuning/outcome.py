@@ -30,7 +30,8 @@ from ray_jobs.tuning.trials import Result, Trial, TrialState, read_result, read_
 
 def describe_ensemble(tuning: Tuning) -> dict[str, Any]:
     """What the scores depend on besides the trials: the `ensemble` section, as `tune.json` has it."""
-    return to_dict(tuning.config)["ensemble"]
+    ensemble: dict[str, Any] = to_dict(tuning.config)["ensemble"]
+    return ensemble
 
 
 def read_all(tuning: Tuning) -> tuple[dict[int, Trial], dict[int, Result]]:
@@ -89,7 +90,10 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
     outcome |= {"second": trials[order[1]].name, "second_score": results[order[1]].score}
     outcome |= {f"second_{name}": value for name, value in asdict(difference).items()}
     if 0 in order and tuning.tune.scheduler == "asha":
-        outcome |= {"recipe_score": results[0].score, "improvement": results[0].score - results[best.number].score}
+        recipe_score, best_score = results[0].score, results[best.number].score
+        assert recipe_score is not None
+        assert best_score is not None
+        outcome |= {"recipe_score": recipe_score, "improvement": recipe_score - best_score}
     elif 0 in order:
         choice = choose([_evaluate(one, metric) for one in columns], order.index(0), columns[0], metric)
         outcome |= {

@@ -88,7 +88,8 @@ class Tuning:
     def describe_inputs(self, config: RunConfig) -> Hashable:
         """What of a config decides what is read of the data: equal for trials that share it."""
         module = load_inventory_module(config.family)
-        return getattr(module, "describe_inputs", lambda trainer: trainer)(config.trainer)
+        described: Hashable = getattr(module, "describe_inputs", lambda trainer: trainer)(config.trainer)
+        return described
 
     def _take_inventory(self, config: RunConfig) -> tuple[Any, Inventory]:
         """The trainer's config with whole paths, and the rows that it reads."""
@@ -141,9 +142,10 @@ def check_tuning(
         raise RunError(f"run.name={config.run.name}: tune.name names the tuning, and its trials")
     if "tuning" not in config.kind.offers:
         raise RunError(f"recipe {config.recipe} predicts {config.kind.title}: a tuning is not on offer for these")
-    if config.resources.is_elastic:
+    workers = config.resources.workers_per_fold
+    if isinstance(workers, tuple):
         raise RunError(
-            f"resources.workers_per_fold={list(config.resources.workers_per_fold)}: the folds of a tuning's trials have the same number of "
+            f"resources.workers_per_fold={list(workers)}: the folds of a tuning's trials have the same number of "
             "workers throughout; give one number"
         )
     refuse_missing_search(tune)

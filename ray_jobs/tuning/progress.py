@@ -98,5 +98,7 @@ def rebuild_halving(progress: Progress) -> Halving:
         if result.folds != tuple(range(len(result.folds))):
             continue  # a fold was removed by hand
         for number in range(1, len(result.folds) + 1):
-            halving.goes_on(trial.name, number, score_folds(trial.folder, config, result.folds[:number])[0])
+            score, _ = score_folds(trial.folder, config, result.folds[:number])
+            assert score is not None
+            halving.goes_on(trial.name, number, score)
     return halving

@@ -74,10 +74,11 @@ def _write_best(outcome: Mapping[str, Any]) -> str:
 
 
 def _write_figures(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping[int, Result]) -> str:
-    scored = [number for number in trials if results[number].score is not None]
-    if not scored:
+    found = {number: results[number].score for number in trials}
+    score_of = {number: score for number, score in found.items() if score is not None}
+    if not score_of:
         return build_paragraph("No trial has a score: there is nothing to draw.")
-    scores = [results[number].score for number in scored]
+    scored, scores = list(score_of), list(score_of.values())
     is_whole = [results[number].state == TrialState.COMPLETE for number in scored]
     values = {one.field: [trials[number].fields[one.field] for number in scored] for one in tuning.space}
     log_fields = [one.field for one in tuning.space if one.is_log]

@@ -43,7 +43,7 @@ class TrialConsole:
         self.console, self.name = console, name
         self._lines: list[str] = []
 
-    def print(self, text: str, **options: Any) -> None:
+    def print(self, text: str, /, **options: Any) -> None:
         """Shows a line."""
         self.console.print(f"{self.name}: {text}", **options)
         self._lines.append(text)
@@ -54,7 +54,7 @@ class TrialConsole:
         return taken
 
 
-class _NoWatcher(contextlib.nullcontext):
+class _NoWatcher(contextlib.nullcontext[None]):
     """The tuning's table shows the trials; `status.py` shows a trial's folds."""
 
     def update(self) -> None:
@@ -129,13 +129,13 @@ class TrialTrainer:
             if self.halving is None:
                 self._launch(trial, plan, coordinator, todo)
                 return False
-            return self._train_in_turn(trial, plan, coordinator)
+            return self._train_in_turn(trial, plan, coordinator, self.halving)
         finally:
             with contextlib.suppress(Exception):  # Ray may be gone
                 ray.get(coordinator.flush.remote(), timeout=_FLUSH_S)
                 ray.kill(coordinator)
 
-    def _train_in_turn(self, trial: Trial, plan: Plan, coordinator: Any) -> bool:
+    def _train_in_turn(self, trial: Trial, plan: Plan, coordinator: Any, halving: Halving) -> bool:
         """Fold after fold while the trial is among the better ones; the recipe as it is goes on in any case, to be compared with."""
         num_folds = plan.config.folds.count
         for number in range(num_folds):
@@ -146,7 +146,8 @@ class TrialTrainer:
                 return False
             score, _ = score_folds(plan.folder, plan.config, range(number + 1))
             log_news(plan.folder.trial_record, {"tune/score": score, "tune/folds_done": number + 1})
-            goes_on = self.halving.goes_on(trial.name, number + 1, score)
+            assert score is not None
+            goes_on = halving.goes_on(trial.name, number + 1, score)
             was_let_on = (
                 last_attempt(plan.folder, number + 1) > 0
             )  # before an interrupt: others that have ended since do not change it

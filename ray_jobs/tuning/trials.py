@@ -119,6 +119,7 @@ def read_result(trial: Trial, config: RunConfig) -> Result:
     is_known = tuple(said.get("folds", ())) == folds and said.get("metric") == config.ensemble.metric
     score, fold_scores = (said["score"], tuple(said["fold_scores"])) if is_known else score_folds(folder, config, folds)
     seconds = sum(status.finished - status.started for status in statuses if status.finished and status.started)
+    assert state is not None
     return Result(TrialState(state), folds, score, fold_scores, seconds, reason)
 
 
