@@ -2,6 +2,7 @@
 # make test    the same set-up, then lint and the tests; ARGS='-m slow' runs those that take minutes each
 # make unit    the unit tests alone; TESTS=tests/unit/ensemble runs a part of them
 # make format  sorts imports, fixes what ruff can fix, formats
+# make types   checks the types
 # make docs    writes the generated pages of docs/
 # Both use uv where it is installed. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
 
@@ -11,7 +12,7 @@ TESTS ?= tests/unit
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: kfold test unit lint format requirements docs metrics clean
+.PHONY: kfold test unit lint types format requirements docs metrics clean
 
 kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
@@ -30,6 +31,10 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+
+types: $(VENV)/installed
+	$(VENV)/bin/mypy
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -67,4 +72,4 @@ docs metrics: $(VENV)/installed
 	$(RUN) docs/generate.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
