@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ray_jobs.cli.console import RunConsole
+from ray_jobs.cli.console import LineConsole
 from ray_jobs.cluster.autoscaler import WaitReport
 from ray_jobs.cluster.placement import Placement
 from ray_jobs.cluster.signals import Interrupts, find_save_time_s
@@ -24,7 +24,7 @@ from ray_jobs.driver.failures import Cause, Failure, explain_failure
 from ray_jobs.driver.fold_task import fit_with_workers, run_as_task
 from ray_jobs.driver.watches import DrainWatch, FrozenWatch
 from ray_jobs.errors import NoRoomError, RunBusyError
-from ray_jobs.reporting.live_table import Watcher
+from ray_jobs.reporting.live_table import FoldWatcher
 from ray_jobs.runs.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage, StorageProbe
@@ -105,8 +105,8 @@ class FoldLauncher:
     def train(
         self,
         folds: list[MemberFold],
-        console: RunConsole,
-        watcher: Watcher,
+        console: LineConsole,
+        watcher: FoldWatcher,
         say_interrupted: Callable[[], None] = lambda: None,
     ) -> None:
         """Trains these folds, which may be of several members, until they have ended, well or not.
@@ -137,7 +137,8 @@ class FoldLauncher:
 
         # Daemons: a thread that waits for Ray may wait for ever once Ray is shut down, and must not keep the driver.
         threads = [threading.Thread(target=run_in_turn, args=(fold,), name=str(fold), daemon=True) for fold in folds]
-        resizer = threading.Thread(target=self.elastic and self.elastic.watch, name="elastic workers", daemon=True)
+        watch = self.elastic.watch if self.elastic else None
+        resizer = threading.Thread(target=watch, name="elastic workers", daemon=True)
         try:
             for thread in threads:
                 thread.start()
@@ -158,7 +159,9 @@ class FoldLauncher:
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
-    def _wait_for(self, threads: dict[MemberFold, threading.Thread], console: RunConsole, watcher: Watcher) -> None:
+    def _wait_for(
+        self, threads: dict[MemberFold, threading.Thread], console: LineConsole, watcher: FoldWatcher
+    ) -> None:
         """Returns when all folds have ended; meanwhile it shows how they get on and checks that cluster and storage are still there."""
         say = partial(console.print, style="yellow")
         probe, waits = StorageProbe(self.folder, say), WaitReport(say)
@@ -176,7 +179,7 @@ class FoldLauncher:
                 self.mirror.lease.check()
             living[0].join(WATCH_INTERVAL_S)
 
-    def pass_on(self, console: RunConsole) -> None:
+    def pass_on(self, console: LineConsole) -> None:
         """Sends what is new on the terminal to the coordinator's log."""
         if lines := console.take_lines():
             self.coordinator.show.remote(lines)
@@ -214,7 +217,7 @@ class FoldLauncher:
         except OSError:  # storage that is away takes nothing
             return False
 
-    def _run_fold(self, fold: MemberFold, console: RunConsole) -> None:
+    def _run_fold(self, fold: MemberFold, console: LineConsole) -> None:
         """Attempts of one fold until it is complete or trying again makes no sense."""
         attempt, num_deaths, last_start = 0, 0, 0
         while True:
@@ -318,6 +321,7 @@ class FoldLauncher:
         if num_workers == 1:
             self._run_task(fold, f"{self.run.name}/{fold} (attempt {attempt})", task)
         else:
+            assert self.run.name is not None
             name = "_".join([self.run.name, *fold.name_parts, f"attempt{attempt}"])
             may_wait = not self.resources.is_elastic
             fit_with_workers(name, task, self.placement, num_workers, self.folder.train_scratch, may_wait=may_wait)
