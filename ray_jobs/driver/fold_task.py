@@ -78,6 +78,8 @@ def fit_with_workers(
         run_config=ray.train.RunConfig(
             name=f"{name}_{secrets.token_hex(3)}",
             storage_path=str(scratch),
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=-1 if may_wait else 0),
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg] # its types are those of Train V1
+                max_failures=0, controller_failure_limit=-1 if may_wait else 0
+            ),
         ),
     ).fit()
