@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.cli.command_line import Command, show
-from ray_jobs.cli.console import open_console, say_what_is_awaited
+from ray_jobs.cli.console import RunConsole, open_console, say_what_is_awaited
 from ray_jobs.cluster.placement import Placement, place_folds
 from ray_jobs.cluster.spread import ClusterSpread
 from ray_jobs.cluster.start import Connection, RayStart
@@ -164,7 +164,7 @@ def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
 def _is_up_to_date(plan: Plan) -> bool:
     summary = read_json(plan.folder.summary, default={})  # written last
     done = {name: member.folder.completed_folds(plan.folds.count) for name, member in plan.members.items()}
-    return summary.get("ensemble") == to_dict(plan.config)["ensemble"] and summary.get("scored_folds") == done
+    return bool(summary.get("ensemble") == to_dict(plan.config)["ensemble"] and summary.get("scored_folds") == done)
 
 
 def _combine_and_conclude(
@@ -173,7 +173,7 @@ def _combine_and_conclude(
     started: float,
     seconds: dict[str, float],
     sink: WandbSink,
-    console: Console,
+    console: RunConsole,
     stage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything after the training; returns the summary. Without what an ensemble task has returned it combines here."""
@@ -198,7 +198,7 @@ def _train(
     plan: Plan,
     todo: list[MemberFold],
     start: RayStart,
-    console: Console,
+    console: RunConsole,
     say_how_to_go_on: Callable[[str], None],
     mirror: RunMirror | None,
     sink: WandbSink,
