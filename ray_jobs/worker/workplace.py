@@ -149,6 +149,7 @@ class RayWorkplace:
     def finish(self) -> None:
         """Writes the fold's manifest: from here on it counts as completed."""
         if self.rank == 0:
+            assert self.journal is not None
             self.journal.close()
             self.points.wait()
             if self.mirror is not None:
@@ -241,6 +242,7 @@ class RayWorkplace:
         at_epoch = self.is_epoch_over and not self.is_last_epoch
         stops = self.stops_now or (at_epoch and self._share_request() is not None)
         if self.rank == 0 and (stops or self._is_worth_saving()):
+            assert self.journal is not None
             self.insist("the metric record", self.journal.sync)
             self.saved_at = time.monotonic()
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
@@ -413,9 +415,10 @@ class RayWorkplace:
             return point
         place = [None if point is None else point.place]
         dist.broadcast_object_list(place)
-        if self.rank == 0 or place[0] is None:
+        known = place[0]
+        if self.rank == 0 or known is None:
             return point
-        return self.storage.insist("reading the resume point", lambda: self.points.read(place[0]))
+        return self.storage.insist("reading the resume point", lambda: self.points.read(known))
 
     def _find_usable_point(self) -> StoredPoint | None:
         point = self.points.find_newest()
@@ -441,6 +444,7 @@ class RayWorkplace:
         return True
 
     def _describe_point(self, point: ResumePoint, global_step: int) -> dict[str, Any]:
+        assert self.journal is not None
         return {
             "facts": point.facts,
             "global_step": global_step,
@@ -495,7 +499,7 @@ class RayWorkplace:
         request = read_stop_request(self.folder) if self.rank == 0 else None
         if self.rank == 0 and request is None and is_asked_to_leave(self.files, self.attempt):
             request = StopWhen.NOW
-        kinds = [None, *StopWhen]
+        kinds: list[StopWhen | None] = [None, *StopWhen]
         return kinds[self._hear_rank_0(kinds.index(request))[0]]
 
     def _hear_rank_0(self, *numbers: int) -> list[int]:
