@@ -82,6 +82,7 @@ class RayStart:
             purpose: what the job does with it; None: it trains the run.
         """
         name, storage = config.run.name, config.run.storage
+        assert name is not None
         metadata = {"run": name, "folder": f"{storage.rstrip('/')}/{name}", "recipe": config.recipe}
         job_name = f"{name}-{purpose}" if purpose else name
         packages = list_packages(config.trainer)
@@ -138,7 +139,7 @@ def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], 
     _set(_SETTINGS_OF_OWN_CLUSTER if is_own else _SETTINGS_OF_JOINED_CLUSTER)
     import ray
 
-    settings = {
+    settings: dict[str, Any] = {
         "namespace": NAMESPACE,
         "job_config": ray.job_config.JobConfig(
             metadata={"job_name": job_name, **metadata},
@@ -149,7 +150,7 @@ def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], 
         "logging_level": logging.ERROR,
         "configure_logging": True,
     }
-    if is_own:
+    if address is None:
         settings["include_dashboard"] = dashboard
         close_token_folder()
     else:
