@@ -92,7 +92,7 @@ def load_kind(name: str) -> Kind:
         ValueError: there is none; the message names those that there are.
     """
     folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py"))
-    kinds = {
+    kinds: dict[str, Kind] = {
         kind.name: kind for kind in (importlib.import_module(f"ensemble.{folder}.kind").KIND for folder in folders)
     }
     if name not in kinds:

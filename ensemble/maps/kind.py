@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,8 +19,8 @@ class Maps:
 
     name = "map"
     title = "maps"
-    methods = MAP_METHODS
-    scores = tuple(_TITLES)
+    methods: Sequence[str] = MAP_METHODS
+    scores: Sequence[str] = tuple(_TITLES)
     offers: frozenset[Offer] = frozenset(("threshold",))
     constant = "one class everywhere"
 

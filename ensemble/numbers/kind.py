@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,8 +27,8 @@ class Numbers:
 
     name = "number"
     title = "numbers"
-    methods = (*METHODS, *FITTED_METHODS)
-    scores = ("msle", "mae", "mse", "rmse")
+    methods: Sequence[str] = (*METHODS, *FITTED_METHODS)
+    scores: Sequence[str] = ("msle", "mae", "mse", "rmse")
     offers: frozenset[Offer] = frozenset(("members", "external", "interval", "sweep", "leaderboard", "tuning"))
     constant = "the training rows' log mean"
 

@@ -25,7 +25,7 @@ def list_compared_metrics(folder: RunFolder, config: RunConfig) -> list[Metric]:
 
 def label_error(compared: Mapping[str, Any]) -> str:
     """The metric of combinations or of a sweep, for people; of files from before there was one its name."""
-    return compared.get("label", compared["metric"])
+    return str(compared.get("label", compared["metric"]))
 
 
 def show_score(scores: Mapping[str, Any], metric: Metric) -> str:

@@ -98,7 +98,7 @@ def score_map_folds(folder: RunFolder, config: RunConfig, folds: list[int]) -> t
         constant = tallies[chosen].score_constant(metric)
         row = {"fold": fold, "num_rows": len(tallies[chosen].dice), "constant": constant}
         by_fold.append(row | {name: tally.score() for name, tally in tallies.items()})
-    total = {"num_rows": len(overall[chosen].dice), "checkpoint": chosen}
+    total: dict[str, Any] = {"num_rows": len(overall[chosen].dice), "checkpoint": chosen}
     total["constant"] = overall[chosen].score_constant(metric)
     scores = {"folds": by_fold, "out_of_fold": total | {name: tally.score() for name, tally in overall.items()}}
     return scores, pa.concat_tables(tables)

@@ -143,8 +143,12 @@ class RayWorkplace:
         if self.point is not None:
             logger.info("fold %d goes on at epoch %d, step %d", self.fold, self.epochs_done + 1, step)
         best_score, best_epoch = self.best or (None, None)
-        where = {"nodes": tuple(dict.fromkeys(nodes)), "pid": os.getpid()}  # rank 0's node first
-        self._tell(FoldStarted(self.fold, self.attempt, self.epochs_done, step, best_score, best_epoch, **where))
+        places = tuple(dict.fromkeys(nodes))  # rank 0's node first
+        self._tell(
+            FoldStarted(
+                self.fold, self.attempt, self.epochs_done, step, best_score, best_epoch, nodes=places, pid=os.getpid()
+            )
+        )
 
     def finish(self) -> None:
         """Writes the fold's manifest: from here on it counts as completed."""
@@ -466,9 +470,8 @@ class RayWorkplace:
     def _is_as_it_was(self, before: Mapping[str, Any]) -> bool:
         """Whether the circumstances are those of a resume point, of the packages whose versions both of them know."""
         now = self._circumstances()
-        return are_same_versions(before["versions"], now["versions"]) and before | {"versions": {}} == now | {
-            "versions": {}
-        }
+        others = [{name: value for name, value in known.items() if name != "versions"} for known in (before, now)]
+        return are_same_versions(before["versions"], now["versions"]) and others[0] == others[1]
 
     def _gather(self, own: Any) -> list[Any]:
         """Every rank's value, in rank order."""
