@@ -38,10 +38,10 @@ def draw_performance(
     *,
     higher_is_better: bool = False,
 ) -> Figure:
-    """Error of each fold, and of all out-of-fold predictions: best and final checkpoint beside the constant predictor.
+    """Score of each fold, and of all out-of-fold predictions: best and final checkpoint beside the constant predictor.
 
     Args:
-        scores_F: {"best": error, "final": error, "constant": error} of each fold.
+        scores_F: {"best": score, "final": score, "constant": score} of each fold; NaN where the metric is not defined.
         labels: a name for each fold.
         overall: the same on all out-of-fold rows.
         metric: its name.
@@ -53,14 +53,17 @@ def draw_performance(
         values = [scores[kind] for _, scores in rows]
         places = np.arange(len(rows)) + shift  # equal errors must not hide each other
         axes.plot(values, places, marker, color=colour, markersize=7, label=label)
-        for value, place in zip(values, places, strict=True):
+        for value, place in (pair for pair in zip(values, places, strict=True) if np.isfinite(pair[0])):
             axes.annotate(
                 f"{value:.4g}", (value, place), (8, 0), textcoords="offset points", va="center", fontsize="small"
             )
     axes.axhline(len(rows) - 1.5, color=GREY, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 1.12 * max(value for _, scores in rows for value in scores.values()))
+    every = np.array([value for _, scores in rows for value in scores.values()], np.float64)
+    axes.set_xlim(
+        *(1.12 * end(np.append(every, 0.0)) for end in (np.nanmin, np.nanmax))
+    )  # scorers have negative values, too
     better = "right" if higher_is_better else "left"
     describe_panel(axes, f"{metric} by fold ({better} is better)", metric, "")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

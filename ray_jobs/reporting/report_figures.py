@@ -80,9 +80,9 @@ def _several_models(run: RunData) -> tuple[np.ndarray, np.ndarray]:
 PICTURES = (
     Picture(
         "performance_by_fold",
-        "Error of each fold",
-        "Each fold's error on the rows it did not train on. Blue far left of the grey cross: the model has learned "
-        "something. Folds far apart: the score depends on which rows are held out.",
+        "Score of each fold",
+        "Of the rows each fold did not train on. Blue far from the grey cross, on the better side: the model has learned something. "
+        "Folds far apart: the score depends on which rows are held out.",
         _draw_performance,
     ),
     Picture(
@@ -170,13 +170,7 @@ MEMBER_PICTURES = (
 # Of a family that predicts maps, instead of those of numbers.
 _OF_BOTH = ("loss_of_all_folds", "score_of_all_folds", "timings")
 MAP_PICTURES = (
-    Picture(
-        "performance_by_fold",
-        "Dice of each fold",
-        "Of the rows each fold did not train on. Blue far right of the grey cross: the model has learned something. Folds far apart: the "
-        "score depends on which rows are held out.",
-        _draw_performance,
-    ),
+    *(picture for picture in PICTURES if picture.name == "performance_by_fold"),
     Picture(
         "example_overlays",
         "Examples, from the worst to the best",
