@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +16,18 @@ from support.processes import REPOSITORY, clean_environment
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import read_status
+
+
+def start_kfold(home: Path, *words: str) -> subprocess.Popen[str]:
+    """The job with its own HOME, and all that it says in one stream."""
+    return subprocess.Popen(
+        [sys.executable, "ray_jobs/kfold.py", *words],
+        cwd=REPOSITORY,
+        env=clean_environment(HOME=str(home)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.mark.slow
@@ -27,14 +40,7 @@ def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_
     words = ("run.name=stalled", "run.stall_timeout_s=10", "run.dashboard=false", f"data.root={root}", "folds.count=2")
     words += ("training.epochs=40", "training.batch_size=4", "checkpoint.min_interval_s=0", "tracking.wandb=disabled")
     words += ("training.picture_cache_gib=0",)  # which would read all pictures before the training
-    with subprocess.Popen(
-        [sys.executable, "ray_jobs/kfold.py", *words],
-        cwd=REPOSITORY,
-        env=clean_environment(HOME=str(tmp_path)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as driver:
+    with start_kfold(tmp_path, *words) as driver:
         while all(len(read_lines(folder.fold_record(fold))) < 5 for fold in range(2)):
             assert driver.poll() is None
             time.sleep(0.05)
@@ -61,14 +67,7 @@ def test_a_process_that_is_stopped_is_killed_and_its_fold_goes_on(tmp_path):
     folder = RunFolder(tmp_path / "ray_results" / "frozen")
     words = ("run.name=frozen", "run.stall_timeout_s=5", "run.dashboard=false", "folds.count=2", "data.max_rows=120")
     words += ("training.epochs=12", "checkpoint.min_interval_s=0", "tracking.wandb=disabled")
-    with subprocess.Popen(
-        [sys.executable, "ray_jobs/kfold.py", *words],
-        cwd=REPOSITORY,
-        env=clean_environment(HOME=str(tmp_path)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as driver:
+    with start_kfold(tmp_path, *words) as driver:
         while len(read_lines(folder.fold_record(0))) < 5:
             assert driver.poll() is None
             time.sleep(0.05)
