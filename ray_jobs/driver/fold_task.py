@@ -7,6 +7,7 @@ controller of its own.
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,21 @@ def run_as_task(name: str, task: dict[str, Any], placement: Placement) -> Any:
 
 def train_fold(task: dict[str, Any]) -> None:
     """Trains a fold in this process."""
+    hide_gpus_that_are_not_reserved()
     import ray.train
     from ray.train.torch import TorchTrainer
 
     from ray_jobs.worker.worker import train_worker
 
     TorchTrainer(train_worker, train_loop_config=task, scaling_config=ray.train.ScalingConfig(num_workers=0)).fit()
+
+
+def hide_gpus_that_are_not_reserved() -> None:
+    """Before torch is loaded: in its local mode Ray Train would use any GPU that torch sees, also for a fold that has reserved none."""
+    import ray
+
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def fit_with_workers(
