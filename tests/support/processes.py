@@ -19,7 +19,7 @@ def clean_environment(**values: str) -> dict[str, str]:
     """This process's environment without what would point Ray elsewhere, and with these values. Imports in threads are noted."""
     dropped = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "NETRC")
     kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("WANDB_")}
-    return kept | {"PYTHONPATH": str(Path(__file__).with_name("thread_imports"))} | values
+    return kept | {"PYTHONPATH": str(Path(__file__).parent.with_name("thread_imports"))} | values
 
 
 def is_fold(title: str) -> bool:
