@@ -116,6 +116,8 @@ def connect(start: RayStart) -> Iterator[Connection]:
     import ray
 
     try:
+        # Ray imports what serialises when that is first needed; here, because the driver's threads must not import anything.
+        ray.put(None)
         if not start.is_own:
             packages = start.packages
             refuse_other_versions(package_versions(packages), run_on_each_node(package_versions, packages))

@@ -84,7 +84,9 @@ def read_parquet(path: Path) -> pa.Table:
         RunFolderError: it is missing or damaged.
     """
     try:
-        return pq.read_table(path)
+        # Not by pq.read_table, which imports pyarrow.dataset when it is first called, perhaps in a thread.
+        with pq.ParquetFile(path) as file:
+            return file.read()
     except (OSError, pa.ArrowInvalid) as error:
         raise RunFolderError(f"{path} is missing or damaged: {error}") from None
 
