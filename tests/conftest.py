@@ -31,7 +31,8 @@ def pytest_terminal_summary(terminalreporter):
     notes = Path(os.environ["THREAD_IMPORT_NOTES"])
     if notes.exists():
         terminalreporter.section("modules that were loaded in threads: import them in the main thread", red=True)
-        terminalreporter.write_lines(sorted(set(notes.read_text().splitlines())))
+        for line in sorted(set(notes.read_text().splitlines())):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
