@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.table import Table
 
 from ray_jobs.errors import printable
 from ray_jobs.runs.outages import LossyFile
+
+_MOST_KEPT_LINES = 10_000
 
 
 class LineConsole(Protocol):
@@ -32,7 +35,8 @@ class RunConsole(Console):
 
     def __init__(self, file: TextIO, **options: Any) -> None:
         super().__init__(file=file, highlight=False, markup=False, soft_wrap=True, **options)
-        self._lines: list[str] = []
+        # Bounded, because not every command has another log; a deque, because threads show lines, too.
+        self._lines: deque[str] = deque(maxlen=_MOST_KEPT_LINES)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Shows texts and tables."""
@@ -45,12 +49,11 @@ class RunConsole(Console):
         """Keeps lines without showing them."""
         text = io.StringIO()
         Console(file=text, width=120, highlight=False, markup=False, soft_wrap=True).print(*objects)
-        self._lines += text.getvalue().splitlines()
+        self._lines.extend(text.getvalue().splitlines())
 
     def take_lines(self) -> list[str]:
         """What was shown or kept since the last call."""
-        taken, self._lines = self._lines, []
-        return taken
+        return [self._lines.popleft() for _ in range(len(self._lines))]
 
 
 def open_console() -> RunConsole:

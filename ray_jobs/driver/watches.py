@@ -62,7 +62,7 @@ class FrozenWatch:
 
     def look(self, folds: Iterable[ElasticFold]) -> None:
         """To be called again and again with the folds of which some train."""
-        if time.monotonic() - self.looked < min(FROZEN_LOOK_INTERVAL_S, self.patience_s):
+        if math.isinf(self.patience_s) or time.monotonic() - self.looked < FROZEN_LOOK_INTERVAL_S:
             return
         self.looked = time.monotonic()
         for fold in folds:
