@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from rich.table import Table
 
 from ensemble.config import SPACES, EnsembleConfig
 from ensemble.members.combinations import Columns, Combination
-from ensemble.members.search import Candidate, Choice, Evaluation, choose, evaluate, list_candidates
+from ensemble.members.search import Candidate, Choice, Evaluation, choose, list_candidates
 from ray_jobs.cli.console import chatter_to, say_what_is_awaited
 from ray_jobs.cluster.start import RayStart, connect
 from ray_jobs.cluster.versions import COMMON_PACKAGES, package_versions
@@ -38,7 +37,6 @@ from ray_jobs.runs.files import write_csv, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import log_news
 from ray_jobs.runs.working_folder import find_uri
-from trainers.storage.whole_files import write_whole
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
 _SHOWN, _RECORDED = 12, 100
@@ -162,12 +160,14 @@ def _evaluate_in_trials(
         import ray
         from ray import tune
 
+        from ray_jobs.results.sweep_trial import SweepTrial
+
         resources = {"cpu": 1.0}
         has_room = any(node.cpus >= 1 for node in cluster.resources.nodes)
         say_what_is_awaited(console, None if has_room else "a node with a CPU, which each batch of combinations wants")
         if find_uri(folder) is not None:  # the files of the trials lie on this machine only
             resources[f"node:{ray.util.get_node_ip_address()}"] = 0.001
-        trial = tune.with_parameters(evaluate_batch, todo=todo, columns=columns)
+        trial = tune.with_parameters(SweepTrial, todo=todo, columns=columns)
         tuner = tune.Tuner(
             tune.with_resources(trial, resources),
             param_space={"batch": tune.grid_search(list(todo))},
@@ -178,21 +178,6 @@ def _evaluate_in_trials(
         for error in results.errors:
             raise error
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def evaluate_batch(
-    config: dict[str, Any], todo: Mapping[int, tuple[list[Candidate], Path]], columns: Mapping[str, Columns]
-) -> None:
-    """A trial of Ray Tune: evaluates the candidates of a batch and writes what they come to, whole."""
-    from ray import tune
-
-    batch, path = todo[config["batch"]]
-    evaluations = [evaluate(candidate, columns[candidate.checkpoint]) for candidate in batch]
-    content = io.BytesIO()
-    np.savez(content, honest_CN=[one.honest_N for one in evaluations], inner_CF=[one.inner_F for one in evaluations])
-    write_whole(path, content.getvalue())
-    best = min(range(len(batch)), key=lambda index: evaluations[index].inner_F.mean())
-    tune.report({"error": float(evaluations[best].inner_F.mean()), "best": str(batch[best]), "candidates": len(batch)})
 
 
 def _read(batch: Sequence[Candidate], path: Path) -> Iterator[tuple[Candidate, Evaluation]]:

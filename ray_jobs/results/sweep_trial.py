@@ -1,0 +1,47 @@
+"""The trial of a sweep. It is a class, whose steps run in their process's main thread; Ray Tune calls a function in a thread, and modules
+must not be loaded there.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from ensemble.members.combinations import Columns
+from ensemble.members.search import Candidate, evaluate
+from trainers.storage.whole_files import write_whole
+
+
+class SweepTrial(tune.Trainable):
+    """Evaluates the candidates of a batch and writes what they come to, whole."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        todo: Mapping[int, tuple[list[Candidate], Path]],
+        columns: Mapping[str, Columns],
+    ) -> None:
+        """Takes the batch that `config` names, its file, and the predictions by checkpoint."""
+        self.batch, self.path = todo[config["batch"]]
+        self.columns = columns
+
+    def step(self) -> dict[str, Any]:
+        """The whole trial."""
+        evaluations = [evaluate(candidate, self.columns[candidate.checkpoint]) for candidate in self.batch]
+        content = io.BytesIO()
+        np.savez(
+            content, honest_CN=[one.honest_N for one in evaluations], inner_CF=[one.inner_F for one in evaluations]
+        )
+        write_whole(self.path, content.getvalue())
+        best = min(range(len(self.batch)), key=lambda index: evaluations[index].inner_F.mean())
+        return {
+            "error": float(evaluations[best].inner_F.mean()),
+            "best": str(self.batch[best]),
+            "candidates": len(self.batch),
+            "done": True,
+        }
