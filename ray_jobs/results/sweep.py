@@ -172,7 +172,12 @@ def _evaluate_in_trials(
             tune.with_resources(trial, resources),
             param_space={"batch": tune.grid_search(list(todo))},
             tune_config=tune.TuneConfig(metric="error", mode="min", reuse_actors=False),
-            run_config=tune.RunConfig(name="sweep", storage_path=str(scratch), verbose=0),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(scratch),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
         )
         results = tuner.fit()
         for error in results.errors:
