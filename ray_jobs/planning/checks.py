@@ -25,6 +25,7 @@ from ray_jobs.planning.locations import (
     refuse_relative_paths,
     resolve_storage,
 )
+from ray_jobs.planning.notes import note_division
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
 from ray_jobs.planning.saved_folds import find_saved_folds
 from ray_jobs.results.checks import check_ensemble, with_absolute_external
@@ -67,6 +68,8 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config))
     config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
     folds = _divide(config, folder, inventory)
+    notes = note_division(config.folds, folds, inventory, config.kind)
+    inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
     check_ensemble(config, build_plan_table(folds), lambda: inventory.target)
