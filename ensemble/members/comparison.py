@@ -8,6 +8,7 @@ Shape suffixes: C candidates, N rows, U units that are drawn whole (rows, ids or
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,7 @@ def compare_with_baseline(
     errors_C, drawn_DC = draw_errors(metric, target_N, everyone, unit_N, num_draws, seed)
     improvement_C, drawn_DC = errors_C[0] - errors_C[1:], drawn_DC[:, :1] - drawn_DC[:, 1:]
     deviation_C = drawn_DC.std(axis=0)
-    varies_C = deviation_C > 1e-12 * errors_C[0]
+    varies_C = deviation_C > 1e-12 * np.maximum(abs(errors_C[0]), np.abs(errors_C[1:]))  # more than rounding
     standard_DC = (drawn_DC - improvement_C)[:, varies_C] / deviation_C[varies_C]
     largest = np.quantile(standard_DC.max(axis=1), level) if varies_C.any() else 0.0
     return Improvements(improvement_C, improvement_C - largest * deviation_C)
@@ -105,7 +106,7 @@ def draw_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Errors on all rows, (C,), and on bootstrap samples of the units, (D, C); every candidate on the same samples.
 
-    Arguments and errors as in `compare_pair`.
+    Samples for which a scorer is not defined, such as those of one class, are left out. Arguments and errors as in `compare_pair`.
     """
     predictions_CN, target_N = check_models(predictions_CN, target_N)
     unit_N = np.arange(len(target_N)) if unit_N is None else np.unique(unit_N, return_inverse=True)[1].ravel()
@@ -117,8 +118,12 @@ def draw_errors(
     num_draws = num_draws or (NUM_DRAWS if is_mean_of_rows(metric) else NUM_SCORER_DRAWS)
     counts_blocks = _draw_counts(num_units, num_draws, seed)
     if not is_mean_of_rows(metric):
-        drawn = [_ask_again(metric, target_N, predictions_CN, c_U[unit_N]) for c_DU in counts_blocks for c_U in c_DU]
-        return np.array([measure_error(metric, target_N, p_N) for p_N in predictions_CN]), np.array(drawn)
+        whole = [measure_error(metric, target_N, prediction_N) for prediction_N in predictions_CN]
+        samples = [_ask_again(metric, target_N, predictions_CN, c_U[unit_N]) for c_DU in counts_blocks for c_U in c_DU]
+        drawn = [errors for errors in samples if errors]
+        if not drawn:
+            raise ValueError(f"{metric} is not defined for any of {num_draws} samples of these {len(target_N)} rows")
+        return np.array(whole), np.array(drawn)
     errors_CN = [row_errors(metric, target_N, prediction_N) for prediction_N in predictions_CN]
     sums_UC = np.stack([np.bincount(unit_N, errors_N) for errors_N in errors_CN], axis=1)
     sizes_U1 = np.bincount(unit_N).astype(np.float64)[:, None]
@@ -137,5 +142,8 @@ def _draw_counts(num_units: int, num_draws: int, seed: int) -> Iterator[np.ndarr
 
 
 def _ask_again(metric: str, target_N: np.ndarray, predictions_CN: np.ndarray, counts_N: np.ndarray) -> list[float]:
+    """Each prediction's error on a sample; empty where it is not defined."""
     rows = np.repeat(np.arange(len(target_N)), counts_N.astype(int))
-    return [measure_error(metric, target_N[rows], prediction_N[rows]) for prediction_N in predictions_CN]
+    with suppress(ValueError):
+        return [measure_error(metric, target_N[rows], prediction_N[rows]) for prediction_N in predictions_CN]
+    return []

@@ -9,6 +9,7 @@ Shape suffixes: M models, N rows.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import overload
 
@@ -119,6 +120,7 @@ _ROW_ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float:
     from sklearn.base import BaseEstimator, ClassifierMixin  # 1 s to import
+    from sklearn.exceptions import UndefinedMetricWarning
     from sklearn.metrics import get_scorer
 
     class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
@@ -133,7 +135,9 @@ def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> fl
             return np.column_stack([1 - given_N, given_N])
 
     check_metric(name)
-    error = -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # it is said below
+        error = -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
     if not np.isfinite(error):
         raise ValueError(f"{name} is not defined for these {len(target_N)} rows (only one class, or one row?)")
     return error

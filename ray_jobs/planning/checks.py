@@ -25,7 +25,9 @@ from ray_jobs.planning.locations import (
     refuse_relative_paths,
     resolve_storage,
 )
+from ray_jobs.planning.notes import note_division
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
+from ray_jobs.planning.saved_folds import find_saved_folds
 from ray_jobs.results.checks import check_ensemble, with_absolute_external
 from ray_jobs.runs.folder import MEMBERS, RunFolder
 from trainers.interface import Inventory, Spread, call_here, load_inventory_module
@@ -65,7 +67,9 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     trainer, inventory = take(config)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config))
     config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
-    folds = plan_folds(config.folds, inventory)
+    folds = _divide(config, folder, inventory)
+    notes = note_division(config.folds, folds, inventory, config.kind)
+    inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
     check_ensemble(config, build_plan_table(folds), lambda: inventory.target)
@@ -114,10 +118,15 @@ def _check_members(
                 "dropped only where a member needs what is wrong with them)"
             )
         trainer = dataclasses.replace(member.trainer, data=resolved.data, model=resolved.model)
-        divided = folds if member.folds.seed == config.folds.seed else plan_folds(member.folds, inventory)
-        member = dataclasses.replace(member, trainer=trainer)
-        members[name] = MemberPlan(member, folder.of_member(name), own, divided)
+        member, its_folder = dataclasses.replace(member, trainer=trainer), folder.of_member(name)
+        divided = folds if member.folds.seed == config.folds.seed else _divide(member, its_folder, inventory)
+        members[name] = MemberPlan(member, its_folder, own, divided)
     return members
+
+
+def _divide(config: RunConfig, folder: RunFolder, inventory: Inventory) -> FoldPlan:
+    """The rows as they were divided when the run began; those of a new run are divided now."""
+    return find_saved_folds(folder, config, inventory) or plan_folds(config.folds, inventory)
 
 
 def _take_inventory(places: tuple[Path, Path], spread: Spread, config: RunConfig) -> tuple[Any, Inventory]:

@@ -81,6 +81,7 @@ def test_overrides_of_every_form_reach_their_fields():
         (["members=[a]", "ensemble.weights=[1,2,3]", "ensemble.method=weighted_mean"], "3 numbers for 2 members"),
         (["run.name=../x"], "run.name='../x'"),
         (["folds.seed=-1"], "folds.seed=-1: expected at least 0"),
+        (["folds.seed=4294967296"], "folds.seed=4294967296: expected at least 0 and below 4294967296"),
         (["optimizer.lr=nan"], "expected finite numbers"),
         (["resources.gpus_per_fold=1.5"], "above one GPU a worker can only have whole ones"),
         (
