@@ -8,8 +8,7 @@ from pathlib import Path
 from ray_jobs.config.overrides import suggest
 from ray_jobs.config.run import RunSection
 from ray_jobs.errors import RunError
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import refuse_member
+from ray_jobs.runs.folder import RunFolder, refuse_member
 from trainers.storage.object_storage import is_uri
 
 

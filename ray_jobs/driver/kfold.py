@@ -148,10 +148,10 @@ def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happe
 
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
     """Somebody pressed "Stop" on a W&B page. W&B may go on saying so when the run continues: once is enough."""
-    heard = read_json(plan.folder.wandb / "stopped.json", default=[])
+    heard = read_json(plan.folder.wandb_stopped, default=[])
     if wandb_run in heard:
         return
-    write_json(plan.folder.wandb / "stopped.json", [*heard, wandb_run])
+    write_json(plan.folder.wandb_stopped, [*heard, wandb_run])
     if plan.config.tracking.on_stop == "report":
         console.print(
             f'"Stop" was pressed in W&B on {wandb_run}: training goes on (tracking.on_stop=stop would end it)'

@@ -59,7 +59,7 @@ def on_cluster(
         import ray_jobs.worker.worker  # noqa: F401
     with (
         listening() as interrupts,
-        chatter_to(folder.log / "ray.log"),
+        chatter_to(folder.ray_log),
         connect(start) as cluster,
     ):
         interrupts.listen()

@@ -27,7 +27,8 @@ from ray_jobs.planning.locations import (
 )
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
 from ray_jobs.results.checks import check_ensemble, with_absolute_external
-from ray_jobs.runs.folder import MEMBERS, RunFolder
+from ray_jobs.runs.file_table import MEMBERS
+from ray_jobs.runs.folder import RunFolder
 from trainers.interface import Inventory, Spread, call_here, load_inventory_module
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
-from ray_jobs.runs.folder import MEMBERS
+from ray_jobs.runs.file_table import MEMBERS
 from ray_jobs.runs.working_folder import working_folder
 from trainers.storage.object_storage import is_uri, open_place
 

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 from ray_jobs.errors import StorageError
-from ray_jobs.runs.folder import MEMBERS, RunFolder
+from ray_jobs.runs.file_table import MEMBERS, WORK
+from ray_jobs.runs.folder import RunFolder
 from trainers.storage.object_storage import is_uri
 
 _SHARED = "ray-kfold-"
-OWN = ".mirror"  # what a mirror keeps in the folder
 
 
 def working_folder(storage: str, name: str) -> Path:
@@ -54,7 +54,7 @@ def find_uri(folder: RunFolder) -> str | None:
     """The URI of a run whose working folder this is; None: its folder is all there is, as a copy of a working folder elsewhere is."""
     root = folder.run_root
     with contextlib.suppress(OSError):
-        uri = (root / OWN / "uri").read_text()
+        uri = (root / WORK / "uri").read_text()
         storage, _, name = uri.rpartition("/")
         is_working = root.parts[-2:] == (mark_storage(storage), name) and root.parts[-3].startswith(_SHARED)
         return uri if is_uri(uri) and is_working else None

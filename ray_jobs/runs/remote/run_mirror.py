@@ -16,7 +16,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
-from ray_jobs.runs.remote.object_names import RESULTS, find_chain, find_fold, split_segment
+from ray_jobs.runs.remote.object_names import find_chain, find_fold, is_of_command, split_segment
 from ray_jobs.runs.status import FoldState, read_status
 from ray_jobs.runs.working_folder import find_uri, split_run, working_folder
 
@@ -83,7 +83,7 @@ class RunMirror(Mirror):
 
     def push_results(self) -> None:
         """Puts what a job has made that does not hold the run."""
-        self._push(lambda: [name for name in self._walk() if name.startswith(RESULTS)], [])
+        self._push(lambda: [name for name in self._walk() if is_of_command(name)], [])
 
     def _follow_record(self, member: RunFolder, fold: int) -> None:
         key, path = (self.prefix(member), fold), member.fold_record(fold)
