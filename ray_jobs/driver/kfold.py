@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,8 @@ from ray_jobs.runs.events import RunStarted
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
-from ray_jobs.runs.remote.run_mirror import Keeper, RunMirror, hold_run
+from ray_jobs.runs.remote.no_mirror import NoMirror
+from ray_jobs.runs.remote.run_mirror import RunMirror, hold_run
 from ray_jobs.runs.repair import mend_run
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, forget_attempt, read_status
@@ -108,10 +108,9 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
                 train = partial(_train, plan, todo, start, console, say_how_to_go_on, mirror)
-                with _kept(mirror, plan, warn):
+                with mirror.keeping([member.folder for member in plan.members.values()], plan.folds.count, warn):
                     summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
-            if mirror is not None:
-                patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
+            patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
@@ -119,18 +118,10 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             say_how_to_go_on(str(end) or INTERRUPTED)
             if isinstance(end, ClusterLostError):
                 console.file.flush()
-                if mirror is not None:
-                    mirror.let_go()
+                mirror.let_go()
                 os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
             return EXIT_INTERRUPTED
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
-
-
-def _kept(mirror: RunMirror | None, plan: Plan, warn: Callable[[str], None]) -> AbstractContextManager[Any]:
-    """Keeps the objects of a run on object storage up to date."""
-    if mirror is None:
-        return nullcontext()
-    return Keeper(mirror, [member.folder for member in plan.members.values()], plan.folds.count, warn)
 
 
 def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
@@ -200,7 +191,7 @@ def _train(
     start: RayStart,
     console: RunConsole,
     say_how_to_go_on: Callable[[str], None],
-    mirror: RunMirror | None,
+    mirror: RunMirror | NoMirror,
     sink: WandbSink,
     seconds: dict[str, float],
     end: Callable[[dict[str, Any] | None], dict[str, Any]],
@@ -220,9 +211,7 @@ def _train(
     leave_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
-    if mirror is not None:
-        mirror.lease.confirm()
-        mirror.leave_launched(folders)
+    mirror.leave_launched(folders)
     began = time.monotonic()
     with on_cluster(folder, config, start, console) as (cluster, interrupts):
         import ray
@@ -244,7 +233,7 @@ def _train(
         launcher.train(todo, console, watcher, partial(say_interrupted, console, say_how_to_go_on))
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
-        stage = None if cluster.is_own or mirror is not None else _combine_in_task(folder, seconds)
+        stage = None if cluster.is_own or mirror.uri else _combine_in_task(folder, seconds)
         summary = end(stage)
         launcher.pass_on(console)
         return summary

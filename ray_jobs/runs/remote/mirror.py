@@ -60,7 +60,7 @@ class Mirror:
     """
 
     def __init__(self, folder: RunFolder, uri: str) -> None:
-        self.folder, self.root, self.bucket = folder, folder.run_root, Bucket(uri)
+        self.folder, self.root, self.uri, self.bucket = folder, folder.run_root, uri, Bucket(uri)
         self.own = self.root / WORK
         if self.root.parents[1].name == shared_name():
             open_own(self.root.parents[1])

@@ -16,6 +16,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
+from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.object_names import find_chain, find_fold, is_of_command, split_segment
 from ray_jobs.runs.status import FoldState, read_status
 from ray_jobs.runs.working_folder import find_uri, split_run, working_folder
@@ -74,6 +75,14 @@ class RunMirror(Mirror):
             self.lease.confirm()  # asked of the storage: this machine may just have woken up
         self.lease.check()
         super().push_run(logs=logs)
+
+    def check(self) -> None:
+        """Raises RunBusyError where another driver was seen to have taken over."""
+        self.lease.check()
+
+    def keeping(self, members: list[RunFolder], num_folds: int, say: Callable[[str], None]) -> Keeper:
+        """Keeps the objects up to date while the folds of these members train; says so where it cannot."""
+        return Keeper(self, members, num_folds, say)
 
     def let_go(self) -> None:
         """Puts what can be put, and lets the next driver begin at once."""
@@ -146,7 +155,7 @@ class Keeper:
 
 
 @contextlib.contextmanager
-def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | None]:
+def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | NoMirror]:
     """Holds a run for one job that changes it. One on object storage is brought first, and what the job has made is put at the end.
 
     Args:
@@ -155,7 +164,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
         insists: that what the job has made is put; a driver has seen to that, and told the user, itself.
 
     Yields:
-        The run's mirror; None: its folder is all there is.
+        The run's mirror.
 
     Raises:
         RunBusyError: another driver lives.
@@ -164,7 +173,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
     with folder.lock():
         may_begin, uri = uri is not None, uri or find_uri(folder)
         if uri is None:
-            yield None
+            yield NO_MIRROR
             return
         mirror = RunMirror(folder, uri)
         mirror.bucket.check()

@@ -124,7 +124,7 @@ def test_a_run_that_is_not_in_the_storage_leaves_an_empty_folder_to_the_driver_a
     assert find_uri(folder) == uri
     assert find_uri(copy) is None
     with hold_run(copy) as of_copy:
-        assert of_copy is None
+        assert of_copy.uri is None
     assert mirror.pull_run(may_begin=True) == {}
     assert {path.name for path in folder.root.iterdir()} == {".mirror", "made_data", "driver.lock"}
     assert not fetch_run(uri, whole=False).exists()
