@@ -38,9 +38,8 @@ from ray_jobs.driver.session import (
     start_coordinator,
 )
 from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
-from ray_jobs.planning.checks import check_run
+from ray_jobs.planning.checks import check_run, name_run
 from ray_jobs.planning.continuation import write_or_compare
-from ray_jobs.planning.locations import name_run
 from ray_jobs.planning.plan import Plan
 from ray_jobs.reporting.live_table import Watcher
 from ray_jobs.reporting.outcome import print_outcome
@@ -48,6 +47,7 @@ from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.events import RunStarted
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import join_run
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.no_mirror import NoMirror
 from ray_jobs.runs.remote.run_mirror import RunMirror, hold_run
@@ -55,7 +55,6 @@ from ray_jobs.runs.repair import mend_run
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, forget_attempt, read_status
 from ray_jobs.tracking.wandb_sink import WandbSink
-from trainers.storage.object_storage import is_uri
 
 LITTLE_SPACE_BYTES = 200_000_000
 
@@ -82,8 +81,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     config = name_run(command.config)
     start = RayStart.for_run(config)
     plan = check_run(config, None, ClusterSpread(start, console.print))
-    storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
-    uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
+    uri, warn = join_run(plan.config.run.storage, plan.folder.root.name), partial(console.print, style="yellow")
     with hold_run(plan.folder, uri, insists=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()

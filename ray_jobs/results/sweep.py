@@ -35,8 +35,8 @@ from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import write_csv, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.working_folder import find_uri
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
 _SHOWN, _RECORDED = 12, 100

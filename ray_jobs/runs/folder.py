@@ -18,7 +18,7 @@ from typing import Any
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, RESUME_POINTS, remove_old_tensors
-from ray_jobs.runs.file_table import MEMBERS, TRIALS, check_name
+from ray_jobs.runs.file_table import MEMBERS, TRIALS, WORK, check_name
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import sum_up_file
 
@@ -89,6 +89,7 @@ class RunFolder:
         self.member, self.run_root = (self.root.name, self.root.parents[1]) if is_member else (MAIN, self.root)
         self.driver_lock = self.run_root / check_name("driver.lock")
         self.stop_request = self.run_root / check_name("stop_request.json")
+        self.mirror_work = self.run_root / check_name(f"{WORK}/")
         self.train_scratch = self.run_root / check_name(".ray_train/")
         self._has_known_folds: bool | None = None
 

@@ -14,8 +14,8 @@ from typing import Any
 from ray_jobs.config.run import MAIN, RunConfig, to_dict
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import FoldFolder, RunFolder
+from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.working_folder import find_uri
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ from ray_jobs.runs.checkpoints import CHECKPOINTS, read_checkpoint, write_checkp
 from ray_jobs.runs.events import AliveReported, EpochReported, Event, FoldStarted, PreparationReported, ProgressReported
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import split_run
 from ray_jobs.runs.outages import Result, Storage
 from ray_jobs.runs.record import Record, read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.requests import StopWhen, is_asked_to_leave, read_stop_request
 from ray_jobs.runs.status import read_status
-from ray_jobs.runs.working_folder import split_run
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.worker.watchdog import Watchdog

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import RunError, RunFolderError
-from ray_jobs.runs.file_table import WORK
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import note_uri
 from ray_jobs.runs.remote.bucket import Bucket, do_all, read_steadily
 from ray_jobs.runs.remote.object_names import (
     BY_CONTENT,
@@ -41,7 +41,6 @@ from ray_jobs.runs.remote.object_names import (
     is_put_at_end,
     split_segment,
 )
-from ray_jobs.runs.working_folder import find_uri, open_own, shared_name
 from trainers.storage.whole_files import sum_up_file, write_whole
 
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
@@ -61,12 +60,8 @@ class Mirror:
 
     def __init__(self, folder: RunFolder, uri: str) -> None:
         self.folder, self.root, self.uri, self.bucket = folder, folder.run_root, uri, Bucket(uri)
-        self.own = self.root / WORK
-        if self.root.parents[1].name == shared_name():
-            open_own(self.root.parents[1])
-        self.own.mkdir(parents=True, exist_ok=True)
-        if find_uri(folder) != uri:
-            write_whole(self.own / "uri", uri.encode())
+        self.own = folder.mirror_work
+        note_uri(folder, uri)
         for left in self.own.glob(f"{_STAGED}*"):
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _FORGOTTEN_AFTER_S:

@@ -13,13 +13,13 @@ from pathlib import Path
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.runs.files import append_whole
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_place, find_uri, split_run
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.object_names import find_chain, find_fold, is_of_command, split_segment
 from ray_jobs.runs.status import FoldState, read_status
-from ray_jobs.runs.working_folder import find_uri, split_run, working_folder
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
 _fetched: list[RunMirror] = []  # by this process
@@ -205,7 +205,7 @@ def fetch_run(uri: str, *, whole: bool) -> Path:
     storage, name, member = split_run(uri)
     if storage.endswith(":/"):
         raise RunError(f"{uri} names no run; expected {uri}/NAME")
-    folder = RunFolder(working_folder(storage, name))
+    folder = RunFolder(find_place(storage, name))
     mirror = RunMirror(folder, f"{storage}/{name}")
     mirror.bucket.check()
     with mirror.holding():
