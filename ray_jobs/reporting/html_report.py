@@ -229,7 +229,7 @@ def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
 
 def _write_sweep(folder: RunFolder) -> str:
     """The best of what sweep.py tried, and what to believe of it; nothing where it was not called."""
-    outcome = read_json(folder.sweep / "sweep.json", default=None)
+    outcome = read_json(folder.sweep_outcome, default=None)
     if not outcome:
         return ""
     cells = [["" if cell is None else f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]

@@ -211,9 +211,9 @@ def _progress(console: Console, paths: Sequence[Path]) -> Iterator[None]:
 def record_search(folder: RunFolder, found: Search) -> None:
     """Writes `sweep/leaderboard.csv` and `sweep/sweep.json`, and the search's row of the submission record."""
     rows = _list_rows(found)
-    write_csv(folder.sweep / "leaderboard.csv", COLUMNS, rows)
+    write_csv(folder.sweep_leaderboard, COLUMNS, rows)
     outcome = describe_outcome(found)
-    write_json(folder.sweep / "sweep.json", outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
+    write_json(folder.sweep_outcome, outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
     log_news(
         folder.submission_record,
         {
@@ -305,4 +305,4 @@ def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
     console.print(table)
     for line in explain_outcome(describe_outcome(found)):
         console.print(line)
-    console.print(f"all of them: {folder.sweep / 'leaderboard.csv'}; {found.seconds:.1f} s, {found.num_trials} trials")
+    console.print(f"all of them: {folder.sweep_leaderboard}; {found.seconds:.1f} s, {found.num_trials} trials")

@@ -168,7 +168,15 @@ FILES = (
     RunFile("disagreement/", "where the models differ", of_kind=True),
     RunFile("ensemble/test_predictions.parquet", "of each test row: what each model predicted, and all together"),
     RunFile("ensemble/honest_predictions.parquet", "the combination on the rows that score it", of_kind=True),
-    RunFile("sweep/", "leaderboard.csv and sweep.json: what sweep.py tried (only if it was called)", needs="sweep"),
+    RunFile(
+        "sweep/leaderboard.csv",
+        "the combinations that sweep.py tried, the best first (only if it was called)",
+        needs="sweep",
+    ),
+    RunFile(
+        "sweep/sweep.json", "the best of them, and what to believe of it (only if sweep.py was called)", needs="sweep"
+    ),
+    RunFile("sweep/<checksum>.npz", "the errors of a batch of them, so that none is tried again", is_listed=False),
     RunFile("submission_<method>.csv", "what the ensemble says of each test row"),
     RunFile("submission_<method>.json", "what was combined, and how"),
     RunFile("predictions/", "what predict.py predicted of new rows (only if it was called)", Owner.COMMAND, Put.AT_END),

@@ -73,6 +73,8 @@ class RunFolder:
     disagreement = _Place("disagreement/")
     predictions = _Place("predictions/")
     sweep = _Place("sweep/")
+    sweep_leaderboard = _Place("sweep/leaderboard.csv")
+    sweep_outcome = _Place("sweep/sweep.json")
     sweep_scratch = _Place(".ray_tune/")
     summary = _Place("summary.json")
     readme = _Place("README.md")
@@ -184,6 +186,10 @@ class RunFolder:
     def submission(self, method: str) -> Path:
         """The submission of an ensemble method; its info stands beside it as .json."""
         return self.root / f"submission_{method}.csv"
+
+    def shared_tensors(self, name: str, sha256: str) -> Path:
+        """Tensors that all folds share, by the checksum of the file."""
+        return self.root / f"{name}-{sha256[:12]}.safetensors"
 
     def completed_folds(self, count: int) -> list[int]:
         """Folds whose manifest is there and whose files have the size it says."""

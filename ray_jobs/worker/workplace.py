@@ -284,7 +284,7 @@ class RayWorkplace:
             return {}
         content = to_bytes(tensors)
         checksum = hashlib.sha256(content).hexdigest()
-        path = self.folder.root / f"{name}-{checksum[:12]}.safetensors"
+        path = self.folder.shared_tensors(name, checksum)
 
         def write() -> None:  # several folds may do it at once: the same bytes, and a rename is whole
             if path.exists():
@@ -300,7 +300,7 @@ class RayWorkplace:
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
         if self.rank != 0:
             return {}
-        shared = self.folder.root / f"{name}-{sha256[:12]}.safetensors"
+        shared = self.folder.shared_tensors(name, sha256)
         self.insist(f"the shared {name}", partial(share_whole, path, shared, sha256))
         self.insist(f"putting {shared.name}", partial(self.mirror.push_shared, shared))
         return {"path": str(shared.relative_to(self.folder.root)), "sha256": sha256}

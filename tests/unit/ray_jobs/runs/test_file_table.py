@@ -63,7 +63,7 @@ def test_every_path_of_a_run_is_in_the_table(tmp_path):
             folder.fold_csv(3) / "epoch_metrics_1.csv",
             folder.inputs / "x",
         ]
-        paths.append(folder.train_scratch / "x")
+        paths += [folder.train_scratch / "x", folder.shared_tensors("encoder", "0123456789ab" * 3)]
         for path in paths:
             assert find_file(path.relative_to(tmp_path).as_posix()), path
     assert find_file("members/wide/folds/3/status.json").member == "members/wide/"
