@@ -6,7 +6,7 @@ What a kind can do it says by what it offers; nobody asks for its name.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -63,6 +63,7 @@ class Kind(Protocol):
         scores: the metrics that are measured whatever `ensemble.metric` is.
         offers: what else may be done with them.
         constant: what the predictor says that any model has to beat, in a few words.
+        files: what files of a run hold, by their names as the table of all files has them, where it depends on the kind.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Kind(Protocol):
     scores: Sequence[str]
     offers: frozenset[Offer]
     constant: str
+    files: Mapping[str, str]
 
     def describe_metric(self, name: str) -> Metric:
         """How a metric's values are read."""

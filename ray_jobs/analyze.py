@@ -26,7 +26,7 @@ from ray_jobs.cli.lookup import find_run, find_runs, take_storage
 from ray_jobs.errors import RunBusyError, RunError
 from ray_jobs.reporting.curves import Curve, read_epoch_file, read_run
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.working_folder import find_uri
+from ray_jobs.runs.location import find_uri
 from trainers.storage.object_storage import is_uri
 
 

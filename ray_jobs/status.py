@@ -24,8 +24,7 @@ from ray_jobs.errors import RunError
 from ray_jobs.reporting.live_table import Watcher, fold_table
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.runs.files import read_json
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.remote.run_mirror import is_at_work
 from ray_jobs.runs.status import FoldState, FoldStatus, read_statuses
 

@@ -22,8 +22,7 @@ from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run
 from ray_jobs.config.overrides import override, with_wandb_environment
 from ray_jobs.config.run import RunConfig
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import refuse_member
+from ray_jobs.runs.folder import RunFolder, refuse_member
 from ray_jobs.runs.remote.run_mirror import hold_run
 
 

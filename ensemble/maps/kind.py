@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,17 @@ class Maps:
     scores: Sequence[str] = tuple(_TITLES)
     offers: frozenset[Offer] = frozenset(("threshold",))
     constant = "one class everywhere"
+    files: Mapping[str, str] = {
+        "folds/<i>/predictions/<rows>_<checkpoint>.parquet": "of each validation, blend or test row its probabilities and its true "
+        "classes, as PNG pictures in the table, by the best and the final checkpoint",
+        "oof.parquet": "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, by the "
+        "model that did not train on it",
+        "masks/": "out_of_fold/: the class of each pixel, by the model that did not train on the row; test/: by the ensemble",
+        "overlays/": "the same over the pictures, true edges in white; out of fold at most 100, from the worst Dice to the best",
+        "disagreement/": "test/: the standard deviation of the models' probabilities; white is 0.5, the largest possible value",
+        "ensemble/test_predictions.parquet": "each model's share of foreground in each test row, the ensemble's, the mean disagreement",
+        "submission_<method>.csv": "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known",
+    }
 
     def describe_metric(self, name: str) -> Metric:
         """How a metric's values are read; higher ones are better."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from ray_jobs.config.overrides import suggest
 from ray_jobs.config.run import RunSection
 from ray_jobs.errors import RunError
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import refuse_member
+from ray_jobs.runs.folder import RunFolder, refuse_member
+from ray_jobs.runs.location import find_uri, list_run_folders
 from trainers.storage.object_storage import is_uri
 
 
@@ -32,25 +32,21 @@ def find_run(
         raise SystemExit(0 if words else 2)
     if is_uri(words[0]) or is_uri(storage):
         return _fetch(words[0], storage, whole=whole), words[1:]
-    folder = Path(storage).expanduser()
-    for root in (Path(words[0]).expanduser(), folder / words[0]):
-        if (root / "config.json").is_file():
-            if (root / "tune.json").is_file() and not takes_tuning:
-                raise RunError(f"{root} is a tuning; name one of its trials, such as {root / 'trials' / 'trial_000'}")
-            uri = _find_uri(root.resolve())
-            return (root.resolve() if uri is None else _fetch(uri, storage, whole=whole)), words[1:]
-    runs = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    raise RunError(f"no run {words[0]!r}, neither as a folder nor below {folder}{suggest(words[0], runs)}")
-
-
-def _find_uri(root: Path) -> str | None:
-    """Of a folder in which a run on object storage is worked on, or a member of it."""
-    from ray_jobs.runs.folder import RunFolder
-    from ray_jobs.runs.working_folder import find_uri
-
-    folder = RunFolder(root)
-    uri = find_uri(folder)
-    return uri and f"{uri}/{root.relative_to(folder.run_root).as_posix()}".removesuffix("/.")
+    below = Path(storage).expanduser()
+    for folder in (RunFolder(Path(words[0]).expanduser()), RunFolder(below / words[0])):
+        if folder.config.is_file():
+            if folder.is_tuning() and not takes_tuning:
+                raise RunError(
+                    f"{folder.root} is a tuning; name one of its trials, such as {folder.trials / 'trial_000'}"
+                )
+            root = folder.root.resolve()
+            uri = find_uri(RunFolder(root))
+            if uri is not None:
+                place = root.relative_to(RunFolder(root).run_root).as_posix()
+                root = _fetch(f"{uri}/{place}".removesuffix("/."), storage, whole=whole)
+            return root, words[1:]
+    runs = [root.name for root in list_run_folders(storage)]
+    raise RunError(f"no run {words[0]!r}, neither as a folder nor below {below}{suggest(words[0], runs)}")
 
 
 def _fetch(run: str, storage: str, *, whole: bool) -> Path:
@@ -58,7 +54,7 @@ def _fetch(run: str, storage: str, *, whole: bool) -> Path:
 
     uri = run if is_uri(run) else f"{storage.rstrip('/')}/{run}"
     root = fetch_run(uri, whole=whole)
-    if not (root / "config.json").is_file():
+    if not RunFolder(root).config.is_file():
         above, _, name = uri.rstrip("/").rpartition("/")
         raise RunError(f"no run {uri}{suggest(name, list_runs(above))}")
     return root
@@ -82,8 +78,7 @@ def find_runs(storage: str) -> list[Path]:
 
         runs = [_fetch(name, storage, whole=False) for name in list_runs(storage)]
     else:
-        found = sorted(path.parent.resolve() for path in Path(storage).expanduser().glob("*/config.json"))
-        runs = [root for root in found if not (root / "tune.json").is_file()]
+        runs = [root.resolve() for root in list_run_folders(storage) if not RunFolder(root).is_tuning()]
     if not runs:
         raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")
     return runs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ray_jobs.errors import ClusterError
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.working_folder import find_uri
+from ray_jobs.runs.location import find_uri
 
 CONNECT_TIMEOUT_S = 5.0
 NAMESPACE = "kfold"

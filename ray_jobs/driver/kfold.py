@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,8 @@ from ray_jobs.driver.session import (
     start_coordinator,
 )
 from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
-from ray_jobs.planning.checks import check_run
+from ray_jobs.planning.checks import check_run, name_run
 from ray_jobs.planning.continuation import write_or_compare
-from ray_jobs.planning.locations import name_run
 from ray_jobs.planning.plan import Plan
 from ray_jobs.reporting.live_table import Watcher
 from ray_jobs.reporting.outcome import print_outcome
@@ -49,13 +47,14 @@ from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.events import RunStarted
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import join_run
 from ray_jobs.runs.outages import Storage
-from ray_jobs.runs.remote.run_mirror import Keeper, RunMirror, hold_run
+from ray_jobs.runs.remote.no_mirror import NoMirror
+from ray_jobs.runs.remote.run_mirror import RunMirror, hold_run
 from ray_jobs.runs.repair import mend_run
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, forget_attempt, read_status
 from ray_jobs.tracking.wandb_sink import WandbSink
-from trainers.storage.object_storage import is_uri
 
 LITTLE_SPACE_BYTES = 200_000_000
 
@@ -82,8 +81,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     config = name_run(command.config)
     start = RayStart.for_run(config)
     plan = check_run(config, None, ClusterSpread(start, console.print))
-    storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
-    uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
+    uri, warn = join_run(plan.config.run.storage, plan.folder.root.name), partial(console.print, style="yellow")
     with hold_run(plan.folder, uri, insists=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()
@@ -108,10 +106,9 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
                 end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
                 train = partial(_train, plan, todo, start, console, say_how_to_go_on, mirror)
-                with _kept(mirror, plan, warn):
+                with mirror.keeping([member.folder for member in plan.members.values()], plan.folds.count, warn):
                     summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
-            if mirror is not None:
-                patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
+            patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
         except (OSError, RunFolderError, StorageError) as error:
             console.print(storage.explain(error), style="bold red")
             return EXIT_INCOMPLETE
@@ -119,18 +116,10 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             say_how_to_go_on(str(end) or INTERRUPTED)
             if isinstance(end, ClusterLostError):
                 console.file.flush()
-                if mirror is not None:
-                    mirror.let_go()
+                mirror.let_go()
                 os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
             return EXIT_INTERRUPTED
         return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
-
-
-def _kept(mirror: RunMirror | None, plan: Plan, warn: Callable[[str], None]) -> AbstractContextManager[Any]:
-    """Keeps the objects of a run on object storage up to date."""
-    if mirror is None:
-        return nullcontext()
-    return Keeper(mirror, [member.folder for member in plan.members.values()], plan.folds.count, warn)
 
 
 def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
@@ -148,10 +137,10 @@ def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happe
 
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
     """Somebody pressed "Stop" on a W&B page. W&B may go on saying so when the run continues: once is enough."""
-    heard = read_json(plan.folder.wandb / "stopped.json", default=[])
+    heard = read_json(plan.folder.wandb_stopped, default=[])
     if wandb_run in heard:
         return
-    write_json(plan.folder.wandb / "stopped.json", [*heard, wandb_run])
+    write_json(plan.folder.wandb_stopped, [*heard, wandb_run])
     if plan.config.tracking.on_stop == "report":
         console.print(
             f'"Stop" was pressed in W&B on {wandb_run}: training goes on (tracking.on_stop=stop would end it)'
@@ -200,7 +189,7 @@ def _train(
     start: RayStart,
     console: RunConsole,
     say_how_to_go_on: Callable[[str], None],
-    mirror: RunMirror | None,
+    mirror: RunMirror | NoMirror,
     sink: WandbSink,
     seconds: dict[str, float],
     end: Callable[[dict[str, Any] | None], dict[str, Any]],
@@ -220,9 +209,7 @@ def _train(
     leave_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
-    if mirror is not None:
-        mirror.lease.confirm()
-        mirror.leave_launched(folders)
+    mirror.leave_launched(folders)
     began = time.monotonic()
     with on_cluster(folder, config, start, console) as (cluster, interrupts):
         import ray
@@ -244,7 +231,7 @@ def _train(
         launcher.train(todo, console, watcher, partial(say_interrupted, console, say_how_to_go_on))
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
-        stage = None if cluster.is_own or mirror is not None else _combine_in_task(folder, seconds)
+        stage = None if cluster.is_own or mirror.uri else _combine_in_task(folder, seconds)
         summary = end(stage)
         launcher.pass_on(console)
         return summary

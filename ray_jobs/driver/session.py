@@ -21,7 +21,7 @@ from ray_jobs.errors import RunBusyError
 from ray_jobs.planning.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.working_folder import find_uri
+from ray_jobs.runs.location import find_uri
 from trainers.interface import Inventory, load_inventory_module
 from trainers.storage.object_storage import is_uri
 
@@ -59,7 +59,7 @@ def on_cluster(
         import ray_jobs.worker.worker  # noqa: F401
     with (
         listening() as interrupts,
-        chatter_to(folder.log / "ray.log"),
+        chatter_to(folder.ray_log),
         connect(start) as cluster,
     ):
         interrupts.listen()

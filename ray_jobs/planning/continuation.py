@@ -74,7 +74,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
 
 def _refuse_left_folds(folder: RunFolder) -> None:
     """Raises RunFolderError where a new run would go on from what an old one has left."""
-    left = sorted(path for path in (folder.root / "folds").glob("*/checkpoints/*") if not path.name.startswith("."))
+    left = sorted(path for path in folder.root.glob("folds/*/checkpoints/*") if not path.name.startswith("."))
     if left:
         raise RunFolderError(
             f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the folder, or choose another run.name"

@@ -20,8 +20,7 @@ from ensemble.predictions import SCHEMA, PredictionError, stack_models
 from ray_jobs.config.folds import BLEND
 from ray_jobs.config.run import RunConfig
 from ray_jobs.runs.files import read_parquet
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 
 _BLEND_PARTS = 5
 _NEEDED = ("id", "member", "fold", "in_sample", "target", "prediction")

@@ -18,8 +18,7 @@ from ensemble.predictions import PredictionError, stack_models
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.results.columns import combines_folds, read_oof, read_test_of_folds
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from ray_jobs.results.map_submission import compare_on_blend, submit_maps
 from ray_jobs.results.submission import NoSubmissionError, submit
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import read_json, read_parquet, write_parquet
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.record import log_news
 
 

@@ -22,8 +22,7 @@ from ray_jobs.results.columns import combines_folds, read_test
 from ray_jobs.results.intervals import Intervals, build_intervals
 from ray_jobs.runs.checkpoints import read_description
 from ray_jobs.runs.files import read_json, write_csv, write_json, write_parquet
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 
 
 class NoSubmissionError(Exception):

@@ -35,8 +35,8 @@ from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import write_csv, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.working_folder import find_uri
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
 _SHOWN, _RECORDED = 12, 100
@@ -100,7 +100,7 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     console.print(f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows")
     batches = _divide(candidates)
     mark = _sum_up_columns(columns)
-    paths = [folder.root / "sweep" / f"{_sum_up(batch, mark)}.npz" for batch in batches]
+    paths = [folder.sweep / f"{_sum_up(batch, mark)}.npz" for batch in batches]
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     if todo:
         _evaluate_in_trials(
@@ -108,7 +108,7 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
         )
     evaluations = dict(pair for batch, path in zip(batches, paths, strict=True) for pair in _read(batch, path))
     choice = choose([evaluations[candidate] for candidate in candidates], 0, columns["best"], ensemble.metric)
-    for path in folder.root.glob("sweep/*.npz"):  # of what was tried before on other columns
+    for path in folder.sweep.glob("*.npz"):  # of what was tried before on other columns
         if path not in paths:
             path.unlink()
     return Search(
@@ -151,9 +151,9 @@ def _evaluate_in_trials(
     columns: Mapping[str, Columns],
     console: Console,
 ) -> None:
-    scratch = folder.root / ".ray_tune"
+    scratch = folder.sweep_scratch
     with (
-        chatter_to(folder.log / "ray.log"),
+        chatter_to(folder.ray_log),
         connect(RayStart.for_run(config, "sweep")) as cluster,
         _progress(console, [path for _, path in todo.values()]),
     ):
@@ -216,9 +216,9 @@ def _progress(console: Console, paths: Sequence[Path]) -> Iterator[None]:
 def record_search(folder: RunFolder, found: Search) -> None:
     """Writes `sweep/leaderboard.csv` and `sweep/sweep.json`, and the search's row of the submission record."""
     rows = _list_rows(found)
-    write_csv(folder.root / "sweep" / "leaderboard.csv", COLUMNS, rows)
+    write_csv(folder.sweep_leaderboard, COLUMNS, rows)
     outcome = describe_outcome(found)
-    write_json(folder.root / "sweep" / "sweep.json", outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
+    write_json(folder.sweep_outcome, outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
     log_news(
         folder.submission_record,
         {
@@ -310,6 +310,4 @@ def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
     console.print(table)
     for line in explain_outcome(describe_outcome(found)):
         console.print(line)
-    console.print(
-        f"all of them: {folder.root / 'sweep' / 'leaderboard.csv'}; {found.seconds:.1f} s, {found.num_trials} trials"
-    )
+    console.print(f"all of them: {folder.sweep_leaderboard}; {found.seconds:.1f} s, {found.num_trials} trials")

@@ -16,69 +16,105 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
-from ray_jobs.errors import RunBusyError, RunFolderError
+from ray_jobs.errors import RunBusyError, RunError, RunFolderError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, RESUME_POINTS, remove_old_tensors
+from ray_jobs.runs.file_table import MEMBERS, TRIALS, WORK, check_name
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import sum_up_file
 
-MEMBERS = "members"
-TRIALS = "trials"
 _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
+_FOLDS = "folds/<i>/"
+
+
+class _Place:
+    """A path of a run, or of one of its folds, by its name in the table of files."""
+
+    def __init__(self, name: str) -> None:
+        self.name = check_name(name).removeprefix(_FOLDS)
+
+    def __get__(self, folder: Any, _: Any = None) -> Path:
+        return Path(folder.root, self.name)
 
 
 class RunFolder:
     """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's. A trial of a
-    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one.
+    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one. What they hold: `file_table.py`.
 
     Attributes:
         member: the member's name; `main` for the run's own folder.
         run_root: the run's own folder.
     """
 
+    config = _Place("config.json")
+    provenance = _Place("provenance.json")
+    own_fold_plan = _Place("fold_plan.parquet")
+    fold_info = _Place("fold_info.csv")
+    bad_rows = _Place("bad_rows.csv")
+    leaks = _Place("leaks.csv")
+    events = _Place("events.jsonl")
+    metrics = _Place("metrics/")
+    ensemble_record = _Place("metrics/ensemble.jsonl")
+    submission_record = _Place("metrics/submission.jsonl")
+    trial_record = _Place("metrics/trial.jsonl")
+    log = _Place("log/")
+    ray_log = _Place("log/ray.log")
+    wandb_log = _Place("log/wandb.log")
+    wandb = _Place("wandb/")
+    wandb_ids = _Place("wandb/ids.json")
+    wandb_stopped = _Place("wandb/stopped.json")
+    wandb_uploaded = _Place("wandb/uploaded.json")
+    publisher_lock = _Place("wandb/publisher.lock")
+    publisher_processes = _Place("wandb/publisher.json")
+    oof = _Place("oof.parquet")
+    test_predictions = _Place("ensemble/test_predictions.parquet")
+    honest_predictions = _Place("ensemble/honest_predictions.parquet")
+    masks = _Place("masks/")
+    overlays = _Place("overlays/")
+    disagreement = _Place("disagreement/")
+    predictions = _Place("predictions/")
+    sweep = _Place("sweep/")
+    sweep_leaderboard = _Place("sweep/leaderboard.csv")
+    sweep_outcome = _Place("sweep/sweep.json")
+    sweep_scratch = _Place(".ray_tune/")
+    summary = _Place("summary.json")
+    readme = _Place("README.md")
+    report = _Place("report.html")
+    figures = _Place("figures/")
+    analysis = _Place("analysis/")
+    tune = _Place("tune.json")
+    trials = _Place(f"{TRIALS}/")
+    trials_csv = _Place("trials.csv")
+
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         is_member = self.root.parent.name == MEMBERS
         self.member, self.run_root = (self.root.name, self.root.parents[1]) if is_member else (MAIN, self.root)
-        self.config = self.root / "config.json"
-        self.provenance = self.root / "provenance.json"
-        self.fold_info = self.root / "fold_info.csv"
-        self.bad_rows = self.root / "bad_rows.csv"
-        self.leaks = self.root / "leaks.csv"
-        self.events = self.root / "events.jsonl"
-        self.metrics = self.root / "metrics"
-        self.ensemble_record = self.metrics / "ensemble.jsonl"
-        self.submission_record = self.metrics / "submission.jsonl"
-        self.trial_record = self.metrics / "trial.jsonl"  # of a tuning's trial
-        self.log = self.root / "log"
-        self.oof = self.root / "oof.parquet"
-        self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
-        self.honest_predictions = self.root / "ensemble" / "honest_predictions.parquet"
-        self.summary = self.root / "summary.json"
-        self.readme = self.root / "README.md"
-        self.report = self.root / "report.html"
-        self.figures = self.root / "figures"
-        self.analysis = self.root / "analysis"
-        self.predictions = self.root / "predictions"
-        self.masks, self.overlays, self.disagreement = (self.root / n for n in ("masks", "overlays", "disagreement"))
-        self.wandb = self.root / "wandb"
-        self.tune = self.root / "tune.json"
-        self.trials = self.root / TRIALS
-        tuning = self.run_root.parents[1] if self.run_root.parent.name == TRIALS else self.run_root
-        shared = tuning if (tuning / "tune.json").exists() else self.run_root
-        self.inputs = shared / "inputs"  # of all trials of a tuning
-        self.cache = shared.parent / ".kfold_cache"  # of all runs of this storage
-        self.stop_request = self.run_root / "stop_request.json"
-        self.train_scratch = self.run_root / ".ray_train"
+        self.driver_lock = self.run_root / check_name("driver.lock")
+        self.stop_request = self.run_root / check_name("stop_request.json")
+        self.mirror_work = self.run_root / check_name(f"{WORK}/")
+        self.train_scratch = self.run_root / check_name(".ray_train/")
+        self._has_known_folds: bool | None = None
 
     @property
-    def own_fold_plan(self) -> Path:
-        """The fold plan of the run, or of a member that has one of its own."""
-        return self.root / "fold_plan.parquet"
+    def inputs(self) -> Path:
+        """What the folds read; of all trials of a tuning."""
+        return self._shared_root / check_name("inputs/")
+
+    @property
+    def cache(self) -> Path:
+        """What all runs of this storage share."""
+        return self._shared_root.parent / ".kfold_cache"
+
+    @property
+    def _shared_root(self) -> Path:
+        """The run's own folder, or that of the tuning of which it is a trial."""
+        above = RunFolder(self.run_root.parents[1]) if self.run_root.parent.name == TRIALS else None
+        return above.root if above is not None and above.is_tuning() else self.run_root
 
     @property
     def fold_plan(self) -> Path:
-        """The fold plan that counts here."""
-        return self.own_fold_plan if self.own_fold_plan.exists() else self.run_root / "fold_plan.parquet"
+        """The fold plan that counts here: the run's, or that of a member that has one of its own."""
+        return self.own_fold_plan if self.own_fold_plan.exists() else RunFolder(self.run_root).own_fold_plan
 
     def read_config(self) -> RunConfig:
         """The run's config.
@@ -136,7 +172,12 @@ class RunFolder:
         return self.log / f"fold_{number}" if self._has_folds() else self.log
 
     def _has_folds(self) -> bool:
-        return bool(read_json(self.config, default={}).get("folds", {}).get("kind") != "holdout")
+        if self._has_known_folds is None:
+            config = read_json(self.config, default=None)
+            if config is None:
+                return True
+            self._has_known_folds = config.get("folds", {}).get("kind") != "holdout"
+        return self._has_known_folds
 
     def newest_fold_log(self, number: int) -> Path:
         """Rank 0's log of the latest attempt of a fold; the folder where there is none."""
@@ -145,6 +186,10 @@ class RunFolder:
     def submission(self, method: str) -> Path:
         """The submission of an ensemble method; its info stands beside it as .json."""
         return self.root / f"submission_{method}.csv"
+
+    def shared_tensors(self, name: str, sha256: str) -> Path:
+        """Tensors that all folds share, by the checksum of the file."""
+        return self.root / f"{name}-{sha256[:12]}.safetensors"
 
     def completed_folds(self, count: int) -> list[int]:
         """Folds whose manifest is there and whose files have the size it says."""
@@ -158,7 +203,7 @@ class RunFolder:
             RunBusyError: another driver lives.
         """
         self.run_root.mkdir(parents=True, exist_ok=True)
-        with (self.run_root / "driver.lock").open("a+") as file:
+        with self.driver_lock.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -175,7 +220,7 @@ class RunFolder:
     def is_locked(self) -> bool:
         """Whether a driver works on the run."""
         try:
-            with (self.run_root / "driver.lock").open("r") as file:
+            with self.driver_lock.open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -209,22 +254,36 @@ class RunFolder:
         return total
 
 
+def find_members(folder: RunFolder, config: RunConfig) -> dict[str, RunFolder]:
+    """The folder of every member by its name, `main` (the run's own) first."""
+    return {name: folder.of_member(name) for name in config.member_names}
+
+
+def refuse_member(folder: RunFolder) -> None:
+    """Raises RunError where a folder is a further member's, and no run's."""
+    if folder.member != MAIN:
+        raise RunError(f"{folder.root} is a member; this is done for its run as a whole: {folder.run_root}")
+
+
 class FoldFolder:
     """Paths of one fold: status, checkpoints, predictions, manifest."""
 
+    status = _Place(f"{_FOLDS}status.json")
+    leave_request = _Place(f"{_FOLDS}leave_request.json")
+    manifest = _Place(f"{_FOLDS}manifest.json")
+    _checkpoints = _Place(f"{_FOLDS}checkpoints/")
+    _predictions = _Place(f"{_FOLDS}predictions/")
+
     def __init__(self, root: Path, number: int) -> None:
         self.root, self.number = root, number
-        self.status = root / "status.json"
-        self.leave_request = root / "leave_request.json"
-        self.manifest = root / "manifest.json"
 
     def checkpoint(self, name: str) -> Path:
         """Folder of a checkpoint."""
-        return self.root / "checkpoints" / name
+        return self._checkpoints / name
 
     def predictions(self, rows: str, checkpoint: str) -> Path:
         """A prediction file: rows is validation or test."""
-        return self.root / "predictions" / f"{rows}_{checkpoint}.parquet"
+        return self._predictions / f"{rows}_{checkpoint}.parquet"
 
     def bad_rows(self, rank: int) -> Path:
         """Rows that turned out bad only when a rank read them."""
@@ -270,9 +329,9 @@ class FoldFolder:
 
     def clear(self, *, keep_checkpoints: bool) -> None:
         """Removes what an unfinished attempt left; with `keep_checkpoints` only what the next one makes anew."""
-        _remove_folder(self.root / "predictions")
+        _remove_folder(self._predictions)
         if not keep_checkpoints:
-            _remove_folder(self.root / "checkpoints")
+            _remove_folder(self._checkpoints)
             for path in self.root.glob("bad_rows*.jsonl"):
                 path.unlink()
         self.manifest.unlink(missing_ok=True)

@@ -194,9 +194,9 @@ def _has_key() -> bool:
 def _only_publisher(folder: RunFolder) -> Iterator[None]:
     """One publisher a run: the last one of a driver that was killed, and its wandb-core, end before this one begins."""
     folder.wandb.mkdir(parents=True, exist_ok=True)
-    with (folder.wandb / "publisher.lock").open("a") as lock:
+    with folder.publisher_lock.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for process, command in read_json(_core_file(folder), default={}).get(platform.node(), {}).items():
+        for process, command in read_json(folder.publisher_processes, default={}).get(platform.node(), {}).items():
             if _command(int(process)) == command:  # and not another program that has its number now
                 os.kill(int(process), signal.SIGKILL)
         yield
@@ -206,11 +206,7 @@ def _note_core_processes(folder: RunFolder) -> None:
     """Writes down the wandb-core processes of this one: they are in a session of their own and may outlive it."""
     commands = {path.name: _command(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
     mine = {p: c for p, c in commands.items() if "wandb-core" in c and f"--pid {os.getpid()} " in c + " "}
-    write_json(_core_file(folder), {platform.node(): mine})
-
-
-def _core_file(folder: RunFolder) -> Path:
-    return folder.wandb / "publisher.json"
+    write_json(folder.publisher_processes, {platform.node(): mine})
 
 
 def _command(process: int) -> str:

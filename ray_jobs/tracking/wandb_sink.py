@@ -235,7 +235,7 @@ class WandbSink:
         environment |= {"WANDB_DATA_DIR": str(self.folder.wandb), "WANDB_CACHE_DIR": cache, "WANDB_DIR": cache}
         environment.setdefault("WANDB_HTTP_TIMEOUT", "10")  # logging a table asks the server, and waits
         environment["WANDB_SILENT"] = "true"  # W&B's client would log its server's address with the password in it
-        with (self.folder.log / "wandb.log").open("a") as log:
+        with self.folder.wandb_log.open("a") as log:
             return subprocess.Popen(
                 # Without a key it goes on offline by itself: another process would load W&B's client a second time.
                 [*PUBLISHER, str(self.folder.root), "auto" if self.mode == "online" and self.falls_back else self.mode],

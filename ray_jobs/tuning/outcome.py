@@ -55,7 +55,7 @@ def write_trials(tuning: Tuning, ended: Sequence[tuple[Trial, Result]]) -> None:
             [rank, trial.name, *trial.fields.values(), result.score, len(result.folds), round(result.seconds, 1)]
         )
         rows[-1] += [result.state.value, *(by_fold.get(fold) for fold in range(num_folds)), result.reason]
-    write_csv(tuning.folder.root / "trials.csv", header, rows)
+    write_csv(tuning.folder.trials_csv, header, rows)
 
 
 def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping[int, Result]) -> dict[str, Any]:
@@ -184,4 +184,4 @@ def print_tuning(console: Console, tuning: Tuning) -> None:
             f"its models, predictions and submission are trained already: {folder.of_trial(outcome['best']).root}"
         )
         console.print(f"as a run of its own:\n    {outcome['command']}")
-    console.print(f"all trials: {folder.root / 'trials.csv'}\nreport: {folder.report}")
+    console.print(f"all trials: {folder.trials_csv}\nreport: {folder.report}")

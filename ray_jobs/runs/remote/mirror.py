@@ -23,12 +23,11 @@ from typing import Any
 
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import note_uri
 from ray_jobs.runs.remote.bucket import Bucket, do_all, read_steadily
-from ray_jobs.runs.remote.lease import LEASE
 from ray_jobs.runs.remote.object_names import (
     BY_CONTENT,
     LAUNCHED,
-    RESULTS,
     STAYS,
     by_importance,
     counts,
@@ -37,10 +36,11 @@ from ray_jobs.runs.remote.object_names import (
     is_derived,
     is_local,
     is_needed,
+    is_object_only,
     is_of_driver,
+    is_put_at_end,
     split_segment,
 )
-from ray_jobs.runs.working_folder import OWN, find_uri, open_own, shared_name
 from trainers.storage.whole_files import sum_up_file, write_whole
 
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
@@ -59,13 +59,9 @@ class Mirror:
     """
 
     def __init__(self, folder: RunFolder, uri: str) -> None:
-        self.folder, self.root, self.bucket = folder, folder.run_root, Bucket(uri)
-        self.own = self.root / OWN
-        if self.root.parents[1].name == shared_name():
-            open_own(self.root.parents[1])
-        self.own.mkdir(parents=True, exist_ok=True)
-        if find_uri(folder) != uri:
-            write_whole(self.own / "uri", uri.encode())
+        self.folder, self.root, self.uri, self.bucket = folder, folder.run_root, uri, Bucket(uri)
+        self.own = folder.mirror_work
+        note_uri(folder, uri)
         for left in self.own.glob(f"{_STAGED}*"):
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _FORGOTTEN_AFTER_S:
@@ -111,14 +107,12 @@ class Mirror:
                 raise RunError(f"there is no run at {self.bucket.uri}; what {self.root} holds of it was left there")
             self._empty_folder()
             return {}
-        names = [
-            name for name in listed if find_fold(name) is None and not is_local(name) and name not in (LAUNCHED, LEASE)
-        ]
+        names = [n for n in listed if find_fold(n) is None and not is_local(n) and not is_object_only(n)]
         sums = _read_sums(self.bucket.find(LAUNCHED))
         known = {name: sums[name]["sha256"] for name in names if name.startswith("inputs/") and name in sums}
         self._replace(names, listed, known)
         for name in self._walk():
-            if name not in listed and find_fold(name) is None and not name.startswith(("log/", *RESULTS)):
+            if name not in listed and find_fold(name) is None and not is_put_at_end(name):
                 (self.root / name).unlink()
         return listed
 
@@ -200,7 +194,7 @@ class Mirror:
         with self.lock:
 
             def list_names() -> list[str]:
-                return [n for n in self._walk() if is_of_driver(n) and (logs or not n.startswith("log/"))]
+                return [n for n in self._walk() if is_of_driver(n) and (logs or not is_put_at_end(n))]
 
             for name in [one for one in self.pushed if is_needed(one) and _look(self.root / one) is None]:
                 size = self.bucket.measure(name)  # somebody who clears old temporary files has taken it

@@ -61,7 +61,7 @@ def test_nothing_is_fetched_and_every_link_leads_to_a_file(tmp_path):
     links = [
         unquote(unescape(link)) for link in re.findall(r'(?:href|src)="([^"]*)"', page) if not link.startswith("data:")
     ]
-    assert {"config.json", "submission_mean.csv", "folds/2/", "figures/timings.png"} <= set(links)
+    assert {"config.json", "submission_mean.csv", "folds/2/status.json", "figures/timings.png"} <= set(links)
     assert [link for link in links if not (folder.root / link).exists()] == []
     assert "default-src 'none'" in page
     assert not re.search(r"https?://|@import|url\(", page)
