@@ -22,9 +22,6 @@ from ray_jobs.driver.conclude import conclude
 from ray_jobs.driver.coordinator import Coordination
 from ray_jobs.driver.launcher import MemberFold
 from ray_jobs.driver.session import (
-    EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
     Session,
     leave_inputs,
     list_unfinished,
@@ -32,6 +29,7 @@ from ray_jobs.driver.session import (
     say_dry_run_ends,
     start_coordinator,
 )
+from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.planning.locations import name_run

@@ -24,7 +24,14 @@ from ray_jobs.config.resources import show_memory
 from ray_jobs.config.run import RunConfig
 from ray_jobs.driver.coordinator import start_actor
 from ray_jobs.driver.launcher import FoldLauncher, MemberFold
-from ray_jobs.errors import ClusterLostError, RunBusyError, RunFolderError, StorageError
+from ray_jobs.errors import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    ClusterLostError,
+    RunBusyError,
+    RunFolderError,
+    StorageError,
+)
 from ray_jobs.planning.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.events import RunStarted
@@ -35,7 +42,6 @@ from ray_jobs.runs.working_folder import find_uri
 from trainers.interface import Inventory, load_inventory_module
 from trainers.storage.object_storage import is_uri
 
-EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 LITTLE_SPACE_BYTES = 200_000_000
 
 

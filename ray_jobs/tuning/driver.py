@@ -23,13 +23,12 @@ from ray_jobs.cluster.spread import ClusterSpread
 from ray_jobs.cluster.start import RayStart
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.driver.session import (
-    EXIT_INCOMPLETE,
-    EXIT_OK,
     Session,
     leave_inputs,
     print_leaks,
     say_dry_run_ends,
 )
+from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_OK
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.tracking.wandb_sink import WandbSink
