@@ -21,7 +21,7 @@ from ray_jobs.cluster.versions import list_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.driver.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, Seats
 from ray_jobs.driver.failures import Cause, Failure, explain_failure
-from ray_jobs.driver.fold_task import fit_with_workers, load_trainer, run_as_task
+from ray_jobs.driver.fold_task import fit_with_workers, run_as_task
 from ray_jobs.driver.watches import DrainWatch, FrozenWatch
 from ray_jobs.errors import NoRoomError, RunBusyError
 from ray_jobs.reporting.live_table import FoldWatcher
@@ -124,8 +124,6 @@ class FoldLauncher:
             turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
             self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
             self.elastic.enrol(folds)
-        if self.placement.most_workers > 1:
-            load_trainer()
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:

@@ -45,8 +45,8 @@ class FoldPlan:
 
     def trains(self, fold: int) -> np.ndarray:
         """(N,) bool: which rows train in a fold."""
-        trains: np.ndarray = self.fold < fold if self.ordered else self.fold != fold
-        return trains & (self.fold != BLEND)
+        trains: np.ndarray = (self.fold < fold if self.ordered else self.fold != fold) & (self.fold != BLEND)
+        return trains
 
     def fingerprint(self) -> str:
         """SHA-256 of the rows and their folds."""

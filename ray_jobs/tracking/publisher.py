@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -114,6 +115,7 @@ class Publisher:
                 self.say("unreachable", has_key=True, reason=str(error))
                 return PublisherExit.UNREACHABLE
             except Exception as error:  # wandb-core died, or W&B's client has a bug: a fresh process goes on
+                print(without_password(traceback.format_exc()), file=sys.stderr)
                 self.say("failed", reason=f"{type(error).__name__}: {error}")
                 return PublisherExit.FAILED
             self._say_opened()

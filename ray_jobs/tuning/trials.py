@@ -14,6 +14,7 @@ import numpy as np
 
 from ensemble.numbers.metrics import measure_error
 from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import RunError
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, read_status
@@ -128,8 +129,7 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
     `ensemble.checkpoint`.
 
     Raises:
-        RunFolderError: a file is damaged.
-        ValueError: the metric is not defined for them.
+        RunError: a file is damaged, or the metric is not defined for a fold.
     """
     if not folds:
         return None, ()
@@ -137,4 +137,9 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
     tables = [read_parquet(folder.fold(fold).predictions("validation", checkpoint)) for fold in folds]
     pairs = [(table["target"].to_numpy(), table["prediction"].to_numpy()) for table in tables]
     whole = [np.concatenate(columns) for columns in zip(*pairs, strict=True)]
-    return measure_error(metric, *whole), tuple(measure_error(metric, *pair) for pair in pairs)
+    try:
+        return measure_error(metric, *whole), tuple(measure_error(metric, *pair) for pair in pairs)
+    except ValueError as error:
+        raise RunError(
+            f"{folder.root}: {error}. A tuning scores each fold: name another ensemble.metric, or make fewer folds"
+        ) from None

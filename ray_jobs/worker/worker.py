@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 
 from ray_jobs.cluster.versions import list_packages, package_versions, refuse_other_versions
+from ray_jobs.errors import FoldStoppedError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
@@ -22,7 +23,7 @@ from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.worker.watchdog import Watchdog
-from ray_jobs.worker.workplace import FoldStoppedError, RayWorkplace, bring_for_node
+from ray_jobs.worker.workplace import RayWorkplace, bring_for_node
 from trainers.interface import load_train_module
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from ensemble.predictions import build_table
 from ray_jobs.cluster.access import NAMESPACE, actor_name
 from ray_jobs.cluster.versions import COMMON_PACKAGES, are_same_versions, package_versions
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
-from ray_jobs.errors import NonFiniteLossError, RunError, RunFolderError, SupersededError
+from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunFolderError, SupersededError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_checkpoint, write_checkpoint
 from ray_jobs.runs.events import AliveReported, EpochReported, Event, FoldStarted, PreparationReported, ProgressReported
 from ray_jobs.runs.files import share_whole, write_parquet
@@ -49,10 +49,6 @@ logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
 LOOK_TOGETHER_S = 1.0  # between two of several ranks
 MAPS_AT_ONCE = 16  # that a rank sends
-
-
-class FoldStoppedError(RunError):
-    """The run was asked to stop, or this fold to go on elsewhere or with other workers; it has saved where it is."""
 
 
 def bring_for_node(mirror: FoldMirror | NoMirror, storage: Storage, checkpoint: CheckpointName | None = None) -> None:

@@ -119,6 +119,14 @@ def test_another_metric_scores_the_same_folders_anew(tmp_path):
     assert result.score > 1 > read_result(trial, tuning.config).score
 
 
+def test_a_metric_that_a_fold_does_not_allow_is_told(tmp_path):
+    tuning = make_tuning(tmp_path / "search")
+    trial = add_trial(tuning, 0, 0.5)
+    ensemble = dataclasses.replace(tuning.config.ensemble, metric="log_loss")
+    with pytest.raises(RunError, match=r"trial_000: .*A tuning scores each fold: name another ensemble.metric"):
+        read_result(trial, dataclasses.replace(tuning.config, ensemble=ensemble))
+
+
 def test_a_trial_whose_fold_was_deleted_goes_on(tmp_path):
     tuning = make_tuning(tmp_path / "search")
     trial = add_trial(tuning, 0, 0.5)
