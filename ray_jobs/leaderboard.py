@@ -4,8 +4,8 @@
 
 RUN is a run's folder, or its name below run.storage; without one, all runs there. Runs on other data have a table of their own.
 They are compared by --metric, else by the metric that counts in them, ensemble.metric; where runs on the same rows do not agree on
-one there is a table for each. Each row's difference from the best has a 95 % interval over the same rows (paired bootstrap); the last
-columns are the errors of the folds. Reads the runs' folders only.
+one there is a table for each. Each row's difference from the best has a 95 % interval over the same rows, or the groups that a run
+kept together (paired bootstrap); the last columns are the errors of the folds. Reads the runs' folders only.
 """
 
 from __future__ import annotations
@@ -77,21 +77,29 @@ def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
     rows: list[list[Any]] = []
     for group in group_entries(entries):
         for name in [metric] if metric else group.metrics:
-            lines, num_folds = group.rank(name)
+            try:
+                lines, num_folds = group.rank(name)
+            except RunFolderError as error:
+                console.print(f"left out: {error}", style="yellow")
+                continue
             rows += lines
-            console.print(_build_table(lines, group.label_error(name), group.num_rows, num_folds, console.width))
+            console.print(_build_table(lines, group.label_error(name), group.describe_rows(), num_folds, console.width))
     if csv:
-        write_csv(csv, [*COLUMNS, *(f"fold_{fold}" for fold in range(max(map(len, rows)) - len(COLUMNS)))], rows)
+        write_csv(
+            csv,
+            [*COLUMNS, *(f"fold_{fold}" for fold in range(max(map(len, rows), default=len(COLUMNS)) - len(COLUMNS)))],
+            rows,
+        )
         console.print(f"written: {csv}")
     return 0
 
 
-def _build_table(lines: Sequence[Sequence[Any]], label: str, num_rows: int, num_folds: int, width: int) -> Any:
+def _build_table(lines: Sequence[Sequence[Any]], label: str, rows: str, num_folds: int, width: int) -> Any:
     """Names wrap, numbers keep their width; folds for which there is no room are in the CSV file only."""
     from rich.table import Table
 
     runs = {run for _, run, *_ in lines}
-    title = f"{label} on {num_rows:,} rows that every one of these predicts unseen"
+    title = f"{label} on {rows} that every one of these predicts unseen"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     shown = min(num_folds, max(0, (width - _WIDTH_BESIDE_FOLDS) // 7))
     numbers = {"": 2, "error": 6, "minus best": 10, "95 % interval": 15} | {f"fold {fold}": 6 for fold in range(shown)}

@@ -45,7 +45,8 @@ class FoldPlan:
 
     def trains(self, fold: int) -> np.ndarray:
         """(N,) bool: which rows train in a fold."""
-        trains: np.ndarray = (self.fold < fold if self.ordered else self.fold != fold) & (self.fold != BLEND)
+        is_other: np.ndarray = self.fold < fold if self.ordered else self.fold != fold
+        trains: np.ndarray = is_other & (self.fold != BLEND)
         return trains
 
     def fingerprint(self) -> str:

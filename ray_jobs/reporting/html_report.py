@@ -202,8 +202,10 @@ def _write_compared_maps(folder: RunFolder, config: RunConfig, summary: Mapping[
 
 
 def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
-    """What the models' differing is worth, and what each of them adds."""
+    """What the models' differing is worth, and what each of them adds; nothing of a single model."""
     diversity, metric = combinations["diversity"], label_error(combinations)
+    if not diversity["contributions"]:
+        return []
     effective = diversity["effective_models"]
     text = f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} on average, less "
     text += f"{diversity['ambiguity']:.4f} because they differ (ambiguity)."

@@ -55,7 +55,7 @@ def read_oof(folder: RunFolder, config: RunConfig, checkpoint: str | None = None
     ids_N, oof_MN = stack_models(list(tables.values()))
     first = next(iter(tables.values()))
     fold_N, target_N = first["fold"].to_numpy(), first["target"].to_numpy()
-    return Columns(tuple(tables), ids_N, fold_N, target_N, oof_MN, _find_units(plan, ids_N))
+    return Columns(tuple(tables), ids_N, fold_N, target_N, oof_MN, find_units(plan, ids_N))
 
 
 def find_columns(folder: RunFolder, config: RunConfig) -> Columns | None:
@@ -89,7 +89,7 @@ def _read_blend(member: RunFolder, config: RunConfig, checkpoint: str, plan: pa.
     folds = range(config.folds.count)
     tables = [read_parquet(member.fold(fold).predictions("blend", checkpoint)) for fold in folds]
     ids_N, predictions_MN = stack_models(tables)
-    units_N = _find_units(plan, ids_N)
+    units_N = find_units(plan, ids_N)
     numbers_N = np.arange(len(ids_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1]
     num_units = int(numbers_N.max()) + 1
     part_U = np.random.default_rng(config.folds.seed).permutation(num_units) % max(2, min(_BLEND_PARTS, num_units // 2))
@@ -98,8 +98,8 @@ def _read_blend(member: RunFolder, config: RunConfig, checkpoint: str, plan: pa.
     return Columns(names, ids_N, part_U[numbers_N], target_N, predictions_MN, units_N)
 
 
-def _find_units(plan: pa.Table, ids_N: np.ndarray) -> np.ndarray | None:
-    """The group of each row, where groups were kept together."""
+def find_units(plan: pa.Table, ids_N: Sequence[str] | np.ndarray) -> np.ndarray | None:
+    """The group of each row of a fold plan, where groups were kept together."""
     if "group" not in plan.column_names:
         return None
     group_of = dict(zip(plan["id"].to_pylist(), plan["group"].to_pylist(), strict=True))
@@ -202,6 +202,11 @@ def read_external(config: RunConfig, plan: pa.Table) -> dict[str, tuple[pa.Table
         oof = table.filter(pc.and_(is_own, is_known))
         _check_external(oof, fold_of, f"{path}: member {name!r}")
         external[name] = (oof, table.filter(pc.and_(is_own, pc.invert(is_known))))
+    if not external:
+        whose = f"{path} has {', '.join(sorted(names)) or 'none'}"
+        raise PredictionError(
+            f"ensemble.external: no member of the file is combined: {whose}; name one in ensemble.members, or leave out ensemble.external"
+        )
     return external
 
 
