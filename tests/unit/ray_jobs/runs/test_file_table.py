@@ -104,3 +104,12 @@ def test_the_inputs_of_a_trial_are_its_tuning_s(tmp_path):
     tuning.tune.write_text("{}")
     assert trial.inputs == trial.of_member("wide").inputs == tuning.root / "inputs"
     assert trial.cache == tmp_path / ".kfold_cache"
+
+
+def test_whether_a_run_has_folds_is_read_once_and_not_guessed_for_good(tmp_path):
+    run = RunFolder(tmp_path)
+    assert run.fold_logs(0) == run.log / "fold_0"  # it has no config yet
+    run.config.write_text('{"folds": {"kind": "holdout"}}')
+    assert run.fold_logs(0) == run.log
+    run.config.unlink()
+    assert run.fold_csv(0) == run.metrics
