@@ -100,7 +100,7 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     console.print(f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows")
     batches = _divide(candidates)
     mark = _sum_up_columns(columns)
-    paths = [folder.sweep / f"{_sum_up(batch, mark)}.npz" for batch in batches]
+    paths = [folder.root / "sweep" / f"{_sum_up(batch, mark)}.npz" for batch in batches]
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     if todo:
         _evaluate_in_trials(
@@ -108,7 +108,7 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
         )
     evaluations = dict(pair for batch, path in zip(batches, paths, strict=True) for pair in _read(batch, path))
     choice = choose([evaluations[candidate] for candidate in candidates], 0, columns["best"], ensemble.metric)
-    for path in folder.sweep.glob("*.npz"):  # of what was tried before on other columns
+    for path in folder.root.glob("sweep/*.npz"):  # of what was tried before on other columns
         if path not in paths:
             path.unlink()
     return Search(

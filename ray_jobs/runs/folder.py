@@ -18,87 +18,47 @@ from typing import Any
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, RESUME_POINTS, remove_old_tensors
-from ray_jobs.runs.file_table import MEMBERS, TRIALS, WORK, check_name
+from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import sum_up_file
 
 _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
-_FOLDS = "folds/<i>/"
 
 
-class _Place:
-    """A path of a run, or of one of its folds, by its name in the table of files."""
-
-    def __init__(self, name: str) -> None:
-        self.name = check_name(name).removeprefix(_FOLDS)
-
-    def __get__(self, folder: Any, _: Any = None) -> Path:
-        return Path(folder.root, self.name)
-
-
-class RunFolder:
+class RunFolder(RunFiles):
     """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's. A trial of a
-    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one. What they hold: `file_table.py`.
+    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one. The files: `file_table.py`.
 
     Attributes:
         member: the member's name; `main` for the run's own folder.
         run_root: the run's own folder.
     """
 
-    config = _Place("config.json")
-    provenance = _Place("provenance.json")
-    own_fold_plan = _Place("fold_plan.parquet")
-    fold_info = _Place("fold_info.csv")
-    bad_rows = _Place("bad_rows.csv")
-    leaks = _Place("leaks.csv")
-    events = _Place("events.jsonl")
-    metrics = _Place("metrics/")
-    ensemble_record = _Place("metrics/ensemble.jsonl")
-    submission_record = _Place("metrics/submission.jsonl")
-    trial_record = _Place("metrics/trial.jsonl")
-    log = _Place("log/")
-    ray_log = _Place("log/ray.log")
-    wandb_log = _Place("log/wandb.log")
-    wandb = _Place("wandb/")
-    wandb_ids = _Place("wandb/ids.json")
-    wandb_stopped = _Place("wandb/stopped.json")
-    wandb_uploaded = _Place("wandb/uploaded.json")
-    publisher_lock = _Place("wandb/publisher.lock")
-    publisher_processes = _Place("wandb/publisher.json")
-    oof = _Place("oof.parquet")
-    test_predictions = _Place("ensemble/test_predictions.parquet")
-    honest_predictions = _Place("ensemble/honest_predictions.parquet")
-    masks = _Place("masks/")
-    overlays = _Place("overlays/")
-    disagreement = _Place("disagreement/")
-    predictions = _Place("predictions/")
-    sweep = _Place("sweep/")
-    sweep_leaderboard = _Place("sweep/leaderboard.csv")
-    sweep_outcome = _Place("sweep/sweep.json")
-    sweep_scratch = _Place(".ray_tune/")
-    summary = _Place("summary.json")
-    readme = _Place("README.md")
-    report = _Place("report.html")
-    figures = _Place("figures/")
-    analysis = _Place("analysis/")
-    tune = _Place("tune.json")
-    trials = _Place(f"{TRIALS}/")
-    trials_csv = _Place("trials.csv")
-
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         is_member = self.root.parent.name == MEMBERS
         self.member, self.run_root = (self.root.name, self.root.parents[1]) if is_member else (MAIN, self.root)
-        self.driver_lock = self.run_root / check_name("driver.lock")
-        self.stop_request = self.run_root / check_name("stop_request.json")
-        self.mirror_work = self.run_root / check_name(f"{WORK}/")
-        self.train_scratch = self.run_root / check_name(".ray_train/")
         self._has_known_folds: bool | None = None
+
+    @property
+    def metrics(self) -> Path:
+        """Folder of the metric record."""
+        return self.root / "metrics"
+
+    @property
+    def log(self) -> Path:
+        """Folder of the logs."""
+        return self.root / "log"
+
+    @property
+    def trials(self) -> Path:
+        """Folder of a tuning's trials."""
+        return self.root / TRIALS
 
     @property
     def inputs(self) -> Path:
         """What the folds read; of all trials of a tuning."""
-        return self._shared_root / check_name("inputs/")
+        return self._shared_root / "inputs"
 
     @property
     def cache(self) -> Path:
@@ -268,22 +228,19 @@ def refuse_member(folder: RunFolder) -> None:
 class FoldFolder:
     """Paths of one fold: status, checkpoints, predictions, manifest."""
 
-    status = _Place(f"{_FOLDS}status.json")
-    leave_request = _Place(f"{_FOLDS}leave_request.json")
-    manifest = _Place(f"{_FOLDS}manifest.json")
-    _checkpoints = _Place(f"{_FOLDS}checkpoints/")
-    _predictions = _Place(f"{_FOLDS}predictions/")
-
     def __init__(self, root: Path, number: int) -> None:
         self.root, self.number = root, number
+        self.status = root / "status.json"
+        self.leave_request = root / "leave_request.json"
+        self.manifest = root / "manifest.json"
 
     def checkpoint(self, name: str) -> Path:
         """Folder of a checkpoint."""
-        return self._checkpoints / name
+        return self.root / "checkpoints" / name
 
     def predictions(self, rows: str, checkpoint: str) -> Path:
         """A prediction file: rows is validation or test."""
-        return self._predictions / f"{rows}_{checkpoint}.parquet"
+        return self.root / "predictions" / f"{rows}_{checkpoint}.parquet"
 
     def bad_rows(self, rank: int) -> Path:
         """Rows that turned out bad only when a rank read them."""
@@ -329,9 +286,9 @@ class FoldFolder:
 
     def clear(self, *, keep_checkpoints: bool) -> None:
         """Removes what an unfinished attempt left; with `keep_checkpoints` only what the next one makes anew."""
-        _remove_folder(self._predictions)
+        _remove_folder(self.root / "predictions")
         if not keep_checkpoints:
-            _remove_folder(self._checkpoints)
+            _remove_folder(self.root / "checkpoints")
             for path in self.root.glob("bad_rows*.jsonl"):
                 path.unlink()
         self.manifest.unlink(missing_ok=True)

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import RunBusyError
-from ray_jobs.runs.file_table import check_name
 from ray_jobs.runs.remote.bucket import Bucket
 
-LEASE = check_name("driver.json")
+LEASE = "driver.json"
 RENEW_S, SILENCE_S, LOOK_S = 5.0, 20.0, 1.0
 
 

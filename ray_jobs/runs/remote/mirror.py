@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import RunError, RunFolderError
+from ray_jobs.runs.file_table import Put, find_file
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import note_uri
 from ray_jobs.runs.remote.bucket import Bucket, do_all, read_steadily
@@ -35,10 +36,7 @@ from ray_jobs.runs.remote.object_names import (
     find_fold,
     is_derived,
     is_local,
-    is_needed,
-    is_object_only,
     is_of_driver,
-    is_put_at_end,
     split_segment,
 )
 from trainers.storage.whole_files import sum_up_file, write_whole
@@ -107,12 +105,12 @@ class Mirror:
                 raise RunError(f"there is no run at {self.bucket.uri}; what {self.root} holds of it was left there")
             self._empty_folder()
             return {}
-        names = [n for n in listed if find_fold(n) is None and not is_local(n) and not is_object_only(n)]
+        names = [n for n in listed if find_fold(n) is None and not is_local(n) and not _is(n, Put.ALONE)]
         sums = _read_sums(self.bucket.find(LAUNCHED))
         known = {name: sums[name]["sha256"] for name in names if name.startswith("inputs/") and name in sums}
         self._replace(names, listed, known)
         for name in self._walk():
-            if name not in listed and find_fold(name) is None and not is_put_at_end(name):
+            if name not in listed and find_fold(name) is None and not _is(name, Put.AT_END):
                 (self.root / name).unlink()
         return listed
 
@@ -194,9 +192,11 @@ class Mirror:
         with self.lock:
 
             def list_names() -> list[str]:
-                return [n for n in self._walk() if is_of_driver(n) and (logs or not is_put_at_end(n))]
+                return [n for n in self._walk() if is_of_driver(n) and (logs or not _is(n, Put.AT_END))]
 
-            for name in [one for one in self.pushed if is_needed(one) and _look(self.root / one) is None]:
+            for name in [
+                one for one in self.pushed if find_file(one).file.is_needed and _look(self.root / one) is None
+            ]:
                 size = self.bucket.measure(name)  # somebody who clears old temporary files has taken it
                 if size is not None:
                     self._replace([name], {name: size}, {})
@@ -338,6 +338,10 @@ def _link(path: Path, place: Path) -> None:
         raise
     except OSError:  # a file system without links
         shutil.copyfile(path, place)
+
+
+def _is(name: str, put: Put) -> bool:
+    return find_file(name).file.put is put
 
 
 def _look(path: Path) -> tuple[int, int] | None:

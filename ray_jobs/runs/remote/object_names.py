@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 
-from ray_jobs.runs.file_table import WORK, Owner, Put, RunFile, check_name, find_file
+from ray_jobs.runs.file_table import Owner, Put, find_file
 
-LAUNCHED = check_name("launched.json")  # sizes and checksums of what the driver left for the workers
-STAYS = (check_name("driver.lock"), "made_data", WORK)  # when the folder is emptied
+LAUNCHED = "launched.json"  # sizes and checksums of what the driver left for the workers
+STAYS = ("driver.lock", "made_data", ".mirror")  # when the folder is emptied
 BY_CONTENT = re.compile(r".*-([0-9a-f]{12})\.safetensors")
-_UNKNOWN = RunFile("", "")
 _DECLARING = (  # make others count: come last, in this order
     "checkpoint.json",
     "manifest.json",
@@ -25,48 +24,24 @@ _DECLARING = (  # make others count: come last, in this order
 def is_local(name: str) -> bool:
     """Whether a file stays on the machine that wrote it; also of an object whose name would lead out of the folder."""
     leads_out = any(part.startswith(".") or not part for part in name.split("/"))
-    return leads_out or _find(name).put is Put.NEVER
-
-
-def is_object_only(name: str) -> bool:
-    """Whether a machine has no such file."""
-    return _find(name).put is Put.ALONE
+    return leads_out or find_file(name).file.put is Put.NEVER
 
 
 def find_fold(name: str) -> tuple[str, int] | None:
     """Member's place and number of the fold to which a name belongs, whose worker writes it; None: the driver does."""
     found = find_file(name)
-    return (found.member, found.fold) if found and found.file.owner is Owner.FOLD else None
-
-
-def is_needed(name: str) -> bool:
-    """Whether a file is one that the driver never removes and cannot make anew."""
-    return _find(name).is_needed
+    return (found.member, found.fold) if found.file.owner is Owner.FOLD else None
 
 
 def is_derived(name: str) -> bool:
     """Whether a file is a log of a fold, or made from its record."""
-    return _find(name).owner is Owner.FOLD and is_put_at_end(name)
-
-
-def is_put_at_end(name: str) -> bool:
-    """Whether a file is put when what writes it has ended."""
-    return _find(name).put is Put.AT_END
+    file = find_file(name).file
+    return file.owner is Owner.FOLD and file.put is Put.AT_END
 
 
 def is_of_driver(name: str) -> bool:
     """Whether the driver sees to a file, and no worker."""
-    return _find(name).owner not in (Owner.FOLD, Owner.FOLDS)
-
-
-def is_of_command(name: str) -> bool:
-    """Whether a file was made by a job that does not hold the run, which puts it when it ends."""
-    return _find(name).owner is Owner.COMMAND
-
-
-def _find(name: str) -> RunFile:
-    found = find_file(name)
-    return found.file if found else _UNKNOWN
+    return find_file(name).file.owner not in (Owner.FOLD, Owner.FOLDS)
 
 
 def counts(name: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
+from ray_jobs.runs.file_table import Owner, find_file
 from ray_jobs.runs.files import append_whole
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place, find_uri, split_run
@@ -18,7 +19,7 @@ from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
-from ray_jobs.runs.remote.object_names import find_chain, find_fold, is_of_command, split_segment
+from ray_jobs.runs.remote.object_names import find_chain, find_fold, split_segment
 from ray_jobs.runs.status import FoldState, read_status
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
@@ -92,7 +93,7 @@ class RunMirror(Mirror):
 
     def push_results(self) -> None:
         """Puts what a job has made that does not hold the run."""
-        self._push(lambda: [name for name in self._walk() if is_of_command(name)], [])
+        self._push(lambda: [name for name in self._walk() if find_file(name).file.owner is Owner.COMMAND], [])
 
     def _follow_record(self, member: RunFolder, fold: int) -> None:
         key, path = (self.prefix(member), fold), member.fold_record(fold)

@@ -11,7 +11,7 @@ from support.made_run import make_run
 from support.run_files import list_unknown_files
 
 from ray_jobs.config.recipes import RECIPES
-from ray_jobs.runs.file_table import FILES, Owner, Put, check_name, find_file, list_files
+from ray_jobs.runs.file_table import FILES, UNKNOWN, Owner, Put, find_file, list_files
 from ray_jobs.runs.folder import RunFolder
 
 KINDS = {kind.name: kind for kind in (make().kind for make in RECIPES.values())}
@@ -37,9 +37,8 @@ def test_no_two_rows_have_one_name_and_each_matches_itself():
     assert len({file.name for file in FILES}) == len(FILES)
     for file in FILES:
         name = file.name.replace("<i>", "3")
-        found = find_file(f"{name}x" if name.endswith("/") else name)
-        assert found is None or found.file is file, file.name
-        assert found or file.name.startswith("members/")
+        found = find_file(f"{name}x" if name.endswith("/") else name).file
+        assert found is file or file.name == "members/<name>/", file.name
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -65,11 +64,9 @@ def test_every_path_of_a_run_is_in_the_table(tmp_path):
         ]
         paths += [folder.train_scratch / "x", folder.shared_tensors("encoder", "0123456789ab" * 3)]
         for path in paths:
-            assert find_file(path.relative_to(tmp_path).as_posix()), path
+            assert find_file(path.relative_to(tmp_path).as_posix()).file is not UNKNOWN, path
     assert find_file("members/wide/folds/3/status.json").member == "members/wide/"
     assert find_file("folds/3/predictions/test_best.parquet").fold == 3
-    with pytest.raises(KeyError, match=r"new.json"):
-        check_name("new.json")
 
 
 def test_who_writes_a_file_and_what_becomes_of_it():
@@ -107,3 +104,12 @@ def test_the_inputs_of_a_trial_are_its_tuning_s(tmp_path):
     tuning.tune.write_text("{}")
     assert trial.inputs == trial.of_member("wide").inputs == tuning.root / "inputs"
     assert trial.cache == tmp_path / ".kfold_cache"
+
+
+def test_whether_a_run_has_folds_is_read_once_and_not_guessed_for_good(tmp_path):
+    run = RunFolder(tmp_path)
+    assert run.fold_logs(0) == run.log / "fold_0"  # it has no config yet
+    run.config.write_text('{"folds": {"kind": "holdout"}}')
+    assert run.fold_logs(0) == run.log
+    run.config.unlink()
+    assert run.fold_csv(0) == run.metrics
