@@ -67,11 +67,11 @@ def run_tuning(
     console = open_console()
     if command.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            _show_tuning(console, check_tuning(command.config, tune, space, argv, Path(scratch)))
+            _show_tuning(console, check_tuning(command.config, tune, space, command.words, Path(scratch)))
         return EXIT_OK
     named = dataclasses.replace(command.config.run, name=tune.name or f"{command.config.recipe}_tune")
     start = RayStart.for_run(dataclasses.replace(command.config, run=named))
-    tuning = check_tuning(command.config, tune, space, argv, spread=ClusterSpread(start, console.print))
+    tuning = check_tuning(command.config, tune, space, command.words, spread=ClusterSpread(start, console.print))
     folder = tuning.folder
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
