@@ -1,7 +1,7 @@
 """Combining members: models that each have one out-of-fold prediction of every row, made on the same folds.
 
 What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict that
-fold. A leak of the second level remains, see `fitting.cross_fit`.
+fold. A leak of the second level remains, see `predict_honestly`.
 
 Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows, C combinations.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from ensemble.config import FITTED_METHODS, METHODS, SPACES, EnsembleConfig, Space
 from ensemble.members.comparison import draw_errors
 from ensemble.numbers.combine import combine, normalise_weights, weights_from_scores
-from ensemble.numbers.fitting import FittedCombination, cross_fit, fit
+from ensemble.numbers.fitting import FittedCombination, fit
 from ensemble.numbers.metrics import is_mean_of_rows, measure_error
 
 
@@ -32,6 +32,7 @@ class Columns:
         oof_MN: predictions in the target's unit.
         unit_N: rows of one unit (a group that no fold divides) are drawn together when a score's interval is estimated; None:
             each row is one.
+        is_ordered: the folds follow each other in time: nothing is learned from later ones.
     """
 
     names: tuple[str, ...]
@@ -40,11 +41,26 @@ class Columns:
     target_N: np.ndarray
     oof_MN: np.ndarray
     unit_N: np.ndarray | None = None
+    is_ordered: bool = False
 
     def take(self, names: Sequence[str]) -> Columns:
         """Those of some members."""
-        rows = [self.names.index(name) for name in names]
-        return Columns(tuple(names), self.ids_N, self.fold_N, self.target_N, self.oof_MN[rows], self.unit_N)
+        return replace(self, names=tuple(names), oof_MN=self.oof_MN[[self.names.index(name) for name in names]])
+
+    def keep(self, rows_N: np.ndarray) -> Columns:
+        """Those of some rows."""
+        return replace(
+            self,
+            ids_N=self.ids_N[rows_N],
+            fold_N=self.fold_N[rows_N],
+            target_N=self.target_N[rows_N],
+            oof_MN=self.oof_MN[:, rows_N],
+            unit_N=None if self.unit_N is None else self.unit_N[rows_N],
+        )
+
+    def others(self, fold: int) -> np.ndarray:
+        """(N,) bool: from which rows may be learned what is scored on a fold; none before the first of folds in time."""
+        return self.fold_N < fold if self.is_ordered else self.fold_N != fold
 
 
 @dataclass(frozen=True)
@@ -105,20 +121,25 @@ def list_combinations(
 
 def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
     """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to score a
-    combination by.
+    combination by. Of folds in time these are the earlier ones; for the first the members weigh the same.
+
+    A leak of the second level remains, but for folds in time: the out-of-fold predictions of the other folds' rows, to which the
+    weights are fitted, come from base models that were trained on this fold's rows. Only nested cross-validation, which trains
+    every base model again within each outer fold, or a blend set is without it; with few weights on many rows it is small.
 
     Raises:
-        ValueError: as `combine`, `fit` and `cross_fit`.
+        ValueError: fewer than two folds, or as `combine` and `fit`.
     """
-    if how.method in FITTED_METHODS:
-        return cross_fit(how.method, columns.oof_MN, columns.target_N, columns.fold_N, how.metric, how.space)
     if not how.is_fitted:
         return settle(how, columns).predict(columns.oof_MN)
-    honest_N = np.empty(len(columns.target_N))
-    for fold in np.unique(columns.fold_N):
-        held_N = columns.fold_N == fold
-        weights_M = _weigh(how, columns.oof_MN[:, ~held_N], columns.target_N[~held_N])
-        honest_N[held_N] = combine(columns.oof_MN[:, held_N], how.method, how.space, weights_M)
+    folds, honest_N = np.unique(columns.fold_N), np.empty(len(columns.target_N))
+    if len(folds) < 2:
+        raise ValueError(f"{len(folds)} fold: expected at least 2, as weights are fitted on others")
+    for fold in folds:
+        held_N, other_N = columns.fold_N == fold, columns.others(fold)
+        plain = Combination("mean", how.space)
+        settled = settle(how, columns.keep(other_N)) if other_N.any() else Settled(plain)
+        honest_N[held_N] = settled.predict(columns.oof_MN[:, held_N])
     return honest_N
 
 

@@ -42,7 +42,8 @@ class Evaluation:
 
     Attributes:
         honest_N: each row's prediction by weights that were fitted without the row's fold.
-        inner_F: for each fold the error on all other rows, by weights fitted without it: what the choice inside a fold sees.
+        inner_F: for each fold the error on all other rows (of folds in time: earlier ones), by weights fitted without it: what the choice
+            inside a fold sees. NaN where there are none.
     """
 
     honest_N: np.ndarray
@@ -91,7 +92,10 @@ def evaluate(candidate: Candidate, columns: Columns) -> Evaluation:
     honest_N = predict_honestly(how, own)
     inner = []
     for fold in np.unique(own.fold_N):
-        rest_N = own.fold_N != fold
+        rest_N = own.others(fold)
+        if not rest_N.any():
+            inner.append(np.nan)
+            continue
         inner_N = honest_N[rest_N] if not how.is_fitted else predict_honestly(how, _keep(own, rest_N))
         inner.append(measure_error(how.metric, own.target_N[rest_N], inner_N))
     return Evaluation(honest_N, np.array(inner))
@@ -99,17 +103,10 @@ def evaluate(candidate: Candidate, columns: Columns) -> Evaluation:
 
 def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
     """Some rows; those of a single fold are divided in two, so that weights can be fitted on one half and tried on the other."""
-    fold_n = columns.fold_N[rows_N]
-    if len(np.unique(fold_n)) == 1:
-        fold_n = np.random.default_rng(0).permutation(len(fold_n)) % 2
-    return replace(
-        columns,
-        ids_N=columns.ids_N[rows_N],
-        fold_N=fold_n,
-        target_N=columns.target_N[rows_N],
-        oof_MN=columns.oof_MN[:, rows_N],
-        unit_N=None if columns.unit_N is None else columns.unit_N[rows_N],
-    )
+    kept = columns.keep(rows_N)
+    if len(np.unique(kept.fold_N)) > 1:
+        return kept
+    return replace(kept, fold_N=np.random.default_rng(0).permutation(len(kept.fold_N)) % 2, is_ordered=False)
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ class Choice:
         winner: index of the candidate with the least error.
         default: index of the default.
         nested_error: error of the choice made inside each fold and scored on it: what to report.
-        chosen_F: index of the candidate that was chosen inside each fold.
+        chosen_F: index of the candidate that was chosen inside each fold; the default where nothing comes before it in time.
         replaces: whether the winner is shown to be better than the default.
     """
 
@@ -148,7 +145,7 @@ def choose(
         metric, columns.target_N, honest_CN, honest_CN[default], columns.unit_N, num_draws=num_draws
     )
     inner_CF = np.stack([one.inner_F for one in evaluations])
-    chosen_F = [int(index) for index in inner_CF.argmin(axis=0)]
+    chosen_F = [default if np.isnan(inner_C).any() else int(inner_C.argmin()) for inner_C in inner_CF.T]
     nested_N = np.empty(len(columns.target_N))
     for fold, chosen in zip(np.unique(columns.fold_N), chosen_F, strict=True):
         held_N = columns.fold_N == fold

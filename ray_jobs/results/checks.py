@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
-from ray_jobs.results.columns import combines_folds, has_blend_set, read_external
+from ray_jobs.results.columns import combines_folds, find_units, has_blend_set, read_external
 from ray_jobs.results.intervals import check_interval
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import read_json, read_parquet
@@ -100,6 +101,19 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
         raise RunError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
     check_interval(config)
     read_external(config, plan)
+    if not combines_folds(config) and "members" in kind.offers:
+        _refuse_single_unit(plan)
+
+
+def _refuse_single_unit(plan: pa.Table) -> None:
+    """Raises RunError where all rows that score members are one, or of one group: no interval can be estimated from them."""
+    validated = plan.filter(pc.greater_equal(plan["fold"], 0))
+    units = find_units(validated, validated["id"].to_pylist())
+    if len(validated) < 2 or (units is not None and len(np.unique(units)) < 2):
+        what = "row validates" if len(validated) < 2 else "group of rows validates"
+        raise RunError(
+            f"one {what}, and from one alone members cannot be compared: raise folds.holdout_fraction, or train folds (kfold.py)"
+        )
 
 
 def refuse_what_is_not_offered(config: RunConfig) -> None:

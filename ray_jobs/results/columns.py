@@ -8,6 +8,7 @@ Shape suffixes: M members, K folds, N rows with an out-of-fold prediction, T tes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
 
-_BLEND_PARTS = 5
+_PARTS = 5
 _NEEDED = ("id", "member", "fold", "in_sample", "target", "prediction")
 
 
@@ -43,7 +44,10 @@ def read_columns(folder: RunFolder, config: RunConfig, checkpoint: str | None = 
     if combines_folds(config):
         member = folder.of_member(config.combined_members[0])
         return _read_blend(member, config, chosen, read_parquet(folder.fold_plan))
-    return read_oof(folder, config, chosen)
+    columns = read_oof(folder, config, chosen)
+    if config.folds.count > 1:
+        return columns
+    return replace(columns, fold_N=_divide(config, len(columns.ids_N), columns.unit_N))  # all are rows of its only fold
 
 
 def read_oof(folder: RunFolder, config: RunConfig, checkpoint: str | None = None) -> Columns:
@@ -55,7 +59,8 @@ def read_oof(folder: RunFolder, config: RunConfig, checkpoint: str | None = None
     ids_N, oof_MN = stack_models(list(tables.values()))
     first = next(iter(tables.values()))
     fold_N, target_N = first["fold"].to_numpy(), first["target"].to_numpy()
-    return Columns(tuple(tables), ids_N, fold_N, target_N, oof_MN, find_units(plan, ids_N))
+    units_N, is_ordered = find_units(plan, ids_N), config.folds.kind == "time"
+    return Columns(tuple(tables), ids_N, fold_N, target_N, oof_MN, units_N, is_ordered)
 
 
 def find_columns(folder: RunFolder, config: RunConfig) -> Columns | None:
@@ -90,12 +95,18 @@ def _read_blend(member: RunFolder, config: RunConfig, checkpoint: str, plan: pa.
     tables = [read_parquet(member.fold(fold).predictions("blend", checkpoint)) for fold in folds]
     ids_N, predictions_MN = stack_models(tables)
     units_N = find_units(plan, ids_N)
-    numbers_N = np.arange(len(ids_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1]
-    num_units = int(numbers_N.max()) + 1
-    part_U = np.random.default_rng(config.folds.seed).permutation(num_units) % max(2, min(_BLEND_PARTS, num_units // 2))
     target_N = tables[0]["target"].to_numpy()
     names = tuple(f"fold_{fold}" for fold in folds)
-    return Columns(names, ids_N, part_U[numbers_N], target_N, predictions_MN, units_N)
+    return Columns(names, ids_N, _divide(config, len(ids_N), units_N), target_N, predictions_MN, units_N)
+
+
+def _divide(config: RunConfig, num_rows: int, units_N: np.ndarray | None) -> np.ndarray:
+    """Rows that no model was trained on, in parts: fitted weights are scored on a part that they were not fitted to."""
+    numbers_N = np.arange(num_rows) if units_N is None else np.unique(units_N, return_inverse=True)[1]
+    num_units = int(numbers_N.max()) + 1
+    part_U = np.random.default_rng(config.folds.seed).permutation(num_units) % max(2, min(_PARTS, num_units // 2))
+    part_N: np.ndarray = part_U[numbers_N]
+    return part_N
 
 
 def find_units(plan: pa.Table, ids_N: Sequence[str] | np.ndarray) -> np.ndarray | None:

@@ -133,6 +133,7 @@ def _sum_up_columns(columns: Mapping[str, Columns]) -> str:
     """What the evaluation of any candidate depends on: predictions and packages."""
     digest = hashlib.sha256(json.dumps(package_versions(COMMON_PACKAGES)).encode())
     for one in columns.values():
+        digest.update(b"ordered" * one.is_ordered)
         for values in (one.oof_MN, one.target_N, one.fold_N.astype(np.int64)):
             digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()

@@ -111,22 +111,14 @@ def _read_columns(tuning: Tuning, trial: Trial) -> Columns:
     """A trial's out-of-fold predictions, in the order of their ids."""
     columns = read_oof(trial.folder, replace(trial.folder.read_config(), ensemble=tuning.config.ensemble))
     order = np.argsort(columns.ids_N)
-    unit_N = None if columns.unit_N is None else columns.unit_N[order]
-    return Columns(
-        (trial.name,),
-        columns.ids_N[order],
-        columns.fold_N[order],
-        columns.target_N[order],
-        columns.oof_MN[:, order],
-        unit_N,
-    )
+    return replace(columns.keep(order), names=(trial.name,))
 
 
 def _evaluate(columns: Columns, metric: str) -> Evaluation:
-    """What choosing among trials sees: the predictions, and for each fold the error on all other rows."""
-    rest = [columns.fold_N != fold for fold in np.unique(columns.fold_N)]
-    oof_N = columns.oof_MN[0]
-    return Evaluation(oof_N, np.array([measure_error(metric, columns.target_N[rows], oof_N[rows]) for rows in rest]))
+    """What choosing among trials sees: the predictions, and for each fold the error on all other rows, or earlier ones."""
+    rest, oof_N = [columns.others(fold) for fold in np.unique(columns.fold_N)], columns.oof_MN[0]
+    errors = [measure_error(metric, columns.target_N[n], oof_N[n]) if n.any() else np.nan for n in rest]
+    return Evaluation(oof_N, np.array(errors))
 
 
 def _as_words(trial: Trial) -> list[str]:

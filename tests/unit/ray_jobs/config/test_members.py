@@ -28,6 +28,7 @@ from ray_jobs.results.checks import check_ensemble
 from ray_jobs.results.columns import read_columns
 from ray_jobs.results.intervals import check_interval
 from ray_jobs.results.stage import run_ensemble_stage
+from ray_jobs.results.wording import explain_cross_fitting
 from ray_jobs.runs.files import read_parquet, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.worker.worker import read_plan
@@ -274,6 +275,34 @@ def test_the_only_model_of_a_run_without_folds_is_scored_on_a_blend_set(tmp_path
     print_outcome(open_console(), folder, summary)
     write_report(folder, config, summary)
     assert "amount to" not in folder.report.read_text()
+
+
+@pytest.mark.parametrize("method", ["mean", *FITTED_METHODS])
+def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_validate(tmp_path, method):
+    ensemble = EnsembleConfig(method=method)
+    folder, config, summary = make_run(tmp_path / "run", num_folds=1, members=(WIDE,), num_epochs=1, ensemble=ensemble)
+    combinations = summary["combinations"]
+    assert (combinations["scored_on"], combinations["num_rows"]) == ("out_of_fold", 60)
+    assert "each fifth of the rows by weights from the others" in explain_cross_fitting(combinations)
+    assert np.unique(read_columns(folder, config).fold_N, return_counts=True)[1].tolist() == [12] * 5
+    plan = read_parquet(folder.fold_plan).append_column("group", pa.array([0] * 60))
+    with pytest.raises(RunError, match=r"one group of rows validates, .* raise folds.holdout_fraction"):
+        check_ensemble(config, plan, lambda: np.ones(2))
+
+
+def test_weights_are_scored_in_the_order_of_time_where_the_folds_have_one(tmp_path):
+    folder, config, summary = make_run(tmp_path / "run", members=(WIDE,), num_epochs=1)
+    assert summary["combinations"]["weights_from"] == "other_folds"
+    config = replace(config, folds=replace(config.folds, kind="time"))
+    write_json(folder.config, to_dict(config))
+    combinations = run_ensemble_stage(str(folder.root))["combinations"]
+    assert read_columns(folder, config).is_ordered
+    assert "each fold by weights from the earlier folds" in explain_cross_fitting(combinations)
+    one, other = (
+        {row["name"]: row["error"] for row in each["rows"]} for each in (combinations, summary["combinations"])
+    )
+    assert one["mean, z space"] == other["mean, z space"]
+    assert one["simplex, z space"] != other["simplex, z space"]
 
 
 @pytest.mark.parametrize("method", ["mean", "weighted_mean", *FITTED_METHODS])
