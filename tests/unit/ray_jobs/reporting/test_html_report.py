@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote
@@ -36,9 +35,7 @@ def list_missing(page: str) -> list[str]:
 
 def test_a_complete_run_has_its_scores_in_words_and_all_figures(tmp_path):
     folder, config, summary = make_run(tmp_path / "whole")
-    began = time.monotonic()
     path = write_report(folder, config, summary)
-    assert time.monotonic() - began < 20
     assert path == tmp_path / "whole" / "report.html"
     assert path.stat().st_size < 3e6
     page = path.read_text()
