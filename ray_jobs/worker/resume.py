@@ -11,7 +11,7 @@ import hashlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ray_jobs.cluster.versions import are_same_versions, package_versions
 from ray_jobs.errors import RunFolderError, SupersededError
 from ray_jobs.runs.checkpoints import RESUME_POINTS, read_checkpoint, write_checkpoint
 from ray_jobs.runs.folder import FoldFolder
@@ -145,6 +146,22 @@ class ResumePoints:
             logger.warning("a resume point could not be written, the one before counts: %s", error)
         else:
             self.next_place = _other(place)
+
+
+def describe_circumstances(world_size: int, num_threads: int, device: str, packages: Sequence[str]) -> dict[str, Any]:
+    """What has to be the same for the same bits."""
+    return {
+        "world_size": world_size,
+        "num_threads": num_threads,
+        "device": torch.device(device).type,
+        "versions": package_versions(packages),
+    }
+
+
+def is_as_it_was(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the circumstances are those of a resume point, of the packages whose versions both of them know."""
+    others = [{name: value for name, value in known.items() if name != "versions"} for known in (before, now)]
+    return are_same_versions(before["versions"], now["versions"]) and others[0] == others[1]
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

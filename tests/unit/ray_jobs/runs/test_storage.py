@@ -55,8 +55,8 @@ from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.files import write_json
 from ray_jobs.tracking.journal import FoldJournal
+from ray_jobs.worker.context import RayWorkplace
 from ray_jobs.worker.watchdog import Watchdog
-from ray_jobs.worker.workplace import RayWorkplace
 from trainers.interface import Predictions
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -67,7 +67,7 @@ folder.fold(0).root.mkdir(parents=True)
 place = RayWorkplace(folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
                      tracking=TrackingConfig(log_batch_metrics=True), checkpoint=CheckpointConfig(storage_patience_s=30),
                      watchdog=Watchdog(folder, 0, 1, 0, None))
-place.journal = FoldJournal(folder, 0, log_batches=True, storage=place.storage)
+place.recording.journal = FoldJournal(folder, 0, log_batches=True, storage=place.storage)
 tensors = {"weight": torch.arange(30_000.0)}
 numbers = np.arange(20_000.0)
 predictions = Predictions(np.arange(20_000).astype(str), numbers, numbers, numbers)

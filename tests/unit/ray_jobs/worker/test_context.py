@@ -6,8 +6,9 @@ import torch
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import NonFiniteLossError
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.worker.context import RayWorkplace
+from ray_jobs.worker.resume import is_as_it_was
 from ray_jobs.worker.watchdog import Watchdog
-from ray_jobs.worker.workplace import RayWorkplace
 
 
 @pytest.fixture
@@ -39,11 +40,11 @@ def test_a_point_from_before_fewer_packages_were_recorded_has_the_same_circumsta
     """An unchanged environment, of which more was recorded."""
     now = place._circumstances()
     before = now | {"versions": now["versions"] | {"a-package-of-another-family": "1.0"}}
-    assert place._is_as_it_was(before)
-    assert not place._is_as_it_was(before | {"num_threads": 2})
-    assert not place._is_as_it_was(before | {"versions": before["versions"] | {"torch": "1.0"}})
+    assert is_as_it_was(before, now)
+    assert not is_as_it_was(before | {"num_threads": 2}, now)
+    assert not is_as_it_was(before | {"versions": before["versions"] | {"torch": "1.0"}}, now)
 
 
 def test_losses_that_are_finite_go_through(place):
     train(place, [1.0] * 12)
-    assert place.pending == []
+    assert place.recording.pending == []
