@@ -108,8 +108,8 @@ class MemoryPlace:
     def report_preparation(self, what: str, done: int, total: int) -> None: ...
     def touch(self) -> None: ...
 
-    def save_predictions(self, checkpoint: str, rows: str, predictions: Any) -> None:
-        self.predictions[checkpoint, rows] = predictions
+    def save_predictions(self, checkpoint: str, rows: str, ids: Any, predictions: Any) -> None:
+        (self.predictions[checkpoint, rows],) = predictions
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None: ...
 

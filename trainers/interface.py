@@ -313,14 +313,11 @@ class Workplace(Protocol):
         """Reads or writes below `inputs` or `cache`, again and again while the storage is the cause that it fails; `what` is for
         the message."""
 
-    def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
-        """Writes a prediction file of the fold."""
-
-    def save_maps(
-        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, maps: Iterable[PredictedMap]
+    def save_predictions(
+        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, predictions: Iterable[Any]
     ) -> None:
-        """As `save_predictions`, of a family that predicts maps: each rank gives those of its rows, in any order; `ids`, (n,) str, are
-        all rows in the file's order."""
+        """Writes a prediction file of the fold. Each rank gives those of its rows, in any order, as the family's kind has them: numbers
+        in blocks (`Predictions`), maps one by one (`PredictedMap`). `ids`, (n,) str, are all rows in the file's order."""
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         """Lists a row whose content turned out bad while it was read."""

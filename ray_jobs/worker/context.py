@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ import ray.train
 from safetensors.torch import load
 from torch import Tensor
 
-from ensemble.maps.files import EncodedMap, build_map_table, encode_map
-from ensemble.predictions import build_table
+from ensemble.kinds import Kind
 from ray_jobs.cluster.versions import COMMON_PACKAGES
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import RunFolderError, SupersededError
@@ -33,6 +32,7 @@ from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.status import read_status
 from ray_jobs.runs.working_folder import split_run
+from ray_jobs.worker.predictions import gather_predictions, join_in_order
 from ray_jobs.worker.ranks import Ranks, bring_for_node
 from ray_jobs.worker.recording import Recording
 from ray_jobs.worker.requests import FoldStoppedError, Requests
@@ -45,11 +45,10 @@ from ray_jobs.worker.resume import (
     to_bytes,
 )
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import CheckpointName, PredictedMap, Predictions, ResumePoint, RowsName
+from trainers.interface import CheckpointName, ResumePoint, RowsName
 from trainers.storage.whole_files import sum_up_file, write_whole
 
 logger = logging.getLogger(__name__)
-MAPS_AT_ONCE = 16  # that a rank sends
 
 
 class RayWorkplace:
@@ -68,6 +67,7 @@ class RayWorkplace:
         world_size: int,
         device: str,
         num_threads: int,
+        kind: Kind,
         progress_interval_s: float = 1.0,
         tracking: TrackingConfig,
         checkpoint: CheckpointConfig,
@@ -77,7 +77,7 @@ class RayWorkplace:
         loss_advice: str = "use other values",
     ) -> None:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
-        self.folder, self.fold, self.attempt, self.packages = folder, fold, attempt, packages
+        self.folder, self.fold, self.attempt, self.packages, self.kind = folder, fold, attempt, packages, kind
         self.checkpoint, self.watchdog, self.mirror = checkpoint, watchdog, mirror
         self.saved_at, self.put_s = -math.inf, 0.0  # the last resume point: when it was saved, how long it was put
         self.files = folder.fold(fold)
@@ -273,38 +273,21 @@ class RayWorkplace:
         if self.mirror is not None:
             self.insist(f"putting {path.name}", partial(self.mirror.push_shared, path))
 
-    def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
-        self.watchdog.touch()
-        if self.rank != 0:
-            return
-        table = build_table(
-            predictions.ids,
-            predictions.prediction,
-            predictions.prediction_z,
-            predictions.target,
+    def save_predictions(
+        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, predictions: Iterable[Any]
+    ) -> None:
+        tables = gather_predictions(
+            self.ranks,
+            self.kind,
+            predictions,
+            self.watchdog.touch,
             fold=self.fold,
             checkpoint=checkpoint,
             member=self.folder.member,
         )
-        path = self.files.predictions(rows, checkpoint)
-        self.insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
-
-    def save_maps(
-        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, maps: Iterable[PredictedMap]
-    ) -> None:
-        def encode() -> Iterator[EncodedMap]:
-            for one in maps:
-                self.watchdog.touch()
-                yield encode_map(one.row_id, one.probability_CHW, one.target_HW)
-
-        by_id = {one.row_id: one for one in self.ranks.stream_to_first(encode(), MAPS_AT_ONCE)}
-        if self.rank != 0:
-            return
-        table = build_map_table(
-            [by_id[row_id] for row_id in ids.tolist()], fold=self.fold, checkpoint=checkpoint, member=self.folder.member
-        )
-        path = self.files.predictions(rows, checkpoint)
-        self.insist(f"the {rows} maps of {checkpoint}", lambda: write_parquet(path, table))
+        if self.rank == 0:
+            path, table = self.files.predictions(rows, checkpoint), join_in_order(tables, ids)
+            self.insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
 
     def _find_point(self) -> StoredPoint | None:
         """The newest resume point, the same on every rank; None if the fold has to begin."""

@@ -71,6 +71,7 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
+        kind=config.kind,
         progress_interval_s=task["progress_interval_s"],
         packages=list_packages(config.trainer),
         loss_advice=config.trainer.ADVICE.loss,

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import ResumePoint
+from trainers.interface import Predictions, ResumePoint
 
 
 class KilledError(Exception):
@@ -81,12 +81,12 @@ class LocalWorkplace:
     def report_preparation(self, what, done, total):
         self.prepared.append((what, done, total))
 
-    def save_predictions(self, checkpoint, rows, predictions):
-        self.predictions[checkpoint, rows] = predictions
-
-    def save_maps(self, checkpoint, rows, ids, maps):
-        self.predictions[checkpoint, rows] = list(maps)
-        assert [one.row_id for one in self.predictions[checkpoint, rows]] == list(ids)
+    def save_predictions(self, checkpoint, rows, ids, predictions):
+        """Keeps maps in a list, and numbers, which come in one block, as they are."""
+        found = list(predictions)
+        own = [row_id for one in found for row_id in (one.ids if isinstance(one, Predictions) else [one.row_id])]
+        assert own == list(ids[self.rank :: self.world_size])
+        self.predictions[checkpoint, rows] = found[0] if isinstance(found[0], Predictions) else found
 
     def note_bad_row(self, table, row_id, problem, done):
         self.bad_rows.append((table, row_id, problem, done))

@@ -191,10 +191,10 @@ class _Fold:
             }
             for rows, tensors in tables.items():
                 if tensors is not None:
-                    z = self.predict(tensors)
-                    self.place.save_predictions(
-                        name, rows, Predictions(tensors.rows.ids, self.statistics.restore(z), z, tensors.rows.target)
-                    )
+                    z, ids, target = self.predict(tensors), tensors.rows.ids, tensors.rows.target
+                    mine = slice(self.place.rank, None, self.place.world_size)
+                    own = Predictions(ids[mine], self.statistics.restore(z)[mine], z[mine], target[mine])
+                    self.place.save_predictions(name, rows, ids, [own])
 
 
 class _Learner(Learner):

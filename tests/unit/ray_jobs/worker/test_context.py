@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import NonFiniteLossError
 from ray_jobs.runs.folder import RunFolder
@@ -17,6 +18,7 @@ def place(tmp_path):
     folder = RunFolder(tmp_path)
     return RayWorkplace(
         folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
+        kind=load_kind("number"),
         tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, 0, None),
         loss_advice="lower optimizer.lr",
     )  # fmt: skip
