@@ -241,6 +241,37 @@ class ResumePoint:
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where the training of a fold is. What there is none of, or what nobody knows beforehand, is None.
+
+    Attributes:
+        step, num_steps: optimiser steps that are done, and all of them.
+        epoch, num_epochs: the epoch under way, from 0, and all of them; of all stages together.
+        batch, num_batches: batches of this epoch that are done, and all of them.
+        tokens, num_tokens: that were trained on, and all of them: then these say how much is left.
+    """
+
+    step: int
+    num_steps: int | None = None
+    epoch: int | None = None
+    num_epochs: int | None = None
+    batch: int | None = None
+    num_batches: int | None = None
+    tokens: int | None = None
+    num_tokens: int | None = None
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether an epoch's last batch is done."""
+        return self.batch is not None and self.batch == self.num_batches
+
+    @property
+    def amounts(self) -> tuple[int, int | None]:
+        """What is done and all of it, in tokens where they are counted, else in steps."""
+        return (self.step, self.num_steps) if self.tokens is None else (self.tokens, self.num_tokens)
+
+
 class Workplace(Protocol):
     """What a trainer may ask of the place it runs in. Every rank calls every method; rank 0 writes.
 
@@ -270,7 +301,15 @@ class Workplace(Protocol):
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records an epoch's metrics and tells the coordinator and, of short epochs not each, Ray Train that it is over (a barrier
         of the ranks).
-        `metrics` must hold `train/loss_epoch`, `val/loss_epoch` and `score`, the value by which best is chosen."""
+        `metrics` must hold `score`, the value of which the lowest is best, and `train/loss_epoch` and `val/loss_epoch` where
+        there are such losses."""
+
+    def report_evaluation(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        """As `report_epoch`, of an evaluation that ends no epoch. Losses are those since the evaluation before."""
+
+    def begin_stage(self, name: str) -> None:
+        """From here on the fold is in this stage: its metrics are recorded as `<name>/<metric>`, all but `epoch` and `score`, and
+        its best score counts anew. An empty name ends the stages, and keeps the last one's best. A fold that goes on is in the stage of its resume point already."""
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
         """Says how many rows have gone through what comes before the training. If the run was asked to stop, the fold may end
@@ -280,8 +319,8 @@ class Workplace(Protocol):
         """Says that this rank is at work, where it reports nothing else for long: of a validation each batch. A fold that stands
         still for `run.stall_timeout_s` is ended."""
 
-    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
-        """Says where the fold is: epoch from 0, optimiser step of the fold out of `num_steps`, each epoch the same share."""
+    def report_progress(self, progress: Progress) -> None:
+        """Says where the fold is, after each step."""
 
     def save_checkpoint(
         self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
@@ -299,8 +338,9 @@ class Workplace(Protocol):
         """Whether a resume point is to be saved after this step, in the middle of an epoch. The same on every rank."""
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
-        """Replaces the point from which a later attempt goes on: after `report_epoch` (where it may be left out if the last
-        one is only seconds old), before a validation that takes long, and whenever one is due. If the run was asked to stop, the fold ends here."""
+        """Replaces the point from which a later attempt goes on: after `report_epoch`, or `report_evaluation` of a training without
+        epochs (where it may be left out if the last one is only seconds old), before a validation that takes long, and whenever
+        one is due. If the run was asked to stop, the fold ends here."""
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and

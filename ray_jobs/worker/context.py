@@ -24,7 +24,7 @@ from ray_jobs.cluster.versions import COMMON_PACKAGES
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import RunFolderError, SupersededError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_checkpoint, write_checkpoint
-from ray_jobs.runs.events import EpochReported, FoldStarted
+from ray_jobs.runs.events import EpochReported, EvaluationReported, Event, FoldStarted, StageBegun
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Result, Storage
@@ -45,7 +45,7 @@ from ray_jobs.worker.resume import (
     to_bytes,
 )
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import CheckpointName, ResumePoint, RowsName
+from trainers.interface import CheckpointName, Progress, ResumePoint, RowsName
 from trainers.storage.whole_files import sum_up_file, write_whole
 
 logger = logging.getLogger(__name__)
@@ -99,15 +99,19 @@ class RayWorkplace:
         )
         self.points = ResumePoints(self.files, self.storage.check, self._put)
         self.point: StoredPoint | None = None
-        self.best: tuple[float, int] | None = None  # score, epoch
+        self.best: tuple[float, int | None, int | None] | None = None  # of the stage: score, epoch, step
+        # Whether an epoch, or an evaluation of a training without epochs, was the last that happened.
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
+        self.is_asked_for_point = False
 
     def start(self) -> None:
         """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs."""
         self.point = self._find_point()
         known = {} if self.point is None else self.point.description
-        self.best = tuple(known["best"]) if known.get("best") else None
-        self.epochs_done = known.get("epoch", 0)
+        if known.get("best"):
+            score, epoch, *step_of_best = known["best"]
+            self.best = (score, epoch, *(step_of_best or [None]))
+        self.epochs_done, self.recording.stage = known.get("epoch", 0), known.get("stage", "")
         nodes = self.ranks.gather(ray.get_runtime_context().get_node_id())
         if self.rank != 0:
             return
@@ -118,7 +122,7 @@ class RayWorkplace:
         step = known.get("global_step", 0)
         if self.point is not None:
             logger.info("fold %d goes on at epoch %d, step %d", self.fold, self.epochs_done + 1, step)
-        best_score, best_epoch = self.best or (None, None)
+        best_score, best_epoch, best_step = self.best or (None, None, None)
         self.recording.tell(
             FoldStarted(
                 self.fold,
@@ -129,6 +133,8 @@ class RayWorkplace:
                 best_epoch,
                 nodes=tuple(dict.fromkeys(nodes)),  # rank 0's node first
                 pid=os.getpid(),
+                stage=self.recording.stage,
+                best_step=best_step,
             )
         )
 
@@ -153,19 +159,36 @@ class RayWorkplace:
         self.recording.log(global_step, metrics)
 
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        self.recording.log(global_step, {**metrics, "epoch": epoch})
+        event = EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics))
+        self._report_scores(global_step, {**metrics, "epoch": epoch}, epoch, event)
+        self.epochs_done, self.is_epoch_over, self.is_last_epoch = epoch + 1, True, epoch + 1 == num_epochs
+
+    def report_evaluation(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        event = EvaluationReported(self.fold, self.attempt, global_step, dict(metrics))
+        self._report_scores(global_step, metrics, None, event)
+        progress = self.recording.progress
+        self.is_epoch_over = progress is None or progress.num_epochs is None
+
+    def _report_scores(self, global_step: int, metrics: Mapping[str, float], epoch: int | None, event: Event) -> None:
+        self.recording.log(global_step, metrics)
         self.recording.sync()
-        self.recording.tell(EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics)))
+        self.recording.tell(event)
         self._report_to_train(metrics)
         if math.isfinite(metrics["score"]) and (self.best is None or metrics["score"] < self.best[0]):
-            self.best = (metrics["score"], epoch)
-        self.epochs_done, self.is_epoch_over, self.is_last_epoch = epoch + 1, True, epoch + 1 == num_epochs
+            self.best = (metrics["score"], epoch, global_step)
+
+    def begin_stage(self, name: str) -> None:
+        self.recording.fetch_pending()
+        self.recording.stage = name
+        self.recording.tell(StageBegun(self.fold, self.attempt, name))
+        if name:
+            self.best = None
 
     def touch(self) -> None:
         self.watchdog.touch()
 
-    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
-        self.recording.report_progress(epoch, num_epochs, step, num_steps)
+    def report_progress(self, progress: Progress) -> None:
+        self.recording.report_progress(progress)
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
         self.recording.report_preparation(what, done, total)
@@ -205,7 +228,8 @@ class RayWorkplace:
     def is_resume_point_due(self, global_step: int) -> bool:
         is_regular = self.checkpoint.every_steps is not None and global_step % self.checkpoint.every_steps == 0
         self.requests.look(global_step)
-        return self.requests.stops_now or is_regular
+        self.is_asked_for_point = self.requests.stops_now or is_regular
+        return self.is_asked_for_point
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
         self.recording.fetch_pending()
@@ -216,7 +240,7 @@ class RayWorkplace:
         stops = self.requests.stops_now or (at_epoch and self.requests.hear() is not None)
         if self.rank == 0 and (stops or self._is_worth_saving()):
             self.insist("the metric record", self.recording.sync)
-            self.saved_at = time.monotonic()
+            self.saved_at, self.is_asked_for_point = time.monotonic(), False
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
             tensors |= {
                 f"rank{rank}/{name}": tensor for rank, part in enumerate(of_ranks) for name, tensor in part.items()
@@ -230,11 +254,11 @@ class RayWorkplace:
             raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
 
     def _is_worth_saving(self) -> bool:
-        """Whether a point is wanted now: in the middle of an epoch the user has asked for it, at the end it must be time. Points for
+        """Whether a point is wanted now: in the middle of an epoch it was asked for, at the end it must be time. Points for
         object storage take a tenth of the time at most, unless all are asked for."""
         interval_s = self.checkpoint.min_interval_s and max(self.checkpoint.min_interval_s, 10 * self.put_s)
         is_time = time.monotonic() - self.saved_at >= interval_s
-        return is_time or not self.is_epoch_over or self.is_last_epoch
+        return is_time or self.is_asked_for_point or not self.is_epoch_over or self.is_last_epoch
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         if self.rank != 0:
@@ -327,6 +351,7 @@ class RayWorkplace:
             "global_step": global_step,
             "epoch": self.epochs_done,
             "best": self.best,
+            "stage": self.recording.stage,
             "record_lines": self.recording.num_lines,
             "circumstances": self._circumstances(),
         }

@@ -24,8 +24,10 @@ from ray_jobs.runs.record import Record, read_lines
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.ranks import Ranks
 from ray_jobs.worker.watchdog import Watchdog
+from trainers.interface import Progress
 
 logger = logging.getLogger(__name__)
+UNSTAGED = ("epoch", "score")  # metrics that have the same name in every stage
 
 
 class Recording:
@@ -57,7 +59,8 @@ class Recording:
     ) -> None:
         self.folder, self.fold, self.attempt, self.ranks, self.storage = folder, fold, attempt, ranks, storage
         self.watchdog, self.tracking, self.loss_advice = watchdog, tracking, loss_advice
-        self.num_epochs, self.num_steps = 1, 0  # of the whole training, once it is known
+        self.stage = ""  # its metrics' names begin with it
+        self.progress: Progress | None = None  # the last word on it
         self.journal: FoldJournal | None = None
         self.bad_rows: Record | None = None
         self.noted: set[tuple[str, str]] = set()
@@ -115,16 +118,17 @@ class Recording:
         if self.journal is not None:
             self.journal.sync()
 
-    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+    def report_progress(self, now: Progress) -> None:
         """Says where the fold is, now and then."""
-        self.num_epochs, self.num_steps = num_epochs, num_steps
-        if step * num_epochs % num_steps == 0:
+        self.progress = now
+        if now.ends_epoch:
             self.fetch_pending()  # what is wrong with an epoch's loss is found before it is validated
         if self.journal is not None:
-            self.journal.follow(epoch, num_epochs, step, num_steps)
+            self.journal.follow(now)
         if self.ranks.rank == 0 and time.monotonic() - self.last_progress > self.progress_interval_s:
             self.last_progress = time.monotonic()
-            self.tell(ProgressReported(self.fold, self.attempt, epoch, num_epochs, step, num_steps))
+            counts = (now.epoch or 0, now.num_epochs or 0, now.step, now.num_steps or 0, now.tokens, now.num_tokens)
+            self.tell(ProgressReported(self.fold, self.attempt, *counts))
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
         """Says how far the preparation is, now and then."""
@@ -176,11 +180,13 @@ class Recording:
 
     def _refuse_loss(self, global_step: int, loss: float) -> NoReturn:
         """Ends the fold. What was saved before is kept: no point is written between this step and here."""
-        per_epoch = self.num_steps // self.num_epochs
-        where = ""
-        if per_epoch:
-            epoch, batch = divmod(global_step - 1, per_epoch)
-            where = f" (epoch {epoch + 1} of {self.num_epochs}, batch {batch + 1} of {per_epoch})"
+        where, now = "", self.progress
+        if now is not None and now.epoch is not None and now.batch is not None:
+            # Of this epoch, since steps are fetched at its end; or the next one's first, of which nothing was said yet.
+            epoch, batch = now.epoch, now.batch + global_step - now.step
+            if now.num_batches is not None and batch > now.num_batches:
+                epoch, batch = epoch + 1, batch - now.num_batches
+            where = f" (epoch {epoch + 1} of {now.num_epochs}, batch {batch} of {now.num_batches})"
         raise NonFiniteLossError(
             f"the training loss of step {global_step}{where} is {loss}. {self.loss_advice[0].upper()}{self.loss_advice[1:]} "
             "in a new run (another run.name); the checkpoints from before this step are kept"
@@ -188,4 +194,7 @@ class Recording:
 
     def _record_row(self, global_step: int, at: float, metrics: Mapping[str, float]) -> None:
         if self.journal is not None:
-            self.journal.log(global_step, metrics, at)
+            named = metrics
+            if self.stage:
+                named = {name if name in UNSTAGED else f"{self.stage}/{name}": value for name, value in metrics.items()}
+            self.journal.log(global_step, named, at)

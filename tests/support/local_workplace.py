@@ -23,7 +23,8 @@ class LocalWorkplace:
 
     def __init__(self, root: Path) -> None:
         self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"
-        self.prepared, self.touched = [], 0
+        self.prepared, self.touched, self.progress = [], 0, None
+        self.evaluations, self.stages = [], []
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
         self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
@@ -40,8 +41,14 @@ class LocalWorkplace:
     def touch(self):
         self.touched += 1
 
-    def report_progress(self, epoch, num_epochs, step, num_steps):
-        pass
+    def report_evaluation(self, global_step, metrics):
+        self.evaluations.append((global_step, dict(metrics)))
+
+    def begin_stage(self, name):
+        self.stages.append(name)
+
+    def report_progress(self, progress):
+        self.progress = progress
 
     def save_checkpoint(self, name, tensors, description):
         (self.root / name).write_bytes(save({k: v.detach().contiguous() for k, v in tensors.items()}))

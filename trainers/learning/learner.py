@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.interface import CheckpointName, ResumePoint, Split, Workplace
+from trainers.interface import CheckpointName, Progress, ResumePoint, Split, Workplace
 from trainers.learning.arithmetic import sum_over_ranks
 from trainers.learning.batches import cut, learning_rate_factor, share_of_rank, training_order
 from trainers.learning.model import Model
@@ -186,7 +186,7 @@ class Learner:
             self.total += loss * len(global_batches[number])
             self.num_batches, self.spent_s = number + 1, time.monotonic() - began
             place.log_step(self.step, {"train/loss_step": loss, "learning_rate": self.rate})
-            place.report_progress(epoch, training.epochs, self.step, self.num_steps)
+            place.report_progress(Progress(self.step, self.num_steps, epoch, training.epochs, number + 1, len(shares)))
             if place.is_resume_point_due(self.step):
                 place.save_resume_point(self.describe_point(), self.step)
         if place.world_size > 1:
