@@ -83,7 +83,7 @@ class MemoryPlace:
         if self.report is not None:
             self.report(dict(metrics))
 
-    def save_checkpoint(self, name: str, tensors: dict[str, Any], description: dict[str, Any]) -> None:
+    def save_checkpoint(self, name: str, tensors: dict[str, Any], description: dict[str, Any], **more: Any) -> None:
         self.checkpoints[name] = {key: tensor.detach().clone() for key, tensor in tensors.items()}
 
     def load_checkpoint(self, name: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-CheckpointName = Literal["best", "final"]
+CheckpointName = str  # `best` and `final`, which every fold saves, and others of a family's own: lower-case words
 RowsName = Literal["validation", "blend", "test"]
 
 
@@ -183,11 +183,13 @@ class TrainedModel:
         description: what the trainer gave `Workplace.save_checkpoint`.
         tensors: likewise, on the CPU.
         shared: what it gave `Workplace.share_tensors`, on the CPU; empty where nothing is shared.
+        files: the content of the files that it gave, by name.
     """
 
     description: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     shared: Mapping[str, Tensor]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -234,11 +236,16 @@ class ResumePoint:
         own: of this rank alone: its parts of sums (of the epoch's loss). Where a fold goes on with another number of ranks, the
             first gets the sum of all and the others zeros.
         facts: JSON: where in which epoch, the best so far, counters; in steps and batches of all ranks together.
+        shard: of this rank alone, and however large, such as its part of a sharded optimiser: written by the rank itself. None: no
+            rank has such tensors. Where the number of ranks has changed a fold that goes on finds it empty.
+        shards: only where the number of ranks has changed: the shards of all that saved, in rank order.
     """
 
     tensors: Mapping[str, Tensor]
     own: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    shard: Mapping[str, Tensor] | None = None
+    shards: Sequence[Mapping[str, Tensor]] = ()
 
 
 @dataclass(frozen=True)
@@ -323,12 +330,23 @@ class Workplace(Protocol):
         """Says where the fold is, after each step."""
 
     def save_checkpoint(
-        self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+        self,
+        name: CheckpointName,
+        tensors: Mapping[str, Tensor],
+        description: Mapping[str, Any],
+        *,
+        shard: Mapping[str, Tensor] | None = None,
+        files: Path | None = None,
     ) -> None:
-        """Replaces the checkpoint `name` as a whole: `tensors` as safetensors, `description` as JSON."""
+        """Replaces the checkpoint `name` as a whole: `tensors` as safetensors, `description` as JSON, both rank 0's. `shard` are
+        further tensors under names that no other rank uses; each rank writes its own, and either all give one or none does. `files`
+        is a folder to copy, rank 0's: a tokenizer, an adapter."""
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
-        """The tensors of a checkpoint that this fold saved, on the CPU."""
+        """The tensors of a checkpoint that this fold saved, those of all shards together, on the CPU."""
+
+    def find_files(self, name: CheckpointName) -> Path:
+        """The folder of files of a checkpoint that this fold saved, under the names that they had."""
 
     def load_resume_point(self) -> ResumePoint | None:
         """Where an earlier attempt of this fold was, tensors on the CPU; None: begin. To be called when everything is built:

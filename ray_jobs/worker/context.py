@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from ensemble.kinds import Kind
 from ray_jobs.cluster.versions import COMMON_PACKAGES
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import RunFolderError, SupersededError
-from ray_jobs.runs.checkpoints import CHECKPOINTS, read_checkpoint, write_checkpoint
+from ray_jobs.runs.checkpoints import RESUME_POINTS, Checkpoint, Part, open_checkpoint, write_checkpoint
 from ray_jobs.runs.events import EpochReported, EvaluationReported, Event, FoldStarted, StageBegun
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
@@ -44,6 +45,7 @@ from ray_jobs.worker.resume import (
     is_as_it_was,
     to_bytes,
 )
+from ray_jobs.worker.shards import Shards
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import CheckpointName, Progress, ResumePoint, RowsName
 from trainers.storage.whole_files import sum_up_file, write_whole
@@ -97,6 +99,7 @@ class RayWorkplace:
             progress_interval_s=progress_interval_s,
             loss_advice=loss_advice,
         )
+        self.shards = Shards(self.ranks)
         self.points = ResumePoints(self.files, self.storage.check, self._put)
         self.point: StoredPoint | None = None
         self.best: tuple[float, int | None, int | None] | None = None  # of the stage: score, epoch, step
@@ -113,6 +116,8 @@ class RayWorkplace:
             self.best = (score, epoch, *(step_of_best or [None]))
         self.epochs_done, self.recording.stage = known.get("epoch", 0), known.get("stage", "")
         nodes = self.ranks.gather(ray.get_runtime_context().get_node_id())
+        if nodes[self.rank] != nodes[0]:
+            self.shards.mirror = self.mirror
         if self.rank != 0:
             return
         self.insist("clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None))
@@ -198,23 +203,47 @@ class RayWorkplace:
         self.recording.note_bad_row(table, row_id, problem, done)
 
     def save_checkpoint(
-        self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+        self,
+        name: CheckpointName,
+        tensors: Mapping[str, Tensor],
+        description: Mapping[str, Any],
+        *,
+        shard: Mapping[str, Tensor] | None = None,
+        files: Path | None = None,
     ) -> None:
+        if name in RESUME_POINTS or not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise ValueError(f"checkpoint {name!r}: expected a lower-case word, and none of {', '.join(RESUME_POINTS)}")
+        folder, what, parts = self.files.checkpoint(name), f"checkpoint {name}", []
+        if shard is not None:
+            parts = self.shards.write(folder, shard, partial(self.insist, f"rank {self.rank}'s part of {what}"))
         if self.rank == 0:
+            if self.mirror is not None and parts:
+                self.insist(what, partial(self.mirror.bring_parts, [folder / part.name for part in parts]))
             content = to_bytes(tensors)
-            self.insist(  # in object storage it is put with the next resume point, or with all that the fold has come to
-                f"checkpoint {name}", lambda: write_checkpoint(self.files.checkpoint(name), content, description)
-            )
+            # In object storage it is put with the next resume point, or with all that the fold has come to.
+            self.insist(what, lambda: write_checkpoint(folder, content, description, shards=parts, files=files))
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
+        checkpoint = self._bring_checkpoint(name)
+        read = self.storage.insist(f"reading checkpoint {name}", checkpoint.read_tensors)
+        return {name: tensor for content in read for name, tensor in load(content).items()}
+
+    def find_files(self, name: CheckpointName) -> Path:
+        checkpoint = self._bring_checkpoint(name)
+        found = self.storage.insist(f"reading checkpoint {name}", checkpoint.find_files)
+        if found is None:
+            raise ValueError(f"checkpoint {name} was saved without files")
+        return found
+
+    def _bring_checkpoint(self, name: CheckpointName) -> Checkpoint:
+        """A checkpoint that rank 0 has written, on every rank."""
         if self.world_size > 1:
             if self.rank == 0 and self.mirror is not None:
                 self.points.wait()
                 self.insist("putting the checkpoints", self._put)  # other machines' ranks are to read the same
             self.ranks.wait()  # rank 0 may still be writing
             bring_for_node(self.mirror, self.storage, name)
-        read = self.storage.insist(f"reading checkpoint {name}", lambda: read_checkpoint(self.files.checkpoint(name)))
-        return load(read[0])
+        return self.storage.insist(f"reading checkpoint {name}", lambda: open_checkpoint(self.files.checkpoint(name)))
 
     def load_resume_point(self) -> ResumePoint | None:
         if self.point is None:
@@ -238,20 +267,33 @@ class RayWorkplace:
         of_ranks = self.ranks.gather(own)
         at_epoch = self.is_epoch_over and not self.is_last_epoch
         stops = self.requests.stops_now or (at_epoch and self.requests.hear() is not None)
-        if self.rank == 0 and (stops or self._is_worth_saving()):
+        is_wanted, shards = stops or (self.rank == 0 and self._is_worth_saving()), list[Part]()
+        if point.shard is not None:
+            is_wanted, shards = self._write_shards(point.shard, is_wanted)
+        if self.rank == 0 and is_wanted:
             self.insist("the metric record", self.recording.sync)
             self.saved_at, self.is_asked_for_point = time.monotonic(), False
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
             tensors |= {
                 f"rank{rank}/{name}": tensor for rank, part in enumerate(of_ranks) for name, tensor in part.items()
             }
-            self.points.write(tensors, self._describe_point(point, global_step))
+            self.points.write(tensors, self._describe_point(point, global_step), shards)
         if stops:
             self.points.wait()
             if self.rank == 0 and self.mirror is not None:
                 self.insist("putting the resume point", self._put)  # the first try may have met a storage that was away
             self.ranks.wait()  # Ray ends all ranks when one has raised, and rank 0 may still be writing
             raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
+
+    def _write_shards(self, shard: Mapping[str, Tensor], is_wanted: bool) -> tuple[bool, list[Part]]:
+        """Whether a point is wanted and each rank's part of it was written, and these parts; rank 0 decides, and says where."""
+        if self.rank == 0:
+            self.points.wait()
+        is_wanted_there, number = self.ranks.hear_first(is_wanted, RESUME_POINTS.index(self.points.next_place))
+        if not is_wanted_there:
+            return False, []
+        parts = self.shards.try_write(self.files.checkpoint(RESUME_POINTS[number]), shard)
+        return parts is not None, parts or []
 
     def _is_worth_saving(self) -> bool:
         """Whether a point is wanted now: in the middle of an epoch it was asked for, at the end it must be time. Points for
@@ -331,9 +373,11 @@ class RayWorkplace:
             lines = len(read_lines(self.folder.fold_record(self.fold)))
             if lines < point.description["record_lines"]:
                 raise RunFolderError(f"its metric record has {lines} lines of {point.description['record_lines']}")
-            for name in CHECKPOINTS:
-                if (name == "best" and point.description["best"]) or self.files.checkpoint(name).exists():
-                    read_checkpoint(self.files.checkpoint(name))
+            if point.description["best"]:
+                open_checkpoint(self.files.checkpoint("best"))
+            for path in self.files.checkpoint("").glob("*/checkpoint.json"):
+                if path.parent.name not in RESUME_POINTS:
+                    open_checkpoint(path.parent).check()
         except RunFolderError as error:
             logger.warning("fold %d starts over: %s", self.fold, error)
             return False

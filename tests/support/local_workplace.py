@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -50,9 +51,15 @@ class LocalWorkplace:
     def report_progress(self, progress):
         self.progress = progress
 
-    def save_checkpoint(self, name, tensors, description):
+    def save_checkpoint(self, name, tensors, description, *, shard=None, files=None):
+        tensors = {**tensors, **(shard or {})}
         (self.root / name).write_bytes(save({k: v.detach().contiguous() for k, v in tensors.items()}))
         self.descriptions[name] = description
+        if files is not None:
+            shutil.copytree(files, self.root / f"files of {name}", dirs_exist_ok=True)
+
+    def find_files(self, name):
+        return self.root / f"files of {name}"
 
     def load_checkpoint(self, name):
         return load((self.root / name).read_bytes())
@@ -70,8 +77,12 @@ class LocalWorkplace:
     def save_resume_point(self, point, global_step):
         """Keeps the point; ends the training like a kill when it is the one to stop at."""
         if global_step == self.stop_at:
-            copied = [{name: tensor.clone() for name, tensor in part.items()} for part in (point.tensors, point.own)]
-            self.stopped_with = ResumePoint(*copied, json.loads(json.dumps(point.facts))), torch.get_rng_state()
+            tensors, own, shard = (
+                part and {name: tensor.clone() for name, tensor in part.items()}
+                for part in (point.tensors, point.own, point.shard)
+            )
+            facts = json.loads(json.dumps(point.facts))
+            self.stopped_with = ResumePoint(tensors, own or {}, facts, shard), torch.get_rng_state()
             raise KilledError
 
     def share_tensors(self, name, tensors):

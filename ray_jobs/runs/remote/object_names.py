@@ -23,6 +23,7 @@ _DERIVED = re.compile(
 )
 BY_CONTENT = re.compile(r".*-([0-9a-f]{12})\.safetensors")
 _SHARED = re.compile(rf"({MEMBERS}/[^/]+/)?[^/]+-[0-9a-f]{{12}}\.safetensors")  # by all folds, which put it there
+_FILE_OF_CHECKPOINT = re.compile(r"/checkpoints/[^/]+/files-[0-9a-f]{12}/")  # under any name
 _DECLARING = (  # make others count: come last, in this order
     "checkpoint.json",
     "manifest.json",
@@ -72,7 +73,7 @@ def counts(name: str) -> bool:
 def by_importance(name: str) -> tuple[int, bool, str]:
     """Sorts what makes other files count behind them; of several configs the run's own last, and resume points behind the best
     checkpoint, which they need."""
-    last = name.rpartition("/")[2]
+    last = "" if _FILE_OF_CHECKPOINT.search(name) else name.rpartition("/")[2]
     return (_DECLARING.index(last) if last in _DECLARING else -1), "/" not in name, name
 
 
