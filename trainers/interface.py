@@ -101,8 +101,8 @@ class Inventory:
 
     Attributes:
         ids: (N,) str, one for each training row, in table order, unique; none holds a FORMULA, for ids go into CSV files.
-        target: (N,) float64.
-        target_name: column name of the target; the submission's second column.
+        target: (N,) of any type: float64 where the family predicts numbers; None: rows have no target.
+        target_name: column name of the target; the submission's second column; empty: there is none.
         num_test: rows to predict without a target; 0 where there is no test table.
         fingerprint: SHA-256 over everything that was read; another value means other data.
         groups: (N,) or None, rows of one group stay on one side of a fold.
@@ -114,10 +114,11 @@ class Inventory:
             leaks are.
         tables: the rows themselves, as the family's own `leave_inputs` takes them.
         notes: sentences for the user: what is no mistake, but worth knowing.
+        strata: (N,) of any type: what stratified folds have alike; None: the target, numbers by their size.
     """
 
     ids: np.ndarray
-    target: np.ndarray
+    target: np.ndarray | None
     target_name: str
     num_test: int
     fingerprint: str
@@ -129,6 +130,17 @@ class Inventory:
     row_keys: Mapping[str, RowKeys] = field(default_factory=dict)
     tables: Any = None
     notes: tuple[str, ...] = ()
+    strata: np.ndarray | None = None
+
+    def require_target(self) -> np.ndarray:
+        """The target.
+
+        Raises:
+            DataError: rows have none.
+        """
+        if self.target is None:
+            raise DataError("the rows have no target, and this needs one")
+        return self.target
 
 
 @dataclass(frozen=True)

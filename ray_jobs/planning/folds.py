@@ -111,7 +111,7 @@ def _split_with_sklearn(
         splitter = splitters.ShuffleSplit if groups is None else splitters.GroupShuffleSplit
         whole = splitter(1, test_size=folds.holdout_fraction, random_state=folds.seed)
         return [held for _, held in whole.split(rows, groups=None if groups is None else groups[rest])]
-    bins = _bin_target(inventory.target[rest], folds.count) if "stratified" in folds.kind else None
+    bins = find_strata(folds, inventory, rest) if "stratified" in folds.kind else None
     if groups is None:
         splitter = splitters.KFold if bins is None else splitters.StratifiedKFold
         return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins)]
@@ -130,6 +130,22 @@ def _split_by_time(folds: FoldsConfig, time: np.ndarray, splitter: Any) -> list[
             "time-ordered folds; lower folds.count"
         )
     return [order[start:end] for start, end in zip(starts, [*starts[1:], len(order)], strict=True)]
+
+
+def find_strata(folds: FoldsConfig, inventory: Inventory, rest: np.ndarray) -> np.ndarray:
+    """What stratified folds have alike of the rows at these positions: (R,) int from 0.
+
+    Raises:
+        DataError: the rows have neither strata nor a target.
+    """
+    values = inventory.target if inventory.strata is None else inventory.strata
+    if values is None:
+        raise DataError(
+            f"folds.kind={folds.kind} needs a target or strata, and the rows have neither; use folds.kind=random"
+        )
+    if inventory.strata is None and np.issubdtype(values.dtype, np.floating):
+        return _bin_target(values[rest], folds.count)
+    return np.unique(values[rest], return_inverse=True)[1]
 
 
 def _bin_target(target: np.ndarray, count: int) -> np.ndarray:

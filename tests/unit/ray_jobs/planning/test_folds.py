@@ -1,9 +1,13 @@
 """Which rows train and validate in each fold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ensemble.kinds import load_kind
 from ray_jobs.config.folds import BLEND, FoldsConfig
+from ray_jobs.planning.continuation import _predict_constants
 from ray_jobs.planning.folds import plan_folds
 from trainers.interface import DataError, Inventory
 
@@ -124,3 +128,24 @@ def test_a_blend_set_that_leaves_too_few_rows_is_refused():
         plan_folds(FoldsConfig(count=2, blend_fraction=0.5), make_inventory(7))
     with pytest.raises(ValueError, match="mark the blend set with -2"):
         FoldsConfig(kind="predefined", blend_fraction=0.1)
+
+
+@pytest.mark.parametrize("given", ["target", "strata"])
+def test_rows_whose_target_is_no_number_are_stratified_by_it_or_by_what_the_family_says(given):
+    types = np.array(["sum", "difference", "largest", "largest"] * 15)
+    answers = {"target": types, "strata": None} if given == "target" else {"target": None, "strata": types}
+    plan = plan_folds(FoldsConfig(kind="stratified"), replace(make_inventory(), **answers))
+    for fold in range(3):
+        assert [np.sum(types[plan.fold == fold] == name) for name in ("sum", "difference", "largest")] == [5, 5, 10]
+
+
+def test_rows_without_a_target_are_divided_at_random_and_by_groups_and_not_stratified():
+    inventory = replace(make_inventory(groups=np.array([f"g{i % 7}" for i in range(60)])), target=None, target_name="")
+    for kind in ("random", "grouped"):
+        assert set(plan_folds(FoldsConfig(kind=kind), inventory).fold) == {0, 1, 2}
+    with pytest.raises(DataError, match=r"folds\.kind=stratified needs a target or strata, and the rows have neither"):
+        plan_folds(FoldsConfig(kind="stratified"), inventory)
+    with pytest.raises(DataError, match="no target"):
+        inventory.require_target()
+    plan = plan_folds(FoldsConfig(), inventory)
+    assert _predict_constants(load_kind("number"), plan, inventory) == []
