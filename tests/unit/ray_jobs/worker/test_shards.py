@@ -9,12 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
+from support import tiny_trainer
+from support.local_workplace import KilledError
 from support.object_server import BUCKET, serving_objects
 
 from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.runs.checkpoints import open_checkpoint
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker import context
@@ -24,21 +27,27 @@ from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import ResumePoint
 
 POINTS = 5  # more than there are places
+KILLS = (2, 9, 17)  # steps; of 13 in the first stage and 12 in the second
 
 
-def build(root: Path, rank: int, world_size: int, attempt: int, uri: str | None = None) -> RayWorkplace:
+def build(
+    root: Path, rank: int, world_size: int, attempt: int, uri: str | None = None, name: str = "run"
+) -> RayWorkplace:
     """A place whose record is open, without Ray. With objects each rank has a machine of its own."""
-    folder = RunFolder(root / ("run" if uri is None else f"machine{rank}/run"))
+    folder = RunFolder(root / (name if uri is None else f"machine{rank}/{name}"))
     folder.root.mkdir(parents=True, exist_ok=True)
     mirror = None if uri is None else FoldMirror(folder, uri, 0, attempt)
     if mirror is not None:
         mirror.bring()
     place = RayWorkplace(
         folder, 0, attempt, rank=rank, world_size=world_size, device="cpu", num_threads=1, kind=load_kind("number"),
-        tracking=TrackingConfig(), checkpoint=CheckpointConfig(min_interval_s=0), watchdog=Watchdog(folder, 0, 1, rank, None),
+        tracking=TrackingConfig(), checkpoint=CheckpointConfig(min_interval_s=0, every_steps=4), watchdog=Watchdog(folder, 0, 1, rank, None),
         mirror=mirror,
     )  # fmt: skip
+    place.root, place._report_to_train = root, lambda metrics: None
     place.point = place._find_point()
+    if place.point is not None:
+        place.recording.stage = place.point.description["stage"]
     if rank == 0:
         keep = 0 if place.point is None else place.point.description["record_lines"]
         place.recording.journal = FoldJournal(folder, 0, keep=keep)
@@ -90,8 +99,38 @@ def run_rank(rank: int, root: Path, uri: str | None) -> None:
     dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=2)
     save(build(root, rank, 2, 1, uri), root)
     (root / f"found{rank}.json").write_text(json.dumps(show(build(root, rank, 2, 2, uri))))
+    for name, kills in (("whole", ()), *((f"killed{step}", (step, step + 6)) for step in list_kills(uri))):
+        train_tiny(root, rank, uri and f"{uri}_{name}", name, kills)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def list_kills(uri: str | None) -> tuple[int, ...]:
+    """Through objects each step takes longer."""
+    return KILLS if uri is None else KILLS[1:2]
+
+
+def train_tiny(root: Path, rank: int, uri: str | None, name: str, kills: tuple[int, ...]) -> None:
+    """The tiny trainer to its end, killed after these steps."""
+    for attempt, stop_at in enumerate((*kills, None), start=1):
+        place = build(root, rank, 2, attempt, uri, name)
+        log_step = place.log_step
+        assert (place.point is None) == (attempt == 1 or (attempt == 2 and kills[0] < 4))  # saved every 4 steps
+
+        def log_or_die(step, metrics, stop_at=stop_at, log_step=log_step):
+            log_step(step, metrics)
+            if step == stop_at:
+                raise KilledError
+
+        place.log_step = log_or_die
+        torch.manual_seed(attempt)
+        try:
+            tiny_trainer.train(place)
+        except KilledError:
+            place.points.wait()  # as much as a kill may find done
+        dist.barrier()
+    if rank == 0:
+        place.recording.close()
 
 
 @pytest.fixture(scope="module", params=["one file system", "objects"])
@@ -100,6 +139,7 @@ def run(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
     (root / "tokenizer").mkdir()
     (root / "tokenizer" / "vocabulary.txt").write_text("a b c")
+    (root / "tokenizer" / "words.txt").write_text("a b")
     if request.param == "one file system":
         yield root, None, train(root, None)
         return
@@ -126,6 +166,32 @@ def test_each_rank_goes_on_from_what_it_alone_had_and_all_have_the_whole_checkpo
         assert found["shards"] == []
         assert found["best"] == {"bias": POINTS, "layer0": POINTS, "layer1": POINTS}
         assert found["files"] == "a b c"
+
+
+def read_bits(folder: RunFolder) -> dict:
+    """All of a fold's checkpoints and predictions, and its record without the times."""
+    fold = folder.fold(0)
+    bits = {name: [open_checkpoint(fold.checkpoint(name)).shards] for name in ("best", "final", "sft")}
+    bits |= {path.name: path.read_bytes() for path in (fold.root / "predictions").iterdir()}
+    times = ("time", "fold_0/setup/")
+    return bits | {
+        "record": [
+            {key: value for key, value in row.items() if not key.startswith(times)}
+            for row in read_lines(folder.fold_record(0))
+        ]
+    }
+
+
+def test_a_fold_of_two_stages_that_is_killed_in_each_ends_with_the_same_bits(run):
+    root, uri, _ = run
+    place = "" if uri is None else "machine0/"
+    whole = read_bits(RunFolder(root / f"{place}whole"))
+    assert [row["global_step"] for row in whole["record"] if "fold_0/grpo/train/loss_step" in row] == list(
+        range(14, 26)
+    )
+    assert len(whole["best"][0]) == 2
+    for step in list_kills(uri):
+        assert read_bits(RunFolder(root / f"{place}killed{step}")) == whole
 
 
 def test_nothing_is_left_of_what_does_not_count_any_more(run):
