@@ -120,7 +120,8 @@ class ResumePoints:
                     "a resume point of fold %d is damaged, the one before counts: %s", self.files.number, error
                 )
         # Of one step: before a validation and after it.
-        newest = max(points, key=lambda one: (one.description["global_step"], one.description["epoch"]), default=None)
+        order = ("global_step", "epoch", "record_lines")
+        newest = max(points, key=lambda one: [one.description.get(name, 0) for name in order], default=None)
         if newest:
             self.next_place = _other(newest.place)
         return newest

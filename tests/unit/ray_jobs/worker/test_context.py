@@ -1,9 +1,11 @@
 """What a worker's place refuses to go on with."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
 import torch
+from support.local_workplace import LocalWorkplace
 
 from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
@@ -17,7 +19,7 @@ from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.context import RayWorkplace
 from ray_jobs.worker.resume import is_as_it_was
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import Progress
+from trainers.interface import Progress, Workplace
 
 
 @pytest.fixture
@@ -30,6 +32,15 @@ def place(tmp_path):
         tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, 0, None),
         loss_advice="lower optimizer.lr",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [RayWorkplace, LocalWorkplace])
+def test_it_offers_what_the_interface_says(kind):
+    for name, method in inspect.getmembers(Workplace, inspect.isfunction):
+        if not name.startswith("_"):
+            assert list(inspect.signature(getattr(kind, name)).parameters) == list(
+                inspect.signature(method).parameters
+            ), name
 
 
 def train(place, losses):
