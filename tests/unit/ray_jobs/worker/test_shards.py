@@ -20,7 +20,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.tracking.journal import FoldJournal
-from ray_jobs.worker import context
+from ray_jobs.worker import context as context_module
 from ray_jobs.worker.context import RayWorkplace
 from ray_jobs.worker.resume import ResumePoints
 from ray_jobs.worker.watchdog import Watchdog
@@ -55,7 +55,7 @@ def build(
             mirror.begin_record()
     if mirror is not None:
         place.shards.mirror = mirror if rank else None
-        context.bring_for_node = lambda mirror, _, name: mirror.bring_checkpoint(name) if rank else None
+        context_module.bring_for_node = lambda mirror, _, name: mirror.bring_checkpoint(name) if rank else None
     return place
 
 
