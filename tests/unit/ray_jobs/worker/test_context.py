@@ -1,4 +1,4 @@
-"""What a worker's place refuses to go on with."""
+"""What a fold's context refuses to go on with, and what it tells."""
 
 import inspect
 from dataclasses import replace
@@ -99,7 +99,7 @@ class Told:
 
 @pytest.fixture
 def watched(place, monkeypatch):
-    """A place whose record is open, and whose coordinator is here."""
+    """A context whose record is open, and whose coordinator is here."""
     place.recording.journal, place.recording.coordinator = FoldJournal(place.folder, 0), Told()
     place.recording.progress_interval_s = -1
     monkeypatch.setattr(place, "_report_to_train", lambda metrics: None)

@@ -33,7 +33,7 @@ KILLS = (2, 9, 17)  # steps; of 13 in the first stage and 12 in the second
 def build(
     root: Path, rank: int, world_size: int, attempt: int, uri: str | None = None, name: str = "run"
 ) -> RayWorkplace:
-    """A place whose record is open, without Ray. With objects each rank has a machine of its own."""
+    """A context whose record is open, without Ray. With objects each rank has a machine of its own."""
     folder = RunFolder(root / (name if uri is None else f"machine{rank}/{name}"))
     folder.root.mkdir(parents=True, exist_ok=True)
     mirror = None if uri is None else FoldMirror(folder, uri, 0, attempt)
