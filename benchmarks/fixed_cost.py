@@ -77,13 +77,13 @@ class MemoryPlace:
 
     def log(self, global_step: int, metrics: dict[str, float]) -> None: ...
 
-    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None: ...
+    def report_progress(self, progress: Any) -> None: ...
 
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: dict[str, float]) -> None:
         if self.report is not None:
             self.report(dict(metrics))
 
-    def save_checkpoint(self, name: str, tensors: dict[str, Any], description: dict[str, Any]) -> None:
+    def save_checkpoint(self, name: str, tensors: dict[str, Any], description: dict[str, Any], **more: Any) -> None:
         self.checkpoints[name] = {key: tensor.detach().clone() for key, tensor in tensors.items()}
 
     def load_checkpoint(self, name: str) -> dict[str, Any]:
@@ -108,8 +108,8 @@ class MemoryPlace:
     def report_preparation(self, what: str, done: int, total: int) -> None: ...
     def touch(self) -> None: ...
 
-    def save_predictions(self, checkpoint: str, rows: str, predictions: Any) -> None:
-        self.predictions[checkpoint, rows] = predictions
+    def save_predictions(self, checkpoint: str, rows: str, ids: Any, predictions: Any) -> None:
+        (self.predictions[checkpoint, rows],) = predictions
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None: ...
 

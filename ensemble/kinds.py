@@ -9,9 +9,12 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # What jobs may do with predictions beyond scoring and combining those of fold models.
 Offer = Literal["members", "external", "interval", "sweep", "leaderboard", "tuning", "threshold"]
@@ -85,6 +88,9 @@ class Kind(Protocol):
 
     def predict_constant(self, train_target_N: np.ndarray) -> float | None:
         """The constant that any model has to beat, from the training rows' targets; None: it is found otherwise."""
+
+    def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
+        """The rows of a prediction file that hold what a trainer has given `save_predictions` in one piece."""
 
 
 def load_kind(name: str) -> Kind:

@@ -55,7 +55,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-CheckpointName = Literal["best", "final"]
+CheckpointName = str  # `best` and `final`, which every fold saves, and others of a family's own: lower-case words
 RowsName = Literal["validation", "blend", "test"]
 
 
@@ -101,8 +101,8 @@ class Inventory:
 
     Attributes:
         ids: (N,) str, one for each training row, in table order, unique; none holds a FORMULA, for ids go into CSV files.
-        target: (N,) float64.
-        target_name: column name of the target; the submission's second column.
+        target: (N,) of any type: float64 where the family predicts numbers; None: rows have no target.
+        target_name: column name of the target; the submission's second column; empty: there is none.
         num_test: rows to predict without a target; 0 where there is no test table.
         fingerprint: SHA-256 over everything that was read; another value means other data.
         groups: (N,) or None, rows of one group stay on one side of a fold.
@@ -114,10 +114,11 @@ class Inventory:
             leaks are.
         tables: the rows themselves, as the family's own `leave_inputs` takes them.
         notes: sentences for the user: what is no mistake, but worth knowing.
+        strata: (N,) of any type: what stratified folds have alike; None: the target, numbers by their size.
     """
 
     ids: np.ndarray
-    target: np.ndarray
+    target: np.ndarray | None
     target_name: str
     num_test: int
     fingerprint: str
@@ -129,6 +130,17 @@ class Inventory:
     row_keys: Mapping[str, RowKeys] = field(default_factory=dict)
     tables: Any = None
     notes: tuple[str, ...] = ()
+    strata: np.ndarray | None = None
+
+    def require_target(self) -> np.ndarray:
+        """The target.
+
+        Raises:
+            DataError: rows have none.
+        """
+        if self.target is None:
+            raise DataError("the rows have no target, and this needs one")
+        return self.target
 
 
 @dataclass(frozen=True)
@@ -183,11 +195,13 @@ class TrainedModel:
         description: what the trainer gave `Workplace.save_checkpoint`.
         tensors: likewise, on the CPU.
         shared: what it gave `Workplace.share_tensors`, on the CPU; empty where nothing is shared.
+        files: the content of the files that it gave, by name.
     """
 
     description: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     shared: Mapping[str, Tensor]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -234,11 +248,47 @@ class ResumePoint:
         own: of this rank alone: its parts of sums (of the epoch's loss). Where a fold goes on with another number of ranks, the
             first gets the sum of all and the others zeros.
         facts: JSON: where in which epoch, the best so far, counters; in steps and batches of all ranks together.
+        shard: of this rank alone, and however large, such as its part of a sharded optimiser: written by the rank itself. None: no
+            rank has such tensors. Where the number of ranks has changed a fold that goes on finds it empty.
+        shards: only where the number of ranks has changed: the shards of all that saved, in rank order.
     """
 
     tensors: Mapping[str, Tensor]
     own: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    shard: Mapping[str, Tensor] | None = None
+    shards: Sequence[Mapping[str, Tensor]] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training of a fold is. What there is none of, or what nobody knows beforehand, is None.
+
+    Attributes:
+        step, num_steps: optimiser steps that are done, and all of them.
+        epoch, num_epochs: the epoch under way, from 0, and all of them; of all stages together.
+        batch, num_batches: batches of this epoch that are done, and all of them.
+        tokens, num_tokens: that were trained on, and all of them: then these say how much is left.
+    """
+
+    step: int
+    num_steps: int | None = None
+    epoch: int | None = None
+    num_epochs: int | None = None
+    batch: int | None = None
+    num_batches: int | None = None
+    tokens: int | None = None
+    num_tokens: int | None = None
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether an epoch's last batch is done."""
+        return self.batch is not None and self.batch == self.num_batches
+
+    @property
+    def amounts(self) -> tuple[int, int | None]:
+        """What is done and all of it, in tokens where they are counted, else in steps."""
+        return (self.step, self.num_steps) if self.tokens is None else (self.tokens, self.num_tokens)
 
 
 class Workplace(Protocol):
@@ -270,7 +320,15 @@ class Workplace(Protocol):
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records an epoch's metrics and tells the coordinator and, of short epochs not each, Ray Train that it is over (a barrier
         of the ranks).
-        `metrics` must hold `train/loss_epoch`, `val/loss_epoch` and `score`, the value by which best is chosen."""
+        `metrics` must hold `score`, the value of which the lowest is best, and `train/loss_epoch` and `val/loss_epoch` where
+        there are such losses."""
+
+    def report_evaluation(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        """As `report_epoch`, of an evaluation that ends no epoch. Losses are those since the evaluation before."""
+
+    def begin_stage(self, name: str) -> None:
+        """From here on the fold is in this stage: its metrics are recorded as `<name>/<metric>`, all but `epoch` and `score`, and
+        its best score counts anew. An empty name ends the stages, and keeps the last one's best. A fold that goes on is in the stage of its resume point already."""
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
         """Says how many rows have gone through what comes before the training. If the run was asked to stop, the fold may end
@@ -280,16 +338,27 @@ class Workplace(Protocol):
         """Says that this rank is at work, where it reports nothing else for long: of a validation each batch. A fold that stands
         still for `run.stall_timeout_s` is ended."""
 
-    def report_progress(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
-        """Says where the fold is: epoch from 0, optimiser step of the fold out of `num_steps`, each epoch the same share."""
+    def report_progress(self, progress: Progress) -> None:
+        """Says where the fold is, after each step."""
 
     def save_checkpoint(
-        self, name: CheckpointName, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+        self,
+        name: CheckpointName,
+        tensors: Mapping[str, Tensor],
+        description: Mapping[str, Any],
+        *,
+        shard: Mapping[str, Tensor] | None = None,
+        files: Path | None = None,
     ) -> None:
-        """Replaces the checkpoint `name` as a whole: `tensors` as safetensors, `description` as JSON."""
+        """Replaces the checkpoint `name` as a whole: `tensors` as safetensors, `description` as JSON, both rank 0's. `shard` are
+        further tensors under names that no other rank uses; each rank writes its own, and either all give one or none does. `files`
+        is a folder to copy, rank 0's: a tokenizer, an adapter."""
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
-        """The tensors of a checkpoint that this fold saved, on the CPU."""
+        """The tensors of a checkpoint that this fold saved, those of all shards together, on the CPU."""
+
+    def find_files(self, name: CheckpointName) -> Path:
+        """The folder of files of a checkpoint that this fold saved, under the names that they had."""
 
     def load_resume_point(self) -> ResumePoint | None:
         """Where an earlier attempt of this fold was, tensors on the CPU; None: begin. To be called when everything is built:
@@ -299,8 +368,9 @@ class Workplace(Protocol):
         """Whether a resume point is to be saved after this step, in the middle of an epoch. The same on every rank."""
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
-        """Replaces the point from which a later attempt goes on: after `report_epoch` (where it may be left out if the last
-        one is only seconds old), before a validation that takes long, and whenever one is due. If the run was asked to stop, the fold ends here."""
+        """Replaces the point from which a later attempt goes on: after `report_epoch`, or `report_evaluation` of a training without
+        epochs (where it may be left out if the last one is only seconds old), before a validation that takes long, and whenever
+        one is due. If the run was asked to stop, the fold ends here."""
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and
@@ -313,14 +383,11 @@ class Workplace(Protocol):
         """Reads or writes below `inputs` or `cache`, again and again while the storage is the cause that it fails; `what` is for
         the message."""
 
-    def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
-        """Writes a prediction file of the fold."""
-
-    def save_maps(
-        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, maps: Iterable[PredictedMap]
+    def save_predictions(
+        self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, predictions: Iterable[Any]
     ) -> None:
-        """As `save_predictions`, of a family that predicts maps: each rank gives those of its rows, in any order; `ids`, (n,) str, are
-        all rows in the file's order."""
+        """Writes a prediction file of the fold. Each rank gives those of its rows, in any order, as the family's kind has them: numbers
+        in blocks (`Predictions`), maps one by one (`PredictedMap`). `ids`, (n,) str, are all rows in the file's order."""
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         """Lists a row whose content turned out bad while it was read."""

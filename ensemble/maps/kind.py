@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble.config import MAP_METHODS
 from ensemble.kinds import Kind, Metric, Offer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _TITLES = {"dice": "Dice", "iou": "IoU", "dice_of_rows": "mean Dice of rows"}
 _METRICS = ("dice", "iou")  # by which maps are compared; higher is better
@@ -52,6 +56,13 @@ class Maps:
 
     def predict_constant(self, train_target_N: np.ndarray) -> None:
         """The class to say everywhere is chosen when maps are scored."""
+
+    def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
+        """The row of one map."""
+        from ensemble.maps.files import build_map_table, encode_map
+
+        encoded = encode_map(prediction.row_id, prediction.probability_CHW, prediction.target_HW)
+        return build_map_table([encoded], fold=fold, checkpoint=checkpoint, member=member)
 
 
 KIND: Kind = Maps()

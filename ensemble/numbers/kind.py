@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble.config import FITTED_METHODS, METHODS
 from ensemble.kinds import Kind, Metric, Offer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _METRICS = {
     metric.name: metric
@@ -59,6 +63,13 @@ class Numbers:
         from ensemble.numbers.scores import predict_constant
 
         return predict_constant(train_target_N)
+
+    def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
+        """The rows of a block of numbers."""
+        from ensemble.predictions import build_table
+
+        columns = (prediction.ids, prediction.prediction, prediction.prediction_z, prediction.target)
+        return build_table(*columns, fold=fold, checkpoint=checkpoint, member=member)
 
 
 KIND: Kind = Numbers()

@@ -69,7 +69,7 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
-    check_ensemble(config, build_plan_table(folds), lambda: inventory.target)
+    check_ensemble(config, build_plan_table(folds), inventory.require_target)
     return Plan(_check_members(config, folder, inventory, folds, take), leaks)
 
 

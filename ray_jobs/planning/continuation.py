@@ -180,7 +180,10 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
 
 
 def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> list[float]:
-    """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise."""
+    """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise, or of rows
+    without a target."""
+    if inventory.target is None:
+        return []
     target = dict(zip(folds.ids, inventory.target, strict=True))
     splits = [folds.split(fold) for fold in range(folds.count)]
     constants = [kind.predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]

@@ -81,11 +81,12 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
         keeps_groups = folds.keeps_groups(inventory) or folds.on_leak == "group"
         groups = number_groups(folds, inventory) if keeps_groups else None
         blend, rest = _hold_out(folds, groups, num_rows)
+        strata = find_strata(folds, inventory, rest) if "stratified" in folds.kind else None
         assigned[blend] = BLEND
         if groups is not None:
-            assigned[rest] = _divide_groups(folds, inventory.target[rest], groups[rest])
+            assigned[rest] = _divide_groups(folds, strata, groups[rest])
         else:
-            for fold, validation in enumerate(_split_with_sklearn(folds, inventory.target[rest])):
+            for fold, validation in enumerate(_split_with_sklearn(folds, strata, len(rest))):
                 assigned[rest[validation]] = fold
     return FoldPlan(inventory.ids, assigned, folds.count, folds.kind == "time", groups)
 
@@ -119,30 +120,28 @@ def _refuse_small_blend(folds: FoldsConfig, num_blend: int, num_rest: int) -> No
         )
 
 
-def _divide_groups(folds: FoldsConfig, target: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def _divide_groups(folds: FoldsConfig, strata: np.ndarray | None, groups: np.ndarray) -> np.ndarray:
     """The validation fold of each row, -1 where none validates it; no group is divided."""
     if folds.kind == "holdout":
         most = len(np.unique(groups)) - 1
         held = hold_out_groups(groups, folds.holdout_fraction, folds.seed, least=1, most=most)
         return np.where(np.isin(np.arange(len(groups)), held), 0, NEVER_VALIDATED)
-    strata = _bin_target(target, folds.count) if "stratified" in folds.kind else None
     return deal_groups(groups, folds.count, folds.seed, strata)
 
 
-def _split_with_sklearn(folds: FoldsConfig, target: np.ndarray) -> list[np.ndarray]:
+def _split_with_sklearn(folds: FoldsConfig, strata: np.ndarray | None, num_rows: int) -> list[np.ndarray]:
     """The positions of the rows that each fold validates."""
     from sklearn import model_selection as splitters  # 1.3 s to import: not for --help
 
-    rows = np.zeros(len(target))
+    rows = np.zeros(num_rows)
     if folds.kind == "holdout":
         num_held = min(math.ceil(folds.holdout_fraction * len(rows)), len(rows) - 1)  # one row is left to train
         whole = splitters.ShuffleSplit(1, test_size=num_held, random_state=folds.seed)
         return [held for _, held in whole.split(rows)]
-    splitter = splitters.StratifiedKFold if folds.kind == "stratified" else splitters.KFold
-    bins = _bin_target(target, folds.count) if folds.kind == "stratified" else None
+    splitter = splitters.KFold if strata is None else splitters.StratifiedKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a bin may have fewer rows than there are folds
-        splits = list(splitter(folds.count, shuffle=True, random_state=folds.seed).split(rows, bins))
+        splits = list(splitter(folds.count, shuffle=True, random_state=folds.seed).split(rows, strata))
     return [held for _, held in splits]
 
 
@@ -187,6 +186,22 @@ def _choose_latest(folds: FoldsConfig, num_before: np.ndarray, num_rows: int) ->
     held = num_rows - num_before[: folds.count : -1]
     held = held[held >= 2] if (held >= 2).any() else held
     return int(held[np.abs(held - folds.blend_fraction * num_rows).argmin()])
+
+
+def find_strata(folds: FoldsConfig, inventory: Inventory, rest: np.ndarray) -> np.ndarray:
+    """What stratified folds have alike of the rows at these positions: (R,) int from 0.
+
+    Raises:
+        DataError: the rows have neither strata nor a target.
+    """
+    values = inventory.target if inventory.strata is None else inventory.strata
+    if values is None:
+        raise DataError(
+            f"folds.kind={folds.kind} needs a target or strata, and the rows have neither; use folds.kind=random"
+        )
+    if inventory.strata is None and np.issubdtype(values.dtype, np.floating):
+        return _bin_target(values[rest], folds.count)
+    return np.unique(values[rest], return_inverse=True)[1]
 
 
 def _bin_target(target: np.ndarray, count: int) -> np.ndarray:

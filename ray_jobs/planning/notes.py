@@ -22,6 +22,8 @@ def note_division(folds: FoldsConfig, plan: FoldPlan, inventory: Inventory, kind
 def _note_constant_target(plan: FoldPlan, inventory: Inventory) -> list[str]:
     """Where all rows, or all that train a fold, have the same target."""
     name, target = inventory.target_name, inventory.target
+    if target is None:
+        return []
     if (target == target[0]).all():
         return [
             f"target {name} is {target[0]:g} in all {len(target):,} training rows: there is nothing to learn, and no model can beat that "

@@ -23,7 +23,7 @@ from ray_jobs.results.columns import combine_folds, combines_folds, find_columns
 from ray_jobs.results.intervals import IntervalBasis, find_basis
 from ray_jobs.results.stage import score_folds
 from ray_jobs.results.submission import settle_ensemble
-from ray_jobs.runs.checkpoints import read_checkpoint, read_description
+from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import TrainedModel
@@ -137,11 +137,13 @@ def read_models(folder: RunFolder, config: RunConfig) -> list[TrainedModel]:
     for name in config.combined_members:
         own = folder.of_member(name)
         for fold in range(config.folds.count):
-            tensors, description = read_checkpoint(own.fold(fold).checkpoint(config.ensemble.checkpoint))
-            found = _find_shared(own, description)
+            checkpoint = open_checkpoint(own.fold(fold).checkpoint(config.ensemble.checkpoint))
+            found = _find_shared(own, checkpoint.description)
             if found and found[1] not in shared:
                 shared[found[1]] = load(_read_shared(*found))
-            models.append(TrainedModel(description, load(tensors), shared[found[1] if found else ""]))
+            tensors = {name: one for part in checkpoint.read_tensors() for name, one in load(part).items()}
+            beside = (shared[found[1] if found else ""], checkpoint.read_files())
+            models.append(TrainedModel(checkpoint.description, tensors, *beside))
     return models
 
 

@@ -47,12 +47,12 @@ def fold_table(members: Mapping[str, Sequence[FoldStatus]], title: str) -> Table
         table.add_column(name, justify="left" if name == "state" else "right", header_style="underline", no_wrap=True)
     shown = [(name, one) for name, statuses in members.items() for one in statuses if one.state not in hidden]
     for member, status in shown:
-        best = "" if status.best_score is None else f"{status.best_score:.4f} @ {status.best_epoch}"
+        best = "" if status.best_score is None else f"{status.best_score:.4f} @ {_best_place(status)}"
         elapsed, left = _times(status)
         table.add_row(
             str(status.fold) if len(members) == 1 else f"{member} {status.fold}",
             *((str(status.num_workers or ""),) if several else ()),
-            Text(status.preparation[0] if status.preparation else status.state.value, style=_COLOURS[status.state]),
+            Text(status.preparation[0] if status.preparation else _state(status), style=_COLOURS[status.state]),
             f"{status.epoch}/{status.num_epochs}" if status.num_epochs else "",
             _step(status),
             *(_number(value) for value in (status.train_loss, status.val_loss)),
@@ -88,7 +88,7 @@ class Watcher:
         self.live: Live | None = None
         if console.is_terminal:
             self.live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-        self.shown: dict[tuple[str, int], tuple[FoldState, int, int, int]] = {}
+        self.shown: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.waits_for = waits_for
 
     def __enter__(self) -> Watcher:
@@ -115,7 +115,7 @@ class Watcher:
             self.live.update(Group(table, note) if is_waiting else table, refresh=True)
         for folder, status in everyone:
             fold = (folder.member, status.fold)
-            key = (status.state, status.attempt, _epochs_scored(status), _tenths_prepared(status))
+            key = (status.state, status.attempt, status.stage, *_scored(status), _tenths_prepared(status))
             if status.state != FoldState.WAITING and self.shown.get(fold) != key:
                 self.shown[fold] = key
                 line = _line(folder.describe_fold(status.fold), status)
@@ -129,8 +129,21 @@ def _tenths_prepared(status: FoldStatus) -> int:
     return 10 * status.preparation[1] // status.preparation[2] if status.preparation else 0
 
 
-def _epochs_scored(status: FoldStatus) -> int:
-    return status.epoch if status.score is not None else 0
+def _scored(status: FoldStatus) -> tuple[int, int]:
+    """The last epoch that was scored and, where there are no epochs, the last step."""
+    if status.score is None:
+        return 0, 0
+    return status.epoch, 0 if status.num_epochs else (status.evaluated or 0)
+
+
+def _state(status: FoldStatus) -> str:
+    """Of a fold that trains in stages, which."""
+    return status.stage if status.stage and status.state == FoldState.TRAINING else status.state.value
+
+
+def _best_place(status: FoldStatus) -> str:
+    """The epoch that was best or, where there was none at that step, the step."""
+    return f"step {status.best_step}" if status.best_epoch is None else str(status.best_epoch)
 
 
 def _line(fold: str, status: FoldStatus) -> str:
@@ -141,20 +154,34 @@ def _line(fold: str, status: FoldStatus) -> str:
         return f"{fold} {what}: {done:,} of {total:,} (all folds together)"
     if status.score is None:
         workers = f", {status.num_workers} workers" if status.num_workers > 1 else ""
-        return f"{fold} {status.state.value} (attempt {status.attempt}{workers})"
+        return f"{fold} {_state(status)} (attempt {status.attempt}{workers})"
     elapsed, left = _times(status)
-    return (
-        f"{fold} {status.state.value}: epoch {status.epoch}/{status.num_epochs}, train loss "
-        f"{_number(status.train_loss)}, val loss {_number(status.val_loss)}, score {_number(status.score)}, best "
-        f"{_number(status.best_score)} @ epoch {status.best_epoch}, {elapsed}" + (f", ETA {left}" if left else "")
-    )
+    where = f"epoch {status.epoch}/{status.num_epochs}" if status.num_epochs else f"step {_step(status)}"
+    best = _best_place(status) if status.best_epoch is None else f"epoch {status.best_epoch}"
+    losses = [
+        f"{name} loss {_number(value)}"
+        for name, value in (("train", status.train_loss), ("val", status.val_loss))
+        if value is not None
+    ]
+    parts = [where, *losses, f"score {_number(status.score)}", f"best {_number(status.best_score)} @ {best}", elapsed]
+    return f"{fold} {_state(status)}: " + ", ".join(parts) + (f", ETA {left}" if left else "")
 
 
 def _step(status: FoldStatus) -> str:
     """Of the training; before that, the rows that are prepared."""
     if status.preparation:
         return f"{status.preparation[1]}/{status.preparation[2]}"
-    return f"{status.step}/{status.num_steps}" if status.num_steps else ""
+    if status.num_tokens:
+        return f"{_short(status.tokens or 0)}/{_short(status.num_tokens)} tokens"
+    return f"{status.step}/{status.num_steps}" if status.num_steps else str(status.step or "")
+
+
+def _short(count: int) -> str:
+    """A large number in few letters: 1.3B, 20.0M, 512k."""
+    for size, letter in ((10**9, "B"), (10**6, "M")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return f"{count // 1000}k" if count >= 10_000 else str(count)
 
 
 def _times(status: FoldStatus) -> tuple[str, str]:
@@ -162,9 +189,10 @@ def _times(status: FoldStatus) -> tuple[str, str]:
         return "", ""
     seconds = (status.finished or time.time()) - status.started
     left = ""
-    if status.state == FoldState.TRAINING and status.first_step < status.step < status.num_steps:
+    first, done, total = status.amounts
+    if status.state == FoldState.TRAINING and first < done < total:
         seconds_of_steps = seconds - max(0.0, (status.prepared or status.started) - status.started)
-        left = _clock(seconds_of_steps * (status.num_steps - status.step) / (status.step - status.first_step))
+        left = _clock(seconds_of_steps * (total - done) / (done - first))
     return _clock(seconds), left
 
 

@@ -41,6 +41,17 @@ class FoldStarted:
     best_epoch: int | None = None
     nodes: tuple[str, ...] = ()
     pid: int = 0
+    stage: str = ""
+    best_step: int | None = None
+
+
+@dataclass(frozen=True)
+class StageBegun:
+    """A fold's training has come to another stage, in which the best score counts anew; shown, not recorded."""
+
+    fold: int
+    attempt: int
+    stage: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,8 @@ class ProgressReported:
     num_epochs: int
     step: int
     num_steps: int
+    tokens: int | None = None
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,16 @@ class EpochReported:
     attempt: int
     epoch: int
     num_epochs: int
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationReported:
+    """A fold was evaluated between epochs, or has none."""
+
+    fold: int
+    attempt: int
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -126,6 +149,8 @@ FoldEvent = (
     | PreparationReported
     | ProgressReported
     | EpochReported
+    | EvaluationReported
+    | StageBegun
     | FoldCompleted
     | FoldFailed
     | FoldStopped
@@ -133,7 +158,7 @@ FoldEvent = (
 )
 Event = RunStarted | FoldEvent
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
-NOT_KEPT = (AliveReported, PreparationReported, ProgressReported, EpochReported)
+NOT_KEPT = (AliveReported, PreparationReported, ProgressReported, EpochReported, EvaluationReported, StageBegun)
 
 
 def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
@@ -160,7 +185,11 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 best_epoch=event.best_epoch,
                 nodes=event.nodes,
                 pid=event.pid,
+                stage=event.stage,
+                best_step=event.best_step,
             )
+        case StageBegun():
+            return _begin_stage(status, event.stage)
         case AliveReported():
             return status
         case PreparationReported():
@@ -172,24 +201,13 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 num_epochs=event.num_epochs,
                 step=event.step,
                 num_steps=event.num_steps,
+                tokens=event.tokens,
+                num_tokens=event.num_tokens,
+                first_tokens=event.tokens if status.first_tokens is None else status.first_tokens,
                 preparation=None,
             )
-        case EpochReported():
-            score = event.metrics["score"]
-            is_best = math.isfinite(score) and (status.best_score is None or score < status.best_score)
-            return replace(
-                status,
-                epoch=event.epoch + 1,
-                num_epochs=event.num_epochs,
-                step=event.step,
-                preparation=None,
-                train_loss=event.metrics["train/loss_epoch"],
-                val_loss=event.metrics["val/loss_epoch"],
-                score=score,
-                samples_per_second=event.metrics.get("train/samples_per_second"),
-                best_score=score if is_best else status.best_score,
-                best_epoch=event.epoch if is_best else status.best_epoch,
-            )
+        case EpochReported() | EvaluationReported():
+            return _score(status, event)
         case FoldCompleted():
             return replace(status, state=FoldState.COMPLETED, finished=now, error=None, preparation=None)
         case FoldFailed():
@@ -199,3 +217,33 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
         case FoldResized():
             return replace(status, state=FoldState.WAITING, preparation=None)
     raise AssertionError(event)
+
+
+def _begin_stage(status: FoldStatus, stage: str) -> FoldStatus:
+    """The status in another stage; after the last one its scores stay."""
+    if not stage:
+        return replace(status, stage="")
+    status = replace(status, stage=stage, train_loss=None, val_loss=None, score=None)
+    return replace(status, best_score=None, best_epoch=None, best_step=None)
+
+
+def _score(status: FoldStatus, event: EpochReported | EvaluationReported) -> FoldStatus:
+    """The status after the model was scored, at the end of an epoch or between."""
+    metrics, epoch = event.metrics, None
+    if isinstance(event, EpochReported):
+        epoch = event.epoch
+        status = replace(status, epoch=epoch + 1, num_epochs=event.num_epochs)
+    else:
+        status = replace(status, evaluated=event.step)
+    score = metrics["score"]
+    if math.isfinite(score) and (status.best_score is None or score < status.best_score):
+        status = replace(status, best_score=score, best_epoch=epoch, best_step=event.step)
+    return replace(
+        status,
+        step=event.step,
+        preparation=None,
+        train_loss=metrics.get("train/loss_epoch"),
+        val_loss=metrics.get("val/loss_epoch"),
+        score=score,
+        samples_per_second=metrics.get("train/samples_per_second"),
+    )

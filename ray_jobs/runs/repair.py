@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ray_jobs.errors import RunFolderError
-from ray_jobs.runs.events import NOT_KEPT, EpochReported, Event, RunStarted, advance
+from ray_jobs.runs.events import NOT_KEPT, EpochReported, EvaluationReported, Event, RunStarted, advance
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
@@ -64,11 +64,13 @@ def rebuild_status(folder: RunFolder, fold: int) -> FoldStatus:
         rows = read_lines(folder.fold_record(fold))
     for row in rows:
         metrics = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-        if {"epoch", "score", "train/loss_epoch", "val/loss_epoch"} <= metrics.keys() and metrics["score"] is not None:
-            epoch = EpochReported(
-                fold, status.attempt, metrics["epoch"], status.num_epochs, row["global_step"], metrics
-            )
-            status = advance(status, epoch, row["time"])
+        if metrics.get("score") is None:
+            continue
+        whose, step = (fold, status.attempt), row["global_step"]
+        scored: Event = EvaluationReported(*whose, step, metrics)
+        if "epoch" in metrics:
+            scored = EpochReported(*whose, metrics["epoch"], status.num_epochs, step, metrics)
+        status = advance(status, scored, row["time"])
     return status
 
 

@@ -11,6 +11,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import MetricRecord, read_lines
 from ray_jobs.tracking.csv_files import RATE, STEP_LOSS, CsvFiles, EpochSummary
+from trainers.interface import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class FoldJournal:
         self.record = MetricRecord(path, keep=keep)
         self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=read_lines(path), log_batches=log_batches)
         self.started = time.monotonic()
-        self.first_step: int | None = None
-        self.position = (0, 1, 0, 1)  # epoch, num_epochs, step, num_steps: where the last progress report was
+        self.first: int | None = None  # what was done before this attempt, in the unit of `Progress.amounts`
+        self.position = Progress(0)  # of the last progress report
         self.unsaid: dict[str, Any] | None = None  # the latest step's values, while no line has told them
 
     def log(self, global_step: int, metrics: Mapping[str, Any], at: float) -> None:
@@ -51,21 +52,20 @@ class FoldJournal:
         elif any(name in metrics for name in STEP_LOSS):
             self.unsaid = dict(metrics)
 
-    def follow(self, epoch: int, num_epochs: int, step: int, num_steps: int) -> None:
+    def follow(self, position: Progress) -> None:
         """Takes in where the fold is; writes a progress line when step losses have come from the device since the last."""
-        self.position = (epoch, num_epochs, step, num_steps)
-        if self.first_step is None:
-            self.first_step = step - 1  # of this attempt
+        self.position = position
+        if self.first is None:
+            self.first = position.amounts[0] - (1 if position.tokens is None else 0)
         if self.unsaid is None:
             return
-        steps_per_epoch = max(1, num_steps // num_epochs)
-        batch = step - epoch * steps_per_epoch
         loss = next(self.unsaid[name] for name in STEP_LOSS if name in self.unsaid)
         rate = next((self.unsaid[name] for name in RATE if name in self.unsaid), float("nan"))
-        logger.info(
-            "epoch %d/%d [%d/%d %3.0f%%] loss %.6f, learning rate %.8f, ETA %s",
-            epoch + 1, num_epochs, batch, steps_per_epoch, 100 * batch / steps_per_epoch, loss, rate, self._time_left(),
-        )  # fmt: skip
+        where = f"step {position.step}{_share(*position.amounts)}"
+        if position.epoch is not None and position.num_epochs and position.batch is not None:
+            done = _share(position.batch, position.num_batches)
+            where = f"epoch {position.epoch + 1}/{position.num_epochs}{done}"
+        logger.info("%s loss %.6f, learning rate %.8f, ETA %s", where, loss, rate, self._time_left())
         self.unsaid = None
 
     def sync(self) -> None:
@@ -94,13 +94,19 @@ class FoldJournal:
         seconds = "" if ended.seconds is None else f", {ended.seconds:.2f} s"
         logger.info(
             "epoch %d/%d is over: batch loss %s; %s%s%s, ETA %s",
-            ended.epoch, self.position[1], losses, further, rate, seconds, self._time_left(),
+            ended.epoch, self.position.num_epochs or 0, losses, further, rate, seconds, self._time_left(),
         )  # fmt: skip
         if ended.is_best:
             by = "" if ended.gain is None else f", better by {ended.gain:.6f}"
             logger.info("new best at epoch %d: score %.6f%s", ended.epoch, ended.further["score"], by)
 
     def _time_left(self) -> str:
-        _, _, step, num_steps = self.position
-        seconds = (time.monotonic() - self.started) * (num_steps - step) / max(1, step - (self.first_step or 0))
+        done, total = self.position.amounts
+        if total is None:
+            return "unknown"
+        seconds = (time.monotonic() - self.started) * (total - done) / max(1, done - (self.first or 0))
         return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86_400 else f"{seconds / 86_400:.1f} days"
+
+
+def _share(done: int, total: int | None) -> str:
+    return f" [{done}/{total} {100 * done / max(1, total):3.0f}%]" if total is not None else f" [{done}]"

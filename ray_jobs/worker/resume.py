@@ -11,7 +11,7 @@ import hashlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ray_jobs.cluster.versions import are_same_versions, package_versions
 from ray_jobs.errors import RunFolderError, SupersededError
-from ray_jobs.runs.checkpoints import RESUME_POINTS, read_checkpoint, write_checkpoint
+from ray_jobs.runs.checkpoints import RESUME_POINTS, Checkpoint, Part, open_checkpoint, write_checkpoint
 from ray_jobs.runs.folder import FoldFolder
 from trainers.interface import ResumePoint
 
@@ -37,11 +38,13 @@ class StoredPoint:
         tensors: `shared/<name>`, and `rank<r>/<name>` for what only rank r has.
         description: `facts` of the trainer, `global_step`, `epoch`, `best` (score, epoch), `record_lines`, `circumstances`.
         place: where it was read from.
+        checkpoint: likewise, with what each rank has written by itself; None where nothing can be.
     """
 
     tensors: dict[str, Tensor]
     description: dict[str, Any]
     place: str
+    checkpoint: Checkpoint | None = None
 
     @property
     def world_size(self) -> int:
@@ -50,13 +53,24 @@ class StoredPoint:
 
     def for_rank(self, rank: int, world_size: int) -> ResumePoint:
         """What a rank goes on from. Of another number of ranks the first has the sum of what each had for itself, the others
-        nothing of it."""
+        nothing of it, and what each rank has written by itself they get all.
+
+        Raises:
+            RunFolderError: what a rank has written is missing or damaged.
+        """
         parts = [_below(self.tensors, f"rank{number}/own/") for number in range(self.world_size)]
         own = parts[rank] if rank < len(parts) else {}
         if world_size != self.world_size:
             whole = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
             own = whole if rank == 0 else {name: torch.zeros_like(tensor) for name, tensor in whole.items()}
-        return ResumePoint(_below(self.tensors, "shared/"), own, self.description["facts"])
+        facts, shards = self.description["facts"], () if self.checkpoint is None else self.checkpoint.shards
+        if not shards:
+            return ResumePoint(_below(self.tensors, "shared/"), own, facts)
+        assert self.checkpoint is not None
+        is_same = world_size == self.world_size
+        read = [load(self.checkpoint.read(shard)) for shard in ([shards[rank]] if is_same else shards)]
+        shard, others = (read[0], ()) if is_same else ({}, tuple(read))
+        return ResumePoint(_below(self.tensors, "shared/"), own, facts, shard, others)
 
     def restore_random_state(self, rank: int) -> None:
         """Puts this rank's random generators where they were. Those of a rank that the point does not know are seeded from its own
@@ -96,13 +110,18 @@ class ResumePoints:
             if not (self.files.checkpoint(place) / "checkpoint.json").exists():
                 continue
             try:
-                points.append(self.read(place))
+                point = self.read(place)
+                assert point.checkpoint is not None
+                for shard in point.checkpoint.shards:
+                    point.checkpoint.check(shard)
+                points.append(point)
             except (RunFolderError, SafetensorError, ValueError, KeyError) as error:
                 logger.warning(
                     "a resume point of fold %d is damaged, the one before counts: %s", self.files.number, error
                 )
         # Of one step: before a validation and after it.
-        newest = max(points, key=lambda one: (one.description["global_step"], one.description["epoch"]), default=None)
+        order = ("global_step", "epoch", "record_lines")
+        newest = max(points, key=lambda one: [one.description.get(name, 0) for name in order], default=None)
         if newest:
             self.next_place = _other(newest.place)
         return newest
@@ -113,14 +132,20 @@ class ResumePoints:
         Raises:
             RunFolderError, SafetensorError, ValueError, KeyError: it is missing or damaged.
         """
-        content, description = read_checkpoint(self.files.checkpoint(place))
-        return StoredPoint(load(content), description, place)
+        checkpoint = open_checkpoint(self.files.checkpoint(place))
+        return StoredPoint(load(checkpoint.read(checkpoint.tensors)), checkpoint.description, place, checkpoint)
 
-    def write(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-        """Stores a point. Returns when the tensors are copied; the disk is written in the background."""
+    def write(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any], shards: Sequence[Part] = ()) -> None:
+        """Stores a point. Returns when the tensors are copied; the disk is written in the background.
+
+        Args:
+            tensors, description: as in `StoredPoint`.
+            shards: what the ranks have written by themselves into the next place.
+        """
         content = to_bytes(tensors)
         self.wait()
-        self._writing = threading.Thread(target=self._write, args=(self.next_place, content, dict(description)))
+        arguments = (self.next_place, content, dict(description), shards)
+        self._writing = threading.Thread(target=self._write, args=arguments)
         self._writing.start()
 
     def wait(self) -> None:
@@ -135,16 +160,32 @@ class ResumePoints:
         with contextlib.suppress(OSError):
             self.files.remove_resume_points()
 
-    def _write(self, place: str, content: bytes, description: dict[str, Any]) -> None:
+    def _write(self, place: str, content: bytes, description: dict[str, Any], shards: Sequence[Part]) -> None:
         try:
             self.check()
-            write_checkpoint(self.files.checkpoint(place), content, description)
+            write_checkpoint(self.files.checkpoint(place), content, description, shards=shards)
             self.check()  # the run may have gone away in between: then the point is not where it is looked for
             self.put()
         except (OSError, SupersededError) as error:
             logger.warning("a resume point could not be written, the one before counts: %s", error)
         else:
             self.next_place = _other(place)
+
+
+def describe_circumstances(world_size: int, num_threads: int, device: str, packages: Sequence[str]) -> dict[str, Any]:
+    """What has to be the same for the same bits."""
+    return {
+        "world_size": world_size,
+        "num_threads": num_threads,
+        "device": torch.device(device).type,
+        "versions": package_versions(packages),
+    }
+
+
+def is_as_it_was(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the circumstances are those of a resume point, of the packages whose versions both of them know."""
+    others = [{name: value for name, value in known.items() if name != "versions"} for known in (before, now)]
+    return are_same_versions(before["versions"], now["versions"]) and others[0] == others[1]
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

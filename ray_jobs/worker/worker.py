@@ -22,8 +22,9 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
+from ray_jobs.worker.context import RayWorkplace
+from ray_jobs.worker.ranks import bring_for_node
 from ray_jobs.worker.watchdog import Watchdog
-from ray_jobs.worker.workplace import RayWorkplace, bring_for_node
 from trainers.interface import load_train_module
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
+        kind=config.kind,
         progress_interval_s=task["progress_interval_s"],
         packages=list_packages(config.trainer),
         loss_advice=config.trainer.ADVICE.loss,
@@ -93,7 +95,7 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         except FoldStoppedError as stop:
             logger.info("%s", stop)  # an end as asked for, and no failure: no manifest, so the fold is not complete
         except BaseException:
-            place.keep_last_rows()
+            place.recording.keep_last_rows()
             logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], rank)
             raise
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import ResumePoint
+from trainers.interface import Predictions, ResumePoint
 
 
 class KilledError(Exception):
@@ -23,7 +24,8 @@ class LocalWorkplace:
 
     def __init__(self, root: Path) -> None:
         self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"
-        self.prepared, self.touched = [], 0
+        self.prepared, self.touched, self.progress = [], 0, None
+        self.evaluations, self.stages = [], []
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
         self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
@@ -40,12 +42,24 @@ class LocalWorkplace:
     def touch(self):
         self.touched += 1
 
-    def report_progress(self, epoch, num_epochs, step, num_steps):
-        pass
+    def report_evaluation(self, global_step, metrics):
+        self.evaluations.append((global_step, dict(metrics)))
 
-    def save_checkpoint(self, name, tensors, description):
+    def begin_stage(self, name):
+        self.stages.append(name)
+
+    def report_progress(self, progress):
+        self.progress = progress
+
+    def save_checkpoint(self, name, tensors, description, *, shard=None, files=None):
+        tensors = {**tensors, **(shard or {})}
         (self.root / name).write_bytes(save({k: v.detach().contiguous() for k, v in tensors.items()}))
         self.descriptions[name] = description
+        if files is not None:
+            shutil.copytree(files, self.root / f"files of {name}", dirs_exist_ok=True)
+
+    def find_files(self, name):
+        return self.root / f"files of {name}"
 
     def load_checkpoint(self, name):
         return load((self.root / name).read_bytes())
@@ -63,8 +77,12 @@ class LocalWorkplace:
     def save_resume_point(self, point, global_step):
         """Keeps the point; ends the training like a kill when it is the one to stop at."""
         if global_step == self.stop_at:
-            copied = [{name: tensor.clone() for name, tensor in part.items()} for part in (point.tensors, point.own)]
-            self.stopped_with = ResumePoint(*copied, json.loads(json.dumps(point.facts))), torch.get_rng_state()
+            tensors, own, shard = (
+                part and {name: tensor.clone() for name, tensor in part.items()}
+                for part in (point.tensors, point.own, point.shard)
+            )
+            facts = json.loads(json.dumps(point.facts))
+            self.stopped_with = ResumePoint(tensors, own or {}, facts, shard), torch.get_rng_state()
             raise KilledError
 
     def share_tensors(self, name, tensors):
@@ -81,12 +99,12 @@ class LocalWorkplace:
     def report_preparation(self, what, done, total):
         self.prepared.append((what, done, total))
 
-    def save_predictions(self, checkpoint, rows, predictions):
-        self.predictions[checkpoint, rows] = predictions
-
-    def save_maps(self, checkpoint, rows, ids, maps):
-        self.predictions[checkpoint, rows] = list(maps)
-        assert [one.row_id for one in self.predictions[checkpoint, rows]] == list(ids)
+    def save_predictions(self, checkpoint, rows, ids, predictions):
+        """Keeps maps in a list, and numbers, which come in one block, as they are."""
+        found = list(predictions)
+        own = [row_id for one in found for row_id in (one.ids if isinstance(one, Predictions) else [one.row_id])]
+        assert own == list(ids[self.rank :: self.world_size])
+        self.predictions[checkpoint, rows] = found[0] if isinstance(found[0], Predictions) else found
 
     def note_bad_row(self, table, row_id, problem, done):
         self.bad_rows.append((table, row_id, problem, done))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -18,12 +17,12 @@ from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, RowFeatures, RowTensors, TargetStatistics
 from trainers.clip_regression.inputs.equipment import Equipment, equip, read_tables
 from trainers.clip_regression.network.loss import batch_loss
-from trainers.clip_regression.network.model import AverageOfWeights, ClipRegressor
-from trainers.interface import CheckpointName, Predictions, ResumePoint, RowsName, Split, Workplace
+from trainers.clip_regression.network.model import ClipRegressor
+from trainers.interface import CheckpointName, Predictions, RowsName, Split, Workplace
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.batches import cut
 from trainers.learning.learner import Learner
-from trainers.learning.optimizer_state import by_kind, without_compiler
+from trainers.learning.optimizer_state import without_compiler
 
 
 def train_fold(config: Config, split: Split, place: Workplace) -> None:
@@ -191,10 +190,10 @@ class _Fold:
             }
             for rows, tensors in tables.items():
                 if tensors is not None:
-                    z = self.predict(tensors)
-                    self.place.save_predictions(
-                        name, rows, Predictions(tensors.rows.ids, self.statistics.restore(z), z, tensors.rows.target)
-                    )
+                    z, ids, target = self.predict(tensors), tensors.rows.ids, tensors.rows.target
+                    mine = slice(self.place.rank, None, self.place.world_size)
+                    own = Predictions(ids[mine], self.statistics.restore(z)[mine], z[mine], target[mine])
+                    self.place.save_predictions(name, rows, ids, [own])
 
 
 class _Learner(Learner):
@@ -206,30 +205,8 @@ class _Learner(Learner):
         config, model = fold.config, fold.model
         groups = _group_parameters(model, config.optimizer.weight_decay)
         adam = without_compiler(torch.optim.AdamW)(groups, lr=config.optimizer.lr, fused=True)
-        super().__init__(fold, adam, len(fold.train.rows))
-        self.average = AverageOfWeights(model, config.training.ema_decay) if config.training.ema_decay else None
+        super().__init__(fold, adam, len(fold.train.rows), ema_decay=config.training.ema_decay)
         self.z = torch.from_numpy(fold.statistics.standardise(fold.train.rows.target)).float()
-
-    def describe_point(self) -> ResumePoint:
-        """With the moving average."""
-        point = super().describe_point()
-        if self.average is None:
-            return point
-        average = {f"average/{number}": value for number, value in enumerate(self.average.average)}
-        return replace(
-            point,
-            tensors={**point.tensors, **average},
-            facts={**point.facts, "num_updates": self.average.num_updates},
-        )
-
-    def resume(self, point: ResumePoint) -> None:
-        """With the moving average."""
-        super().resume(point)
-        if self.average:
-            kept = by_kind(point.tensors)["average"]
-            for number, average in enumerate(self.average.average):
-                average.copy_(kept[str(number)])
-            self.average.num_updates = point.facts["num_updates"]
 
     def read_batches(self, epoch: int, portions: list[np.ndarray]) -> Iterator[Batch]:
         """Rows, augmented as the epoch says."""
@@ -253,28 +230,6 @@ class _Learner(Learner):
             share_B=torch.from_numpy(share_B).to(z_hat_B.device),
             sum_over_ranks=sum_over_ranks,
         )
-
-    def train_step(self, batch: Batch, share_B: np.ndarray) -> Tensor:
-        """Moves the average after the weights."""
-        loss = super().train_step(batch, share_B)
-        if self.average:
-            self.average.update()
-        return loss
-
-    def averaged_weights(self) -> AbstractContextManager[object]:
-        """The moving average in place of the weights, if there is one."""
-        return nullcontext() if self.average is None else _Swapped(self.average)
-
-
-class _Swapped:
-    def __init__(self, average: AverageOfWeights) -> None:
-        self.average = average
-
-    def __enter__(self) -> None:
-        self.average.swap()
-
-    def __exit__(self, *_: object) -> None:
-        self.average.swap()
 
 
 def score_on_target_scale(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:

@@ -172,7 +172,8 @@ class _Fold:
             self.model.eval()
             for part, (table, positions) in self.parts.items():
                 if len(positions):
-                    self.place.save_maps(name, part, table.rows.ids[positions], self._predict_maps(table, positions))
+                    maps = self._predict_maps(table, positions)
+                    self.place.save_predictions(name, part, table.rows.ids[positions], maps)
 
     @torch.inference_mode()
     def _predict_maps(self, table: Examples, positions: np.ndarray) -> Iterator[PredictedMap]:

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ray_jobs.errors import SupersededError
@@ -144,6 +144,28 @@ class FoldMirror(Mirror):
         """Puts tensors that all folds share, unless another fold has."""
         if self.bucket.measure(self.name(path)) != path.stat().st_size:
             self.bucket.upload(path, self.name(path))
+
+    def push_part(self, path: Path) -> None:
+        """Puts what a rank on another machine than rank 0 has written of a checkpoint.
+
+        Raises:
+            SupersededError: a later attempt of the fold has begun.
+            OSError: the storage does not take it.
+        """
+        self.refuse_if_superseded()
+        self.bucket.upload(path, self.name(path))
+
+    def remove_part(self, path: Path) -> None:
+        """Takes away what `push_part` has put."""
+        self.bucket.delete([self.name(path)])
+
+    def bring_parts(self, paths: Iterable[Path]) -> None:
+        """Brings what ranks on other machines have put, where it is not on this one."""
+        with self.lock:
+            for path in paths:
+                if not path.exists():
+                    name = self.name(path)
+                    self._replace([name], {name: self.bucket.measure(name) or 0}, {})
 
     def refuse_if_superseded(self) -> None:
         """Raises SupersededError where the objects tell of a later attempt."""

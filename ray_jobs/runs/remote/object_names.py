@@ -12,6 +12,7 @@ from ray_jobs.runs.file_table import Owner, Put, find_file
 LAUNCHED = "launched.json"  # sizes and checksums of what the driver left for the workers
 STAYS = ("driver.lock", "made_data", ".mirror")  # when the folder is emptied
 BY_CONTENT = re.compile(r".*-([0-9a-f]{12})\.safetensors")
+_FILE_OF_CHECKPOINT = re.compile(r"/checkpoints/[^/]+/files-[0-9a-f]{12}/")  # under any name
 _DECLARING = (  # make others count: come last, in this order
     "checkpoint.json",
     "manifest.json",
@@ -52,7 +53,7 @@ def counts(name: str) -> bool:
 def by_importance(name: str) -> tuple[int, bool, str]:
     """Sorts what makes other files count behind them; of several configs the run's own last, and resume points behind the best
     checkpoint, which they need."""
-    last = name.rpartition("/")[2]
+    last = "" if _FILE_OF_CHECKPOINT.search(name) else name.rpartition("/")[2]
     return (_DECLARING.index(last) if last in _DECLARING else -1), "/" not in name, name
 
 

@@ -186,30 +186,3 @@ class ClipRegressor(Model):
     def frozen_state(self) -> dict[str, Tensor]:
         """The encoders' tensors if they are frozen: the same in every fold."""
         return {k: v for k, v in self.state_dict().items() if self.frozen and k.startswith("clip.")}
-
-
-class AverageOfWeights:
-    """Exponential moving average of the parameters that learn.
-
-    The decay warms up, min(decay, (1 + n) / (10 + n)) after n steps, as in TensorFlow's ExponentialMovingAverage.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.decay, self.num_updates = decay, 0
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Moves the average towards the parameters, after an optimiser step."""
-        self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchanges average and parameters; a second call puts them back."""
-        for parameter, average in zip(self.parameters, self.average, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(kept)

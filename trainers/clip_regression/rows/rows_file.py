@@ -17,9 +17,10 @@ import pyarrow as pa
 from trainers.clip_regression.config import DataConfig, ModelConfig
 from trainers.clip_regression.rows.table import Rows
 from trainers.interface import DataError, Workplace
+from trainers.storage.mapped_table import new_table, open_table
 from trainers.storage.remote_files import RemoteFile, hash_content, read_all
 from trainers.storage.row_blocks import KEY_BYTES
-from trainers.storage.whole_files import appearing_whole, sum_up_file, write_whole
+from trainers.storage.whole_files import sum_up_file, write_whole
 
 _NO_DIGEST = bytes(KEY_BYTES)  # of a row without a picture
 _THREADS, _AT_ONCE = 4, 4096
@@ -60,7 +61,7 @@ def write_rows(path: Path, rows: Rows) -> None:
     }
     copies = {str(picture.copies) for picture in rows.pictures if isinstance(picture, RemoteFile)}
     table = pa.table(columns, metadata={_COPIES: copies.pop()} if copies else None)
-    with appearing_whole(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+    with new_table(path, table.schema) as writer:
         writer.write_table(table)
 
 
@@ -74,7 +75,7 @@ def read_rows(path: Path, *, inputs: bool) -> Rows:
     Raises:
         OSError: it is not there.
     """
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = open_table(path)
     numbers = [table[name].to_numpy() for name in table.column_names if name.startswith("number_")]
     return Rows(
         ids=table["id"].to_numpy().astype(str),
@@ -141,7 +142,7 @@ def _place_digest(model: ModelConfig, inputs: Path) -> Path:
 
 
 def _read_consecutive(path: Path, positions: np.ndarray) -> pa.Table:
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = open_table(path)
     return table.slice(int(positions[0]), len(positions))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from trainers.interface import DataError
-from trainers.storage.whole_files import appearing_whole
+from trainers.storage.mapped_table import new_table
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.pictures import (
     UnusableError,
@@ -86,7 +86,7 @@ def write_rows(path: Path, rows: Rows) -> None:
         name: values.tolist() if isinstance(values, np.ndarray) else values for name, values in vars(rows).items()
     }
     table = pa.table(columns)
-    with appearing_whole(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+    with new_table(path, table.schema) as writer:
         writer.write_table(table)
 
 

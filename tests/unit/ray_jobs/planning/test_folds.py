@@ -1,11 +1,13 @@
 """Which rows train and validate in each fold."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ensemble.kinds import load_kind
 from ray_jobs.config.folds import BLEND, FoldsConfig
+from ray_jobs.planning.continuation import _predict_constants
 from ray_jobs.planning.folds import plan_folds
 from trainers.interface import DataError, Inventory, RowKeys
 
@@ -88,7 +90,7 @@ def test_data_that_cannot_be_divided_is_refused_with_the_reason(folds, columns, 
 
 def test_few_groups_and_few_targets_leave_no_fold_empty():
     inventory = make_inventory(13, groups=np.array(list("aaabbccccdddd")))
-    inventory = dataclasses.replace(inventory, target=np.array([1.0, 1, 0, 0, 2, 1, 0, 2, 0, 2, 2, 2, 2]))
+    inventory = replace(inventory, target=np.array([1.0, 1, 0, 0, 2, 1, 0, 2, 0, 2, 2, 2, 2]))
     for seed in range(5):
         plan = plan_folds(FoldsConfig(count=4, kind="stratified_grouped", seed=seed), inventory)
         assert sorted(np.bincount(plan.fold).tolist()) == [2, 3, 4, 4]
@@ -112,9 +114,7 @@ def test_another_seed_deals_out_groups_of_different_sizes_otherwise():
 def test_stratified_groups_have_closer_target_means_than_grouped_ones():
     def unevenness(kind):
         inventory, spreads = make_inventory(600, groups=np.arange(600) // 4), []
-        inventory = dataclasses.replace(
-            inventory, target=np.expm1(inventory.target.reshape(-1, 4).argsort(axis=0).T.ravel() / 40)
-        )
+        inventory = replace(inventory, target=np.expm1(inventory.target.reshape(-1, 4).argsort(axis=0).T.ravel() / 40))
         for seed in range(5):
             plan = plan_folds(FoldsConfig(kind=kind, seed=seed), inventory)
             spreads.append(np.std([np.log1p(inventory.target)[plan.fold == fold].mean() for fold in range(3)]))
@@ -174,7 +174,7 @@ def test_one_row_is_left_to_train_whatever_share_is_held_out():
 
 def test_targets_below_zero_are_stratified_by_rank():
     target = np.random.default_rng(0).normal(-1e6, 1e5, 300)
-    plan = plan_folds(FoldsConfig(kind="stratified"), dataclasses.replace(make_inventory(300), target=target))
+    plan = plan_folds(FoldsConfig(kind="stratified"), replace(make_inventory(300), target=target))
     tenths = target.argsort().argsort() // 30
     assert all(np.ptp(np.bincount(tenths[plan.fold == fold])) <= 1 for fold in range(3))
 
@@ -302,3 +302,24 @@ def check_groups(config, plan):
         assert np.ptp(validated) <= sizes.max() * (2 if "stratified" in config.kind else 1)
     if config.blend_fraction:
         assert len(set(plan.group[plan.fold == BLEND])) >= 2
+
+
+@pytest.mark.parametrize("given", ["target", "strata"])
+def test_rows_whose_target_is_no_number_are_stratified_by_it_or_by_what_the_family_says(given):
+    types = np.array(["sum", "difference", "largest", "largest"] * 15)
+    answers = {"target": types, "strata": None} if given == "target" else {"target": None, "strata": types}
+    plan = plan_folds(FoldsConfig(kind="stratified"), replace(make_inventory(), **answers))
+    for fold in range(3):
+        assert [np.sum(types[plan.fold == fold] == name) for name in ("sum", "difference", "largest")] == [5, 5, 10]
+
+
+def test_rows_without_a_target_are_divided_at_random_and_by_groups_and_not_stratified():
+    inventory = replace(make_inventory(groups=np.array([f"g{i % 7}" for i in range(60)])), target=None, target_name="")
+    for kind in ("random", "grouped"):
+        assert set(plan_folds(FoldsConfig(kind=kind), inventory).fold) == {0, 1, 2}
+    with pytest.raises(DataError, match=r"folds\.kind=stratified needs a target or strata, and the rows have neither"):
+        plan_folds(FoldsConfig(kind="stratified"), inventory)
+    with pytest.raises(DataError, match="no target"):
+        inventory.require_target()
+    plan = plan_folds(FoldsConfig(), inventory)
+    assert _predict_constants(load_kind("number"), plan, inventory) == []

@@ -51,12 +51,13 @@ FOLD = """
 import logging, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, torch
+from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.files import write_json
 from ray_jobs.tracking.journal import FoldJournal
+from ray_jobs.worker.context import RayWorkplace
 from ray_jobs.worker.watchdog import Watchdog
-from ray_jobs.worker.workplace import RayWorkplace
 from trainers.interface import Predictions
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -64,10 +65,10 @@ disk = Path(sys.argv[1])
 folder = RunFolder(disk / "run")
 write_json(folder.config, {})
 folder.fold(0).root.mkdir(parents=True)
-place = RayWorkplace(folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
+place = RayWorkplace(folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1, kind=load_kind("number"),
                      tracking=TrackingConfig(log_batch_metrics=True), checkpoint=CheckpointConfig(storage_patience_s=30),
                      watchdog=Watchdog(folder, 0, 1, 0, None))
-place.journal = FoldJournal(folder, 0, log_batches=True, storage=place.storage)
+place.recording.journal = FoldJournal(folder, 0, log_batches=True, storage=place.storage)
 tensors = {"weight": torch.arange(30_000.0)}
 numbers = np.arange(20_000.0)
 predictions = Predictions(np.arange(20_000).astype(str), numbers, numbers, numbers)
@@ -100,7 +101,7 @@ for begin, end in ((fill, free), (protect, release)):
         log_many,
         lambda: place.save_checkpoint("best", tensors, {"epoch": 1}),
         lambda: place.share_tensors("frozen", {"weight": torch.ones(30_000)}),
-        lambda: place.save_predictions("best", "test", predictions),
+        lambda: place.save_predictions("best", "test", predictions.ids, [predictions]),
         lambda: place.note_bad_row("test", "7", "broken", "mean colour"),
         place.files.write_manifest,
     )[: None if end is free else 4]:

@@ -10,6 +10,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS, CsvFiles
 from ray_jobs.tracking.journal import FoldJournal
+from trainers.interface import Progress
 
 
 def train(journal, epochs, steps=3, start=0, **further):
@@ -17,7 +18,7 @@ def train(journal, epochs, steps=3, start=0, **further):
     for epoch in range(start, epochs):
         for step in range(epoch * steps, (epoch + 1) * steps):
             journal.log(step + 1, {"train/loss_step": 1 / (step + 1), "learning_rate": 1e-3}, 100.0 + step)
-            journal.follow(epoch, epochs, step + 1, epochs * steps)
+            journal.follow(Progress(step + 1, epochs * steps, epoch, epochs, step + 1 - epoch * steps, steps))
         metrics = {"train/loss_epoch": 2 / (epoch + 1), "train/epoch_time": 1.5, "score": abs(epoch - 1.0), **further}
         journal.log((epoch + 1) * steps, {**metrics, "epoch": epoch}, 100.0 + epoch)
 

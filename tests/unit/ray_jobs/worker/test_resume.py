@@ -15,10 +15,10 @@ def points(tmp_path):
     return ResumePoints(RunFolder(tmp_path).fold(0))
 
 
-def write(points, step, epoch=0):
+def write(points, step, epoch=0, lines=0):
     tensors = {"shared/weight": torch.full((3,), float(step)), "rank0/own/total": torch.tensor(step / 2)}
     tensors |= {f"rank0/random/{name}": tensor for name, tensor in get_random_state().items()}
-    points.write(tensors, {"facts": {"step": step}, "global_step": step, "epoch": epoch})
+    points.write(tensors, {"facts": {"step": step}, "global_step": step, "epoch": epoch, "record_lines": lines})
     points.wait()
 
 
@@ -49,10 +49,10 @@ def test_the_newest_point_counts_and_comes_back_as_it_was(points):
 
 
 def test_of_two_points_of_one_step_the_one_after_the_validation_counts(points):
-    for step, epoch in ((4, 0), (4, 1), (8, 1), (8, 2)):
-        write(points, step, epoch)
+    for step, epoch, lines in ((4, 0, 4), (4, 1, 5), (8, 1, 9), (8, 2, 10), (12, 2, 14), (12, 2, 15)):
+        write(points, step, epoch, lines)
         newest = ResumePoints(points.files).find_newest().description
-        assert (newest["global_step"], newest["epoch"]) == (step, epoch)
+        assert (newest["global_step"], newest["epoch"], newest["record_lines"]) == (step, epoch, lines)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "torn manifest", "flipped manifest"])

@@ -29,7 +29,7 @@ class Rank(LocalWorkplace):
             dist.barrier()
         return super().load_checkpoint(name)
 
-    def save_maps(self, checkpoint, rows, ids, maps):
+    def save_predictions(self, checkpoint, rows, ids, maps):
         self.predictions[f"{checkpoint} {rows}"] = [one.row_id for one in maps]
 
 

@@ -12,7 +12,7 @@ from support.made_run import make_run
 from support.object_server import BUCKET, Gate, serving_objects
 
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError, SupersededError
-from ray_jobs.runs.checkpoints import write_checkpoint
+from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place, find_uri, split_run
@@ -22,10 +22,11 @@ from ray_jobs.runs.remote import lease
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.lease import LEASE, Lease, read_lease
-from ray_jobs.runs.remote.object_names import LAUNCHED, find_chain, find_fold, is_derived, is_local
+from ray_jobs.runs.remote.object_names import LAUNCHED, counts, find_chain, find_fold, is_derived, is_local
 from ray_jobs.runs.remote.run_mirror import Keeper, RunMirror, fetch_run, hold_run, is_at_work, list_runs
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus, read_status, write_status
+from trainers.storage.whole_files import write_whole
 
 
 @pytest.fixture(scope="module")
@@ -504,6 +505,29 @@ def test_the_driver_says_that_the_storage_is_away_and_back_and_ends_where_anothe
     with pytest.raises(RunBusyError):
         mirror.push_run()
     gate.close()
+
+
+def test_a_file_of_a_checkpoint_is_put_before_what_makes_it_count_whatever_its_name(uri, tmp_path):
+    storage, name, _ = split_run(uri)
+    folder = RunFolder(find_place(storage, name))
+    worker, _ = begin_attempt(folder, uri, 1, 0)
+    (tmp_path / "adapter").mkdir()
+    write_whole(tmp_path / "adapter" / "config.json", b"{}")
+    write_checkpoint(folder.fold(0).checkpoint("best"), b"tensors", {}, files=tmp_path / "adapter")
+    file, counting = (
+        folder.fold(0).checkpoint("best").glob("files-*/config.json"),
+        "folds/0/checkpoints/best/checkpoint.json",
+    )
+    names = [worker.name(path) for path in file] + [counting]
+    assert [counts(one) for one in names] == [False, True]
+    worker.push()
+    assert {*names} <= set(worker.bucket.list())
+    other = elsewhere(folder)
+    FoldMirror(other, uri, 0, 1).bring_checkpoint("best")
+    assert open_checkpoint(other.fold(0).checkpoint("best")).read_files() == {"config.json": b"{}"}
+    write_checkpoint(folder.fold(0).checkpoint("best"), b"tensors", {})
+    worker.push()
+    assert not {names[0]} & set(worker.bucket.list())
 
 
 def test_names_say_whose_they_are():

@@ -11,34 +11,27 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as processes
 
-from ensemble.maps.files import EncodedMap
-from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.worker.watchdog import Watchdog
-from ray_jobs.worker.workplace import RayWorkplace
+from ray_jobs.worker.ranks import Ranks
+from ray_jobs.worker.requests import Requests
 
-NUM_MAPS = (17, 3)  # of each rank: more than are sent at once, and fewer
+NUM_MAPS, AT_ONCE = (17, 3), 16  # of each rank: more than are sent at once, and fewer
 STEP_S = [0.001] * 40 + [0.4] * 30  # how long each step takes
 
 
 def run_rank(rank, root):
     dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=2)
     folder = RunFolder(root)
-    place = RayWorkplace(
-        folder, 0, 1, rank=rank, world_size=2, device="cpu", num_threads=1, tracking=TrackingConfig(),
-        checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, rank, None),
-    )  # fmt: skip
-    own = [
-        EncodedMap(f"{rank}_{number}", *[None] * (len(EncodedMap.__annotations__) - 1))
-        for number in range(NUM_MAPS[rank])
-    ]
-    gathered = [one.row_id for one in place._gather_maps(own)]
+    ranks = Ranks(rank, 2, "cpu")
+    requests = Requests(folder, folder.fold(0), 1, ranks, 10)
+    own = (f"{rank}_{number}" for number in range(NUM_MAPS[rank]))
+    gathered = list(ranks.stream_to_first(own, AT_ONCE))
     looks, clock = [], mock.Mock(return_value=1000.0)
     with mock.patch.object(time, "monotonic", clock):
         for step, seconds in enumerate(STEP_S, start=501):  # as a fold that goes on
             clock.return_value += seconds + rank * 1e-4  # no two clocks are the same
-            place._look_around(step)
-            looks += [step] if place.last_step == step else []
+            requests.look(step)
+            looks += [step] if requests.last_step == step else []
     (root / f"rank{rank}.json").write_text(json.dumps({"gathered": gathered, "looks": looks}))
 
 

@@ -1,0 +1,155 @@
+"""What a fold's context refuses to go on with, and what it tells."""
+
+import inspect
+from dataclasses import replace
+
+import pytest
+import torch
+from support.local_workplace import LocalWorkplace
+
+from ensemble.kinds import load_kind
+from ray_jobs.config.run import CheckpointConfig, TrackingConfig
+from ray_jobs.errors import NonFiniteLossError
+from ray_jobs.reporting import live_table
+from ray_jobs.runs.events import advance
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.tracking.journal import FoldJournal
+from ray_jobs.worker.context import RayWorkplace
+from ray_jobs.worker.resume import is_as_it_was
+from ray_jobs.worker.watchdog import Watchdog
+from trainers.interface import Progress, Workplace
+
+
+@pytest.fixture
+def place(tmp_path):
+    """One worker, 4 steps an epoch; its record is not opened, since nothing is trained."""
+    folder = RunFolder(tmp_path)
+    return RayWorkplace(
+        folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
+        kind=load_kind("number"),
+        tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, 0, None),
+        loss_advice="lower optimizer.lr",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [RayWorkplace, LocalWorkplace])
+def test_it_offers_what_the_interface_says(kind):
+    for name, method in inspect.getmembers(Workplace, inspect.isfunction):
+        if not name.startswith("_"):
+            assert list(inspect.signature(getattr(kind, name)).parameters) == list(
+                inspect.signature(method).parameters
+            ), name
+
+
+def train(place, losses):
+    for step, loss in enumerate(losses, start=1):
+        place.log_step(step, {"train/loss_step": torch.tensor(loss), "learning_rate": float("nan")})
+        epoch, batch = divmod(step - 1, 4)
+        place.report_progress(Progress(step, 12, epoch, 3, batch + 1, 4))
+
+
+def test_a_loss_that_is_not_finite_ends_the_fold_within_its_epoch_and_names_step_and_batch(place):
+    with pytest.raises(
+        NonFiniteLossError, match=r"of step 6 \(epoch 2 of 3, batch 2 of 4\) is nan. Lower optimizer.lr"
+    ):
+        train(place, [1.0, 1.0, 1.0, 1.0, 1.0, float("nan"), float("inf"), float("nan"), 1.0])
+    assert not place.points.exist()
+
+
+def test_a_point_from_before_fewer_packages_were_recorded_has_the_same_circumstances(place):
+    """An unchanged environment, of which more was recorded."""
+    now = place._circumstances()
+    before = now | {"versions": now["versions"] | {"a-package-of-another-family": "1.0"}}
+    assert is_as_it_was(before, now)
+    assert not is_as_it_was(before | {"num_threads": 2}, now)
+    assert not is_as_it_was(before | {"versions": before["versions"] | {"torch": "1.0"}}, now)
+
+
+def test_losses_that_are_finite_go_through(place):
+    train(place, [1.0] * 12)
+    assert place.recording.pending == []
+
+
+def test_of_a_training_with_uneven_epochs_the_batch_within_the_epoch_is_named(place):
+    for step, epoch, batch, num_batches in ((1, 0, 1, 2), (2, 0, 2, 2), (3, 1, 1, 3)):
+        place.log_step(step, {"train/loss_step": torch.tensor(1.0 if step < 3 else float("nan"))})
+        place.report_progress(Progress(step, 5, epoch, 2, batch, num_batches))
+    with pytest.raises(NonFiniteLossError, match=r"of step 3 \(epoch 2 of 2, batch 1 of 3\)"):
+        place.log(3, {})
+
+
+def test_of_a_training_without_epochs_the_step_alone_is_named(place):
+    place.log_step(7, {"train/loss_step": torch.tensor(float("nan"))})
+    place.report_progress(Progress(7, tokens=700, num_tokens=1000))
+    with pytest.raises(NonFiniteLossError, match=r"of step 7 is nan"):
+        place.log(7, {})
+
+
+class Told:
+    """A coordinator that keeps what it is told as a fold's status."""
+
+    def __init__(self):
+        self.status, self.apply = FoldStatus(0, FoldState.TRAINING, 1, started=1.0), self
+
+    def remote(self, member, event):
+        self.status = advance(self.status, event, 2.0)
+
+
+@pytest.fixture
+def watched(place, monkeypatch):
+    """A context whose record is open, and whose coordinator is here."""
+    place.recording.journal, place.recording.coordinator = FoldJournal(place.folder, 0), Told()
+    place.recording.progress_interval_s = -1
+    monkeypatch.setattr(place, "_report_to_train", lambda metrics: None)
+    return place
+
+
+def test_the_best_of_evaluations_is_known_by_its_step_and_counts_anew_in_another_stage(watched):
+    told = watched.recording.coordinator
+    watched.begin_stage("sft")
+    for step, score in ((5, 0.5), (10, 0.4), (15, 0.6)):
+        watched.log_step(step, {"train/loss_step": torch.tensor(score)})
+        watched.report_progress(Progress(step, 30, tokens=step * 1000, num_tokens=30_000))
+        watched.report_evaluation(step, {"val/loss_epoch": score, "score": score})
+    assert (told.status.best_score, told.status.best_epoch, told.status.best_step) == (0.4, None, 10)
+    assert watched.best == (0.4, None, 10)
+    assert (told.status.val_loss, told.status.train_loss) == (0.6, None)
+    line = live_table._line("fold 0", replace(told.status, finished=4.0))
+    assert line.startswith(
+        "fold 0 sft: step 15k/30k tokens, val loss 0.6000, score 0.6000, best 0.4000 @ step 10, 0:03"
+    )
+    watched.begin_stage("grpo")
+    assert (watched.best, told.status.best_score, told.status.score) == (None, None, None)
+    watched.report_evaluation(20, {"reward": 0.9, "score": -0.9})
+    watched.begin_stage("")
+    assert (told.status.stage, told.status.best_score, watched.best) == ("", -0.9, (-0.9, None, 20))
+    watched.log(20, {"training_completed": 1})
+    rows = [set(row) for row in read_lines(watched.folder.fold_record(0))]
+    assert {"fold_0/sft/train/loss_step"} < rows[0]
+    assert {"fold_0/sft/val/loss_epoch", "fold_0/score"} < rows[1]
+    assert {"fold_0/grpo/reward", "fold_0/score"} < rows[-2]
+    assert {"fold_0/training_completed"} < rows[-1]
+
+
+def test_epochs_are_shown_where_there_are_some_and_evaluations_between_them_count(watched):
+    told = watched.recording.coordinator
+    for step in range(1, 5):
+        epoch, batch = divmod(step - 1, 2)
+        watched.log_step(step, {"train/loss_step": torch.tensor(1.0)})
+        watched.report_progress(Progress(step, 4, epoch, 2, batch + 1, 2))
+        if step == 3:
+            watched.report_evaluation(step, {"score": 0.1})
+            assert not watched.is_epoch_over
+        if batch == 1:
+            watched.report_epoch(
+                epoch, 2, step, {"train/loss_epoch": 1.0, "val/loss_epoch": 2.0, "score": 0.5 - epoch / 10}
+            )
+            assert watched.is_epoch_over
+    assert (told.status.epoch, told.status.num_epochs, told.status.best_score) == (2, 2, 0.1)
+    assert (told.status.best_step, told.status.best_epoch) == (3, None)
+    line = live_table._line("fold 0", replace(told.status, finished=4.0))
+    assert line.startswith(
+        "fold 0 training: epoch 2/2, train loss 1.0000, val loss 2.0000, score 0.4000, best 0.1000 @ step 3,"
+    )
