@@ -1,6 +1,6 @@
 """Trains one model of any recipe, without folds.
 
-    python ray_jobs/train.py --config-name=unet_segmentation_small --epochs 5
+    python ray_jobs/train.py --config-name=RECIPE data.root=FOLDER
     ray job submit --working-dir . -- python ray_jobs/train.py ...
 
 It is as kfold.py with one split, of which folds.holdout_fraction of the rows validates.

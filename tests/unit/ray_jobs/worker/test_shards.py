@@ -19,6 +19,7 @@ from ray_jobs.runs.checkpoints import open_checkpoint
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
+from ray_jobs.runs.remote.no_mirror import NO_MIRROR
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker import context as context_module
 from ray_jobs.worker.context import RayWorkplace
@@ -36,9 +37,8 @@ def build(
     """A context whose record is open, without Ray. With objects each rank has a machine of its own."""
     folder = RunFolder(root / (name if uri is None else f"machine{rank}/{name}"))
     folder.root.mkdir(parents=True, exist_ok=True)
-    mirror = None if uri is None else FoldMirror(folder, uri, 0, attempt)
-    if mirror is not None:
-        mirror.bring()
+    mirror = NO_MIRROR if uri is None else FoldMirror(folder, uri, 0, attempt)
+    mirror.bring()
     place = RayWorkplace(
         folder, 0, attempt, rank=rank, world_size=world_size, device="cpu", num_threads=1, kind=load_kind("number"),
         tracking=TrackingConfig(), checkpoint=CheckpointConfig(min_interval_s=0, every_steps=4), watchdog=Watchdog(folder, 0, 1, rank, None),
@@ -51,10 +51,9 @@ def build(
     if rank == 0:
         keep = 0 if place.point is None else place.point.description["record_lines"]
         place.recording.journal = FoldJournal(folder, 0, keep=keep)
-        if mirror is not None:
-            mirror.begin_record()
-    if mirror is not None:
-        place.shards.mirror = mirror if rank else None
+        mirror.begin_record()
+    if mirror.uri:
+        place.shards.mirror = mirror if rank else NO_MIRROR
         context_module.bring_for_node = lambda mirror, _, name: mirror.bring_checkpoint(name) if rank else None
     return place
 
