@@ -25,6 +25,7 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.remote.run_mirror import hold_run
+from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +34,10 @@ def main(argv: list[str]) -> int:
     words = [word for word in words if word != "--apply"]
     with hold_run(folder):
         config = override(
-            with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
+            with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ),
+            words,
+            __doc__,
+            sections=("ensemble",),
         )
         if "sweep" not in config.kind.offers:
             raise RunError(f"a sweep is not on offer for {config.kind.title}; the run's report compares all methods")

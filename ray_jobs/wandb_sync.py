@@ -22,9 +22,11 @@ from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run
 from ray_jobs.config.overrides import override, with_wandb_environment
 from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.members import refuse_member
 from ray_jobs.runs.remote.run_mirror import hold_run
+from ray_jobs.tracking.wandb_settings import read_wandb_settings
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +37,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--new-ids", action="store_true")
     given, words = parser.parse_known_args(words)
+    if problem := read_wandb_settings().problem:
+        raise RunError(f"{problem}. It may say to which server the rows belong: mend it first")
     with hold_run(folder):
         config = with_wandb_environment(folder.read_config(), os.environ)
         config = override(config, words, __doc__, sections=("tracking",))

@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ray_jobs.config.overrides import override, override_all, split_list, suggest, with_wandb_environment
+from ray_jobs.config.overrides import override, override_all, split_list, suggest
 from ray_jobs.config.recipes import ALIASES, DEFAULT_RECIPE, RECIPES
 from ray_jobs.config.run import RunConfig, flatten, to_dict
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import RunError
+from ray_jobs.tracking.wandb_settings import with_wandb_settings
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def parse_kfold(argv: Sequence[str], *, is_one_run: bool = False) -> Command:
         "written as name [recipe] [field=value ...], and combines them with it.\n\n"
         f"{_describe_recipes(recipe)}"
     )
-    config = with_wandb_environment(RECIPES[recipe](), os.environ)
+    config = with_wandb_settings(RECIPES[recipe](), os.environ)
     if is_one_run:
         folds = dataclasses.replace(config.folds, kind="holdout", count=1)
         config = dataclasses.replace(config, folds=folds, run=dataclasses.replace(config.run, name=f"{recipe}_train"))
@@ -69,7 +70,7 @@ def parse_tune(argv: Sequence[str], usage: str) -> tuple[Command, TuneConfig]:
     recipe, flags, rest, members = _sort_words(argv, ("--dry-run", "--retry-failed"))
     if members:
         raise RunError("members: a trial trains one recipe; tune each member by itself")
-    config = dataclasses.replace(with_wandb_environment(RECIPES[recipe](), os.environ), members=())
+    config = dataclasses.replace(with_wandb_settings(RECIPES[recipe](), os.environ), members=())
     words = _expand_aliases(rest, recipe, config)
     config, others = override_all(config, {"tune": TuneConfig()}, words, f"{usage}\n{_describe_recipes(recipe)}")
     command = Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
