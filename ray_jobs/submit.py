@@ -21,13 +21,14 @@ from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_whole_run
 from ray_jobs.config.overrides import override, with_wandb_environment
 from ray_jobs.runs.remote.run_mirror import hold_run
+from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 
 
 def main(argv: list[str]) -> int:
     typed = parse("submit.py", argv, __doc__, OfRun, {"ensemble": EnsembleConfig()})
     folder = find_whole_run(typed.arguments.run, typed.storage)
     with hold_run(folder):
-        old = with_wandb_environment(folder.read_config(), os.environ)
+        old = with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ)
         config = override(old, typed.fields, sections=("ensemble",))
         from ray_jobs.cli.console import open_console
         from ray_jobs.driver.conclude import conclude_again

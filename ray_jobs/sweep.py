@@ -27,6 +27,7 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.remote.run_mirror import hold_run
+from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     typed = parse("sweep.py", argv, __doc__, Arguments, {"ensemble": EnsembleConfig()})
     folder = find_whole_run(typed.arguments.run, typed.storage)
     with hold_run(folder):
-        config = with_wandb_environment(folder.read_config(), os.environ)
+        config = with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ)
         config = override(config, typed.fields, sections=("ensemble",))
         if "sweep" not in config.kind.offers:
             raise RunError(f"a sweep is not on offer for {config.kind.title}; the run's report compares all methods")

@@ -22,8 +22,10 @@ from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run
 from ray_jobs.config.overrides import override, with_wandb_environment
 from ray_jobs.config.run import RunConfig, TrackingConfig
+from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder, refuse_member
 from ray_jobs.runs.remote.run_mirror import hold_run
+from ray_jobs.tracking.wandb_settings import read_wandb_settings
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def main(argv: list[str]) -> int:
     given = typed.arguments
     folder = RunFolder(find_run(given.run, typed.storage, takes_tuning=True))
     refuse_member(folder)
+    if problem := read_wandb_settings().problem:
+        raise RunError(f"{problem}. It may say to which server the rows belong: mend it first")
     with hold_run(folder):
         config = with_wandb_environment(folder.read_config(), os.environ)
         config = override(config, typed.fields, sections=("tracking",))

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ray_jobs.cli.arguments import parse
-from ray_jobs.config.overrides import find_sections, with_sections, with_wandb_environment
+from ray_jobs.config.overrides import find_sections, with_sections
 from ray_jobs.config.recipes import ALIASES, DEFAULT_RECIPE, RECIPES
 from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.config.words import split_list, suggest
 from ray_jobs.errors import RunError
+from ray_jobs.tracking.wandb_settings import with_wandb_settings
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def parse_kfold(argv: Sequence[str], what: str = "", *, is_one_run: bool = False
         RunError, SystemExit: see `parse`.
     """
     recipe, job = _find_recipe(argv), "train.py" if is_one_run else "kfold.py"
-    config = with_wandb_environment(RECIPES[recipe](), os.environ)
+    config = with_wandb_settings(RECIPES[recipe](), os.environ)
     if is_one_run:
         folds = dataclasses.replace(config.folds, kind="holdout", count=1)
         config = dataclasses.replace(config, folds=folds, run=dataclasses.replace(config.run, name=f"{recipe}_train"))
@@ -86,7 +87,7 @@ def parse_tune(argv: Sequence[str], what: str = "") -> tuple[Command, TuneConfig
         RunError, SystemExit: see `parse`.
     """
     recipe = _find_recipe(argv)
-    config = dataclasses.replace(with_wandb_environment(RECIPES[recipe](), os.environ), members=())
+    config = dataclasses.replace(with_wandb_settings(RECIPES[recipe](), os.environ), members=())
     words, what = _expand_aliases(argv, recipe), f"{what.strip()}\n\n{_describe_recipes(recipe)}"
     typed = parse("tune.py", words, what, RunArguments, {"tune": TuneConfig(), **find_sections(config)})
     if split_list(typed.arguments.members or ""):

@@ -14,6 +14,9 @@ from ray_jobs.config.run import SECTIONS, RunConfig
 from ray_jobs.config.words import Said, show_flag, take_apart
 from ray_jobs.errors import RunError
 
+# W&B's older names of modes.
+WANDB_MODE_NAMES = {"run": "online", "dryrun": "offline"}
+
 
 def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:
     """The recipe's config with what W&B's own variables say; what is typed comes after and wins.
@@ -26,7 +29,7 @@ def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) ->
         field: environment[variable] for variable, field in names.items() if environment.get(variable)
     }
     if "wandb" in values:
-        values["wandb"] = {"run": "online", "dryrun": "offline"}.get(values["wandb"], values["wandb"])
+        values["wandb"] = WANDB_MODE_NAMES.get(values["wandb"], values["wandb"])
     try:
         return dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, **values))
     except ValueError as error:

@@ -66,7 +66,7 @@ class CheckpointConfig:
 @dataclass(frozen=True)
 class TrackingConfig:
     """What is recorded and how often, and how W&B shows it. WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_NAME set the
-    defaults of `wandb`, `project`, `entity` and `name`."""
+    defaults of `wandb`, `project`, `entity` and `name`, and so do W&B's settings files."""
 
     log_interval: int = 10
     """Optimiser steps between two fetches of the step losses from the device, and between two progress lines in the
@@ -74,7 +74,7 @@ class TrackingConfig:
     log_batch_metrics: bool = False
     """Also write batch_metrics_<time>.csv, a line for each batch."""
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online where there is a key for the server, else offline."""
+    """auto: as W&B's settings files say (`wandb offline`, `wandb disabled`); else online where there is a key, else offline."""
     project: str = "challenge_CSC_43M04_EP"
     """W&B project."""
     entity: str | None = None

@@ -24,6 +24,7 @@ from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
 from ray_jobs.planning.saved_folds import with_saved_folds
 from ray_jobs.runs.files import read_json, read_parquet, write_csv, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 from trainers.interface import Inventory
 from trainers.storage.data_folder import MADE_DATA
 
@@ -47,7 +48,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
     config = plan.config
     known = {name: member for name, member in plan.members.items() if member.folder.config.exists()}
     if MAIN in known:
-        config = _keep_wandb_place(_read_old(plan.folder), config)
+        config = _keep_wandb_place(keep_wandb_mode(_read_old(plan.folder)), config)
     members = {
         name: dataclasses.replace(member, config=dataclasses.replace(member.config, tracking=config.tracking))
         for name, member in plan.members.items()

@@ -25,6 +25,7 @@ from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import count_lines
 from ray_jobs.tracking.wandb_files import find_wandb_files, mark_as_synced
 from ray_jobs.tracking.wandb_runs import WandbRun, list_wandb_runs, settle_ids
+from ray_jobs.tracking.wandb_settings import choose_wandb_mode, read_wandb_settings
 from ray_jobs.tracking.wandb_tries import Tries
 
 PUBLISHER = [sys.executable, str(Path(__file__).with_name("publisher.py"))]
@@ -63,7 +64,7 @@ class WandbSink:
 
     Args:
         folder: the run.
-        config: its config; `tracking.wandb=disabled` makes every method do nothing.
+        config: its config; where it or W&B's own settings say `disabled`, nothing is sent or written.
         say: shows a line to the user.
         on_stop: called when somebody presses "Stop" on a W&B page.
         on_progress: called about once a second with the rows handed to W&B's client, by the W&B run's key.
@@ -83,7 +84,9 @@ class WandbSink:
         self.folder, self.config, self.say, self.on_stop = folder, config, say, on_stop
         self.storage = Storage(folder, 0.0)
         self.on_progress, self.falls_back = on_progress, falls_back
-        self.wants_online = config.tracking.wandb in ("auto", "online")
+        self.settings = read_wandb_settings()
+        self.wanted, self.wanted_words = choose_wandb_mode(config, self.settings, os.environ)
+        self.wants_online = self.wanted in ("auto", "online")
         self.mode = "online" if self.wants_online else "offline"
         self.held: dict[str, int] = {}
         self.has_key = True
@@ -110,7 +113,9 @@ class WandbSink:
 
     def start(self) -> None:
         """Starts publishing in the background."""
-        if self.config.tracking.wandb != "disabled":
+        if self.falls_back:
+            self.say(f"W&B: {self.wanted_words}")
+        if self.wanted != "disabled":
             self.is_started = True
             self.thread.start()
 
@@ -309,16 +314,22 @@ class WandbSink:
         # Pictures and tables wait for their upload below the run's folder, not in the user's home.
         cache = self.folder.wandb / "cache"
         environment |= {name: str(cache) for name in ("WANDB_CACHE_DIR", "WANDB_DIR")}
-        environment["WANDB_DATA_DIR"] = str(self.folder.wandb)
+        environment |= {"WANDB_DATA_DIR": str(self.folder.wandb), "WANDB_MODE": self.mode}
+        if "base_url" in self.settings.values:
+            environment.setdefault("WANDB_BASE_URL", self.settings.values["base_url"])
         environment.setdefault("WANDB_HTTP_TIMEOUT", "10")  # logging a table asks the server, and waits
         environment["WANDB_SILENT"] = "true"  # W&B's client would log its server's address with the password in it
         # Without a key it goes on offline by itself: another process would load W&B's client a second time.
         mode = "auto" if self.mode == "online" and self.falls_back else self.mode
         command = [*PUBLISHER, *(f"--without={key}" for key in sorted(self.left_out)), str(self.folder.root), mode]
+        place = None  # the user's working directory: W&B's client reads its other settings there
+        if self.settings.problem:  # it would end at a file that is no text
+            cache.mkdir(parents=True, exist_ok=True)
+            place, environment["WANDB_CONFIG_DIR"] = cache, str(cache)
         with self.folder.wandb_log.open("a") as log:
             return subprocess.Popen(
                 command,
-                cwd=Path(__file__).parents[2],
+                cwd=place,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -368,7 +379,7 @@ class WandbSink:
             self._warn_once(f"W&B cannot be reached: {event['reason']}")
         elif self.has_key:
             self._warn_once(f"W&B cannot be reached ({event['reason']}); rows go to offline files, training goes on")
-        elif self.config.tracking.wandb == "online":
+        elif self.wanted == "online":
             self._warn_once(f"W&B: {event['reason']}; rows go to offline files")
 
     def _warn_of_failure(self, reason: str, text: str) -> None:

@@ -138,7 +138,7 @@ def test_where_there_is_no_key_the_upload_ends_after_one_look(server, make_run, 
     monkeypatch.setattr(WandbSink, "_run_publisher", lambda *a, **b: ended.append(run_publisher(*a, **b)) or ended[-1])
     is_whole, said = publish(folder, config, falls_back=False)
     assert not is_whole
-    assert said.startswith("W&B cannot be reached: there is no API key")
+    assert "W&B cannot be reached: there is no API key" in said
     assert ended == [PublisherExit.UNREACHABLE]
 
 
@@ -317,7 +317,7 @@ def test_a_picture_that_was_drawn_anew_is_not_shown_for_the_submission_before(se
 
 def test_disabled_starts_nothing(make_run, server):
     folder, config = make_run(10, wandb="disabled")
-    assert publish(folder, config) == (False, "")
+    assert publish(folder, config) == (False, "W&B: disabled, as tracking.wandb says")
     assert not folder.wandb.exists()
 
 
