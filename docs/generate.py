@@ -14,7 +14,8 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from ray_jobs.results.summary import FILES, MAP_FILES
+from ensemble.kinds import find_kinds
+from ray_jobs.results.summary import FILES
 from ray_jobs.tracking.catalogue import CATALOGUE, TUNING_CATALOGUE
 
 LINE_LENGTH = 118
@@ -52,7 +53,10 @@ Its score there is a little optimistic. *final* is the last epoch, which nobody 
 
 def write_metrics() -> str:
     """The text of metrics.md."""
-    lines = [NOTE.format(source="ray_jobs/tracking/catalogue.py or a family's metrics.py"), METRICS_HEAD]
+    lines = [
+        NOTE.format(source="ray_jobs/tracking/catalogue.py, a family's metrics.py or a kind's kind.py"),
+        METRICS_HEAD,
+    ]
     for run, of_run in itertools.groupby((*CATALOGUE, *TUNING_CATALOGUE), key=lambda metrics: metrics.run):
         lines += [f"## {TITLES[run]}", ""]
         for moment, together in itertools.groupby(of_run, key=lambda metrics: metrics.moment):
@@ -64,17 +68,18 @@ def write_metrics() -> str:
 
 def write_run_folder() -> str:
     """The text of run-folder.md."""
-    lines = [NOTE.format(source="FILES in ray_jobs/results/summary.py"), FILES_HEAD, "## Every run", ""]
-    lines += _list_files(FILES)
-    lines += [
-        "",
-        "## Runs that predict masks",
-        "",
-        "These files differ or are additional. Frozen encoders, members, sweeps and",
-        "`ensemble/honest_predictions.parquet` do not exist there.",
+    lines = [
+        NOTE.format(source="FILES in ray_jobs/results/summary.py or a kind's `files`"),
+        FILES_HEAD,
+        "## Every run",
         "",
     ]
-    return "\n".join([*lines, *_list_files(MAP_FILES)]) + "\n"
+    lines += _list_files(FILES)
+    for kind in find_kinds().values():
+        if kind.files:
+            lines += ["", f"## Runs that predict {kind.title}", "", "These files differ or are additional.", ""]
+            lines += _list_files(kind.files)
+    return "\n".join(lines) + "\n"
 
 
 def _list_files(files: Mapping[str, str]) -> list[str]:

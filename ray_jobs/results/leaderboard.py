@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.kinds import Metric
-from ensemble.members.combinations import rank
-from ensemble.numbers.metrics import measure_error
+from ensemble.kinds import Kind, Metric
+from ensemble.members.comparison import rank
+from ensemble.predictions import PredictionError
 from ray_jobs.errors import RunFolderError
-from ray_jobs.results.columns import combines_folds
 from ray_jobs.results.headline import find_metric
+from ray_jobs.results.run_files import combines_folds
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 
@@ -33,14 +33,16 @@ class Entry:
     Attributes:
         run: its name.
         what: the member, or the ensemble and its method.
-        rows: (target, prediction, fold) by the row's id.
+        rows: (target, prediction, fold) by the row's id, as the kind keeps them.
+        kind: of the predictions.
         metric: that counts in the run.
         describe_metric: how a metric's values are read in the run.
     """
 
     run: str
     what: str
-    rows: Mapping[str, tuple[float, float, int]]
+    rows: Mapping[str, tuple[Any, Any, int]]
+    kind: Kind
     metric: str
     describe_metric: Callable[[str], Metric]
 
@@ -58,19 +60,19 @@ def read_entries(folder: RunFolder) -> list[Entry]:
         raise RunFolderError(
             f"{folder.root} predicts {config.kind.title}, which have no leaderboard; its scores are in summary.json"
         )
-    facts = (config.ensemble.metric, partial(find_metric, folder, config))
-    entries = [
-        Entry(folder.root.name, member, _by_id(table.filter(pc.equal(table["member"], member))), *facts)
-        for member in dict.fromkeys(table["member"].to_pylist())
-    ]
+    members = dict.fromkeys(table["member"].to_pylist())
+    tables = {member: table.filter(pc.equal(table["member"], member)) for member in members}
     if folder.honest_predictions.exists() and not combines_folds(config):
-        method = f"ensemble ({config.ensemble.method})"
-        entries.append(Entry(folder.root.name, method, _by_id(read_parquet(folder.honest_predictions)), *facts))
-    return entries
+        tables[f"ensemble ({config.ensemble.method})"] = read_parquet(folder.honest_predictions)
+    facts = (config.kind, config.ensemble.metric, partial(find_metric, folder, config))
+    try:
+        return [Entry(folder.root.name, what, _by_id(config.kind, lines), *facts) for what, lines in tables.items()]
+    except PredictionError as error:
+        raise RunFolderError(f"{folder.root} has {error}") from None
 
 
-def _by_id(table: pa.Table) -> dict[str, tuple[float, float, int]]:
-    values = zip(*(table[name].to_pylist() for name in ("target", "prediction", "fold")), strict=True)
+def _by_id(kind: Kind, table: pa.Table) -> dict[str, tuple[Any, Any, int]]:
+    values = zip(*kind.split(table), table["fold"].to_pylist(), strict=True)
     return dict(zip(table["id"].to_pylist(), values, strict=True))
 
 
@@ -87,6 +89,11 @@ class Group:
         return len(self.ids)
 
     @property
+    def kind(self) -> Kind:
+        """Of all their predictions."""
+        return self.entries[0].kind
+
+    @property
     def metrics(self) -> list[str]:
         """The metrics that count in their runs, each once."""
         return list(dict.fromkeys(entry.metric for entry in self.entries))
@@ -100,7 +107,7 @@ class Group:
         interval, then the errors of the entry's own folds; and the most folds of any."""
         target_N = np.array([self.entries[0].rows[row_id][0] for row_id in self.ids])
         predictions_CN = np.array([[entry.rows[row_id][1] for row_id in self.ids] for entry in self.entries])
-        ranking = rank(metric, target_N, predictions_CN, range(len(self.entries)))
+        ranking = rank(self.kind, metric, target_N, predictions_CN, range(len(self.entries)))
         folds = [self._score_folds(metric, entry, target_N, predictions_CN[c]) for c, entry in enumerate(self.entries)]
         num_folds, lines = max(map(len, folds)), []
         for place, index in enumerate(np.argsort(ranking.error_C, kind="stable").tolist(), start=1):
@@ -114,7 +121,9 @@ class Group:
     ) -> list[float | None]:
         fold_N = np.array([entry.rows[row_id][2] for row_id in self.ids])
         held = [fold_N == fold for fold in range(fold_N.max() + 1)]
-        return [measure_error(metric, target_N[rows], prediction_N[rows]) if rows.any() else None for rows in held]
+        return [
+            self.kind.measure_error(metric, target_N[rows], prediction_N[rows]) if rows.any() else None for rows in held
+        ]
 
 
 def group_entries(entries: Sequence[Entry]) -> list[Group]:
@@ -122,10 +131,12 @@ def group_entries(entries: Sequence[Entry]) -> list[Group]:
     groups: list[Group] = []
     for entry in entries:
         for number, group in enumerate(groups):
+            if group.kind.name != entry.kind.name:
+                continue
             shared = [row_id for row_id in group.ids if row_id in entry.rows]
             first = group.entries[0].rows
             is_enough = len(shared) >= max(2, _LEAST_SHARE * min(len(group.ids), len(entry.rows)))
-            if is_enough and all(first[row_id][0] == entry.rows[row_id][0] for row_id in shared):
+            if is_enough and all(np.array_equal(first[row_id][0], entry.rows[row_id][0]) for row_id in shared):
                 groups[number] = Group([*group.entries, entry], shared)
                 break
         else:

@@ -56,26 +56,9 @@ FILES = {
 }
 
 
-MAP_FILES = {
-    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,blend,test}_{best,final}.parquet: of each row its "
-    "probabilities and its true classes, as PNG pictures in the table",
-    "oof.parquet": "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, by the model "
-    "that did not train on it",
-    "masks/": "out_of_fold/: the class of each pixel, by the model that did not train on the row; test/: by the ensemble",
-    "overlays/": "the same over the pictures, true edges in white; out of fold at most 100, from the worst Dice to the best",
-    "disagreement/": "test/: the standard deviation of the models' probabilities; white is 0.5, the largest possible value",
-    "ensemble/test_predictions.parquet": "each model's share of foreground in each test row, the ensemble's, the mean disagreement",
-    "submission_<method>.csv": "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known; "
-    "the .json beside it says what was combined and how",
-}
-_OF_NUMBERS = ("members/<name>/", "ensemble/honest_predictions.parquet", "sweep/")
-
-
 def list_files(config: RunConfig) -> dict[str, str]:
     """What the files of such a run hold, by their names."""
-    if not config.predicts_maps:
-        return FILES
-    return {name: text for name, text in (FILES | MAP_FILES).items() if name not in _OF_NUMBERS}
+    return FILES | dict(config.kind.files)
 
 
 def save_summary(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> None:

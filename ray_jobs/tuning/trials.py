@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.numbers.metrics import measure_error
 from ray_jobs.config.run import RunConfig
-from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.results.run_files import measure_folds
+from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, read_status
 from ray_jobs.tuning.space import Dimension, read_fields
@@ -128,13 +128,13 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
     `ensemble.checkpoint`.
 
     Raises:
-        RunFolderError: a file is damaged.
+        PredictionError: a file is damaged.
         ValueError: the metric is not defined for them.
     """
     if not folds:
         return None, ()
-    metric, checkpoint = config.ensemble.metric, config.ensemble.checkpoint
-    tables = [read_parquet(folder.fold(fold).predictions("validation", checkpoint)) for fold in folds]
-    pairs = [(table["target"].to_numpy(), table["prediction"].to_numpy()) for table in tables]
+    kind, metric = config.kind, config.ensemble.metric
+    tables = measure_folds(folder, config, folds, config.ensemble.checkpoint)
+    pairs = [kind.split(table) for table in tables]
     whole = [np.concatenate(columns) for columns in zip(*pairs, strict=True)]
-    return measure_error(metric, *whole), tuple(measure_error(metric, *pair) for pair in pairs)
+    return kind.measure_error(metric, *whole), tuple(kind.measure_error(metric, *pair) for pair in pairs)

@@ -23,8 +23,8 @@ from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.reporting.outcome import print_outcome
-from ray_jobs.results.columns import read_columns
-from ray_jobs.results.intervals import check_interval
+from ray_jobs.results.checks import check_ensemble
+from ray_jobs.results.run_files import describe_run
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
@@ -270,7 +270,7 @@ def test_without_a_blend_set_fold_models_are_not_scored_together(tmp_path):
     folder, config, summary = make_run(tmp_path / "run", num_epochs=1)
     assert "combinations" not in summary
     with pytest.raises(PredictionError, match=r"add members, or train a run with folds.blend_fraction=0.1"):
-        read_columns(folder, config)
+        config.kind.read_columns(describe_run(folder, config), "best")
 
 
 @pytest.mark.parametrize("members", [(), (WIDE,)])
@@ -311,8 +311,9 @@ def test_an_interval_without_the_conditions_of_the_theorem_is_called_empirical(t
 
 
 def test_no_interval_is_given_from_folds_in_the_order_of_time():
+    config = parse_kfold(["ensemble.interval=0.9", "folds.kind=time"]).config
     with pytest.raises(RunError, match=r"ensemble.interval: no interval from folds.kind=time"):
-        check_interval(parse_kfold(["ensemble.interval=0.9", "folds.kind=time"]).config)
+        check_ensemble(config, pa.table({"id": ["a"], "fold": [0]}), lambda: np.ones(1))
 
 
 @pytest.mark.parametrize(
