@@ -34,7 +34,7 @@ class Maps(Kind):
     title = "maps"
     methods: Sequence[str] = MAP_METHODS
     scores: Sequence[str] = tuple(_TITLES)
-    offers: frozenset[Offer] = frozenset(("threshold", "truth"))
+    offers: frozenset[Offer] = frozenset(("members", "sweep", "leaderboard", "tuning", "threshold", "truth"))
     constant = "one class everywhere"
     files: Mapping[str, str] = {
         "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,blend,test}_{best,final}.parquet: of each row its "

@@ -165,12 +165,23 @@ def test_what_is_of_numbers_is_refused(run, changes, message):
         check(dataclasses.replace(config, ensemble=EnsembleConfig(**{"metric": "dice"} | changes)))
 
 
-def test_members_and_the_leaderboard_are_of_numbers(run):
-    folder, config, _ = run
-    with pytest.raises(RunError, match="combines its fold models only"):
-        check(dataclasses.replace(config, members=("wide model.features=[8,8]",)))
-    with pytest.raises(RunFolderError, match="predicts maps"):
-        read_entries(folder)
+def test_fold_models_of_members_are_combined_by_what_maps_offer(run):
+    _, config, _ = run
+    ensemble = dataclasses.replace(config.ensemble, fold_method="geometric_mean")
+    with pytest.raises(
+        RunError, match="fold_method=geometric_mean: maps of fold models are combined by one of mean, median"
+    ):
+        check(dataclasses.replace(config, ensemble=ensemble, members=("wide model.features=[8,8]",)))
+
+
+def test_counts_that_an_earlier_version_did_not_write_are_asked_for(run, tmp_path):
+    shutil.copytree(run[0].root, tmp_path / "old")
+    old = RunFolder(tmp_path / "old")
+    write_parquet(old.oof, read_parquet(old.oof).drop_columns(["true", "places", "right", "said"]))
+    with pytest.raises(
+        RunFolderError, match=r"from an earlier version: `python ray_jobs/submit.py` on the run adds them"
+    ):
+        read_entries(old)
 
 
 def test_a_config_of_maps_survives_json(run):

@@ -153,3 +153,18 @@ def test_the_options_of_maps_have_values():
     assert (given, rest) == ({"data": "x.png", "threshold": "0.4", "masks": "truth"}, ["ensemble.method=median"])
     with pytest.raises(RunError, match="--threshold has no value"):
         take_options(["--threshold"])
+
+
+def test_members_that_read_pictures_at_another_scale_predict_as_alone(trained):
+    root, _, model = trained
+    description = {**model.description, "config": {**model.description["config"]}}
+    description["config"]["data"] = {**description["config"]["data"], "size": 32, "scaling": "fit"}
+    other = TrainedModel(description, model.tensors, model.shared)
+    rows = find_new_rows([SMALL], root / "images" / "p00_1.png")
+    (block,) = rows.read(1)
+    own, others, (both,) = (
+        list(Predictor(models, rows, "cpu", 1).predict_maps(block)) for models in ([model], [other], [model, other])
+    )
+    assert (both.probability_MCHW[0] == own[0].probability_MCHW[0]).all()
+    assert (both.probability_MCHW[1] == others[0].probability_MCHW[0]).all()
+    assert (both.probability_MCHW[0] != both.probability_MCHW[1]).any()
