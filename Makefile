@@ -1,5 +1,6 @@
 # make kfold   set up .venv if need be and run the K-fold job on the embedded default
-# make test    the same set-up, then lint and the tests; ARGS='-m slow' runs those that take minutes each
+# make test    the same set-up, then lint and the tests
+# make slow    the tests that take minutes each
 # make unit    the unit tests alone; TESTS=tests/unit/ensemble runs a part of them
 # make format  sorts imports, fixes what ruff can fix, formats
 # make types   checks the types
@@ -8,20 +9,24 @@
 
 PYTHON ?= python3
 ARGS ?=
-TESTS ?= tests/unit
+TESTS ?= tests/unit tests/contract
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: kfold test unit lint types format requirements docs metrics clean
+.PHONY: kfold test slow unit lint types format requirements docs metrics clean
 
 kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
 
-test: lint $(VENV)/s3/installed
-	$(RUN) -m pytest $(ARGS)
+test: lint unit $(VENV)/s3/installed
+	$(RUN) -m pytest tests/cluster tests/end_to_end $(ARGS)
 
+slow: $(VENV)/s3/installed
+	$(RUN) -m pytest -m slow $(ARGS)
+
+# As many tests at once as there are cores.
 unit: $(VENV)/s3/installed
-	$(RUN) -m pytest $(TESTS) $(ARGS)
+	$(RUN) -m pytest -n auto $(TESTS) $(ARGS)
 
 format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix .

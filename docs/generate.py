@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from ensemble.kinds import find_kinds
-from ray_jobs.results.summary import FILES
+from ray_jobs.config.recipes import RECIPES
+from ray_jobs.runs.file_table import FILES, RunFile, list_files
 from ray_jobs.tracking.catalogue import CATALOGUE, TUNING_CATALOGUE
 
 LINE_LENGTH = 118
@@ -68,30 +68,26 @@ def write_metrics() -> str:
 
 def write_run_folder() -> str:
     """The text of run-folder.md."""
-    lines = [
-        NOTE.format(source="FILES in ray_jobs/results/summary.py or a kind's `files`"),
-        FILES_HEAD,
-        "## Every run",
-        "",
-    ]
-    lines += _list_files(FILES)
-    for kind in find_kinds().values():
-        if kind.files:
-            lines += ["", f"## Runs that predict {kind.title}", "", "These files differ or are additional.", ""]
-            lines += _list_files(kind.files)
+    lines = [NOTE.format(source="ray_jobs/runs/file_table.py or the kind.py of a kind of predictions"), FILES_HEAD]
+    of_all = [file for file in FILES if file.is_listed and not file.of_kind and not file.needs]
+    lines += ["## Every run", "", *_list_files(of_all)]
+    kinds = {kind.name: kind for kind in (make().kind for make in RECIPES.values())}
+    for kind in kinds.values():
+        lines += ["", f"## Runs that predict {kind.title}", "", "These files are additional, or hold more:", ""]
+        lines += _list_files(file for file in list_files(kind) if file.name in kind.files or file.needs)
     return "\n".join(lines) + "\n"
 
 
-def _list_files(files: Mapping[str, str]) -> list[str]:
+def _list_files(files: Iterable[RunFile]) -> list[str]:
     return [
         textwrap.fill(
-            f"- `{name}`: {text.replace('<', chr(92) + '<')}",
+            f"- `{file.name}`: {file.about.replace('<', chr(92) + '<')}",
             LINE_LENGTH,
             subsequent_indent="  ",
             break_long_words=False,
             break_on_hyphens=False,
         )
-        for name, text in files.items()
+        for file in files
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -19,7 +19,7 @@ from ensemble.config import EnsembleConfig
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLEND_PARTS = 5
+_PARTS = 5
 _BLEND = -2  # of the fold plan: rows that are held out of every fold
 
 
@@ -72,17 +72,20 @@ class Run:
 
     def find_units(self, ids_N: np.ndarray) -> np.ndarray | None:
         """The group of each row, where groups were kept together."""
-        if "group" not in self.plan.column_names:
-            return None
-        group_of = dict(zip(self.plan["id"].to_pylist(), self.plan["group"].to_pylist(), strict=True))
-        return np.array([group_of[row_id] for row_id in ids_N])
+        return find_units(self.plan, ids_N)
 
-    def divide_blend_set(self, ids_N: np.ndarray) -> np.ndarray:
-        """The part of each row of the blend set, from 0, groups kept together: what is fitted to the other parts is tried on it."""
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the folds follow each other in time."""
+        return self.fold_kind == "time"
+
+    def divide(self, ids_N: np.ndarray) -> np.ndarray:
+        """Rows that no model was trained on, in parts from 0, groups kept together: fitted weights are scored on a part that they were
+        not fitted to."""
         units_N = self.find_units(ids_N)
         numbers_N = np.arange(len(ids_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1]
         num_units = int(numbers_N.max()) + 1
-        num_parts = max(2, min(_BLEND_PARTS, num_units // 2))
+        num_parts = max(2, min(_PARTS, num_units // 2))
         part_N: np.ndarray = (np.random.default_rng(self.seed).permutation(num_units) % num_parts)[numbers_N]
         return part_N
 
@@ -90,6 +93,14 @@ class Run:
 def combines_folds(ensemble: EnsembleConfig, num_members: int) -> bool:
     """Whether fold models are combined rather than members: of the run there is one, and none from elsewhere."""
     return num_members == 1 and ensemble.external is None
+
+
+def find_units(plan: pa.Table, ids_N: Sequence[str] | np.ndarray) -> np.ndarray | None:
+    """The group of each row of a fold plan, where groups were kept together."""
+    if "group" not in plan.column_names:
+        return None
+    group_of = dict(zip(plan["id"].to_pylist(), plan["group"].to_pylist(), strict=True))
+    return np.array([group_of[row_id] for row_id in ids_N])
 
 
 def has_blend_set(plan: pa.Table) -> bool:
@@ -109,6 +120,7 @@ class Columns:
         oof_MN: predictions.
         unit_N: rows of one unit (a group that no fold divides) are drawn together when a score's interval is estimated; None:
             each row is one.
+        is_ordered: the folds follow each other in time: nothing is learned from later ones.
     """
 
     names: tuple[str, ...]
@@ -117,6 +129,22 @@ class Columns:
     target_N: np.ndarray
     oof_MN: np.ndarray
     unit_N: np.ndarray | None = None
+    is_ordered: bool = False
+
+    def keep(self, rows_N: np.ndarray) -> Self:
+        """Those of some rows."""
+        return replace(
+            self,
+            ids_N=self.ids_N[rows_N],
+            fold_N=self.fold_N[rows_N],
+            target_N=self.target_N[rows_N],
+            oof_MN=self.oof_MN[:, rows_N],
+            unit_N=None if self.unit_N is None else self.unit_N[rows_N],
+        )
+
+    def others(self, fold: int) -> np.ndarray:
+        """(N,) bool: from which rows may be learned what is scored on a fold; none before the first of folds in time."""
+        return self.fold_N < fold if self.is_ordered else self.fold_N != fold
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,8 @@ class Evaluation:
 
     Attributes:
         honest_N: each row's prediction by weights that were fitted without the row's fold.
-        inner_F: for each fold the error on all other rows, by weights fitted without it: what the choice inside a fold sees.
+        inner_F: for each fold the error on all other rows (of folds in time: earlier ones), by weights fitted without it: what the choice
+            inside a fold sees. NaN where there are none.
     """
 
     honest_N: np.ndarray

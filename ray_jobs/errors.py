@@ -1,19 +1,28 @@
-"""What can go wrong in a run, as the user sees it.
+"""What can go wrong, and how a command ends then.
 
-    RunError                 one message, exit code 2, nothing was launched
-    ├── ConfigChangedError   the run exists and what is trained would differ
-    ├── RunBusyError         another driver works on the run
-    ├── RunFolderError       the folder is no run, or is damaged
-    ├── ClusterError         the cluster is unsuitable (versions, resources that no node can have)
-    ├── IncompleteRunError   a stage needs folds that are not finished
-    ├── SupersededError      a later attempt of a fold has begun; the earlier one writes nothing more
-    └── StorageError         the run's storage does not take or give files; exit code 1 once something was launched
-    ClusterLostError         Ray is gone while the folds trained; exit code 1, the same command continues
-    NonFiniteLossError       a fold's training loss is NaN or infinite; the fold has failed
-    NoRoomError              the room that an elastic fold was given is taken; the fold looks for room again
+    Exception
+    ├── RunError                       the user can mend it: one message, exit code 2
+    │   ├── ConfigChangedError         the run exists and what is trained would differ
+    │   ├── RunBusyError               another driver works on the run
+    │   ├── RunFolderError             the folder is no run, or is damaged
+    │   ├── ClusterError               the cluster is unsuitable (versions, resources that no node can have)
+    │   ├── IncompleteRunError         a stage needs folds that are not finished
+    │   └── StorageError               the run's storage does not take or give files
+    ├── ValueError
+    │   ├── trainers.interface.DataError            the user's data cannot be trained on: as RunError
+    │   ├── ensemble.predictions.PredictionError    files of predictions do not belong together: as RunError
+    │   └── of a config's dataclass                 a value is not allowed: a RunError once it was typed or read
+    ├── OSError                        what a disk or network refuses (`is_refused_by_machine`): as RunError
+    ├── ClusterLostError               Ray is gone while folds trained: how to go on, exit code 1
+    │
+    │   An attempt of a fold ends, and no command:
+    ├── FoldStoppedError               it was asked to, and has saved where it is
+    ├── SupersededError                a later attempt has begun; this one writes nothing more
+    ├── NoRoomError                    the room that an elastic fold was given is taken; it looks for room again
+    └── NonFiniteLossError             the training loss is NaN or infinite; the fold has failed
 
-`trainers.interface.DataError`, `ensemble.predictions.PredictionError`, and what a disk or network refuses (`is_refused_by_machine`) are
-shown the same way. Any other error is a bug: it is shown with its traceback; exit code 1.
+Once folds were launched a driver ends with 1 where the storage or a fold has failed (`driver/session.py`). Any other error is a bug: it is
+shown with its traceback; exit code 1. `cli/entry.py` sees to that. What one module raises for another of its folder stays there.
 """
 
 from __future__ import annotations
@@ -21,6 +30,7 @@ from __future__ import annotations
 import errno
 import re
 
+EXIT_OK, EXIT_INCOMPLETE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
 # What a full, read-only, broken, forbidden or unreachable file system says. A file that is not there is none of these.
 REFUSALS_OF_MACHINE = frozenset(
     {
@@ -64,16 +74,20 @@ class IncompleteRunError(RunError):
     """A stage needs folds that are not finished."""
 
 
-class SupersededError(RunError):
-    """A later attempt of this fold has begun; this one must not write any more."""
-
-
 class StorageError(RunError):
     """The run's storage (full, read-only, away) did not take or give a file for as long as was to be waited."""
 
 
 class ClusterLostError(Exception):
     """The Ray cluster went away while folds were trained."""
+
+
+class FoldStoppedError(Exception):
+    """The run was asked to stop, or this fold to go on elsewhere or with other workers; it has saved where it is."""
+
+
+class SupersededError(Exception):
+    """A later attempt of this fold has begun; this one must not write any more."""
 
 
 class NoRoomError(Exception):

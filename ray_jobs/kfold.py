@@ -1,7 +1,9 @@
-"""THE job: trains the folds of a recipe, combines them, writes the submission and the report.
+"""Trains the folds of a recipe side by side, combines them, writes the submission and the report.
 
-python ray_jobs/kfold.py [--config-name=RECIPE] [field=value ...] [--dry-run] [--help]
-ray job submit --working-dir . -- python ray_jobs/kfold.py ...
+    python ray_jobs/kfold.py run.name=auctions data.root=/data/auctions data.target=price optimizer.lr=3e-4
+    ray job submit --working-dir . -- python ray_jobs/kfold.py ...
+
+The same command continues a run.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from ray_jobs.cli.entry import main_with_errors
 
 
 def main(argv: list[str]) -> int:
-    command = parse_kfold(argv)  # first: --help answers before pandas is loaded
+    command = parse_kfold(argv, __doc__)  # first: --help answers before pandas is loaded
     from ray_jobs.driver.kfold import run_kfold
 
     return run_kfold(command, argv)

@@ -1,26 +1,27 @@
 """Compares members, ensembles and runs on the rows that all of them predict without having seen them.
 
-    python ray_jobs/leaderboard.py [RUN ...] [--metric=NAME] [--csv=FILE] [run.storage=~/ray_results]
+    python ray_jobs/leaderboard.py auctions auctions_wide --metric=mae --csv=ranks.csv
 
-RUN is a run's folder, or its name below run.storage; without one, all runs there. Runs on other data have a table of their own.
-They are compared by --metric, else by the metric that counts in them, ensemble.metric; where runs on the same rows do not agree on
-one there is a table for each. Each row's difference from the best has a 95 % interval over the same rows (paired bootstrap); the last
-columns are the errors of the folds. Reads the runs' folders only.
+Runs on other data have a table of their own. They are compared by --metric, else by the metric that counts in them, ensemble.metric;
+where runs on the same rows do not agree on one there is a table for each. Each row's difference from the best has a 95 % interval over
+the same rows, or the groups that a run kept together (paired bootstrap); the last columns are the errors of the folds. Reads the runs'
+folders only.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ray_jobs.cli.arguments import parse
 from ray_jobs.cli.entry import main_with_errors
-from ray_jobs.cli.lookup import find_run, find_runs, take_storage
+from ray_jobs.cli.lookup import find_run, find_runs
 from ray_jobs.errors import RunError, RunFolderError
 
 _WIDTH_BESIDE_FOLDS = 58  # columns of a terminal that the names and the other numbers need
@@ -39,17 +40,22 @@ COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """What is typed."""
+
+    runs: tuple[str, ...]
+    """Each a run's folder, its name below run.storage, or its s3:// address; without one, all runs in run.storage."""
+    metric: str | None = None
+    """The error to compare by. By default ensemble.metric of the runs; where runs on the same rows have several, a table for each."""
+    csv: Path | None = None
+    """Also write the table to a file."""
+
+
 def main(argv: list[str]) -> int:
-    if argv[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    storage, words = take_storage(argv)
-    parser = argparse.ArgumentParser("leaderboard.py", usage=__doc__, allow_abbrev=False)
-    parser.add_argument("runs", nargs="*")
-    parser.add_argument("--metric")
-    parser.add_argument("--csv", type=Path)
-    given = parser.parse_args(words)
-    roots = [find_run([run, f"run.storage={storage}"], __doc__)[0] for run in given.runs] or find_runs(storage)
+    typed = parse("leaderboard.py", argv, __doc__, Arguments)
+    given, storage = typed.arguments, typed.storage
+    roots = [find_run(run, storage) for run in given.runs] or find_runs(storage)
     return compare(roots, given.metric, given.csv)
 
 
@@ -72,11 +78,19 @@ def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
     rows: list[list[Any]] = []
     for group in group_entries(entries):
         for name in [metric] if metric else group.metrics:
-            lines, num_folds = group.rank(name)
+            try:
+                lines, num_folds = group.rank(name)
+            except RunFolderError as error:
+                console.print(f"left out: {error}", style="yellow")
+                continue
             rows += lines
-            console.print(_build_table(lines, group.label_error(name), group.num_rows, num_folds, console.width))
+            console.print(_build_table(lines, group.label_error(name), group.describe_rows(), num_folds, console.width))
     if csv:
-        write_csv(csv, [*COLUMNS, *(f"fold_{fold}" for fold in range(max(map(len, rows)) - len(COLUMNS)))], rows)
+        write_csv(
+            csv,
+            [*COLUMNS, *(f"fold_{fold}" for fold in range(max(map(len, rows), default=len(COLUMNS)) - len(COLUMNS)))],
+            rows,
+        )
         console.print(f"written: {csv}")
     return 0
 
@@ -101,12 +115,12 @@ def find_kinds_with(metric: str | None) -> set[str]:
     return kinds.keys() - refusals.keys()
 
 
-def _build_table(lines: Sequence[Sequence[Any]], label: str, num_rows: int, num_folds: int, width: int) -> Any:
+def _build_table(lines: Sequence[Sequence[Any]], label: str, rows: str, num_folds: int, width: int) -> Any:
     """Names wrap, numbers keep their width; folds for which there is no room are in the CSV file only."""
     from rich.table import Table
 
     runs = {run for _, run, *_ in lines}
-    title = f"{label} on {num_rows:,} rows that every one of these predicts unseen"
+    title = f"{label} on {rows} that every one of these predicts unseen"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     shown = min(num_folds, max(0, (width - _WIDTH_BESIDE_FOLDS) // 7))
     numbers = {"": 2, "error": 6, "minus best": 10, "95 % interval": 15} | {f"fold {fold}": 6 for fold in range(shown)}

@@ -1,8 +1,8 @@
-"""The live table of a run, from another terminal. Reads the run's folder only; follows it until its driver ends.
+"""Shows the live table of a run, or the trials of a tuning, from another terminal, until its driver ends.
 
-    python ray_jobs/status.py RUN [run.storage=~/ray_results]
+    python ray_jobs/status.py auctions
 
-RUN is a run's or a tuning's folder, or its name below run.storage; a trial's folder is a run's.
+RUN may name a tuning, too; a trial's folder is a run's. Only the folder is read.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 
 from rich.console import Console
 
+from ray_jobs.cli.arguments import OfRun, parse
 from ray_jobs.cli.console import open_console
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run
-from ray_jobs.errors import RunError
 from ray_jobs.reporting.live_table import Watcher, fold_table
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.runs.files import read_json
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.remote.run_mirror import is_at_work
 from ray_jobs.runs.status import FoldState, FoldStatus, read_statuses
 
@@ -33,10 +32,9 @@ INTERVAL_S = 1.0
 
 
 def main(argv: list[str]) -> int:
-    root, rest = find_run(argv, __doc__, takes_tuning=True)
-    if rest:
-        raise RunError(f"status.py does not know {' '.join(rest)}; usage: status.py RUN [run.storage=FOLDER]")
-    folder, console = RunFolder(root), open_console()
+    typed = parse("status.py", argv, __doc__, OfRun)
+    folder = RunFolder(find_run(typed.arguments.run, typed.storage, takes_tuning=True))
+    console = open_console()
     if folder.is_tuning():
         return show_tuning(folder, console)
     config = folder.read_config()

@@ -1,8 +1,8 @@
-"""The submission stage again, on the finished folds of a run; nothing is trained.
+"""Combines the finished folds of a run anew and writes its submission and report; nothing is trained.
 
-    python ray_jobs/submit.py RUN [ensemble.method=median ...] [run.storage=~/ray_results]
+    python ray_jobs/submit.py auctions ensemble.method=median
 
-RUN is a run's folder, or its name below run.storage.
+A field that is not given stays as the run has it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ensemble.config import EnsembleConfig
+from ray_jobs.cli.arguments import OfRun, parse
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_whole_run
 from ray_jobs.config.overrides import override, with_wandb_environment
@@ -22,10 +24,11 @@ from ray_jobs.runs.remote.run_mirror import hold_run
 
 
 def main(argv: list[str]) -> int:
-    folder, overrides = find_whole_run(argv, __doc__)
+    typed = parse("submit.py", argv, __doc__, OfRun, {"ensemble": EnsembleConfig()})
+    folder = find_whole_run(typed.arguments.run, typed.storage)
     with hold_run(folder):
         old = with_wandb_environment(folder.read_config(), os.environ)
-        config = override(old, overrides, __doc__, sections=("ensemble",))
+        config = override(old, typed.fields, sections=("ensemble",))
         from ray_jobs.cli.console import open_console
         from ray_jobs.driver.conclude import conclude_again
         from ray_jobs.results.checks import check_finished

@@ -1,10 +1,9 @@
 """Tries every ensemble method, space, checkpoint, subset of members and weight parameter on a run's finished folds with Ray Tune.
 Nothing is trained.
 
-    python ray_jobs/sweep.py RUN [--apply] [ensemble.metric=msle] [run.storage=~/ray_results]
+    python ray_jobs/sweep.py auctions --apply
 
-RUN is a run's folder, or its name below run.storage. What is tried is scored on rows that no model has seen; the best replaces
-the run's ensemble only if it is shown to be better, and --apply then writes its submission. An interrupted sweep goes on.
+What is tried is scored on rows that no model has seen. An interrupted sweep goes on. A field that is not given stays as the run has it.
 """
 
 from __future__ import annotations
@@ -13,11 +12,14 @@ import dataclasses
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ensemble.config import EnsembleConfig
+from ray_jobs.cli.arguments import OfRun, parse
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_whole_run
 from ray_jobs.config.overrides import override, with_wandb_environment
@@ -27,20 +29,26 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.remote.run_mirror import hold_run
 
 
+@dataclass(frozen=True)
+class Arguments(OfRun):
+    """What is typed besides fields."""
+
+    apply: bool = False
+    """Take the best for the run's ensemble, and write its submission, if it is shown to be better."""
+
+
 def main(argv: list[str]) -> int:
-    folder, words = find_whole_run(argv, __doc__)
-    applies = "--apply" in words
-    words = [word for word in words if word != "--apply"]
+    typed = parse("sweep.py", argv, __doc__, Arguments, {"ensemble": EnsembleConfig()})
+    folder = find_whole_run(typed.arguments.run, typed.storage)
     with hold_run(folder):
-        config = override(
-            with_wandb_environment(folder.read_config(), os.environ), words, __doc__, sections=("ensemble",)
-        )
+        config = with_wandb_environment(folder.read_config(), os.environ)
+        config = override(config, typed.fields, sections=("ensemble",))
         if "sweep" not in config.kind.offers:
             raise RunError(f"a sweep is not on offer for {config.kind.title}; the run's report compares all methods")
         from ray_jobs.results.checks import check_finished
 
         config = check_finished(folder, config, config.member_names)
-        return sweep(folder, config, applies=applies)
+        return sweep(folder, config, applies=typed.arguments.apply)
 
 
 def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:

@@ -1,7 +1,9 @@
-"""One run of any trainer, without folds: as kfold.py with one split, of which folds.holdout_fraction of the rows validates.
+"""Trains one model of any recipe, without folds.
 
-python ray_jobs/train.py --config-name=RECIPE data.root=DATA [field=value ...] [--dry-run] [--help]
-ray job submit --working-dir . -- python ray_jobs/train.py ...
+    python ray_jobs/train.py --config-name=unet_segmentation_small --epochs 5
+    ray job submit --working-dir . -- python ray_jobs/train.py ...
+
+It is as kfold.py with one split, of which folds.holdout_fraction of the rows validates.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from ray_jobs.cli.entry import main_with_errors
 
 
 def main(argv: list[str]) -> int:
-    command = parse_kfold(argv, is_one_run=True)  # first: --help answers before pandas is loaded
+    command = parse_kfold(argv, __doc__, is_one_run=True)  # first: --help answers before pandas is loaded
     from ray_jobs.driver.kfold import run_kfold
 
     return run_kfold(command, argv)

@@ -1,11 +1,10 @@
-"""Tunes fields of a recipe: each trial is a K-fold run with other values, scored by its out-of-fold predictions.
+"""Tunes fields of a recipe: each trial is a K-fold run with other values, scored by its out-of-fold predictions. The same command continues.
 
-    python ray_jobs/tune.py [--config-name=RECIPE] tune.name=NAME 'tune.space=[field kind values, ...]' [tune.num_trials=20]
-        [tune.search=tpe|random] [tune.scheduler=none|asha] [field=value ...] [--dry-run] [--retry-failed] [--help]
+    python ray_jobs/tune.py tune.name=search tune.num_trials=20 \\
+        'tune.space=[optimizer.lr loguniform 1e-5 1e-2, model.dropout choice 0.0 0.1 0.3]'
 
-A field of `tune.space` is one of those that kfold.py takes: 'tune.space=[optimizer.lr loguniform 1e-5 1e-2, model.dropout choice
-0.0 0.1 0.3, training.batch_size choice 16 32]'. Kinds: uniform, loguniform, randint, lograndint, choice. Trial 0 is the recipe
-as it is. The score is `ensemble.metric`. The same command continues; --retry-failed trains failed trials again; --dry-run shows the trials.
+A part of tune.space is a field that kfold.py takes, a kind (uniform, loguniform, randint, lograndint, choice) and its values. Trial 0 is the
+recipe as it is. The score is ensemble.metric.
 """
 
 from __future__ import annotations

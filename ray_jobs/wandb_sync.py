@@ -1,43 +1,49 @@
 """Uploads to W&B what is missing there of a run, from its metric records, and checks that every row has arrived.
 
-    python ray_jobs/wandb_sync.py RUN [--timeout=600] [--new-ids] [tracking.project=...] [run.storage=~/ray_results]
+    python ray_jobs/wandb_sync.py auctions tracking.project=prices
 
-RUN is a run's or a tuning's folder, or its name below run.storage. It asks the server what it holds and sends the rest, so it can be
-repeated; local W&B files that a kill has torn are repaired on the way. --new-ids uploads everything as new W&B runs (W&B never
-takes the id of a deleted run again).
+It asks the server what it holds and sends the rest, so it can be repeated; local W&B files that a kill has torn are repaired on the way.
+RUN may name a tuning, too. A field that is not given stays as the run has it.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 if not __package__:  # run as a file: imports start at the repository's root, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ray_jobs.cli.arguments import OfRun, parse
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run
 from ray_jobs.config.overrides import override, with_wandb_environment
-from ray_jobs.config.run import RunConfig
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import refuse_member
+from ray_jobs.config.run import RunConfig, TrackingConfig
+from ray_jobs.runs.folder import RunFolder, refuse_member
 from ray_jobs.runs.remote.run_mirror import hold_run
 
 
+@dataclass(frozen=True)
+class Arguments(OfRun):
+    """What is typed besides fields."""
+
+    timeout: float = 600.0
+    """How many seconds the upload may take."""
+    new_ids: bool = False
+    """Upload everything as new W&B runs: W&B never takes the id of a deleted run again."""
+
+
 def main(argv: list[str]) -> int:
-    root, words = find_run(argv, __doc__, takes_tuning=True)
-    folder = RunFolder(root)
+    typed = parse("wandb_sync.py", argv, __doc__, Arguments, {"tracking": TrackingConfig()})
+    given = typed.arguments
+    folder = RunFolder(find_run(given.run, typed.storage, takes_tuning=True))
     refuse_member(folder)
-    parser = argparse.ArgumentParser("wandb_sync.py", usage=__doc__, allow_abbrev=False)
-    parser.add_argument("--timeout", type=float, default=600.0)
-    parser.add_argument("--new-ids", action="store_true")
-    given, words = parser.parse_known_args(words)
     with hold_run(folder):
         config = with_wandb_environment(folder.read_config(), os.environ)
-        config = override(config, words, __doc__, sections=("tracking",))
+        config = override(config, typed.fields, sections=("tracking",))
         folder.write_config(config)
         online = dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, wandb="online"))
         return upload(folder, online, given.timeout, new_ids=given.new_ids)

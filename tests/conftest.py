@@ -15,8 +15,9 @@ from support.object_server import serving_objects
 
 
 def pytest_configure(config):
-    """Says where processes that tests start note what they import in threads."""
-    os.environ["THREAD_IMPORT_NOTES"] = str(Path(tempfile.mkdtemp(prefix="thread_imports_")) / "notes.txt")
+    """Says where processes that tests start note what they import in threads: for all workers of pytest-xdist in one file."""
+    if not hasattr(config, "workerinput"):
+        os.environ["THREAD_IMPORT_NOTES"] = str(Path(tempfile.mkdtemp(prefix="thread_imports_")) / "notes.txt")
 
 
 def pytest_sessionfinish(session):

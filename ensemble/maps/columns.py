@@ -67,8 +67,11 @@ class MapColumns(Combinable):
         evaluations = []
         for (_, how), (honest, *inner) in zip(candidates, parts, strict=True):
             by_fold = zip(folds, inner or [honest] * len(folds), strict=True)
-            rest = [(self.fold_N != fold, counts[place]) for fold, place in by_fold]
-            errors = [measure_error(how.metric, self.target_N[rows], counts_N[rows]) for rows, counts_N in rest]
+            rest = [(self.others(fold), counts[place]) for fold, place in by_fold]
+            errors = [
+                measure_error(how.metric, self.target_N[rows], counts_N[rows]) if rows.any() else np.nan
+                for rows, counts_N in rest
+            ]
             evaluations.append(Evaluation(counts[honest], np.array(errors)))
         return evaluations
 
@@ -88,7 +91,7 @@ class MapColumns(Combinable):
 
         Args:
             how: of all these models.
-            left_out: a fold whose rows are not looked at, and have no weights (NaN).
+            left_out: a fold whose rows, and of folds in time later ones, are not looked at, and have no weights (NaN).
         """
         if how.method != "weighted_mean":
             return None
@@ -98,14 +101,15 @@ class MapColumns(Combinable):
             weights_M = weights_from_scores(np.array(self.errors), how.weight_power)
             return np.tile(weights_M, (len(self.ids_N), 1))
         weights_NM = np.full((len(self.ids_N), len(self.names)), np.nan)
-        used_N = np.ones(len(self.ids_N), bool) if left_out is None else self.fold_N != left_out
-        fold_n = self.fold_N[used_N]
+        used_N = np.ones(len(self.ids_N), bool) if left_out is None else self.others(left_out)
+        fold_n, is_ordered = self.fold_N[used_N], self.is_ordered
         if len(np.unique(fold_n)) == 1:  # weights are fitted on one half and tried on the other
-            fold_n = np.random.default_rng(0).permutation(len(fold_n)) % 2
+            fold_n, is_ordered = np.random.default_rng(0).permutation(len(fold_n)) % 2, False
         target_n, oof_Mn, weights_nM = self.target_N[used_N], self.oof_MN[:, used_N], weights_NM[used_N]
         for fold in np.unique(fold_n):
-            rest = fold_n != fold
-            weights_nM[~rest] = weigh(how, target_n[rest], oof_Mn[:, rest])
+            rest = fold_n < fold if is_ordered else fold_n != fold
+            equal_M = np.full(len(self.names), 1 / len(self.names))  # where nothing comes before it in time
+            weights_nM[fold_n == fold] = weigh(how, target_n[rest], oof_Mn[:, rest]) if rest.any() else equal_M
         weights_NM[used_N] = weights_nM
         return weights_NM
 
@@ -179,8 +183,10 @@ def _count(run: Run, files: dict[str, tuple[Path, ...]], errors: tuple[float, ..
         target_N, prediction_N = split_kept(table)
         kept.append((target_N, prediction_N[[place[row_id] for row_id in ids]]))
     ids_N = np.array(ids)
-    fold_N = tables[0]["fold"].to_numpy() if errors is None else run.divide_blend_set(ids_N)
+    has_folds = errors is None and run.num_folds > 1
+    fold_N = tables[0]["fold"].to_numpy() if has_folds else run.divide(ids_N)
+    kept_MN = np.stack([one for _, one in kept])
     return MapColumns(
-        tuple(files), ids_N, fold_N, kept[0][0], np.stack([one for _, one in kept]), run.find_units(ids_N),
+        tuple(files), ids_N, fold_N, kept[0][0], kept_MN, run.find_units(ids_N), has_folds and run.is_ordered,
         tuple(files.values()), threshold, errors,
     )  # fmt: skip

@@ -37,8 +37,8 @@ class Maps(Kind):
     offers: frozenset[Offer] = frozenset(("members", "sweep", "leaderboard", "tuning", "threshold", "truth"))
     constant = "one class everywhere"
     files: Mapping[str, str] = {
-        "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,blend,test}_{best,final}.parquet: of each row its "
-        "probabilities and its true classes, as PNG pictures in the table",
+        "folds/<i>/predictions/<rows>_<checkpoint>.parquet": "of each validation, blend or test row its probabilities and its true "
+        "classes, as PNG pictures in the table, by the best and the final checkpoint",
         "oof.parquet": "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, by the model "
         "that did not train on it",
         "masks/": "out_of_fold/: the class of each pixel, by the model that did not train on the row; test/: by the ensemble",
@@ -47,8 +47,7 @@ class Maps(Kind):
         "ensemble/test_predictions.parquet": "each model's share of foreground in each test row, the ensemble's, the mean disagreement",
         "ensemble/honest_predictions.parquet": "id, fold and counts of pixels: the combination on the rows that score it, by weights that "
         "did not see the row (only with members)",
-        "submission_<method>.csv": "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known; "
-        "the .json beside it says what was combined and how",
+        "submission_<method>.csv": "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known",
     }
     records = (
         (

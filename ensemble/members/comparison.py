@@ -91,7 +91,7 @@ def compare_with_baseline(
     errors_C, drawn_DC = kind.draw_errors(metric, target_N, everyone, unit_N, num_draws, seed)
     improvement_C, drawn_DC = errors_C[0] - errors_C[1:], drawn_DC[:, :1] - drawn_DC[:, 1:]
     deviation_C = drawn_DC.std(axis=0)
-    varies_C = deviation_C > 1e-12 * errors_C[0]
+    varies_C = deviation_C > 1e-12 * np.maximum(abs(errors_C[0]), np.abs(errors_C[1:]))  # more than rounding
     standard_DC = (drawn_DC - improvement_C)[:, varies_C] / deviation_C[varies_C]
     largest = np.quantile(standard_DC.max(axis=1), level) if varies_C.any() else 0.0
     return Improvements(improvement_C, improvement_C - largest * deviation_C)

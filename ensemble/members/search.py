@@ -74,7 +74,7 @@ class Choice:
         winner: index of the candidate with the least error.
         default: index of the default.
         nested_error: error of the choice made inside each fold and scored on it: what to report.
-        chosen_F: index of the candidate that was chosen inside each fold.
+        chosen_F: index of the candidate that was chosen inside each fold; the default where nothing comes before it in time.
         replaces: whether the winner is shown to be better than the default.
     """
 
@@ -106,7 +106,7 @@ def choose(
         kind, metric, columns.target_N, honest_CN, honest_CN[default], columns.unit_N, num_draws=num_draws
     )
     inner_CF = np.stack([one.inner_F for one in evaluations])
-    chosen_F = [int(index) for index in inner_CF.argmin(axis=0)]
+    chosen_F = [default if np.isnan(inner_C).any() else int(inner_C.argmin()) for inner_C in inner_CF.T]
     nested_N = np.empty_like(honest_CN[default])
     for fold, chosen in zip(np.unique(columns.fold_N), chosen_F, strict=True):
         held_N = columns.fold_N == fold

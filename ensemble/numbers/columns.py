@@ -46,8 +46,8 @@ class NumberColumns(Combinable):
         return [evaluate(how, self.take(names)) for names, how in candidates]
 
     def sum_up(self) -> str:
-        """A checksum of all values."""
-        digest = hashlib.sha256()
+        """A checksum of all values, and of their order."""
+        digest = hashlib.sha256(b"ordered" * self.is_ordered)
         for values in (self.oof_MN, self.target_N, self.fold_N.astype(np.int64)):
             digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
@@ -68,7 +68,12 @@ def read_columns(run: Run, checkpoint: str) -> NumberColumns:
     Raises:
         PredictionError: the members do not predict the same rows on the same folds, or a file is missing or damaged.
     """
-    return _read_blend(run, checkpoint) if run.combines_folds else read_oof(run, checkpoint)
+    if run.combines_folds:
+        return _read_blend(run, checkpoint)
+    columns = read_oof(run, checkpoint)
+    if run.num_folds > 1:
+        return columns
+    return replace(columns, fold_N=run.divide(columns.ids_N))  # all are rows of its only fold
 
 
 def read_oof(run: Run, checkpoint: str) -> NumberColumns:
@@ -81,7 +86,8 @@ def read_oof(run: Run, checkpoint: str) -> NumberColumns:
     ids_N, oof_MN = stack_models(list(tables.values()))
     first = next(iter(tables.values()))
     fold_N, target_N = first["fold"].to_numpy(), first["target"].to_numpy()
-    return NumberColumns(tuple(tables), ids_N, fold_N, target_N, oof_MN, run.find_units(ids_N))
+    units_N = run.find_units(ids_N)
+    return NumberColumns(tuple(tables), ids_N, fold_N, target_N, oof_MN, units_N, run.is_ordered)
 
 
 def find_columns(run: Run) -> NumberColumns | None:
@@ -105,7 +111,7 @@ def _read_blend(run: Run, checkpoint: str) -> NumberColumns:
     (folds,) = run.members.values()
     tables = [read_table(fold.predictions("blend", checkpoint)) for fold in folds]
     ids_N, predictions_MN = stack_models(tables)
-    target_N, part_N = tables[0]["target"].to_numpy(), run.divide_blend_set(ids_N)
+    target_N, part_N = tables[0]["target"].to_numpy(), run.divide(ids_N)
     return NumberColumns(run.model_names, ids_N, part_N, target_N, predictions_MN, run.find_units(ids_N))
 
 
@@ -197,6 +203,11 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
         oof = table.filter(pc.and_(is_own, is_known))
         _check_external(oof, fold_of, f"{path}: member {name!r}")
         external[name] = (oof, table.filter(pc.and_(is_own, pc.invert(is_known))))
+    if not external:
+        whose = f"{path} has {', '.join(sorted(names)) or 'none'}"
+        raise PredictionError(
+            f"ensemble.external: no member of the file is combined: {whose}; name one in ensemble.members, or leave out ensemble.external"
+        )
     return external
 
 

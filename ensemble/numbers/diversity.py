@@ -120,12 +120,18 @@ def describe_diversity(columns: Columns, metric: str, space: str) -> dict[str, A
     Returns:
         `ensemble_error`, `member_error`, `ambiguity` of the mean (squared error in the space; the first is the second less the
         third), `effective_models`, `error_correlation` and `prediction_correlation` (M, M), and `contributions`: of each model how
-        much the metric's error grows without it, with a 95 % interval.
+        much the metric's error grows without it, with a 95 % interval; of a single model none.
     """
     parts = decompose_error(columns.oof_MN, columns.target_N, space)
     errors_MM = correlate_errors(columns.oof_MN, columns.target_N, space)
-    left_out = leave_each_out(columns.oof_MN, columns.target_N, metric, "mean", space, unit_N=columns.unit_N)
-    values = (left_out.contribution_M, left_out.low_M, left_out.high_M)
+    contributions = []
+    if len(columns.names) > 1:
+        left_out = leave_each_out(columns.oof_MN, columns.target_N, metric, "mean", space, unit_N=columns.unit_N)
+        values = (left_out.contribution_M, left_out.low_M, left_out.high_M)
+        contributions = [
+            dict(zip(("name", "contribution", "low", "high"), (name, *map(float, numbers)), strict=True))
+            for name, *numbers in zip(columns.names, *values, strict=True)
+        ]
     return {
         "ensemble_error": parts.ensemble_error,
         "member_error": parts.member_error,
@@ -133,10 +139,7 @@ def describe_diversity(columns: Columns, metric: str, space: str) -> dict[str, A
         "effective_models": _as_json(count_effective_models(errors_MM)),
         "error_correlation": _as_json(errors_MM),
         "prediction_correlation": _as_json(correlate_predictions(columns.oof_MN, space)),
-        "contributions": [
-            dict(zip(("name", "contribution", "low", "high"), (name, *map(float, numbers)), strict=True))
-            for name, *numbers in zip(columns.names, *values, strict=True)
-        ],
+        "contributions": contributions,
     }
 
 

@@ -9,7 +9,9 @@ Shape suffixes: M models, N rows, C candidates, U units that are drawn whole, D 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import overload
 
 import numpy as np
@@ -98,15 +100,19 @@ def draw_errors(
     """Errors on all rows, (C,), and on bootstrap samples of the units, (D, C); every candidate on the same samples.
 
     Arguments and errors as in `Kind.draw_errors`; without `num_draws` 2,000 samples, or 200 for scikit-learn's scorers, which are asked
-    again for each.
+    again for each. Samples for which a scorer is not defined, such as those of one class, are left out.
     """
     predictions_CN, target_N = check_models(predictions_CN, target_N)
     unit_N, num_units = number_units(unit_N, len(target_N))
     num_draws = num_draws or (NUM_DRAWS if is_mean_of_rows(metric) else NUM_SCORER_DRAWS)
     counts_blocks = draw_counts(num_units, num_draws, seed)
     if not is_mean_of_rows(metric):
-        drawn = [_ask_again(metric, target_N, predictions_CN, c_U[unit_N]) for c_DU in counts_blocks for c_U in c_DU]
-        return np.array([measure_error(metric, target_N, p_N) for p_N in predictions_CN]), np.array(drawn)
+        whole = [measure_error(metric, target_N, prediction_N) for prediction_N in predictions_CN]
+        samples = [_ask_again(metric, target_N, predictions_CN, c_U[unit_N]) for c_DU in counts_blocks for c_U in c_DU]
+        drawn = [errors for errors in samples if errors]
+        if not drawn:
+            raise ValueError(f"{metric} is not defined for any of {num_draws} samples of these {len(target_N)} rows")
+        return np.array(whole), np.array(drawn)
     errors_CN = [row_errors(metric, target_N, prediction_N) for prediction_N in predictions_CN]
     sums_UC = np.stack([np.bincount(unit_N, errors_N) for errors_N in errors_CN], axis=1)
     sizes_U1 = np.bincount(unit_N).astype(np.float64)[:, None]
@@ -151,6 +157,7 @@ _ROW_ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float:
     from sklearn.base import BaseEstimator, ClassifierMixin  # 1 s to import
+    from sklearn.exceptions import UndefinedMetricWarning
     from sklearn.metrics import get_scorer
 
     class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
@@ -165,12 +172,17 @@ def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> fl
             return np.column_stack([1 - given_N, given_N])
 
     check_metric(name)
-    error = -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # it is said below
+        error = -float(get_scorer(name)(Given(), np.asarray(prediction_N), np.asarray(target_N)))
     if not np.isfinite(error):
         raise ValueError(f"{name} is not defined for these {len(target_N)} rows (only one class, or one row?)")
     return error
 
 
 def _ask_again(metric: str, target_N: np.ndarray, predictions_CN: np.ndarray, counts_N: np.ndarray) -> list[float]:
+    """Each prediction's error on a sample; empty where it is not defined."""
     rows = np.repeat(np.arange(len(target_N)), counts_N.astype(int))
-    return [measure_error(metric, target_N[rows], prediction_N[rows]) for prediction_N in predictions_CN]
+    with suppress(ValueError):
+        return [measure_error(metric, target_N[rows], prediction_N[rows]) for prediction_N in predictions_CN]
+    return []

@@ -30,5 +30,7 @@ def _measure(metric: str, target: np.ndarray, prediction: np.ndarray) -> float |
 
 
 def predict_constant(train_target: np.ndarray) -> float:
-    """The best constant for MSLE: expm1 of the training rows' mean log1p."""
+    """The best constant for MSLE: expm1 of the training rows' mean log1p; of equal targets exactly these."""
+    if (train_target == train_target[0]).all():
+        return float(train_target[0])
     return float(np.expm1(np.log1p(train_target).mean()))

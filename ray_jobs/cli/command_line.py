@@ -7,121 +7,132 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ray_jobs.config.overrides import override, override_all, split_list, suggest, with_wandb_environment
+from ray_jobs.cli.arguments import parse
+from ray_jobs.config.overrides import find_sections, with_sections, with_wandb_environment
 from ray_jobs.config.recipes import ALIASES, DEFAULT_RECIPE, RECIPES
-from ray_jobs.config.run import RunConfig, flatten, to_dict
+from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.config.tune import TuneConfig
+from ray_jobs.config.words import split_list, suggest
 from ray_jobs.errors import RunError
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a user typed: a config, and whether only to show it."""
+    """What a user typed of a job that trains: a config, whether only to show it, and, of a tuning, the words that its recipe takes for a
+    run, too."""
 
     config: RunConfig
     dry_run: bool
     retry_failed: bool = False
     job: str = "kfold.py"
+    words: tuple[str, ...] = ()
 
 
-def parse_kfold(argv: Sequence[str], *, is_one_run: bool = False) -> Command:
-    """`[--config-name=NAME] [field=value ...] [--dry-run] [--retry-failed] [--help]`.
+@dataclass(frozen=True)
+class TrainingArguments:
+    """Of every job that trains."""
+
+    config_name: str = DEFAULT_RECIPE
+    """The recipe to start from."""
+    dry_run: bool = False
+    """Show config and plan; launch nothing."""
+    retry_failed: bool = False
+    """Train only what has failed."""
+
+
+@dataclass(frozen=True)
+class RunArguments(TrainingArguments):
+    """Of a job that trains one run."""
+
+    members: str | None = None
+    """'[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each written as name [recipe]
+    [field=value ...], and combines them with it."""
+
+
+def parse_kfold(argv: Sequence[str], what: str = "", *, is_one_run: bool = False) -> Command:
+    """The command line of `kfold.py`.
 
     Args:
         argv: what was typed.
+        what: the job does.
         is_one_run: train.py's: no folds, but a share of the rows that validates.
 
     Raises:
-        RunError: an unknown recipe, field or value; the message lists the nearest names.
-        SystemExit: after `--help`.
+        RunError, SystemExit: see `parse`.
     """
-    recipe, flags, rest, members = _sort_words(argv, ("--dry-run", "--retry-failed"))
-    job, what = "kfold.py", "Trains K folds side by side as Ray TorchTrainers, combines them and writes a submission."
-    if is_one_run:
-        job, what = "train.py", "Trains one model as a Ray TorchTrainer; folds.holdout_fraction of the rows validates."
-    description = (
-        f"{what}\n\n"
-        f"usage: {job} [--config-name=RECIPE] [field=value ...] [--dry-run] [--retry-failed]\n\n"
-        "--dry-run shows config and plan and launches nothing; --retry-failed trains only the folds that have failed.\n\n"
-        "'members=[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each "
-        "written as name [recipe] [field=value ...], and combines them with it.\n\n"
-        f"{_describe_recipes(recipe)}"
-    )
+    recipe, job = _find_recipe(argv), "train.py" if is_one_run else "kfold.py"
     config = with_wandb_environment(RECIPES[recipe](), os.environ)
     if is_one_run:
         folds = dataclasses.replace(config.folds, kind="holdout", count=1)
         config = dataclasses.replace(config, folds=folds, run=dataclasses.replace(config.run, name=f"{recipe}_train"))
-    try:
-        config = config if members is None else dataclasses.replace(config, members=members)
-    except ValueError as error:
-        raise RunError(str(error)) from None
-    config = override(config, _expand_aliases(rest, recipe, config), description)
-    return Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"], job=job)
+    words, what = _expand_aliases(argv, recipe), f"{what.strip()}\n\n{_describe_recipes(recipe)}"
+    typed = parse(job, words, what, RunArguments, find_sections(config))
+    given = typed.arguments
+    if given.members is not None:
+        try:
+            config = dataclasses.replace(config, members=split_list(given.members))
+        except ValueError as error:
+            raise RunError(str(error)) from None
+    config = with_sections(config, typed.sections)
+    return Command(config, dry_run=given.dry_run, retry_failed=given.retry_failed, job=job)
 
 
-def parse_tune(argv: Sequence[str], usage: str) -> tuple[Command, TuneConfig]:
-    """As `parse_kfold`, with the fields of `tune`.
+def parse_tune(argv: Sequence[str], what: str = "") -> tuple[Command, TuneConfig]:
+    """The command line of `tune.py`.
 
     Raises:
-        RunError, SystemExit: as there.
+        RunError, SystemExit: see `parse`.
     """
-    recipe, flags, rest, members = _sort_words(argv, ("--dry-run", "--retry-failed"))
-    if members:
-        raise RunError("members: a trial trains one recipe; tune each member by itself")
+    recipe = _find_recipe(argv)
     config = dataclasses.replace(with_wandb_environment(RECIPES[recipe](), os.environ), members=())
-    words = _expand_aliases(rest, recipe, config)
-    config, others = override_all(config, {"tune": TuneConfig()}, words, f"{usage}\n{_describe_recipes(recipe)}")
-    command = Command(config, dry_run=flags["--dry-run"], retry_failed=flags["--retry-failed"])
-    return command, others["tune"]
+    words, what = _expand_aliases(argv, recipe), f"{what.strip()}\n\n{_describe_recipes(recipe)}"
+    typed = parse("tune.py", words, what, RunArguments, {"tune": TuneConfig(), **find_sections(config)})
+    if split_list(typed.arguments.members or ""):
+        raise RunError("members: a trial trains one recipe; tune each member by itself")
+    tune = typed.sections.pop("tune")
+    kept = [one for one in typed.said if not one.name.startswith(("tune.", "run.name"))]
+    words = [f"--config-name={recipe}"] if recipe != DEFAULT_RECIPE else []
+    words += [word for one in kept for word in one.words]
+    if RECIPES[recipe]().members:
+        words.append("members=[]")
+    given = typed.arguments
+    config = with_sections(config, typed.sections)
+    command = Command(config, dry_run=given.dry_run, retry_failed=given.retry_failed, job="tune.py", words=tuple(words))
+    return command, tune
 
 
-def _sort_words(
-    argv: Sequence[str], known_flags: Sequence[str]
-) -> tuple[str, dict[str, bool], list[str], tuple[str, ...] | None]:
-    """The recipe's name, the flags, all other words, and the members if they are given.
+def _find_recipe(argv: Sequence[str]) -> str:
+    """The name of the recipe, which decides what else there is.
 
     Raises:
         RunError: there is no such recipe.
     """
-    recipe, flags, rest, members = DEFAULT_RECIPE, dict.fromkeys(known_flags, False), [], None
-    words = list(argv)
-    while words:
-        word = words.pop(0)
+    recipe = DEFAULT_RECIPE
+    for word, following in pairwise([*argv, ""]):
         name, equals, value = word.partition("=")
-        if name.lstrip("-").replace("_", "-") == "config-name":
-            recipe = value if equals else (words.pop(0) if words else "")
-        elif word in flags:
-            flags[word] = True
-        elif name.lstrip("-") == "members":
-            members = split_list(value if equals else (words.pop(0) if words else ""))
-        else:
-            rest.append(word)
+        if name.lstrip("-").replace("-", "_") == "config_name":
+            recipe = value if equals else following
     if recipe not in RECIPES:
         raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
-    return recipe, flags, rest, members
+    return recipe
 
 
 def _describe_recipes(chosen: str) -> str:
-    summary = "\n".join(f"  {name:24s} {(build.__doc__ or '').strip()}" for name, build in RECIPES.items())
+    summary = "\n".join(f"    {name:30s} {(build.__doc__ or '').strip()}" for name, build in RECIPES.items())
     flags = ", ".join(f"--{flag} ({field})" for flag, field in ALIASES.get(chosen, {}).items())
-    known = f"flags of {chosen}: {flags}\n\n" if flags else ""
-    return f"recipes:\n{summary}\n\n{known}fields of {chosen} with their values:"
+    known = f"Flags of {chosen}: {flags}.\n\n" if flags else ""
+    return f"Recipes:\n\n{summary}\n\n{known}The fields of {chosen} have these values:"
 
 
-def _expand_aliases(words: Sequence[str], recipe: str, config: RunConfig) -> list[str]:
-    """`--lr 1e-3` to `--optimizer.lr 1e-3`, by the recipe's own flags; one for a yes or no may stand alone."""
-    aliases, fields, expanded = ALIASES.get(recipe, {}), flatten(to_dict(config)), []
-    for place, word in enumerate(words):
+def _expand_aliases(words: Sequence[str], recipe: str) -> list[str]:
+    """`--lr 1e-3` to `--optimizer.lr 1e-3`, by the recipe's own flags."""
+    aliases, expanded = ALIASES.get(recipe, {}), []
+    for word in words:
         flag, equals, value = word.partition("=")
         field = aliases.get(flag.removeprefix("--").replace("-", "_")) if flag.startswith("--") else None
-        if field is None:
-            expanded.append(word)
-            continue
-        expanded.append(f"--{field}{equals}{value}")
-        follows = place + 1 < len(words) and not words[place + 1].startswith("-") and "=" not in words[place + 1]
-        if isinstance(fields[field], bool) and not equals and not follows:
-            expanded.append("True")
+        expanded.append(f"--{field}{equals}{value}" if field else word)
     return expanded
 
 

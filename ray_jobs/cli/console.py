@@ -29,21 +29,12 @@ class LineConsole(Protocol):
         """What was shown or kept since the last call."""
 
 
-class RunConsole(Console):
-    """Shows texts as they are: no markup, and nothing that the terminal would obey. Keeps each line until somebody takes it to another
-    log."""
+class LineKeeper:
+    """Keeps lines until somebody takes them to another log."""
 
-    def __init__(self, file: TextIO, **options: Any) -> None:
-        super().__init__(file=file, highlight=False, markup=False, soft_wrap=True, **options)
+    def __init__(self) -> None:
         # Bounded, because not every command has another log; a deque, because threads show lines, too.
         self._lines: deque[str] = deque(maxlen=_MOST_KEPT_LINES)
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Shows texts and tables."""
-        shown = [printable(one) if isinstance(one, str) else one for one in objects]
-        super().print(*shown, **options)
-        if shown and all(isinstance(one, (str, Table)) for one in shown):  # not the live table's own
-            self.keep(*shown)
 
     def keep(self, *objects: str | Table) -> None:
         """Keeps lines without showing them."""
@@ -54,6 +45,39 @@ class RunConsole(Console):
     def take_lines(self) -> list[str]:
         """What was shown or kept since the last call."""
         return [self._lines.popleft() for _ in range(len(self._lines))]
+
+
+class RunConsole(LineKeeper, Console):
+    """Shows texts as they are: no markup, and nothing that the terminal would obey. Keeps what it shows."""
+
+    def __init__(self, file: TextIO, **options: Any) -> None:
+        LineKeeper.__init__(self)
+        Console.__init__(self, file=file, highlight=False, markup=False, soft_wrap=True, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Shows texts and tables."""
+        shown = [printable(one) if isinstance(one, str) else one for one in objects]
+        super().print(*shown, **options)
+        if shown and all(isinstance(one, (str, Table)) for one in shown):  # not the live table's own
+            self.keep(*shown)
+
+
+class NamedConsole(LineKeeper):
+    """A part of a job that shows its lines on the job's screen, each with the part's name. Keeps them for a log of its own.
+
+    Args:
+        console: the job's.
+        name: the part's.
+    """
+
+    def __init__(self, console: Console, name: str) -> None:
+        super().__init__()
+        self.console, self.name = console, name
+
+    def print(self, text: str, /, **options: Any) -> None:
+        """Shows a line."""
+        self.console.print(f"{self.name}: {text}", **options)
+        self.keep(text)
 
 
 def open_console() -> RunConsole:

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.errors import RunError, is_refused_by_machine, printable
+from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_REFUSED, RunError, is_refused_by_machine, printable
 
 
 def main_with_errors(main: Any) -> None:
@@ -27,15 +27,15 @@ def main_with_errors(main: Any) -> None:
     except (RunError, DataError, PredictionError) as error:
         message = getattr(error, "cause", None) or error  # without Ray's frame around it
         print(f"error: {printable(str(message))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_REFUSED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if isinstance(error, OSError) and is_refused_by_machine(error):
             print(f"error: {printable(str(error))}. Check disk, permissions and network", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(EXIT_REFUSED)
         print(f"{describe_unexpected(error)}\n\n{printable(traceback.format_exc())}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(EXIT_INCOMPLETE)
 
 
 def describe_unexpected(error: Exception) -> str:

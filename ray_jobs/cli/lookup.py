@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from ray_jobs.config.overrides import suggest
-from ray_jobs.config.run import RunSection
+from ray_jobs.config.words import suggest
 from ray_jobs.errors import RunError
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import refuse_member
+from ray_jobs.runs.folder import RunFolder, refuse_member
+from ray_jobs.runs.location import find_uri, list_run_folders
 from trainers.storage.object_storage import is_uri
 
 
-def find_run(
-    argv: Sequence[str], usage: str, *, whole: bool = False, takes_tuning: bool = False
-) -> tuple[Path, list[str]]:
-    """Finds the run (or tuning, for jobs that take one) that the first word names: a folder, or a name below `run.storage`. One on
-    object storage is brought to this machine, with its checkpoints and predictions if it is wanted whole.
-
-    Returns:
-        The run's folder and the other words.
+def find_run(run: str, storage: str, *, whole: bool = False, takes_tuning: bool = False) -> Path:
+    """Finds a run (or tuning, for jobs that take one): a folder, or a name below `run.storage`. One on object storage is brought to this
+    machine, with its checkpoints and predictions if it is wanted whole.
 
     Raises:
         RunError: there is no such run; the message lists the nearest names.
-        SystemExit: after `--help` or without a word.
     """
-    storage, words = take_storage(argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(usage)
-        raise SystemExit(0 if words else 2)
-    if is_uri(words[0]) or is_uri(storage):
-        return _fetch(words[0], storage, whole=whole), words[1:]
-    folder = Path(storage).expanduser()
-    for root in (Path(words[0]).expanduser(), folder / words[0]):
-        if (root / "config.json").is_file():
-            if (root / "tune.json").is_file() and not takes_tuning:
-                raise RunError(f"{root} is a tuning; name one of its trials, such as {root / 'trials' / 'trial_000'}")
-            uri = _find_uri(root.resolve())
-            return (root.resolve() if uri is None else _fetch(uri, storage, whole=whole)), words[1:]
-    runs = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    raise RunError(f"no run {words[0]!r}, neither as a folder nor below {folder}{suggest(words[0], runs)}")
+    if is_uri(run) or is_uri(storage):
+        return _fetch(run, storage, whole=whole)
+    below = Path(storage).expanduser()
+    for folder in (RunFolder(Path(run).expanduser()), RunFolder(below / run)):
+        if folder.config.is_file():
+            if folder.is_tuning() and not takes_tuning:
+                raise RunError(
+                    f"{folder.root} is a tuning; name one of its trials, such as {folder.trials / 'trial_000'}"
+                )
+            root = folder.root.resolve()
+            uri = _find_uri(root)
+            return root if uri is None else _fetch(uri, storage, whole=whole)
+    runs = [root.name for root in list_run_folders(storage)]
+    raise RunError(f"no run {run!r}, neither as a folder nor below {below}{suggest(run, runs)}")
 
 
 def _find_uri(root: Path) -> str | None:
     """Of a folder in which a run on object storage is worked on, or a member of it."""
-    from ray_jobs.runs.folder import RunFolder
-    from ray_jobs.runs.working_folder import find_uri
-
     folder = RunFolder(root)
     uri = find_uri(folder)
     return uri and f"{uri}/{root.relative_to(folder.run_root).as_posix()}".removesuffix("/.")
@@ -58,17 +46,10 @@ def _fetch(run: str, storage: str, *, whole: bool) -> Path:
 
     uri = run if is_uri(run) else f"{storage.rstrip('/')}/{run}"
     root = fetch_run(uri, whole=whole)
-    if not (root / "config.json").is_file():
+    if not RunFolder(root).config.is_file():
         above, _, name = uri.rstrip("/").rpartition("/")
         raise RunError(f"no run {uri}{suggest(name, list_runs(above))}")
     return root
-
-
-def take_storage(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """What the last `run.storage=…` names, else the usual folder, and the other words."""
-    said = [word for word in argv if word.lstrip("-").startswith("run.storage=")]
-    storage = said[-1].partition("=")[2] if said else RunSection().storage
-    return storage, [word for word in argv if word not in said]
 
 
 def find_runs(storage: str) -> list[Path]:
@@ -82,20 +63,18 @@ def find_runs(storage: str) -> list[Path]:
 
         runs = [_fetch(name, storage, whole=False) for name in list_runs(storage)]
     else:
-        found = sorted(path.parent.resolve() for path in Path(storage).expanduser().glob("*/config.json"))
-        runs = [root for root in found if not (root / "tune.json").is_file()]
+        runs = [root.resolve() for root in list_run_folders(storage) if not RunFolder(root).is_tuning()]
     if not runs:
         raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")
     return runs
 
 
-def find_whole_run(argv: Sequence[str], usage: str) -> tuple[RunFolder, list[str]]:
+def find_whole_run(run: str, storage: str) -> RunFolder:
     """As `find_run`, for jobs that are done for a run with all its members.
 
     Raises:
         RunError: there is no such run, or it is a member.
     """
-    root, words = find_run(argv, usage, whole=True)
-    folder = RunFolder(root)
+    folder = RunFolder(find_run(run, storage, whole=True))
     refuse_member(folder)
-    return folder, words
+    return folder

@@ -7,9 +7,10 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from ray_jobs.cluster.ray_private import LIST_NODES, read_token
 from ray_jobs.errors import ClusterError
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.working_folder import find_uri
+from ray_jobs.runs.location import find_uri
 
 CONNECT_TIMEOUT_S = 5.0
 NAMESPACE = "kfold"
@@ -31,14 +32,7 @@ def refuse_wrong_token(address: str) -> None:
     Raises:
         ClusterError: the cluster asks for a token that this process does not have.
     """
-    from ray._raylet import (  # type: ignore[attr-defined] # its types leave out most of what is compiled
-        AuthenticationMode,
-        AuthenticationTokenLoader,
-        get_authentication_mode,
-    )
-
-    loader, uses_token = AuthenticationTokenLoader.instance(), get_authentication_mode() == AuthenticationMode.TOKEN
-    token = loader.get_raw_token() if uses_token and loader.has_token(ignore_auth_mode=True) else ""
+    token = read_token()
     if ask_without_ray(address, token) == "UNAUTHENTICATED":
         raise ClusterError(
             f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export RAY_AUTH_MODE=token and "
@@ -53,7 +47,7 @@ def ask_without_ray(address: str, token: str = "") -> str:
 
     metadata = [("authorization", f"Bearer {token}")] if token else None
     with grpc.insecure_channel(address) as channel:
-        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
+        ask = channel.unary_unary(LIST_NODES)
         try:
             ask(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:

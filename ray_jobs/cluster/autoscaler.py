@@ -6,11 +6,13 @@ It asks only; what is wanted, Ray's autoscaler sees from the placement groups th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+logger = logging.getLogger(__name__)
 SAY_INTERVAL_S = 30.0  # between two lines, and before the first
 _LOOK_S = 2.0
 _TIMEOUT_S = 5
@@ -50,6 +52,7 @@ def describe_autoscaler() -> str:
     try:
         return describe_status(get_cluster_status(ray.get_runtime_context().gcs_address, timeout=_TIMEOUT_S))
     except Exception as error:  # Ray raises what it likes, and this is only news
+        logger.warning("the autoscaler's answer cannot be read", exc_info=True)
         return f"the autoscaler does not answer ({type(error).__name__})"
 
 

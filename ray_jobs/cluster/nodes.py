@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.cluster.ray_private import find_draining_nodes, is_worker_process
 from ray_jobs.errors import ClusterError
 
 
@@ -17,13 +18,6 @@ def list_nodes() -> list[dict[str, Any]]:
 
     draining = find_draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
-
-
-def find_draining_nodes() -> set[str]:
-    """Ids of nodes that are being taken away: drained by hand or by an autoscaler, or whose spot machine has had its notice."""
-    import ray
-
-    return set(ray._private.state.state.get_draining_nodes())
 
 
 def kill_process(node_id: str, pid: int) -> None:
@@ -40,7 +34,7 @@ def _kill(node_id: str, pid: int) -> None:
 
     # A node that is gone has taken the process with it, and its number may be another's by now.
     is_here = ray.get_runtime_context().get_node_id() == node_id
-    if is_here and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+    if is_here and is_worker_process(pid):
         os.kill(pid, signal.SIGKILL)
 
 

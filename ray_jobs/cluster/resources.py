@@ -10,6 +10,7 @@ import yaml
 
 from ray_jobs.cluster.nodes import list_nodes
 from ray_jobs.cluster.placement import ClusterResources, Resources
+from ray_jobs.cluster.ray_private import BOOTSTRAP_CONFIG, read_cluster_config
 
 _MOST_NODES = 1000  # of a kind without a limit
 
@@ -37,13 +38,11 @@ def _find_startable() -> tuple[Resources, ...]:
     Known are clusters whose manager reports its node types to Ray, and those whose config lies on the head node when the driver runs
     there, as submitted jobs do: of `ray up`, and of ray_jobs/deploy/rayjob.yaml.
     """
-    import ray
-
-    reported = ray._private.state.state.get_cluster_config()
+    reported = read_cluster_config()
     if reported is not None:
         groups = [(_read_resources(one.resources, math.inf), one.max_count) for one in reported.node_group_configs]
         return _repeat(groups, _MOST_NODES)
-    path = Path("~/ray_bootstrap_config.yaml").expanduser()  # where `ray up` leaves the config on the head node
+    path = Path(BOOTSTRAP_CONFIG).expanduser()
     return parse_startable(path.read_text()) if path.is_file() else ()
 
 

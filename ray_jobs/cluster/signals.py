@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from ray_jobs.cluster.ray_private import in_job
+
 _PATIENCE_S = 25.0  # of whoever ends processes elsewhere: Kubernetes gives 30 s, systemd 90 s, Ctrl-C all the time
 _JOB_PATIENCE_S = 3  # Ray's default
 _LEAVING_S = 5.0  # what the end of a driver takes after its folds have saved
@@ -15,7 +17,7 @@ _LEAVING_S = 5.0  # what the end of a driver takes after its folds have saved
 
 def in_submitted_job(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the entry point of `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment  # set by Ray there
+    return in_job(environment)
 
 
 def find_save_time_s(environment: Mapping[str, str] = os.environ) -> float:

@@ -14,6 +14,15 @@ from ray_jobs.cluster.access import NAMESPACE, answers, ask_without_ray, close_t
 from ray_jobs.cluster.heartbeat import GONE_AFTER_S, OWN_GONE_AFTER_S, Heartbeat
 from ray_jobs.cluster.nodes import run_on_each_node
 from ray_jobs.cluster.placement import ClusterResources
+from ray_jobs.cluster.ray_private import (
+    SETTINGS,
+    SETTINGS_OF_JOINED_CLUSTER,
+    SETTINGS_OF_OWN_CLUSTER,
+    apply_settings,
+    build_job_config,
+    read_noted_address,
+    use_token_if_there_is_one,
+)
 from ray_jobs.cluster.resources import find_resources
 from ray_jobs.cluster.signals import in_submitted_job
 from ray_jobs.cluster.versions import COMMON_PACKAGES, list_packages, package_versions, refuse_other_versions
@@ -21,20 +30,6 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterError, ClusterLostError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-# Ray's own settings, read when Ray or a TorchTrainer starts; a value that the user has set is kept.
-_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a finished fold is noticed after 0.2 s rather than 2 s
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone on workers without a GPU; no warning
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # the driver watches draining nodes, for all folds (driver/watches.py)
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another cluster
-}
-_SETTINGS_OF_JOINED_CLUSTER = {
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs in the API of a dashboard that stays; takes a process of its own
-}
-_SETTINGS_OF_OWN_CLUSTER = {
-    "RAY_enable_worker_prestart": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -138,16 +133,13 @@ def connect(start: RayStart) -> Iterator[Connection]:
 def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], *, dashboard: bool) -> Any:
     """Joins the cluster at the address, or starts one; what `ray.init` returns."""
     is_own = address is None
-    _set(_SETTINGS_OF_OWN_CLUSTER if is_own else _SETTINGS_OF_JOINED_CLUSTER)
+    apply_settings(SETTINGS_OF_OWN_CLUSTER if is_own else SETTINGS_OF_JOINED_CLUSTER)
     import ray
 
     settings: dict[str, Any] = {
         "namespace": NAMESPACE,
-        "job_config": ray.job_config.JobConfig(
-            metadata={"job_name": job_name, **metadata},
-            # Ray adds the working directory, wherever the user is; a submitted job's folder it brings to all nodes itself.
-            _py_driver_sys_path=[] if in_submitted_job() else [str(REPOSITORY)],
-        ),
+        # A submitted job's folder Ray brings to all nodes itself.
+        "job_config": build_job_config({"job_name": job_name, **metadata}, [] if in_submitted_job() else [REPOSITORY]),
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "configure_logging": True,
@@ -171,11 +163,6 @@ def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], 
                 raise ClusterError(f"{what}: {error.__cause__ or error}") from None
 
 
-def _set(settings: dict[str, str]) -> None:
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-
-
 def _find_own_node() -> str | None:
     """host:port of the node on this machine that the driver is connected to."""
     import ray
@@ -188,16 +175,10 @@ def _find_own_node() -> str | None:
 def _find_cluster() -> str | None:
     """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that answers.
 
-    `ray.init(address="auto")` would also take up the private cluster of any other process of this machine, and would
-    wait 11 minutes for an address that does not answer.
-
     Raises:
         ClusterError: nobody answers at RAY_ADDRESS.
     """
-    _set(_SETTINGS)
-    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-    from ray._private.utils import read_ray_address
-
+    apply_settings(SETTINGS)
     named = os.environ.get("RAY_ADDRESS", "")
     if named == "local":
         return None
@@ -205,10 +186,9 @@ def _find_cluster() -> str | None:
         if "://" not in named and not answers(named):
             raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={named}; start it, or unset RAY_ADDRESS")
         return named
-    noted = read_ray_address()
+    noted = read_noted_address()
     if noted and answers(noted):
-        # As ray.init does for clusters that it finds itself.
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        use_token_if_there_is_one()
         return noted
     if named == "auto":
         raise ClusterError("RAY_ADDRESS=auto, but no cluster of `ray start` answers on this machine")

@@ -22,7 +22,7 @@ class FoldsConfig:
     validates on rows later than all it trains on. predefined: `data.fold_column`. holdout: one run without folds, which validates on
     `holdout_fraction` of the rows (`count=1`); groups, if there are any, are not split."""
     holdout_fraction: float = 0.2
-    """kind=holdout: share of the rows that validate."""
+    """kind=holdout: share of the rows that validate; as near to it as whole groups allow."""
     seed: int = 0
     """Seed of the division."""
     only: tuple[int, ...] | None = None
@@ -33,7 +33,8 @@ class FoldsConfig:
 
     blend_fraction: float = 0.0
     """Share of the rows held out of every fold. All fold models predict them unseen, so that weights of fold models can be fitted
-    there, and the whole ensemble has an honest score. folds.kind=time holds out the latest rows."""
+    there, and the whole ensemble has an honest score. folds.kind=time holds out the latest rows. As near to the share as whole groups,
+    or all rows of one time, allow."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.blend_fraction <= 0.5:
@@ -46,8 +47,8 @@ class FoldsConfig:
             self._check_holdout()
         elif not 2 <= self.count <= 1000:  # every fold is asked for its status
             raise ValueError(f"folds.count={self.count}: expected 2 to 1000")
-        if self.seed < 0:
-            raise ValueError(f"folds.seed={self.seed}: expected at least 0")
+        if not 0 <= self.seed < 2**32:  # scikit-learn's bounds
+            raise ValueError(f"folds.seed={self.seed}: expected at least 0 and below {2**32}")
         if self.on_leak == "group" and not self.can_group:
             decides = "the dates decide" if self.kind == "time" else "data.fold_column decides"
             raise ValueError(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ray_jobs.config.overrides import override, suggest
+from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import MAIN, RunConfig
+from ray_jobs.config.words import suggest
 from ray_jobs.errors import RunError
 
 

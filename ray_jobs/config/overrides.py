@@ -1,16 +1,17 @@
-"""Overrides of a config's fields, `field=value` or `--field value`. The only module that imports tyro."""
+"""Flags of a command and fields of a config, from words to values. The only module that imports tyro."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from ray_jobs.config.run import SECTIONS, RunConfig, flatten
+from ray_jobs.config.run import SECTIONS, RunConfig
+from ray_jobs.config.words import Said, show_flag, take_apart
 from ray_jobs.errors import RunError
 
 
@@ -32,115 +33,130 @@ def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) ->
         raise RunError(f"{error} (from the environment: {', '.join(v for v in names if environment.get(v))})") from None
 
 
-def override(config: RunConfig, words: Sequence[str], description: str = "", sections: Sequence[str] = ()) -> RunConfig:
+def override(config: RunConfig, words: Sequence[str], sections: Sequence[str] = ()) -> RunConfig:
     """A config with `field=value` (or `--field value`) applied.
 
     Args:
         config: where to start from.
         words: the overrides.
-        description: heading of `--help`.
         sections: the only sections that may be changed; empty: all.
 
     Raises:
         RunError: an unknown field or a value that is not allowed.
     """
-    return override_all(config, {}, words, description, sections)[0]
+    offered = {name: value for name, value in find_sections(config).items() if not sections or name in sections}
+    alone, said = take_apart(words, {}, list_fields(offered))
+    if alone:
+        raise RunError(f"unexpected {alone[0]!r}: fields are written as field=value")
+    return with_sections(config, _ask_tyro(None, offered, _as_options(said)))
 
 
-def override_all(
-    config: RunConfig,
-    others: Mapping[str, Any],
-    words: Sequence[str],
-    description: str = "",
-    sections: Sequence[str] = (),
-) -> tuple[RunConfig, dict[str, Any]]:
-    """As `override`, with further sections that are none of a run's; returns them, too."""
-    owned = {f.name: getattr(config.trainer, f.name) for f in dataclasses.fields(config.trainer)}
-    owned |= {name: getattr(config, name) for name in SECTIONS}
-    offered = {name: value for name, value in owned.items() if not sections or name in sections}
-    offered |= others
-    known = flatten({name: dataclasses.asdict(value) for name, value in offered.items()})
-    words = [part for word in words for part in _as_flags(word)]
-    for word in words:
-        _refuse_unknown(word, known)
-    changed = _parse_with_tyro(offered, words, description)
-    others = {name: changed.pop(name) for name in others}
-    trainer_sections = {name: value for name, value in changed.items() if name not in SECTIONS}
-    own_sections = {name: value for name, value in changed.items() if name in SECTIONS}
+def with_sections(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
+    """A config with other sections.
+
+    Raises:
+        RunError: they do not go together.
+    """
+    own = {name: value for name, value in changed.items() if name in SECTIONS}
+    of_trainer = {name: value for name, value in changed.items() if name not in SECTIONS}
     try:
-        trainer = dataclasses.replace(config.trainer, **trainer_sections)
-        return dataclasses.replace(config, trainer=trainer, **own_sections), others
+        return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **of_trainer), **own)
     except ValueError as error:
         raise RunError(str(error)) from None
 
 
-def suggest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
-    """ "; nearest: a, b" or nothing."""
-    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"; nearest: {', '.join(nearest)}" if nearest else ""
+def find_sections(config: RunConfig) -> dict[str, Any]:
+    """The sections of a config: the family's first."""
+    owned = {f.name: getattr(config.trainer, f.name) for f in dataclasses.fields(config.trainer)}
+    return owned | {name: getattr(config, name) for name in SECTIONS}
 
 
-def _as_flags(word: str) -> list[str]:
-    """`folds.only=[0,2]` to `--folds.only 0 2`; what is no `field=value` stays as it is."""
-    name, equals, value = word.partition("=")
-    if not equals:
-        return [word]
-    name = "--" + name.lstrip("-")
-    if (value.startswith("[") and value.endswith("]")) or (value.startswith("(") and value.endswith(")")):
-        return [name, *split_list(value)]
-    if value.lower() in ("true", "false", "none", "null"):
-        value = {"true": "True", "false": "False"}.get(value.lower(), "None")
-    return [name, value]
+def list_fields(sections: Mapping[str, Any]) -> dict[str, str]:
+    """The type of each field, as it is written, by the field's whole name."""
+    return {
+        f"{name}.{field}": kind for name, section in sections.items() for field, kind in list_types(section).items()
+    }
 
 
-def split_list(value: str) -> tuple[str, ...]:
-    """`[a, b x=[1,2]]` to its parts; a comma inside further brackets divides nothing."""
-    inside = value[1:-1] if value[:1] in ("[", "(") and value[-1:] in ("]", ")") else value
-    parts = re.split(r",(?![^\[(]*[\])])", inside)
-    return tuple(part for part in (part.strip().strip("'\"") for part in parts) if part)
+def list_types(of: Any) -> dict[str, str]:
+    """The type of each field of a dataclass, as it is written."""
+    types = {field.name: field.type for field in dataclasses.fields(of)}
+    return {
+        name: kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)) for name, kind in types.items()
+    }
 
 
-def _refuse_unknown(word: str, known: dict[str, Any]) -> None:
-    if not word.startswith("--") or word in ("--help",):
-        return
-    name = word[2:].replace("-", "_")
-    if name in known:
-        return
-    raise RunError(f"no field {name!r}{suggest_field(name, known) or '; --help lists them all'}")
+def read_arguments(
+    arguments: type[Any], sections: Mapping[str, Any], alone: Sequence[str], said: Sequence[Said]
+) -> dict[str, Any]:
+    """What was typed, as a command's own dataclass wants it.
+
+    Args:
+        arguments: the dataclass. Fields without a default are words that stand alone, the others are flags.
+        sections: whose fields may be among what was typed.
+        alone, said: see `take_apart`.
+
+    Returns:
+        `arguments` and the sections, by name.
+
+    Raises:
+        RunError: a value that is not allowed.
+    """
+    return _ask_tyro(arguments, sections, [*alone, *_as_options(said, {f.name for f in dataclasses.fields(arguments)})])
 
 
-def suggest_field(name: str, known: Iterable[str]) -> str:
-    """As `suggest`; `lr` finds `optimizer.lr`: whole names are compared, and their last parts."""
-    known = list(known)
-    short = {full.rpartition(".")[2]: full for full in known}
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    nearest += [
-        short[part] for part in difflib.get_close_matches(name.rpartition(".")[2], list(short), n=2, cutoff=0.6)
-    ]
-    return f"; nearest: {', '.join(dict.fromkeys(nearest))}" if nearest else ""
+def describe_options(arguments: type[Any], sections: Mapping[str, Any]) -> str:
+    """The flags of a command and the fields of sections, each with its help and its value, in boxes."""
+    text = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding)  # which decides how boxes are drawn
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        _call_tyro(arguments, sections, ["--help"])
+    text.seek(0)
+    boxes = text.read().partition("\n\n")[2]
+    for flag in dataclasses.fields(arguments):
+        boxes = re.sub(rf"--{flag.name}\b", show_flag(flag.name), boxes)
+    return boxes.strip("\n")
 
 
-def _parse_with_tyro(sections: dict[str, Any], words: list[str], description: str) -> dict[str, Any]:
-    import tyro  # 0.2 s: jobs without overrides do not wait for it
+def _as_options(said: Iterable[Said], flags: Iterable[str] = ()) -> list[str]:
+    """As tyro wants them."""
+    options: list[str] = []
+    for one in said:
+        is_switch = one.name in flags and one.values in (["True"], ["False"])
+        if not is_switch:
+            options += [f"--{one.name}", *one.values]
+        elif one.values == ["True"]:
+            options.append(f"--{one.name}")
+    return options
 
-    fields = [(name, type(value), dataclasses.field(default=value)) for name, value in sections.items()]
-    shape = dataclasses.make_dataclass("Fields", fields, frozen=True)
+
+def _ask_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed = tyro.cli(
-                shape,
-                args=words,
-                description=description,
-                use_underscores=True,
-                config=(tyro.conf.FlagConversionOff,),
-                default=shape(),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
+            parsed = _call_tyro(arguments, sections, options)
+    except SystemExit:
         raise RunError(_without_frame(errors.getvalue())) from None
-    return {name: getattr(parsed, name) for name in sections}
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    return {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}
+
+
+def _call_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options: Sequence[str]) -> Any:
+    import tyro  # 0.2 s
+
+    own = (
+        tyro.conf.arg(name=""),
+        tyro.conf.PositionalRequiredArgs,
+        tyro.conf.PositionalMetavarFromFieldName,
+        tyro.conf.FlagCreatePairsOff,
+    )
+    fields: list[Any] = [] if arguments is None else [("arguments", Annotated[(arguments, *own)])]
+    fields += [
+        (name, Annotated[type(value), tyro.conf.FlagConversionOff], dataclasses.field(default=value))
+        for name, value in sections.items()
+    ]
+    shape = dataclasses.make_dataclass("Fields", fields, frozen=True)
+    return tyro.cli(shape, args=options, prog="", description="", use_underscores=True)
 
 
 def _without_frame(text: str) -> str:

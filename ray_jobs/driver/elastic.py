@@ -16,10 +16,11 @@ This owns the numbers; it launches nothing, and reads how far a fold is from its
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -55,6 +56,7 @@ class Seats:
     """
 
     def __init__(self, bundle: dict[str, float]) -> None:
+        importlib.import_module("google.protobuf.descriptor_pb2")  # here, since `count` is called in another thread
         self.bundle = bundle
         self.groups: list[Any] = []
 
@@ -130,10 +132,17 @@ class ElasticWorkers:
         self.asked_at = 0.0  # when a fold was last asked to leave
         self.content_until = 0.0  # nobody gains by the room that there was
 
+    def enrol(self, folds: Sequence[ElasticFold]) -> None:
+        """Lets folds wait for room before their threads run, so that none takes the room of another that is late by a moment."""
+        with self.changed:
+            for fold in folds:
+                self.wait(fold, time.monotonic())
+
     def take(self, fold: ElasticFold) -> int | None:
         """Waits for room; the workers of the fold's next attempt, or None if none is to begin."""
         with self.changed:
-            self.wait(fold, time.monotonic())
+            if fold not in self.waiting and fold not in self.running:
+                self.wait(fold, time.monotonic())
             while fold not in self.running:
                 if self.is_over():
                     self.waiting.pop(fold, None)
@@ -169,6 +178,7 @@ class ElasticWorkers:
         """No further attempt begins."""
         with self.changed:
             self.wishes.pop(fold, None)
+            self.waiting.pop(fold, None)
 
     def watch(self) -> None:
         """Decides until nothing is left to decide. Runs in a thread of its own: a cluster that is gone does not answer."""

@@ -56,6 +56,16 @@ def hide_gpus_that_are_not_reserved() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def load_trainer() -> None:
+    """Loads in the main thread what `fit_with_workers` needs in another one."""
+    import ray.train.torch  # noqa: F401
+    from ray.data import DataContext
+
+    import ray_jobs.worker.worker  # noqa: F401
+
+    DataContext.get_current()
+
+
 def fit_with_workers(
     name: str, task: dict[str, Any], placement: Placement, num_workers: int, scratch: Path, *, may_wait: bool
 ) -> None:

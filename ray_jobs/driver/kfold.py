@@ -2,62 +2,48 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ray_jobs.cli.command_line import Command, show
-from ray_jobs.cli.console import RunConsole, open_console, say_what_is_awaited
+from ray_jobs.cli.console import open_console
 from ray_jobs.cluster.placement import Placement, place_folds
 from ray_jobs.cluster.spread import ClusterSpread
-from ray_jobs.cluster.start import Connection, RayStart
-from ray_jobs.config.resources import show_memory
+from ray_jobs.cluster.start import RayStart
 from ray_jobs.config.run import find_differences, to_dict
 from ray_jobs.driver.conclude import conclude
 from ray_jobs.driver.coordinator import Coordination
-from ray_jobs.driver.launcher import FoldLauncher, MemberFold
+from ray_jobs.driver.launcher import MemberFold
 from ray_jobs.driver.session import (
-    EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    INTERRUPTED,
+    Session,
     leave_inputs,
     list_unfinished,
-    on_cluster,
-    prepare_nodes,
     print_leaks,
     say_dry_run_ends,
-    say_interrupted,
     start_coordinator,
 )
-from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
-from ray_jobs.planning.checks import check_run
+from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
+from ray_jobs.planning.checks import check_run, name_run
 from ray_jobs.planning.continuation import write_or_compare
-from ray_jobs.planning.locations import name_run
 from ray_jobs.planning.plan import Plan
 from ray_jobs.reporting.live_table import Watcher
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.stage import run_ensemble_stage
-from ray_jobs.runs.events import RunStarted
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import join_run
 from ray_jobs.runs.outages import Storage
-from ray_jobs.runs.remote.run_mirror import Keeper, RunMirror, hold_run
+from ray_jobs.runs.remote.run_mirror import hold_run
 from ray_jobs.runs.repair import mend_run
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, forget_attempt, read_status
 from ray_jobs.tracking.wandb_sink import WandbSink
-from trainers.storage.object_storage import is_uri
-
-LITTLE_SPACE_BYTES = 200_000_000
 
 
 def run_kfold(command: Command, argv: Sequence[str]) -> int:
@@ -82,8 +68,7 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     config = name_run(command.config)
     start = RayStart.for_run(config)
     plan = check_run(config, None, ClusterSpread(start, console.print))
-    storage_uri, warn = plan.config.run.storage, partial(console.print, style="yellow")
-    uri = f"{storage_uri}/{plan.folder.root.name}" if is_uri(storage_uri) else None
+    uri, warn = join_run(plan.config.run.storage, plan.folder.root.name), partial(console.print, style="yellow")
     with hold_run(plan.folder, uri, insists=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()
@@ -100,37 +85,24 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
                 console.print("no fold has failed: nothing to retry")
                 return EXIT_OK
         plan.folder.stop_request.unlink(missing_ok=True)
-        storage, seconds = Storage(plan.folder, 0.0), {"check": time.monotonic() - started}
-        patient = Storage(plan.folder, plan.config.checkpoint.storage_patience_s, warn)
-        hear_stop = partial(_hear_stop, plan, console)
-        say_how_to_go_on = cache(partial(_say_how_to_go_on, command, plan, console))  # whoever calls first says it
-        try:
-            with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
-                end = partial(_combine_and_conclude, plan, storage, started, seconds, sink, console)
-                train = partial(_train, plan, todo, start, console, say_how_to_go_on, mirror)
-                with _kept(mirror, plan, warn):
-                    summary = train(sink, seconds, end) if todo else _settle(plan, sink, end)
-            if mirror is not None:
-                patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
-        except (OSError, RunFolderError, StorageError) as error:
-            console.print(storage.explain(error), style="bold red")
-            return EXIT_INCOMPLETE
-        except (KeyboardInterrupt, ClusterLostError) as end:
-            say_how_to_go_on(str(end) or INTERRUPTED)
-            if isinstance(end, ClusterLostError):
-                console.file.flush()
-                if mirror is not None:
-                    mirror.let_go()
-                os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
-            return EXIT_INTERRUPTED
-        return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
+        name = plan.folder.root.name
+        continued = f"run {name}, with run.name={name}" if command.config.run.name == "auto" else f"run {name}"
+        session = Session(continued, plan.folder, plan.config, start, console, mirror)
+        return session.run(partial(_work, session, plan, todo, started))
 
 
-def _kept(mirror: RunMirror | None, plan: Plan, warn: Callable[[str], None]) -> AbstractContextManager[Any]:
-    """Keeps the objects of a run on object storage up to date."""
-    if mirror is None:
-        return nullcontext()
-    return Keeper(mirror, [member.folder for member in plan.members.values()], plan.folds.count, warn)
+def _work(session: Session, plan: Plan, todo: list[MemberFold], started: float) -> int:
+    """Trains, combines and concludes; returns the exit code."""
+    console, mirror, seconds = session.console, session.mirror, {"check": time.monotonic() - started}
+    warn = partial(console.print, style="yellow")
+    hear_stop = partial(_hear_stop, plan, console)
+    patient = Storage(plan.folder, plan.config.checkpoint.storage_patience_s, warn)
+    with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
+        end = partial(_combine_and_conclude, session, plan, started, seconds, sink)
+        with mirror.keeping([member.folder for member in plan.members.values()], plan.folds.count, warn):
+            summary = _train(session, plan, todo, sink, seconds, end) if todo else _settle(plan, sink, end)
+    patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
+    return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
 
 def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
@@ -138,20 +110,12 @@ def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
     return [fold for fold in folds if read_status(fold.folder, fold.fold).state == FoldState.FAILED]
 
 
-def _say_how_to_go_on(command: Command, plan: Plan, console: Console, what_happened: str) -> None:
-    name = plan.folder.root.name
-    console.print(
-        f"{what_happened}: every fold goes on from its last checkpoint. The same command continues run {name}"
-        + (f", with run.name={name}" if command.config.run.name == "auto" else "")
-    )
-
-
 def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
     """Somebody pressed "Stop" on a W&B page. W&B may go on saying so when the run continues: once is enough."""
-    heard = read_json(plan.folder.wandb / "stopped.json", default=[])
+    heard = read_json(plan.folder.wandb_stopped, default=[])
     if wandb_run in heard:
         return
-    write_json(plan.folder.wandb / "stopped.json", [*heard, wandb_run])
+    write_json(plan.folder.wandb_stopped, [*heard, wandb_run])
     if plan.config.tracking.on_stop == "report":
         console.print(
             f'"Stop" was pressed in W&B on {wandb_run}: training goes on (tracking.on_stop=stop would end it)'
@@ -168,12 +132,11 @@ def _is_up_to_date(plan: Plan) -> bool:
 
 
 def _combine_and_conclude(
+    session: Session,
     plan: Plan,
-    storage: Storage,
     started: float,
     seconds: dict[str, float],
     sink: WandbSink,
-    console: RunConsole,
     stage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything after the training; returns the summary. Without what an ensemble task has returned it combines here."""
@@ -182,8 +145,8 @@ def _combine_and_conclude(
         stage = run_ensemble_stage(str(plan.folder.root))
         seconds["ensemble"] = time.monotonic() - began
     seconds["total"] = time.monotonic() - started
-    storage.check()
-    return conclude(plan.folder, plan.config, stage, seconds, sink, console)
+    session.storage.check()
+    return conclude(plan.folder, plan.config, stage, seconds, sink, session.console)
 
 
 def _settle(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -195,17 +158,14 @@ def _settle(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> d
 
 
 def _train(
+    session: Session,
     plan: Plan,
     todo: list[MemberFold],
-    start: RayStart,
-    console: RunConsole,
-    say_how_to_go_on: Callable[[str], None],
-    mirror: RunMirror | None,
     sink: WandbSink,
     seconds: dict[str, float],
     end: Callable[[dict[str, Any] | None], dict[str, Any]],
 ) -> dict[str, Any]:
-    folder, config = plan.folder, plan.config
+    folder, config, console, mirror = plan.folder, plan.config, session.console, session.mirror
     folders = [member.folder for member in plan.members.values()]
     members = f", {len(folders)} members" if len(folders) > 1 else ""
     console.print(
@@ -220,31 +180,25 @@ def _train(
     leave_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
-    if mirror is not None:
-        mirror.lease.confirm()
-        mirror.leave_launched(folders)
+    mirror.leave_launched(folders)
     began = time.monotonic()
-    with on_cluster(folder, config, start, console) as (cluster, interrupts):
+    with session.on_cluster():
         import ray
 
+        cluster = session.cluster
         placement = place_folds(config.resources, cluster.resources, config.folds.count, len(todo))
-        _announce(console, cluster, placement, folder)
-        prepare_nodes(plan, cluster)
-        coordinator = start_coordinator(plan)
-        world_size = placement.workers_at_once
-        num_gpus = placement.gpus_per_worker * world_size
-        for name, member in plan.members.items():
-            begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(member.folds.sizes()))
-            coordinator.apply.remote(name, begin)
+        session.announce(_count(placement), placement)
+        session.prepare_nodes(plan)
+        coordinator = start_coordinator(plan, placement)
         sink.start()
         seconds["start_ray"] = time.monotonic() - began
         began = time.monotonic()
-        launcher = FoldLauncher(folder, config, placement, coordinator, cluster, interrupts, mirror)
+        launcher = session.make_launcher(plan, config, placement, coordinator)
         watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
-        launcher.train(todo, console, watcher, partial(say_interrupted, console, say_how_to_go_on))
+        launcher.train(todo, console, watcher, session.say_interrupted)
         ray.get(coordinator.flush.remote())
         seconds["train"] = time.monotonic() - began
-        stage = None if cluster.is_own or mirror is not None else _combine_in_task(folder, seconds)
+        stage = None if cluster.is_own or mirror.uri else _combine_in_task(folder, seconds)
         summary = end(stage)
         launcher.pass_on(console)
         return summary
@@ -260,27 +214,9 @@ def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> dict[str, 
     return stage
 
 
-def _announce(console: Console, cluster: Connection, placement: Placement, folder: RunFolder) -> None:
-    device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
-    memory = placement.memory_per_worker_bytes
-    device = f", {device} and {show_memory(memory)} of memory" if memory else f" and {device}"
+def _count(placement: Placement) -> str:
     most = f" to {placement.most_workers}" if placement.most_workers > placement.num_workers else ""
-    console.print(
-        f"{placement.folds_at_once} fold(s) at once, {placement.num_workers}{most} worker(s) each with "
-        f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads){device}; "
-        f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
-    )
-    say_what_is_awaited(console, placement.waits_for)
-    if cluster.dashboard_url:
-        asks = " (it asks for a token: `ray get-auth-token` prints it)" if cluster.asks_for_token else ""
-        console.print(f"dashboard: http://{cluster.dashboard_url}{asks}")
-    console.print(f"folder: {folder.root}")
-    free_bytes = shutil.disk_usage(folder.root).free
-    if free_bytes < LITTLE_SPACE_BYTES:
-        console.print(
-            f"only {free_bytes / 1e6:.0f} MB are free there; a fold that finds the disk full waits for space",
-            style="yellow",
-        )
+    return f"{placement.folds_at_once} fold(s) at once, {placement.num_workers}{most} worker(s) each"
 
 
 def _show_plan(console: Console, plan: Plan) -> None:

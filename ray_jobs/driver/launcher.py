@@ -28,6 +28,7 @@ from ray_jobs.reporting.live_table import FoldWatcher
 from ray_jobs.runs.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage, StorageProbe
+from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.run_mirror import RunMirror
 from ray_jobs.runs.requests import StopWhen, ask_to_leave, read_stop_request, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus, last_attempt, read_status
@@ -80,7 +81,7 @@ class FoldLauncher:
         coordinator: handle of the coordination actor.
         cluster: where they train.
         interrupts: the driver's.
-        mirror: of a run on object storage.
+        mirror: of the run.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class FoldLauncher:
         coordinator: Any,
         cluster: Connection,
         interrupts: Interrupts,
-        mirror: RunMirror | None = None,
+        mirror: RunMirror | NoMirror = NO_MIRROR,
     ) -> None:
         self.folder, self.run, self.resources, self.trainer = folder, config.run, config.resources, config.trainer
         self.placement, self.coordinator, self.cluster = placement, coordinator, cluster
@@ -122,6 +123,7 @@ class FoldLauncher:
         if self.resources.is_elastic:
             turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
             self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
+            self.elastic.enrol(folds)
         failures: list[BaseException] = []
 
         def run_in_turn(fold: MemberFold) -> None:
@@ -175,8 +177,7 @@ class FoldLauncher:
             if self.drains:
                 self.drains.look(threads)
                 waits.look(partial(self._find_waiting, list(threads)))
-            if self.mirror is not None:
-                self.mirror.lease.check()
+            self.mirror.check()
             living[0].join(WATCH_INTERVAL_S)
 
     def pass_on(self, console: LineConsole) -> None:
@@ -204,8 +205,7 @@ class FoldLauncher:
         # Where the storage takes nothing they go on from their last points.
         with contextlib.suppress(OSError, RunBusyError):
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
-            if self.mirror is not None:
-                self.mirror.push_run()
+            self.mirror.push_run()
         deadline = time.monotonic() + time_s
         while time.monotonic() < deadline and any(self._is_saving(*one) for one in threads.items()):
             time.sleep(0.05)
@@ -248,7 +248,7 @@ class FoldLauncher:
         failure = None
         try:
             try:
-                if self.mirror is not None:
+                if self.mirror.uri:
                     # No later driver, on whatever machine, may give the attempt's number once more.
                     ray.get(launched)
                     self.storage.insist(f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False)
@@ -260,9 +260,8 @@ class FoldLauncher:
             if isinstance(ended, FoldFailed):
                 failure = self._explain_end(fold, attempt, ended)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
-            if self.mirror is not None:
-                with contextlib.suppress(OSError):  # its log and last lines, for the user
-                    self.mirror.bring_fold(fold.folder, fold.fold)
+            with contextlib.suppress(OSError):  # its log and last lines, for the user
+                self.mirror.bring_fold(fold.folder, fold.fold)
             failure = self._look_for_stall(fold, attempt, explain_failure(error, self.trainer.ADVICE.memory))
             if failure.cause == Cause.DIED and self._was_drained(fold, attempt):
                 failure = Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
@@ -292,8 +291,7 @@ class FoldLauncher:
 
     def _find_outcome(self, fold: MemberFold, attempt: int, *, is_resized: bool) -> Outcome:
         """What a train function that ended without an error has come to."""
-        if self.mirror is not None:
-            self.mirror.bring_fold(fold.folder, fold.fold)
+        self.mirror.bring_fold(fold.folder, fold.fold)
         if fold.folder.fold(fold.fold).is_complete():
             return FoldCompleted(fold.fold, attempt)
         if self.folder.stop_request.exists():
@@ -310,7 +308,7 @@ class FoldLauncher:
         """
         task = {
             "folder": str(fold.folder.root),
-            "uri": None if self.mirror is None else self.mirror.bucket.uri,
+            "uri": self.mirror.uri,
             "patience_s": self.storage.patience_s,
             "fold": fold.fold,
             "attempt": attempt,

@@ -9,7 +9,8 @@ import math
 import time
 from collections.abc import Iterable
 
-from ray_jobs.cluster.nodes import find_draining_nodes, kill_process
+from ray_jobs.cluster.nodes import kill_process
+from ray_jobs.cluster.ray_private import find_draining_nodes
 from ray_jobs.driver.elastic import ElasticFold
 from ray_jobs.runs.status import FoldState
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,17 +19,15 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.planning.folds import FoldPlan, plan_folds
 from ray_jobs.planning.leaks import find_leaks, refuse_leaks
-from ray_jobs.planning.locations import (
-    find_place,
-    name_run,
-    refuse_other_storage,
-    refuse_relative_paths,
-    resolve_storage,
-)
+from ray_jobs.planning.notes import note_division
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
+from ray_jobs.planning.saved_folds import find_saved_folds
 from ray_jobs.results.checks import check_ensemble, with_absolute_external
-from ray_jobs.runs.folder import MEMBERS, RunFolder
+from ray_jobs.runs.file_table import MEMBERS
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_place, refuse_other_storage, resolve_storage
 from trainers.interface import Inventory, Spread, call_here, load_inventory_module
+from trainers.storage.object_storage import is_uri
 
 
 def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_here, *, is_tuning: bool = False) -> Plan:
@@ -48,7 +47,7 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     assert config.run.name is not None
     folder = RunFolder(find_place(config.run.storage, config.run.name))
     if in_submitted_job():
-        refuse_relative_paths(config)
+        _refuse_relative_paths(config)
     if folder.root.parent.name == MEMBERS:
         raise RunError(f"run.storage={folder.root.parent}: a folder named {MEMBERS} holds the members of a run")
     _check_storage_folder(folder.root, makes_it=scratch is None)
@@ -63,13 +62,38 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     resolve_members(config)  # a mistake in one is told before the data is read
     take = partial(_take_inventory, (scratch or folder.root, folder.cache), spread)
     trainer, inventory = take(config)
-    run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config))
+    run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config.run.storage))
     config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
-    folds = plan_folds(config.folds, inventory)
+    folds = _divide(config, folder, inventory)
+    notes = note_division(config.folds, folds, inventory, config.kind)
+    inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
     leaks = find_leaks(folds, inventory)
     refuse_leaks(leaks, config.folds)
     check_ensemble(config, build_plan_table(folds), lambda: inventory.target)
     return Plan(_check_members(config, folder, inventory, folds, take), leaks)
+
+
+def name_run(config: RunConfig) -> RunConfig:
+    """The config with the run's name: the recipe's where none is given, a new one for `auto`."""
+    name = config.run.name or config.recipe
+    if name == "auto":
+        name = f"{config.recipe}_{time.strftime('%Y%m%d_%H%M%S')}"
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
+
+
+def _refuse_relative_paths(config: RunConfig) -> None:
+    """Raises RunError for what a submitted job would look for in its temporary copy of the working directory."""
+    places = {
+        "run.storage": config.run.storage,
+        "data.root": config.trainer.data.root,
+        "ensemble.external": config.ensemble.external,
+    }
+    for name, value in places.items():
+        if value and not os.path.isabs(os.path.expanduser(value)) and not is_uri(value):
+            raise RunError(
+                f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working directory. "
+                f"Give the absolute path as the cluster's machines see it, such as {name}=/mnt/shared/{Path(value).name}"
+            )
 
 
 def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
@@ -114,10 +138,15 @@ def _check_members(
                 "dropped only where a member needs what is wrong with them)"
             )
         trainer = dataclasses.replace(member.trainer, data=resolved.data, model=resolved.model)
-        divided = folds if member.folds.seed == config.folds.seed else plan_folds(member.folds, inventory)
-        member = dataclasses.replace(member, trainer=trainer)
-        members[name] = MemberPlan(member, folder.of_member(name), own, divided)
+        member, its_folder = dataclasses.replace(member, trainer=trainer), folder.of_member(name)
+        divided = folds if member.folds.seed == config.folds.seed else _divide(member, its_folder, inventory)
+        members[name] = MemberPlan(member, its_folder, own, divided)
     return members
+
+
+def _divide(config: RunConfig, folder: RunFolder, inventory: Inventory) -> FoldPlan:
+    """The rows as they were divided when the run began; those of a new run are divided now."""
+    return find_saved_folds(folder, config, inventory) or plan_folds(config.folds, inventory)
 
 
 def _take_inventory(places: tuple[Path, Path], spread: Spread, config: RunConfig) -> tuple[Any, Inventory]:

@@ -21,6 +21,7 @@ from ray_jobs.errors import ConfigChangedError, RunFolderError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import COLUMNS, count_leaks, list_rows
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
+from ray_jobs.planning.saved_folds import with_saved_folds
 from ray_jobs.runs.files import read_json, read_parquet, write_csv, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import Inventory
@@ -42,6 +43,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
     Raises:
         ConfigChangedError, RunFolderError: nothing was written.
     """
+    plan = with_saved_folds(plan)
     config = plan.config
     known = {name: member for name, member in plan.members.items() if member.folder.config.exists()}
     if MAIN in known:
@@ -72,7 +74,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
 
 def _refuse_left_folds(folder: RunFolder) -> None:
     """Raises RunFolderError where a new run would go on from what an old one has left."""
-    left = sorted(path for path in (folder.root / "folds").glob("*/checkpoints/*") if not path.name.startswith("."))
+    left = sorted(path for path in folder.root.glob("folds/*/checkpoints/*") if not path.name.startswith("."))
     if left:
         raise RunFolderError(
             f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the folder, or choose another run.name"
@@ -122,8 +124,9 @@ def _compare(member: MemberPlan) -> Differences:
         )
     if known["plan_fingerprint"] != member.folds.fingerprint():
         raise ConfigChangedError(
-            f"{folder.root} exists and its rows would be divided otherwise now: by another version of scikit-learn? It began "
-            f"with {known['versions'].get('scikit-learn')}. Install that to continue it, or use another run.name"
+            f"{folder.fold_plan} is missing or damaged, and the rows would be divided otherwise now: by another version of this "
+            f"project, or of scikit-learn (the run began with {known['versions'].get('scikit-learn')}). Put back a copy of the file to "
+            "continue the run, or use another run.name"
         )
     return other
 

@@ -1,18 +1,23 @@
-"""Which rows train and validate in each fold. Pure: arrays in, a plan out; scikit-learn's splitters split."""
+"""Which rows train and validate in each fold. Pure: arrays in, a plan out.
+
+scikit-learn's splitters divide single rows; groups (see `groups.py`) and times are divided here, where no part is ever empty.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ray_jobs.config.folds import BLEND, NEVER_VALIDATED, FoldsConfig
-from trainers.interface import NO_KEY, DataError, Inventory, Split
+from ray_jobs.planning.groups import LEAST_BLEND_GROUPS, deal_groups, hold_out_groups, number_groups
+from trainers.interface import DataError, Inventory, Split
 
 NUM_TARGET_BINS = 10
+_MOST_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,14 @@ class FoldPlan:
 
     def split(self, fold: int) -> Split:
         """The ids that train and validate in a fold."""
-        train = self.fold < fold if self.ordered else self.fold != fold
         is_blend = self.fold == BLEND
-        return Split(fold, self.ids[train & ~is_blend], self.ids[self.fold == fold], self.ids[is_blend], self.count)
+        return Split(fold, self.ids[self.trains(fold)], self.ids[self.fold == fold], self.ids[is_blend], self.count)
+
+    def trains(self, fold: int) -> np.ndarray:
+        """(N,) bool: which rows train in a fold."""
+        is_other: np.ndarray = self.fold < fold if self.ordered else self.fold != fold
+        trains: np.ndarray = is_other & (self.fold != BLEND)
+        return trains
 
     def fingerprint(self) -> str:
         """SHA-256 of the rows and their folds."""
@@ -51,157 +61,154 @@ class FoldPlan:
 
 
 def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
-    """Divides the rows.
+    """Divides the rows so that every fold trains and validates some.
 
     Raises:
-        DataError: too few rows or groups, or a column that this kind of folds needs is not there.
+        DataError: too few rows, groups or times, or a column that this kind of folds needs is not there.
     """
     num_rows, groups = len(inventory.ids), None
-    if num_rows < 2 * folds.count:
+    if num_rows < 2 * folds.count and folds.kind != "predefined":
+        lower = f"lower folds.count to {num_rows // 2} or " * (folds.kind != "holdout" and num_rows >= 4)
         raise DataError(
-            f"{num_rows} usable training rows for {folds.count} folds: expected at least {2 * folds.count}; lower "
-            "folds.count or add rows"
+            f"{num_rows} usable training rows for {folds.count} folds: expected at least {2 * folds.count}; {lower}add rows"
         )
     if folds.kind == "predefined":
         assigned = _use_predefined(folds, inventory)
+    elif folds.kind == "time":
+        assigned = _divide_by_time(folds, inventory)
     else:
         assigned = np.full(num_rows, NEVER_VALIDATED)
         keeps_groups = folds.keeps_groups(inventory) or folds.on_leak == "group"
         groups = number_groups(folds, inventory) if keeps_groups else None
-        blend, rest = _hold_out(folds, inventory, groups)
+        blend, rest = _hold_out(folds, groups, num_rows)
         assigned[blend] = BLEND
-        for fold, validation in enumerate(_split_with_sklearn(folds, inventory, groups, rest)):
-            assigned[rest[validation]] = fold
+        if groups is not None:
+            assigned[rest] = _divide_groups(folds, inventory.target[rest], groups[rest])
+        else:
+            for fold, validation in enumerate(_split_with_sklearn(folds, inventory.target[rest])):
+                assigned[rest[validation]] = fold
     return FoldPlan(inventory.ids, assigned, folds.count, folds.kind == "time", groups)
 
 
-def _hold_out(folds: FoldsConfig, inventory: Inventory, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(folds: FoldsConfig, groups: np.ndarray | None, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the blend set and the others."""
-    every = np.arange(len(inventory.ids))
+    every = np.arange(num_rows)
     if not folds.blend_fraction:
         return every[:0], every
-    from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+    if groups is not None:
+        most = int(groups.max()) + 1 - max(2, folds.count)
+        blend = hold_out_groups(groups, folds.blend_fraction, folds.seed, least=LEAST_BLEND_GROUPS, most=most)
+    else:
+        from sklearn.model_selection import ShuffleSplit
 
-    if folds.kind == "time" and inventory.time is not None:
-        newest = np.quantile(inventory.time, 1 - folds.blend_fraction, method="higher")
-        return every[inventory.time >= newest], every[inventory.time < newest]
-    splitter = ShuffleSplit if groups is None else GroupShuffleSplit
-    split = splitter(1, test_size=folds.blend_fraction, random_state=folds.seed).split(every, groups=groups)
-    rest, blend = next(split)
-    if len(blend) < 2 or len(rest) < 2 * folds.count:
+        splitter = ShuffleSplit(1, test_size=folds.blend_fraction, random_state=folds.seed)
+        blend = np.sort(next(splitter.split(every))[1])
+    rest = np.setdiff1d(every, blend)
+    _refuse_small_blend(folds, len(blend), len(rest))
+    return blend, rest
+
+
+def _refuse_small_blend(folds: FoldsConfig, num_blend: int, num_rest: int) -> None:
+    """Raises DataError for a blend set that cannot be divided in two, or that leaves too few rows to the folds."""
+    num_rows, for_folds = num_blend + num_rest, 2 * folds.count
+    if num_blend < 2 or num_rest < for_folds:
+        change = f"{'raise' if num_blend < 2 else 'lower'} it, or " * (num_rows >= 2 + for_folds)
         raise DataError(
-            f"folds.blend_fraction={folds.blend_fraction} holds out {len(blend)} of {len(every)} rows: expected at least 2, and "
-            f"{2 * folds.count} for the folds"
+            f"folds.blend_fraction={folds.blend_fraction} holds out {num_blend} of {num_rows} rows: expected at least 2, and "
+            f"{for_folds} for the folds; {change}leave it out"
         )
-    return np.sort(blend), np.sort(rest)
 
 
-def _split_with_sklearn(
-    folds: FoldsConfig, inventory: Inventory, groups: np.ndarray | None, rest: np.ndarray
-) -> list[np.ndarray]:
-    """The positions in `rest` that each fold validates."""
+def _divide_groups(folds: FoldsConfig, target: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The validation fold of each row, -1 where none validates it; no group is divided."""
+    if folds.kind == "holdout":
+        most = len(np.unique(groups)) - 1
+        held = hold_out_groups(groups, folds.holdout_fraction, folds.seed, least=1, most=most)
+        return np.where(np.isin(np.arange(len(groups)), held), 0, NEVER_VALIDATED)
+    strata = _bin_target(target, folds.count) if "stratified" in folds.kind else None
+    return deal_groups(groups, folds.count, folds.seed, strata)
+
+
+def _split_with_sklearn(folds: FoldsConfig, target: np.ndarray) -> list[np.ndarray]:
+    """The positions of the rows that each fold validates."""
     from sklearn import model_selection as splitters  # 1.3 s to import: not for --help
 
-    rows, shuffled = np.zeros(len(rest)), {"shuffle": True, "random_state": folds.seed}
-    if folds.kind == "time":
-        if inventory.time is None:
-            raise DataError("folds.kind=time needs dates: set data.date_column")
-        return _split_by_time(folds, inventory.time[rest], splitters.TimeSeriesSplit(folds.count))
+    rows = np.zeros(len(target))
     if folds.kind == "holdout":
-        splitter = splitters.ShuffleSplit if groups is None else splitters.GroupShuffleSplit
-        whole = splitter(1, test_size=folds.holdout_fraction, random_state=folds.seed)
-        return [held for _, held in whole.split(rows, groups=None if groups is None else groups[rest])]
-    bins = _bin_target(inventory.target[rest], folds.count) if "stratified" in folds.kind else None
-    if groups is None:
-        splitter = splitters.KFold if bins is None else splitters.StratifiedKFold
-        return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins)]
-    splitter = splitters.GroupKFold if bins is None else splitters.StratifiedGroupKFold
-    return [held for _, held in splitter(folds.count, **shuffled).split(rows, bins, groups[rest])]
+        num_held = min(math.ceil(folds.holdout_fraction * len(rows)), len(rows) - 1)  # one row is left to train
+        whole = splitters.ShuffleSplit(1, test_size=num_held, random_state=folds.seed)
+        return [held for _, held in whole.split(rows)]
+    splitter = splitters.StratifiedKFold if folds.kind == "stratified" else splitters.KFold
+    bins = _bin_target(target, folds.count) if folds.kind == "stratified" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a bin may have fewer rows than there are folds
+        splits = list(splitter(folds.count, shuffle=True, random_state=folds.seed).split(rows, bins))
+    return [held for _, held in splits]
 
 
-def _split_by_time(folds: FoldsConfig, time: np.ndarray, splitter: Any) -> list[np.ndarray]:
-    """scikit-learn's consecutive portions, their borders moved back so that rows of one time stay together."""
-    order = np.argsort(time, kind="stable")
-    first_times = [time[order[held[0]]] for _, held in splitter.split(order)]
-    starts = [int(np.searchsorted(time[order], first, side="left")) for first in first_times]
-    if starts[0] == 0 or len(set(starts)) < folds.count:
+def _divide_by_time(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
+    """Consecutive portions, the latest for the blend set; rows of one time stay together.
+
+    The first portion only trains. The folds' portions are of one size, as scikit-learn's TimeSeriesSplit has them, but for their
+    borders, which are moved to where another time begins.
+    """
+    if inventory.time is None:
+        raise DataError("folds.kind=time needs dates: set data.date_column")
+    times, number_N = np.unique(inventory.time, return_inverse=True)
+    _refuse_few_times(folds, len(times))
+    num_before = np.searchsorted(np.sort(inventory.time), times)  # rows before each time
+    num_rest = len(number_N)
+    if folds.blend_fraction:
+        num_rest -= _choose_latest(folds, num_before, num_rest)
+        _refuse_small_blend(folds, len(number_N) - num_rest, num_rest)
+    num_times = int(np.searchsorted(num_before, num_rest))  # that are left for the folds
+    size, least = num_rest // (folds.count + 1), np.arange(1, folds.count + 1)
+    starts = np.searchsorted(num_before, num_rest - size * least[::-1], side="right") - 1
+    starts = np.maximum.accumulate(np.maximum(starts, 1) - least) + least  # each fold has a time of its own
+    starts = np.minimum(starts, num_times - folds.count - 1 + least)
+    fold_N: np.ndarray = np.searchsorted(starts, number_N, side="right") - 1
+    return np.where(number_N < num_times, fold_N, BLEND)
+
+
+def _refuse_few_times(folds: FoldsConfig, num_times: int) -> None:
+    """Raises DataError where a fold would have no time of its own, or none before it to train on."""
+    others = 1 + (folds.blend_fraction > 0)
+    if num_times < folds.count + others:
+        what = f"{folds.count} time-ordered folds" + " and a blend set" * (folds.blend_fraction > 0)
+        lower = f"lower folds.count to {num_times - others}, " * (num_times - others >= 2)
         raise DataError(
-            f"{len(np.unique(time))} different times, most rows sharing a few of them, cannot be divided into {folds.count} "
-            "time-ordered folds; lower folds.count"
+            f"{num_times} different time{'s' * (num_times > 1)} for {what}: expected at least {folds.count + others}; {lower}choose another "
+            "data.date_column or another folds.kind"
         )
-    return [order[start:end] for start, end in zip(starts, [*starts[1:], len(order)], strict=True)]
+
+
+def _choose_latest(folds: FoldsConfig, num_before: np.ndarray, num_rows: int) -> int:
+    """How many of the latest rows are nearest to the share that is wanted, but at least 2, and the folds keep a time for each."""
+    held = num_rows - num_before[: folds.count : -1]
+    held = held[held >= 2] if (held >= 2).any() else held
+    return int(held[np.abs(held - folds.blend_fraction * num_rows).argmin()])
 
 
 def _bin_target(target: np.ndarray, count: int) -> np.ndarray:
-    """Quantile bins of log1p(target), few enough that each holds at least `count` rows."""
+    """Quantile bins of log1p(target), or of ranks where that is not defined; so few that a bin holds `count` rows on average."""
+    is_positive = target.min() > -1
+    scale = np.log1p(target) if is_positive else np.unique(target, return_inverse=True)[1]
     num_bins = max(1, min(NUM_TARGET_BINS, len(target) // count))
-    edges = np.unique(np.quantile(np.log1p(target), np.linspace(0, 1, num_bins + 1)[1:-1]))
-    bins_N: np.ndarray = np.searchsorted(edges, np.log1p(target), side="right")
+    edges = np.unique(np.quantile(scale, np.linspace(0, 1, num_bins + 1)[1:-1]))
+    bins_N: np.ndarray = np.searchsorted(edges, scale, side="right")
     return bins_N
-
-
-def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
-    """(N,) int from 0: rows with the same number are never split.
-
-    Raises:
-        DataError: there is no group column, or there are fewer groups than folds.
-    """
-    groups: np.ndarray | None = None
-    what, advice = "groups", "choose another data.group_column"
-    if folds.keeps_groups(inventory):
-        if inventory.groups is None:
-            raise DataError(f"folds.kind={folds.kind} needs groups: set data.group_column")
-        groups = np.unique(inventory.groups, return_inverse=True)[1]
-    if folds.on_leak == "group":
-        columns = [keys.train for keys in inventory.row_keys.values()] + ([] if groups is None else [groups + 1])
-        groups = connect_rows(columns, len(inventory.ids))
-        what, advice = "groups of rows that are connected by what they share", "set folds.on_leak=warn"
-    assert groups is not None, "asked only of folds that keep groups together"
-    num_groups = int(groups.max()) + 1
-    if folds.kind == "holdout" and num_groups < 2:
-        raise DataError(f"{num_groups} {what} to hold some out: expected at least 2; {advice}")
-    if num_groups < folds.count:
-        raise DataError(
-            f"{num_groups} {what} for {folds.count} folds: expected at least one group a fold; lower folds.count to "
-            f"{num_groups} or {advice}"
-        )
-    return groups
-
-
-def connect_rows(columns: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
-    """Numbers the groups of rows that are connected by equal keys, directly or over other rows.
-
-    Args:
-        columns: keys of one kind each, (N,); NO_KEY connects nothing.
-        num_rows: N.
-
-    Returns:
-        (N,) int from 0, in the order of each group's first row.
-    """
-    leader = list(range(num_rows))
-
-    def lead(row: int) -> int:
-        while leader[row] != row:
-            leader[row] = leader[leader[row]]
-            row = leader[row]
-        return row
-
-    for keys in columns:
-        first: dict[int, int] = {}
-        for row, key in enumerate(keys.tolist()):
-            if key != NO_KEY:
-                one, other = lead(row), lead(first.setdefault(key, row))
-                leader[max(one, other)] = min(one, other)
-    return np.unique([lead(row) for row in range(num_rows)], return_inverse=True)[1]
 
 
 def _use_predefined(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     if inventory.predefined_fold is None:
         raise DataError("folds.kind=predefined needs data.fold_column")
-    found = set(inventory.predefined_fold.tolist()) - {NEVER_VALIDATED, BLEND}
-    if found != set(range(folds.count)):
+    found = sorted(set(inventory.predefined_fold.tolist()) - {NEVER_VALIDATED, BLEND})
+    if found != list(range(folds.count)):
+        shown = ", ".join(map(str, found[:_MOST_SHOWN])) + (", …" if len(found) > _MOST_SHOWN else "")
         raise DataError(
-            f"the fold column holds folds {sorted(found)}, folds.count={folds.count} expects {list(range(folds.count))} "
+            f"the fold column holds folds [{shown}], folds.count={folds.count} expects 0 to {folds.count - 1} "
             "(and -1 for rows that always train, -2 for rows of the blend set)"
         )
+    if (inventory.predefined_fold == BLEND).sum() == 1:
+        raise DataError("the fold column marks 1 row with -2: expected at least 2 in a blend set, or none")
     return inventory.predefined_fold

@@ -1,5 +1,5 @@
 """Rows with the same content on both sides of a fold, or in training and test data: what a model then seems to know it may
-only remember. Finds, counts and describes them; `folds.py` keeps them together. Pure: arrays in, leaks out."""
+only remember. Finds, counts and describes them; `groups.py` keeps them together. Pure: arrays in, leaks out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ray_jobs.config.folds import BLEND, NEVER_VALIDATED, FoldsConfig
-from ray_jobs.planning.folds import FoldPlan, number_groups
+from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.groups import number_groups
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys
 
 NUM_EXAMPLES = 3

@@ -57,7 +57,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
     console = open_console()
     work = check_wish(folder, config, wish)
     console.print(f"run {folder.root.name}: {_describe(config)}; {work.num_rows:,} rows of {work.rows.path}")
-    log = folder.log / "ray.log"
+    log = folder.ray_log
     try:
         with (
             listening() as interrupts,

@@ -17,8 +17,8 @@ from ray_jobs.cluster.placement import Placement
 from ray_jobs.config.run import RunConfig
 from ray_jobs.prediction.models import read_models
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.remote.run_mirror import bring_run
-from ray_jobs.runs.working_folder import find_uri
 from trainers.interface import load_predict_module
 
 _MOST_DEATHS = 3  # of an actor, and tries of a block: what kills it each time is not tried for ever

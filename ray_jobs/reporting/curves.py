@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ray_jobs.config.overrides import suggest
+from ray_jobs.config.words import suggest
 from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -27,7 +26,6 @@ from ray_jobs.reporting.html_parts import (
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.results.headline import find_metric, label_error, list_compared_metrics, show_score
 from ray_jobs.results.run_files import combines_folds
-from ray_jobs.results.summary import list_files
 from ray_jobs.results.wording import (
     describe_counts,
     describe_part,
@@ -37,6 +35,7 @@ from ray_jobs.results.wording import (
     explain_outcome,
     explain_workers,
 )
+from ray_jobs.runs.file_table import list_files
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
@@ -208,9 +207,9 @@ def _write_compared_models(folder: RunFolder, config: RunConfig, summary: Mappin
 
 
 def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
-    """What the models' differing is worth, and what each of them adds, where that is known."""
+    """What the models' differing is worth, and what each of them adds; nothing of a single model, or where it is not known."""
     diversity, metric = combinations.get("diversity"), label_error(combinations)
-    if diversity is None:
+    if diversity is None or not diversity["contributions"]:
         return []
     effective = diversity["effective_models"]
     text = f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} on average, less "
@@ -237,7 +236,7 @@ def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
 
 def _write_sweep(folder: RunFolder) -> str:
     """The best of what sweep.py tried, and what to believe of it; nothing where it was not called."""
-    outcome = read_json(folder.root / "sweep" / "sweep.json", default=None)
+    outcome = read_json(folder.sweep_outcome, default=None)
     if not outcome:
         return ""
     cells = [["" if cell is None else f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
@@ -319,14 +318,14 @@ def _write_provenance(folder: RunFolder, config: RunConfig, summary: Mapping[str
 def _list_files(folder: RunFolder, config: RunConfig) -> str:
     """Every file of the run's contract, with links to those that are there."""
     rows = []
-    for pattern, text in list_files(config).items():
-        if pattern == folder.report.name:
+    for file in list_files(config.kind):
+        if file.name == folder.report.name:
             continue  # this page
-        found = sorted(folder.root.glob(re.sub(r"<\w+>", "*", pattern.rstrip("/"))))
+        found = sorted(folder.root.glob(file.glob))
         links = [build_link(str(path.relative_to(folder.root)) + ("/" if path.is_dir() else "")) for path in found]
         more = f" and {len(links) - _MOST_LINKS} more" if len(links) > _MOST_LINKS else ""
-        cell = ", ".join(links[:_MOST_LINKS]) + more or f"<code class=soft>{escape(pattern)}</code> (not there)"
-        rows.append(f"<tr><td>{cell}</td><td>{escape(text)}</td></tr>")
+        cell = ", ".join(links[:_MOST_LINKS]) + more or f"<code class=soft>{escape(file.name)}</code> (not there)"
+        rows.append(f"<tr><td>{cell}</td><td>{escape(file.about)}</td></tr>")
     head = "<thead><tr><th>file</th><th>what it holds</th></tr></thead>"
     table = f'<div class="card"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
     return build_section("Files", build_paragraph(str(folder.root), "soft"), table)

@@ -25,7 +25,7 @@ from ray_jobs.results.wording import (
     explain_workers,
 )
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.working_folder import find_uri
+from ray_jobs.runs.location import find_uri
 
 
 def print_scores(console: Console, scores: Mapping[str, Any], metric: Metric, constant: str) -> None:

@@ -86,7 +86,7 @@ class RunData:
     @property
     def weight_table(self) -> Mapping[str, Any]:
         """Columns and rows of the weights inside each submitted model, from the record."""
-        rows = read_lines(self.folder.metrics / "submission.jsonl") if self.submission else []
+        rows = read_lines(self.folder.submission_record) if self.submission else []
         tables: list[Mapping[str, Any]] = [
             row["ensemble/model_weights"] for row in rows if "ensemble/model_weights" in row
         ]

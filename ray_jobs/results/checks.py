@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ensemble.config import FITTED_METHODS, FOLD_METHODS, NOTHING_TO_FIT
 from ensemble.predictions import PredictionError
-from ensemble.run import has_blend_set
+from ensemble.run import find_units, has_blend_set
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
 from ray_jobs.results.run_files import combines_folds, describe_planned, measure_folds
@@ -110,6 +111,19 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
         raise
     except ValueError as error:
         raise RunError(str(error)) from None
+    if not combines_folds(config) and "members" in kind.offers:
+        _refuse_single_unit(plan)
+
+
+def _refuse_single_unit(plan: pa.Table) -> None:
+    """Raises RunError where all rows that score members are one, or of one group: no interval can be estimated from them."""
+    validated = plan.filter(pc.greater_equal(plan["fold"], 0))
+    units = find_units(validated, validated["id"].to_pylist())
+    if len(validated) < 2 or (units is not None and len(np.unique(units)) < 2):
+        what = "row validates" if len(validated) < 2 else "group of rows validates"
+        raise RunError(
+            f"one {what}, and from one alone members cannot be compared: raise folds.holdout_fraction, or train folds (kfold.py)"
+        )
 
 
 def refuse_what_is_not_offered(config: RunConfig) -> None:

@@ -26,7 +26,7 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         metric: that counts.
 
     Returns:
-        `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
+        `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `weights_from` (other_folds, earlier_folds or other_parts), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
         `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is submitted, (N,).
     """
     ensemble, kind = config.ensemble, config.kind
@@ -52,10 +52,18 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         "best_member": columns.names[ranking.reference],
         "num_rows": len(columns.target_N),
         "scored_on": "blend" if combines_folds(config) else "out_of_fold",
+        "weights_from": _tell_cross_fitting(config),
         "rows": rows,
     }
     diversity = columns.describe_diversity(ensemble)
     return compared if diversity is None else compared | {"diversity": diversity}, honest[0]
+
+
+def _tell_cross_fitting(config: RunConfig) -> str:
+    """From which rows weights are fitted to score them on the others."""
+    if combines_folds(config) or config.folds.count == 1:
+        return "other_parts"
+    return "earlier_folds" if config.folds.kind == "time" else "other_folds"
 
 
 def list_metrics(combinations: dict[str, Any], metric: Metric) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from ensemble.kinds import Kind, Metric
 from ensemble.members.comparison import rank
 from ensemble.predictions import PredictionError
+from ensemble.run import find_units
 from ray_jobs.errors import RunFolderError
 from ray_jobs.results.headline import find_metric
 from ray_jobs.results.run_files import combines_folds
@@ -34,6 +35,7 @@ class Entry:
         run: its name.
         what: the member, or the ensemble and its method.
         rows: (target, prediction, fold) by the row's id, as the kind keeps them.
+        unit_of: the group of each row by its id, where the run kept groups together; else empty.
         kind: of the predictions.
         metric: that counts in the run.
         describe_metric: how a metric's values are read in the run.
@@ -42,6 +44,7 @@ class Entry:
     run: str
     what: str
     rows: Mapping[str, tuple[Any, Any, int]]
+    unit_of: Mapping[str, int]
     kind: Kind
     metric: str
     describe_metric: Callable[[str], Metric]
@@ -64,7 +67,11 @@ def read_entries(folder: RunFolder) -> list[Entry]:
     tables = {member: table.filter(pc.equal(table["member"], member)) for member in members}
     if folder.honest_predictions.exists() and not combines_folds(config):
         tables[f"ensemble ({config.ensemble.method})"] = read_parquet(folder.honest_predictions)
-    facts = (config.kind, config.ensemble.metric, partial(find_metric, folder, config))
+    plan = read_parquet(folder.fold_plan)
+    ids = plan["id"].to_pylist()
+    units = find_units(plan, ids)
+    unit_of = {} if units is None else dict(zip(ids, units.tolist(), strict=True))
+    facts = (unit_of, config.kind, config.ensemble.metric, partial(find_metric, folder, config))
     try:
         return [Entry(folder.root.name, what, _by_id(config.kind, lines), *facts) for what, lines in tables.items()]
     except PredictionError as error:
@@ -88,6 +95,20 @@ class Group:
         """Rows that all entries have."""
         return len(self.ids)
 
+    def find_units(self) -> np.ndarray | None:
+        """(N,) what is drawn together: the groups of the run that has the fewest; None: single rows, in which there are no groups."""
+        found = [
+            np.unique([entry.unit_of[row_id] for row_id in self.ids], return_inverse=True)[1]
+            for entry in self.entries
+            if entry.unit_of
+        ]
+        return min(found, key=np.max, default=None)
+
+    def describe_rows(self) -> str:
+        """The rows, and the groups that intervals are estimated from where there are any."""
+        units = self.find_units()
+        return f"{self.num_rows:,} rows" + (f" in {units.max() + 1:,} groups" if units is not None else "")
+
     @property
     def kind(self) -> Kind:
         """Of all their predictions."""
@@ -104,10 +125,18 @@ class Group:
 
     def rank(self, metric: str) -> tuple[list[list[Any]], int]:
         """A line for each entry, the best first: rank, run, what, rows, metric, error and its interval, difference from the best and its
-        interval, then the errors of the entry's own folds; and the most folds of any."""
+        interval, then the errors of the entry's own folds; and the most folds of any.
+
+        Raises:
+            RunFolderError: the metric is not defined for these rows.
+        """
         target_N = np.array([self.entries[0].rows[row_id][0] for row_id in self.ids])
         predictions_CN = np.array([[entry.rows[row_id][1] for row_id in self.ids] for entry in self.entries])
-        ranking = rank(self.kind, metric, target_N, predictions_CN, range(len(self.entries)))
+        try:
+            ranking = rank(self.kind, metric, target_N, predictions_CN, range(len(self.entries)), self.find_units())
+        except ValueError as error:
+            names = ", ".join(f"{entry.run} {entry.what}" for entry in self.entries)
+            raise RunFolderError(f"{names}: {error}") from None
         folds = [self._score_folds(metric, entry, target_N, predictions_CN[c]) for c, entry in enumerate(self.entries)]
         num_folds, lines = max(map(len, folds)), []
         for place, index in enumerate(np.argsort(ranking.error_C, kind="stable").tolist(), start=1):
@@ -121,9 +150,15 @@ class Group:
     ) -> list[float | None]:
         fold_N = np.array([entry.rows[row_id][2] for row_id in self.ids])
         held = [fold_N == fold for fold in range(fold_N.max() + 1)]
-        return [
-            self.kind.measure_error(metric, target_N[rows], prediction_N[rows]) if rows.any() else None for rows in held
-        ]
+        return [_try_to_measure(self.kind, metric, target_N[rows], prediction_N[rows]) for rows in held]
+
+
+def _try_to_measure(kind: Kind, metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float | None:
+    """The error; None where there is no row, or the metric is not defined for these."""
+    try:
+        return kind.measure_error(metric, target_N, prediction_N) if len(target_N) else None
+    except ValueError:
+        return None
 
 
 def group_entries(entries: Sequence[Entry]) -> list[Group]:

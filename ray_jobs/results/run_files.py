@@ -14,8 +14,7 @@ from ensemble.run import combines_folds as combines_folds_of
 from ray_jobs.config.run import RunConfig
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_description
 from ray_jobs.runs.files import read_json, read_parquet
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 from trainers.interface import CheckpointName, load_inventory_module
 from trainers.storage.whole_files import write_whole
 

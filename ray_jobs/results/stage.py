@@ -16,8 +16,7 @@ from ray_jobs.results.headline import find_metric
 from ray_jobs.results.run_files import describe_run, open_materials, score_folds
 from ray_jobs.results.submission import submit
 from ray_jobs.runs.files import write_parquet
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.record import log_news
 
 

@@ -16,49 +16,11 @@ from ray_jobs.results.wording import (
     explain_cross_fitting,
     explain_workers,
 )
+from ray_jobs.runs.file_table import MEMBERS, list_files
 from ray_jobs.runs.files import read_json, write_json
-from ray_jobs.runs.folder import MEMBERS, RunFolder
-from ray_jobs.runs.members import find_members
+from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.status import FoldState, list_workers, read_statuses
 from trainers.storage.whole_files import write_whole
-
-FILES = {
-    "config.json": "the whole config, resolved",
-    "provenance.json": "command, package versions, fingerprint of the data, counts of leaks",
-    "fold_plan.parquet": "id, repeat, fold, and the group where groups are kept together; fold is the fold that validates the row "
-    "(-1: none, -2: the blend set)",
-    "fold_info.csv": "rows that train and rows that validate in each fold",
-    "bad_rows.csv": "rows that were dropped or repaired (only if there are any)",
-    "leaks.csv": "kind, fold, id, other_id, where: rows that share picture, text, group or id with a training row "
-    "(only if there are any)",
-    "events.jsonl": "what happened when: folds launched, started, completed, failed",
-    "metrics/": "the metric record: fold_<i>.jsonl, ensemble.jsonl, submission.jsonl, one JSON object a line; "
-    "fold_<i>/ has CSV files of it",
-    "wandb/": "W&B's local files; ids.json names the W&B runs",
-    "log/": "fold_<i>/training_<time>.log of each fold; ray.log is what Ray printed; wandb.log is of the upload to W&B",
-    "folds/<i>/": "status.json, checkpoints/{best,final}/, predictions/{validation,blend,test}_{best,final}.parquet; "
-    "bad_rows.jsonl lists pictures that could not be decoded",
-    "inputs/": "the checked rows, which the folds read",
-    "*.safetensors": "weights that all folds share (only if there are any)",
-    "members/<name>/": "a further member: a folder like this one, without submission and report (only if there are any)",
-    "made_data/": "the data that the project made (only without data.root)",
-    "oof.parquet": "for each member one prediction of each row that some fold validated, by the model that did not train on it",
-    "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their standard deviation",
-    "ensemble/honest_predictions.parquet": "id, fold, target, prediction: the combination on the rows that score it, by weights that "
-    "did not see the row (only with members or a blend set)",
-    "sweep/": "leaderboard.csv and sweep.json: what sweep.py tried (only if it was called)",
-    "submission_<method>.csv": "ID and prediction; the .json beside it says what was combined and how",
-    "predictions/": "what predict.py predicted of new rows (only if it was called)",
-    "summary.json": "scores, times, paths, versions",
-    "report.html": "scores, figures, config and files on one page that needs no network",
-    "figures/": "the figures of report.html as PNG",
-    "analysis/": "what analyze.py made of the metrics (only if it was called)",
-}
-
-
-def list_files(config: RunConfig) -> dict[str, str]:
-    """What the files of such a run hold, by their names."""
-    return FILES | dict(config.kind.files)
 
 
 def save_summary(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> None:
@@ -160,8 +122,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
         "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.",
         "",
     ]
-    files = list_files(config)
-    lines += ["| file | what it holds |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in files.items()), ""]
+    rows_of_files = [f"| `{file.name}` | {file.about} |" for file in list_files(config.kind)]
+    lines += ["| file | what it holds |", "|---|---|", *rows_of_files, ""]
     return "\n".join(lines)
 
 

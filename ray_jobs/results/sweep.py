@@ -35,8 +35,8 @@ from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import write_csv, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.working_folder import find_uri
 from trainers.interface import CheckpointName
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
@@ -160,9 +160,9 @@ def _evaluate_in_trials(
     columns: Mapping[CheckpointName, Combinable],
     console: Console,
 ) -> None:
-    scratch = folder.root / ".ray_tune"
+    scratch = folder.sweep_scratch
     with (
-        chatter_to(folder.log / "ray.log"),
+        chatter_to(folder.ray_log),
         connect(RayStart.for_run(config, "sweep")) as cluster,
         _progress(console, [path for _, path in todo.values()]),
     ):
@@ -181,7 +181,12 @@ def _evaluate_in_trials(
             tune.with_resources(trial, resources),
             param_space={"batch": tune.grid_search(list(todo))},
             tune_config=tune.TuneConfig(metric="error", mode="min", reuse_actors=False),
-            run_config=tune.RunConfig(name="sweep", storage_path=str(scratch), verbose=0),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(scratch),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
         )
         results = tuner.fit()
         for error in results.errors:
@@ -220,9 +225,9 @@ def _progress(console: Console, paths: Sequence[Path]) -> Iterator[None]:
 def record_search(folder: RunFolder, found: Search) -> None:
     """Writes `sweep/leaderboard.csv` and `sweep/sweep.json`, and the search's row of the submission record."""
     rows = _list_rows(found)
-    write_csv(folder.root / "sweep" / "leaderboard.csv", COLUMNS, rows)
+    write_csv(folder.sweep_leaderboard, COLUMNS, rows)
     outcome = describe_outcome(found)
-    write_json(folder.root / "sweep" / "sweep.json", outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
+    write_json(folder.sweep_outcome, outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
     log_news(
         folder.submission_record,
         {
@@ -313,6 +318,4 @@ def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
     console.print(table)
     for line in explain_outcome(describe_outcome(found)):
         console.print(line)
-    console.print(
-        f"all of them: {folder.root / 'sweep' / 'leaderboard.csv'}; {found.seconds:.1f} s, {found.num_trials} trials"
-    )
+    console.print(f"all of them: {folder.sweep_leaderboard}; {found.seconds:.1f} s, {found.num_trials} trials")

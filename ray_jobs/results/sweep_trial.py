@@ -20,7 +20,7 @@ from trainers.storage.whole_files import write_whole
 class SweepTrial(tune.Trainable):
     """Evaluates the candidates of a batch and writes what they come to, whole."""
 
-    def setup(  # type: ignore[override] # by `tune.with_parameters`
+    def setup(  # type: ignore[override] # `tune.with_parameters` passes the others
         self,
         config: dict[str, Any],
         todo: Mapping[int, tuple[list[Candidate], Path]],

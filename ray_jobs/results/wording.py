@@ -28,6 +28,16 @@ def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
             "Fitted weights are scored by cross-fitting: each fifth of the blend set by weights from the others. No model has seen any of "
             "these rows."
         )
+    if combinations.get("weights_from") == "other_parts":
+        return (
+            "Fitted weights are scored by cross-fitting: each fifth of the rows by weights from the others. No model was trained on any of "
+            "these rows."
+        )
+    if combinations.get("weights_from") == "earlier_folds":
+        return (
+            "Fitted weights are scored in the order of time: each fold by weights from the earlier folds, and the first, before which there "
+            "is none, by equal weights."
+        )
     return (
         "Fitted weights are scored by cross-fitting: each fold by weights from the other folds. Those folds' predictions come from models "
         "that were trained on its rows, so a small leak of the second level remains."

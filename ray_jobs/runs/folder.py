@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
-from ray_jobs.errors import RunBusyError, RunFolderError
+from ray_jobs.errors import RunBusyError, RunError, RunFolderError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, RESUME_POINTS, remove_old_tensors
+from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import sum_up_file
 
-MEMBERS = "members"
-TRIALS = "trials"
 _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
 
 
-class RunFolder:
+class RunFolder(RunFiles):
     """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's. A trial of a
-    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one.
+    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one. The files: `file_table.py`.
 
     Attributes:
         member: the member's name; `main` for the run's own folder.
@@ -39,46 +38,43 @@ class RunFolder:
         self.root = Path(root)
         is_member = self.root.parent.name == MEMBERS
         self.member, self.run_root = (self.root.name, self.root.parents[1]) if is_member else (MAIN, self.root)
-        self.config = self.root / "config.json"
-        self.provenance = self.root / "provenance.json"
-        self.fold_info = self.root / "fold_info.csv"
-        self.bad_rows = self.root / "bad_rows.csv"
-        self.leaks = self.root / "leaks.csv"
-        self.events = self.root / "events.jsonl"
-        self.metrics = self.root / "metrics"
-        self.ensemble_record = self.metrics / "ensemble.jsonl"
-        self.submission_record = self.metrics / "submission.jsonl"
-        self.trial_record = self.metrics / "trial.jsonl"  # of a tuning's trial
-        self.log = self.root / "log"
-        self.oof = self.root / "oof.parquet"
-        self.test_predictions = self.root / "ensemble" / "test_predictions.parquet"
-        self.honest_predictions = self.root / "ensemble" / "honest_predictions.parquet"
-        self.summary = self.root / "summary.json"
-        self.readme = self.root / "README.md"
-        self.report = self.root / "report.html"
-        self.figures = self.root / "figures"
-        self.analysis = self.root / "analysis"
-        self.predictions = self.root / "predictions"
-        self.masks, self.overlays, self.disagreement = (self.root / n for n in ("masks", "overlays", "disagreement"))
-        self.wandb = self.root / "wandb"
-        self.tune = self.root / "tune.json"
-        self.trials = self.root / TRIALS
-        tuning = self.run_root.parents[1] if self.run_root.parent.name == TRIALS else self.run_root
-        shared = tuning if (tuning / "tune.json").exists() else self.run_root
-        self.inputs = shared / "inputs"  # of all trials of a tuning
-        self.cache = shared.parent / ".kfold_cache"  # of all runs of this storage
-        self.stop_request = self.run_root / "stop_request.json"
-        self.train_scratch = self.run_root / ".ray_train"
+        self._has_known_folds: bool | None = None
 
     @property
-    def own_fold_plan(self) -> Path:
-        """The fold plan of the run, or of a member that has one of its own."""
-        return self.root / "fold_plan.parquet"
+    def metrics(self) -> Path:
+        """Folder of the metric record."""
+        return self.root / "metrics"
+
+    @property
+    def log(self) -> Path:
+        """Folder of the logs."""
+        return self.root / "log"
+
+    @property
+    def trials(self) -> Path:
+        """Folder of a tuning's trials."""
+        return self.root / TRIALS
+
+    @property
+    def inputs(self) -> Path:
+        """What the folds read; of all trials of a tuning."""
+        return self._shared_root / "inputs"
+
+    @property
+    def cache(self) -> Path:
+        """What all runs of this storage share."""
+        return self._shared_root.parent / ".kfold_cache"
+
+    @property
+    def _shared_root(self) -> Path:
+        """The run's own folder, or that of the tuning of which it is a trial."""
+        above = RunFolder(self.run_root.parents[1]) if self.run_root.parent.name == TRIALS else None
+        return above.root if above is not None and above.is_tuning() else self.run_root
 
     @property
     def fold_plan(self) -> Path:
-        """The fold plan that counts here."""
-        return self.own_fold_plan if self.own_fold_plan.exists() else self.run_root / "fold_plan.parquet"
+        """The fold plan that counts here: the run's, or that of a member that has one of its own."""
+        return self.own_fold_plan if self.own_fold_plan.exists() else RunFolder(self.run_root).own_fold_plan
 
     def read_config(self) -> RunConfig:
         """The run's config.
@@ -136,7 +132,12 @@ class RunFolder:
         return self.log / f"fold_{number}" if self._has_folds() else self.log
 
     def _has_folds(self) -> bool:
-        return bool(read_json(self.config, default={}).get("folds", {}).get("kind") != "holdout")
+        if self._has_known_folds is None:
+            config = read_json(self.config, default=None)
+            if config is None:
+                return True
+            self._has_known_folds = config.get("folds", {}).get("kind") != "holdout"
+        return self._has_known_folds
 
     def newest_fold_log(self, number: int) -> Path:
         """Rank 0's log of the latest attempt of a fold; the folder where there is none."""
@@ -145,6 +146,10 @@ class RunFolder:
     def submission(self, method: str) -> Path:
         """The submission of an ensemble method; its info stands beside it as .json."""
         return self.root / f"submission_{method}.csv"
+
+    def shared_tensors(self, name: str, sha256: str) -> Path:
+        """Tensors that all folds share, by the checksum of the file."""
+        return self.root / f"{name}-{sha256[:12]}.safetensors"
 
     def completed_folds(self, count: int) -> list[int]:
         """Folds whose manifest is there and whose files have the size it says."""
@@ -158,7 +163,7 @@ class RunFolder:
             RunBusyError: another driver lives.
         """
         self.run_root.mkdir(parents=True, exist_ok=True)
-        with (self.run_root / "driver.lock").open("a+") as file:
+        with self.driver_lock.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -175,7 +180,7 @@ class RunFolder:
     def is_locked(self) -> bool:
         """Whether a driver works on the run."""
         try:
-            with (self.run_root / "driver.lock").open("r") as file:
+            with self.driver_lock.open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -207,6 +212,17 @@ class RunFolder:
                 with contextlib.suppress(FileNotFoundError):  # W&B's client may just have removed it
                     total += os.lstat(os.path.join(folder, name)).st_size
         return total
+
+
+def find_members(folder: RunFolder, config: RunConfig) -> dict[str, RunFolder]:
+    """The folder of every member by its name, `main` (the run's own) first."""
+    return {name: folder.of_member(name) for name in config.member_names}
+
+
+def refuse_member(folder: RunFolder) -> None:
+    """Raises RunError where a folder is a further member's, and no run's."""
+    if folder.member != MAIN:
+        raise RunError(f"{folder.root} is a member; this is done for its run as a whole: {folder.run_root}")
 
 
 class FoldFolder:

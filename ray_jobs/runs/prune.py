@@ -10,18 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_jobs.errors import RunBusyError
+from ray_jobs.runs.file_table import FILES
 from ray_jobs.runs.folder import RunFolder
 
-_PATTERNS = (
-    "metrics/**/epoch_metrics_*.csv",
-    "metrics/**/batch_metrics_*.csv",
-    "log/**/training_*.log",
-    "analysis/training_analysis_*.png",
-    "analysis/training_stats_*.png",
-    "analysis/batch_analysis_*.png",
-    "analysis/training_comparison_*.png",
-    "analysis/training_report_*.txt",
-)
 _STAMPED = re.compile(r"_(\d{8}_\d{6})\.\w+$")
 _DAY_S = 86400
 
@@ -63,7 +54,7 @@ def prune_run(
 def find_old_files(folder: RunFolder, *, keep_days: float | None, keep_last: int | None, now: float) -> list[OldFile]:
     """The files that nobody wants to keep. The newest of each kind in each folder is always kept."""
     old = []
-    for pattern in _PATTERNS:
+    for pattern in (file.glob for file in FILES if file.is_pruned):
         for files in _group_by_folder(folder.root, pattern):
             for path in files[: -max(1, keep_last or 1)]:
                 status = path.lstat()

@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.working_folder import find_uri
 
 
 class FoldState(StrEnum):

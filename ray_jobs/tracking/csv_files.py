@@ -187,7 +187,8 @@ class CsvFiles:
             self.is_behind = True
         except Exception as error:
             self.has_ended = True
-            logger.warning("the CSV files of %s end here: %s; the record goes on", self.epoch_file.path.parent, error)
+            where = self.epoch_file.path.parent
+            logger.warning("the CSV files of %s end here: %s; the record goes on", where, error, exc_info=True)
         return None
 
 

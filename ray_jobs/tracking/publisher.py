@@ -1,7 +1,7 @@
 """Sends the records of a run to W&B. A process of its own, started and watched by `wandb_sink.py`: whatever W&B's client
 does (hang, fail, lose its helper process), it does it here, and this process can be killed and started again.
 
-    python -m ray_jobs.tracking.publisher [--check-s=60] RUN online|offline|auto
+    python ray_jobs/tracking/publisher.py [--check-s=60] [--without=KEY ...] RUN online|offline|auto
 
 It keeps nothing: where to go on is what the server (online) or the local `.wandb` files (offline) already hold. A record's
 line number is W&B's `_step`. `auto` is online where there is a key, else offline. Talks to its parent in JSON lines on stdout;
@@ -16,32 +16,37 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
-import signal
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+if not __package__:  # run as a file, in the user's working directory: imports start at the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import wandb
 
 from ray_jobs.config.run import RunConfig
-from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import count_lines
 from ray_jobs.tracking.wandb_files import repair_wandb_files
 from ray_jobs.tracking.wandb_runs import list_wandb_runs, note_uploaded, without_password
 from ray_jobs.tracking.wandb_sink import PublisherExit
 from ray_jobs.tracking.wandb_stream import Mode, UnreachableError, WandbStream
+from ray_jobs.tracking.wandb_tries import end_cores, note_cores
 
 _POLL_S, _SAY_S = 0.5, 1.0
+_MAX_REASON_CHARS = 300
 
 
 def main(argv: list[str]) -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--check-s", type=float, default=60.0, help="between two looks at what the server holds")
+    arguments.add_argument("--without", action="append", default=[], help="key of a W&B run that is left out")
     arguments.add_argument("run")
     arguments.add_argument("mode", choices=("online", "offline", "auto"))
     given = arguments.parse_args(argv)
@@ -50,21 +55,26 @@ def main(argv: list[str]) -> int:
     os.nice(10)  # training goes first
     finish, is_over = threading.Event(), threading.Event()
     threading.Thread(target=_listen, args=(finish, is_over), daemon=True).start()
+    folder = RunFolder(given.run)
     try:
-        return _publish(RunFolder(given.run), given.mode, events, given.check_s, finish)
+        mode = _choose_mode(given.mode, events)
+        if mode is None:
+            return PublisherExit.UNREACHABLE
+        with _only_publisher(folder):
+            return Publisher(folder, folder.read_config(), mode, events, given.check_s, given.without).run(finish)
+    except Exception as error:  # W&B's client has a bug, or does not take its settings: a fresh process tries it again
+        _say_failed(events, error, None)
+        return PublisherExit.FAILED
     finally:
         is_over.set()  # the parent lets go as soon as nothing more is said, and the exit code is what it wants to know
 
 
-def _publish(folder: RunFolder, wanted: str, events: TextIO, check_s: float, finish: threading.Event) -> int:
-    is_online = wanted != "offline" and _has_key()
-    if wanted != "offline" and not is_online:
-        _say(events, "unreachable", has_key=False, reason="there is no API key (WANDB_API_KEY or `wandb login`)")
-        if wanted == "online":
-            return PublisherExit.UNREACHABLE
-    with _only_publisher(folder):
-        mode: Mode = "online" if is_online else "offline"
-        return Publisher(folder, folder.read_config(), mode, events, check_s).run(finish)
+def _choose_mode(wanted: str, events: TextIO) -> Mode | None:
+    """The mode, or None: it has to be online, and there is no key."""
+    if wanted == "offline" or _has_key():
+        return "offline" if wanted == "offline" else "online"
+    _say(events, "unreachable", has_key=False, reason="there is no API key (WANDB_API_KEY or `wandb login`)")
+    return None if wanted == "online" else "offline"
 
 
 def _listen(finish: threading.Event, is_over: threading.Event) -> None:
@@ -84,10 +94,20 @@ class Publisher:
         mode: online or offline.
         events: where to tell the parent what happens.
         check_s: seconds between two looks at what the server holds.
+        without: keys of W&B runs that are left out.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, mode: Mode, events: TextIO, check_s: float) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        mode: Mode,
+        events: TextIO,
+        check_s: float,
+        without: Sequence[str] = (),
+    ) -> None:
         self.folder, self.config, self.mode, self.events, self.check_s = folder, config, mode, events, check_s
+        self.without = without
         self.streams: list[WandbStream] = []
         self._follow_runs()
         self.opened: set[str] = set()
@@ -96,7 +116,7 @@ class Publisher:
 
     def _follow_runs(self) -> None:
         """Takes up the W&B runs that are new: a tuning's trials come one after another."""
-        known = [stream.spec.key for stream in self.streams]
+        known = [*self.without, *(stream.spec.key for stream in self.streams)]
         for run in list_wandb_runs(self.folder, self.config, known):
             for done in repair_wandb_files(self.folder.wandb, run.id):
                 self.say("repaired", done=done)
@@ -106,20 +126,24 @@ class Publisher:
         """Publishes until it is told to finish; returns the exit code."""
         while True:
             is_last = finish.is_set()  # before the records are read: rows written until then are seen
-            try:
-                if self.folder.is_tuning():
-                    self._follow_runs()
-                num_new = sum(stream.publish_new() for stream in self.streams)
-            except UnreachableError as error:
-                self.say("unreachable", has_key=True, reason=str(error))
-                return PublisherExit.UNREACHABLE
-            except Exception as error:  # wandb-core died, or W&B's client has a bug: a fresh process goes on
-                self.say("failed", reason=f"{type(error).__name__}: {error}")
-                return PublisherExit.FAILED
+            if self.folder.is_tuning():
+                self._follow_runs()
+            num_new = 0
+            for stream in self.streams:
+                try:
+                    num_new += stream.publish_new()
+                except UnreachableError as error:
+                    self.say("unreachable", has_key=True, reason=str(error))
+                    return PublisherExit.UNREACHABLE
+                except Exception as error:  # wandb-core died, or W&B's client has a bug: a fresh process goes on
+                    self._say_opened()
+                    _say_failed(self.events, error, stream.spec.key)
+                    return PublisherExit.FAILED
             self._say_opened()
             self._say_progress()
             if self._has_stalled():
-                self.say("failed", reason="its upload has ended; after an answer such as 404 it does not begin again")
+                reason = "its upload has ended; after an answer such as 404 it does not begin again"
+                self.say("failed", reason=reason, part=None)
                 return PublisherExit.FAILED
             if num_new == 0:
                 if is_last:
@@ -138,8 +162,9 @@ class Publisher:
         for stream in self.streams:
             if stream.run is not None and stream.spec.key not in self.opened:
                 self.opened.add(stream.spec.key)
-                _note_core_processes(self.folder)
-                self.say("opened", run=stream.spec.name, url=stream.run.url if self.mode == "online" else None)
+                note_cores(self.folder)
+                url = stream.run.url if self.mode == "online" else None
+                self.say("opened", run=stream.spec.name, part=stream.spec.key, first_step=stream.first_step, url=url)
 
     def _say_progress(self) -> None:
         if time.monotonic() - self.said_at > _SAY_S:
@@ -177,6 +202,13 @@ def _say(events: TextIO, event: str, **values: Any) -> None:
     events.write(without_password(json.dumps({"event": event, **values})) + "\n")
 
 
+def _say_failed(events: TextIO, error: Exception, part: str | None) -> None:
+    """The reason in one line for the parent; where it came from is in the log."""
+    print(without_password("".join(traceback.format_exception(error))), file=sys.stderr)
+    reason = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_REASON_CHARS, placeholder=" ...")
+    _say(events, "failed", reason=reason.rstrip(": "), part=part)
+
+
 def _covers(held: dict[str, int], wanted: dict[str, int]) -> bool:
     """Whether there is at least every row. There may be more: those of a fold that has to repeat its last steps."""
     return all(held[key] >= number for key, number in wanted.items())
@@ -194,30 +226,10 @@ def _has_key() -> bool:
 def _only_publisher(folder: RunFolder) -> Iterator[None]:
     """One publisher a run: the last one of a driver that was killed, and its wandb-core, end before this one begins."""
     folder.wandb.mkdir(parents=True, exist_ok=True)
-    with (folder.wandb / "publisher.lock").open("a") as lock:
+    with folder.publisher_lock.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for process, command in read_json(_core_file(folder), default={}).get(platform.node(), {}).items():
-            if _command(int(process)) == command:  # and not another program that has its number now
-                os.kill(int(process), signal.SIGKILL)
+        end_cores(folder)
         yield
-
-
-def _note_core_processes(folder: RunFolder) -> None:
-    """Writes down the wandb-core processes of this one: they are in a session of their own and may outlive it."""
-    commands = {path.name: _command(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
-    mine = {p: c for p, c in commands.items() if "wandb-core" in c and f"--pid {os.getpid()} " in c + " "}
-    write_json(_core_file(folder), {platform.node(): mine})
-
-
-def _core_file(folder: RunFolder) -> Path:
-    return folder.wandb / "publisher.json"
-
-
-def _command(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any
 from ray_jobs.config.run import MAIN, RunConfig, to_dict
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import FoldFolder, RunFolder
+from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.working_folder import find_uri
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def list_wandb_runs(folder: RunFolder, config: RunConfig, known: Collection[str]
         known: keys of W&B runs to leave out.
     """
     group = config.tracking.name or config.run.name or folder.root.name
-    if not _ids_file(folder).exists():
+    if not folder.wandb_ids.exists():
         settle_ids(folder, config)
-    mark = read_json(_ids_file(folder))["mark"]
+    mark = read_json(folder.wandb_ids)["mark"]
     if folder.is_tuning():
         return [_describe_trial(own, mark, group) for own in folder.list_trials() if own.root.name not in known]
     runs = []
@@ -112,15 +112,15 @@ def _read_last(record: Path) -> dict[str, Any]:
 def settle_ids(folder: RunFolder, config: RunConfig) -> None:
     """Makes sure that the run has W&B identifiers of its own. It gets new ones when its project or entity changed (its
     rows are then sent there from the beginning), and when its folder is a copy of another that is still there."""
-    noted = read_json(_ids_file(folder), default={})
+    noted = read_json(folder.wandb_ids, default={})
     place = _place(config)
     here = _describe_root(folder)
     original = noted.get("root", here)
-    is_copy = original != here and read_json(_ids_file(RunFolder(Path(original))), default={}) == noted
+    is_copy = original != here and read_json(RunFolder(original).wandb_ids, default={}) == noted
     if not noted or is_copy or noted["place"] != place:
         renew_ids(folder, config)
     elif original != here:  # moved
-        write_json(_ids_file(folder), noted | {"root": here})
+        write_json(folder.wandb_ids, noted | {"root": here})
 
 
 def _describe_root(folder: RunFolder) -> str:
@@ -131,26 +131,26 @@ def _describe_root(folder: RunFolder) -> str:
 def renew_ids(folder: RunFolder, config: RunConfig) -> None:
     """Gives the run new W&B identifiers: W&B never takes the id of a deleted run again."""
     write_json(
-        _ids_file(folder), {"mark": secrets.token_hex(4), "root": _describe_root(folder), "place": _place(config)}
+        folder.wandb_ids, {"mark": secrets.token_hex(4), "root": _describe_root(folder), "place": _place(config)}
     )
     forget_uploaded(folder)
 
 
 def read_uploaded(folder: RunFolder) -> dict[str, int]:
     """Rows of each W&B run that its server was seen to hold, by the run's key."""
-    noted = read_json(_uploaded_file(folder), default={})
+    noted = read_json(folder.wandb_uploaded, default={})
     return noted["rows"] if noted.get("server") == _server() else {}
 
 
 def note_uploaded(folder: RunFolder, rows: dict[str, int]) -> None:
     """Writes down what the server holds; negative where it does not say."""
     known = {key: number for key, number in rows.items() if number >= 0}
-    write_json(_uploaded_file(folder), {"server": _server(), "rows": known})
+    write_json(folder.wandb_uploaded, {"server": _server(), "rows": known})
 
 
 def forget_uploaded(folder: RunFolder) -> None:
     """Makes the next publisher ask the server for everything."""
-    _uploaded_file(folder).unlink(missing_ok=True)
+    folder.wandb_uploaded.unlink(missing_ok=True)
 
 
 def without_password(text: str) -> str:
@@ -165,11 +165,3 @@ def _server() -> str:
 
 def _place(config: RunConfig) -> dict[str, Any]:
     return {"entity": config.tracking.entity, "project": config.tracking.project}
-
-
-def _uploaded_file(folder: RunFolder) -> Path:
-    return folder.wandb / "uploaded.json"
-
-
-def _ids_file(folder: RunFolder) -> Path:
-    return folder.wandb / "ids.json"

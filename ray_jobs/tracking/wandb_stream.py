@@ -43,6 +43,7 @@ class WandbStream:
         self.folder, self.config, self.spec, self.mode, self.on_stop = folder, config, spec, mode, on_stop
         self.run: wandb.Run | None = None
         self.is_closed = False
+        self.first_step = 0
         self.reader = RecordReader(spec.record, self._count_known())
 
     @property
@@ -67,6 +68,7 @@ class WandbStream:
             run = self._open()
             if self.mode == "online":
                 rows = self._read_from(run.starting_step)
+            self.first_step = rows[0]["step"] if rows else self.next_step
         for row in rows:
             assert run is not None, "it was opened for its first row"
             run.log(self._to_wandb(row), step=row["step"], commit=True)

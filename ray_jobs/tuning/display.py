@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import RunError
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, read_statuses
@@ -129,7 +130,7 @@ class TrialWatcher:
             folds = tuple(trial.folder.completed_folds(num_folds))
             if before is None or before.folds != folds:
                 self.known[trial.number] = read_result(trial, self.config)
-        except (OSError, ValueError):
+        except (OSError, RunError):  # whoever trains it tells
             return before or Result(TrialState.TRAINING)
         now = replace(self.known[trial.number], state=TrialState.TRAINING)
         if self.live:

@@ -6,40 +6,31 @@ Each trial has a thread here (`trainer.py`); so many at once that all their fold
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from ray_jobs.cli.command_line import Command, show
-from ray_jobs.cli.console import open_console, say_what_is_awaited
-from ray_jobs.cluster.signals import Interrupts, find_save_time_s
+from ray_jobs.cli.console import open_console
+from ray_jobs.cluster.signals import find_save_time_s
 from ray_jobs.cluster.spread import ClusterSpread
-from ray_jobs.cluster.start import Connection, RayStart
+from ray_jobs.cluster.start import RayStart
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.driver.session import (
-    EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    INTERRUPTED,
+    Session,
     leave_inputs,
-    on_cluster,
-    prepare_nodes,
     print_leaks,
     say_dry_run_ends,
-    say_interrupted,
 )
-from ray_jobs.errors import ClusterLostError, RunFolderError, StorageError
+from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_OK
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.files import read_json, write_json
-from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.outages import Storage
 from ray_jobs.tracking.wandb_sink import WandbSink
 from ray_jobs.tuning.admission import admit_trials
 from ray_jobs.tuning.display import TrialWatcher, describe_result
@@ -76,11 +67,11 @@ def run_tuning(
     console = open_console()
     if command.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            _show_tuning(console, check_tuning(command.config, tune, space, argv, Path(scratch)))
+            _show_tuning(console, check_tuning(command.config, tune, space, command.words, Path(scratch)))
         return EXIT_OK
     named = dataclasses.replace(command.config.run, name=tune.name or f"{command.config.recipe}_tune")
     start = RayStart.for_run(dataclasses.replace(command.config, run=named))
-    tuning = check_tuning(command.config, tune, space, argv, spread=ClusterSpread(start, console.print))
+    tuning = check_tuning(command.config, tune, space, command.words, spread=ClusterSpread(start, console.print))
     folder = tuning.folder
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
@@ -92,26 +83,8 @@ def run_tuning(
             console.print(f"tuning {folder.root.name} is finished: nothing to do")
             print_tuning(console, tuning)
             return EXIT_OK
-        storage = Storage(folder, 0.0)
-        say_how_to_go_on = cache(partial(_say_how_to_go_on, console, folder))  # whoever calls first says it
-        try:
-            with WandbSink(folder, tuning.config, console.print, on_stop=StopReporter(console).hear) as sink:
-                return _tune(progress, start, console, say_how_to_go_on, sink)
-        except (OSError, RunFolderError, StorageError) as error:
-            console.print(storage.explain(error), style="bold red")
-            return EXIT_INCOMPLETE
-        except (KeyboardInterrupt, ClusterLostError) as end:
-            say_how_to_go_on(str(end) or INTERRUPTED)
-            if isinstance(end, ClusterLostError):
-                console.file.flush()
-                os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
-            return EXIT_INTERRUPTED
-
-
-def _say_how_to_go_on(console: Console, folder: RunFolder, what_happened: str) -> None:
-    console.print(
-        f"{what_happened}: every fold goes on from its last checkpoint. The same command continues tuning {folder.root.name}"
-    )
+        session = Session(f"tuning {folder.root.name}", folder, tuning.config, start, console)
+        return session.run(partial(_work, session, progress))
 
 
 @dataclass
@@ -128,36 +101,26 @@ class StopReporter:
             self.console.print(f'"Stop" was pressed in W&B on {wandb_run}: the tuning goes on; Ctrl-C ends it')
 
 
-def _tune(
-    progress: Progress,
-    start: RayStart,
-    console: Console,
-    say_how_to_go_on: Callable[[str], None],
-    sink: WandbSink,
-) -> int:
-    tuning = progress.tuning
-    if progress.is_over():
-        sink.start()
-        return conclude_tuning(tuning, sink, console)
-    config, folder = tuning.config, tuning.folder
-    console.print(
-        f"tuning {folder.root.name}: {len(tuning.plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}), "
-        f"{tuning.tune.num_trials} trials beside the recipe; {len(progress.list_ended())} have ended"
-    )
-    print_leaks(console, tuning.plan.leaks, config.folds, tuning.plan.inventory, folder)
-    with on_cluster(folder, config, start, console) as (cluster, interrupts):
-        sink.start()
-        _train_trials(progress, cluster, interrupts, console, say_how_to_go_on)
-        return conclude_tuning(tuning, sink, console)
+def _work(session: Session, progress: Progress) -> int:
+    """Trains the trials that are left and compares all; returns the exit code."""
+    tuning, console = progress.tuning, session.console
+    with WandbSink(tuning.folder, tuning.config, console.print, on_stop=StopReporter(console).hear) as sink:
+        if progress.is_over():
+            sink.start()
+            return conclude_tuning(tuning, sink, console)
+        folds = tuning.config.folds
+        console.print(
+            f"tuning {tuning.folder.root.name}: {len(tuning.plan.folds.ids)} rows, {folds.count} folds ({folds.kind}), "
+            f"{tuning.tune.num_trials} trials beside the recipe; {len(progress.list_ended())} have ended"
+        )
+        print_leaks(console, tuning.plan.leaks, folds, tuning.plan.inventory, tuning.folder)
+        with session.on_cluster():
+            sink.start()
+            _train_trials(session, progress)
+            return conclude_tuning(tuning, sink, console)
 
 
-def _train_trials(
-    progress: Progress,
-    cluster: Connection,
-    interrupts: Interrupts,
-    console: Console,
-    say_how_to_go_on: Callable[[str], None],
-) -> None:
+def _train_trials(session: Session, progress: Progress) -> None:
     """Trains trials until none is left.
 
     Raises:
@@ -167,23 +130,16 @@ def _train_trials(
     tuning, tune, config = progress.tuning, progress.tuning.tune, progress.tuning.config
     folds_each = 1 if tune.scheduler == "asha" else config.folds.count
     placement, at_once = admit_trials(
-        config.resources, cluster.resources, folds_each, tune.num_trials + 1, tune.max_trials_at_once
+        config.resources, session.cluster.resources, folds_each, tune.num_trials + 1, tune.max_trials_at_once
     )
-    console.print(
-        f"{at_once} trial(s) at once, {placement.folds_at_once} fold(s) each at once, {placement.num_workers} worker(s) a fold with "
-        f"{placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads) and {placement.gpus_per_worker:g} GPU; "
-        f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
-    )
-    if cluster.dashboard_url:
-        console.print(f"dashboard: http://{cluster.dashboard_url}")
-    say_what_is_awaited(console, placement.waits_for)
-    console.print(f"folder: {tuning.folder.root}")
-    prepare = PreparedInputs(tuning, cluster).prepare
+    counts = f"{at_once} trial(s) at once, {placement.folds_at_once} fold(s) each at once, {placement.num_workers} worker(s) a fold"
+    session.announce(counts, placement)
     halving = rebuild_halving(progress) if tune.scheduler == "asha" else None
-    trainer = TrialTrainer(tuning, placement, cluster, interrupts, halving, console, prepare, threading.Lock())
+    prepare = PreparedInputs(tuning, session).prepare
+    trainer = TrialTrainer(tuning, session, placement, halving, prepare, threading.Lock())
     running: list[TrialThread] = []
     try:
-        with TrialWatcher(tuning.folder, config, console) as watcher:
+        with TrialWatcher(tuning.folder, config, session.console) as watcher:
             while True:
                 failures = [thread.failure for thread in running if thread.failure is not None]
                 while not failures and len(running) < at_once and (upcoming := progress.take_next()):
@@ -193,11 +149,10 @@ def _train_trials(
                 if not running:
                     break
                 running[0].join(_LOOK_INTERVAL_S)
-                interrupts.check()
-                cluster.heartbeat.check()
-                running = _collect(running, progress, console)
+                session.check()
+                running = _collect(running, progress, session.console)
     except KeyboardInterrupt:
-        say_interrupted(console, say_how_to_go_on)
+        session.say_interrupted()
         deadline = time.monotonic() + find_save_time_s() + _LOOK_INTERVAL_S
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -247,7 +202,7 @@ class PreparedInputs:
     """What trials read, left in the tuning's folder and on the nodes once for all that read the same."""
 
     tuning: Tuning
-    cluster: Connection
+    session: Session
     done: set[Hashable] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -257,7 +212,7 @@ class PreparedInputs:
             key = self.tuning.describe_inputs(plan.config)
             if key not in self.done:
                 leave_inputs(plan)
-                prepare_nodes(plan, self.cluster)
+                self.session.prepare_nodes(plan)
                 self.done.add(key)
 
 

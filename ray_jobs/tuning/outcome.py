@@ -56,7 +56,7 @@ def write_trials(tuning: Tuning, ended: Sequence[tuple[Trial, Result]]) -> None:
             [rank, trial.name, *trial.fields.values(), result.score, len(result.folds), round(result.seconds, 1)]
         )
         rows[-1] += [result.state.value, *(by_fold.get(fold) for fold in range(num_folds)), result.reason]
-    write_csv(tuning.folder.root / "trials.csv", header, rows)
+    write_csv(tuning.folder.trials_csv, header, rows)
 
 
 def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping[int, Result]) -> dict[str, Any]:
@@ -116,22 +116,16 @@ def _read_columns(tuning: Tuning, trial: Trial) -> Columns:
     table = pa.concat_tables(tables)
     target_N, prediction_N = config.kind.split(table)
     ids_N = table["id"].to_numpy(zero_copy_only=False)
-    order, unit_N = np.argsort(ids_N), describe_run(trial.folder, config).find_units(ids_N)
-    return Columns(
-        (trial.name,),
-        ids_N[order],
-        table["fold"].to_numpy()[order],
-        target_N[order],
-        prediction_N[None, order],
-        None if unit_N is None else unit_N[order],
-    )
+    fold_N, run = table["fold"].to_numpy(), describe_run(trial.folder, config)
+    units_N = run.find_units(ids_N)
+    columns = Columns((trial.name,), ids_N, fold_N, target_N, prediction_N[None], units_N, run.is_ordered)
+    return columns.keep(np.argsort(ids_N))
 
 
 def _evaluate(kind: Kind, columns: Columns, metric: str) -> Evaluation:
-    """What choosing among trials sees: the predictions, and for each fold the error on all other rows."""
-    rest = [columns.fold_N != fold for fold in np.unique(columns.fold_N)]
-    oof_N = columns.oof_MN[0]
-    errors = [kind.measure_error(metric, columns.target_N[rows], oof_N[rows]) for rows in rest]
+    """What choosing among trials sees: the predictions, and for each fold the error on all other rows, or earlier ones."""
+    rest, oof_N = [columns.others(fold) for fold in np.unique(columns.fold_N)], columns.oof_MN[0]
+    errors = [kind.measure_error(metric, columns.target_N[n], oof_N[n]) if n.any() else np.nan for n in rest]
     return Evaluation(oof_N, np.array(errors))
 
 
@@ -190,4 +184,4 @@ def print_tuning(console: Console, tuning: Tuning) -> None:
             f"its models, predictions and submission are trained already: {folder.of_trial(outcome['best']).root}"
         )
         console.print(f"as a run of its own:\n    {outcome['command']}")
-    console.print(f"all trials: {folder.root / 'trials.csv'}\nreport: {folder.report}")
+    console.print(f"all trials: {folder.trials_csv}\nreport: {folder.report}")

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from ray_jobs.cluster.versions import list_all_packages, package_versions
-from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import MAIN, RunConfig, find_differences
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
@@ -126,7 +125,7 @@ def check_tuning(
         config: the recipe with the user's fields.
         tune: how it is tuned.
         space: what.
-        words: what the user typed.
+        words: what the user typed but for `tune.*`.
         scratch: where to put data that the project makes; None: into the tuning's folder.
         spread: reads what is in object storage.
 
@@ -151,19 +150,7 @@ def check_tuning(
     refuse_missing_search(tune)
     config.kind.load_modules()  # trials are scored in threads
     plan = check_run(replace(config, run=replace(config.run, name=name)), scratch, spread, is_tuning=True)
-    kept = _keep_words(words) + (["members=[]"] if RECIPES[config.recipe]().members else [])
-    return Tuning(plan, dataclasses.replace(tune, name=name), space, kept)
-
-
-def _keep_words(words: Sequence[str]) -> list[str]:
-    """What of a command line is the recipe's: without the fields of `tune` and their values, and without flags."""
-    kept, is_dropped = [], False
-    for word in words:
-        if "=" in word or word.startswith("--"):
-            is_dropped = word.lstrip("-").startswith(("tune.", "run.name")) or word in ("--dry-run", "--retry-failed")
-        if not is_dropped:
-            kept.append(word)
-    return kept
+    return Tuning(plan, dataclasses.replace(tune, name=name), space, list(words))
 
 
 def write_or_compare_tuning(tuning: Tuning, argv: Sequence[str]) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ray_jobs.config.overrides import override, suggest, suggest_field
+from ray_jobs.config.overrides import override
 from ray_jobs.config.run import RunConfig, flatten, to_dict
+from ray_jobs.config.words import suggest, suggest_field
 from ray_jobs.errors import RunError
 
 RANGES = ("uniform", "loguniform", "randint", "lograndint")

@@ -14,18 +14,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
+from ray_jobs.cli.console import NamedConsole
 from ray_jobs.cluster.placement import Placement
-from ray_jobs.cluster.signals import Interrupts
-from ray_jobs.cluster.start import Connection
-from ray_jobs.driver.launcher import FoldLauncher
-from ray_jobs.driver.session import list_unfinished, start_coordinator
+from ray_jobs.driver.session import Session, list_unfinished, start_coordinator
 from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.planning.plan import Plan
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.summary import build_summary, save_summary
-from ray_jobs.runs.events import RunStarted
 from ray_jobs.runs.record import log_news
 from ray_jobs.runs.repair import mend_run
 from ray_jobs.runs.status import FoldState, forget_attempt, last_attempt, read_statuses
@@ -34,24 +29,6 @@ from ray_jobs.tuning.planning import Tuning
 from ray_jobs.tuning.trials import Result, Trial, TrialState, score_folds
 
 _FLUSH_S = 2.0
-
-
-class TrialConsole:
-    """Where a trial's launcher speaks: the tuning's screen, each line with the trial's name."""
-
-    def __init__(self, console: Console, name: str) -> None:
-        self.console, self.name = console, name
-        self._lines: list[str] = []
-
-    def print(self, text: str, /, **options: Any) -> None:
-        """Shows a line."""
-        self.console.print(f"{self.name}: {text}", **options)
-        self._lines.append(text)
-
-    def take_lines(self) -> list[str]:
-        """What was shown since the last call."""
-        taken, self._lines = self._lines, []
-        return taken
 
 
 class _NoWatcher(contextlib.nullcontext[None]):
@@ -67,21 +44,17 @@ class TrialTrainer:
 
     Args:
         tuning: whose trials.
+        session: the tuning's, on its cluster.
         placement: of one trial.
-        cluster: where.
-        interrupts: the driver's.
         halving: decides after each fold whether a trial goes on; None: folds run side by side.
-        console: the tuning's.
         prepare: makes ready what a plan reads, on all nodes; called once for all trials that read the same.
         concluding: held while a trial is scored and combined, which needs a core of the driver's.
     """
 
     tuning: Tuning
+    session: Session
     placement: Placement
-    cluster: Connection
-    interrupts: Interrupts
     halving: Halving | None
-    console: Console
     prepare: Callable[[Plan], None]
     concluding: threading.Lock
 
@@ -93,7 +66,7 @@ class TrialTrainer:
             KeyboardInterrupt, ClusterLostError: its folds go on another time.
         """
         folder, config = plan.folder, plan.config
-        warn = partial(TrialConsole(self.console, trial.name).print, style="yellow")
+        warn = partial(NamedConsole(self.session.console, trial.name).print, style="yellow")
         with folder.lock():
             plan = write_or_compare(plan, self._write_command(trial), warn)
             folder.remove_leftovers()
@@ -120,12 +93,8 @@ class TrialTrainer:
         plan.folder.summary.unlink(missing_ok=True)  # it has not ended any more, if it had
         for fold in todo:
             forget_attempt(fold.folder, fold.fold)
-        coordinator = start_coordinator(plan)
+        coordinator = start_coordinator(plan, self.placement)
         try:
-            world_size = self.placement.workers_at_once
-            num_gpus = self.placement.gpus_per_worker * world_size
-            begin = RunStarted(len(plan.folds.ids), num_gpus, world_size, tuple(plan.folds.sizes()))
-            coordinator.apply.remote(plan.folder.member, begin)
             if self.halving is None:
                 self._launch(trial, plan, coordinator, todo)
                 return False
@@ -158,8 +127,8 @@ class TrialTrainer:
     def _launch(self, trial: Trial, plan: Plan, coordinator: Any, todo: list[Any]) -> None:
         run = replace(plan.config.run, name=f"{self.tuning.folder.root.name}_{trial.name}")
         config = replace(plan.config, run=run)
-        launcher = FoldLauncher(plan.folder, config, self.placement, coordinator, self.cluster, self.interrupts)
-        launcher.train(todo, TrialConsole(self.console, trial.name), _NoWatcher())
+        launcher = self.session.make_launcher(plan, config, self.placement, coordinator)
+        launcher.train(todo, NamedConsole(self.session.console, trial.name), _NoWatcher())
 
     def _conclude(self, trial: Trial, plan: Plan, *, is_stopped: bool) -> Result:
         """Scores and combines what is trained, and writes the summary, which says how the trial has ended."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import RunError
 from ray_jobs.results.run_files import measure_folds
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
@@ -129,7 +130,7 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
 
     Raises:
         PredictionError: a file is damaged.
-        ValueError: the metric is not defined for them.
+        RunError: the metric is not defined for a fold.
     """
     if not folds:
         return None, ()
@@ -137,4 +138,9 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
     tables = measure_folds(folder, config, folds, config.ensemble.checkpoint)
     pairs = [kind.split(table) for table in tables]
     whole = [np.concatenate(columns) for columns in zip(*pairs, strict=True)]
-    return kind.measure_error(metric, *whole), tuple(kind.measure_error(metric, *pair) for pair in pairs)
+    try:
+        return kind.measure_error(metric, *whole), tuple(kind.measure_error(metric, *pair) for pair in pairs)
+    except ValueError as error:
+        raise RunError(
+            f"{folder.root}: {error}. A tuning scores each fold: name another ensemble.metric, or make fewer folds"
+        ) from None

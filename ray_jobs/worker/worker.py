@@ -15,13 +15,15 @@ import ray.train.torch
 import torch
 
 from ray_jobs.cluster.versions import list_packages, package_versions, refuse_other_versions
+from ray_jobs.errors import FoldStoppedError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
+from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.worker.watchdog import Watchdog
-from ray_jobs.worker.workplace import FoldStoppedError, RayWorkplace, bring_for_node
+from ray_jobs.worker.workplace import RayWorkplace, bring_for_node
 from trainers.interface import load_train_module
 
 logger = logging.getLogger(__name__)
@@ -41,10 +43,10 @@ def train_worker(task: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _mirrored(folder: RunFolder, task: dict[str, Any]) -> Iterator[FoldMirror | None]:
+def _mirrored(folder: RunFolder, task: dict[str, Any]) -> Iterator[FoldMirror | NoMirror]:
     """The fold's files on this machine, where the run is on object storage. Rank 0 holds them."""
     if task["uri"] is None:
-        yield None
+        yield NO_MIRROR
         return
     context = ray.train.get_context()
     storage = Storage(folder, task["patience_s"])
@@ -56,7 +58,7 @@ def _mirrored(folder: RunFolder, task: dict[str, Any]) -> Iterator[FoldMirror | 
         yield mirror
 
 
-def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | None) -> None:
+def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | NoMirror) -> None:
     config = folder.read_config()
     context = ray.train.get_context()
     rank = context.get_world_rank()

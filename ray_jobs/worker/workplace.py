@@ -27,17 +27,18 @@ from ensemble.predictions import build_table
 from ray_jobs.cluster.access import NAMESPACE, actor_name
 from ray_jobs.cluster.versions import COMMON_PACKAGES, are_same_versions, package_versions
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
-from ray_jobs.errors import NonFiniteLossError, RunError, RunFolderError, SupersededError
+from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunFolderError, SupersededError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_checkpoint, write_checkpoint
 from ray_jobs.runs.events import AliveReported, EpochReported, Event, FoldStarted, PreparationReported, ProgressReported
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import split_run
 from ray_jobs.runs.outages import Result, Storage
 from ray_jobs.runs.record import Record, read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
+from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.requests import StopWhen, is_asked_to_leave, read_stop_request
 from ray_jobs.runs.status import read_status
-from ray_jobs.runs.working_folder import split_run
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.resume import ResumePoints, StoredPoint, get_random_state, to_bytes
 from ray_jobs.worker.watchdog import Watchdog
@@ -50,14 +51,10 @@ LOOK_TOGETHER_S = 1.0  # between two of several ranks
 MAPS_AT_ONCE = 16  # that a rank sends
 
 
-class FoldStoppedError(RunError):
-    """The run was asked to stop, or this fold to go on elsewhere or with other workers; it has saved where it is."""
-
-
-def bring_for_node(mirror: FoldMirror | None, storage: Storage, checkpoint: CheckpointName | None = None) -> None:
+def bring_for_node(mirror: FoldMirror | NoMirror, storage: Storage, checkpoint: CheckpointName | None = None) -> None:
     """Lets one rank of each node but rank 0's, which holds the fold's files, bring them, or one checkpoint; returns when all are
     there."""
-    if mirror is None:
+    if mirror.uri is None:
         return
     nodes: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(
@@ -90,7 +87,7 @@ class RayWorkplace:
         tracking: TrackingConfig,
         checkpoint: CheckpointConfig,
         watchdog: Watchdog,
-        mirror: FoldMirror | None = None,
+        mirror: FoldMirror | NoMirror = NO_MIRROR,
         packages: Sequence[str] = COMMON_PACKAGES,
         loss_advice: str = "use other values",
     ) -> None:
@@ -101,7 +98,7 @@ class RayWorkplace:
         self.saved_at, self.put_s = -math.inf, 0.0  # the last resume point: when it was saved, how long it was put
         self.files = folder.fold(fold)
         self.inputs, self.cache = folder.inputs, folder.cache
-        self.cache_uri = None if mirror is None else f"{split_run(mirror.bucket.uri)[0]}/{folder.cache.name}"
+        self.cache_uri = mirror.uri and f"{split_run(mirror.uri)[0]}/{folder.cache.name}"
         self.storage = Storage(folder, checkpoint.storage_patience_s, while_waiting=watchdog.touch)
         self.points = ResumePoints(self.files, self.storage.check, self._put)
         self.point: StoredPoint | None = None
@@ -132,8 +129,7 @@ class RayWorkplace:
             log_batches=self.tracking.log_batch_metrics, storage=self.storage,
         )  # fmt: skip
         self.journal = self.insist("opening the metric record", open_journal)
-        if self.mirror is not None:
-            self.insist("putting the metric record", self.mirror.begin_record)
+        self.insist("putting the metric record", self.mirror.begin_record)
         try:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)
         except ValueError:
@@ -156,13 +152,11 @@ class RayWorkplace:
             assert self.journal is not None
             self.journal.close()
             self.points.wait()
-            if self.mirror is not None:
-                self.insist("putting the fold's files", self.mirror.push_end)
+            self.insist("putting the fold's files", self.mirror.push_end)
             self.insist("the fold's manifest", self.files.write_manifest)
             self.insist("putting the fold's manifest", self._put)
             self.points.remove()  # last: until the manifest is there the fold may have to go on from one
-            if self.mirror is not None:
-                self.mirror.clean_up()
+            self.mirror.clean_up()
 
     def keep_last_rows(self) -> None:
         """Records the steps that were not fetched yet when the trainer failed. Several ranks cannot: one is gone."""
@@ -216,7 +210,7 @@ class RayWorkplace:
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         if self.world_size > 1:
-            if self.rank == 0 and self.mirror is not None:
+            if self.rank == 0:
                 self.points.wait()
                 self.insist("putting the checkpoints", self._put)  # other machines' ranks are to read the same
             dist.barrier()  # rank 0 may still be writing
@@ -256,7 +250,7 @@ class RayWorkplace:
             self.points.write(tensors, self._describe_point(point, global_step))
         if stops:
             self.points.wait()
-            if self.rank == 0 and self.mirror is not None:
+            if self.rank == 0 and self.mirror.uri:
                 self.insist("putting the resume point", self._put)  # the first try may have met a storage that was away
             if self.world_size > 1:
                 dist.barrier()  # Ray ends all ranks when one has raised, and rank 0 may still be writing
@@ -286,7 +280,7 @@ class RayWorkplace:
             return {}
         content = to_bytes(tensors)
         checksum = hashlib.sha256(content).hexdigest()
-        path = self.folder.root / f"{name}-{checksum[:12]}.safetensors"
+        path = self.folder.shared_tensors(name, checksum)
 
         def write() -> None:  # several folds may do it at once: the same bytes, and a rename is whole
             if path.exists():
@@ -296,27 +290,22 @@ class RayWorkplace:
             write_whole(path, content)
 
         self.insist(f"the shared {name}", write)
-        self._put_shared(path)
+        self.insist(f"putting {path.name}", partial(self.mirror.push_shared, path))
         return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
 
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
         if self.rank != 0:
             return {}
-        shared = self.folder.root / f"{name}-{sha256[:12]}.safetensors"
+        shared = self.folder.shared_tensors(name, sha256)
         self.insist(f"the shared {name}", partial(share_whole, path, shared, sha256))
-        self._put_shared(shared)
+        self.insist(f"putting {shared.name}", partial(self.mirror.push_shared, shared))
         return {"path": str(shared.relative_to(self.folder.root)), "sha256": sha256}
 
     def _put(self) -> None:
         """Puts what the fold has come to into the object storage, if there is one."""
-        if self.mirror is not None:
-            began = time.monotonic()
-            self.mirror.push()
-            self.put_s = time.monotonic() - began
-
-    def _put_shared(self, path: Path) -> None:
-        if self.mirror is not None:
-            self.insist(f"putting {path.name}", partial(self.mirror.push_shared, path))
+        began = time.monotonic()
+        self.mirror.push()
+        self.put_s = time.monotonic() - began
 
     def save_predictions(self, checkpoint: CheckpointName, rows: RowsName, predictions: Predictions) -> None:
         self.watchdog.touch()

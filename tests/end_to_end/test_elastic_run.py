@@ -45,12 +45,17 @@ def test_the_worker_of_a_fold_that_is_done_goes_to_the_other_which_loses_no_step
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     folder = RunFolder(tmp_path / "ray_results" / "elastic")
-    events = [(row["event"], row["attempt"], row) for row in read_lines(folder.events) if row.get("fold") == 1]
+    everything = read_lines(folder.events)
+    first = [(row["event"], row["attempt"]) for row in everything if row.get("fold") == 0]
+    assert first == [("FoldLaunched", 1), ("FoldStarted", 1), ("FoldCompleted", 1)], done.stdout
+    events = [(row["event"], row["attempt"], row) for row in everything if row.get("fold") == 1]
     assert [(event, attempt) for event, attempt, _ in events] == [
         ("FoldLaunched", 1), ("FoldStarted", 1), ("FoldResized", 1),
         ("FoldLaunched", 2), ("FoldStarted", 2), ("FoldCompleted", 2),
     ]  # fmt: skip
     assert [row["num_workers"] for event, _, row in events if event == "FoldLaunched"] == [1, 2]
+    (left,) = [row["step"] for event, attempt, row in events if (event, attempt) == ("FoldStarted", 2)]
+    assert 0 < left < 9 * EPOCHS, done.stdout
     for line in (
         "2 fold(s) at once, 1 to 2 worker(s) each with 1 CPU (1 threads)",
         "fold 1: there is room; it saves where it is and goes on with 2 instead of 1 workers",
@@ -79,7 +84,5 @@ def test_the_worker_of_a_fold_that_is_done_goes_to_the_other_which_loses_no_step
         last = row["global_step"]
         losses = [one["fold_1/train/loss_step"] for one in steps[last - 9 : last]]
         assert row["fold_1/train/loss_epoch"] == pytest.approx(np.mean(losses), rel=1e-4)
-    (left,) = [row["step"] for event, attempt, row in events if (event, attempt) == ("FoldStarted", 2)]
     changed = [row for row in rows if "fold_1/setup/world_size" in row]
     assert [(row["global_step"], row["fold_1/setup/world_size"]) for row in changed] == [(0, 1), (left, 2)]
-    assert 0 < left < num_steps

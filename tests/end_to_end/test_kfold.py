@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import mean_squared_log_error
 from support.processes import REPOSITORY, clean_environment
+from support.run_files import list_unknown_files
 
 from ensemble.predictions import SCHEMA
 from ray_jobs.runs.record import read_lines
@@ -81,6 +82,7 @@ def test_the_run_folder_keeps_its_contract(default_run):
             expected.append(f"folds/{fold}/checkpoints/{checkpoint}/checkpoint.json")
             expected += [f"folds/{fold}/predictions/{r}_{checkpoint}.parquet" for r in ("validation", "test")]
     assert [name for name in expected if not (run / name).is_file()] == []
+    assert list_unknown_files(run) == []
     assert not list(run.rglob("*.tmp"))
     assert not (run / ".ray_train").exists()
     plan = pd.read_parquet(run / "fold_plan.parquet")

@@ -16,6 +16,7 @@ from support.object_server import BUCKET, Gate, serving_objects
 from support.processes import REPOSITORY, clean_environment, find_processes
 from support.run_bits import describe_bits
 
+from ray_jobs.runs.file_table import UNKNOWN, find_file
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
@@ -108,9 +109,11 @@ def test_a_lost_machine_costs_no_bit(server, machine, tmp_path, monkeypatch):
     run.root.mkdir()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    RunMirror(run, RUN).pull_all()
+    run_mirror = RunMirror(run, RUN)
+    run_mirror.pull_all()
     assert read_json(run.summary)["outcome"] == "complete"
     assert run.report.exists()
+    assert [name for name in run_mirror.bucket.list() if find_file(name).file is UNKNOWN] == []
     machine.do(f"run.storage={tmp_path}", *FIELDS)
     assert describe_bits(run, 2) == describe_bits(RunFolder(tmp_path / "run"), 2)
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from support.processes import REPOSITORY, clean_environment, find_processes
+from support.run_files import list_unknown_files
 from support.wandb_server import StandInServer
 
 from ray_jobs.leaderboard import main as compare_runs
@@ -112,5 +113,6 @@ def test_a_finished_tuning_says_so_and_nothing_is_left_of_it(killed_tuning):
     assert "tuning search is finished: nothing to do" in output
     assert "trial_000 (recipe)" in output
     assert not find_processes(folder.root)
+    assert list_unknown_files(folder.root) == []
     assert not list(folder.root.rglob("*.tmp"))
     assert not list(folder.root.rglob(".ray_train"))

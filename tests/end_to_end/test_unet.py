@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.processes import REPOSITORY, clean_environment
+from support.run_files import list_unknown_files
 
 from ensemble.maps.combine import combine_maps
 from ensemble.maps.files import read_maps
@@ -86,6 +87,7 @@ def test_a_run_has_every_metric_of_the_catalogue(finished):
 
 def test_the_folder_has_masks_overlays_csv_files_and_a_report(finished):
     _, folder, _ = finished
+    assert list_unknown_files(folder.root) == []
     assert len(list((folder.masks / "out_of_fold").iterdir())) == 60
     for place in (folder.masks, folder.overlays, folder.disagreement):
         assert len(list((place / "test").iterdir())) == 12

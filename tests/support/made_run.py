@@ -47,7 +47,9 @@ def make_run(
     config = dataclasses.replace(
         RECIPES["clip_multimodal_small"](),
         run=RunSection(name=root.name, storage=str(root.parent)),
-        folds=FoldsConfig(count=num_folds, blend_fraction=0.1 if num_blend else 0.0),
+        folds=FoldsConfig(
+            num_folds, "random" if num_folds > 1 else "holdout", blend_fraction=0.1 if num_blend else 0.0
+        ),
         members=members,
         ensemble=ensemble or EnsembleConfig(),
     )

@@ -108,7 +108,7 @@ class StoredRun:
 
 
 class StandInServer:
-    """The server. `fault`, `fault_on` and `latency_s` may be set from any thread and hold from the next request on."""
+    """The server. `fault`, `fault_on`, `latency_s`, `malformed` and `forgets_rows` may be set from any thread and hold from the next request on."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
@@ -117,6 +117,8 @@ class StandInServer:
         self.fault: Fault | None = None
         self.fault_on: Part | None = None  # None: every request
         self.latency_s = 0.0
+        self.malformed: set[str] = set()  # operations whose answer lacks every field
+        self.forgets_rows = False  # answers well to what it does not keep
         self.requests: list[tuple[float, str]] = []  # when and what: the operation, or the path
         self.unknown: list[str] = []
         self.lock = threading.RLock()
@@ -173,6 +175,8 @@ class StandInServer:
 
     def graphql(self, operation: str, variables: Json) -> Json:
         """The `data` of the answer to one GraphQL operation."""
+        if operation in self.malformed:
+            return {}
         if operation not in self._answers:
             self.unknown.append(operation)
             return {}
@@ -181,7 +185,7 @@ class StandInServer:
     def file_stream(self, run_id: str, body: Json) -> Json:
         """Store one message of a run's growing files: a line that is sent again replaces the one at its offset."""
         run = self.runs[run_id]
-        for name, chunk in (body.get("files") or {}).items():
+        for name, chunk in ({} if self.forgets_rows else body.get("files") or {}).items():
             lines = run.streams.setdefault(name, {})
             lines.update(enumerate(chunk["content"], start=chunk["offset"]))
         if body.get("complete"):

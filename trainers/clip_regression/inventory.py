@@ -136,7 +136,7 @@ def check_model(model: ModelConfig) -> None:
 
         check_weights_file(model.clip, Path(model.pretrained))
         return
-    import open_clip
+    from trainers.clip_regression.network.clip_library import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(model.clip)
     if model.pretrained not in tags:
@@ -156,7 +156,7 @@ def prepare_node(config: Config) -> None:
         prepare_folder(config.data.root, make_data)
     if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
         return
-    import open_clip
+    from trainers.clip_regression.network.clip_library import open_clip
 
     try:
         open_clip.download_pretrained(open_clip.get_pretrained_cfg(model.clip, model.pretrained))

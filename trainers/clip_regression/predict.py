@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import Numbers, RowTensors, TargetStatistics
 from trainers.clip_regression.inputs.numbers import NumberEncoder
 from trainers.clip_regression.inputs.picture_reader import PictureReader
+from trainers.clip_regression.network.clip_library import open_clip
 from trainers.clip_regression.network.encoders import build_clip
 from trainers.clip_regression.network.model import ClipRegressor
 from trainers.clip_regression.new_rows import NewRows

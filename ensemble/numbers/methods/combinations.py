@@ -1,7 +1,7 @@
 """Combining members: models that each have one out-of-fold prediction of every row, made on the same folds.
 
 What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict that
-fold. A leak of the second level remains, see `fitting.cross_fit`.
+fold. A leak of the second level remains, see `predict_honestly`.
 
 Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from ensemble.combination import Combination, normalise_weights, weights_from_scores
 from ensemble.config import FITTED_METHODS, METHODS, SPACES, Space
 from ensemble.numbers.methods.combine import combine
-from ensemble.numbers.methods.fitting import FittedCombination, cross_fit, fit
+from ensemble.numbers.methods.fitting import FittedCombination, fit
 from ensemble.numbers.metrics import is_mean_of_rows, measure_error
 from ensemble.run import Columns, Evaluation
 
@@ -48,20 +48,25 @@ def list_combinations(
 
 def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
     """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to score a
-    combination by.
+    combination by. Of folds in time these are the earlier ones; for the first the members weigh the same.
+
+    A leak of the second level remains, but for folds in time: the out-of-fold predictions of the other folds' rows, to which the
+    weights are fitted, come from base models that were trained on this fold's rows. Only nested cross-validation, which trains
+    every base model again within each outer fold, or a blend set is without it; with few weights on many rows it is small.
 
     Raises:
-        ValueError: as `combine`, `fit` and `cross_fit`.
+        ValueError: fewer than two folds, or as `combine` and `fit`.
     """
-    if how.method in FITTED_METHODS:
-        return cross_fit(how.method, columns.oof_MN, columns.target_N, columns.fold_N, how.metric, _need_space(how))
     if not how.is_fitted:
         return settle(how, columns).predict(columns.oof_MN)
-    honest_N = np.empty(len(columns.target_N))
-    for fold in np.unique(columns.fold_N):
-        held_N = columns.fold_N == fold
-        weights_M = _weigh(how, columns.oof_MN[:, ~held_N], columns.target_N[~held_N])
-        honest_N[held_N] = combine(columns.oof_MN[:, held_N], how.method, _need_space(how), weights_M)
+    folds, honest_N = np.unique(columns.fold_N), np.empty(len(columns.target_N))
+    if len(folds) < 2:
+        raise ValueError(f"{len(folds)} fold: expected at least 2, as weights are fitted on others")
+    for fold in folds:
+        held_N, other_N = columns.fold_N == fold, columns.others(fold)
+        plain = Combination("mean", how.space)
+        settled = settle(how, columns.keep(other_N)) if other_N.any() else Settled(plain)
+        honest_N[held_N] = settled.predict(columns.oof_MN[:, held_N])
     return honest_N
 
 
@@ -70,7 +75,10 @@ def evaluate(how: Combination, own: Columns) -> Evaluation:
     honest_N = predict_honestly(how, own)
     inner = []
     for fold in np.unique(own.fold_N):
-        rest_N = own.fold_N != fold
+        rest_N = own.others(fold)
+        if not rest_N.any():
+            inner.append(np.nan)
+            continue
         inner_N = honest_N[rest_N] if not how.is_fitted else predict_honestly(how, _keep(own, rest_N))
         inner.append(measure_error(how.metric, own.target_N[rest_N], inner_N))
     return Evaluation(honest_N, np.array(inner))
@@ -78,17 +86,10 @@ def evaluate(how: Combination, own: Columns) -> Evaluation:
 
 def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
     """Some rows; those of a single fold are divided in two, so that weights can be fitted on one half and tried on the other."""
-    fold_n = columns.fold_N[rows_N]
-    if len(np.unique(fold_n)) == 1:
-        fold_n = np.random.default_rng(0).permutation(len(fold_n)) % 2
-    return replace(
-        columns,
-        ids_N=columns.ids_N[rows_N],
-        fold_N=fold_n,
-        target_N=columns.target_N[rows_N],
-        oof_MN=columns.oof_MN[:, rows_N],
-        unit_N=None if columns.unit_N is None else columns.unit_N[rows_N],
-    )
+    kept = columns.keep(rows_N)
+    if len(np.unique(kept.fold_N)) > 1:
+        return kept
+    return replace(kept, fold_N=np.random.default_rng(0).permutation(len(kept.fold_N)) % 2, is_ordered=False)
 
 
 @dataclass(frozen=True)

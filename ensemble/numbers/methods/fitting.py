@@ -82,43 +82,6 @@ def fit(
     return FittedCombination(weights_M, intercept, space, 0.0 if target_N.min() >= 0 else -np.inf)
 
 
-def cross_fit(
-    method: str,
-    predictions_MN: np.ndarray,
-    target_N: np.ndarray,
-    fold_N: np.ndarray,
-    metric: str = "msle",
-    space: str = "z",
-) -> np.ndarray:
-    """Each row's prediction by weights that were fitted on the other folds' rows, (N,): what to score a fitted method by.
-
-    A leak of the second level remains: the out-of-fold predictions of the other folds' rows, to which the weights are fitted,
-    come from base models that were trained on this fold's rows. Only nested cross-validation, which trains every base model
-    again within each outer fold, or a blend set is without it; with few weights on many rows it is small.
-
-    Args:
-        fold_N: the fold that validated each row, from 0; the folds in which the base models were trained. Rows without a fold
-            are left out by the caller.
-        others: as in `fit`.
-
-    Raises:
-        ValueError: fewer than two folds, or as `fit`.
-    """
-    predictions_MN, target_N = check_models(predictions_MN, target_N)
-    fold_N = np.asarray(fold_N)
-    folds = np.unique(fold_N)
-    if fold_N.shape != target_N.shape or len(folds) < 2 or folds[0] < 0:
-        raise ValueError(
-            f"fold {fold_N.shape} with {len(folds)} folds: expected one for each of {len(target_N)} rows, from 0, at least 2 folds"
-        )
-    honest_N = np.empty(len(target_N))
-    for fold in folds:
-        held_N = fold_N == fold
-        fitted = fit(method, predictions_MN[:, ~held_N], target_N[~held_N], metric, space)
-        honest_N[held_N] = fitted.predict(predictions_MN[:, held_N])
-    return honest_N
-
-
 def _fit_simplex(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -> np.ndarray:
     """Non-negative least squares with weights that add up to 1 (Breiman 1996, "Stacked regressions",
     https://doi.org/10.1007/BF00117832; van der Laan, Polley and Hubbard 2007, "Super Learner",

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import RunError, RunFolderError
+from ray_jobs.runs.file_table import Put, find_file
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import note_uri
 from ray_jobs.runs.remote.bucket import Bucket, do_all, read_steadily
-from ray_jobs.runs.remote.lease import LEASE
 from ray_jobs.runs.remote.object_names import (
     BY_CONTENT,
     LAUNCHED,
-    RESULTS,
     STAYS,
     by_importance,
     counts,
@@ -36,11 +36,9 @@ from ray_jobs.runs.remote.object_names import (
     find_fold,
     is_derived,
     is_local,
-    is_needed,
     is_of_driver,
     split_segment,
 )
-from ray_jobs.runs.working_folder import OWN, find_uri, open_own, shared_name
 from trainers.storage.whole_files import sum_up_file, write_whole
 
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
@@ -59,13 +57,9 @@ class Mirror:
     """
 
     def __init__(self, folder: RunFolder, uri: str) -> None:
-        self.folder, self.root, self.bucket = folder, folder.run_root, Bucket(uri)
-        self.own = self.root / OWN
-        if self.root.parents[1].name == shared_name():
-            open_own(self.root.parents[1])
-        self.own.mkdir(parents=True, exist_ok=True)
-        if find_uri(folder) != uri:
-            write_whole(self.own / "uri", uri.encode())
+        self.folder, self.root, self.uri, self.bucket = folder, folder.run_root, uri, Bucket(uri)
+        self.own = folder.mirror_work
+        note_uri(folder, uri)
         for left in self.own.glob(f"{_STAGED}*"):
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _FORGOTTEN_AFTER_S:
@@ -111,14 +105,12 @@ class Mirror:
                 raise RunError(f"there is no run at {self.bucket.uri}; what {self.root} holds of it was left there")
             self._empty_folder()
             return {}
-        names = [
-            name for name in listed if find_fold(name) is None and not is_local(name) and name not in (LAUNCHED, LEASE)
-        ]
+        names = [n for n in listed if find_fold(n) is None and not is_local(n) and not _is(n, Put.ALONE)]
         sums = _read_sums(self.bucket.find(LAUNCHED))
         known = {name: sums[name]["sha256"] for name in names if name.startswith("inputs/") and name in sums}
         self._replace(names, listed, known)
         for name in self._walk():
-            if name not in listed and find_fold(name) is None and not name.startswith(("log/", *RESULTS)):
+            if name not in listed and find_fold(name) is None and not _is(name, Put.AT_END):
                 (self.root / name).unlink()
         return listed
 
@@ -200,9 +192,11 @@ class Mirror:
         with self.lock:
 
             def list_names() -> list[str]:
-                return [n for n in self._walk() if is_of_driver(n) and (logs or not n.startswith("log/"))]
+                return [n for n in self._walk() if is_of_driver(n) and (logs or not _is(n, Put.AT_END))]
 
-            for name in [one for one in self.pushed if is_needed(one) and _look(self.root / one) is None]:
+            for name in [
+                one for one in self.pushed if find_file(one).file.is_needed and _look(self.root / one) is None
+            ]:
                 size = self.bucket.measure(name)  # somebody who clears old temporary files has taken it
                 if size is not None:
                     self._replace([name], {name: size}, {})
@@ -344,6 +338,10 @@ def _link(path: Path, place: Path) -> None:
         raise
     except OSError:  # a file system without links
         shutil.copyfile(path, place)
+
+
+def _is(name: str, put: Put) -> bool:
+    return find_file(name).file.put is put
 
 
 def _look(path: Path) -> tuple[int, int] | None:

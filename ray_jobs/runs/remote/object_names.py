@@ -1,28 +1,17 @@
-"""The objects of a run on object storage by their names: whose they are, which make others count, which stay on a machine. Pure."""
+"""The objects of a run on object storage by their names: whose they are, which make others count, which stay on a machine. Pure.
+
+The table of the files of a run says so. What it does not know is the driver's.
+"""
 
 from __future__ import annotations
 
 import re
 
-from ray_jobs.runs.folder import MEMBERS
-from ray_jobs.runs.working_folder import OWN
+from ray_jobs.runs.file_table import Owner, Put, find_file
 
 LAUNCHED = "launched.json"  # sizes and checksums of what the driver left for the workers
-STAYS = ("driver.lock", "made_data", OWN)  # when the folder is emptied
-RESULTS = ("predictions/", "analysis/")  # of jobs that do not hold the run, which put them when they end
-_WANDB = ("ids.json", "stopped.json", "uploaded.json")
-_OF_FOLD = re.compile(
-    rf"(?P<member>{MEMBERS}/[^/]+/)?"
-    r"(folds/(?P<files>\d+)/(?!(status|leave_request)\.json$)|metrics/(segments/)?fold_(?P<rows>\d+)[./]|metrics/(epoch|batch)_metrics_|log/fold_(?P<lines>\d+)/|log/(training|rank\d+|stacks)_).+"
-)
-_NEEDED = re.compile(
-    rf"({MEMBERS}/[^/]+/)?(config\.json|provenance\.json|fold_plan\.parquet|events\.jsonl|metrics/[a-z]+\.jsonl|inputs/.+)"
-)
-_DERIVED = re.compile(
-    rf"({MEMBERS}/[^/]+/)?(metrics/(fold_\d+/)?(epoch|batch)_metrics_|log/(fold_\d+/|(training|rank\d+|stacks)_)).+"
-)
+STAYS = ("driver.lock", "made_data", ".mirror")  # when the folder is emptied
 BY_CONTENT = re.compile(r".*-([0-9a-f]{12})\.safetensors")
-_SHARED = re.compile(rf"({MEMBERS}/[^/]+/)?[^/]+-[0-9a-f]{{12}}\.safetensors")  # by all folds, which put it there
 _DECLARING = (  # make others count: come last, in this order
     "checkpoint.json",
     "manifest.json",
@@ -34,34 +23,25 @@ _DECLARING = (  # make others count: come last, in this order
 
 def is_local(name: str) -> bool:
     """Whether a file stays on the machine that wrote it; also of an object whose name would lead out of the folder."""
-    parts = name.split("/")
-    of_wandb = parts[0] == "wandb" and parts[1:] not in ([one] for one in _WANDB)
-    return parts[0] in STAYS or of_wandb or any(part.startswith(".") or not part for part in parts)
+    leads_out = any(part.startswith(".") or not part for part in name.split("/"))
+    return leads_out or find_file(name).file.put is Put.NEVER
 
 
 def find_fold(name: str) -> tuple[str, int] | None:
     """Member's place and number of the fold to which a name belongs, whose worker writes it; None: the driver does."""
-    found = _OF_FOLD.fullmatch(name)
-    if found is None:
-        return None
-    return found["member"] or "", int(
-        found["files"] or found["rows"] or found["lines"] or 0
-    )  # 0: of a run without folds
-
-
-def is_needed(name: str) -> bool:
-    """Whether a file is one that the driver never removes and cannot make anew."""
-    return _NEEDED.fullmatch(name) is not None
+    found = find_file(name)
+    return (found.member, found.fold) if found.file.owner is Owner.FOLD else None
 
 
 def is_derived(name: str) -> bool:
     """Whether a file is a log of a fold, or made from its record."""
-    return _DERIVED.fullmatch(name) is not None
+    file = find_file(name).file
+    return file.owner is Owner.FOLD and file.put is Put.AT_END
 
 
 def is_of_driver(name: str) -> bool:
-    """Whether the driver writes a file, and no worker."""
-    return find_fold(name) is None and not _SHARED.fullmatch(name)
+    """Whether the driver sees to a file, and no worker."""
+    return find_file(name).file.owner not in (Owner.FOLD, Owner.FOLDS)
 
 
 def counts(name: str) -> bool:

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
+from ray_jobs.runs.file_table import Owner, find_file
 from ray_jobs.runs.files import append_whole
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_place, find_uri, split_run
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
-from ray_jobs.runs.remote.object_names import RESULTS, find_chain, find_fold, split_segment
+from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
+from ray_jobs.runs.remote.object_names import find_chain, find_fold, split_segment
 from ray_jobs.runs.status import FoldState, read_status
-from ray_jobs.runs.working_folder import find_uri, split_run, working_folder
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
 _fetched: list[RunMirror] = []  # by this process
@@ -75,6 +77,14 @@ class RunMirror(Mirror):
         self.lease.check()
         super().push_run(logs=logs)
 
+    def check(self) -> None:
+        """Raises RunBusyError where another driver was seen to have taken over."""
+        self.lease.check()
+
+    def keeping(self, members: list[RunFolder], num_folds: int, say: Callable[[str], None]) -> Keeper:
+        """Keeps the objects up to date while the folds of these members train; says so where it cannot."""
+        return Keeper(self, members, num_folds, say)
+
     def let_go(self) -> None:
         """Puts what can be put, and lets the next driver begin at once."""
         with contextlib.suppress(OSError, RunBusyError):
@@ -83,7 +93,7 @@ class RunMirror(Mirror):
 
     def push_results(self) -> None:
         """Puts what a job has made that does not hold the run."""
-        self._push(lambda: [name for name in self._walk() if name.startswith(RESULTS)], [])
+        self._push(lambda: [name for name in self._walk() if find_file(name).file.owner is Owner.COMMAND], [])
 
     def _follow_record(self, member: RunFolder, fold: int) -> None:
         key, path = (self.prefix(member), fold), member.fold_record(fold)
@@ -146,7 +156,7 @@ class Keeper:
 
 
 @contextlib.contextmanager
-def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | None]:
+def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | NoMirror]:
     """Holds a run for one job that changes it. One on object storage is brought first, and what the job has made is put at the end.
 
     Args:
@@ -155,7 +165,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
         insists: that what the job has made is put; a driver has seen to that, and told the user, itself.
 
     Yields:
-        The run's mirror; None: its folder is all there is.
+        The run's mirror.
 
     Raises:
         RunBusyError: another driver lives.
@@ -164,7 +174,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
     with folder.lock():
         may_begin, uri = uri is not None, uri or find_uri(folder)
         if uri is None:
-            yield None
+            yield NO_MIRROR
             return
         mirror = RunMirror(folder, uri)
         mirror.bucket.check()
@@ -196,7 +206,7 @@ def fetch_run(uri: str, *, whole: bool) -> Path:
     storage, name, member = split_run(uri)
     if storage.endswith(":/"):
         raise RunError(f"{uri} names no run; expected {uri}/NAME")
-    folder = RunFolder(working_folder(storage, name))
+    folder = RunFolder(find_place(storage, name))
     mirror = RunMirror(folder, f"{storage}/{name}")
     mirror.bucket.check()
     with mirror.holding():

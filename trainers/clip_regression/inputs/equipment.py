@@ -102,9 +102,8 @@ def _to_features(
 def _equip_with_encoders(
     config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, place: Workplace
 ) -> Equipment:
-    import open_clip
-
     from trainers.clip_regression.inputs.picture_reader import PictureReader, keep_decoded
+    from trainers.clip_regression.network.clip_library import open_clip
     from trainers.clip_regression.network.encoders import describe_architecture, load_clip
 
     clip, preprocessing = load_clip(config.model)

@@ -227,9 +227,8 @@ class _Source:
 
     def _load(self) -> tuple[Clip, dict[str, Any]]:
         if self.clip is None:
-            import open_clip
-
             from trainers.clip_regression.inputs.picture_reader import PictureReader
+            from trainers.clip_regression.network.clip_library import open_clip
             from trainers.clip_regression.network.encoders import describe_architecture, load_clip
 
             self._refuse_changed_weights()

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 
+from trainers.clip_regression.network.clip_library import open_clip
 from trainers.clip_regression.rows.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
 from trainers.storage.picture_files import PICTURE_FORMATS, load_decoders

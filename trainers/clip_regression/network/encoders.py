@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
 from safetensors import safe_open
 
 from trainers.clip_regression.config import ModelConfig
+from trainers.clip_regression.network.clip_library import open_clip
 from trainers.interface import DataError
 
 if TYPE_CHECKING:

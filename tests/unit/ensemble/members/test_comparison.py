@@ -88,6 +88,36 @@ def test_a_better_candidate_is_found_and_the_baseline_itself_is_no_improvement()
     assert alone.low_C == [0]
 
 
+@pytest.mark.parametrize("metric", ["r2", "explained_variance", "d2_absolute_error_score", "neg_mean_squared_error"])
+def test_scorers_with_values_of_either_sign_have_bounds_beside_the_baseline_itself(metric):
+    target, first, second = make_pair()
+    better = np.sqrt(first * target)
+    found = compare_with_baseline(metric, target, np.stack([first, better, second]), first, num_draws=30)
+    assert np.isfinite(found.low_C).all()
+    assert found.improvement_C[0] == found.low_C[0] == 0
+    assert found.improvement_C[1] > found.low_C[1] > 0
+    alone = compare_with_baseline(metric, target, np.stack([better, second]), first, num_draws=30)
+    assert (found.low_C[1:] == alone.low_C).all()
+
+
+def test_what_differs_by_rounding_alone_widens_no_bound_of_a_positive_scorer():
+    target, first, _ = make_pair()
+    better = np.sqrt(first * target)
+    found = compare_with_baseline("r2", target, np.stack([first * (1 + 1e-15), better]), first, num_draws=30)
+    alone = compare_with_baseline("r2", target, better[None], first, num_draws=30)
+    assert found.low_C[1] == pytest.approx(alone.low_C[0], rel=1e-9)
+    assert alone.low_C[0] > 0
+
+
+def test_samples_for_which_a_scorer_is_not_defined_are_left_out():
+    target = np.array([1.0] + [0.0] * 30)
+    _, drawn = draw_errors("roc_auc", target, np.linspace(1, 0, 31)[None])
+    assert 80 < len(drawn) < 160  # of 200: in a sample of 1 / e the only one is missing
+    assert np.isfinite(drawn).all()
+    with pytest.raises(ValueError, match="roc_auc is not defined for"):
+        draw_errors("roc_auc", np.zeros(30), np.linspace(1, 0, 30)[None])
+
+
 def test_a_scorer_of_probabilities_is_drawn_too():
     rng = np.random.default_rng(0)
     target = rng.integers(0, 2, 200)

@@ -34,12 +34,12 @@ def make_columns(errors, num_rows=300, seed=0):
     return NumberColumns(names, ids, rng.integers(0, 3, num_rows), np.expm1(z.clip(0)), np.expm1(oof.clip(0)))
 
 
-def search(columns, spaces=("z",)):
-    default = Candidate(columns.names, "best", Combination("mean"))
-    candidates = list(dict.fromkeys([default, *list_candidates(columns.names, ["best"], spaces, "msle")]))
-    return candidates, choose(
-        NUMBERS, [evaluate(one, columns) for one in candidates], 0, columns, "msle", num_draws=400
-    )
+def search(columns, spaces=("z",), metric="msle"):
+    default = Candidate(columns.names, "best", Combination("mean", metric=metric))
+    candidates = list(dict.fromkeys([default, *list_candidates(columns.names, ["best"], spaces, metric)]))
+    evaluations = [evaluate(one, columns) for one in candidates]
+    num_draws = 400 if metric == "msle" else 20
+    return candidates, choose(NUMBERS, evaluations, 0, columns, metric, num_draws=num_draws)
 
 
 def test_what_comes_to_the_same_is_tried_once():
@@ -101,6 +101,14 @@ def test_members_of_different_worth_replace_the_plain_mean():
     _, choice = search(make_columns([0.2, 0.6, 1.2], 1000))
     assert choice.replaces
     assert choice.nested_error < choice.error_C[choice.default]
+
+
+@pytest.mark.parametrize("metric", ["r2", "explained_variance"])
+def test_the_winner_by_a_scorer_with_positive_values_replaces_the_default_too(metric):
+    _, choice = search(make_columns([0.2, 1.2], 200), metric=metric)
+    assert choice.replaces
+    assert choice.improvement_low_C[choice.winner] > 0 == choice.improvement_low_C[choice.default]
+    assert np.isfinite(choice.improvement_low_C).all()
 
 
 def test_luck_seldom_replaces_the_default():

@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from ensemble.predictions import PredictionError
+from ray_jobs import errors
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.errors import RunError
 from trainers.interface import DataError
@@ -49,3 +50,11 @@ def test_terminal_codes_in_an_unexpected_error_do_nothing(capsys):
 
 def test_an_interrupt_has_its_code(capsys):
     assert run(KeyboardInterrupt(), capsys) == (130, "")
+
+
+def test_every_error_of_the_project_is_in_the_tree():
+    named = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)}
+    assert all(f"── {name} " in errors.__doc__ for name in named)
+    users = {name for name in named if issubclass(getattr(errors, name), RunError)}
+    ends = errors.__doc__.partition("OSError")[0]
+    assert {name for name in named if name in ends} == users

@@ -81,6 +81,7 @@ def test_overrides_of_every_form_reach_their_fields():
         (["members=[a]", "ensemble.weights=[1,2,3]", "ensemble.method=weighted_mean"], "3 numbers for 2 members"),
         (["run.name=../x"], "run.name='../x'"),
         (["folds.seed=-1"], "folds.seed=-1: expected at least 0"),
+        (["folds.seed=4294967296"], "folds.seed=4294967296: expected at least 0 and below 4294967296"),
         (["optimizer.lr=nan"], "expected finite numbers"),
         (["resources.gpus_per_fold=1.5"], "above one GPU a worker can only have whole ones"),
         (
@@ -92,7 +93,7 @@ def test_overrides_of_every_form_reach_their_fields():
         (["resources.workers_per_fold=[1,2,3]"], "input length 3 did not match"),
         (["resources.workers_per_fold=[1,4]", "resources.gpus_per_fold=3"], "workers_per_fold=[1,4]: above one GPU"),
         (["data.numeric_columns=[views]"], "column 'views' is the target"),
-        (["stray"], "Unrecognized options: stray"),
+        (["stray"], "unexpected 'stray'; usage: kfold.py [--config-name STR]"),
     ],
 )
 def test_unknown_names_and_values_are_refused_with_the_nearest_ones(words, message):
@@ -174,10 +175,10 @@ def test_a_config_file_with_an_unknown_field_is_refused():
 def test_a_run_is_found_by_folder_or_name_and_near_names_are_listed(tmp_path):
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "config.json").write_text("{}")
-    assert find_run([str(tmp_path / "first"), "x=1"], "") == (tmp_path / "first", ["x=1"])
-    assert find_run(["first", f"run.storage={tmp_path}"], "")[0] == tmp_path / "first"
+    assert find_run(str(tmp_path / "first"), "~/ray_results") == tmp_path / "first"
+    assert find_run("first", str(tmp_path)) == tmp_path / "first"
     with pytest.raises(RunError, match="nearest: first"):
-        find_run(["frist", f"run.storage={tmp_path}"], "")
+        find_run("frist", str(tmp_path))
 
 
 def test_wandb_variables_set_defaults_and_what_is_typed_wins(monkeypatch):

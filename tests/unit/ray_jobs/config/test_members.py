@@ -1,6 +1,7 @@
 """Members: how they are written, resolved, combined, scored and submitted, and columns that were made elsewhere."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +27,8 @@ from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.checks import check_ensemble
 from ray_jobs.results.run_files import describe_run
 from ray_jobs.results.stage import run_ensemble_stage
-from ray_jobs.runs.files import write_json
+from ray_jobs.results.wording import explain_cross_fitting
+from ray_jobs.runs.files import read_parquet, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.worker.worker import read_plan
 
@@ -243,6 +245,68 @@ def test_columns_made_elsewhere_that_are_not_honest_are_refused(tmp_path, change
         run_ensemble_stage(str(folder.root))
 
 
+def test_a_file_of_which_no_member_is_combined_is_refused(tmp_path):
+    """One model alone would be left, of which nothing can be left out."""
+    folder, config, _ = make_run(tmp_path / "run", num_epochs=1)
+    path = tmp_path / "boosted.parquet"
+    write_external(folder, path)
+    chosen = replace(config, ensemble=EnsembleConfig(external=str(path), members=("main",)))
+    with pytest.raises(
+        PredictionError, match=r"boosted.parquet has boosted; name one in ensemble.members, or leave out"
+    ):
+        check_ensemble(chosen, read_parquet(folder.fold_plan), lambda: np.ones(2))
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(PredictionError, match=r"boosted.parquet has none; .* leave out ensemble.external"):
+        check_ensemble(
+            replace(config, ensemble=EnsembleConfig(external=str(path))),
+            read_parquet(folder.fold_plan),
+            lambda: np.ones(2),
+        )
+
+
+@pytest.mark.parametrize("method", ["mean", *FITTED_METHODS])
+def test_the_only_model_of_a_run_without_folds_is_scored_on_a_blend_set(tmp_path, method):
+    ensemble = EnsembleConfig(method=method)
+    folder, config, summary = make_run(tmp_path / "run", num_folds=1, num_blend=60, num_epochs=1, ensemble=ensemble)
+    combinations = summary["combinations"]
+    assert (combinations["scored_on"], combinations["num_rows"]) == ("blend", 60)
+    assert combinations["diversity"]["contributions"] == []
+    print_outcome(open_console(), folder, summary)
+    write_report(folder, config, summary)
+    assert "amount to" not in folder.report.read_text()
+
+
+@pytest.mark.parametrize("method", ["mean", *FITTED_METHODS])
+def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_validate(tmp_path, method):
+    ensemble = EnsembleConfig(method=method)
+    folder, config, summary = make_run(tmp_path / "run", num_folds=1, members=(WIDE,), num_epochs=1, ensemble=ensemble)
+    combinations = summary["combinations"]
+    assert (combinations["scored_on"], combinations["num_rows"]) == ("out_of_fold", 60)
+    assert "each fifth of the rows by weights from the others" in explain_cross_fitting(combinations)
+    assert (
+        np.unique(config.kind.read_columns(describe_run(folder, config), "best").fold_N, return_counts=True)[1].tolist()
+        == [12] * 5
+    )
+    plan = read_parquet(folder.fold_plan).append_column("group", pa.array([0] * 60))
+    with pytest.raises(RunError, match=r"one group of rows validates, .* raise folds.holdout_fraction"):
+        check_ensemble(config, plan, lambda: np.ones(2))
+
+
+def test_weights_are_scored_in_the_order_of_time_where_the_folds_have_one(tmp_path):
+    folder, config, summary = make_run(tmp_path / "run", members=(WIDE,), num_epochs=1)
+    assert summary["combinations"]["weights_from"] == "other_folds"
+    config = replace(config, folds=replace(config.folds, kind="time"))
+    write_json(folder.config, to_dict(config))
+    combinations = run_ensemble_stage(str(folder.root))["combinations"]
+    assert config.kind.read_columns(describe_run(folder, config), "best").is_ordered
+    assert "each fold by weights from the earlier folds" in explain_cross_fitting(combinations)
+    one, other = (
+        {row["name"]: row["error"] for row in each["rows"]} for each in (combinations, summary["combinations"])
+    )
+    assert one["mean, z space"] == other["mean, z space"]
+    assert one["simplex, z space"] != other["simplex, z space"]
+
+
 @pytest.mark.parametrize("method", ["mean", "weighted_mean", *FITTED_METHODS])
 def test_fold_models_are_weighted_and_scored_on_a_blend_set_that_none_has_seen(tmp_path, method):
     ensemble = EnsembleConfig(method=method)
@@ -308,6 +372,16 @@ def test_an_interval_without_the_conditions_of_the_theorem_is_called_empirical(t
     _, _, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=ensemble, num_epochs=1)
     assert summary["submission"]["interval"]["kind"] == "empirical"
     assert summary["submission"]["interval"]["guaranteed"] is None
+
+
+def test_an_interval_of_a_member_on_another_division_is_called_empirical(tmp_path):
+    """Its models have seen rows that the others' residuals come from."""
+    ensemble = EnsembleConfig(interval=0.9, checkpoint="final")
+    folder, _, summary = make_run(tmp_path / "run", members=("again folds.seed=7",), ensemble=ensemble, num_epochs=1)
+    assert summary["submission"]["interval"]["kind"] == "cv+"
+    shutil.copyfile(folder.fold_plan, folder.of_member("again").own_fold_plan)
+    facts = run_ensemble_stage(str(folder.root))["submission"]["interval"]
+    assert (facts["kind"], facts["guaranteed"]) == ("empirical", None)
 
 
 def test_no_interval_is_given_from_folds_in_the_order_of_time():

@@ -1,6 +1,5 @@
 """Which folds a start trains, what it says and refuses before it trains, and that it ends when it is interrupted."""
 
-import os
 import shutil
 import signal
 
@@ -96,7 +95,7 @@ def test_an_interrupt_that_a_library_swallows_is_remembered(number):
     with listening() as interrupts:
         interrupts.check()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
     assert signal.getsignal(number) == before

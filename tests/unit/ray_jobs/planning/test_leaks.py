@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ray_jobs.config.folds import BLEND, FoldsConfig
-from ray_jobs.planning.folds import FoldPlan, connect_rows, plan_folds
+from ray_jobs.planning.folds import FoldPlan, plan_folds
+from ray_jobs.planning.groups import connect_rows
 from ray_jobs.planning.leaks import (
     COLUMNS,
     count_leaks,

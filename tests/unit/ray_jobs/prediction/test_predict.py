@@ -16,7 +16,7 @@ from ensemble.predictions import PredictionError, stack_models
 from ray_jobs.cli.console import open_console
 from ray_jobs.cli.progress import RowProgress
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
-from ray_jobs.predict import main, take_options
+from ray_jobs.predict import main
 from ray_jobs.prediction.job import Wish, _write, check_wish, choose_block_rows, explain
 from ray_jobs.prediction.models import read_models, settle_run
 from ray_jobs.prediction.stream import _pack, _unpack
@@ -34,15 +34,6 @@ def table(tmp_path):
         tmp_path / "new" / "test.csv", index=False
     )
     return tmp_path / "new"
-
-
-def test_options_stand_anywhere_among_the_overrides():
-    words = ["--data", "new", "ensemble.method=median", "--models", "--output=x.parquet", "--ensemble.space", "raw"]
-    given, rest = take_options(words)
-    assert given == {"data": "new", "models": "", "output": "x.parquet"}
-    assert rest == ["ensemble.method=median", "--ensemble.space", "raw"]
-    with pytest.raises(RunError, match="--data has no value"):
-        take_options(["--data"])
 
 
 def test_a_wish_is_checked_and_its_output_stands_below_the_run(tmp_path, table):

@@ -2,15 +2,19 @@
 
 import csv
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import mean_squared_log_error
 from support.made_run import make_run
 
 from ensemble.config import EnsembleConfig
+from ensemble.members.comparison import compare_pair
 from ray_jobs.errors import RunError
 from ray_jobs.leaderboard import main
+from ray_jobs.runs.folder import RunFolder
 
 
 def read_board(path):
@@ -76,3 +80,45 @@ def test_runs_are_compared_by_the_metric_that_counts_in_them(tmp_path, capsys):
     assert [row["metric"] for row in read_board(board)] == ["mae", "mae", "r2", "r2"]
     main([f"run.storage={tmp_path}", "--metric=msle"])
     assert "MAE" not in capsys.readouterr().out
+
+
+def test_rows_of_a_group_are_drawn_together(tmp_path, capsys):
+    first, _, _ = make_run(tmp_path / "first", num_epochs=1)
+    make_run(tmp_path / "second", num_epochs=1, members=("wide model.hidden_dim=128",))
+    plan = pq.read_table(first.fold_plan)
+    groups = np.arange(len(plan)) // 20
+    pq.write_table(plan.append_column("group", pa.array(groups)), first.fold_plan)
+    board = tmp_path / "board.csv"
+    main([f"run.storage={tmp_path}", f"--csv={board}"])
+    assert "MSLE on 180 rows in 9 groups that every one of these predicts unseen" in capsys.readouterr().out
+    best, other, *_ = read_board(board)
+    group_of = dict(zip(plan["id"].to_pylist(), groups.tolist(), strict=True))
+    tables = [read_predictions(tmp_path / row["run"], row["what"]) for row in (other, best)]
+    units = np.array([group_of[row_id] for row_id in tables[0].index])
+    values = (tables[0]["target"], *(table["prediction"] for table in tables))
+    expected = compare_pair("msle", *map(np.asarray, values), units)
+    assert float(other["difference_low"]) == pytest.approx(expected.low)
+    assert float(other["difference_high"]) == pytest.approx(expected.high)
+
+
+def read_predictions(run, what):
+    folder = RunFolder(run)
+    if what.startswith("ensemble"):
+        return pd.read_parquet(folder.honest_predictions).sort_values("id").set_index("id")
+    return pd.read_parquet(folder.oof).query("member == @what").sort_values("id").set_index("id")
+
+
+def test_what_has_no_interval_is_left_out_with_the_reason(tmp_path, capsys):
+    run, _, _ = make_run(tmp_path / "grouped", num_epochs=1)
+    plan = pq.read_table(run.fold_plan)
+    pq.write_table(plan.append_column("group", pa.array([0] * len(plan))), run.fold_plan)
+    main([f"run.storage={tmp_path}", f"--csv={tmp_path / 'board.csv'}"])
+    assert "left out: grouped main: 180 units of 1 kinds for 180 rows" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_fold_of_one_row_has_no_score_by_a_scorer_that_needs_two(tmp_path, capsys):
+    make_run(tmp_path / "single", num_epochs=1, num_folds=5, num_rows=1)
+    board = tmp_path / "board.csv"
+    main([f"run.storage={tmp_path}", "--metric=r2", f"--csv={board}"])
+    (row,) = read_board(board)
+    assert [row[f"fold_{fold}"] for fold in range(5)] == [""] * 5

@@ -119,6 +119,14 @@ def test_another_metric_scores_the_same_folders_anew(tmp_path):
     assert result.score > 1 > read_result(trial, tuning.config).score
 
 
+def test_a_metric_that_a_fold_does_not_allow_is_told(tmp_path):
+    tuning = make_tuning(tmp_path / "search")
+    trial = add_trial(tuning, 0, 0.5)
+    ensemble = dataclasses.replace(tuning.config.ensemble, metric="log_loss")
+    with pytest.raises(RunError, match=r"trial_000: .*A tuning scores each fold: name another ensemble.metric"):
+        read_result(trial, dataclasses.replace(tuning.config, ensemble=ensemble))
+
+
 def test_a_trial_whose_fold_was_deleted_goes_on(tmp_path):
     tuning = make_tuning(tmp_path / "search")
     trial = add_trial(tuning, 0, 0.5)
@@ -347,10 +355,10 @@ def test_other_jobs_tell_a_tuning_from_a_run(tmp_path, capsys):
     add_trial(tuning, 0, 0.5)
     storage = f"run.storage={tmp_path}"
     with pytest.raises(RunError, match="is a tuning; name one of its trials"):
-        find_run(["search", storage], "usage")
+        find_run("search", str(tmp_path))
     with pytest.raises(RunError, match="no run below"):
         find_runs(str(tmp_path))
-    assert find_run(["trial_000", f"run.storage={tuning.folder.trials}"], "usage")[0].name == "trial_000"
+    assert find_run("trial_000", str(tuning.folder.trials)).name == "trial_000"
     assert show_status(["search", storage]) == 0
     assert "trial_000 (recipe)" in capsys.readouterr().out
 
@@ -361,7 +369,7 @@ def check(tmp_path, *, tune=None, **run):
     config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, data=data))
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, storage=str(tmp_path), **run))
     tune = tune or TuneConfig(name="search", space=LINES)
-    return check_tuning(config, tune, parse_space(tune.space, config), ["tune.name=search", "data.max_rows=30"])
+    return check_tuning(config, tune, parse_space(tune.space, config), ["data.max_rows=30"])
 
 
 def test_a_tuning_goes_on_only_as_it_began(tmp_path, write_data, small_frame):
@@ -385,9 +393,9 @@ def test_a_recipe_with_members_is_tuned_without_them(tmp_path):
         ["--config-name=clip_multimodal_small_ensemble", "data.max_rows=30", "tune.name=search"], ""
     )
     config = dataclasses.replace(command.config, run=dataclasses.replace(command.config.run, storage=str(tmp_path)))
-    tuning = check_tuning(config, tune, parse_space(LINES, config), ["--config-name=clip_multimodal_small_ensemble"])
+    tuning = check_tuning(config, tune, parse_space(LINES, config), command.words)
     assert list(tuning.plan.members) == [MAIN]
-    assert tuning.words == ["--config-name=clip_multimodal_small_ensemble", "members=[]"]
+    assert tuning.words == ["--config-name=clip_multimodal_small_ensemble", "data.max_rows=30", "members=[]"]
     assert parse_kfold(tuning.words).config.members == ()
     with pytest.raises(RunError, match="a trial trains one recipe"):
         parse_tune(["members=[wide model.hidden_dim=128]"], "")

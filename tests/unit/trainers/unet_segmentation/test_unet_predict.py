@@ -18,7 +18,6 @@ from ensemble.kinds import load_kind
 from ensemble.maps.combine import choose_classes
 from ensemble.maps.new_rows import MapCombiner
 from ray_jobs.errors import RunError
-from ray_jobs.predict import take_options
 from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from trainers.interface import DataError, TrainedModel
 from trainers.unet_segmentation.config import Config, DataConfig
@@ -146,13 +145,6 @@ def test_an_output_holds_one_prediction_whole_and_nothing_of_the_users(tmp_path)
     (tmp_path / "new" / "masks").mkdir(parents=True)  # of the user: a prediction would have a summary, too
     with pytest.raises(RunError, match="new holds masks, which no prediction"):
         refuse_foreign(tmp_path / "new", (), ROW_FILES)
-
-
-def test_the_options_of_maps_have_values():
-    given, rest = take_options(["--data", "x.png", "--threshold=0.4", "--masks", "truth", "ensemble.method=median"])
-    assert (given, rest) == ({"data": "x.png", "threshold": "0.4", "masks": "truth"}, ["ensemble.method=median"])
-    with pytest.raises(RunError, match="--threshold has no value"):
-        take_options(["--threshold"])
 
 
 def test_members_that_read_pictures_at_another_scale_predict_as_alone(trained):

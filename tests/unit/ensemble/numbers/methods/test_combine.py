@@ -170,6 +170,12 @@ def test_the_constant_predictor_scores_the_variance_of_the_logs():
     assert msle < score(target, np.full(400, 1.1 * constant))["msle"]
 
 
+@pytest.mark.parametrize("value", [0.0, 7.0, 0.1, 1e300])
+def test_the_constant_predictor_of_equal_targets_has_no_error(value):
+    target = np.full(12, value)
+    assert predict_constant(target) == value
+
+
 def make_table(ids, prediction, **overrides):
     n = len(ids)
     return build_table(

@@ -15,6 +15,7 @@ from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.runs.checkpoints import write_checkpoint
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_place, find_uri, split_run
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import MetricRecord, Record, RecordReader, read_lines
 from ray_jobs.runs.remote import lease
@@ -25,7 +26,6 @@ from ray_jobs.runs.remote.object_names import LAUNCHED, find_chain, find_fold, i
 from ray_jobs.runs.remote.run_mirror import Keeper, RunMirror, fetch_run, hold_run, is_at_work, list_runs
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus, read_status, write_status
-from ray_jobs.runs.working_folder import find_uri, split_run, working_folder
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def uri(server, monkeypatch, tmp_path):
 def folder(uri):
     """A finished run of two folds in its working folder; nothing of it is put yet."""
     storage, name, _ = split_run(uri)
-    return make_run(working_folder(storage, name), num_folds=2, num_epochs=2, num_rows=8, num_test=4)[0]
+    return make_run(find_place(storage, name), num_folds=2, num_epochs=2, num_rows=8, num_test=4)[0]
 
 
 def elsewhere(folder, name="other machine"):
@@ -124,7 +124,7 @@ def test_a_run_that_is_not_in_the_storage_leaves_an_empty_folder_to_the_driver_a
     assert find_uri(folder) == uri
     assert find_uri(copy) is None
     with hold_run(copy) as of_copy:
-        assert of_copy is None
+        assert of_copy.uri is None
     assert mirror.pull_run(may_begin=True) == {}
     assert {path.name for path in folder.root.iterdir()} == {".mirror", "made_data", "driver.lock"}
     assert not fetch_run(uri, whole=False).exists()
@@ -249,7 +249,7 @@ def steps(folder):
 
 def test_a_record_goes_on_on_an_empty_machine_and_a_survivor_adds_nothing(uri):
     storage, name, _ = split_run(uri)
-    first_place = RunFolder(working_folder(storage, name))
+    first_place = RunFolder(find_place(storage, name))
     worker, record = begin_attempt(first_place, uri, 1, 0)
     log(record, 1, 2, 3)
     worker.push()
@@ -272,7 +272,7 @@ def test_a_record_goes_on_on_an_empty_machine_and_a_survivor_adds_nothing(uri):
 def test_many_segments_are_joined_and_read_as_one_record(uri, monkeypatch):
     monkeypatch.setattr("ray_jobs.runs.remote.fold_mirror._MOST_SEGMENTS", 3)
     storage, name, _ = split_run(uri)
-    folder = RunFolder(working_folder(storage, name))
+    folder = RunFolder(find_place(storage, name))
     worker, record = begin_attempt(folder, uri, 1, 0)
     driver, other = RunMirror(elsewhere(folder), uri), elsewhere(folder, "reader")
     reader, followed = RecordReader(driver.folder.fold_record(0)), []
@@ -301,7 +301,7 @@ def test_a_chain_ends_at_a_gap_and_takes_no_other_attempts_segments():
 
 def test_an_attempt_that_was_superseded_on_another_machine_puts_nothing_that_counts(uri):
     storage, name, _ = split_run(uri)
-    folder = RunFolder(working_folder(storage, name))
+    folder = RunFolder(find_place(storage, name))
     worker, record = begin_attempt(folder, uri, 1, 0)
     driver = RunFolder(elsewhere(folder).root)
     write_json(driver.config, {})
@@ -317,7 +317,7 @@ def test_an_attempt_that_was_superseded_on_another_machine_puts_nothing_that_cou
 def test_whatever_is_written_meanwhile_each_push_leaves_a_whole_checkpoint(uri):
     """As the last one is what another machine goes on from."""
     storage, name, _ = split_run(uri)
-    folder, is_over = RunFolder(working_folder(storage, name)), threading.Event()
+    folder, is_over = RunFolder(find_place(storage, name)), threading.Event()
     worker, _ = begin_attempt(folder, uri, 1, 0)
     place = folder.fold(0).checkpoint("best")
     write_checkpoint(place, b"0", {"number": 0})

@@ -1,0 +1,111 @@
+"""Where a run lives: in `<run.storage>/<run.name>/`, or in object storage and, while it is worked on, in a folder of this machine.
+
+That folder has the same path on every machine, so the run's code sees a folder as any other. The objects themselves: `remote/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from ray_jobs.errors import RunError, StorageError
+from ray_jobs.runs.file_table import MEMBERS
+from ray_jobs.runs.folder import RunFolder
+from trainers.storage.object_storage import is_uri, open_place
+from trainers.storage.whole_files import write_whole
+
+_SHARED = "ray-kfold-"
+
+
+def refuse_other_storage(storage: str) -> None:
+    """Raises RunError for what is neither a folder nor an object storage that is known."""
+    if "://" in storage:
+        try:
+            open_place(storage)
+        except ValueError as error:
+            raise RunError(f"run.storage: {error}") from None
+        if MEMBERS in storage.split("/"):
+            raise RunError(f"run.storage={storage}: a folder named {MEMBERS} holds the members of a run")
+
+
+def resolve_storage(storage: str) -> str:
+    """`run.storage` as an absolute path, or a URI."""
+    return storage.rstrip("/") if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
+
+
+def find_place(storage: str, name: str) -> Path:
+    """The folder of a run, or the one in which it is worked on where it is on object storage: below TMPDIR (/tmp), in a folder that is
+    closed to others.
+
+    Raises:
+        StorageError: somebody else has made that one.
+    """
+    if not is_uri(storage):
+        return Path(resolve_storage(storage), name)
+    own = Path(tempfile.gettempdir()) / _shared_name()
+    _open_own(own)
+    return own / _mark_storage(storage) / name
+
+
+def list_run_folders(storage: str) -> list[Path]:
+    """The folders of all runs and tunings below a folder."""
+    return sorted(path.parent for path in Path(storage).expanduser().glob("*/config.json"))
+
+
+def note_uri(folder: RunFolder, uri: str) -> None:
+    """Notes in the folder in which a run on object storage is worked on which one it is.
+
+    Raises:
+        StorageError: somebody else has made the folder around it.
+    """
+    if folder.run_root.parents[1].name == _shared_name():
+        _open_own(folder.run_root.parents[1])
+    folder.mirror_work.mkdir(parents=True, exist_ok=True)
+    if find_uri(folder) != uri:
+        write_whole(folder.mirror_work / "uri", uri.encode())
+
+
+def find_uri(folder: RunFolder) -> str | None:
+    """The URI of a run whose working folder this is; None: its folder is all there is, as a copy of a working folder elsewhere is."""
+    root = folder.run_root
+    with contextlib.suppress(OSError):
+        uri = (folder.mirror_work / "uri").read_text()
+        storage, _, name = uri.rpartition("/")
+        is_working = root.parts[-2:] == (_mark_storage(storage), name) and root.parts[-3].startswith(_SHARED)
+        return uri if is_uri(uri) and is_working else None
+    return None
+
+
+def join_run(storage: str, name: str) -> str | None:
+    """The URI of a run on object storage; None: it is in a folder."""
+    return f"{storage.rstrip('/')}/{name}" if is_uri(storage) else None
+
+
+def split_run(uri: str) -> tuple[str, str, str]:
+    """Storage, name and member's place (`members/wide` or nothing) of a run's URI."""
+    run, _, member = uri.rstrip("/").partition(f"/{MEMBERS}/")
+    storage, _, name = run.rpartition("/")
+    return storage, name, f"{MEMBERS}/{member}" if member else ""
+
+
+def _mark_storage(storage: str) -> str:
+    """A short mark of a storage, by which folders of several storages differ."""
+    return hashlib.sha256(storage.rstrip("/").encode()).hexdigest()[:12]
+
+
+def _shared_name() -> str:
+    """Name of this user's folder of working folders."""
+    return f"{_SHARED}{os.getuid()}"
+
+
+def _open_own(own: Path) -> None:
+    """Makes a folder that is closed to others; raises StorageError where somebody else has made it."""
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = own.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise StorageError(f"{own} belongs to somebody else; name another folder for temporary files in TMPDIR")
+    own.chmod(0o700)

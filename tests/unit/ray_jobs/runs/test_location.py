@@ -1,0 +1,60 @@
+"""Where a run lives: a folder, or a URI with a folder of this machine in which it is worked on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.errors import RunError
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import (
+    find_place,
+    find_uri,
+    join_run,
+    list_run_folders,
+    note_uri,
+    refuse_other_storage,
+    resolve_storage,
+)
+
+
+def test_a_run_in_a_folder_has_no_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_place("runs", "one") == tmp_path / "runs" / "one"
+    assert resolve_storage("~/runs") == str(Path.home() / "runs")
+    assert join_run("runs", "one") is None
+    assert find_uri(RunFolder("runs/one")) is None
+
+
+def test_a_run_in_object_storage_is_worked_on_in_one_place_of_this_user_s(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    place = find_place("s3://lab/runs/", "one")
+    assert place == find_place("s3://lab/runs", "one") != find_place("s3://lab/others", "one")
+    assert place.parents[1].stat().st_mode & 0o777 == 0o700
+    uri = join_run("s3://lab/runs/", "one")
+    assert uri == f"{resolve_storage('s3://lab/runs/')}/one" == "s3://lab/runs/one"
+    folder = RunFolder(place)
+    assert find_uri(folder) is None
+    note_uri(folder, uri)
+    assert find_uri(folder) == find_uri(folder.of_member("wide")) == uri
+
+
+def test_other_storages_are_refused():
+    for storage, words in {
+        "ftp://lab/runs": "run.storage: ",
+        "s3://lab/members/x": "holds the members of a run",
+    }.items():
+        with pytest.raises(RunError, match=words):
+            refuse_other_storage(storage)
+    refuse_other_storage("s3://lab/runs")
+    refuse_other_storage("/runs")
+
+
+def test_the_runs_below_a_folder_are_those_with_a_config(tmp_path):
+    for name in ("b", "a", "empty"):
+        (tmp_path / name).mkdir()
+        if name != "empty":
+            RunFolder(tmp_path / name).config.write_text("{}")
+    assert [os.path.basename(root) for root in list_run_folders(str(tmp_path))] == ["a", "b"]
