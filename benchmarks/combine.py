@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from ensemble.config import METHODS, SPACES
-from ensemble.numbers.combine import combine
-from ensemble.numbers.greedy import select_greedily
+from ensemble.numbers.methods.combine import combine
+from ensemble.numbers.methods.greedy import select_greedily
 
 ROUNDS, NUM_MODELS, NUM_MEMBERS = 5, 5, 50
 LIMITS = {("mean", "raw"): 1 / 3, ("weighted_mean", "raw"): 1 / 3, ("median", "raw"): 1 / 8}

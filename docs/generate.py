@@ -53,7 +53,10 @@ Its score there is a little optimistic. *final* is the last epoch, which nobody 
 
 def write_metrics() -> str:
     """The text of metrics.md."""
-    lines = [NOTE.format(source="ray_jobs/tracking/catalogue.py or a family's metrics.py"), METRICS_HEAD]
+    lines = [
+        NOTE.format(source="ray_jobs/tracking/catalogue.py, a family's metrics.py or a kind's kind.py"),
+        METRICS_HEAD,
+    ]
     for run, of_run in itertools.groupby((*CATALOGUE, *TUNING_CATALOGUE), key=lambda metrics: metrics.run):
         lines += [f"## {TITLES[run]}", ""]
         for moment, together in itertools.groupby(of_run, key=lambda metrics: metrics.moment):

@@ -15,8 +15,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 SCHEMA = pa.schema(
     [
@@ -35,6 +38,20 @@ SCHEMA = pa.schema(
 
 class PredictionError(ValueError):
     """Prediction files that do not belong together, or are no predictions."""
+
+
+def read_table(path: Path) -> pa.Table:
+    """A prediction file.
+
+    Raises:
+        PredictionError: it is missing or damaged.
+    """
+    try:
+        # Not by pq.read_table, which imports pyarrow.dataset when it is first called, perhaps in a thread.
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PredictionError(f"{path} is missing or damaged: {error}") from None
 
 
 def build_table(

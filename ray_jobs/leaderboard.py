@@ -61,21 +61,16 @@ def main(argv: list[str]) -> int:
 
 def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
     """Shows a table for each group of runs on the same rows and each metric."""
-    from ensemble.numbers.metrics import check_metric
     from ray_jobs.cli.console import open_console
     from ray_jobs.results.leaderboard import group_entries, read_entries
     from ray_jobs.runs.files import write_csv
     from ray_jobs.runs.folder import RunFolder
 
-    try:
-        if metric is not None:
-            check_metric(metric)
-    except ValueError as error:
-        raise RunError(f"--metric: {error}") from None
+    kinds = find_kinds_with(metric)
     console, entries = open_console(), []
     for root in roots:
         try:
-            entries += read_entries(RunFolder(root))
+            entries += [entry for entry in read_entries(RunFolder(root)) if entry.kind.name in kinds]
         except RunFolderError as error:
             console.print(f"left out: {error}", style="yellow")
     if not entries:
@@ -98,6 +93,26 @@ def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
         )
         console.print(f"written: {csv}")
     return 0
+
+
+def find_kinds_with(metric: str | None) -> set[str]:
+    """The kinds of predictions that can be compared by a metric; None: all.
+
+    Raises:
+        RunError: there is none.
+    """
+    from ensemble.kinds import find_kinds
+
+    kinds, refusals = find_kinds(), {}
+    for name, kind in kinds.items():
+        try:
+            if metric is not None:
+                kind.check_metric(metric)
+        except ValueError as error:
+            refusals[name] = str(error)
+    if len(refusals) == len(kinds):
+        raise RunError(f"--metric: {'; '.join(refusals.values())}")
+    return kinds.keys() - refusals.keys()
 
 
 def _build_table(lines: Sequence[Sequence[Any]], label: str, rows: str, num_folds: int, width: int) -> Any:

@@ -2,10 +2,12 @@
 
 A map has C channels: one, the probability of the foreground, or one for each class. Dice and IoU are of the classes but the background.
 
-Shape suffixes: M models, C channels, K classes but the background, H height, W width.
+Shape suffixes: M models, F fold models of all members, C channels, K classes but the background, H height, W width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -56,6 +58,18 @@ def combine_maps(
     votes_CHW = np.stack([(chosen_MHW == number).sum(0) for number in range(len(mean_CHW))])
     share_CHW = (votes_CHW + mean_CHW) / (num_models + 1)
     return share_CHW.astype(np.float32)
+
+
+def combine_folds(probability_FCHW: np.ndarray, counts: Sequence[int], method: str) -> np.ndarray:
+    """Of each member the combination of its fold models' maps, (M, C, H, W).
+
+    Args:
+        probability_FCHW: of all fold models, those of a member one after the other.
+        counts: of fold models of each member.
+        method: mean or median.
+    """
+    parts = np.split(probability_FCHW, np.cumsum(counts)[:-1])
+    return np.stack([combine_maps(part, method) for part in parts])
 
 
 def _bend(values: np.ndarray, middle: float, becomes: float) -> np.ndarray:

@@ -7,13 +7,13 @@
 | probability   | PNG, 8 bits, the channels one below the other: byte b stands for probabilities from b/256 to (b+1)/256, so 128 and above is a half and above |
 | target        | PNG, 8 bits: the true class of each place, 255 where it counts nowhere; null where it is unknown |
 
-Shape suffixes: C channels, H height, W width.
+Shape suffixes: M models, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from ensemble.predictions import SCHEMA, PredictionError
+from ensemble.predictions import SCHEMA, PredictionError, read_table
 
+Image.preinit()  # else Pillow imports its modules when a thread first writes a picture
 _KEPT = ("id", "member", "repeat", "fold", "checkpoint", "in_sample")
 MAP_SCHEMA = pa.schema(
     [
@@ -55,6 +56,8 @@ class StoredMap:
     fold: int
     probability_CHW: np.ndarray
     target_HW: np.ndarray | None
+    member: str = "main"
+    checkpoint: str = "best"
 
 
 def encode_map(row_id: str, probability_CHW: np.ndarray, target_HW: np.ndarray | None) -> EncodedMap:
@@ -113,9 +116,53 @@ def read_maps(path: Path) -> Iterator[StoredMap]:
         for batch in file.iter_batches(ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 target = None if row["target"] is None else _from_png(row["target"])
-                yield StoredMap(row["id"], row["fold"], decode_map(row["probability"], row["channels"]), target)
+                probability_CHW = decode_map(row["probability"], row["channels"])
+                yield StoredMap(row["id"], row["fold"], probability_CHW, target, row["member"], row["checkpoint"])
     except (OSError, SyntaxError, ValueError, pa.ArrowInvalid) as error:
         raise PredictionError(f"{path} is missing or damaged: {error}") from None
+
+
+def read_together(files: Sequence[Sequence[Path]]) -> Iterator[tuple[StoredMap, np.ndarray]]:
+    """What M models say of the same rows, row by row in the first one's order: its map, and the probabilities of all, (M, C, H, W).
+
+    A model whose rows have another order, as on another division of them, is held in memory as it is in its files.
+
+    Args:
+        files: of each model those that hold its rows, one after the other.
+
+    Raises:
+        PredictionError: they are no such files, or do not hold the same rows.
+    """
+    ids = [[row_id for path in paths for row_id in _read_ids(path)] for paths in files]
+    for number, own in enumerate(ids):
+        if own != ids[0] and (other := set(own) ^ set(ids[0]) or len(own) - len(ids[0])):
+            raise PredictionError(f"the maps of model {number} are not of the rows of model 0: {other!s:.200}")
+    others = [
+        (one.probability_CHW for path in paths for one in read_maps(path))
+        if own == ids[0]
+        else _read_in_order(paths, ids[0])
+        for own, paths in zip(ids[1:], files[1:], strict=True)
+    ]
+    for first, *more in zip((one for path in files[0] for one in read_maps(path)), *others, strict=True):
+        yield first, np.stack([first.probability_CHW, *more])
+
+
+def _read_ids(path: Path) -> list[str]:
+    try:
+        with pq.ParquetFile(path) as file:
+            ids: list[str] = file.read(["id"])["id"].to_pylist()
+            return ids
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
+        raise PredictionError(f"{path} is missing or damaged: {error}") from None
+
+
+def _read_in_order(paths: Sequence[Path], ids: Sequence[str]) -> Iterator[np.ndarray]:
+    stored: dict[str, tuple[bytes, int]] = {}
+    for path in paths:
+        table = read_table(path).select(["id", "probability", "channels"])
+        stored |= {row["id"]: (row["probability"], row["channels"]) for row in table.to_pylist()}
+    for row_id in ids:
+        yield decode_map(*stored[row_id])
 
 
 def to_png(values: np.ndarray) -> bytes:

@@ -48,3 +48,11 @@ def to_heat(disagreement_HW: np.ndarray) -> np.ndarray:
     """A standard deviation of probabilities as a picture, (H, W) uint8: 255 is a half, the most that there can be."""
     heat_HW: np.ndarray = np.minimum(disagreement_HW * 510, 255)
     return heat_HW.astype(np.uint8)
+
+
+def spread_ranks(values: np.ndarray, number: int) -> list[int]:
+    """The places of at most `number` of the values, evenly spread over their ranks, the lowest first and the highest last."""
+    order = np.argsort(values, kind="stable")
+    ranks = np.unique(np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int))
+    places: list[int] = order[ranks].tolist()
+    return places

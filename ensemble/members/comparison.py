@@ -7,15 +7,14 @@ Shape suffixes: C candidates, N rows, U units that are drawn whole (rows, ids or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.numbers.metrics import check_models, finish, is_mean_of_rows, measure_error, row_errors
+from ensemble.kinds import Kind
 
-NUM_DRAWS, NUM_SCORER_DRAWS = 2000, 200
+NUM_DRAWS = 2000
 _BLOCK_VALUES = 2**20
 
 
@@ -37,6 +36,7 @@ class Improvements:
 
 
 def compare_pair(
+    kind: Kind,
     metric: str,
     target_N: np.ndarray,
     first_N: np.ndarray,
@@ -51,23 +51,24 @@ def compare_pair(
     the Bootstrap", chapter 13).
 
     Args:
-        metric: a name that `measure_error` knows.
-        target_N: the true values.
-        first_N, second_N: predictions in the target's unit.
+        kind: of the predictions.
+        metric: by which.
+        target_N, first_N, second_N: the rows' truth and two predictions, as the kind keeps them.
         unit_N: what a row belongs to: its id where rows are repeated, or its group; None: each row is drawn by itself.
         level: of the interval.
-        num_draws: bootstrap samples; None: 2,000, or 200 for scikit-learn's scorers, which are asked again for each.
+        num_draws: bootstrap samples; None: as many as the kind takes for the metric.
         seed: the same seed draws the same rows.
 
     Raises:
         ValueError: values that do not fit together or are not finite; fewer than two units; an unknown metric.
     """
-    errors_C, drawn_DC = draw_errors(metric, target_N, np.stack([first_N, second_N]), unit_N, num_draws, seed)
+    errors_C, drawn_DC = kind.draw_errors(metric, target_N, np.stack([first_N, second_N]), unit_N, num_draws, seed)
     low, high = np.quantile(drawn_DC[:, 0] - drawn_DC[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return Difference(float(errors_C[0] - errors_C[1]), float(low), float(high))
 
 
 def compare_with_baseline(
+    kind: Kind,
     metric: str,
     target_N: np.ndarray,
     candidates_CN: np.ndarray,
@@ -87,7 +88,7 @@ def compare_with_baseline(
     good has a bound above 0 no more often than 1 - level. Arguments as in `compare_pair`.
     """
     everyone = np.concatenate([np.asarray(baseline_N)[None], candidates_CN])
-    errors_C, drawn_DC = draw_errors(metric, target_N, everyone, unit_N, num_draws, seed)
+    errors_C, drawn_DC = kind.draw_errors(metric, target_N, everyone, unit_N, num_draws, seed)
     improvement_C, drawn_DC = errors_C[0] - errors_C[1:], drawn_DC[:, :1] - drawn_DC[:, 1:]
     deviation_C = drawn_DC.std(axis=0)
     varies_C = deviation_C > 1e-12 * np.maximum(abs(errors_C[0]), np.abs(errors_C[1:]))  # more than rounding
@@ -96,43 +97,77 @@ def compare_with_baseline(
     return Improvements(improvement_C, improvement_C - largest * deviation_C)
 
 
-def draw_errors(
+@dataclass(frozen=True)
+class Ranking:
+    """Errors of C predictions of the same rows, with intervals, and what each differs from the reference by.
+
+    Attributes:
+        error_C, low_C, high_C: lower is better.
+        difference_C, difference_low_C, difference_high_C: error minus the reference's on the same drawn rows; an interval below 0:
+            better than the reference.
+        reference: index of the reference among the C.
+    """
+
+    error_C: np.ndarray
+    low_C: np.ndarray
+    high_C: np.ndarray
+    difference_C: np.ndarray
+    difference_low_C: np.ndarray
+    difference_high_C: np.ndarray
+    reference: int
+
+    def describe(self, index: int) -> dict[str, float]:
+        """`error`, `low`, `high`, `difference`, `difference_low`, `difference_high` of one of the C."""
+        names = ("error", "low", "high", "difference", "difference_low", "difference_high")
+        return {name: float(getattr(self, f"{name}_C")[index]) for name in names}
+
+
+def rank(
+    kind: Kind,
     metric: str,
     target_N: np.ndarray,
     predictions_CN: np.ndarray,
+    references: Sequence[int],
     unit_N: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
     num_draws: int | None = None,
-    seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Errors on all rows, (C,), and on bootstrap samples of the units, (D, C); every candidate on the same samples.
+) -> Ranking:
+    """Compares predictions with the best of the references by a paired percentile bootstrap (see `comparison`).
 
-    Samples for which a scorer is not defined, such as those of one class, are left out. Arguments and errors as in `compare_pair`.
+    The intervals are of each comparison alone. Who picks the best of many by them picks a lucky one: `compare_with_baseline`
+    has bounds that hold for all together.
+
+    Args:
+        kind, metric, target_N: as in `compare_pair`.
+        predictions_CN: as the kind keeps them.
+        references: indices among the C; the one with the least error is the reference.
+        unit_N, level, num_draws: as in `compare_pair`.
     """
-    predictions_CN, target_N = check_models(predictions_CN, target_N)
-    unit_N = np.arange(len(target_N)) if unit_N is None else np.unique(unit_N, return_inverse=True)[1].ravel()
+    error_C, drawn_DC = kind.draw_errors(metric, target_N, predictions_CN, unit_N, num_draws)
+    reference = min(references, key=lambda index: error_C[index])
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low_C, high_C = np.quantile(drawn_DC, ends, axis=0)
+    difference_low_C, difference_high_C = np.quantile(drawn_DC - drawn_DC[:, [reference]], ends, axis=0)
+    return Ranking(error_C, low_C, high_C, error_C - error_C[reference], difference_low_C, difference_high_C, reference)
+
+
+def number_units(unit_N: np.ndarray | None, num_rows: int) -> tuple[np.ndarray, int]:
+    """The number of each row's unit, from 0, and how many there are; None: each row is one.
+
+    Raises:
+        ValueError: fewer than two units, or not one for each row.
+    """
+    unit_N = np.arange(num_rows) if unit_N is None else np.unique(unit_N, return_inverse=True)[1].ravel()
     num_units = int(unit_N.max()) + 1
-    if len(unit_N) != len(target_N) or num_units < 2:
+    if len(unit_N) != num_rows or num_units < 2:
         raise ValueError(
-            f"{len(unit_N)} units of {num_units} kinds for {len(target_N)} rows: expected one each, at least 2 kinds"
+            f"{len(unit_N)} units of {num_units} kinds for {num_rows} rows: expected one each, at least 2 kinds"
         )
-    num_draws = num_draws or (NUM_DRAWS if is_mean_of_rows(metric) else NUM_SCORER_DRAWS)
-    counts_blocks = _draw_counts(num_units, num_draws, seed)
-    if not is_mean_of_rows(metric):
-        whole = [measure_error(metric, target_N, prediction_N) for prediction_N in predictions_CN]
-        samples = [_ask_again(metric, target_N, predictions_CN, c_U[unit_N]) for c_DU in counts_blocks for c_U in c_DU]
-        drawn = [errors for errors in samples if errors]
-        if not drawn:
-            raise ValueError(f"{metric} is not defined for any of {num_draws} samples of these {len(target_N)} rows")
-        return np.array(whole), np.array(drawn)
-    errors_CN = [row_errors(metric, target_N, prediction_N) for prediction_N in predictions_CN]
-    sums_UC = np.stack([np.bincount(unit_N, errors_N) for errors_N in errors_CN], axis=1)
-    sizes_U1 = np.bincount(unit_N).astype(np.float64)[:, None]
-    drawn_DC = np.concatenate([(c_DU @ sums_UC) / (c_DU @ sizes_U1) for c_DU in counts_blocks])
-    mean_C: np.ndarray = sums_UC.sum(axis=0) / len(target_N)
-    return finish(metric, mean_C), finish(metric, drawn_DC)
+    return unit_N, num_units
 
 
-def _draw_counts(num_units: int, num_draws: int, seed: int) -> Iterator[np.ndarray]:
+def draw_counts(num_units: int, num_draws: int, seed: int) -> Iterator[np.ndarray]:
     """How often each unit is drawn in each sample: blocks (d, U) float64."""
     rng, height = np.random.default_rng(seed), max(1, _BLOCK_VALUES // num_units)
     for start in range(0, num_draws, height):
@@ -141,9 +176,28 @@ def _draw_counts(num_units: int, num_draws: int, seed: int) -> Iterator[np.ndarr
         yield np.bincount(places.ravel(), minlength=num * num_units).reshape(num, num_units).astype(np.float64)
 
 
-def _ask_again(metric: str, target_N: np.ndarray, predictions_CN: np.ndarray, counts_N: np.ndarray) -> list[float]:
-    """Each prediction's error on a sample; empty where it is not defined."""
-    rows = np.repeat(np.arange(len(target_N)), counts_N.astype(int))
-    with suppress(ValueError):
-        return [measure_error(metric, target_N[rows], prediction_N[rows]) for prediction_N in predictions_CN]
-    return []
+def draw_sums(
+    statistics_CNS: np.ndarray,
+    finish: Callable[[np.ndarray], np.ndarray],
+    unit_N: np.ndarray | None = None,
+    num_draws: int | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`Kind.draw_errors` of an error that follows from sums over the rows.
+
+    Args:
+        statistics_CNS: what is summed.
+        finish: the errors (...) from sums (..., S).
+        unit_N, num_draws, seed: as there.
+
+    Returns:
+        The errors of all rows, (C,), and of each drawn sample, (D, C).
+    """
+    num_candidates, num_rows, num_statistics = statistics_CNS.shape
+    unit_N, num_units = number_units(unit_N, num_rows)
+    sums_UT = np.zeros((num_units, num_candidates * num_statistics))
+    np.add.at(sums_UT, unit_N, statistics_CNS.swapaxes(0, 1).reshape(num_rows, -1))
+    blocks = (c_DU @ sums_UT for c_DU in draw_counts(num_units, num_draws or NUM_DRAWS, seed))
+    shape = (num_candidates, num_statistics)
+    drawn_DC = np.concatenate([finish(sums_DT.reshape(-1, *shape)) for sums_DT in blocks])
+    return finish(sums_UT.sum(axis=0).reshape(shape)), drawn_DC

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.config import Checkpoint, Space
-from ensemble.members.combinations import Columns, Combination, list_combinations, predict_honestly, rank
-from ensemble.members.comparison import compare_with_baseline
-from ensemble.numbers.metrics import measure_error
+from ensemble.combination import Combination
+from ensemble.config import Checkpoint
+from ensemble.kinds import Kind
+from ensemble.members.comparison import compare_with_baseline, rank
+from ensemble.run import Columns, Evaluation
 
 _MOST_SUBSETS = 256
-TRIMS, WEIGHT_POWERS = (0.1, 0.2, 0.3), (1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -36,37 +36,24 @@ class Candidate:
         return f"{self.how} of {'+'.join(self.members)}, {self.checkpoint}"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one candidate comes to.
-
-    Attributes:
-        honest_N: each row's prediction by weights that were fitted without the row's fold.
-        inner_F: for each fold the error on all other rows (of folds in time: earlier ones), by weights fitted without it: what the choice
-            inside a fold sees. NaN where there are none.
-    """
-
-    honest_N: np.ndarray
-    inner_F: np.ndarray
-
-
 def list_candidates(
     names: Sequence[str],
     checkpoints: Sequence[Checkpoint],
-    spaces: Sequence[Space],
-    metric: str,
+    hows: Sequence[Combination],
     *,
     with_subsets: bool = True,
 ) -> list[Candidate]:
-    """Every method, space, checkpoint, subset of the members and weight parameter; what comes to the same is there once.
+    """Every checkpoint, subset of the models and way to combine them; what comes to the same is there once.
 
-    With more than 8 members not all subsets: all members, all but one, and each alone.
+    With more than 8 models not all subsets: all models, all but one, and each alone.
     """
     subsets = _list_subsets(tuple(names)) if with_subsets else [tuple(names)]
     candidates = []
     for members, checkpoint in itertools.product(subsets, checkpoints):
-        hows = [h for h in list_combinations(spaces, metric, TRIMS, WEIGHT_POWERS) if _differs(h, len(members))]
-        candidates += [Candidate(members, checkpoint, how) for how in (hows if len(members) > 1 else hows[:1])]
+        different = [how for how in hows if how.differs(len(members))]
+        candidates += [
+            Candidate(members, checkpoint, how) for how in (different if len(members) > 1 else different[:1])
+        ]
     return candidates
 
 
@@ -75,38 +62,6 @@ def _list_subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
         sizes = range(len(names), 0, -1)
         return [subset for size in sizes for subset in itertools.combinations(names, size)]
     return [names, *itertools.combinations(names, len(names) - 1), *((name,) for name in names)]
-
-
-def _differs(how: Combination, num_members: int) -> bool:
-    """Whether no simpler method gives the same."""
-    if how.method == "trimmed_mean":
-        return int(how.trim * num_members) > 0
-    if how.method == "geometric_mean":
-        return how.space == "raw"
-    return how.method != "median" or num_members > 2
-
-
-def evaluate(candidate: Candidate, columns: Columns) -> Evaluation:
-    """Evaluates one candidate on the out-of-fold columns of its checkpoint."""
-    own, how = columns.take(candidate.members), candidate.how
-    honest_N = predict_honestly(how, own)
-    inner = []
-    for fold in np.unique(own.fold_N):
-        rest_N = own.others(fold)
-        if not rest_N.any():
-            inner.append(np.nan)
-            continue
-        inner_N = honest_N[rest_N] if not how.is_fitted else predict_honestly(how, _keep(own, rest_N))
-        inner.append(measure_error(how.metric, own.target_N[rest_N], inner_N))
-    return Evaluation(honest_N, np.array(inner))
-
-
-def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
-    """Some rows; those of a single fold are divided in two, so that weights can be fitted on one half and tried on the other."""
-    kept = columns.keep(rows_N)
-    if len(np.unique(kept.fold_N)) > 1:
-        return kept
-    return replace(kept, fold_N=np.random.default_rng(0).permutation(len(kept.fold_N)) % 2, is_ordered=False)
 
 
 @dataclass(frozen=True)
@@ -136,17 +91,23 @@ class Choice:
 
 
 def choose(
-    evaluations: Sequence[Evaluation], default: int, columns: Columns, metric: str, *, num_draws: int | None = None
+    kind: Kind,
+    evaluations: Sequence[Evaluation],
+    default: int,
+    columns: Columns,
+    metric: str,
+    *,
+    num_draws: int | None = None,
 ) -> Choice:
     """Compares all candidates with the default (paired bootstrap over rows or groups, max statistic), and scores the choice."""
     honest_CN = np.stack([one.honest_N for one in evaluations])
-    ranking = rank(metric, columns.target_N, honest_CN, [default], columns.unit_N, num_draws=num_draws)
+    ranking = rank(kind, metric, columns.target_N, honest_CN, [default], columns.unit_N, num_draws=num_draws)
     improvements = compare_with_baseline(
-        metric, columns.target_N, honest_CN, honest_CN[default], columns.unit_N, num_draws=num_draws
+        kind, metric, columns.target_N, honest_CN, honest_CN[default], columns.unit_N, num_draws=num_draws
     )
     inner_CF = np.stack([one.inner_F for one in evaluations])
     chosen_F = [default if np.isnan(inner_C).any() else int(inner_C.argmin()) for inner_C in inner_CF.T]
-    nested_N = np.empty(len(columns.target_N))
+    nested_N = np.empty_like(honest_CN[default])
     for fold, chosen in zip(np.unique(columns.fold_N), chosen_F, strict=True):
         held_N = columns.fold_N == fold
         nested_N[held_N] = honest_CN[chosen, held_N]
@@ -159,7 +120,7 @@ def choose(
         improvement_low_C=improvements.low_C,
         winner=winner,
         default=default,
-        nested_error=measure_error(metric, columns.target_N, nested_N),
+        nested_error=kind.measure_error(metric, columns.target_N, nested_N),
         chosen_F=chosen_F,
         replaces=winner != default and bool(improvements.low_C[winner] > 0),
     )

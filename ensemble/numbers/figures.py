@@ -7,6 +7,9 @@ Shape suffixes: M models, N rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,6 +30,8 @@ from ensemble.figure_style import (
     style_series,
 )
 from ensemble.numbers.diversity import correlate_predictions, spread
+from ensemble.numbers.score_figures import draw_predicted_against_actual, draw_residuals
+from ensemble.pictures import Picture, Results, demand
 
 _MOST_NUMBERS = 12
 
@@ -134,3 +139,74 @@ def draw_uncertainty(final_N: np.ndarray, predictions_MN: np.ndarray, target: st
 
 def _write_correlation(value: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def _several_models(results: Results) -> tuple[np.ndarray, np.ndarray]:
+    final_N, predictions_MN = _read_test_predictions(results)
+    return demand((final_N, predictions_MN) if len(predictions_MN) > 1 else None, "it needs at least two models")
+
+
+def _read_test_predictions(results: Results) -> tuple[np.ndarray, np.ndarray]:
+    """The combined prediction (N,) and each model's (M, N)."""
+    submission, table = results.submission, results.test_table
+    models = [table[f"model_{number}"].to_numpy() for number in range(submission["n_models"])]
+    return table["prediction"].to_numpy(), np.stack(models)
+
+
+def _read_out_of_fold(results: Results) -> tuple[np.ndarray, np.ndarray]:
+    """Target and prediction of each validated row."""
+    return results.oof["target"].to_numpy(), results.oof["prediction"].to_numpy()
+
+
+def _read_model_weights(submission: Mapping[str, Any]) -> np.ndarray | None:
+    """Each model's weight in the combination, (M,); None for a method without weights."""
+    if submission["method"] == "mean":
+        return np.full(submission["n_models"], 1 / submission["n_models"])
+    return None if submission["weights"] is None else np.array(submission["weights"])
+
+
+PICTURES: tuple[str | Picture, ...] = (
+    "members_and_combinations",
+    "performance_by_fold",
+    "loss_of_all_folds",
+    "score_of_all_folds",
+    "modality_weights",
+    "final_weights",
+    Picture(
+        "out_of_fold_predictions",
+        "Predicted against actual",
+        "Each point is a row, predicted by the model that did not see it. On the dashed line: exact.",
+        lambda run: draw_predicted_against_actual(*_read_out_of_fold(run), run.target),
+    ),
+    Picture(
+        "residuals",
+        "Residuals",
+        "0.1 is about 10 % too high. A median that bends away from 0 at an end: the model errs there in one direction.",
+        lambda run: draw_residuals(*_read_out_of_fold(run), run.target),
+    ),
+    Picture(
+        "final_predictions",
+        "Final predictions",
+        "What was submitted (grey) and what each model alone would have said (lines).",
+        lambda run: draw_final_predictions(*_read_test_predictions(run), run.model_labels, run.target),
+    ),
+    Picture(
+        "model_agreement",
+        "Agreement of the models",
+        "Correlation of each pair on the test rows. The closer to 1, the less there is to gain from combining.",
+        lambda run: draw_agreement(_several_models(run)[1], run.model_labels),
+    ),
+    Picture(
+        "model_contribution",
+        "Contribution of each model",
+        "A long bar: the model often differs from the combination. A diamond off 0: it differs in one direction.",
+        lambda run: draw_contributions(*_several_models(run), run.model_labels, _read_model_weights(run.submission)),
+    ),
+    Picture(
+        "uncertainty",
+        "Uncertainty",
+        "How far the models disagree on each test row. High: treat the prediction with care.",
+        lambda run: draw_uncertainty(*_several_models(run), run.target),
+    ),
+    "timings",
+)

@@ -24,8 +24,8 @@ from enum import StrEnum
 
 import numpy as np
 
+from ensemble.numbers.methods.spaces import from_space, to_space
 from ensemble.numbers.metrics import check_models
-from ensemble.numbers.spaces import from_space, to_space
 
 _BLOCK_VALUES = 2**21
 

@@ -4,17 +4,22 @@ msle, rmsle, mse, rmse, mae and log_loss (of the probability of class 1) are com
 one of scikit-learn's scorers, where higher is better, and its negative is the error (`roc_auc`: minus the area). Scorers of
 values and of binary probabilities are meant; one that wants labels (`accuracy`) says so itself.
 
-Shape suffixes: M models, N rows.
+Shape suffixes: M models, N rows, C candidates, U units that are drawn whole, D draws.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import overload
 
 import numpy as np
 from scipy.special import xlog1py, xlogy
+
+from ensemble.members.comparison import NUM_DRAWS, draw_counts, number_units
+
+NUM_SCORER_DRAWS = 200
 
 
 def measure_error(metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float:
@@ -84,6 +89,38 @@ def check_models(predictions_MN: np.ndarray, target_N: np.ndarray) -> tuple[np.n
     return predictions_MN, target_N
 
 
+def draw_errors(
+    metric: str,
+    target_N: np.ndarray,
+    predictions_CN: np.ndarray,
+    unit_N: np.ndarray | None = None,
+    num_draws: int | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors on all rows, (C,), and on bootstrap samples of the units, (D, C); every candidate on the same samples.
+
+    Arguments and errors as in `Kind.draw_errors`; without `num_draws` 2,000 samples, or 200 for scikit-learn's scorers, which are asked
+    again for each. Samples for which a scorer is not defined, such as those of one class, are left out.
+    """
+    predictions_CN, target_N = check_models(predictions_CN, target_N)
+    unit_N, num_units = number_units(unit_N, len(target_N))
+    num_draws = num_draws or (NUM_DRAWS if is_mean_of_rows(metric) else NUM_SCORER_DRAWS)
+    counts_blocks = draw_counts(num_units, num_draws, seed)
+    if not is_mean_of_rows(metric):
+        whole = [measure_error(metric, target_N, prediction_N) for prediction_N in predictions_CN]
+        samples = [_ask_again(metric, target_N, predictions_CN, c_U[unit_N]) for c_DU in counts_blocks for c_U in c_DU]
+        drawn = [errors for errors in samples if errors]
+        if not drawn:
+            raise ValueError(f"{metric} is not defined for any of {num_draws} samples of these {len(target_N)} rows")
+        return np.array(whole), np.array(drawn)
+    errors_CN = [row_errors(metric, target_N, prediction_N) for prediction_N in predictions_CN]
+    sums_UC = np.stack([np.bincount(unit_N, errors_N) for errors_N in errors_CN], axis=1)
+    sizes_U1 = np.bincount(unit_N).astype(np.float64)[:, None]
+    drawn_DC = np.concatenate([(c_DU @ sums_UC) / (c_DU @ sizes_U1) for c_DU in counts_blocks])
+    mean_C: np.ndarray = sums_UC.sum(axis=0) / len(target_N)
+    return finish(metric, mean_C), finish(metric, drawn_DC)
+
+
 def _squared(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
     squared_N: np.ndarray = (prediction_N - target_N) ** 2
     return squared_N
@@ -141,3 +178,11 @@ def _ask_scorer(name: str, target_N: np.ndarray, prediction_N: np.ndarray) -> fl
     if not np.isfinite(error):
         raise ValueError(f"{name} is not defined for these {len(target_N)} rows (only one class, or one row?)")
     return error
+
+
+def _ask_again(metric: str, target_N: np.ndarray, predictions_CN: np.ndarray, counts_N: np.ndarray) -> list[float]:
+    """Each prediction's error on a sample; empty where it is not defined."""
+    rows = np.repeat(np.arange(len(target_N)), counts_N.astype(int))
+    with suppress(ValueError):
+        return [measure_error(metric, target_N[rows], prediction_N[rows]) for prediction_N in predictions_CN]
+    return []

@@ -143,9 +143,9 @@ class RunConfig:
         return load_kind(self.trainer.PREDICTS)
 
     @property
-    def predicts_maps(self) -> bool:
-        """Whether the family predicts a map of each row, rather than a number."""
-        return bool(self.trainer.PREDICTS == "map")
+    def error_name(self) -> str:
+        """Of the error by `ensemble.metric`, in tables and records."""
+        return self.kind.describe_metric(self.ensemble.metric).error_name
 
     @property
     def member_names(self) -> list[str]:

@@ -25,33 +25,22 @@ from ray_jobs.cluster.start import RayStart, connect
 from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterLostError, RunError
-from ray_jobs.prediction.maps import (
-    PICTURES,
-    SUMMARY,
-    MapEnsemble,
-    appearing_output,
-    refuse_foreign,
-    settle_map_run,
-    write_pictures,
-)
-from ray_jobs.prediction.models import RunEnsemble, refuse_unusable, settle_run
+from ray_jobs.prediction.models import refuse_unusable, settle_run
+from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from ray_jobs.prediction.stream import Work, stream_predictions
 from ray_jobs.prediction.tables import TABLE_SUFFIXES, open_table
-from ray_jobs.results.columns import combines_folds
+from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.results.wording import describe_submission
-from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import DataError, load_new_rows_module
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
-_MOST_MAPS_OF_A_BLOCK = 16  # each takes a while
-_MOST_ROWS_OF_A_BLOCK = 1024  # so that Ray's part in a block is small, and each has its turn
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user wants: the rows at a place, predicted into a file or, of maps, a folder (None: one below the run's folder), and
-    whether to show what each model says; of maps also the folder with the truth, if it is not the usual one."""
+    """What the user wants: the rows at a place, predicted into a file or, where each row gets files, a folder (None: one below the run's
+    folder), and whether to show what each model says; where it is looked for, the folder with the truth, if it is not the usual one."""
 
     place: Path
     output: Path | None = None
@@ -67,7 +56,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
     """
     console = open_console()
     work = check_wish(folder, config, wish)
-    console.print(f"run {folder.root.name}: {_describe(work.ensemble)}; {work.num_rows:,} rows of {work.rows.path}")
+    console.print(f"run {folder.root.name}: {_describe(config)}; {work.num_rows:,} rows of {work.rows.path}")
     log = folder.ray_log
     try:
         with (
@@ -146,34 +135,25 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
                 f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 "Give the absolute path as the cluster's machines see it"
             )
-    if config.predicts_maps:
-        return _check_map_wish(folder, config, wish)
-    if wish.truth is not None:
-        raise RunError("--masks is for runs that predict maps; this one predicts numbers")
+    kind, looks_for_truth = config.kind, "truth" in config.kind.offers
+    if wish.truth is not None and not looks_for_truth:
+        raise RunError(f"--masks is not for {kind.title}, which this run predicts")
     output = (wish.output or _name_output(folder, config, wish.place)).absolute()
-    if output.suffix not in TABLE_SUFFIXES or output.is_dir():
+    if not kind.row_files and (output.suffix not in TABLE_SUFFIXES or output.is_dir()):
         raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
     _refuse_unwritable(output)
     refuse_unusable(folder, config)
     configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
-    rows = load_new_rows_module(config.family).find_new_rows(configs, wish.place)
+    truth = (wish.truth,) if looks_for_truth else ()
+    rows = load_new_rows_module(config.family).find_new_rows(configs, wish.place, *truth)
+    if kind.row_files:
+        refuse_foreign(output, (rows.path, getattr(rows, "masks", None)), kind.row_files)
+        output = output / SUMMARY
     if rows.path == output:
         raise RunError(f"--output {output} is the table that is predicted; name another file")
-    num_rows, ensemble = rows.check(), settle_run(folder, config)
-    named = ensemble.list_columns(read_json(folder.provenance)["target"], shows_models=wish.shows_models)
-    return Work(folder.root, ensemble, rows, num_rows, output, ("ID", *named), wish.shows_models)
-
-
-def _check_map_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
-    name = wish.place.resolve().stem if wish.place.is_file() else wish.place.resolve().name
-    output = (wish.output or folder.predictions / f"{name}_{config.ensemble.method}").absolute()
-    _refuse_unwritable(output)
-    refuse_unusable(folder, config)
-    rows = load_new_rows_module(config.family).find_new_rows([config.trainer], wish.place, wish.truth)
-    refuse_foreign(output, (rows.path, rows.masks))
-    num_rows, ensemble = rows.check(), settle_map_run(folder, config)
-    named = ensemble.list_columns(read_json(folder.provenance)["target"], shows_models=wish.shows_models)
-    return Work(folder.root, ensemble, rows, num_rows, output / SUMMARY, ("ID", *named), wish.shows_models)
+    num_rows, combiner = rows.check(), settle_run(folder, config)
+    named = combiner.list_columns(describe_run(folder, config).target, shows_models=wish.shows_models)
+    return Work(folder.root, config, combiner, rows, num_rows, output, ("ID", *named), wish.shows_models)
 
 
 def _refuse_unwritable(output: Path) -> None:
@@ -184,25 +164,20 @@ def _refuse_unwritable(output: Path) -> None:
 
 def _name_output(folder: RunFolder, config: RunConfig, place: Path) -> Path:
     place = place.resolve()
-    name = place.stem if place.suffix in TABLE_SUFFIXES else place.name
-    return folder.predictions / f"{name}_{config.ensemble.method}.csv"
+    name = place.stem if place.is_file() or place.suffix in TABLE_SUFFIXES else place.name
+    return folder.predictions / f"{name}_{config.ensemble.method}{'' if config.kind.row_files else '.csv'}"
 
 
-def _describe(ensemble: RunEnsemble | MapEnsemble) -> str:
-    config = ensemble.config.ensemble
-    if ensemble.config.predicts_maps:
-        facts = {"method": config.method, "checkpoints": config.checkpoint, "n_models": len(ensemble.names)}
-        return describe_submission(facts)
-    facts = {"method": config.method, "space": config.space, "checkpoints": config.checkpoint}
-    facts["n_models"] = len(ensemble.names)
-    return describe_submission(
-        facts if combines_folds(ensemble.config) else {**facts, "fold_method": config.fold_method}
-    )
+def _describe(config: RunConfig) -> str:
+    ensemble, num_members = config.ensemble, len(config.combined_members)
+    facts: dict[str, object] = {"method": ensemble.method, "space": ensemble.space, "checkpoints": ensemble.checkpoint}
+    if combines_folds(config):
+        return describe_submission(config.kind, facts | {"n_models": config.folds.count})
+    return describe_submission(config.kind, facts | {"n_models": num_members, "fold_method": ensemble.fold_method})
 
 
 def _predict_and_write(work: Work, placement: Placement, num_workers: int, console: Console) -> None:
-    predicts_maps = work.ensemble.config.predicts_maps
-    most = _MOST_MAPS_OF_A_BLOCK if predicts_maps else _MOST_ROWS_OF_A_BLOCK
+    row_files, most = work.config.kind.row_files, work.config.kind.most_rows_of_a_block
     block_rows = choose_block_rows(work.num_rows, num_workers, work.rows.batch_rows, most)
     num_workers = min(num_workers, -(-work.num_rows // block_rows))
     device = f"{placement.gpus_per_worker:g} GPU" if placement.gpus_per_worker else "no GPU"
@@ -213,7 +188,7 @@ def _predict_and_write(work: Work, placement: Placement, num_workers: int, conso
     began = time.monotonic()
     with RowProgress(console, work.num_rows) as progress:
         blocks = stream_predictions(work, placement, num_workers, block_rows)
-        with appearing_output(work.output.parent) if predicts_maps else nullcontext() as staged:
+        with appearing_output(work.output.parent, row_files) if row_files else nullcontext() as staged:
             there = work if staged is None else replace(work, output=staged / work.output.name)
             num_mended = _write(there, blocks, progress)
     seconds = time.monotonic() - began
@@ -235,8 +210,7 @@ def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int
     num_mended, note = 0, None
     with contextlib.ExitStack() as listing, open_table(work.output, work.columns) as write:
         for block in blocks:
-            if PICTURES[0] in block.column_names:
-                write_pictures(block, work.output.parent)
+            write_row_files(block, work.output.parent, work.config.kind.row_files)
             write(block.select([name for name in block.column_names if name.isdecimal()]))
             mended = block.filter(block["problem"].is_valid()).select(["0", "problem"])
             if len(mended):
@@ -266,7 +240,7 @@ def _count_workers(placement: Placement, resources: ResourcesConfig) -> int:
     return placement.folds_at_once * placement.num_workers
 
 
-def choose_block_rows(num_rows: int, num_workers: int, batch_rows: int, most: int = _MOST_ROWS_OF_A_BLOCK) -> int:
+def choose_block_rows(num_rows: int, num_workers: int, batch_rows: int, most: int = 1024) -> int:
     """Rows of a block: a multiple of `batch_rows`, and not so many that a worker has nothing to do."""
     share = min(most, -(-num_rows // num_workers))
     return -(-share // batch_rows) * batch_rows

@@ -1,28 +1,17 @@
-"""The models of a finished run, as a later job uses them: whether they are whole, reading them, and how their predictions become one.
-
-Shape suffixes: F fold models of all members, M models that are combined (members, or the fold models of the only one), N rows.
-"""
+"""The models of a finished run, as a later job uses them: whether they are whole, reading them, and how their predictions become one."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ensemble.members.combinations import Settled
-from ensemble.numbers.diversity import spread
-from ensemble.predictions import PredictionError
-from ray_jobs.config.run import RunConfig
+from ensemble.run import Combiner
+from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.results.checks import check_finished
-from ray_jobs.results.columns import combine_folds, combines_folds, find_columns
-from ray_jobs.results.intervals import IntervalBasis, find_basis
-from ray_jobs.results.stage import score_folds
-from ray_jobs.results.submission import settle_ensemble
+from ray_jobs.results.run_files import describe_run, score_folds
 from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
@@ -35,64 +24,27 @@ if TYPE_CHECKING:
 _SHARED_NAME = re.compile(r"[a-z_]+-[0-9a-f]{12}\.safetensors")
 
 
-@dataclass(frozen=True)
-class RunEnsemble:
-    """How the predictions of a run's models become one.
-
-    Attributes:
-        config: of the run.
-        settled: the combination that its submission has.
-        names: (M,) of what is combined: `fold_0`, or the members.
-        basis: of intervals, if the run has them.
-    """
-
-    config: RunConfig
-    settled: Settled
-    names: tuple[str, ...]
-    basis: IntervalBasis | None = None
-
-    def list_columns(self, target: str, *, shows_models: bool) -> tuple[str, ...]:
-        """Names of what `combine` gives."""
-        ends = (f"{target}_low", f"{target}_high") if self.basis else ()
-        models = (*(f"model_{name}" for name in self.names), "std") if shows_models else ()
-        return (target, *ends, *models)
-
-    def combine(self, ids_N: np.ndarray, predictions_FN: np.ndarray, *, shows_models: bool) -> list[np.ndarray]:
-        """The combined prediction, (N,), in the target's unit, the ends of its interval, what is combined and its standard
-        deviation: as `list_columns` says.
-
-        Raises:
-            PredictionError: a model predicts no finite number.
-        """
-        bad = np.argwhere(~np.isfinite(predictions_FN))
-        if len(bad):
-            model, row = divmod(int(bad[0][0]), self.config.folds.count), bad[0][1]
-            raise PredictionError(
-                f"member {self.config.combined_members[model[0]]}, fold {model[1]}: the prediction of id {str(ids_N[row])!r} is "
-                "not finite; leave the member out (ensemble.members), or use the other checkpoint (ensemble.checkpoint)"
-            )
-        num_folds, num_members = self.config.folds.count, len(self.config.combined_members)
-        models_MN = combine_folds(self.config, predictions_FN, [num_folds] * num_members)
-        columns = [self.settled.predict(models_MN)]
-        if self.basis:
-            columns += self.basis.predict(predictions_FN.reshape(num_members, num_folds, -1).swapaxes(0, 1))
-        return [*columns, *models_MN, spread(models_MN)] if shows_models else columns
-
-
-def settle_run(folder: RunFolder, config: RunConfig) -> RunEnsemble:
+def settle_run(folder: RunFolder, config: RunConfig) -> Combiner:
     """The run's combination with the weights that its submission has.
 
     Args:
         folder: the run; what is combined passes `refuse_unusable`.
         config: its config.
     """
-    columns, names = find_columns(folder, config), config.combined_members
-    folds = list(range(config.folds.count))
-    scores = {name: score_folds(folder.of_member(name), config, folds)[0] for name in names}
-    combined = [f"fold_{fold}" for fold in folds] if combines_folds(config) else names
-    settled = settle_ensemble(config, columns, scores)
-    basis = None if config.ensemble.interval is None else find_basis(folder, config, settled)
-    return RunEnsemble(config, settled, tuple(combined), basis)
+    return config.kind.settle(describe_run(folder, config), lambda: _read_scores(folder, config))
+
+
+def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+    """The scores of each member that is combined: the run's own, if it was scored by the metric and as now, else anew."""
+    summary, folds = read_json(folder.summary, default={}), list(range(config.folds.count))
+    stored = summary.get("members") or {MAIN: summary.get("scores")}
+    is_as_now = summary.get("ensemble", {}).get("metric") == config.ensemble.metric
+    return {
+        name: stored[name]
+        if is_as_now and stored.get(name) and len(stored[name]["folds"]) == len(folds)
+        else score_folds(folder.of_member(name), config, folds)[0]
+        for name in config.combined_members
+    }
 
 
 def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from ensemble.run import Combiner
 from ray_jobs.cluster.placement import Placement
-from ray_jobs.prediction.maps import MapEnsemble
-from ray_jobs.prediction.models import RunEnsemble, read_models
+from ray_jobs.config.run import RunConfig
+from ray_jobs.prediction.models import read_models
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.remote.run_mirror import bring_run
@@ -29,13 +30,16 @@ class Work:
 
     Attributes:
         root: the run's folder.
+        config: of the run.
+        combiner: of its models.
         rows: the family's `NewRows`.
         output: the file.
         columns: its header.
     """
 
     root: Path
-    ensemble: RunEnsemble | MapEnsemble
+    config: RunConfig
+    combiner: Combiner
     rows: Any
     num_rows: int
     output: Path
@@ -44,7 +48,7 @@ class Work:
 
 
 def stream_predictions(work: Work, placement: Placement, num_workers: int, block_rows: int) -> Iterator[pa.Table]:
-    """The predicted blocks, in the table's order: the columns of the output by number, `problem` and, of maps, pictures."""
+    """The predicted blocks, in the table's order: see `ensemble.run.Combiner.predict`."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -52,7 +56,7 @@ def stream_predictions(work: Work, placement: Placement, num_workers: int, block
     context.target_max_block_size = 1  # bytes: Ray Data would put rows together until they are 128 MB
     context.enable_progress_bars = context.print_on_execution_start = False
     context.raise_original_map_exception = True
-    context.execution_no_progress_timeout_s = work.ensemble.config.run.stall_timeout_s or -1
+    context.execution_no_progress_timeout_s = work.config.run.stall_timeout_s or -1
     table = ray.data.from_items([{"table": str(work.rows.path)}], override_num_blocks=1)
     blocks = table.map_batches(
         _read_blocks,  # type: ignore[arg-type] # Ray's type of it leaves no room for `fn_args`
@@ -88,7 +92,7 @@ class _Worker:
     """An actor that holds all models."""
 
     def __init__(self, work: Work, uri: str | None, uses_gpu: bool, num_threads: int) -> None:
-        config = work.ensemble.config
+        config = work.config
         bring_run(work.root, uri)
         models = read_models(RunFolder(work.root), config)
         device = "cuda:0" if uses_gpu else "cpu"
@@ -96,19 +100,8 @@ class _Worker:
         self.work = work
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        ensemble = self.work.ensemble
-        if isinstance(ensemble, MapEnsemble):
-            predicted = self.predictor.predict_maps(_unpack(packed))
-            return _pack(ensemble.combine_rows(predicted, shows_models=self.work.shows_models))
-        found = self.predictor.predict(_unpack(packed))
-        values = ensemble.combine(found.ids, found.prediction, shows_models=self.work.shows_models)
-        problems: dict[str, list[str]] = {}
-        for row_id, problem in found.problems:
-            problems.setdefault(row_id, []).append(problem)
-        told = ["; ".join(problems[i]) if i in problems else None for i in found.ids.tolist()]
-        strings = [pa.array(cells, pa.string()) for cells in (found.ids.tolist(), told)]
-        numbers = map(str, range(1 + len(values)))  # whatever the target is called
-        return _pack(pa.table([strings[0], *values, strings[1]], names=[*numbers, "problem"]))
+        work = self.work
+        return _pack(work.combiner.predict(self.predictor, _unpack(packed), shows_models=work.shows_models))
 
 
 def _pack(block: pa.Table) -> pa.Table:

@@ -25,6 +25,7 @@ from ray_jobs.reporting.html_parts import (
 )
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.results.headline import find_metric, label_error, list_compared_metrics, show_score
+from ray_jobs.results.run_files import combines_folds
 from ray_jobs.results.wording import (
     describe_counts,
     describe_part,
@@ -62,7 +63,7 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
         _write_headline(folder, config, summary),
         _write_scores(folder, config, summary),
         _write_combinations(summary),
-        _write_compared_maps(folder, config, summary),
+        _write_compared_models(folder, config, summary),
         _write_sweep(folder),
         _write_problems(folder, summary),
         _write_figures(pictures),
@@ -96,7 +97,7 @@ def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, 
     about += f"Finished {summary.get('finished', '?')}."
     submission = summary.get("submission") or {"created": False, "reason": "none was made"}
     if submission["created"]:
-        text = f"{describe_submission(submission)}, {submission['test_samples']} rows: "
+        text = f"{describe_submission(config.kind, submission)}, {submission['test_samples']} rows: "
         last = f"<p>Submission: {escape(text)}{build_link(Path(submission['path']).name)}</p>"
     else:
         last = build_paragraph(f"No submission: {submission['reason']}.", "bad")
@@ -190,21 +191,25 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
     return build_section("Combinations", build_table(header, cells), notes, *_write_diversity(combinations))
 
 
-def _write_compared_maps(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
+def _write_compared_models(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
     """Fold models and methods on rows that no model has seen; nothing where there are none."""
     parts, metrics = [], list_compared_metrics(folder, config)
-    kinds = {"model": "fold model", "combination": "all models", "submitted": "all models (submitted)"}
+    kinds = {
+        "model": "fold model" if combines_folds(config) else "member",
+        "combination": "all models",
+        "submitted": "all models (submitted)",
+    }
     for part, compared in summary.get("compared", {}).items():
         rows = [[row["name"], kinds[row["kind"]], *(show_score(row, metric) for metric in metrics)] for row in compared]
         parts.append(build_table(["", "", *(metric.label for metric in metrics)], rows))
-        parts.append(build_paragraph(f"On {describe_part(part, compared)}; higher is better.", "soft"))
+        parts.append(build_paragraph(f"On {describe_part(part, compared)}; {metrics[0].better} is better.", "soft"))
     return build_section("Combinations", *parts) if parts else ""
 
 
 def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
-    """What the models' differing is worth, and what each of them adds; nothing of a single model."""
-    diversity, metric = combinations["diversity"], label_error(combinations)
-    if not diversity["contributions"]:
+    """What the models' differing is worth, and what each of them adds; nothing of a single model, or where it is not known."""
+    diversity, metric = combinations.get("diversity"), label_error(combinations)
+    if diversity is None or not diversity["contributions"]:
         return []
     effective = diversity["effective_models"]
     text = f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} on average, less "

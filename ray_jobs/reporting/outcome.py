@@ -66,7 +66,7 @@ def print_members(console: Console, members: Mapping[str, Any], metric: Metric) 
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
 
 
-def print_compared_maps(
+def print_compared_models(
     console: Console, part: str, compared: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
 ) -> None:
     """Fold models and methods on the blend set or the test rows whose truth is known, by the metrics, of which the first counts."""
@@ -114,7 +114,7 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
     if "combinations" in summary:
         print_combinations(console, summary["combinations"])
     for part, rows in summary.get("compared", {}).items():
-        print_compared_maps(console, part, rows, list_compared_metrics(folder, config))
+        print_compared_models(console, part, rows, list_compared_metrics(folder, config))
     for fold in summary["folds"]:
         if fold["error"]:
             own = folder.of_member(fold["member"])
@@ -128,7 +128,7 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
     if submission["created"]:
         weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""
         place = f"{find_uri(folder) or folder.root}/{Path(submission['path']).name}"  # wherever it was written
-        console.print(f"submission: {place}\n  {describe_submission(submission)}{weights}")
+        console.print(f"submission: {place}\n  {describe_submission(config.kind, submission)}{weights}")
     else:
         console.print(f"no submission: {submission['reason']}", style="yellow")
     if folder.report.is_file():

@@ -6,28 +6,20 @@ Data that is missing is an error that says so in the words of the report. Nothin
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ensemble.figure_style import shorten_name
+from ensemble.pictures import MissingDataError, demand
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting.curves import Curve, find_folds, read_record
-from ray_jobs.results.map_scores import spread_ranks
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import FoldStatus, read_statuses
-
-Data = TypeVar("Data", bound=Sized)
-
-
-class MissingDataError(Exception):
-    """A picture cannot be drawn; the message says what is missing, as the end of a sentence."""
 
 
 class RunData:
@@ -63,48 +55,20 @@ class RunData:
         scores: Mapping[str, Any] | None = self.summary.get("scores")
         return demand(scores, "no fold is finished")
 
-    @functools.cached_property
-    def out_of_fold(self) -> tuple[np.ndarray, np.ndarray]:
-        """Target and prediction of each validated row."""
-        table = self._read(self.folder.oof, "scores")
-        return table["target"].to_numpy(), table["prediction"].to_numpy()
+    @property
+    def root(self) -> Path:
+        """The run's folder."""
+        return self.folder.root
 
     @functools.cached_property
-    def test_predictions(self) -> tuple[np.ndarray, np.ndarray]:
-        """The combined prediction (N,) and each model's (M, N)."""
-        submission = self.submission
-        table = self._read(self.folder.test_predictions, "submission")
-        models = [table[f"model_{number}"].to_numpy() for number in range(submission["n_models"])]
-        return table["prediction"].to_numpy(), np.stack(models)
+    def oof(self) -> pa.Table:
+        """`oof.parquet`."""
+        return self._read(self.folder.oof, "scores")
 
     @functools.cached_property
-    def dice(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Id, Dice and true share of foreground of each validated row."""
-        table = self._read(self.folder.oof, "scores")
-        return np.array(table["id"].to_pylist()), table["dice"].to_numpy(), table["target"].to_numpy()
-
-    def read_examples(self, number: int) -> tuple[list[np.ndarray], list[str]]:
-        """Out-of-fold overlays, evenly spread from the worst Dice to the best, and a title for each."""
-        ids, dice_N, _ = self.dice
-        is_drawn = np.array([(self.folder.overlays / "out_of_fold" / f"{row_id}.png").is_file() for row_id in ids])
-        demand(ids[is_drawn], "no overlay was drawn")
-        ids, dice_N = ids[is_drawn], dice_N[is_drawn]
-        chosen = spread_ranks(dice_N, number)
-        paths = [self.folder.overlays / "out_of_fold" / f"{ids[place]}.png" for place in chosen]
-        titles = [f"{shorten_name(str(ids[place]))}: Dice {dice_N[place]:.3f}" for place in chosen]
-        return [np.asarray(Image.open(path)) for path in paths], titles
-
-    def read_test_examples(self, number: int) -> tuple[list[np.ndarray], list[str]]:
-        """Of the test rows on which the models differ most, the overlay and then the disagreement; a title for each."""
-        self.submission  # noqa: B018 says what is missing
-        table = self._read(self.folder.test_predictions, "submission")
-        ids, spread_T = table["id"].to_pylist(), table["std"].to_numpy()
-        pictures, titles = [], []
-        for place in np.argsort(-spread_T, kind="stable")[:number].tolist():
-            for folder, what in ((self.folder.overlays, "ensemble"), (self.folder.disagreement, "disagreement")):
-                pictures.append(np.asarray(Image.open(folder / "test" / f"{ids[place]}.png")))
-                titles.append(f"{shorten_name(ids[place])}: {what}")
-        return pictures, titles
+    def test_table(self) -> pa.Table:
+        """Each model's prediction of each test row beside the combined one."""
+        return self._read(self.folder.test_predictions, "submission")
 
     @property
     def submission(self) -> Mapping[str, Any]:
@@ -118,14 +82,6 @@ class RunData:
         """A name for each model of the submission."""
         models = self.submission["model_weights"]
         return [model["member"] if "member" in model else f"fold {model['fold']}" for model in models]
-
-    @property
-    def model_weights(self) -> np.ndarray | None:
-        """Each model's weight in the combination, (M,); None for a method without weights."""
-        submission = self.submission
-        if submission["method"] == "mean":
-            return np.full(submission["n_models"], 1 / submission["n_models"])
-        return None if submission["weights"] is None else np.array(submission["weights"])
 
     @property
     def weight_table(self) -> Mapping[str, Any]:
@@ -148,14 +104,3 @@ class RunData:
         if not path.exists():
             raise MissingDataError(f"{path.name}, which is written with the {part}, is not there")
         return demand(read_parquet(path), f"{path.name} has no row")
-
-
-def demand(value: Data | None, missing: str) -> Data:
-    """The value, if there is anything in it.
-
-    Raises:
-        MissingDataError: it is None or empty.
-    """
-    if value is None or len(value) == 0:
-        raise MissingDataError(missing)
-    return value

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT
+from ensemble.config import FITTED_METHODS, FOLD_METHODS, NOTHING_TO_FIT
+from ensemble.predictions import PredictionError
+from ensemble.run import find_units, has_blend_set
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
-from ray_jobs.results.columns import combines_folds, find_units, has_blend_set, read_external
-from ray_jobs.results.intervals import check_interval
+from ray_jobs.results.run_files import combines_folds, describe_planned, measure_folds
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
@@ -60,8 +61,13 @@ def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str])
                 f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
             )
     config = with_absolute_external(config)
-    some = folder.of_member(members[0]).fold(0).predictions("validation", "final")
-    check_ensemble(config, read_parquet(folder.fold_plan), lambda: read_parquet(some)["target"].to_numpy())
+    some = folder.of_member(members[0])
+
+    def read_targets() -> np.ndarray:
+        target_N, _ = config.kind.split(measure_folds(some, config, [0], "final")[0])
+        return target_N
+
+    check_ensemble(config, read_parquet(folder.fold_plan), read_targets)
     return config
 
 
@@ -79,7 +85,7 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
     Args:
         config: of the run.
         plan: its fold plan.
-        read_targets: gives the targets of some rows, (N,), where these are numbers.
+        read_targets: gives the targets of some rows, (N,).
 
     Raises:
         RunError: something that is not on offer, a metric that is unknown or not defined for such targets, or fitted weights without
@@ -99,8 +105,12 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
         )
     if combines_folds(config) and ensemble.method in FITTED_METHODS and not has_blend_set(plan):
         raise RunError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
-    check_interval(config)
-    read_external(config, plan)
+    try:
+        kind.check_run(describe_planned(config, plan))
+    except PredictionError:
+        raise
+    except ValueError as error:
+        raise RunError(str(error)) from None
     if not combines_folds(config) and "members" in kind.offers:
         _refuse_single_unit(plan)
 
@@ -131,4 +141,9 @@ def refuse_what_is_not_offered(config: RunConfig) -> None:
     if config.members and "members" not in kind.offers:
         raise RunError(
             f"members: a family that predicts {kind.title} combines its fold models only; train each variant as a run"
+        )
+    if config.members and ensemble.fold_method not in kind.methods:
+        raise RunError(
+            f"ensemble.fold_method={ensemble.fold_method}: {kind.title} of fold models are combined by one of "
+            f"{', '.join(method for method in FOLD_METHODS if method in kind.methods)}"
         )

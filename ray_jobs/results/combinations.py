@@ -1,6 +1,6 @@
 """Compares the models that are combined, and every way to combine them, on rows that none of them has seen.
 
-Shape suffixes: M models, N rows.
+Shape suffixes: N rows, C models and combinations.
 """
 
 from __future__ import annotations
@@ -9,39 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.members.combinations import Columns, Combination, list_combinations, predict_honestly, rank
-from ensemble.members.leave_one_out import leave_each_out
-from ensemble.numbers.diversity import correlate_errors, correlate_predictions, count_effective_models, decompose_error
+from ensemble.kinds import Metric
+from ensemble.members.comparison import rank
+from ensemble.run import Combinable
 from ray_jobs.config.run import RunConfig
-from ray_jobs.results.columns import combines_folds
+from ray_jobs.results.run_files import combines_folds
 
 
-def compare_combinations(config: RunConfig, columns: Columns, label: str) -> tuple[dict[str, Any], np.ndarray]:
+def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric) -> tuple[dict[str, Any], np.ndarray]:
     """Every member and every method in the config's space, and the combination that is submitted, each with its honest error, an
     interval, and what it differs from the best member by.
 
     Args:
         config: of the run.
         columns: what is combined.
-        label: of the error, for people.
+        metric: that counts.
 
     Returns:
         `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `weights_from` (other_folds, earlier_folds or other_parts), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
         `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is submitted, (N,).
     """
-    ensemble = config.ensemble
-    submitted = Combination.from_config(ensemble)
-    others = list_combinations([ensemble.space], ensemble.metric, [ensemble.trim])
-    combinations = list(dict.fromkeys([submitted, *others]))
-    honest = [predict_honestly(how, columns) for how in combinations]
+    ensemble, kind = config.ensemble, config.kind
+    hows = [kind.read_combination(ensemble), *kind.list_combinations(ensemble, for_sweep=False)]
+    combinations = list(dict.fromkeys(hows))
+    honest = columns.predict_honestly(combinations)
     num_members = len(columns.names)
-    ranking = rank(
-        ensemble.metric,
-        columns.target_N,
-        np.stack([*columns.oof_MN, *honest]),
-        range(num_members),
-        columns.unit_N,
-    )
+    predictions_CN = np.stack([*columns.oof_MN, *honest])
+    ranking = rank(kind, ensemble.metric, columns.target_N, predictions_CN, range(num_members), columns.unit_N)
     names = [*columns.names, *map(str, combinations)]
     rows = [
         {
@@ -54,15 +48,15 @@ def compare_combinations(config: RunConfig, columns: Columns, label: str) -> tup
     ]
     compared = {
         "metric": ensemble.metric,
-        "label": label,
+        "label": metric.error_label,
         "best_member": columns.names[ranking.reference],
         "num_rows": len(columns.target_N),
         "scored_on": "blend" if combines_folds(config) else "out_of_fold",
         "weights_from": _tell_cross_fitting(config),
         "rows": rows,
-        "diversity": describe_diversity(config, columns),
     }
-    return compared, honest[0]
+    diversity = columns.describe_diversity(ensemble)
+    return compared if diversity is None else compared | {"diversity": diversity}, honest[0]
 
 
 def _tell_cross_fitting(config: RunConfig) -> str:
@@ -72,54 +66,17 @@ def _tell_cross_fitting(config: RunConfig) -> str:
     return "earlier_folds" if config.folds.kind == "time" else "other_folds"
 
 
-def describe_diversity(config: RunConfig, columns: Columns) -> dict[str, Any]:
-    """How much the models differ, and what each adds to their mean.
-
-    Returns:
-        `ensemble_error`, `member_error`, `ambiguity` of the mean (squared error in the config's space; the first is the second less the
-        third), `effective_models`, `error_correlation` and `prediction_correlation` (M, M), and `contributions`: of each model how
-        much the metric's error grows without it, with a 95 % interval; of a single model none.
-    """
-    space, metric = config.ensemble.space, config.ensemble.metric
-    parts = decompose_error(columns.oof_MN, columns.target_N, space)
-    errors_MM = correlate_errors(columns.oof_MN, columns.target_N, space)
-    contributions = []
-    if len(columns.names) > 1:
-        left_out = leave_each_out(columns.oof_MN, columns.target_N, metric, "mean", space, unit_N=columns.unit_N)
-        values = (left_out.contribution_M, left_out.low_M, left_out.high_M)
-        contributions = [
-            dict(zip(("name", "contribution", "low", "high"), (name, *map(float, numbers)), strict=True))
-            for name, *numbers in zip(columns.names, *values, strict=True)
-        ]
-    return {
-        "ensemble_error": parts.ensemble_error,
-        "member_error": parts.member_error,
-        "ambiguity": parts.ambiguity,
-        "effective_models": _as_json(count_effective_models(errors_MM)),
-        "error_correlation": _as_json(errors_MM),
-        "prediction_correlation": _as_json(correlate_predictions(columns.oof_MN, space)),
-        "contributions": contributions,
-    }
-
-
-def _as_json(numbers: np.ndarray | float) -> Any:
-    """NaN, which JSON does not have, becomes None."""
-    values = np.array(numbers, object)
-    values[~np.isfinite(np.asarray(numbers, np.float64))] = None
-    return values.tolist()
-
-
-def list_metrics(combinations: dict[str, Any]) -> dict[str, Any]:
+def list_metrics(combinations: dict[str, Any], metric: Metric) -> dict[str, Any]:
     """The submitted combination's honest error beside the best member's, each member's error, and the table of all."""
-    rows, metric = combinations["rows"], combinations["metric"]
+    rows, name = combinations["rows"], metric.error_name
     submitted = next(row for row in rows if row["submitted"])
     best = next(row for row in rows if row["name"] == combinations["best_member"])
     columns = ["name", "kind", "error", "low", "high", "difference", "difference_low", "difference_high"]
+    diversity = combinations.get("diversity", {})
     return {
-        f"ensemble/{combinations['scored_on']}_{metric}": submitted["error"],
-        f"ensemble/best_member_{metric}": best["error"],
-        **{f"ensemble/member_{row['name']}_{metric}": row["error"] for row in rows if row["kind"] == "member"},
-        "ensemble/ambiguity": combinations["diversity"]["ambiguity"],
-        "ensemble/effective_models": combinations["diversity"]["effective_models"],
+        f"ensemble/{combinations['scored_on']}_{name}": submitted["error"],
+        f"ensemble/best_member_{name}": best["error"],
+        **{f"ensemble/member_{row['name']}_{name}": row["error"] for row in rows if row["kind"] == "member"},
+        **{f"ensemble/{one}": diversity[one] for one in ("ambiguity", "effective_models") if one in diversity},
         "ensemble/combinations": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]},
     }

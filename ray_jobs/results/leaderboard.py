@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.kinds import Metric
-from ensemble.members.combinations import rank
-from ensemble.numbers.metrics import measure_error
+from ensemble.kinds import Kind, Metric
+from ensemble.members.comparison import rank
+from ensemble.predictions import PredictionError
+from ensemble.run import find_units
 from ray_jobs.errors import RunFolderError
-from ray_jobs.results.columns import combines_folds, find_units
 from ray_jobs.results.headline import find_metric
+from ray_jobs.results.run_files import combines_folds
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 
@@ -33,16 +34,18 @@ class Entry:
     Attributes:
         run: its name.
         what: the member, or the ensemble and its method.
-        rows: (target, prediction, fold) by the row's id.
+        rows: (target, prediction, fold) by the row's id, as the kind keeps them.
         unit_of: the group of each row by its id, where the run kept groups together; else empty.
+        kind: of the predictions.
         metric: that counts in the run.
         describe_metric: how a metric's values are read in the run.
     """
 
     run: str
     what: str
-    rows: Mapping[str, tuple[float, float, int]]
+    rows: Mapping[str, tuple[Any, Any, int]]
     unit_of: Mapping[str, int]
+    kind: Kind
     metric: str
     describe_metric: Callable[[str], Metric]
 
@@ -60,23 +63,23 @@ def read_entries(folder: RunFolder) -> list[Entry]:
         raise RunFolderError(
             f"{folder.root} predicts {config.kind.title}, which have no leaderboard; its scores are in summary.json"
         )
+    members = dict.fromkeys(table["member"].to_pylist())
+    tables = {member: table.filter(pc.equal(table["member"], member)) for member in members}
+    if folder.honest_predictions.exists() and not combines_folds(config):
+        tables[f"ensemble ({config.ensemble.method})"] = read_parquet(folder.honest_predictions)
     plan = read_parquet(folder.fold_plan)
     ids = plan["id"].to_pylist()
     units = find_units(plan, ids)
     unit_of = {} if units is None else dict(zip(ids, units.tolist(), strict=True))
-    facts = (unit_of, config.ensemble.metric, partial(find_metric, folder, config))
-    entries = [
-        Entry(folder.root.name, member, _by_id(table.filter(pc.equal(table["member"], member))), *facts)
-        for member in dict.fromkeys(table["member"].to_pylist())
-    ]
-    if folder.honest_predictions.exists() and not combines_folds(config):
-        method = f"ensemble ({config.ensemble.method})"
-        entries.append(Entry(folder.root.name, method, _by_id(read_parquet(folder.honest_predictions)), *facts))
-    return entries
+    facts = (unit_of, config.kind, config.ensemble.metric, partial(find_metric, folder, config))
+    try:
+        return [Entry(folder.root.name, what, _by_id(config.kind, lines), *facts) for what, lines in tables.items()]
+    except PredictionError as error:
+        raise RunFolderError(f"{folder.root} has {error}") from None
 
 
-def _by_id(table: pa.Table) -> dict[str, tuple[float, float, int]]:
-    values = zip(*(table[name].to_pylist() for name in ("target", "prediction", "fold")), strict=True)
+def _by_id(kind: Kind, table: pa.Table) -> dict[str, tuple[Any, Any, int]]:
+    values = zip(*kind.split(table), table["fold"].to_pylist(), strict=True)
     return dict(zip(table["id"].to_pylist(), values, strict=True))
 
 
@@ -107,6 +110,11 @@ class Group:
         return f"{self.num_rows:,} rows" + (f" in {units.max() + 1:,} groups" if units is not None else "")
 
     @property
+    def kind(self) -> Kind:
+        """Of all their predictions."""
+        return self.entries[0].kind
+
+    @property
     def metrics(self) -> list[str]:
         """The metrics that count in their runs, each once."""
         return list(dict.fromkeys(entry.metric for entry in self.entries))
@@ -125,7 +133,7 @@ class Group:
         target_N = np.array([self.entries[0].rows[row_id][0] for row_id in self.ids])
         predictions_CN = np.array([[entry.rows[row_id][1] for row_id in self.ids] for entry in self.entries])
         try:
-            ranking = rank(metric, target_N, predictions_CN, range(len(self.entries)), self.find_units())
+            ranking = rank(self.kind, metric, target_N, predictions_CN, range(len(self.entries)), self.find_units())
         except ValueError as error:
             names = ", ".join(f"{entry.run} {entry.what}" for entry in self.entries)
             raise RunFolderError(f"{names}: {error}") from None
@@ -142,13 +150,13 @@ class Group:
     ) -> list[float | None]:
         fold_N = np.array([entry.rows[row_id][2] for row_id in self.ids])
         held = [fold_N == fold for fold in range(fold_N.max() + 1)]
-        return [_try_to_measure(metric, target_N[rows], prediction_N[rows]) for rows in held]
+        return [_try_to_measure(self.kind, metric, target_N[rows], prediction_N[rows]) for rows in held]
 
 
-def _try_to_measure(metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float | None:
+def _try_to_measure(kind: Kind, metric: str, target_N: np.ndarray, prediction_N: np.ndarray) -> float | None:
     """The error; None where there is no row, or the metric is not defined for these."""
     try:
-        return measure_error(metric, target_N, prediction_N) if len(target_N) else None
+        return kind.measure_error(metric, target_N, prediction_N) if len(target_N) else None
     except ValueError:
         return None
 
@@ -158,10 +166,12 @@ def group_entries(entries: Sequence[Entry]) -> list[Group]:
     groups: list[Group] = []
     for entry in entries:
         for number, group in enumerate(groups):
+            if group.kind.name != entry.kind.name:
+                continue
             shared = [row_id for row_id in group.ids if row_id in entry.rows]
             first = group.entries[0].rows
             is_enough = len(shared) >= max(2, _LEAST_SHARE * min(len(group.ids), len(entry.rows)))
-            if is_enough and all(first[row_id][0] == entry.rows[row_id][0] for row_id in shared):
+            if is_enough and all(np.array_equal(first[row_id][0], entry.rows[row_id][0]) for row_id in shared):
                 groups[number] = Group([*group.entries, entry], shared)
                 break
         else:

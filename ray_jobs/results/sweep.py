@@ -22,21 +22,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ensemble.config import SPACES, EnsembleConfig
-from ensemble.members.combinations import Columns, Combination
-from ensemble.members.search import Candidate, Choice, Evaluation, choose, list_candidates
+from ensemble.config import EnsembleConfig
+from ensemble.members.search import Candidate, Choice, choose, list_candidates
+from ensemble.run import Combinable, Evaluation
 from ray_jobs.cli.console import chatter_to, say_what_is_awaited
 from ray_jobs.cluster.start import RayStart, connect
 from ray_jobs.cluster.versions import COMMON_PACKAGES, package_versions
 from ray_jobs.config.run import RunConfig
-from ray_jobs.results.columns import combines_folds, read_columns
 from ray_jobs.results.headline import find_metric
+from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import write_csv, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
+from trainers.interface import CheckpointName
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
 _SHOWN, _RECORDED = 12, 100
@@ -66,7 +67,7 @@ class Search:
         return dataclasses.replace(
             ensemble,
             method=winner.how.method,
-            space=winner.how.space,
+            space=winner.how.space or ensemble.space,
             weights=winner.how.weights,
             trim=winner.how.trim,
             weight_power=winner.how.weight_power,
@@ -87,15 +88,15 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
         PredictionError: there is nothing to combine, or files do not belong together.
     """
     began = time.monotonic()
-    ensemble = config.ensemble
+    ensemble, kind = config.ensemble, config.kind
     everyone = dataclasses.replace(config, ensemble=dataclasses.replace(ensemble, members=None))
     if combines_folds(config):
         everyone = config
-    columns: dict[str, Columns] = {checkpoint: read_columns(folder, everyone, checkpoint) for checkpoint in CHECKPOINTS}
+    columns = {checkpoint: kind.read_columns(describe_run(folder, everyone), checkpoint) for checkpoint in CHECKPOINTS}
     names = columns["best"].names
-    members = names if combines_folds(config) else read_columns(folder, config).names
-    default = Candidate(members, ensemble.checkpoint, Combination.from_config(ensemble))
-    listed = list_candidates(names, CHECKPOINTS, SPACES, ensemble.metric, with_subsets=not combines_folds(config))
+    default = Candidate(_find_default(config, names), ensemble.checkpoint, kind.read_combination(ensemble))
+    hows = kind.list_combinations(ensemble, for_sweep=True)
+    listed = list_candidates(names, CHECKPOINTS, hows, with_subsets=not combines_folds(config))
     candidates = list(dict.fromkeys([default, *listed]))
     console.print(f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows")
     batches = _divide(candidates)
@@ -107,7 +108,7 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
             folder, config, {number: (batches[number], paths[number]) for number in todo}, columns, console
         )
     evaluations = dict(pair for batch, path in zip(batches, paths, strict=True) for pair in _read(batch, path))
-    choice = choose([evaluations[candidate] for candidate in candidates], 0, columns["best"], ensemble.metric)
+    choice = choose(kind, [evaluations[candidate] for candidate in candidates], 0, columns["best"], ensemble.metric)
     for path in folder.root.glob("sweep/*.npz"):  # of what was tried before on other columns
         if path not in paths:
             path.unlink()
@@ -123,19 +124,26 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     )
 
 
+def _find_default(config: RunConfig, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of all models the run combines now."""
+    if combines_folds(config):
+        return names
+    chosen = config.ensemble.members
+    elsewhere = (name for name in names if name not in config.member_names and (chosen is None or name in chosen))
+    return (*config.combined_members, *elsewhere)
+
+
 def _divide(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     """Batches of equal work: neighbours in the list cost alike, so each batch takes every so many."""
     number = max(1, min(len(candidates) // _LEAST_BATCH, _BATCHES_PER_CPU * (os.cpu_count() or 1)))
     return [list(candidates[start::number]) for start in range(number)]
 
 
-def _sum_up_columns(columns: Mapping[str, Columns]) -> str:
+def _sum_up_columns(columns: Mapping[CheckpointName, Combinable]) -> str:
     """What the evaluation of any candidate depends on: predictions and packages."""
     digest = hashlib.sha256(json.dumps(package_versions(COMMON_PACKAGES)).encode())
     for one in columns.values():
-        digest.update(b"ordered" * one.is_ordered)
-        for values in (one.oof_MN, one.target_N, one.fold_N.astype(np.int64)):
-            digest.update(np.ascontiguousarray(values).tobytes())
+        digest.update(one.sum_up().encode())
     return digest.hexdigest()
 
 
@@ -149,7 +157,7 @@ def _evaluate_in_trials(
     folder: RunFolder,
     config: RunConfig,
     todo: Mapping[int, tuple[list[Candidate], Path]],
-    columns: Mapping[str, Columns],
+    columns: Mapping[CheckpointName, Combinable],
     console: Console,
 ) -> None:
     scratch = folder.sweep_scratch
@@ -296,12 +304,11 @@ def describe_search(console: Console, folder: RunFolder, found: Search) -> None:
     for rank, index in enumerate(np.argsort(choice.error_C, kind="stable").tolist(), start=1):
         if rank <= _SHOWN or index == choice.default:
             one = found.candidates[index]
-            method, _, space = str(one.how).rpartition(", ")
             table.add_row(
                 str(rank),
                 "all" if one.members == found.all_members else ", ".join(one.members),
-                method,
-                space.removesuffix(" space"),
+                one.how.title,
+                one.how.space or "",
                 one.checkpoint,
                 f"{choice.error_C[index]:.4f}",
                 "default" if index == choice.default else f"{choice.improvement_C[index]:+.4f}",

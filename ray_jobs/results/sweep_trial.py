@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from ensemble.members.combinations import Columns
-from ensemble.members.search import Candidate, evaluate
+from ensemble.members.search import Candidate
+from ensemble.run import Combinable, Evaluation
 from trainers.storage.whole_files import write_whole
 
 
@@ -24,7 +24,7 @@ class SweepTrial(tune.Trainable):
         self,
         config: dict[str, Any],
         todo: Mapping[int, tuple[list[Candidate], Path]],
-        columns: Mapping[str, Columns],
+        columns: Mapping[str, Combinable],
     ) -> None:
         """Takes the batch that `config` names, its file, and the predictions by checkpoint."""
         self.batch, self.path = todo[config["batch"]]
@@ -32,7 +32,7 @@ class SweepTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The whole trial."""
-        evaluations = [evaluate(candidate, self.columns[candidate.checkpoint]) for candidate in self.batch]
+        evaluations = self._evaluate()
         content = io.BytesIO()
         np.savez(
             content, honest_CN=[one.honest_N for one in evaluations], inner_CF=[one.inner_F for one in evaluations]
@@ -45,3 +45,12 @@ class SweepTrial(tune.Trainable):
             "candidates": len(self.batch),
             "done": True,
         }
+
+    def _evaluate(self) -> list[Evaluation]:
+        """Of each candidate, those of one checkpoint together."""
+        found: dict[Candidate, Evaluation] = {}
+        for checkpoint, columns in self.columns.items():
+            own = [candidate for candidate in self.batch if candidate.checkpoint == checkpoint]
+            evaluations = columns.evaluate([(candidate.members, candidate.how) for candidate in own]) if own else []
+            found |= dict(zip(own, evaluations, strict=True))
+        return [found[candidate] for candidate in self.batch]

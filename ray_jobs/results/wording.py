@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ensemble.kinds import Kind
 from ray_jobs.results.headline import label_error
 
 
 def describe_part(part: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows on which maps are compared: those of the blend set, or test rows."""
+    """The rows on which models are compared as they are: those of the blend set, or test rows."""
     which = "rows of the blend set" if part == "blend" else "test rows whose truth is known"
     return f"{rows[0]['num_rows']:,} {which}, which no model has seen"
 
@@ -90,14 +91,11 @@ def explain_workers(summary: Mapping[str, Any]) -> str:
     return f"not bit-repeatable: the number of workers was not always the same ({'; '.join(folds)})"
 
 
-def describe_submission(submission: Mapping[str, Any]) -> str:
+def describe_submission(kind: Kind, submission: Mapping[str, Any]) -> str:
     """What was combined and how, in one line."""
     what = "members'" if "fold_method" in submission else "models'"
-    space = f"in {submission['space']} space" if "space" in submission else "place by place"
-    return (
-        f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints "
-        f"{space}{_describe_interval(submission.get('interval'))}"
-    )
+    text = f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints"
+    return f"{text} {kind.describe_scale(submission)}".rstrip() + _describe_interval(submission.get("interval"))
 
 
 def _describe_interval(facts: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,7 @@
 """Every metric of a K-fold run by its exact name: when it is recorded and what it means.
 
 `docs/generate.py` writes docs/metrics.md from it, and a test compares it with a real run. What only a model family
-records stands in its own `metrics.py`.
+records stands in its own `metrics.py`, what only a kind of predictions does in the `records` of its `kind.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ensemble.kinds import find_kinds
 from trainers.families import BEST, END, EPOCH, REPORTED, START, STEP, SUBMITTED, Metrics, find_families, load_metrics
 
 STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
@@ -167,69 +168,11 @@ _OF_SUBMISSION = (
         SUBMITTED,
         _ensemble({"model_weights": "table: fold or member, and the weights inside each model if it has any"}),
     ),
-    Metrics(
-        "submission",
-        SUBMITTED,
-        _ensemble(
-            {
-                "out_of_fold_dice": "of maps: Dice of all pixels that some fold validated",
-                "out_of_fold_iou": "of maps: intersection over union of the same pixels",
-            }
-        ),
-        kind="map",
-    ),
-    Metrics(
-        "submission",
-        SUBMITTED,
-        _ensemble(
-            {
-                "test_dice": "of maps: Dice of the ensemble on test pictures with masks",
-                "test_iou": "of maps: intersection over union on them",
-                "compared": "of maps: table of each fold model and each method on them",
-            }
-        ),
-        kind="map",
-    ),
     Metrics("submission", WEIGHTED, _ensemble({"model_{i}_weight": "the model's share in the combination"})),
     Metrics(
         "submission",
         SCORED,
-        _ensemble(
-            {
-                "blend_msle": "error of the combination on the blend set; with members: `ensemble/out_of_fold_msle`",
-                "best_member_msle": "error of the best model in it; both names end in `ensemble.metric`",
-            }
-        ),
-        kind="number",
-    ),
-    Metrics(
-        "submission",
-        SCORED,
-        _ensemble(
-            {
-                "ambiguity": "what the mean gains because the models differ (Krogh and Vedelsby 1995)",
-                "effective_models": "how many independent models they amount to",
-            }
-        ),
-        kind="number",
-    ),
-    Metrics(
-        "submission",
-        SCORED,
         _ensemble({"combinations": "table: each model and each method, its error and its intervals"}),
-        kind="number",
-    ),
-    Metrics(
-        "submission",
-        WITH_INTERVAL,
-        _ensemble(
-            {
-                "interval_level": "level, such as 0.9",
-                "interval_kind": "`cv+` or `empirical`",
-                "interval_mean_width": "mean width over the rows",
-            }
-        ),
-        kind="number",
     ),
     Metrics(
         "submission",
@@ -243,7 +186,6 @@ _OF_SUBMISSION = (
                 "sweep_improvement_low": "lower bound of that, for all combinations together",
             }
         ),
-        kind="number",
     ),
     Metrics(
         "submission",
@@ -254,39 +196,25 @@ _OF_SUBMISSION = (
                 "sweep_leaderboard": "table of the best 100 combinations",
             }
         ),
-        kind="number",
-    ),
-    Metrics(
-        "submission",
-        REPORTED,
-        _ensemble(
-            {
-                "figures/loss_of_all_folds": "figure: training and validation losses",
-                "figures/final_predictions": "figure: the submitted predictions",
-            }
-        ),
-        kind="number",
-    ),
-    Metrics(
-        "submission",
-        REPORTED,
-        _ensemble(
-            {
-                "figures/loss_of_all_folds": "figure: training and validation losses",
-                "figures/example_overlays": "figure: masks over their pictures",
-                "figures/dice_of_rows": "figure: Dice of each picture",
-                "figures/disagreement": "figure: where the models differ",
-            }
-        ),
-        kind="map",
     ),
 )
 
 
+def _of_kinds() -> list[Metrics]:
+    """What only one kind of predictions records of a submission."""
+    return [
+        Metrics("submission", moment, _ensemble(meanings), kind=name)
+        for name, kind in find_kinds().items()
+        for moment, meanings in kind.records
+    ]
+
+
 def _collect(common: Sequence[Metrics]) -> tuple[Metrics, ...]:
-    """These and every family's own, in the order of a run; of a moment the common ones first."""
+    """These, and every kind's and family's own, in the order of a run; of a moment the common ones first."""
     own = [replace(metrics, family=family) for family in find_families() for metrics in load_metrics(family)]
-    return tuple(sorted((*common, *own), key=lambda one: (_RUNS.index(one.run), _MOMENTS.index(one.moment))))
+    return tuple(
+        sorted((*common, *_of_kinds(), *own), key=lambda one: (_RUNS.index(one.run), _MOMENTS.index(one.moment)))
+    )
 
 
 CATALOGUE = _collect((*_OF_FOLDS, *_OF_COORDINATION, *_OF_SUBMISSION))

@@ -138,7 +138,7 @@ class TrialWatcher:
         if before is None:
             self.console.print(f"{trial.name} training ({trial})")
         elif before.folds != folds and len(folds) < num_folds:
-            score = f"{self.config.ensemble.metric} {now.score:.4f}"
+            score = f"{self.config.error_name} {now.score:.4f}"
             self.console.print(f"{trial.name}: {len(folds)} of {num_folds} folds, {score}")
         return now
 

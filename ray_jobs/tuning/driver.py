@@ -76,7 +76,7 @@ def run_tuning(
     with folder.lock():
         write_or_compare_tuning(tuning, argv)
         folder.remove_leftovers()
-        tell = partial(describe_result, console, tuning.config.ensemble.metric)
+        tell = partial(describe_result, console, tuning.config.error_name)
         progress = Progress(tuning, retries_failed=command.retry_failed, tell=tell)
         is_known = read_json(folder.tune, default={}).get("ensemble") == describe_ensemble(tuning)
         if progress.is_over() and is_known:
@@ -169,7 +169,7 @@ def _collect(running: list[TrialThread], progress: Progress, console: Console) -
     for thread in ended:
         if thread.result is not None:
             progress.results[thread.trial.number] = thread.result
-            describe_result(console, progress.tuning.config.ensemble.metric, thread.trial, thread.result)
+            describe_result(console, progress.tuning.config.error_name, thread.trial, thread.result)
     if any(thread.result is not None for thread in ended):
         write_trials(progress.tuning, progress.list_ended())
     failed = [thread for thread in ended if thread.failure is not None]

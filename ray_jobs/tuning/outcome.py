@@ -13,14 +13,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from rich.console import Console
 
-from ensemble.members.combinations import Columns
+from ensemble.kinds import Kind
 from ensemble.members.comparison import compare_pair
-from ensemble.members.search import Evaluation, choose
-from ensemble.numbers.metrics import measure_error
+from ensemble.members.search import choose
+from ensemble.run import Columns, Evaluation
 from ray_jobs.config.run import to_dict
-from ray_jobs.results.columns import read_oof
+from ray_jobs.results.run_files import describe_run, measure_folds
 from ray_jobs.runs.files import read_json, write_csv
 from ray_jobs.tuning.display import build_trial_table, rank_trials
 from ray_jobs.tuning.planning import Tuning
@@ -45,7 +46,7 @@ def write_trials(tuning: Tuning, ended: Sequence[tuple[Trial, Result]]) -> None:
     trials = {trial.number: trial for trial, _ in ended}
     results = {trial.number: result for trial, result in ended}
     names, num_folds = [one.field for one in tuning.space], tuning.config.folds.count
-    header = ["rank", "trial", *names, tuning.config.ensemble.metric, "folds", "seconds", "state"]
+    header = ["rank", "trial", *names, tuning.config.error_name, "folds", "seconds", "state"]
     header += [f"fold_{fold}" for fold in range(num_folds)] + ["reason"]
     rows = []
     for rank, number in enumerate(rank_trials(results), start=1):
@@ -66,11 +67,11 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
         too: `recipe_score`, `improvement` and, without ASHA, the bound `improvement_low` (95 %, for all trials together), `is_better`,
         `nested_score` (chosen inside each fold, scored on it); with a second trial `second` and its difference, from the best's.
     """
-    metric = tuning.config.ensemble.metric
+    kind, metric = tuning.config.kind, tuning.config.ensemble.metric
     order = [number for number in rank_trials(results) if results[number].state == TrialState.COMPLETE]
     states = [result.state.value for result in results.values()]
     outcome: dict[str, Any] = {
-        "metric": metric,
+        "metric": tuning.config.error_name,
         "num_trials": len(trials),
         "states": {state: states.count(state) for state in dict.fromkeys(states)},
         "seconds": sum(result.seconds for result in results.values()),
@@ -86,7 +87,7 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
         return outcome
     columns = [_read_columns(tuning, trials[number]) for number in order]
     first, second = columns[0].oof_MN[0], columns[1].oof_MN[0]
-    difference = compare_pair(metric, columns[0].target_N, first, second, columns[0].unit_N)
+    difference = compare_pair(kind, metric, columns[0].target_N, first, second, columns[0].unit_N)
     outcome |= {"second": trials[order[1]].name, "second_score": results[order[1]].score}
     outcome |= {f"second_{name}": value for name, value in asdict(difference).items()}
     if 0 in order and tuning.tune.scheduler == "asha":
@@ -95,7 +96,8 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
         assert best_score is not None
         outcome |= {"recipe_score": recipe_score, "improvement": recipe_score - best_score}
     elif 0 in order:
-        choice = choose([_evaluate(one, metric) for one in columns], order.index(0), columns[0], metric)
+        evaluations = [_evaluate(kind, one, metric) for one in columns]
+        choice = choose(kind, evaluations, order.index(0), columns[0], metric)
         outcome |= {
             "recipe_score": results[0].score,
             "improvement": float(choice.improvement_C[0]),
@@ -109,15 +111,21 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
 
 def _read_columns(tuning: Tuning, trial: Trial) -> Columns:
     """A trial's out-of-fold predictions, in the order of their ids."""
-    columns = read_oof(trial.folder, replace(trial.folder.read_config(), ensemble=tuning.config.ensemble))
-    order = np.argsort(columns.ids_N)
-    return replace(columns.keep(order), names=(trial.name,))
+    config = replace(trial.folder.read_config(), ensemble=tuning.config.ensemble)
+    tables = measure_folds(trial.folder, config, range(config.folds.count), config.ensemble.checkpoint)
+    table = pa.concat_tables(tables)
+    target_N, prediction_N = config.kind.split(table)
+    ids_N = table["id"].to_numpy(zero_copy_only=False)
+    fold_N, run = table["fold"].to_numpy(), describe_run(trial.folder, config)
+    units_N = run.find_units(ids_N)
+    columns = Columns((trial.name,), ids_N, fold_N, target_N, prediction_N[None], units_N, run.is_ordered)
+    return columns.keep(np.argsort(ids_N))
 
 
-def _evaluate(columns: Columns, metric: str) -> Evaluation:
+def _evaluate(kind: Kind, columns: Columns, metric: str) -> Evaluation:
     """What choosing among trials sees: the predictions, and for each fold the error on all other rows, or earlier ones."""
     rest, oof_N = [columns.others(fold) for fold in np.unique(columns.fold_N)], columns.oof_MN[0]
-    errors = [measure_error(metric, columns.target_N[n], oof_N[n]) if n.any() else np.nan for n in rest]
+    errors = [kind.measure_error(metric, columns.target_N[n], oof_N[n]) if n.any() else np.nan for n in rest]
     return Evaluation(oof_N, np.array(errors))
 
 

@@ -82,7 +82,7 @@ def _write_figures(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
     is_whole = [results[number].state == TrialState.COMPLETE for number in scored]
     values = {one.field: [trials[number].fields[one.field] for number in scored] for one in tuning.space}
     log_fields = [one.field for one in tuning.space if one.is_log]
-    metric = tuning.config.ensemble.metric
+    metric = tuning.config.error_name
     figures = (
         ("score_by_trial", "Score by trial", "A line that is still falling at its end: more trials may help.",
          draw_history(scored, scores, is_whole, metric)),
@@ -106,5 +106,5 @@ def _write_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping[
         name = trial.name + (" (the recipe as it is)" if number == 0 else "")
         rows.append([name, str(rank), *trial.fields.values(), score, str(len(result.folds)), f"{result.seconds:.0f}"])
         rows[-1].append(f"{result.state.value}{f': {result.reason}' if result.reason else ''}")
-    header = ["trial", "rank", *names, tuning.config.ensemble.metric, "folds", "seconds", "state"]
+    header = ["trial", "rank", *names, tuning.config.error_name, "folds", "seconds", "state"]
     return build_section("Trials", build_table(header, rows), f"<p>{build_link('trials.csv')}</p>")

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.numbers.metrics import measure_error
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
-from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.results.run_files import measure_folds
+from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, read_status
 from ray_jobs.tuning.space import Dimension, read_fields
@@ -129,16 +129,17 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
     `ensemble.checkpoint`.
 
     Raises:
-        RunError: a file is damaged, or the metric is not defined for a fold.
+        PredictionError: a file is damaged.
+        RunError: the metric is not defined for a fold.
     """
     if not folds:
         return None, ()
-    metric, checkpoint = config.ensemble.metric, config.ensemble.checkpoint
-    tables = [read_parquet(folder.fold(fold).predictions("validation", checkpoint)) for fold in folds]
-    pairs = [(table["target"].to_numpy(), table["prediction"].to_numpy()) for table in tables]
+    kind, metric = config.kind, config.ensemble.metric
+    tables = measure_folds(folder, config, folds, config.ensemble.checkpoint)
+    pairs = [kind.split(table) for table in tables]
     whole = [np.concatenate(columns) for columns in zip(*pairs, strict=True)]
     try:
-        return measure_error(metric, *whole), tuple(measure_error(metric, *pair) for pair in pairs)
+        return kind.measure_error(metric, *whole), tuple(kind.measure_error(metric, *pair) for pair in pairs)
     except ValueError as error:
         raise RunError(
             f"{folder.root}: {error}. A tuning scores each fold: name another ensemble.metric, or make fewer folds"

@@ -10,6 +10,7 @@ import numpy as np
 
 from ensemble.config import EnsembleConfig
 from ensemble.maps.files import build_map_table, encode_map
+from ray_jobs.config.members import resolve_members
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import RunConfig, RunSection
 from ray_jobs.planning.continuation import write_or_compare
@@ -31,8 +32,10 @@ def make_map_run(
     unfinished: tuple[int, ...] = (),
     ensemble: EnsembleConfig | None = None,
     blend: float = 0.0,
+    members: tuple[str, ...] = (),
 ) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
-    """Three folds on the made-up pictures; each fold's model errs by smooth noise of its own. Folder, config and summary."""
+    """Three folds on the made-up pictures; each fold's model, and each member's, errs by smooth noise of its own. Folder, config and
+    summary."""
     folder = RunFolder(root)
     recipe = RECIPES["unet_segmentation_small"]()
     trainer, inventory = take_inventory(recipe.trainer, root)
@@ -42,25 +45,37 @@ def make_map_run(
         run=RunSection(name=root.name, storage=str(root.parent)),
         ensemble=ensemble or recipe.ensemble,
         folds=dataclasses.replace(recipe.folds, blend_fraction=blend),
+        members=members,
     )
     folds = plan_folds(config.folds, inventory)
-    write_or_compare(Plan({"main": MemberPlan(config, folder, inventory, folds)}, []), [], print)
+    plans = {
+        name: MemberPlan(
+            own,
+            folder.of_member(name),
+            inventory,
+            folds if own.folds.seed == config.folds.seed else plan_folds(own.folds, inventory),
+        )
+        for name, own in resolve_members(config).items()
+    }
+    write_or_compare(Plan(plans, []), [], print)
     leave_inputs(trainer, inventory, folder.inputs)
-    for fold in range(config.folds.count):
-        if fold not in unfinished:
-            split, train = folds.split(fold), inventory.tables["train"]
+    for number, plan in enumerate(plans.values()):
+        for fold in set(range(config.folds.count)) - set(unfinished):
+            split, train = plan.folds.split(fold), inventory.tables["train"]
             wanted = {"validation": split.validation_ids, "blend": split.blend_ids}
             parts = {name: train.take(find_positions(train, ids.tolist())) for name, ids in wanted.items() if len(ids)}
             parts["test"] = inventory.tables["test"]
-            _write_fold(folder, config, fold, parts, noise)
+            _write_fold(plan.folder, config, fold, parts, noise, number)
     stage = run_ensemble_stage(str(root))
     summary = build_summary(folder, config, stage, {"total": 1.0})
     save_summary(folder, config, summary)
     return folder, config, summary
 
 
-def _write_fold(folder: RunFolder, config: RunConfig, fold: int, parts: dict[str, Rows], noise: float) -> None:
-    rng = np.random.default_rng(fold)
+def _write_fold(
+    folder: RunFolder, config: RunConfig, fold: int, parts: dict[str, Rows], noise: float, member: int
+) -> None:
+    rng = np.random.default_rng([fold, member] if member else fold)
     write_json(
         folder.fold(fold).status,
         {"fold": fold, "state": "completed", "attempt": 1, "started": 1e9, "finished": 1e9 + 9},
@@ -72,7 +87,7 @@ def _write_fold(folder: RunFolder, config: RunConfig, fold: int, parts: dict[str
                 true_HW = read_mask(rows, row, config.trainer.data, scaled=False)
                 said = true_HW * 0.6 + 0.2 + rng.normal(0, noise, (8, 8)).repeat(8, 0).repeat(8, 1)
                 maps.append(encode_map(row_id, said.clip(0, 1).astype(np.float32)[None], true_HW))
-            table = build_map_table(maps, fold=fold, checkpoint=checkpoint)
+            table = build_map_table(maps, fold=fold, checkpoint=checkpoint, member=folder.member)
             write_parquet(folder.fold(fold).predictions(name, checkpoint), table)
         write_checkpoint(folder.fold(fold).checkpoint(checkpoint), b"none", {"epoch": 3, "model_summary": {}})
     folder.fold(fold).write_manifest()

@@ -76,6 +76,11 @@ def leave_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
         write_rows(place_rows(folder, config.data, table), rows)
 
 
+def describe_inputs(config: Config) -> DataConfig:
+    """What decides which rows there are and what a node needs: the same for trials that differ elsewhere."""
+    return config.data
+
+
 def prepare_node(config: Config) -> None:
     """Looks whether this machine sees the pictures; makes the made-up ones where it has none.
 

@@ -54,6 +54,7 @@ class Predictor:
         repeat_bits()
         torch.set_num_threads(num_threads)
         self.device, self.models = device, [_build(model, device) for model in models]
+        self.views = {model.config.data for model in self.models}  # members may read pictures at another scale
         self.data = self.models[0].config.data
 
     @torch.inference_mode()
@@ -66,13 +67,12 @@ class Predictor:
         for row in block.to_pylist():
             try:
                 content = read_file(Path(row["picture"]))
-                picture_CHW, _ = decode_picture(content, self.data.channels)
                 shown_CHW, _ = decode_picture(content, 3)
+                scaled = {data: scale_picture(decode_picture(content, data.channels)[0], data) for data in self.views}
             except (UnusableError, OSError) as error:
                 raise DataError(f"{row['picture']} was changed while it was to be predicted: it {error}") from None
-            size = picture_CHW.shape[1:]
-            scaled_CHW = scale_picture(picture_CHW, self.data)
-            probability_MCHW = np.stack([self._predict(model, scaled_CHW, size) for model in self.models])
+            size = shown_CHW.shape[1:]
+            probability_MCHW = np.stack([self._predict(one, scaled[one.config.data], size) for one in self.models])
             target_HW, problem = self._read_mask(row["mask"], size)
             yield NewMap(row["id"], probability_MCHW, target_HW, to_screen(shown_CHW), problem)
 

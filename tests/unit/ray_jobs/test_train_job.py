@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -83,4 +81,4 @@ def test_the_full_size_unet_has_the_catalogues_defaults():
     assert (trainer.data.size, trainer.data.channels, trainer.data.classes) == (512, 1, 2)
     training = trainer.training
     assert (training.horizontal_flip, training.vertical_flip, training.max_rotation) == (True, True, 10.0)
-    assert dataclasses.replace(RECIPES["unet_segmentation"]()).predicts_maps
+    assert RECIPES["unet_segmentation"]().kind.title == "maps"

@@ -1,10 +1,17 @@
 """Paired bootstrap: intervals that cover, the same draws for the same seed, bounds that hold for many candidates at once."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.metrics import mean_squared_log_error, roc_auc_score
 
-from ensemble.members.comparison import compare_pair, compare_with_baseline, draw_errors
+from ensemble.kinds import load_kind
+from ensemble.members import comparison
+from ensemble.numbers.metrics import draw_errors
+
+compare_pair = partial(comparison.compare_pair, load_kind("number"))
+compare_with_baseline = partial(comparison.compare_with_baseline, load_kind("number"))
 
 
 def make_pair(num_rows=300, seed=0):

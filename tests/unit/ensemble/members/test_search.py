@@ -3,11 +3,25 @@
 import numpy as np
 import pytest
 
-from ensemble.members.combinations import Columns, Combination, predict_honestly
-from ensemble.members.search import Candidate, choose, evaluate, list_candidates
+from ensemble.combination import Combination
+from ensemble.kinds import load_kind
+from ensemble.members import search as members_search
+from ensemble.members.search import Candidate, choose
+from ensemble.numbers.columns import NumberColumns
+from ensemble.numbers.methods.combinations import TRIMS, WEIGHT_POWERS, list_combinations, predict_honestly
 from ensemble.numbers.metrics import measure_error
 
+NUMBERS = load_kind("number")
 NAMES = ("a", "b", "c")
+
+
+def list_candidates(names, checkpoints, spaces, metric):
+    return members_search.list_candidates(names, checkpoints, list_combinations(spaces, metric, TRIMS, WEIGHT_POWERS))
+
+
+def evaluate(candidate, columns):
+    (evaluation,) = columns.evaluate([(candidate.members, candidate.how)])
+    return evaluation
 
 
 def make_columns(errors, num_rows=300, seed=0):
@@ -17,14 +31,15 @@ def make_columns(errors, num_rows=300, seed=0):
     oof = np.stack([z + rng.normal(0, error, num_rows) for error in errors])
     ids = np.array([f"r{i}" for i in range(num_rows)])
     names = tuple("abcdefgh"[: len(errors)])
-    return Columns(names, ids, rng.integers(0, 3, num_rows), np.expm1(z.clip(0)), np.expm1(oof.clip(0)))
+    return NumberColumns(names, ids, rng.integers(0, 3, num_rows), np.expm1(z.clip(0)), np.expm1(oof.clip(0)))
 
 
 def search(columns, spaces=("z",), metric="msle"):
     default = Candidate(columns.names, "best", Combination("mean", metric=metric))
     candidates = list(dict.fromkeys([default, *list_candidates(columns.names, ["best"], spaces, metric)]))
+    evaluations = [evaluate(one, columns) for one in candidates]
     num_draws = 400 if metric == "msle" else 20
-    return candidates, choose([evaluate(one, columns) for one in candidates], 0, columns, metric, num_draws=num_draws)
+    return candidates, choose(NUMBERS, evaluations, 0, columns, metric, num_draws=num_draws)
 
 
 def test_what_comes_to_the_same_is_tried_once():
@@ -56,7 +71,7 @@ def test_the_choice_inside_a_fold_sees_nothing_of_the_fold():
     columns = make_columns([0.3, 0.5, 0.8])
     changed = columns.target_N.copy()
     changed[columns.fold_N == 1] *= 7
-    other = Columns(columns.names, columns.ids_N, columns.fold_N, changed, columns.oof_MN)
+    other = NumberColumns(columns.names, columns.ids_N, columns.fold_N, changed, columns.oof_MN)
     for how in (
         Combination("simplex"),
         Combination("ridge"),
@@ -104,7 +119,7 @@ def test_luck_seldom_replaces_the_default():
         known, chance = rng.normal(5, 1, 300), rng.normal(0, 0.7, 300)
         oof = np.expm1((known + rng.normal(0, 0.05, (3, 300))).clip(0))
         ids = np.array([f"r{i}" for i in range(300)])
-        columns = Columns(NAMES, ids, rng.integers(0, 3, 300), np.expm1((known + chance).clip(0)), oof)
+        columns = NumberColumns(NAMES, ids, rng.integers(0, 3, 300), np.expm1((known + chance).clip(0)), oof)
         return search(columns)[1].replaces
 
     assert sum(replaces(seed) for seed in range(20)) <= 3
@@ -112,7 +127,7 @@ def test_luck_seldom_replaces_the_default():
 
 def test_two_folds_are_enough():
     columns = make_columns([0.2, 0.6])
-    halves = Columns(columns.names, columns.ids_N, columns.fold_N % 2, columns.target_N, columns.oof_MN)
+    halves = NumberColumns(columns.names, columns.ids_N, columns.fold_N % 2, columns.target_N, columns.oof_MN)
     one = evaluate(Candidate(columns.names, "best", Combination("simplex")), halves)
     assert np.isfinite(one.inner_F).all()
     assert one.inner_F.shape == (2,)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_squared_log_error
 
-from ensemble.members.leave_one_out import leave_each_out
-from ensemble.numbers.combine import combine
 from ensemble.numbers.diversity import correlate_errors, correlate_predictions, count_effective_models, decompose_error
+from ensemble.numbers.leave_one_out import leave_each_out
+from ensemble.numbers.methods.combine import combine
 
 
 def make_models(num_models, num_rows=500, shared=0.5, seed=0):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ensemble.figure_style import as_text, shorten, style_series, to_png
+from ensemble.members.figures import draw_intervals, draw_performance
 from ensemble.numbers.diversity import correlate_predictions
 from ensemble.numbers.figures import (
     draw_agreement,
@@ -12,12 +13,7 @@ from ensemble.numbers.figures import (
     draw_uncertainty,
     measure_contributions,
 )
-from ensemble.numbers.score_figures import (
-    draw_intervals,
-    draw_performance,
-    draw_predicted_against_actual,
-    draw_residuals,
-)
+from ensemble.numbers.score_figures import draw_predicted_against_actual, draw_residuals
 
 
 def make_predictions(num_models, num_rows):

@@ -25,8 +25,7 @@ from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.checks import check_ensemble
-from ray_jobs.results.columns import read_columns
-from ray_jobs.results.intervals import check_interval
+from ray_jobs.results.run_files import describe_run
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.wording import explain_cross_fitting
 from ray_jobs.runs.files import read_parquet, write_json
@@ -284,7 +283,10 @@ def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_val
     combinations = summary["combinations"]
     assert (combinations["scored_on"], combinations["num_rows"]) == ("out_of_fold", 60)
     assert "each fifth of the rows by weights from the others" in explain_cross_fitting(combinations)
-    assert np.unique(read_columns(folder, config).fold_N, return_counts=True)[1].tolist() == [12] * 5
+    assert (
+        np.unique(config.kind.read_columns(describe_run(folder, config), "best").fold_N, return_counts=True)[1].tolist()
+        == [12] * 5
+    )
     plan = read_parquet(folder.fold_plan).append_column("group", pa.array([0] * 60))
     with pytest.raises(RunError, match=r"one group of rows validates, .* raise folds.holdout_fraction"):
         check_ensemble(config, plan, lambda: np.ones(2))
@@ -296,7 +298,7 @@ def test_weights_are_scored_in_the_order_of_time_where_the_folds_have_one(tmp_pa
     config = replace(config, folds=replace(config.folds, kind="time"))
     write_json(folder.config, to_dict(config))
     combinations = run_ensemble_stage(str(folder.root))["combinations"]
-    assert read_columns(folder, config).is_ordered
+    assert config.kind.read_columns(describe_run(folder, config), "best").is_ordered
     assert "each fold by weights from the earlier folds" in explain_cross_fitting(combinations)
     one, other = (
         {row["name"]: row["error"] for row in each["rows"]} for each in (combinations, summary["combinations"])
@@ -332,7 +334,7 @@ def test_without_a_blend_set_fold_models_are_not_scored_together(tmp_path):
     folder, config, summary = make_run(tmp_path / "run", num_epochs=1)
     assert "combinations" not in summary
     with pytest.raises(PredictionError, match=r"add members, or train a run with folds.blend_fraction=0.1"):
-        read_columns(folder, config)
+        config.kind.read_columns(describe_run(folder, config), "best")
 
 
 @pytest.mark.parametrize("members", [(), (WIDE,)])
@@ -383,8 +385,9 @@ def test_an_interval_of_a_member_on_another_division_is_called_empirical(tmp_pat
 
 
 def test_no_interval_is_given_from_folds_in_the_order_of_time():
+    config = parse_kfold(["ensemble.interval=0.9", "folds.kind=time"]).config
     with pytest.raises(RunError, match=r"ensemble.interval: no interval from folds.kind=time"):
-        check_interval(parse_kfold(["ensemble.interval=0.9", "folds.kind=time"]).config)
+        check_ensemble(config, pa.table({"id": ["a"], "fold": [0]}), lambda: np.ones(1))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from support.made_run import make_run, train_loss
 
 from ray_jobs.reporting.html_report import write_report, write_report_or_warn
-from ray_jobs.reporting.report_figures import PICTURES
+from ray_jobs.reporting.report_figures import choose_pictures
 from ray_jobs.results.summary import build_summary
 from ray_jobs.runs.files import write_csv, write_json
 from ray_jobs.runs.record import Record
@@ -46,9 +46,10 @@ def test_a_complete_run_has_its_scores_in_words_and_all_figures(tmp_path):
         assert f"fold {fold['fold']} 60 {fold['best']['msle']:.4f} {fold['final']['msle']:.4f}" in text
     assert list_missing(page) == []
     files = {file.stem for file in (folder.root / "figures").glob("*.png")}
-    assert files == {picture.name for picture in PICTURES}
+    pictures = choose_pictures(config, summary)
+    assert files == {picture.name for picture in pictures}
     assert {"loss_of_all_folds", "modality_weights", "final_predictions"} <= files
-    assert page.count('src="data:image/png;base64,') == len(PICTURES) == len(re.findall(r'alt="[^"]{20,}"', page))
+    assert page.count('src="data:image/png;base64,') == len(pictures) == len(re.findall(r'alt="[^"]{20,}"', page))
     assert "What went wrong" not in page
 
 

@@ -13,10 +13,10 @@ from ensemble.config import EnsembleConfig
 from ensemble.kinds import Metric, load_kind
 from ensemble.numbers.metrics import measure_error
 from ensemble.numbers.scores import score
+from ensemble.numbers.submission import choose_weights
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.headline import compare_with_constant, find_metric
-from ray_jobs.results.submission import choose_weights
 from ray_jobs.runs.files import read_json
 
 
@@ -71,10 +71,11 @@ def test_each_kind_says_how_a_metric_is_read():
     numbers, maps = load_kind("number"), load_kind("map")
     assert numbers.describe_metric("mae").of_target("views") == Metric("mae", "MAE", unit="views")
     assert numbers.describe_metric("roc_auc").higher_is_better
-    assert maps.describe_metric("iou") == Metric("iou", "IoU", higher_is_better=True)
+    assert maps.describe_metric("iou") == Metric("iou", "IoU", higher_is_better=True, most=1.0)
     assert maps.describe_metric("dice_class_2").title == "Dice of class 2"
     assert set(numbers.scores) == set(score(np.array([1.0, 2.0]), np.array([1.0, 2.0])))
-    assert [one.describe_metric("x").error_label for one in (numbers, maps)] == ["minus x", "minus x"]
+    assert [one.describe_metric("x").error_label for one in (numbers, maps)] == ["minus x", "1 - x"]
+    assert [one.describe_metric("x").error_name for one in (numbers, maps)] == ["x", "x_error"]
     with pytest.raises(ValueError, match="PREDICTS='tokens': expected one of map, number"):
         load_kind("tokens")
 

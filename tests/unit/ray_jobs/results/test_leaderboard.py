@@ -11,6 +11,7 @@ from sklearn.metrics import mean_squared_log_error
 from support.made_run import make_run
 
 from ensemble.config import EnsembleConfig
+from ensemble.kinds import load_kind
 from ensemble.members.comparison import compare_pair
 from ray_jobs.errors import RunError
 from ray_jobs.leaderboard import main
@@ -65,7 +66,7 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
     with pytest.raises(RunError, match="nothing to compare"):
         main([f"run.storage={tmp_path}"])
     assert "has no out-of-fold predictions yet" in capsys.readouterr().out
-    with pytest.raises(RunError, match=r"--metric: metric 'mlse': expected one of msle"):
+    with pytest.raises(RunError, match=r"--metric: .*metric 'mlse': expected one of msle"):
         main([f"run.storage={tmp_path}", "--metric=mlse"])
 
 
@@ -96,7 +97,7 @@ def test_rows_of_a_group_are_drawn_together(tmp_path, capsys):
     tables = [read_predictions(tmp_path / row["run"], row["what"]) for row in (other, best)]
     units = np.array([group_of[row_id] for row_id in tables[0].index])
     values = (tables[0]["target"], *(table["prediction"] for table in tables))
-    expected = compare_pair("msle", *map(np.asarray, values), units)
+    expected = compare_pair(load_kind("number"), "msle", *map(np.asarray, values), units)
     assert float(other["difference_low"]) == pytest.approx(expected.low)
     assert float(other["difference_high"]) == pytest.approx(expected.high)
 

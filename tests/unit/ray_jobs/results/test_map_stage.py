@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from support.made_map_run import make_map_run
 from ensemble.config import MAP_METHODS, EnsembleConfig
 from ensemble.maps.combine import choose_classes, combine_maps, count_places, score_counts
 from ensemble.maps.files import read_maps
+from ensemble.maps.overlays import spread_ranks
+from ensemble.maps.scores import count_map, score_constant, score_maps
 from ray_jobs.cli.console import open_console
 from ray_jobs.config.run import from_dict, to_dict
 from ray_jobs.errors import RunError, RunFolderError
@@ -21,9 +24,9 @@ from ray_jobs.reporting.html_report import write_report
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.checks import check_ensemble, check_finished
 from ray_jobs.results.leaderboard import read_entries
-from ray_jobs.results.map_scores import Tally, spread_ranks
 from ray_jobs.results.stage import run_ensemble_stage
-from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.files import read_json, read_parquet, write_parquet
+from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 
 
@@ -141,7 +144,7 @@ def test_a_run_with_unfinished_folds_scores_what_is_there(tmp_path):
 
 
 def check(config):
-    check_ensemble(config, pa.table({"fold": [0]}), lambda: np.zeros(1))
+    check_ensemble(config, pa.table({"id": ["a"], "fold": [0]}), lambda: np.zeros(1))
 
 
 @pytest.mark.parametrize(
@@ -162,12 +165,23 @@ def test_what_is_of_numbers_is_refused(run, changes, message):
         check(dataclasses.replace(config, ensemble=EnsembleConfig(**{"metric": "dice"} | changes)))
 
 
-def test_members_and_the_leaderboard_are_of_numbers(run):
-    folder, config, _ = run
-    with pytest.raises(RunError, match="combines its fold models only"):
-        check(dataclasses.replace(config, members=("wide model.features=[8,8]",)))
-    with pytest.raises(RunFolderError, match="predicts maps"):
-        read_entries(folder)
+def test_fold_models_of_members_are_combined_by_what_maps_offer(run):
+    _, config, _ = run
+    ensemble = dataclasses.replace(config.ensemble, fold_method="geometric_mean")
+    with pytest.raises(
+        RunError, match="fold_method=geometric_mean: maps of fold models are combined by one of mean, median"
+    ):
+        check(dataclasses.replace(config, ensemble=ensemble, members=("wide model.features=[8,8]",)))
+
+
+def test_counts_that_an_earlier_version_did_not_write_are_asked_for(run, tmp_path):
+    shutil.copytree(run[0].root, tmp_path / "old")
+    old = RunFolder(tmp_path / "old")
+    write_parquet(old.oof, read_parquet(old.oof).drop_columns(["true", "places", "right", "said"]))
+    with pytest.raises(
+        RunFolderError, match=r"from an earlier version: `python ray_jobs/submit.py` on the run adds them"
+    ):
+        read_entries(old)
 
 
 def test_a_config_of_maps_survives_json(run):
@@ -176,13 +190,14 @@ def test_a_config_of_maps_survives_json(run):
 
 
 def test_the_constant_of_several_classes_is_the_best_of_them():
-    tally, true = Tally(3), np.array([[0, 1, 1, 2]], np.uint8)
-    tally.add(true, true)
-    assert tally.score()["dice"] == 1
-    assert tally.score()["dice_class_2"] == 1
-    tally.add(np.array([[2, 2, 2, 2]], np.uint8), true)
-    assert tally.score()["dice_class_2"] == pytest.approx(2 * 2 / (5 + 2))
-    assert tally.score_constant()["dice"] == pytest.approx((2 * 2 / (4 + 2)) / 2)  # class 1 everywhere, class 2 never
+    true = np.array([[0, 1, 1, 2]], np.uint8)
+    targets, predictions = zip(*(count_map(said, true, 3) for said in (true, np.full_like(true, 2))), strict=True)
+    target_N, prediction_N = np.stack(targets), np.stack(predictions)
+    first = score_maps(target_N[:1], prediction_N[:1])
+    assert (first["dice"], first["dice_class_2"]) == (1, 1)
+    assert score_maps(target_N, prediction_N)["dice_class_2"] == pytest.approx(2 * 2 / (5 + 2))
+    # class 1 everywhere, class 2 never
+    assert score_constant(target_N)["dice"] == pytest.approx((2 * 2 / (4 + 2)) / 2)
 
 
 def test_examples_are_spread_from_the_lowest_to_the_highest():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +14,17 @@ from PIL import Image
 from support.small_unet import SMALL, train_small
 
 from ensemble.config import EnsembleConfig
+from ensemble.kinds import load_kind
 from ensemble.maps.combine import choose_classes
-from ray_jobs.config.recipes import RECIPES
+from ensemble.maps.new_rows import MapCombiner
 from ray_jobs.errors import RunError
-from ray_jobs.prediction.maps import PICTURES, SUMMARY, MapEnsemble, appearing_output, refuse_foreign, write_pictures
+from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from trainers.interface import DataError, TrainedModel
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.new_rows import find_new_rows
 from trainers.unet_segmentation.predict import Predictor
+
+ROW_FILES = load_kind("map").row_files
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +104,13 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_launched(
 
 def test_of_each_row_pictures_and_a_line_are_written(trained, tmp_path):
     root, _, model = trained
-    config = replace(RECIPES["unet_segmentation_small"](), ensemble=EnsembleConfig(metric="dice", threshold=0.3))
-    ensemble = MapEnsemble(config, None, ("fold_0", "fold_1"))
+    ensemble = MapCombiner(EnsembleConfig(metric="dice", threshold=0.3), None, ("fold_0", "fold_1"))
     found = predict(model, find_new_rows([SMALL], root / "test_images"))[:3]
-    table = ensemble.combine_rows(found, shows_models=True)
-    write_pictures(table, tmp_path / "out")
+    table = ensemble.predict(SimpleNamespace(predict_maps=iter), found, shows_models=True)
+    write_row_files(table, tmp_path / "out", ROW_FILES)
     names = ensemble.list_columns("foreground", shows_models=True)
     assert names == ("foreground", "disagreement", "dice", "iou", "mask", "model_fold_0", "model_fold_1")
-    assert table.column_names == [*map(str, range(1 + len(names))), "problem", *PICTURES]
+    assert table.column_names == [*map(str, range(1 + len(names))), "problem", *ROW_FILES]
     for row, one in zip(table.to_pylist(), found, strict=True):
         said = choose_classes(one.probability_MCHW[0], 0.3)
         assert (np.asarray(Image.open(tmp_path / "out" / row["5"])) == 255 * said).all()
@@ -122,12 +125,12 @@ def test_of_each_row_pictures_and_a_line_are_written(trained, tmp_path):
 def test_an_output_holds_one_prediction_whole_and_nothing_of_the_users(tmp_path):
     output = tmp_path / "out"
     for number in (1, 2):
-        refuse_foreign(output, (tmp_path,))
-        with appearing_output(output) as staged:
+        refuse_foreign(output, (tmp_path,), ROW_FILES)
+        with appearing_output(output, ROW_FILES) as staged:
             (staged / "masks").mkdir()
             (staged / "masks" / f"{number}.png").touch()
             (staged / SUMMARY).touch()
-    with suppress(KeyError), appearing_output(output) as staged:
+    with suppress(KeyError), appearing_output(output, ROW_FILES) as staged:
         (staged / "masks").mkdir()
         raise KeyError
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*")) == [
@@ -135,10 +138,25 @@ def test_an_output_holds_one_prediction_whole_and_nothing_of_the_users(tmp_path)
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == [output]
     with pytest.raises(RunError, match=r"out holds .*/out/masks, which is to be read"):
-        refuse_foreign(output, (tmp_path / "images", output / "masks"))
+        refuse_foreign(output, (tmp_path / "images", output / "masks"), ROW_FILES)
     (output / "images").mkdir()
     with pytest.raises(RunError, match="out holds images, which no prediction has written"):
-        refuse_foreign(output, ())
+        refuse_foreign(output, (), ROW_FILES)
     (tmp_path / "new" / "masks").mkdir(parents=True)  # of the user: a prediction would have a summary, too
     with pytest.raises(RunError, match="new holds masks, which no prediction"):
-        refuse_foreign(tmp_path / "new", ())
+        refuse_foreign(tmp_path / "new", (), ROW_FILES)
+
+
+def test_members_that_read_pictures_at_another_scale_predict_as_alone(trained):
+    root, _, model = trained
+    description = {**model.description, "config": {**model.description["config"]}}
+    description["config"]["data"] = {**description["config"]["data"], "size": 32, "scaling": "fit"}
+    other = TrainedModel(description, model.tensors, model.shared)
+    rows = find_new_rows([SMALL], root / "images" / "p00_1.png")
+    (block,) = rows.read(1)
+    own, others, (both,) = (
+        list(Predictor(models, rows, "cpu", 1).predict_maps(block)) for models in ([model], [other], [model, other])
+    )
+    assert (both.probability_MCHW[0] == own[0].probability_MCHW[0]).all()
+    assert (both.probability_MCHW[1] == others[0].probability_MCHW[0]).all()
+    assert (both.probability_MCHW[0] != both.probability_MCHW[1]).any()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.members.comparison import draw_errors
-from ensemble.numbers.combine import combine
+from ensemble.numbers.methods.combine import combine
+from ensemble.numbers.metrics import draw_errors
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def leave_each_out(
         metric: a name that `measure_error` knows.
         method, space: as in `combine`.
         weights_M: for weighted_mean; those of the others are scaled to add up to 1.
-        unit_N, level, num_draws, seed: as in `compare_pair`.
+        unit_N, level, num_draws, seed: as in `draw_errors`.
 
     Raises:
-        ValueError: one model, or all weight on one; else as `combine` and `compare_pair`.
+        ValueError: one model, or all weight on one; else as `combine` and `draw_errors`.
     """
     num_models = len(predictions_MN)
     if num_models < 2:

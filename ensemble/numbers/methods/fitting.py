@@ -20,10 +20,10 @@ import numpy as np
 from scipy.optimize import nnls
 
 from ensemble.config import FITTED_METHODS
-from ensemble.numbers.combine import combine
-from ensemble.numbers.greedy import multiply_errors, select_greedily
+from ensemble.numbers.methods.combine import combine
+from ensemble.numbers.methods.greedy import multiply_errors, select_greedily
+from ensemble.numbers.methods.spaces import from_space, to_space
 from ensemble.numbers.metrics import check_models
-from ensemble.numbers.spaces import from_space, to_space
 
 _RIDGE_STRENGTHS = np.logspace(-8, 2, 21)
 

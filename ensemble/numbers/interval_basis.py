@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.members.combinations import Settled
+from ensemble.config import EnsembleConfig
+from ensemble.numbers.columns import read_oof, read_test_of_folds
 from ensemble.numbers.intervals import IntervalKind, bound_coverage, predict_intervals, tell_kind
+from ensemble.numbers.methods.combinations import Settled
 from ensemble.predictions import PredictionError, stack_models
-from ray_jobs.config.run import RunConfig
-from ray_jobs.errors import RunError
-from ray_jobs.results.columns import combines_folds, read_oof, read_test_of_folds
-from ray_jobs.runs.folder import RunFolder, find_members
+from ensemble.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,27 +29,17 @@ class Intervals:
     facts: dict[str, Any]
 
 
-def check_interval(config: RunConfig) -> None:
-    """Raises RunError where no interval can be had from such folds."""
-    if config.ensemble.interval is None:
-        return
-    try:
-        tell_kind(config.folds.kind, config.ensemble.checkpoint)
-    except ValueError as error:
-        raise RunError(f"ensemble.interval: {error}") from None
-
-
 @dataclass(frozen=True)
 class IntervalBasis:
     """What intervals are made from, whichever rows they are of.
 
     Attributes:
-        config: of the run.
+        ensemble: of the run.
         settled: the members' combination; None with one member, whose fold models give an interval each by itself.
         oof_N, target_N, fold_N: what it predicts of the rows with an out-of-fold prediction, their true values and folds.
     """
 
-    config: RunConfig
+    ensemble: EnsembleConfig
     settled: Settled | None
     oof_N: np.ndarray
     target_N: np.ndarray
@@ -58,61 +47,61 @@ class IntervalBasis:
 
     def predict(self, predictions_KMT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the intervals of new rows, (T,) and (T,), from what each fold's models predict of them."""
-        ensemble = self.config.ensemble
+        ensemble = self.ensemble
         assert ensemble.interval is not None, "intervals are wanted"
         test_KT = np.stack([_become_one(self.settled, predictions_MT) for predictions_MT in predictions_KMT])
         return predict_intervals(test_KT, self.oof_N, self.target_N, self.fold_N, ensemble.interval, ensemble.space)
 
 
-def find_basis(folder: RunFolder, config: RunConfig, settled: Settled) -> IntervalBasis:
+def find_basis(run: Run, settled: Settled) -> IntervalBasis:
     """The basis of intervals at `ensemble.interval`.
 
     Args:
-        folder, config: the run.
+        run: its folds are finished.
         settled: its combination.
     """
-    oof, of_members = read_oof(folder, config), None if combines_folds(config) else settled
-    return IntervalBasis(config, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, oof.fold_N)
+    oof = read_oof(run, run.ensemble.checkpoint)
+    of_members = None if run.combines_folds else settled
+    return IntervalBasis(run.ensemble, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, oof.fold_N)
 
 
 def _become_one(settled: Settled | None, predictions_MX: np.ndarray) -> np.ndarray:
     return predictions_MX[0] if settled is None else settled.predict(predictions_MX)
 
 
-def build_intervals(folder: RunFolder, config: RunConfig, ids_T: np.ndarray, settled: Settled) -> Intervals:
+def build_intervals(run: Run, ids_T: np.ndarray, settled: Settled) -> Intervals:
     """The intervals of the test rows.
 
     Args:
-        folder, config, settled: as in `find_basis`.
+        run, settled: as in `find_basis`.
         ids_T: the test rows, in the order of the submission.
 
     Raises:
         PredictionError: a member from elsewhere has not one test prediction for each fold.
     """
-    ensemble, tests = config.ensemble, read_test_of_folds(folder, config)
+    ensemble, tests = run.ensemble, read_test_of_folds(run)
     assert ensemble.interval is not None, "intervals are wanted"
-    if any(len(of_folds) != config.folds.count for of_folds in tests.values()):
+    if any(len(of_folds) != run.num_folds for of_folds in tests.values()):
         raise PredictionError(
-            f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of {config.folds.count} "
+            f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of {run.num_folds} "
             "folds, and an interval is made from those of each fold; leave it out, or give them"
         )
-    basis, test_KMT = find_basis(folder, config, settled), []
-    for fold in range(config.folds.count):
+    basis, test_KMT = find_basis(run, settled), []
+    for fold in range(run.num_folds):
         ids, predictions_MT = stack_models([of_folds[fold] for of_folds in tests.values()])
         place = {row_id: number for number, row_id in enumerate(ids)}
         test_KMT.append(predictions_MT[:, [place[row_id] for row_id in ids_T]])
     low_T, high_T = basis.predict(np.stack(test_KMT))
-    repeats = any(own.own_fold_plan.exists() for own in list(find_members(folder, config).values())[1:])
-    is_fitted = settled.weights_M is not None and not combines_folds(config)
-    kind = _judge(config, is_blind=not is_fitted and not repeats)
-    floor = bound_coverage(ensemble.interval, len(basis.target_N), config.folds.count)
+    is_fitted = settled.weights_M is not None and not run.combines_folds
+    kind = _judge(run, is_blind=not is_fitted)
+    floor = bound_coverage(ensemble.interval, len(basis.target_N), run.num_folds)
     facts = {"level": ensemble.interval, "kind": kind.value, "mean_width": float((high_T - low_T).mean())}
     return Intervals(low_T, high_T, facts | {"guaranteed": floor if kind == IntervalKind.CV_PLUS else None})
 
 
-def _judge(config: RunConfig, *, is_blind: bool) -> IntervalKind:
+def _judge(run: Run, *, is_blind: bool) -> IntervalKind:
     """The theorem holds for one recipe that is blind to the rows its residuals come from; fitted weights have seen them, and so have
     the models of a member on another division."""
-    kind = tell_kind(config.folds.kind, config.ensemble.checkpoint)
-    is_blind = is_blind and config.ensemble.external is None and config.folds.on_leak != "group"
+    kind = tell_kind(run.fold_kind, run.ensemble.checkpoint)
+    is_blind = is_blind and run.is_blind and run.ensemble.external is None
     return kind if is_blind else IntervalKind.EMPIRICAL

@@ -64,34 +64,6 @@ def combine(
     return combined_N
 
 
-def weights_from_scores(scores_M: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """Weights in inverse proportion to a power of each model's validation error, (M,), adding up to 1.
-
-    For independent unbiased models with these mean squared errors the first power gives the weights of least variance
-    (inverse-variance weighting). A model without error takes all the weight.
-    """
-    errors_M = np.asarray(scores_M, np.float64)
-    if not (np.isfinite(errors_M).all() and (errors_M >= 0).all()):
-        raise ValueError(f"validation scores {errors_M.tolist()}: expected finite numbers from 0")
-    if (errors_M == 0).any():
-        shares_M: np.ndarray = (errors_M == 0).astype(np.float64)
-    else:
-        shares_M = (errors_M.min() / errors_M) ** power
-    weights_M: np.ndarray = shares_M / shares_M.sum()
-    return weights_M
-
-
-def normalise_weights(weights: tuple[float, ...], num_models: int) -> np.ndarray:
-    """Given weights scaled to add up to 1.
-
-    Raises:
-        ValueError: another number of weights than models.
-    """
-    if len(weights) != num_models:
-        raise ValueError(f"ensemble.weights has {len(weights)} numbers for {num_models} fold models; give one for each")
-    return np.asarray(weights, np.float64) / sum(weights)
-
-
 def _check_weights(weights_M: np.ndarray | None, num_models: int) -> np.ndarray:
     if weights_M is None or len(weights_M) != num_models:
         found = "none" if weights_M is None else f"{len(weights_M)}"

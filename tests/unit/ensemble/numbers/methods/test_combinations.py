@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ensemble.combination import Combination
 from ensemble.config import FITTED_METHODS
-from ensemble.members.combinations import Columns, Combination, predict_honestly
-from ensemble.members.search import Candidate, choose, evaluate
-from ensemble.numbers.combine import combine
-from ensemble.numbers.fitting import fit
+from ensemble.kinds import load_kind
+from ensemble.members.search import choose
+from ensemble.numbers.columns import NumberColumns
+from ensemble.numbers.methods.combinations import evaluate, predict_honestly
+from ensemble.numbers.methods.combine import combine
+from ensemble.numbers.methods.fitting import fit
 from ensemble.numbers.metrics import measure_error
 
 HOWS = [*map(Combination, FITTED_METHODS), Combination("weighted_mean", weight_power=2.0)]
@@ -22,7 +25,7 @@ def make_columns(num_models=5, num_rows=400, num_folds=4):
     own_MN = rng.normal(0, 1, (num_models, num_rows)) * np.linspace(0.3, 1, num_models)[:, None]
     oof_MN = np.expm1(logs_N + rng.normal(0, 0.4, num_rows) + own_MN).clip(0)
     names, ids = tuple("abcdefgh"[:num_models]), np.array([f"r{n}" for n in range(num_rows)])
-    return Columns(names, ids, np.arange(num_rows) % num_folds, np.expm1(logs_N), oof_MN)
+    return NumberColumns(names, ids, np.arange(num_rows) % num_folds, np.expm1(logs_N), oof_MN)
 
 
 def change(columns, fold):
@@ -60,8 +63,7 @@ def test_fitted_weights_beat_the_mean_where_models_differ_in_skill():
 @pytest.mark.parametrize("how", HOWS, ids=str)
 def test_of_folds_in_time_later_ones_touch_nothing_that_is_scored_on_earlier_ones(how):
     columns = replace(make_columns(), is_ordered=True)
-    candidate = Candidate(columns.names, "best", how)
-    before, after = (evaluate(candidate, each) for each in (columns, change(columns, 2)))
+    before, after = (evaluate(how, each) for each in (columns, change(columns, 2)))
     earlier, last = columns.fold_N <= 2, columns.fold_N == 3
     np.testing.assert_array_equal(before.honest_N[earlier], after.honest_N[earlier])
     assert (before.honest_N[last] != after.honest_N[last]).any()
@@ -75,7 +77,7 @@ def test_of_folds_in_time_later_ones_touch_nothing_that_is_scored_on_earlier_one
 def test_before_the_first_fold_in_time_there_is_nothing_to_choose_by():
     columns = replace(make_columns(), is_ordered=True)
     hows = [Combination("simplex"), Combination("median"), Combination("mean")]
-    evaluations = [evaluate(Candidate(columns.names, "best", how), columns) for how in hows]
-    choice = choose(evaluations, 2, columns, "msle", num_draws=50)
+    evaluations = [evaluate(how, columns) for how in hows]
+    choice = choose(load_kind("number"), evaluations, 2, columns, "msle", num_draws=50)
     assert choice.chosen_F == [2, 0, 0, 0]
     assert np.isfinite(choice.nested_error)

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 from sklearn.metrics import mean_squared_log_error
 
+from ensemble.combination import normalise_weights, weights_from_scores
 from ensemble.config import METHODS
-from ensemble.numbers.combine import combine, normalise_weights, weights_from_scores
 from ensemble.numbers.diversity import describe_spread
+from ensemble.numbers.methods.combine import combine
 from ensemble.numbers.scores import predict_constant, score
 from ensemble.predictions import SCHEMA, PredictionError, build_table, stack_models
 

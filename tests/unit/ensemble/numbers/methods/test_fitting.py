@@ -7,8 +7,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
 
 from ensemble.config import FITTED_METHODS
-from ensemble.numbers.fitting import fit
-from ensemble.numbers.greedy import NUM_STEPS, select_greedily
+from ensemble.numbers.methods.fitting import fit
+from ensemble.numbers.methods.greedy import NUM_STEPS, select_greedily
 from ensemble.numbers.metrics import measure_error
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ensemble.numbers.methods.spaces import from_space, to_space
 from ensemble.numbers.metrics import check_models, finish, measure_error
-from ensemble.numbers.spaces import from_space, to_space
 
 NUM_STEPS = 25
 _DECIMALS, _ROUND_ABOVE, _EQUAL = 6, 1e-4, 1e-12

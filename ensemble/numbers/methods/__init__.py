@@ -1,0 +1,1 @@
+"""Ways to combine numbers: by rule, by fitted weights, by greedy selection."""

@@ -1,0 +1,150 @@
+"""Combining members: models that each have one out-of-fold prediction of every row, made on the same folds.
+
+What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict that
+fold. A leak of the second level remains, see `predict_honestly`.
+
+Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ensemble.combination import Combination, normalise_weights, weights_from_scores
+from ensemble.config import FITTED_METHODS, METHODS, SPACES, Space
+from ensemble.numbers.methods.combine import combine
+from ensemble.numbers.methods.fitting import FittedCombination, fit
+from ensemble.numbers.metrics import is_mean_of_rows, measure_error
+from ensemble.run import Columns, Evaluation
+
+TRIMS, WEIGHT_POWERS = (0.1, 0.2, 0.3), (1.0, 2.0, 4.0, 8.0)  # that a sweep tries
+
+
+def list_combinations(
+    spaces: Sequence[Space] = SPACES,
+    metric: str = "msle",
+    trims: Sequence[float] = (0.2,),
+    weight_powers: Sequence[float] = (1.0,),
+) -> list[Combination]:
+    """Every method in every space; of the trimmed mean one for each share, of the weighted mean by score one for each power, but none
+    where the metric is a scorer, whose errors may be negative."""
+    combinations = []
+    for space in spaces:
+        for method in (*METHODS, *FITTED_METHODS):
+            how = Combination(method, space, metric)
+            if method == "trimmed_mean":
+                combinations += [replace(how, trim=trim) for trim in trims]
+            elif method == "weighted_mean":
+                combinations += (
+                    [] if not is_mean_of_rows(metric) else [replace(how, weight_power=power) for power in weight_powers]
+                )
+            else:
+                combinations.append(how)
+    return combinations
+
+
+def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
+    """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to score a
+    combination by. Of folds in time these are the earlier ones; for the first the members weigh the same.
+
+    A leak of the second level remains, but for folds in time: the out-of-fold predictions of the other folds' rows, to which the
+    weights are fitted, come from base models that were trained on this fold's rows. Only nested cross-validation, which trains
+    every base model again within each outer fold, or a blend set is without it; with few weights on many rows it is small.
+
+    Raises:
+        ValueError: fewer than two folds, or as `combine` and `fit`.
+    """
+    if not how.is_fitted:
+        return settle(how, columns).predict(columns.oof_MN)
+    folds, honest_N = np.unique(columns.fold_N), np.empty(len(columns.target_N))
+    if len(folds) < 2:
+        raise ValueError(f"{len(folds)} fold: expected at least 2, as weights are fitted on others")
+    for fold in folds:
+        held_N, other_N = columns.fold_N == fold, columns.others(fold)
+        plain = Combination("mean", how.space)
+        settled = settle(how, columns.keep(other_N)) if other_N.any() else Settled(plain)
+        honest_N[held_N] = settled.predict(columns.oof_MN[:, held_N])
+    return honest_N
+
+
+def evaluate(how: Combination, own: Columns) -> Evaluation:
+    """What a combination of these models comes to."""
+    honest_N = predict_honestly(how, own)
+    inner = []
+    for fold in np.unique(own.fold_N):
+        rest_N = own.others(fold)
+        if not rest_N.any():
+            inner.append(np.nan)
+            continue
+        inner_N = honest_N[rest_N] if not how.is_fitted else predict_honestly(how, _keep(own, rest_N))
+        inner.append(measure_error(how.metric, own.target_N[rest_N], inner_N))
+    return Evaluation(honest_N, np.array(inner))
+
+
+def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
+    """Some rows; those of a single fold are divided in two, so that weights can be fitted on one half and tried on the other."""
+    kept = columns.keep(rows_N)
+    if len(np.unique(kept.fold_N)) > 1:
+        return kept
+    return replace(kept, fold_N=np.random.default_rng(0).permutation(len(kept.fold_N)) % 2, is_ordered=False)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A combination whose weights are known, so that it predicts whatever rows its members predict.
+
+    Attributes:
+        weights_M: None for a method without.
+        fitted: where the method is one whose weights are fitted.
+    """
+
+    how: Combination
+    weights_M: np.ndarray | None = None
+    fitted: FittedCombination | None = None
+
+    @property
+    def intercept(self) -> float:
+        """What is added on the space's scale."""
+        return self.fitted.intercept if self.fitted else 0.0
+
+    def predict(self, predictions_MT: np.ndarray) -> np.ndarray:
+        """The combined prediction of each row, (T,) in the target's unit.
+
+        Raises:
+            ValueError: as `combine`.
+        """
+        if self.fitted:
+            return self.fitted.predict(predictions_MT)
+        return combine(predictions_MT, self.how.method, _need_space(self.how), self.weights_M, self.how.trim)
+
+
+def settle(how: Combination, columns: Columns) -> Settled:
+    """The combination with weights that are fitted, if any are, to all out-of-fold predictions.
+
+    Raises:
+        ValueError: as `fit`.
+    """
+    if how.method in FITTED_METHODS:
+        fitted = fit(how.method, columns.oof_MN, columns.target_N, how.metric, _need_space(how))
+        return Settled(how, fitted.weights_M, fitted)
+    if how.weights is not None:
+        return Settled(how, normalise_weights(how.weights, len(columns.names)))
+    return Settled(how, _weigh(how, columns.oof_MN, columns.target_N) if how.is_fitted else None)
+
+
+def _weigh(how: Combination, oof_MN: np.ndarray, target_N: np.ndarray) -> np.ndarray:
+    """Weights in inverse proportion to each member's error.
+
+    Raises:
+        ValueError: an error is negative, as the negative of a scorer's value is.
+    """
+    errors_M = np.array([measure_error(how.metric, target_N, oof_N) for oof_N in oof_MN])
+    return weights_from_scores(errors_M, how.weight_power)
+
+
+def _need_space(how: Combination) -> Space:
+    assert how.space is not None, "numbers are combined in a space"
+    return how.space
