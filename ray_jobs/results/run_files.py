@@ -106,13 +106,15 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
         The scores, and the lines of `oof.parquet` by the config's checkpoint.
     """
     kind, metric, chosen = config.kind, config.ensemble.metric, config.ensemble.checkpoint
-    tables = {checkpoint: measure_folds(folder, config, folds, checkpoint) for checkpoint in CHECKPOINTS}
+    tables: dict[str, list[pa.Table]] = {
+        checkpoint: measure_folds(folder, config, folds, checkpoint) for checkpoint in CHECKPOINTS
+    }
     constants = read_json(folder.provenance)["constant_predictions"] or None
     by_fold = []
     for index, fold in enumerate(folds):
-        of_fold = {checkpoint: tables[checkpoint][index] for checkpoint in CHECKPOINTS}
+        of_fold: dict[str, pa.Table] = {checkpoint: tables[checkpoint][index] for checkpoint in CHECKPOINTS}
         by_fold.append({"fold": fold, **_score(kind, of_fold, chosen, constants, metric)})
-    whole = {checkpoint: pa.concat_tables(tables[checkpoint]) for checkpoint in CHECKPOINTS}
+    whole: dict[str, pa.Table] = {checkpoint: pa.concat_tables(tables[checkpoint]) for checkpoint in CHECKPOINTS}
     overall = _score(kind, whole, chosen, constants, metric)
     return {"folds": by_fold, "out_of_fold": {"checkpoint": chosen, **overall}}, whole[chosen]
 

@@ -92,7 +92,8 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     everyone = dataclasses.replace(config, ensemble=dataclasses.replace(ensemble, members=None))
     if combines_folds(config):
         everyone = config
-    columns = {checkpoint: kind.read_columns(describe_run(folder, everyone), checkpoint) for checkpoint in CHECKPOINTS}
+    run = describe_run(folder, everyone)
+    columns: dict[str, Combinable] = {checkpoint: kind.read_columns(run, checkpoint) for checkpoint in CHECKPOINTS}
     names = columns["best"].names
     default = Candidate(_find_default(config, names), ensemble.checkpoint, kind.read_combination(ensemble))
     hows = kind.list_combinations(ensemble, for_sweep=True)

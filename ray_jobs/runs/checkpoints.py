@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
+from ensemble.config import Checkpoint
 from ray_jobs.errors import RunFolderError
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import appearing_whole, sum_up_file, write_whole
 
-CHECKPOINTS = ("best", "final")
+CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 _SHARD_NAME = re.compile(r"shard\d+-[0-9a-f]{12}\.safetensors")
