@@ -16,14 +16,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from ensemble.config import Checkpoint
 from ray_jobs.errors import RunFolderError
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import appearing_whole, sum_up_file, write_whole
 
-CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "final")
+CHECKPOINTS: tuple[Literal["best", "final"], ...] = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 _SHARD_NAME = re.compile(r"shard\d+-[0-9a-f]{12}\.safetensors")
