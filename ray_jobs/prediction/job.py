@@ -68,6 +68,8 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
     console = open_console()
     work = check_wish(folder, config, wish)
     console.print(f"run {folder.root.name}: {_describe(work.ensemble)}; {work.num_rows:,} rows of {work.rows.path}")
+    for note in getattr(work.rows, "notes", ()):
+        console.print(note, style="yellow")
     log = folder.log / "ray.log"
     try:
         with (

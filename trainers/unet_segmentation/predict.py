@@ -16,13 +16,13 @@ import torch
 from trainers.interface import DataError, NewMap, TrainedModel
 from trainers.learning.arithmetic import choose_precision, repeat_bits
 from trainers.learning.config_sections import read_sections
+from trainers.storage.pictures import UnusableError
 from trainers.unet_segmentation.config import Config
 from trainers.unet_segmentation.inputs.data import Normalisation
 from trainers.unet_segmentation.network.evaluation import enlarge, predict_logits
 from trainers.unet_segmentation.network.model import UNet, to_probability
 from trainers.unet_segmentation.new_rows import NewRows
 from trainers.unet_segmentation.rows.pictures import (
-    UnusableError,
     decode_mask,
     decode_picture,
     read_file,
@@ -65,9 +65,9 @@ class Predictor:
         """
         for row in block.to_pylist():
             try:
-                content = read_file(Path(row["picture"]))
-                picture_CHW, _ = decode_picture(content, self.data.channels)
-                shown_CHW, _ = decode_picture(content, 3)
+                content, rules = read_file(Path(row["picture"])), self.data.picture_rules
+                picture_CHW = decode_picture(content, self.data.channels, rules).values_CHW
+                shown_CHW = decode_picture(content, 3, rules).values_CHW
             except (UnusableError, OSError) as error:
                 raise DataError(f"{row['picture']} was changed while it was to be predicted: it {error}") from None
             size = picture_CHW.shape[1:]
@@ -86,7 +86,7 @@ class Predictor:
         if mask is None:
             return None, ""
         try:
-            target_HW = to_classes(decode_mask(read_file(Path(mask))), self.data)
+            target_HW = to_classes(decode_mask(read_file(Path(mask)), self.data), self.data)
         except (UnusableError, OSError) as error:
             return None, f"its mask {Path(mask).name} {error}"
         if target_HW.shape != size:
