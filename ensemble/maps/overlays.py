@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ensemble.maps.combine import IGNORED
+
 # Of the classes from 1; colours that colour-blind eyes tell apart (Okabe and Ito).
 COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (213, 94, 0), (0, 114, 178), (240, 228, 66))
 OUTLINE = (255, 255, 255)
@@ -27,7 +29,7 @@ def draw_overlay(background_HW3: np.ndarray, said_HW: np.ndarray, true_HW: np.nd
 
 
 def find_edges(classes_HW: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the places of a class but the background that have a neighbour of another class."""
+    """(H, W) bool: the places of a class but the background that have a neighbour of another class, or one that counts nowhere."""
     edges = np.zeros(classes_HW.shape, bool)
     for axis in (0, 1):
         changes = np.diff(classes_HW.astype(np.int16), axis=axis) != 0
@@ -35,7 +37,7 @@ def find_edges(classes_HW: np.ndarray) -> np.ndarray:
         before[axis], after[axis] = slice(None, -1), slice(1, None)
         edges[tuple(before)] |= changes
         edges[tuple(after)] |= changes
-    inner_HW: np.ndarray = edges & (classes_HW != 0)
+    inner_HW: np.ndarray = edges & (classes_HW != 0) & (classes_HW != IGNORED)
     return inner_HW
 
 

@@ -136,6 +136,8 @@ def _check_members(
                 f"member {name!r} reads {len(own.ids)} training and {own.num_test} test rows and the run {len(inventory.ids)} and "
                 f"{inventory.num_test}, not all the same: members are combined row by row. Mend or remove the bad rows (they are "
                 "dropped only where a member needs what is wrong with them)"
+                + "".join(f", such as {row_id!r}" for row_id in sorted({*own.ids} ^ {*inventory.ids})[:1])
+                + ", or give the run and all members the same columns and pictures, so that all drop the same rows"
             )
         trainer = dataclasses.replace(member.trainer, data=resolved.data, model=resolved.model)
         member, its_folder = dataclasses.replace(member, trainer=trainer), folder.of_member(name)

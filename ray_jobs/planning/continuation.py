@@ -174,6 +174,7 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
         "num_train": len(folds.ids),
         "num_test": inventory.num_test,
         "leaks": count_leaks(leaks, inventory),
+        "notes": list(inventory.notes),
         "versions": package_versions(list_all_packages()),
     }
     write_json(folder.provenance, provenance, checksum=True)

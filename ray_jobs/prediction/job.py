@@ -57,6 +57,8 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
     console = open_console()
     work = check_wish(folder, config, wish)
     console.print(f"run {folder.root.name}: {_describe(config)}; {work.num_rows:,} rows of {work.rows.path}")
+    for note in getattr(work.rows, "notes", ()):
+        console.print(note, style="yellow")
     log = folder.ray_log
     try:
         with (

@@ -120,8 +120,9 @@ def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) 
             own = folder.of_member(fold["member"])
             console.print(f"{own.describe_fold(fold['fold'])} FAILED: {fold['error']}", style="bold red")
             console.print(f"  its log: {own.newest_fold_log(fold['fold'])}")
-    if not summary.get("bit_repeatable", True):
-        console.print(explain_workers(summary), style="yellow")
+    repeatable = summary.get("bit_repeatable", True)
+    for note in (*summary.get("notes", []), *(() if repeatable else (explain_workers(summary),))):
+        console.print(note, style="yellow")
     if summary["outcome"] == "interrupted":
         console.print("the run was asked to stop; the same command continues it")
     submission = summary["submission"]

@@ -59,6 +59,7 @@ def build_summary(
         "outcome": outcome,
         **stage,
         "leaks": read_json(folder.provenance, default={}).get("leaks", {}),
+        "notes": read_json(folder.provenance, default={}).get("notes", []),
         "ensemble": to_dict(config)["ensemble"],
         "bit_repeatable": len({number for of_folds in workers.values() for fold in of_folds for number in fold}) <= 1,
         "folds": [
@@ -111,6 +112,7 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     if not summary.get("bit_repeatable", True):
         lines += [f"This run is {explain_workers(summary)}.", ""]
     lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary["leaks"])]
+    lines += [f"Data: {note}.\n" for note in summary.get("notes", [])]
     submission = summary["submission"]
     lines.append(
         f"Submission: `{Path(submission['path']).name}`."

@@ -7,25 +7,40 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
+from trainers.storage.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
+from trainers.storage.table_files import TableFormat
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the rows are and what their columns mean."""
 
-    ROWS_FROM: ClassVar = ("root", "train_table", "test_table", "target", "id_column", "max_rows")
+    ROWS_FROM: ClassVar = (
+        "root", "train_table", "test_table", "target", "id_column", "max_rows", "encoding", "separator"
+    )  # fmt: skip
 
     root: str | None = None
     """Folder with the tables and the picture folders, here or in object storage (s3://bucket/folder). Without it the project makes
     data of its own."""
     train_table: str = "train_val.csv"
     """Table of the rows to learn from (.csv or .parquet), below `root`."""
+    encoding: str | None = None
+    """Of CSV tables, such as cp1252; None: UTF-8, or UTF-16 where the file begins with its mark."""
+    separator: str | None = None
+    """Between the cells of CSV tables (`tab` is one); None: found in the header."""
     test_table: str = "test.csv"
     """Table of the rows to predict. May be absent: the run then ends with out-of-fold results."""
     train_pictures: str = "train_val"
-    """Folder of `<id>.jpg` (or .jpeg, .png, .webp) of the training rows; empty: no pictures are used."""
+    """Folder of `<id>.jpg` (or .png, .webp, .tif, ...) of the training rows; empty: no pictures are used."""
     test_pictures: str = "test"
     """Folder of the test rows' pictures."""
+    bit_depth: int | None = None
+    """Bits in use of pictures with 16 bits that do not say it themselves (8, 10, 12, 14, 16); None: the fewest that hold all their
+    values."""
+    background: tuple[int, ...] = WHITE
+    """What transparent pictures are laid on: red, green and blue, from 0 to 255."""
+    max_pixels: int = MAX_PICTURE_PIXELS
+    """Of a picture; larger ones are refused unread."""
     target: str = "views"
     """Column to predict: a number, zero or larger."""
     id_column: str = "id"
@@ -57,7 +72,18 @@ class DataConfig:
         assert self.root is not None
         return Path(self.root)
 
+    @property
+    def picture_rules(self) -> PictureRules:
+        """What files of pictures do not say."""
+        return PictureRules(self.bit_depth, self.background, self.max_pixels)
+
+    @property
+    def table_format(self) -> TableFormat:
+        """What tables do not say."""
+        return TableFormat(self.encoding, self.separator)
+
     def __post_init__(self) -> None:
+        self.picture_rules, self.table_format  # noqa: B018  (they check their fields)
         if self.max_rows is not None and self.max_rows < 1:
             raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
         inputs = {*self.text_columns, *self.numeric_columns, self.date_column}
@@ -169,7 +195,7 @@ class Config:
 
     PREDICTS: ClassVar = "number"
     PACKAGES: ClassVar = ("torchvision", "open_clip_torch", "timm", "pillow")
-    NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "training.picture_cache_gib")
+    NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "training.picture_cache_gib", "data.max_pixels")
     ADVICE: ClassVar = ADVICE
 
     data: DataConfig = field(default_factory=DataConfig)

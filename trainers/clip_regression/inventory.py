@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from trainers.clip_regression.config import Config, DataConfig, ModelConfig, has_encoders
+from trainers.clip_regression.rows.cells import parse_reference_date
 from trainers.clip_regression.rows.remote_data import opened_data
 from trainers.clip_regression.rows.row_keys import collect_row_keys
 from trainers.clip_regression.rows.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.rows.synthetic_data import make_data
-from trainers.clip_regression.rows.table import fingerprint_files, parse_reference_date, read_test_rows, read_train_rows
+from trainers.clip_regression.rows.table import fingerprint_files, read_test_rows, read_train_rows
 from trainers.interface import DataError, Inventory, Spread, call_here
 from trainers.storage.data_folder import prepare_folder, resolve_folder
 from trainers.storage.object_storage import is_uri
+from trainers.storage.picture_rules import find_depth
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 
@@ -50,8 +52,11 @@ def take_inventory(
     data = replace(config.data, root=_resolve_root(config.data.root, folder))
     with opened_data(data, cache or folder / "cache", spread) as (here, open_folder):
         train, test = read_train_rows(here, open_folder), read_test_rows(here, open_folder)
-        fingerprint = fingerprint_files(here, [train] if test is None else [train, test], config.model.pretrained)
-    return replace(config, data=data), Inventory(
+        tables = [train] if test is None else [train, test]
+        fingerprint = fingerprint_files(here, tables, config.model.pretrained)
+    depth, said = find_depth([value for rows in tables for value in rows.largest], data.bit_depth)
+    notes = dict.fromkeys(note for rows in tables for note in rows.notes)
+    return replace(config, data=replace(data, bit_depth=depth)), Inventory(
         ids=train.ids,
         target=train.target,
         target_name=data.target,
@@ -60,10 +65,11 @@ def take_inventory(
         groups=train.groups,
         time=None if np.isnan(train.time).all() else train.time,
         predefined_fold=None if train.folds is None else train.folds.astype(np.int64),
-        bad_rows=train.bad_rows + (test.bad_rows if test is not None else ()),
+        bad_rows=tuple(bad for rows in tables for bad in rows.bad_rows),
         test_ids=None if test is None else test.ids,
         row_keys=collect_row_keys(train, test),
-        tables={"train": train} if test is None else {"train": train, "test": test},
+        tables=dict(zip(("train", "test"), tables, strict=False)),
+        notes=(*notes, *said),
     )
 
 

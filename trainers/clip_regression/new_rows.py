@@ -16,23 +16,16 @@ import pandas as pd
 import pyarrow as pa
 
 from trainers.clip_regression.config import Config, DataConfig
-from trainers.clip_regression.rows.frames import read_blocks
-from trainers.clip_regression.rows.table import (
-    Problems,
-    check_columns,
-    check_ids,
-    check_one_picture,
-    check_unique,
-    list_inputs,
-    open_pictures,
-)
+from trainers.clip_regression.rows.problems import Problems, check_ids, check_unique
+from trainers.clip_regression.rows.table import check_columns, check_one_picture, list_inputs, open_pictures
 from trainers.interface import DataError
 from trainers.storage.picture_files import PictureFolder
+from trainers.storage.table_files import is_table_name
+from trainers.storage.tables import check_lines, read_blocks
 
 PLACES = "a table (.csv, .parquet) or a folder with one"
 _ROWS_AT_ONCE = 8192
 _MOST_BATCH_ROWS = 65_536
-_TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,7 @@ class NewRows:
         Raises:
             DataError: it cannot be read, has no rows, or ids that are missing, unsafe, there twice or with several pictures.
         """
+        check_lines(self.path, self.data[0].table_format)
         fatal, hashes, num_rows = Problems(self.path), [], 0
         folders = self.open_folders()
         for ids in self._read_ids():
@@ -82,7 +76,7 @@ class NewRows:
 
     def read(self, num_rows: int) -> Iterator[pa.Table]:
         """The table in blocks of text columns, in order."""
-        for frame in read_blocks(self.path, num_rows, self.columns):
+        for frame in read_blocks(self.path, num_rows, self.columns, self.data[0].table_format):
             fields = [pa.field(name, pa.string()) for name in frame.columns]
             yield pa.Table.from_pandas(frame, pa.schema(fields), preserve_index=False)
 
@@ -97,7 +91,7 @@ class NewRows:
         return {name: folder for name, folder in opened.items() if folder is not None}
 
     def _read_ids(self) -> Iterator[np.ndarray]:
-        for frame in read_blocks(self.path, _ROWS_AT_ONCE, self.columns):
+        for frame in read_blocks(self.path, _ROWS_AT_ONCE, self.columns, self.data[0].table_format):
             yield frame[self.data[0].id_column].to_numpy(object)
 
     def _check_unique(self, hash_N: np.ndarray, fatal: Problems) -> None:
@@ -127,11 +121,11 @@ def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     if place.is_dir() and not first.test_table:
         raise DataError(f"{place} is a folder, but the run has no data.test_table; name the table itself")
     path = (place / first.test_table if place.is_dir() else place).absolute()
-    if not path.is_file() or path.suffix not in _TABLE_SUFFIXES:
+    if not path.is_file() or not is_table_name(path):
         raise DataError(
             f"{path}: no such table; expected a .csv or .parquet file, or a folder that holds {first.test_table or 'one'}"
         )
-    header = next(read_blocks(path, 1))
+    header = next(read_blocks(path, 1, given=first.table_format))
     placed = [replace(config.data, root=str(path.parent), test_table=path.name) for config in configs]
     for data in placed:
         check_columns(path, header, data, is_test=True)

@@ -118,7 +118,7 @@ class _View:
         num_threads: int,
     ) -> None:
         self.config, self.pictures = config, pictures
-        self.reader = PictureReader(preprocessing) if config.data.train_pictures else None
+        self.reader = PictureReader(preprocessing, config.data.picture_rules) if config.data.train_pictures else None
         self.device, self.num_threads = device, num_threads
         self.tokenizer = open_clip.get_tokenizer(config.model.clip) if config.data.text_columns else None
         self.models: dict[int, _Model] = {}

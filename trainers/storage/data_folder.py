@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from trainers.interface import DataError
 
@@ -42,3 +45,15 @@ def prepare_folder(root: str, make_data: Callable[[Path], Path]) -> None:
             f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it has to lie on "
             "storage that all of them share, or under the same path on each"
         )
+
+
+def name_view(data: Mapping[str, Any], later: Mapping[str, Collection[Any]]) -> str:
+    """A name for what is read by a `data` section.
+
+    Args:
+        data: its fields.
+        later: fields that came later, and their values with which all is read as before: with these, runs from before find the files
+            that they have left.
+    """
+    seen = {name: value for name, value in data.items() if name not in later or value not in later[name]}
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:12]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
+from trainers.storage.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
+from trainers.storage.table_files import TableFormat
 
 MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count nowhere
 
@@ -27,20 +29,30 @@ class DataConfig:
         "split_column",
         "max_rows",
         "classes",
+        "mask_suffix",
+        "ignore_value",
+        "encoding",
+        "separator",
     )
 
     root: str | None = None
     """Folder with the picture folders. Without it the project makes pictures of its own."""
     images: str = "images"
-    """Folder of the pictures to learn from (PNG, JPEG, WebP; 8 or 16 bits; grey, or colour with `channels=3`), below `root`."""
+    """Folder of the pictures to learn from (PNG, JPEG, TIFF, ...; 8 or 16 bits; grey, or colour with `channels=3`), below `root`."""
     masks: str = "masks"
     """Folder of their masks: a single channel (or a palette) of class numbers, as large as the picture."""
+    mask_suffix: str = ""
+    """What a mask's name has behind its picture's: `_mask` where x_mask.png belongs to x.jpg."""
     test_images: str = "test_images"
     """Folder of the pictures to predict. May be absent."""
     test_masks: str = "test_masks"
     """Folder of their masks. May be absent: then there is no score of the ensemble on them."""
     table: str | None = None
     """Table (.csv or .parquet, below `root`) with further columns of the pictures; only pictures that it names are used."""
+    encoding: str | None = None
+    """Of a CSV table, such as cp1252; None: UTF-8, or UTF-16 where the file begins with its mark."""
+    separator: str | None = None
+    """Between the cells of a CSV table (`tab` is one); None: found in its header."""
     id_column: str = "id"
     """Its column with a picture's name without the ending."""
     split_column: str | None = None
@@ -58,10 +70,19 @@ class DataConfig:
     """Number of classes, the background included. 2: one probability a pixel."""
     mask_values: tuple[int, ...] = ()
     """The values in the masks that mean class 0, 1, ...; empty: 0, 1, 2, ..., or with two classes 0 and 1, 255 or 65535."""
+    ignore_value: int | None = None
+    """The value in the masks of pixels that count nowhere: not in the loss, nor in Dice, IoU and class weights."""
     soft_masks: bool = False
     """Two classes: values in between are allowed (smooth edges, JPEG); those above half of the largest are foreground."""
     channels: Literal[1, 3] = 1
     """1: pictures are read as grey (of colours their luminance); 3: as RGB."""
+    bit_depth: int | None = None
+    """Bits in use of pictures with 16 bits that do not say it themselves (8, 10, 12, 14, 16); None: the fewest that hold all their
+    values."""
+    background: tuple[int, ...] = WHITE
+    """What transparent pictures are laid on: red, green and blue, from 0 to 255."""
+    max_pixels: int = MAX_PICTURE_PIXELS
+    """Of a picture or mask; larger ones are refused unread."""
     size: int = 512
     """Side in pixels of the squares that are trained on."""
     scaling: Literal["keep", "fit"] = "keep"
@@ -92,6 +113,9 @@ class DataConfig:
             )
         if self.soft_masks and (self.classes != 2 or self.mask_values[:1] not in ((), (0,))):
             raise ValueError("data.soft_masks is for two classes, the background 0: between others there is no half")
+        if self.ignore_value is not None and self.ignore_value in self.mask_values:
+            raise ValueError(f"data.ignore_value={self.ignore_value} is a class in data.mask_values, too")
+        self.picture_rules, self.table_format  # noqa: B018  (they check their fields)
         if not (self.images and self.masks):
             raise ValueError("data.images and data.masks: expected the names of two folders below data.root")
         columns = {name: getattr(self, name) for name in ("split_column", "group_column", "fold_column")}
@@ -100,6 +124,16 @@ class DataConfig:
             raise ValueError(f"data.{name}={columns[name]}: a column of which table? Set data.table")
         if self.group_pattern is not None:
             _check_pattern(self.group_pattern, self.group_column)
+
+    @property
+    def picture_rules(self) -> PictureRules:
+        """What files do not say. Of runs from before bits in use were found, 16 bits are read as a whole."""
+        return PictureRules(self.bit_depth or 16, self.background, self.max_pixels)
+
+    @property
+    def table_format(self) -> TableFormat:
+        """What the table does not say."""
+        return TableFormat(self.encoding, self.separator)
 
     @property
     def outputs(self) -> int:
@@ -190,7 +224,13 @@ class Config:
 
     PREDICTS: ClassVar = "map"
     PACKAGES: ClassVar = ("pillow",)
-    NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "training.picture_cache_gib")
+    # Pictures are normalised by what they are found to be, so that their scale does not matter.
+    NOT_TRAINED_BY: ClassVar = (
+        "training.eval_batch_size",
+        "training.picture_cache_gib",
+        "data.max_pixels",
+        "data.bit_depth",
+    )
     ADVICE: ClassVar = ADVICE
 
     data: DataConfig = field(default_factory=DataConfig)

@@ -13,6 +13,7 @@ import numpy as np
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
 from trainers.storage.data_folder import prepare_folder, resolve_folder
 from trainers.storage.object_storage import is_uri
+from trainers.storage.picture_files import collect_left_out
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.rows.folders import Found, Labels, find_pairs, read_labels
 from trainers.unet_segmentation.rows.rows_file import Rows, place_rows, read_rows, show_picture, write_rows
@@ -47,6 +48,7 @@ def take_inventory(
     if data.max_rows is not None:
         train = train.take(range(min(len(train.ids), data.max_rows)))
     data, found = scan_pairs(data, train, test)
+    notes, left_out = collect_left_out(found["train"].left_out | found["test"].left_out)
     rows, test_rows = found["train"].good_rows, found["test"].good_rows
     groups = _find_groups(data, labels, rows, is_test=False)
     test_groups = _find_groups(data, labels, test_rows, is_test=True)
@@ -58,11 +60,11 @@ def take_inventory(
         fingerprint=_sum_up(found, labels),
         groups=groups,
         predefined_fold=_find_folds(data, labels, rows),
-        bad_rows=tuple(bad for one in found.values() for bad in one.bad_rows),
+        bad_rows=tuple(bad for one in found.values() for bad in one.bad_rows) + left_out,
         test_ids=test_rows.ids if len(test_rows) else None,
         row_keys=_collect_keys(found, groups, test_groups),
         tables={name: one.good_rows for name, one in found.items() if len(one.good_rows)},
-        notes=tuple(note for one in found.values() for note in one.notes),
+        notes=tuple(note for one in found.values() for note in one.notes) + notes,
     )
 
 
@@ -100,7 +102,7 @@ def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str]
     """
     rows = read_rows(place_rows(inputs, config.data, table))
     position = {row_id: index for index, row_id in enumerate(rows.ids.tolist())}
-    return lambda row_id: show_picture(rows, position[row_id])
+    return lambda row_id: show_picture(rows, position[row_id], config.data)
 
 
 def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
@@ -110,7 +112,7 @@ def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
     if labels is not None and labels.is_test is not None:
         is_test = dict(zip(labels.ids, labels.is_test, strict=True))
     wanted = None if labels is None else labels.ids
-    pairs = find_pairs(root / data.images, root / data.masks, wanted, lambda row_id: not is_test.get(row_id))
+    pairs = find_pairs(data, root / data.images, root / data.masks, wanted, lambda row_id: not is_test.get(row_id))
     if is_test:
         places = {value: [n for n, i in enumerate(pairs.ids) if is_test[i] == value] for value in (False, True)}
         if not places[True]:
@@ -118,13 +120,15 @@ def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
                 f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set data.test_split to a value that is "
                 "there, or leave data.split_column out"
             )
-        test = replace(pairs.take(places[True]), is_test=True, problems={}, fatal={})  # told with the others
+        test = replace(
+            pairs.take(places[True]), is_test=True, problems={}, fatal={}, causes=(), left_out={}
+        )  # told with the others
         return pairs.take(places[False]), test
     folder = root / data.test_images if data.test_images else None
     if folder is None or not folder.is_dir():
         return pairs, Found([], [], [], is_test=True)
     masks = root / data.test_masks if data.test_masks and (root / data.test_masks).is_dir() else None
-    test = replace(find_pairs(folder, masks, None, lambda row_id: False), is_test=True)
+    test = replace(find_pairs(data, folder, masks, None, lambda row_id: False), is_test=True)
     if both := sorted(set(test.ids) & set(pairs.ids)):
         raise DataError(
             f"{folder} and {root / data.images} both have a picture {both[0]!r} ({len(both)} such names): names are ids"
@@ -169,10 +173,13 @@ def _find_folds(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndarr
     if labels is None or labels.folds is None:
         return None
     fold_of = dict(zip(labels.ids, labels.folds, strict=True))
-    try:
-        return np.array([int(fold_of[row_id]) for row_id in rows.ids.tolist()], np.int64)
-    except ValueError as error:
-        raise DataError(f"{data.table}: {data.fold_column!r} holds no whole number from -2: {error}") from None
+    cells = {row_id: fold_of[row_id] for row_id in rows.ids.tolist()}
+    if wrong := [row_id for row_id, cell in cells.items() if not re.fullmatch(r"\s*(-[12]|\d{1,9})(\.0*)?\s*", cell)]:
+        raise DataError(
+            f"{data.table}: {data.fold_column!r} holds no whole number from -2 in {len(wrong)} rows, such as {cells[wrong[0]]!r} of "
+            f"{wrong[0]!r}"
+        )
+    return np.array([int(float(cell)) for cell in cells.values()], np.int64)
 
 
 def _collect_keys(

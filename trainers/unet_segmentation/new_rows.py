@@ -11,9 +11,12 @@ from typing import ClassVar
 import pyarrow as pa
 
 from trainers.interface import FORMULA, DataError
-from trainers.storage.picture_files import PICTURE_SUFFIXES, PictureFolder
+from trainers.storage.likeness import explain_mismatch, find_suffix
+from trainers.storage.picture_files import PICTURE_SUFFIXES, PictureFolder, collect_left_out, is_wanted
+from trainers.storage.pictures import UnusableError
 from trainers.unet_segmentation.config import Config, DataConfig
-from trainers.unet_segmentation.rows.pictures import UnusableError, decode_picture, read_file
+from trainers.unet_segmentation.rows.folders import name_masks
+from trainers.unet_segmentation.rows.pictures import decode_picture, read_file
 
 PLACES = "a picture or a folder of pictures"
 _THREADS, _MOST_NAMED = 4, 5
@@ -28,6 +31,7 @@ class NewRows:
         masks: folder in which their true masks may be; None: there is none.
         data: of the models.
         batch_rows: a picture is predicted by itself, so any portion has the same bits.
+        masks_are_named: by the user, who expects some.
     """
 
     PROBLEMS: ClassVar = "a true mask that cannot be used, and were not scored"
@@ -36,6 +40,13 @@ class NewRows:
     masks: Path | None
     data: DataConfig
     batch_rows: int = 1
+    masks_are_named: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user."""
+        folders = filter(None, (self.path if self.path.is_dir() else None, self.masks))
+        return collect_left_out({folder.name: PictureFolder(folder).left_out for folder in folders})[0]
 
     def check(self) -> int:
         """Decodes every picture.
@@ -47,6 +58,8 @@ class NewRows:
             DataError: there is none, names collide, or one cannot be used; all are named.
         """
         pairs, problems = self._find(), []
+        if self.masks_are_named and self.masks is not None and not any(mask for _, _, mask in pairs):
+            raise DataError(self._explain_no_mask(self.masks, [row_id for row_id, _, _ in pairs]))
         wanted = {row_id for row_id, _, _ in pairs}
         for folder in filter(None, (self.path if self.path.is_dir() else None, self.masks)):
             several = PictureFolder(folder).several
@@ -84,12 +97,30 @@ class NewRows:
         else:
             paths = [self.path]
         masks = PictureFolder(self.masks) if self.masks else None
-        found = [(path.stem, str(path), masks.find(path.stem) if masks else None) for path in paths]
-        return [(row_id, picture, None if mask is None else str(mask)) for row_id, picture, mask in found]
+        mask_of = (
+            {} if masks is None else {name: name for name in masks.suffix_of} | name_masks(masks, self.data.mask_suffix)
+        )
+        return [
+            (path.stem, str(path), str(masks.find(mask_of[path.stem])) if masks and path.stem in mask_of else None)
+            for path in paths
+        ]
+
+    def _explain_no_mask(self, masks: Path, ids: list[str]) -> str:
+        folder = PictureFolder(masks)
+        suffix, num = find_suffix(ids, folder.suffix_of)
+        cause = (
+            f"{num:,} have a mask with {suffix} behind the name" if suffix else explain_mismatch(ids, folder.suffix_of)
+        )
+        shown = ", ".join(sorted(folder.suffix_of)[:_MOST_NAMED]) or "no picture"
+        return (
+            f"--masks {masks}: none of {len(ids):,} pictures has a mask of its name there; the folder has {shown}"
+            + (f" ({cause})" if cause else "")
+            + ". A mask has its picture's name, but for the ending and what data.mask_suffix of the run adds"
+        )
 
     def _look_into(self, picture: str) -> str:
         try:
-            decode_picture(read_file(Path(picture)), self.data.channels)
+            decode_picture(read_file(Path(picture)), self.data.channels, self.data.picture_rules)
         except (UnusableError, OSError) as error:
             return f"{Path(picture).name} {error}"
         return ""
@@ -111,17 +142,17 @@ def find_new_rows(configs: Sequence[Config], place: Path, truth: Path | None = N
     if truth is not None and not truth.is_dir():
         raise DataError(f"--masks {truth}: no such folder")
     if not place.is_dir():
-        if not place.is_file() or place.suffix.lower() not in PICTURE_SUFFIXES:
+        if not place.is_file() or not is_wanted(place.name):
             raise DataError(
                 f"{place}: no such picture; expected a file that ends in {', '.join(PICTURE_SUFFIXES)}, or a folder of them"
             )
-        return NewRows(place, truth or _find_masks(data, place.parent), data)
+        return NewRows(place, truth or _find_masks(data, place.parent), data, masks_are_named=truth is not None)
     if not PictureFolder(place).suffix_of:
         inside = [place / name for name in (data.test_images, data.images) if name and (place / name).is_dir()]
         if not inside or not PictureFolder(inside[0]).suffix_of:
             raise DataError(f"{place} holds no picture; expected files that end in {', '.join(PICTURE_SUFFIXES)}")
         place = inside[0]
-    return NewRows(place, truth or _find_masks(data, place), data)
+    return NewRows(place, truth or _find_masks(data, place), data, masks_are_named=truth is not None)
 
 
 def _find_masks(data: DataConfig, images: Path) -> Path | None:

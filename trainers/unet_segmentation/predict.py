@@ -16,13 +16,13 @@ import torch
 from trainers.interface import DataError, NewMap, TrainedModel
 from trainers.learning.arithmetic import choose_precision, repeat_bits
 from trainers.learning.config_sections import read_sections
-from trainers.unet_segmentation.config import Config
+from trainers.storage.pictures import UnusableError
+from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.inputs.data import Normalisation
 from trainers.unet_segmentation.network.evaluation import enlarge, predict_logits
 from trainers.unet_segmentation.network.model import UNet, to_probability
 from trainers.unet_segmentation.new_rows import NewRows
 from trainers.unet_segmentation.rows.pictures import (
-    UnusableError,
     decode_mask,
     decode_picture,
     read_file,
@@ -66,15 +66,18 @@ class Predictor:
         """
         for row in block.to_pylist():
             try:
-                content = read_file(Path(row["picture"]))
-                shown_CHW, _ = decode_picture(content, 3)
-                scaled = {data: scale_picture(decode_picture(content, data.channels)[0], data) for data in self.views}
+                content, rules = read_file(Path(row["picture"])), self.data.picture_rules
+                shown_CHW = decode_picture(content, 3, rules).values_CHW
+                scaled = {data: self._scale(content, data) for data in self.views}
             except (UnusableError, OSError) as error:
                 raise DataError(f"{row['picture']} was changed while it was to be predicted: it {error}") from None
             size = shown_CHW.shape[1:]
             probability_MCHW = np.stack([self._predict(one, scaled[one.config.data], size) for one in self.models])
             target_HW, problem = self._read_mask(row["mask"], size)
             yield NewMap(row["id"], probability_MCHW, target_HW, to_screen(shown_CHW), problem)
+
+    def _scale(self, content: bytes, data: DataConfig) -> np.ndarray:
+        return scale_picture(decode_picture(content, data.channels, data.picture_rules).values_CHW, data)
 
     def _predict(self, model: _Model, scaled_CHW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         picture = model.normalisation.apply(scaled_CHW).to(self.device)
@@ -86,7 +89,7 @@ class Predictor:
         if mask is None:
             return None, ""
         try:
-            target_HW = to_classes(decode_mask(read_file(Path(mask))), self.data)
+            target_HW = to_classes(decode_mask(read_file(Path(mask)), self.data), self.data)
         except (UnusableError, OSError) as error:
             return None, f"its mask {Path(mask).name} {error}"
         if target_HW.shape != size:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.numbers import NumberEncoder
-from trainers.clip_regression.rows.table import SECONDS_PER_YEAR, Rows, parse_reference_date
+from trainers.clip_regression.rows.cells import parse_reference_date
+from trainers.clip_regression.rows.table import SECONDS_PER_YEAR, Rows
 from trainers.storage.row_blocks import RowBlocks
 
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ def _equip_with_encoders(
     clip, preprocessing = load_clip(config.model)
     architecture, tokenizer = describe_architecture(config.model), open_clip.get_tokenizer(config.model.clip)
     model = _build_model(config, clip, architecture, numbers)
-    reader = PictureReader(preprocessing) if config.data.train_pictures else None
+    reader = PictureReader(preprocessing, config.data.picture_rules) if config.data.train_pictures else None
     decoded = {}
     if reader is not None:
         num_bytes = sum(len(table.rows) for table in tables.values()) * math.prod(reader.shape)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trainers.clip_regression.config import Config, ModelConfig
+from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import drop_tokens
 from trainers.clip_regression.network.model import ENCODE_ROWS, averages_tokens, encode_fixed, text_encoder
 from trainers.clip_regression.rows.rows_file import RowsFile, read_checked, read_texts, read_weights_digest
@@ -53,7 +53,7 @@ _COMPUTED_BY = (
     "regex",
     "pillow",
 )
-_WAY_OF_ENCODING = 1  # to be raised with each change of this family that changes a bit of a feature
+_WAY_OF_ENCODING = 2  # to be raised with each change of this family that changes a bit of a feature
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class _Source:
     def __init__(self, config: Config, place: Workplace) -> None:
         self.config, self.place = config, place
         self.precision = choose_precision(config.training.precision, place.device)
-        describe = partial(_describe_key, config.model, self.precision, place)
+        describe = partial(_describe_key, config, self.precision, place)
         self.folder = place.cache / "features" / place.insist("reading the checksum of the weights", describe)
         self.clip: Clip | None = None
 
@@ -235,7 +235,7 @@ class _Source:
             self.clip, self.preprocessing = load_clip(self.config.model)
             self.architecture = describe_architecture(self.config.model)
             self.tokenizer = open_clip.get_tokenizer(self.config.model.clip)
-            self.reader = PictureReader(self.preprocessing)
+            self.reader = PictureReader(self.preprocessing, self.config.data.picture_rules)
             self.clip.to(self.place.device).eval().requires_grad_(False)
         return self.clip, self.preprocessing
 
@@ -272,8 +272,9 @@ def _read_checksum(weights: Path) -> str | None:
     return str(known["sha256"])
 
 
-def _describe_key(model: ModelConfig, precision: torch.dtype, place: Workplace) -> str:
+def _describe_key(config: Config, precision: torch.dtype, place: Workplace) -> str:
     """A hash of everything that decides features besides the rows' content."""
+    model, rules = config.model, config.data.picture_rules
     weights = model.pretrained
     own = Path(__file__).parents[1] / "model_configs" / f"{model.clip}.json"
     if weights and os.path.isabs(weights):  # a file; whether it is there does not matter here
@@ -283,6 +284,7 @@ def _describe_key(model: ModelConfig, precision: torch.dtype, place: Workplace) 
         "architecture": own.read_text() if own.is_file() else None,
         "weights": weights,
         "quick_gelu": model.quick_gelu,
+        "pictures": [rules.bit_depth, list(rules.background)],
         "precision": str(precision),
         "device": torch.device(place.device).type,
         "rows of a pass": ENCODE_ROWS,

@@ -16,18 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from trainers.clip_regression.network.clip_library import open_clip
 from trainers.clip_regression.rows.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
-from trainers.storage.picture_files import PICTURE_FORMATS, load_decoders
+from trainers.storage.picture_rules import PictureRules
+from trainers.storage.pictures import UnusableError, decode_rgb
 from trainers.storage.remote_files import RemoteFile
 from trainers.storage.row_blocks import Part, RowBlocks, count_away, fill, place_remotely
 
-load_decoders()
-_WAY_OF_DECODING = 1  # to be raised with each change of this file that changes a bit of a picture
+_WAY_OF_DECODING = 2  # to be raised with each change of this file that changes a bit of a picture
 _DECODED_BY = ("pillow", "torchvision", "open_clip_torch")
 
 
@@ -38,9 +37,11 @@ class PictureReader:
 
     Args:
         preprocessing: open_clip's preprocessing config of the encoder.
+        rules: what files of pictures do not say.
     """
 
-    def __init__(self, preprocessing: dict[str, Any]) -> None:
+    def __init__(self, preprocessing: dict[str, Any], rules: PictureRules | None = None) -> None:
+        self.rules = rules or PictureRules()
         config = open_clip.transform.PreprocessCfg(**preprocessing)
         steps = open_clip.transform.image_transform_v2(config, is_train=False).transforms
         self.resize = [step for step in steps if type(step).__name__ not in ("ToTensor", "MaybeToTensor", "Normalize")]
@@ -70,13 +71,14 @@ class PictureReader:
         if content is None:
             return self.mean_colour, None
         try:
-            with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as file:
-                picture = file.convert("RGB")
+            picture = decode_rgb(io.BytesIO(content), self.rules)
             for step in self.resize:
                 picture = step(picture)
             return np.asarray(picture, np.uint8).transpose(2, 0, 1), None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return self.mean_colour, f"cannot be decoded: {error}"
+        except UnusableError as error:
+            return self.mean_colour, str(error)
+        except (OSError, ValueError) as error:
+            return self.mean_colour, f"cannot be resized: {error}"
 
     def decode_all(self, contents: Sequence[bytes | None], num_threads: int) -> tuple[np.ndarray, list[str | None]]:
         """Several pictures, (B, C, H, W) uint8, and what is wrong with each."""
@@ -100,7 +102,8 @@ def keep_decoded(
     """Decodes the pictures of these tables, or finds that somebody has: (3, H, W) uint8 of each row, by table. Nothing where they
     would take more than half of what is free."""
     versions = {package: importlib.metadata.version(package) for package in _DECODED_BY}
-    described = json.dumps([_WAY_OF_DECODING, preprocessing, versions], sort_keys=True)
+    rules = [reader.rules.bit_depth, list(reader.rules.background)]
+    described = json.dumps([_WAY_OF_DECODING, preprocessing, rules, versions], sort_keys=True)
     folder = place.cache / "pictures" / hashlib.sha256(described.encode()).hexdigest()[:16]
     parts = {name: _plan(folder, reader, table, place) for name, table in tables.items()}
     num_away = place.insist("looking for decoded pictures", partial(count_away, parts.values()))

@@ -30,7 +30,14 @@ from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.rows.table import FolderOpener, open_pictures
 from trainers.interface import DataError, Spread
 from trainers.storage.object_storage import open_place
-from trainers.storage.picture_files import MAX_PICTURE_PIXELS, check_picture_content, load_decoders, sort_names
+from trainers.storage.picture_files import (
+    Found,
+    check_picture_content,
+    describe_missing,
+    load_decoders,
+    sort_names,
+)
+from trainers.storage.picture_rules import PictureRules
 from trainers.storage.remote_files import (
     THREADS,
     RemoteFile,
@@ -48,17 +55,18 @@ if TYPE_CHECKING:
 
 SETTLED_S = 10.0  # this old is an object that no other of the same second may follow, however clocks differ
 LOOK_AT_ONCE = 20_000  # pictures; whatever ends a start, the next need not look at these again
-MAX_PICTURE_BYTES = 4 * MAX_PICTURE_PIXELS  # the largest that is allowed, not compressed at all
+PIXEL_BYTES = 4  # of a picture of the largest size that is allowed, not compressed at all
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about an object: a hash of its content and what is wrong with it, if anything is."""
+    """What was found out about an object: a hash of its content, what is wrong with it, if anything is, and its `Found.largest`."""
 
     num_bytes: int
     modified_ns: int
     digest: bytes
     problem: str | None
+    largest: int
 
 
 @contextlib.contextmanager
@@ -125,7 +133,7 @@ def _open_remote_pictures(
 ) -> RemotePictures | None:
     if not data.train_pictures:
         return None
-    pictures = RemotePictures(f"{root}/{folder}", cache, spread)
+    pictures = RemotePictures(f"{root}/{folder}", cache, spread, data.picture_rules)
     if not pictures.listed:
         raise DataError(
             f"{root}/{folder}: no objects, and so no pictures for {table}; set data.train_pictures and data.test_pictures, or "
@@ -141,22 +149,28 @@ class RemotePictures:
         uri: of the folder.
         cache: of all runs of the storage.
         spread: looks at pictures.
+        rules: by which they are read.
     """
 
-    def __init__(self, uri: str, cache: Path, spread: Spread) -> None:
-        self.uri, self.spread, self.copies = uri, spread, cache / "objects"
-        self.memory = cache / "objects" / f"known-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.parquet"
+    def __init__(self, uri: str, cache: Path, spread: Spread, rules: PictureRules) -> None:
+        self.uri, self.spread, self.copies, self.rules = uri, spread, cache / "objects", rules
+        seen = f"{uri} {rules.bit_depth} {rules.max_pixels}"  # which decide what is wrong with a picture
+        self.memory = cache / "objects" / f"known-{hashlib.sha256(seen.encode()).hexdigest()[:16]}.parquet"
         self.listed = list_objects(uri)
-        self.suffix_of, self.several = sort_names(self.listed)
+        self.suffix_of, self.several, self.left_out = sort_names(self.listed)
 
-    def find_all(self, ids: Sequence[str]) -> list[tuple[RemoteFile | None, str | None]]:
-        """The picture of each row, one of them where there are several, or None; and what is wrong with it, or None."""
+    def find_all(self, ids: Sequence[str]) -> list[Found]:
+        """The picture of each row, one of them where there are several."""
         names = [f"{row_id}{self.suffix_of[row_id]}" if row_id in self.suffix_of else None for row_id in ids]
         findings = self._look_at(sorted({name for name in names if name}))
         return [
-            (None, f"no {self.uri}/{row_id}.jpg")
+            Found(None, describe_missing(self.uri, row_id, self.left_out))
             if name is None
-            else (RemoteFile(f"{self.uri}/{name}", findings[name].digest, self.copies), findings[name].problem)
+            else Found(
+                RemoteFile(f"{self.uri}/{name}", findings[name].digest, self.copies),
+                findings[name].problem,
+                findings[name].largest,
+            )
             for row_id, name in zip(ids, names, strict=True)
         ]
 
@@ -171,19 +185,23 @@ class RemotePictures:
             names = unknown[start : start + LOOK_AT_ONCE]
             settled = {name for name in names if _is_settled(self.listed[name])}  # by the clock of before they are read
             asked = [(f"{self.uri}/{name}", self.listed[name].size) for name in names]
-            for name, (digest, problem) in zip(names, self.spread(partial(look_at, self.copies), asked), strict=True):
-                findings[name] = Finding(self.listed[name].size, self.listed[name].mtime_ns, digest, problem)
+            look = partial(look_at, self.copies, self.rules)
+            for name, found in zip(names, self.spread(look, asked), strict=True):
+                findings[name] = Finding(self.listed[name].size, self.listed[name].mtime_ns, *found)
                 if name in settled:
                     kept[name] = findings[name]
             _write_memory(self.memory, kept)
         return findings
 
 
-def look_at(copies: Path, objects: Sequence[tuple[str, int]]) -> list[tuple[bytes, str | None]]:
-    """Reads pictures, leaves copies of them, and says of each the hash and what is wrong with it.
+def look_at(
+    copies: Path, rules: PictureRules, objects: Sequence[tuple[str, int]]
+) -> list[tuple[bytes, str | None, int]]:
+    """Reads pictures, leaves copies of them, and says of each the hash, what is wrong with it, and its `Found.largest`.
 
     Args:
         copies: their folder on this machine.
+        rules: by which they are read.
         objects: URI and size in bytes of each.
 
     Raises:
@@ -191,21 +209,21 @@ def look_at(copies: Path, objects: Sequence[tuple[str, int]]) -> list[tuple[byte
     """
     load_decoders()
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(partial(_look_at_one, copies), objects))
+        return list(pool.map(partial(_look_at_one, copies, rules), objects))
 
 
-def _look_at_one(copies: Path, described: tuple[str, int]) -> tuple[bytes, str | None]:
-    uri, num_bytes = described
-    if num_bytes > MAX_PICTURE_BYTES:
-        return b"", f"{uri} has {num_bytes:,} bytes, more than {MAX_PICTURE_BYTES:,}"
+def _look_at_one(copies: Path, rules: PictureRules, described: tuple[str, int]) -> tuple[bytes, str | None, int]:
+    (uri, num_bytes), most_bytes = described, PIXEL_BYTES * rules.max_pixels
+    if num_bytes > most_bytes:
+        return b"", f"{uri} has {num_bytes:,} bytes, more than {most_bytes:,}", 0
     try:
         content = read_object(uri)
     except FileNotFoundError:
-        return b"", f"{uri} was removed while it was looked at"
-    digest, problem = hash_content(content), check_picture_content(content, uri)
+        return b"", f"{uri} was removed while it was looked at", 0
+    digest, (problem, largest) = hash_content(content), check_picture_content(content, uri, rules)
     if problem is None:
         keep_copy(copies, digest, content)
-    return digest, problem
+    return digest, problem, largest
 
 
 def _is_of(finding: Finding, listed: FileInfo) -> bool:
@@ -216,7 +234,9 @@ def _read_memory(path: Path) -> dict[str, Finding]:
     """What earlier starts have found; nothing where the file is missing or damaged."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-        columns = [table[name].to_pylist() for name in ("name", "num_bytes", "modified_ns", "digest", "problem")]
+        columns = [
+            table[name].to_pylist() for name in ("name", "num_bytes", "modified_ns", "digest", "problem", "largest")
+        ]
     except (OSError, pa.ArrowException, KeyError):
         return {}
     return {name: Finding(*values) for name, *values in zip(*columns, strict=True)}
@@ -231,6 +251,7 @@ def _write_memory(path: Path, known: Mapping[str, Finding]) -> None:
             "modified_ns": pa.array([finding.modified_ns for finding in found], pa.int64()),
             "digest": pa.array([finding.digest for finding in found], pa.binary()),
             "problem": pa.array([finding.problem for finding in found], pa.string()),
+            "largest": pa.array([finding.largest for finding in found], pa.int64()),
         }
     )
     with appearing_whole(path) as file:

@@ -4,7 +4,6 @@ table, opens every picture's header or hashes contents again, and none holds tex
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +16,16 @@ import pyarrow as pa
 from trainers.clip_regression.config import DataConfig, ModelConfig
 from trainers.clip_regression.rows.table import Rows
 from trainers.interface import DataError, Workplace
+from trainers.storage.data_folder import name_view
 from trainers.storage.mapped_table import new_table, open_table
+from trainers.storage.picture_rules import WHITE
 from trainers.storage.remote_files import RemoteFile, hash_content, read_all
 from trainers.storage.row_blocks import KEY_BYTES
 from trainers.storage.whole_files import sum_up_file, write_whole
 
 _NO_DIGEST = bytes(KEY_BYTES)  # of a row without a picture
 _THREADS, _AT_ONCE = 4, 4096
+_LATER = {"encoding": (None,), "separator": (None,), "bit_depth": (None,), "background": (WHITE,)}
 _COPIES = b"copies"  # in the metadata: the pictures are objects, and this folder may hold copies
 
 
@@ -38,8 +40,8 @@ class RowsFile:
 
 def place_rows(inputs: Path, data: DataConfig, table: str) -> Path:
     """Where the rows of a table are below a run's folder of inputs, for those who read them by this config."""
-    view = hashlib.sha256(json.dumps(asdict(data), sort_keys=True).encode()).hexdigest()[:12]
-    return inputs / f"{table}-{view}.arrow"
+    seen = {name: value for name, value in asdict(data).items() if name != "max_pixels"}
+    return inputs / f"{table}-{name_view(seen, _LATER)}.arrow"
 
 
 def write_rows(path: Path, rows: Rows) -> None:

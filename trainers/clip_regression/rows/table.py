@@ -7,10 +7,9 @@ error at a time.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,40 +17,30 @@ import numpy as np
 import pandas as pd
 
 from trainers.clip_regression.config import DataConfig
-from trainers.clip_regression.rows.frames import list_names, read_frame, shorten
-from trainers.clip_regression.rows.text import LINK_COLUMNS, clean_text
-from trainers.interface import FORMULA, DataError
-from trainers.storage.picture_files import PictureFolder, read_end
+from trainers.clip_regression.rows.cells import (
+    join_texts,
+    read_folds,
+    read_groups,
+    read_numbers,
+    read_target,
+    read_time,
+)
+from trainers.clip_regression.rows.problems import (
+    Problems,
+    check_ids,
+    check_unique,
+    list_bad_rows,
+    refuse_problems,
+)
+from trainers.clip_regression.rows.text import LINK_COLUMNS
+from trainers.interface import DataError
+from trainers.storage.likeness import explain_mismatch
+from trainers.storage.picture_files import Found, LeftOut, PictureFolder, collect_left_out, read_end
+from trainers.storage.picture_rules import PictureRules
 from trainers.storage.remote_files import RemoteFile
+from trainers.storage.tables import NAMED_TWICE, list_names, read_frame
 
-MAX_TEXT_LENGTH = 10_000  # characters: encoders read 77 to 512 tokens, and tokenizers take long over long words
-MAX_ID_LENGTH = 200  # characters; with a suffix it has to be the name of a file
-SHOWN_OFFENDERS = 3
 SECONDS_PER_YEAR = 365.2425 * 86400
-# Paths, nothing at all, and characters that control terminals and the direction of text.
-_UNSAFE_ID = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|^\.|^\s*$")
-
-
-@dataclass
-class Problems:
-    """What is wrong with a table: {kind: [(row number, id, detail)]}, in the order in which it was found."""
-
-    table: Path
-    found: dict[str, list[tuple[int, str, str]]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, kind: str, row: int, row_id: str, detail: str = "") -> None:
-        self.found[kind].append((row, shorten(row_id, MAX_ID_LENGTH), shorten(detail, 200)))
-
-    def describe(self, num_rows: int) -> str:
-        lines = []
-        for kind, offenders in self.found.items():
-            shown = ", ".join(
-                f"row {row + 1} (id {row_id!r}{f': {detail}' if detail else ''})"
-                for row, row_id, detail in offenders[:SHOWN_OFFENDERS]
-            )
-            more = f" and {len(offenders) - SHOWN_OFFENDERS} more" if len(offenders) > SHOWN_OFFENDERS else ""
-            lines.append(f"  {kind}: {len(offenders)} of {num_rows} rows: {shown}{more}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -67,8 +56,10 @@ class Rows:
         target: float64, NaN for test rows.
         pictures: each picture's file (links are followed), None where there is none or it is unreadable (the mean colour then).
         groups, folds: values of `data.group_column` ("" for a test row without one), `data.fold_column`, or None.
-        bad_rows: the rows that were dropped or mended.
+        bad_rows: the rows that were dropped or mended, and files that were left out.
         digests: by kind (picture, text) a hash of the content, (N, 16) uint8; only of rows that `rows_file.py` has read.
+        largest: values of pictures with 16 bits that do not say how many are in use, of all rows of the table.
+        notes: sentences for the user.
     """
 
     ids: np.ndarray
@@ -81,6 +72,8 @@ class Rows:
     folds: np.ndarray | None
     bad_rows: tuple[dict[str, str], ...]
     digests: dict[str, np.ndarray] = field(default_factory=dict)
+    largest: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,15 +108,18 @@ def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | 
             f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and data.test_pictures, or "
             "data.train_pictures= to learn without pictures"
         )
-    return PictureFolder(root)
+    return PictureFolder(root, data.picture_rules)
 
 
 class Pictures(Protocol):
     """A folder of pictures, by the ids of their rows: a `PictureFolder`, or one in object storage."""
 
+    suffix_of: dict[str, str]
     several: dict[str, list[str]]
+    left_out: LeftOut
+    rules: PictureRules
 
-    def find_all(self, ids: Sequence[str]) -> Sequence[tuple[Path | RemoteFile | None, str | None]]:
+    def find_all(self, ids: Sequence[str]) -> Sequence[Found]:
         """See `PictureFolder`."""
 
 
@@ -172,38 +168,20 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
     return digest.hexdigest()
 
 
-def parse_dates(values: pd.Series) -> np.ndarray:
-    """Unix seconds (float64, UTC) of ISO 8601 dates with or without time and zone; NaN where a value is no date."""
-    texts = values.str.strip()
-    texts = texts.where(texts.str.match(r"\d{4}"), "")  # pandas would read "now" and "today", too
-    stamps = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601").dt.as_unit("us")
-    microseconds = stamps.astype("int64").to_numpy(np.float64)
-    return np.where(stamps.isna(), np.nan, microseconds / 1e6)
-
-
-def parse_reference_date(data: DataConfig) -> float | None:
-    """`data.reference_date` in unix seconds; None where it is not given.
-
-    Raises:
-        DataError: it is no date.
-    """
-    if data.reference_date is None:
-        return None
-    seconds = float(parse_dates(pd.Series([data.reference_date], dtype=object))[0])
-    if np.isnan(seconds):
-        raise DataError(f"data.reference_date={data.reference_date}: expected an ISO date such as 2025-06-30")
-    return seconds
-
-
 def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: FolderOpener, *, is_test: bool) -> Rows:
     path = data.folder / table
-    frame = read_frame(path)
+    frame = read_frame(path, data.table_format)
     check_columns(path, frame, data, is_test=is_test)
     if data.max_rows is not None and not is_test:
         frame = frame.iloc[: data.max_rows]
     if frame.empty:
         raise DataError(f"{path}: the table has a header and no rows")
-    return _check_rows(frame, data, table, open_folder(data, picture_folder, table), is_test=is_test)
+    folder = open_folder(data, picture_folder, table)
+    if folder is not None:
+        folder.rules = replace(folder.rules, finds_depth=data.bit_depth is None)
+    rows = _check_rows(frame, data, table, folder, is_test=is_test)
+    notes, left_out = collect_left_out({} if folder is None else {picture_folder: folder.left_out})
+    return replace(rows, notes=rows.notes + notes, bad_rows=rows.bad_rows + left_out)
 
 
 def read_block(frame: pd.DataFrame, data: DataConfig, pictures: Pictures | None) -> Rows:
@@ -218,54 +196,38 @@ def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictu
     check_ids(ids, fatal)
     check_unique(ids, range(len(ids)), fatal)
 
-    texts, link_counts = _join_texts(frame, data)
-    time = _read_time(frame, ids, data, bad)
-    numbers = _read_numbers(frame, link_counts, ids, data, bad)
-    target = np.full(len(ids), np.nan) if is_test else _read_target(frame, ids, data, bad)
-    pictures: list[Path | RemoteFile | None] = [None] * len(ids)
+    texts, link_counts = join_texts(frame, data)
+    time = read_time(frame, ids, data, bad)
+    numbers = read_numbers(frame, link_counts, ids, data, bad)
+    target = np.full(len(ids), np.nan) if is_test else read_target(frame, ids, data, bad)
+    found = [Found(None, None)] * len(ids)
     if folder is not None and not fatal.found:
         check_one_picture(ids, folder, fatal)
-        pictures = _find_pictures(ids, folder, bad)
-    folds = None if is_test else _read_folds(frame, ids, data, bad)
-    groups = _read_groups(frame, ids, data, bad, is_test=is_test)
+        found = _find_pictures(ids, folder, bad)
+    folds = None if is_test else read_folds(frame, ids, data, bad)
+    groups = read_groups(frame, ids, data, bad, is_test=is_test)
 
-    _refuse_problems(fatal, bad, data, len(ids))
+    refuse_problems(fatal, bad, len(ids), drops=data.on_bad_row == "drop", is_test=is_test)
     rows = Rows(
         ids=ids.astype(str),
         texts=texts,
         time=time,
         numbers=numbers,
         target=target,
-        pictures=pictures,
+        pictures=[None if one.problem else one.picture for one in found],
         groups=groups,
         folds=folds,
-        bad_rows=_list_bad_rows(bad, table, "mended" if is_test else "dropped"),
+        bad_rows=list_bad_rows(bad, table, "mended" if is_test else "dropped"),
+        largest=tuple(one.largest for one in found if one.largest),
+        notes=(bad.note_mended(len(ids)),) if bad.found and is_test else (),
     )
     if not bad.found or is_test:
         return rows
-    dropped = {row for offenders in bad.found.values() for row, _, _ in offenders}
+    dropped = bad.rows
     kept = np.array([row for row in range(len(ids)) if row not in dropped], dtype=np.int64)
     if len(kept) == 0:
         raise DataError(f"{path}: every row is bad, none is left to learn from:\n{bad.describe(len(ids))}")
     return rows.take(kept)
-
-
-def _refuse_problems(fatal: Problems, bad: Problems, data: DataConfig, num_rows: int) -> None:
-    blocking = dict(fatal.found) if data.on_bad_row == "drop" else {**fatal.found, **bad.found}
-    if not blocking:
-        return
-    advice = "Mend the table"
-    if not fatal.found:
-        advice += ", or set data.on_bad_row=drop to go on without bad training rows (they are listed in bad_rows.csv)"
-    raise DataError(f"{fatal.table} cannot be used:\n{Problems(fatal.table, blocking).describe(num_rows)}\n{advice}.")
-
-
-def _list_bad_rows(bad: Problems, table: str, done: str) -> tuple[dict[str, str], ...]:
-    return tuple(
-        {"table": table, "id": row_id, "problem": f"{kind}{f': {detail}' if detail else ''}", "done": done}
-        for kind, offenders in bad.found.items()
-        for _, row_id, detail in offenders
-    )
 
 
 def list_inputs(data: DataConfig) -> dict[str, list[str]]:
@@ -292,98 +254,9 @@ def check_columns(path: Path, frame: pd.DataFrame, data: DataConfig, *, is_test:
             f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; the table has "
             f"{list_names(frame)}. Set the named field to a column that exists."
         )
-
-
-def check_ids(ids: np.ndarray, fatal: Problems, first_row: int = 0) -> None:
-    """Finds ids that cannot name a file or a line of a CSV table."""
-    for row, row_id in enumerate(ids, start=first_row):
-        if _UNSAFE_ID.search(row_id):
-            fatal.add("id is empty or could be a path (it names a picture file)", row, row_id)
-        elif FORMULA.search(row_id):
-            fatal.add("id would be run as a formula by a spreadsheet that opens the submission", row, row_id)
-        if len(row_id) > MAX_ID_LENGTH:
-            fatal.add(f"id is longer than {MAX_ID_LENGTH} characters", row, row_id)
-
-
-def check_unique(ids: Iterable[str], rows: Iterable[int], fatal: Problems) -> None:
-    """Finds ids that are there twice."""
-    seen: dict[str, int] = {}
-    for row, row_id in zip(rows, ids, strict=True):
-        if row_id in seen:
-            fatal.add("duplicate id", row, row_id, f"first in row {seen[row_id] + 1}")
-        seen.setdefault(row_id, row)
-
-
-def _join_texts(frame: pd.DataFrame, data: DataConfig) -> tuple[list[str], dict[str, np.ndarray]]:
-    texts, youtube, other = [""] * len(frame), np.zeros(len(frame)), np.zeros(len(frame))
-    if data.text_columns:
-        columns = [frame[name].tolist() for name in data.text_columns]
-        for row, parts in enumerate(zip(*columns, strict=True)):
-            text = " ".join(part for part in parts if part)[:MAX_TEXT_LENGTH]
-            cleaned, youtube[row], other[row] = clean_text(text)
-            texts[row] = cleaned if data.clean_text else text
-    return texts, {"yt_link_count": youtube, "url_count": other, "has_yt_link": (youtube > 0).astype(np.float64)}
-
-
-def _read_time(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray:
-    if not data.date_column:
-        return np.full(len(ids), np.nan)
-    time = parse_dates(frame[data.date_column])
-    for row in np.flatnonzero(np.isnan(time)).tolist():
-        bad.add(
-            f"{data.date_column!r} is no ISO date (2019-05-31 or 2019-05-31T18:00:00)",
-            row,
-            ids[row],
-            repr(frame[data.date_column].iloc[row]),
-        )
-    return time
-
-
-def _read_numbers(
-    frame: pd.DataFrame, made: dict[str, np.ndarray], ids: np.ndarray, data: DataConfig, bad: Problems
-) -> np.ndarray:
-    numbers = np.empty((len(ids), len(data.numeric_columns)))
-    for position, name in enumerate(data.numeric_columns):
-        if name not in frame.columns:
-            numbers[:, position] = made[name]
-            continue
-        cells = frame[name].str.strip()
-        numbers[:, position] = pd.to_numeric(cells, errors="coerce")
-        for row in np.flatnonzero(~np.isfinite(numbers[:, position]) & (cells != "").to_numpy()).tolist():
-            bad.add(f"{name!r} is no finite number", row, ids[row], repr(cells.iloc[row]))
-            numbers[row, position] = np.nan
-    return numbers
-
-
-def _read_target(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray:
-    cells = frame[data.target].str.strip()
-    target: np.ndarray = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
-    for row in np.flatnonzero(~np.isfinite(target)).tolist():
-        bad.add(f"target {data.target!r} is no finite number", row, ids[row], repr(cells.iloc[row]))
-    for row in np.flatnonzero(target < 0).tolist():
-        bad.add(f"target {data.target!r} is negative", row, ids[row], cells.iloc[row])
-    return target
-
-
-def _read_folds(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems) -> np.ndarray | None:
-    if not data.fold_column:
-        return None
-    folds: np.ndarray = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
-    for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -2) & (folds == np.round(folds)))).tolist():
-        bad.add(f"fold column {data.fold_column!r} is no whole number from -2", row, ids[row])
-    return folds
-
-
-def _read_groups(
-    frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Problems, *, is_test: bool
-) -> np.ndarray | None:
-    """Test rows need no group."""
-    if not data.group_column or (is_test and data.group_column not in frame.columns):
-        return None
-    groups: np.ndarray = frame[data.group_column].to_numpy(str)
-    for row in np.flatnonzero(groups == "").tolist() if not is_test else ():
-        bad.add(f"group column {data.group_column!r} is empty", row, ids[row])
-    return groups
+    twice = set(frame.attrs.get(NAMED_TWICE, ()))
+    if several := [f"{name!r} ({key})" for key, names in wanted.items() for name in names if name in twice]:
+        raise DataError(f"{path}: several columns are called {', '.join(several)}: which one? Rename the others")
 
 
 def check_one_picture(ids: np.ndarray, folder: Pictures, fatal: Problems, first_row: int = 0) -> None:
@@ -393,9 +266,12 @@ def check_one_picture(ids: np.ndarray, folder: Pictures, fatal: Problems, first_
             fatal.add("several pictures of one id", row, row_id, ", ".join(sorted(folder.several[row_id])))
 
 
-def _find_pictures(ids: np.ndarray, folder: Pictures, bad: Problems) -> list[Path | RemoteFile | None]:
-    found = folder.find_all(ids.tolist())
-    for row, (_, problem) in enumerate(found):
-        if problem:
-            bad.add("picture missing or unreadable", row, ids[row], problem)
-    return [None if problem else picture for picture, problem in found]
+def _find_pictures(ids: np.ndarray, folder: Pictures, bad: Problems) -> list[Found]:
+    found = list(folder.find_all(ids.tolist()))
+    for row, one in enumerate(found):
+        if one.problem:
+            bad.add("picture missing or unreadable", row, ids[row], one.problem)
+    missing = [row_id for row_id, one in zip(ids.tolist(), found, strict=True) if one.picture is None]
+    if missing:
+        bad.explain = partial(explain_mismatch, missing, folder.suffix_of)
+    return found

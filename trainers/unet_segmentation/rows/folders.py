@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainers.interface import FORMULA, DataError
-from trainers.storage.picture_files import PictureFolder
+from trainers.storage.likeness import explain_mismatch, find_suffix
+from trainers.storage.picture_files import PICTURE_SUFFIXES, LeftOut, PictureFolder
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.rows_file import Rows
 
@@ -37,6 +38,8 @@ class Found:
         fatal: likewise, of what cannot be dropped.
         rows: once they were scanned.
         notes: sentences for the user.
+        causes: sentences on what may be behind names that do not meet.
+        left_out: files that are no pictures, by the name of their folder.
     """
 
     ids: list[str]
@@ -48,6 +51,8 @@ class Found:
     rows: Rows | None = None
     bad_rows: tuple[dict[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
 
     @property
     def good_rows(self) -> Rows:
@@ -74,40 +79,40 @@ def read_labels(data: DataConfig) -> Labels | None:
     """
     if data.table is None:
         return None
-    import pandas as pd
+    from trainers.storage.tables import NAMED_TWICE, list_names, read_frame
 
     path = data.folder / data.table
-    if not path.is_file() or path.suffix not in (".csv", ".parquet"):
+    if not path.is_file():
         raise DataError(f"data.table: {path}: no such table; expected a .csv or .parquet file")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False) if path.suffix == ".csv" else pd.read_parquet(path)
+    frame = read_frame(path, data.table_format)
     wanted = {name: getattr(data, f"{name}_column") for name in ("id", "group", "fold", "split")}
     if missing := [
         f"{column!r} (data.{name}_column)" for name, column in wanted.items() if column and column not in frame
     ]:
-        raise DataError(
-            f"{path}: missing column {', '.join(missing)}; the table has {', '.join(map(str, frame.columns))}"
-        )
-    columns = {
-        name: frame[column].astype(str).where(frame[column].notna(), "").tolist()
-        for name, column in wanted.items()
-        if column
-    }
-    if (
-        twice := sorted({i for i in columns["id"] if columns["id"].count(i) > 1})[:MOST_NAMED]
-        if frame[data.id_column].duplicated().any()
-        else []
-    ):
-        raise DataError(f"{path}: {data.id_column!r} names pictures twice: {', '.join(twice)}")
+        raise DataError(f"{path}: missing column {', '.join(missing)}; the table has {list_names(frame)}")
+    if several := sorted(set(filter(None, wanted.values())) & set(frame.attrs.get(NAMED_TWICE, ()))):
+        raise DataError(f"{path}: several columns are called {several[0]!r}: which one? Rename the others")
+    columns = {name: frame[column].tolist() for name, column in wanted.items() if column}
+    is_twice = frame[data.id_column].duplicated()
+    if twice := sorted(set(frame[data.id_column][is_twice]))[:MOST_NAMED]:
+        raise DataError(f"{path}: {data.id_column!r} names pictures twice: {', '.join(map(repr, twice))}")
+    if frame.empty:
+        raise DataError(f"{path}: the table has a header and no rows")
     is_test = [value == data.test_split for value in columns["split"]] if "split" in columns else None
     return Labels(columns["id"], columns.get("group"), columns.get("fold"), is_test)
 
 
 def find_pairs(
-    images: Path, masks: Path | None, wanted: list[str] | None, needs_mask: Callable[[str], bool] = lambda row_id: True
+    data: DataConfig,
+    images: Path,
+    masks: Path | None,
+    wanted: list[str] | None,
+    needs_mask: Callable[[str], bool] = lambda row_id: True,
 ) -> Found:
     """The pictures of a folder with their masks, by name.
 
     Args:
+        data: of the config.
         images, masks: the folders; None: no masks.
         wanted: the only names to look at, in their order; None: all, sorted.
         needs_mask: whether a picture is learned from.
@@ -119,12 +124,63 @@ def find_pairs(
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder}: no such folder; set data.images and data.masks to folders below data.root")
     pictures, found_masks = PictureFolder(images), None if masks is None else PictureFolder(masks)
-    fatal: Problems = {}
-    problems: Problems = {}
+    mask_of = {} if found_masks is None else name_masks(found_masks, data.mask_suffix)
+    if masks == images and data.mask_suffix:
+        for name in mask_of.values():
+            del pictures.suffix_of[name]
+    fatal, problems, causes = _check_names(pictures, found_masks, wanted), Problems(), []
+    ids = sorted(pictures.suffix_of) if wanted is None else wanted
+    if lost := [row_id for row_id in ids if row_id not in pictures.suffix_of]:
+        problems[f"no picture in {images.name}/, though the table names it"] = [
+            (row_id, f"{row_id}{ending} is there, and is not read") if ending else (row_id, "")
+            for row_id in lost
+            for ending in [pictures.left_out.ending_of.get(row_id)]
+        ]
+        causes.append(explain_mismatch(lost, pictures.suffix_of))
+    ids = [row_id for row_id in ids if row_id in pictures.suffix_of]
+    paths: list[Path | None] = [None] * len(ids)
+    if masks is not None and found_masks is not None:
+        paths = [found_masks.find(mask_of[row_id]) if row_id in mask_of else None for row_id in ids]
+        if bare := [row_id for row_id, path in zip(ids, paths, strict=True) if path is None and needs_mask(row_id)]:
+            problems[f"no mask of this name in {masks.name}/"] = [
+                (row_id, f"{row_id}{data.mask_suffix}{ending} is there, and is not read") if ending else (row_id, "")
+                for row_id in bare
+                for ending in [found_masks.left_out.ending_of.get(row_id + data.mask_suffix)]
+            ]
+        of_pictures = {mask_of[row_id] for row_id in pictures.suffix_of if row_id in mask_of}
+        lone = sorted(
+            set(found_masks.suffix_of) - of_pictures - (set(pictures.suffix_of) if masks == images else set())
+        )
+        if wanted is None and lone:
+            problems[f"mask in {masks.name}/ without a picture in {images.name}/"] = [(name, "") for name in lone]
+        causes.append(_explain_masks(pictures, bare, lone))
+    found = [pictures.root / f"{row_id}{pictures.suffix_of[row_id]}" for row_id in ids]
+    left_out = {folder.root.name: folder.left_out for folder in (pictures, found_masks) if folder is not None}
+    return Found(
+        ids, found, paths, problems=problems, fatal=fatal, causes=tuple(filter(None, causes)), left_out=left_out
+    )
+
+
+def name_masks(masks: PictureFolder, suffix: str) -> dict[str, str]:
+    """By the name of its picture each mask's own, without the ending."""
+    return {name[: len(name) - len(suffix)]: name for name in masks.suffix_of if name.endswith(suffix)}
+
+
+def _check_names(pictures: PictureFolder, masks: PictureFolder | None, wanted: list[str] | None) -> Problems:
+    """What is wrong with names, whatever is in the files.
+
+    Raises:
+        DataError: there is no picture.
+    """
     ids = sorted(pictures.suffix_of) if wanted is None else wanted
     if not ids or not pictures.suffix_of:
-        raise DataError(f"{images} holds no picture: expected PNG, JPEG or WebP files")
-    for listed in [pictures] if found_masks is None else [pictures, found_masks]:
+        left_out = "; ".join(pictures.left_out.describe(pictures.root.name))
+        raise DataError(
+            f"{pictures.root} holds no picture: expected files that end in {', '.join(PICTURE_SUFFIXES)}"
+            + (f"; {left_out}" if left_out else "")
+        )
+    fatal: Problems = {}
+    for listed in [pictures] if masks is None else [pictures, masks]:
         for row_id in sorted(set(listed.several) & set(ids)):
             fatal.setdefault(f"several files of one name in {listed.root.name}/", []).append(
                 (row_id, ", ".join(sorted(listed.several[row_id])))
@@ -133,15 +189,14 @@ def find_pairs(
         fatal["name that a spreadsheet would run as a formula, or longer than 200 characters"] = [
             (i, "") for i in unsafe
         ]
-    if lost := [row_id for row_id in ids if row_id not in pictures.suffix_of]:
-        problems[f"no picture in {images.name}/, though the table names it"] = [(row_id, "") for row_id in lost]
-    ids = [row_id for row_id in ids if row_id in pictures.suffix_of]
-    paths: list[Path | None] = [None] * len(ids)
-    if masks is not None and found_masks is not None:
-        paths = [found_masks.find(row_id) for row_id in ids]
-        if bare := [row_id for row_id, path in zip(ids, paths, strict=True) if path is None and needs_mask(row_id)]:
-            problems[f"no mask of this name in {masks.name}/"] = [(row_id, "") for row_id in bare]
-        if wanted is None and (lone := sorted(set(found_masks.suffix_of) - set(pictures.suffix_of))):
-            problems[f"mask in {masks.name}/ without a picture in {images.name}/"] = [(row_id, "") for row_id in lone]
-    found = [pictures.root / f"{row_id}{pictures.suffix_of[row_id]}" for row_id in ids]
-    return Found(ids, found, paths, problems=problems, fatal=fatal)
+    return fatal
+
+
+def _explain_masks(pictures: PictureFolder, bare: list[str], lone: list[str]) -> str:
+    """Why masks and pictures do not meet."""
+    if not bare or not lone:
+        return ""
+    suffix, num = find_suffix(bare, lone)
+    if suffix:
+        return f"{num:,} of {len(bare):,} pictures without a mask have one with data.mask_suffix={suffix}"
+    return explain_mismatch(bare, lone)

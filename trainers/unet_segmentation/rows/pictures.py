@@ -1,5 +1,7 @@
 """What is in the files: a picture as numbers, a mask as class numbers, and both at the scale that is trained on. No torch.
 
+`trainers/storage/pictures.py` decodes; what the numbers of a mask mean is decided here.
+
 Shape suffixes: C channels, H height, W width.
 """
 
@@ -9,18 +11,25 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from trainers.storage.picture_files import MAX_PICTURE_PIXELS, PICTURE_FORMATS, load_decoders
+from trainers.storage.picture_rules import PictureRules
+from trainers.storage.pictures import (
+    Decoded,
+    Opened,
+    UnusableError,
+    check_mode,
+    decode,
+    load,
+    open_picture,
+    read_samples,
+    turn,
+)
 from trainers.unet_segmentation.config import DataConfig
 
-load_decoders()
+IGNORED = 255  # the class of pixels that count nowhere
 _MOST_BYTES = 2**29
-_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I")  # one channel of 16 bits
-
-
-class UnusableError(Exception):
-    """A file cannot be used; the message says why, without its name."""
+_PLAIN = "expected one channel of class numbers"
 
 
 def read_file(path: Path) -> bytes:
@@ -37,54 +46,108 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def decode_picture(content: bytes, channels: int) -> tuple[np.ndarray, str]:
-    """A picture, (C, H, W) uint8 or uint16 of the file's whole range, and the kind of the file: grey, colour or 16 bits.
+def decode_picture(content: bytes, channels: int, rules: PictureRules) -> Decoded:
+    """A picture, (C, H, W) uint8, or uint16 over its whole range.
 
     Raises:
         UnusableError: it is no picture, or one that is not read.
     """
-    picture = _open(content)
-    if picture.mode in _DEEP_MODES:
-        values_HW = np.asarray(picture).astype(np.int64)
-        if values_HW.min() < 0 or values_HW.max() > 65535:
-            raise UnusableError("has values outside of 16 bits")
-        return np.repeat(values_HW[None].astype(np.uint16), channels, axis=0), "16 bits"
-    if picture.mode == "F":
-        raise UnusableError("holds floating-point numbers: expected 8 or 16 bits")
-    kind = "grey" if picture.mode in ("1", "L", "LA") else "colour"
-    if channels == 1:
-        return np.asarray(picture.convert("L"))[None], kind
-    return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1)), kind
+    return decode(io.BytesIO(content), channels, rules)
 
 
-def decode_mask(content: bytes) -> np.ndarray:
-    """The values of a mask, (H, W) integers; of a palette the indices.
+def decode_mask(content: bytes, data: DataConfig) -> np.ndarray:
+    """The values of a mask, (H, W) integers; of a palette the indices. Where it is transparent, they are 0.
 
     Raises:
-        UnusableError: it is no picture, or has colours.
+        UnusableError: it is no picture, has colours, or does not say which values are meant.
     """
-    picture = _open(content)
-    if picture.mode in ("1", "L", "P", *_DEEP_MODES):
-        return np.asarray(picture).astype(np.int64)
-    if picture.mode not in ("LA", "RGB", "RGBA"):
-        raise UnusableError(f"is of kind {picture.mode}: expected one channel of class numbers")
-    values_HWC = np.asarray(picture.convert("RGB"))
-    if (values_HWC != values_HWC[..., :1]).any():
-        raise UnusableError("has colours: expected one channel of class numbers")
-    return values_HWC[..., 0].astype(np.int64)
+    opened = open_picture(io.BytesIO(content), data.max_pixels)
+    mode = opened.picture.mode
+    if opened.is_cut:
+        raise UnusableError(f"is of mode {opened.stored}, of which only the upper 8 bits can be read: {_PLAIN}")
+    if not opened.is_deep and mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise UnusableError(f"is of mode {mode}: {_PLAIN}")
+    check_mode(opened)
+    orientation = load(opened)
+    return turn(_read_values(opened, data), orientation)
+
+
+def _read_values(opened: Opened, data: DataConfig) -> np.ndarray:
+    picture, mode = opened.picture, opened.picture.mode
+    if opened.is_deep:
+        return read_samples(picture)
+    if mode in ("P", "PA"):
+        values_HW = _read_palette(picture)
+        return values_HW if mode == "P" else _lay_on_background(values_HW, picture, data)
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA" if mode == "RGB" else "LA")
+    first_HW = read_samples(picture, 0).astype(np.uint8, copy=False)
+    for band in picture.getbands()[1:3] if picture.mode.startswith("RGB") else ():
+        if (read_samples(picture, band) != first_HW).any():
+            raise UnusableError(f"has colours: {_PLAIN}")
+    return _lay_on_background(first_HW, picture, data) if picture.mode.endswith("A") else first_HW
+
+
+def _read_palette(picture: Image.Image) -> np.ndarray:
+    """The indices; of a GIF, which has a palette in any case, the greys."""
+    values_HW = read_samples(picture, 0)
+    palette = np.array(picture.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+    used = [index for index, times in enumerate(picture.getchannel(0).histogram()) if times]
+    colours = palette[[index for index in used if index < len(palette)]]
+    is_grey = bool((colours == colours[:, :1]).all())
+    if picture.format == "GIF":
+        if not is_grey:
+            raise UnusableError(f"has colours: {_PLAIN}")
+        greys = np.arange(256, dtype=np.uint8)
+        greys[: len(palette)] = palette[:, 0]
+        shown_HW: np.ndarray = greys[values_HW]
+        return shown_HW
+    if is_grey and (np.diff(colours[:, 0]) < 0).any():
+        raise UnusableError(
+            f"is of mode {picture.mode} with greys that fall where its numbers rise, so that it is not known which are meant: {_PLAIN}"
+        )
+    return values_HW
+
+
+def _lay_on_background(values_HW: np.ndarray, picture: Image.Image, data: DataConfig) -> np.ndarray:
+    """0 where nothing is drawn: transparent pixels are of the background.
+
+    Raises:
+        UnusableError: what is drawn cannot be told from it.
+    """
+    alpha_HW, mode = read_samples(picture, "A"), picture.mode
+    low, high = int(alpha_HW.min()), int(alpha_HW.max())
+    if low == 255:
+        return values_HW
+    if high == 0 and values_HW.min() != values_HW.max():
+        raise UnusableError(f"is of mode {mode} and wholly transparent, with values below: {_PLAIN}")
+    if not data.soft_masks and ((alpha_HW > 0) & (alpha_HW < 255)).any():
+        raise UnusableError(
+            f"is of mode {mode} and half transparent in places: {_PLAIN}, or data.soft_masks=true takes half as the border"
+        )
+    if high > 0 and not values_HW[alpha_HW > 0].any():
+        raise UnusableError(
+            f"is of mode {mode} and black where it is not transparent: which of both is meant? {_PLAIN}"
+        )
+    laid_HW: np.ndarray = (values_HW.astype(np.uint16) * alpha_HW + 127) // 255
+    return laid_HW.astype(np.uint8)
 
 
 def to_classes(values_HW: np.ndarray, data: DataConfig) -> np.ndarray:
-    """Class numbers, (H, W) uint8, of a mask's values by `data.mask_values`.
+    """Class numbers, (H, W) uint8, of a mask's values by `data.mask_values`; IGNORED where they are `data.ignore_value`.
 
     Raises:
         UnusableError: it holds other values; the first are named.
     """
+    is_ignored_HW = np.zeros((), bool) if data.ignore_value is None else values_HW == data.ignore_value
     if data.soft_masks:
-        return (values_HW > data.mask_values[1] / 2).astype(np.uint8)
+        soft_HW = (values_HW > data.mask_values[1] / 2).astype(np.uint8)
+        return np.where(is_ignored_HW, np.uint8(IGNORED), soft_HW)
     classes_HW = np.full(values_HW.shape, data.classes, np.uint8)
     for number, value in enumerate(data.mask_values):
         classes_HW[values_HW == value] = number
+    if is_ignored_HW.ndim:
+        classes_HW[is_ignored_HW] = IGNORED
     if unknown := np.unique(values_HW[classes_HW == data.classes])[:4].tolist():
         raise UnusableError(
             f"has the values {', '.join(map(str, unknown))}: expected {describe_values(data.mask_values)}"
@@ -126,15 +189,3 @@ def scale_mask(mask_HW: np.ndarray, data: DataConfig) -> np.ndarray:
     if (height, width) == (tall, wide):
         return mask_HW
     return np.asarray(Image.fromarray(mask_HW).resize((width, height), Image.Resampling.NEAREST))
-
-
-def _open(content: bytes) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
-        if picture.width * picture.height > MAX_PICTURE_PIXELS:
-            raise UnusableError(f"has {picture.width} x {picture.height} pixels, more than {MAX_PICTURE_PIXELS:,}")
-        picture.load()
-        return picture
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no PNG, JPEG or WebP picture" if isinstance(error, UnidentifiedImageError) else error
-        raise UnusableError(f"cannot be decoded: {reason}") from None

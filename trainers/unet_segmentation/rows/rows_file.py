@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from trainers.interface import DataError
+from trainers.storage.data_folder import name_view
 from trainers.storage.mapped_table import new_table
+from trainers.storage.picture_rules import WHITE
+from trainers.storage.pictures import UnusableError
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.pictures import (
-    UnusableError,
     decode_mask,
     decode_picture,
     scale_mask,
@@ -25,6 +26,15 @@ from trainers.unet_segmentation.rows.pictures import (
 )
 
 DIGEST_BYTES = 16
+# 16 bits were read as a whole before bits in use were found; 8 says that there are none.
+_LATER = {
+    "mask_suffix": ("",),
+    "ignore_value": (None,),
+    "encoding": (None,),
+    "separator": (None,),
+    "bit_depth": (None, 8, 16),
+    "background": (WHITE,),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Rows:
         picture_digests, mask_digests: (N,) of the files' bytes; b"": no mask.
         height, width: (N,) of the pictures.
         sums_NC, squares_NC: of the pictures' values from 0 to 1, by channel.
-        counts_NC: pixels of each class.
+        counts_NC: pixels of each class, without those that count nowhere.
     """
 
     ids: np.ndarray
@@ -72,8 +82,8 @@ class Rows:
 
 def place_rows(inputs: Path, data: DataConfig, table: str) -> Path:
     """Where the rows of a table (train or test) are below a run's folder of inputs, for those who read them by this config."""
-    view = hashlib.sha256(json.dumps(asdict(data), sort_keys=True).encode()).hexdigest()[:12]
-    return inputs / f"{table}-{view}.arrow"
+    seen = {name: value for name, value in asdict(data).items() if name != "max_pixels"}
+    return inputs / f"{table}-{name_view(seen, _LATER)}.arrow"
 
 
 def write_rows(path: Path, rows: Rows) -> None:
@@ -116,7 +126,7 @@ def read_picture(rows: Rows, row: int, data: DataConfig) -> np.ndarray:
         DataError: it is not what was checked.
     """
     content = _read(rows.pictures[row], rows.picture_digests[row])
-    return scale_picture(decode_picture(content, data.channels)[0], data)
+    return scale_picture(decode_picture(content, data.channels, data.picture_rules).values_CHW, data)
 
 
 def read_mask(rows: Rows, row: int, data: DataConfig, *, scaled: bool) -> np.ndarray | None:
@@ -129,7 +139,7 @@ def read_mask(rows: Rows, row: int, data: DataConfig, *, scaled: bool) -> np.nda
     mask = rows.masks[row]
     if mask is None:
         return None
-    mask_HW = to_classes(decode_mask(_read(mask, rows.mask_digests[row])), data)
+    mask_HW = to_classes(decode_mask(_read(mask, rows.mask_digests[row]), data), data)
     return scale_mask(mask_HW, data) if scaled else mask_HW
 
 
@@ -146,17 +156,17 @@ def _read(path: str, known: bytes) -> bytes:
     return content
 
 
-def show_picture(rows: Rows, row: int) -> np.ndarray:
+def show_picture(rows: Rows, row: int, data: DataConfig) -> np.ndarray:
     """A picture as it is, for a person: (H, W, 3) uint8, of 16 bits the range that it uses.
 
     Raises:
         OSError, DataError: as `read_picture`.
     """
     try:
-        picture_CHW, _ = decode_picture(_read(rows.pictures[row], rows.picture_digests[row]), 3)
+        content = _read(rows.pictures[row], rows.picture_digests[row])
+        return to_screen(decode_picture(content, 3, data.picture_rules).values_CHW)
     except UnusableError as error:
         raise DataError(f"{rows.pictures[row]} {error}") from None
-    return to_screen(picture_CHW)
 
 
 def to_screen(picture_CHW: np.ndarray) -> np.ndarray:

@@ -6,42 +6,26 @@ A problem is told with the names of the files that have it, all problems of all 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
 from trainers.interface import DataError
+from trainers.storage.picture_rules import find_depth
+from trainers.storage.pictures import DEEP, UnusableError
 from trainers.unet_segmentation.config import DataConfig
+from trainers.unet_segmentation.rows.findings import Finding, examine_pair
 from trainers.unet_segmentation.rows.folders import MOST_NAMED, Found, Problems
 from trainers.unet_segmentation.rows.pictures import (
-    UnusableError,
-    decode_mask,
-    decode_picture,
+    IGNORED,
     describe_values,
-    read_file,
     to_classes,
 )
-from trainers.unet_segmentation.rows.rows_file import Rows, digest
+from trainers.unet_segmentation.rows.rows_file import Rows
 
 _THREADS = 4
 _UNEXPECTED = "mask with unexpected values"
-_MOST_VALUES = 300  # of a mask that are remembered: more are no classes
-
-
-@dataclass
-class _Scan:
-    """What is in a pair of files."""
-
-    problem: str = ""
-    detail: str = ""
-    is_of_mask: bool = False  # the problem; the picture can be predicted
-    kind: str = ""
-    size: tuple[int, int] = (0, 0)
-    digests: tuple[bytes, bytes] = (b"", b"")
-    sums_C: np.ndarray | None = None
-    squares_C: np.ndarray | None = None
-    values: tuple[np.ndarray, np.ndarray] | None = None  # of the mask, and how often
+_NOT_SOFT = frozenset({0, 1, 255})
 
 
 def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig, dict[str, Found]]:
@@ -55,76 +39,56 @@ def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig,
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         scans = {
-            name: list(pool.map(lambda pair: _scan(data, *pair), zip(found.pictures, found.masks, strict=True)))
+            name: list(pool.map(lambda pair: examine_pair(data, *pair), zip(found.pictures, found.masks, strict=True)))
             for name, found in (("train", train), ("test", test))
         }
-    data = _settle_values(data, scans["train"])
+    depth, notes = find_depth([scan.largest for one in scans.values() for scan in one if scan.largest], data.bit_depth)
+    if data.bit_depth is None:
+        _stretch(scans["train"] + scans["test"], depth or 8)
+    data = replace(_settle_values(data, scans["train"]), bit_depth=depth or 8)  # 8: none has 16 that are not known
     found = {"train": train, "test": test}
     counts = {name: _count_classes(data, one, scans[name]) for name, one in found.items()}
     problems = {name: _collect_problems(one, scans[name]) for name, one in found.items()}
-    _refuse(data, found, problems, scans["test"])
-    return data, {
-        name: _take_good(data, name, one, scans[name], counts[name], problems[name]) for name, one in found.items()
-    }
+    _refuse(data, found, problems, scans)
+    good = {name: _take_good(data, name, one, scans[name], counts[name], problems[name]) for name, one in found.items()}
+    return data, good | {"train": replace(good["train"], notes=good["train"].notes + notes)}
 
 
-def _scan(data: DataConfig, picture: Path, mask: Path | None) -> _Scan:
-    try:
-        content = read_file(picture)
-        values_CHW, kind = decode_picture(content, data.channels)
-        scale = np.iinfo(values_CHW.dtype).max
-        scaled = values_CHW.reshape(data.channels, -1).astype(np.float64) / scale
-        scan = _Scan(
-            kind=kind,
-            size=values_CHW.shape[1:],
-            digests=(digest(content), b""),
-            sums_C=scaled.sum(1),
-            squares_C=(scaled**2).sum(1),
-        )
-    except (UnusableError, OSError) as error:
-        return _Scan("picture that cannot be used", f"{picture.name} {error}")
-    if mask is None:
-        return scan
-    try:
-        content = read_file(mask)
-        mask_HW = decode_mask(content)
-    except (UnusableError, OSError) as error:
-        return replace(scan, problem="mask that cannot be used", detail=f"{mask.name} {error}", is_of_mask=True)
-    if mask_HW.shape != scan.size:
-        sizes = [f"{width} x {height}" for height, width in (scan.size, mask_HW.shape)]
-        detail = f"picture {sizes[0]}, mask {sizes[1]}"
-        return replace(scan, problem="mask of another size than its picture", detail=detail, is_of_mask=True)
-    scan.digests = (scan.digests[0], digest(content))
-    values, times = np.unique(mask_HW, return_counts=True)
-    scan.values = (values[:_MOST_VALUES], times[:_MOST_VALUES])
-    if data.soft_masks:
-        half = (1 if values[-1] <= 1 else 255 if values[-1] <= 255 else 65535) / 2
-        scan.values = (
-            np.array([0, round(2 * half)]),
-            np.array([times[values <= half].sum(), times[values > half].sum()]),
-        )
-    return scan
+def _stretch(scans: list[Finding], depth: int) -> None:
+    """Sums of pictures whose 16 bits were read as a whole before it was known how many are in use."""
+    factor = DEEP / (2**depth - 1)
+    for scan in scans if depth < 16 else ():
+        if scan.largest and scan.sums_C is not None and scan.squares_C is not None:
+            scan.sums_C, scan.squares_C = scan.sums_C * factor, scan.squares_C * factor**2
 
 
-def _settle_values(data: DataConfig, scans: list[_Scan]) -> DataConfig:
+def _settle_values(data: DataConfig, scans: list[Finding]) -> DataConfig:
     """Which values mean the classes, where the user has not said it."""
     if data.mask_values:
         return data
     if data.classes > 2:
-        return replace(data, mask_values=tuple(range(data.classes)))
+        numbers = [number for number in range(data.classes + 1) if number != data.ignore_value]
+        return replace(data, mask_values=tuple(numbers[: data.classes]))
+    if data.ignore_value == 0:
+        raise DataError(
+            "data.ignore_value=0 is the background of two classes: data.mask_values has to say which are the two"
+        )
     largest = [int(scan.values[0][-1]) for scan in scans if scan.values is not None]
     known = [value for value in (255, 65535, 1) if value in largest]  # 1 beside 255 is a mistake in some of the masks
-    return replace(data, mask_values=(0, known[0] if known else 1))
+    return replace(data, mask_values=(0, known[0] if known else 255 if data.ignore_value == 1 else 1))
 
 
-def _count_classes(data: DataConfig, found: Found, scans: list[_Scan]) -> np.ndarray:
+def _count_classes(data: DataConfig, found: Found, scans: list[Finding]) -> np.ndarray:
     """(N, C) pixels of each class; a mask with other values becomes a problem."""
     counts_NC = np.zeros((len(scans), data.classes), np.int64)
     for row, scan in enumerate(scans):
         if scan.problem or scan.values is None:
             continue
         try:
-            np.add.at(counts_NC[row], to_classes(scan.values[0], data), scan.values[1])
+            classes = to_classes(scan.values[0], data)
+            np.add.at(counts_NC[row], classes[classes != IGNORED], scan.values[1][classes != IGNORED])
+            if data.soft_masks and scan.seen == _NOT_SOFT:
+                raise UnusableError("has the values 0, 1 and 255: expected smooth edges with values in between")
         except UnusableError as error:
             mask = found.masks[row]
             assert mask is not None, "it was scanned"
@@ -133,7 +97,7 @@ def _count_classes(data: DataConfig, found: Found, scans: list[_Scan]) -> np.nda
     return counts_NC
 
 
-def _collect_problems(found: Found, scans: list[_Scan]) -> Problems:
+def _collect_problems(found: Found, scans: list[Finding]) -> Problems:
     problems = {what: list(names) for what, names in found.problems.items()}
     for row_id, scan in zip(found.ids, scans, strict=True):
         if scan.problem:
@@ -141,37 +105,53 @@ def _collect_problems(found: Found, scans: list[_Scan]) -> Problems:
     return problems
 
 
-def _refuse(data: DataConfig, found: dict[str, Found], problems: dict[str, Problems], test_scans: list[_Scan]) -> None:
+def _refuse(
+    data: DataConfig, found: dict[str, Found], problems: dict[str, Problems], scans: dict[str, list[Finding]]
+) -> None:
     """Raises DataError where there is a problem that is not to be dropped: every one, or with `data.on_bad_row=drop` names that
     collide and pictures that are to be predicted and cannot be."""
     fatal: Problems = {}
-    blocking: Problems = {}
     for what, names in [pair for one in found.values() for pair in one.fatal.items()]:
         fatal.setdefault(what, []).extend(name for name in names if name not in fatal.get(what, []))
-    if data.on_bad_row == "drop":
-        unfit = {
-            i for i, scan in zip(found["test"].ids, test_scans, strict=True) if scan.problem and not scan.is_of_mask
-        }
-        test = {what: [name for name in names if name[0] in unfit] for what, names in problems["test"].items()}
-        blocking = {what: names for what, names in test.items() if names}
-    else:
+    unfit = {
+        row_id
+        for row_id, scan in zip(found["test"].ids, scans["test"], strict=True)
+        if scan.problem and not scan.is_of_mask
+    }
+    test = {what: [name for name in names if name[0] in unfit] for what, names in problems["test"].items()}
+    undroppable = {**fatal, **{what: names for what, names in test.items() if names}}
+    blocking = dict(undroppable)
+    if data.on_bad_row == "error":
+        blocking = dict(fatal)
         for part in problems.values():
             for what, names in part.items():
-                blocking.setdefault(what, []).extend(names)
-    blocking = {**fatal, **blocking}
+                blocking[what] = [*blocking.get(what, []), *names]
     if not blocking:
         return
+    bad = {row_id for names in problems["train"].values() for row_id, _ in names}
     advice = "Mend the files"
-    if data.on_bad_row == "error" and not fatal:
+    if data.on_bad_row == "error" and not undroppable and set(found["train"].ids) - bad:
         advice += ", or set data.on_bad_row=drop to go on without these pictures (they are listed in bad_rows.csv)"
     if _UNEXPECTED in blocking:
-        advice += f"; data.classes={data.classes} and data.mask_values say which values mean a class"
-        advice += ", data.soft_masks=true takes half as the border" if data.classes == 2 else ""
-    raise DataError(f"{data.root} cannot be used:\n{_describe(blocking)}\n{advice}.")
+        advice += _advise_on_values(data, scans["train"] + scans["test"])
+    causes = "".join(f"\n  {cause}" for cause in dict.fromkeys(c for one in found.values() for c in one.causes))
+    raise DataError(f"{data.root} cannot be used:\n{_describe(blocking)}{causes}\n{advice}.")
+
+
+def _advise_on_values(data: DataConfig, scans: list[Finding]) -> str:
+    """Which fields say what the masks' values mean, and which of them fits what was found."""
+    advice = f"; data.classes={data.classes} and data.mask_values say which values mean a class"
+    seen = {value for scan in scans for value in scan.seen} - {data.ignore_value}
+    unknown = seen - set(data.mask_values)
+    if 255 in seen and len(seen - {255}) > 1 and max(seen - {255}) < max(data.classes, 2):
+        return advice + "; if 255 marks pixels that count nowhere, data.ignore_value=255 leaves them out"
+    if len(unknown) == 1:
+        advice += f"; if {unknown.copy().pop()} marks pixels that count nowhere, data.ignore_value={unknown.copy().pop()} leaves them out"
+    return advice + (", data.soft_masks=true takes half as the border" if data.classes == 2 else "")
 
 
 def _take_good(
-    data: DataConfig, table: str, found: Found, scans: list[_Scan], counts_NC: np.ndarray, problems: Problems
+    data: DataConfig, table: str, found: Found, scans: list[Finding], counts_NC: np.ndarray, problems: Problems
 ) -> Found:
     """The rows that can be used; a picture that is only predicted can be, whatever is wrong with its mask.
 
@@ -181,7 +161,10 @@ def _take_good(
     bad = {row_id for names in problems.values() for row_id, _ in names}
     kept = [n for n, row_id in enumerate(found.ids) if found.is_test or row_id not in bad]
     if not kept and not found.is_test:
-        raise DataError(f"{data.root}: every picture is bad, none is left to learn from:\n{_describe(problems)}")
+        causes = "".join(f"\n  {cause}" for cause in found.causes)
+        raise DataError(
+            f"{data.root}: every picture is bad, none is left to learn from:\n{_describe(problems)}{causes}"
+        )
     used, masks = [scans[n] for n in kept], [None if scans[n].problem else found.masks[n] for n in kept]
     rows = Rows(
         ids=np.array([found.ids[n] for n in kept], str),
@@ -212,27 +195,41 @@ def _describe(problems: Problems) -> str:
     return "\n".join(lines)
 
 
-def _note(data: DataConfig, table: str, rows: Rows, scans: list[_Scan]) -> tuple[str, ...]:
+def _note(data: DataConfig, table: str, rows: Rows, scans: list[Finding]) -> tuple[str, ...]:
     """What is no mistake, but worth knowing.
 
     Raises:
-        DataError: no training mask has any foreground.
+        DataError: all training masks hold one and the same class.
     """
     notes = []
     has_mask = np.array([mask is not None for mask in rows.masks], bool)
-    num_empty = int((rows.counts_NC[has_mask, 1:].sum(1) == 0).sum())
-    if table == "train" and num_empty == len(rows):
-        raise DataError(
-            f"{data.root}: all {num_empty} masks are empty: every pixel has the value {data.mask_values[0]}. Expected some with "
-            f"{describe_values(data.mask_values[1:]) if data.classes > 2 else data.mask_values[1]}; data.mask_values says which value means which class"
-        )
+    counts_NC = rows.counts_NC[has_mask]
+    if table == "train" and (counts_NC.sum(0) > 0).sum() == 1:
+        _refuse_one_class(data, int(counts_NC.sum(0).argmax()), len(rows))
+    num_empty = int((counts_NC[:, 1:].sum(1) == 0).sum())
     if num_empty:
-        notes.append(
-            f"{num_empty:,} of {int(has_mask.sum()):,} {table} masks are empty: such pictures are all background"
-        )
+        notes.append(f"{num_empty:,} of {len(counts_NC):,} {table} masks are empty: such pictures are all background")
+    if data.classes == 2 and (num_full := int((counts_NC[:, 0] == 0).sum())):
+        notes.append(f"{num_full:,} of {len(counts_NC):,} {table} masks are full: such pictures are all foreground")
     kinds = [scan.kind for scan in scans]
     if (num := kinds.count("colour")) and data.channels == 1:
         notes.append(f"{num:,} {table} pictures have colours and are read as grey; data.channels=3 reads colours")
-    if num := kinds.count("16 bits"):
-        notes.append(f"{num:,} {table} pictures have 16 bits; their whole range of 65,536 values is read")
+    if num := sum(scan.is_turned for scan in scans):
+        notes.append(
+            f"{num:,} {table} pictures are turned as their EXIF orientation says; their masks have to fit what viewers show"
+        )
+    if num := sum(scan.is_transparent for scan in scans):
+        notes.append(
+            f"{num:,} {table} pictures are transparent in places, and laid on data.background={list(data.background)}"
+        )
     return tuple(notes)
+
+
+def _refuse_one_class(data: DataConfig, number: int, num_masks: int) -> None:
+    what = "empty" if number == 0 else "full" if data.classes == 2 else "of one class"
+    others = tuple(value for value in data.mask_values if value != data.mask_values[number])
+    expected = describe_values(others) if len(others) > 1 else str(others[0])
+    raise DataError(
+        f"{data.root}: all {num_masks} masks are {what}: every pixel has the value {data.mask_values[number]}. Expected some with "
+        f"{expected}; data.mask_values says which value means which class"
+    )

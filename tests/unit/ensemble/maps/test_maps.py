@@ -135,6 +135,8 @@ def test_an_overlay_colours_what_is_said_and_outlines_what_is_true():
     assert (overlay[2, 5] == OUTLINE).all()
     assert (overlay[4, 6] == 100).all()  # inside of the true area
     assert find_edges(true).sum() == 13  # three sides: the fourth is the picture's
+    true[2:7, 3] = true[1, 3:9] = true[7, 3:9] = IGNORED
+    assert find_edges(true).sum() == 13  # what counts nowhere has no line of its own
     assert to_mask_picture(said, 2).max() == 255
     assert to_mask_picture(said, 3).max() == 1
     assert to_heat(np.array([[0.0, 0.5]])).tolist() == [[0, 255]]

@@ -17,7 +17,8 @@ from ensemble.numbers.submission import choose_weights
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.headline import compare_with_constant, find_metric
-from ray_jobs.runs.files import read_json
+from ray_jobs.results.summary import build_summary, save_summary
+from ray_jobs.runs.files import read_json, write_json
 
 
 def test_fold_models_are_weighed_by_the_metric_that_counts():
@@ -47,6 +48,17 @@ def test_whatever_tells_the_result_tells_it_by_the_metric_that_counts(tmp_path, 
     assert f"Out-of-fold {label} {value:.4f}" in report
     assert f"{'higher' if metric == 'r2' else 'lower'} is better" in report
     assert f"{label}, best epoch" in report
+
+
+def test_what_is_worth_knowing_of_the_data_is_told_at_the_end_too(tmp_path):
+    folder, config, stage = make_run(tmp_path / "run")
+    write_json(folder.provenance, read_json(folder.provenance) | {"notes": ["2 files are left out"]})
+    summary = build_summary(folder, config, stage, {})
+    save_summary(folder, config, summary)
+    terminal = Console(file=io.StringIO(), width=120)
+    print_outcome(terminal, folder, summary)
+    assert "2 files are left out" in terminal.file.getvalue()
+    assert "Data: 2 files are left out." in folder.readme.read_text()
 
 
 def test_combinations_are_told_by_their_error(tmp_path):

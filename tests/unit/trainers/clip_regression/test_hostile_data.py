@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from trainers.clip_regression.config import DataConfig
-from trainers.clip_regression.rows.table import MAX_TEXT_LENGTH, read_train_rows
+from trainers.clip_regression.rows.cells import MAX_TEXT_LENGTH
+from trainers.clip_regression.rows.table import read_train_rows
 from trainers.interface import FORMULA, DataError
 
 COLUMNS = "id,title,date,description,views"
@@ -106,7 +107,7 @@ TEXT_BOMB = make_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(20_000_000)))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (make_png(60_000, 60_000), "larger than 50,000,000 pixels"),
+        (make_png(60_000, 60_000), "60000 x 60000 pixels, more than 50,000,000"),
         (make_png(8_000, 8_000), "8000 x 8000 pixels, more than 50,000,000"),
         (make_png(2, 2, further=TEXT_BOMB), "Decompressed data too large"),
         (make_png(2, 2)[:-30], "no whole picture"),

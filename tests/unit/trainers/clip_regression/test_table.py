@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from trainers.clip_regression.config import DataConfig
-from trainers.clip_regression.rows.table import parse_dates, parse_reference_date, read_test_rows, read_train_rows
+from trainers.clip_regression.rows.cells import parse_dates, parse_reference_date
+from trainers.clip_regression.rows.table import read_test_rows, read_train_rows
 from trainers.clip_regression.rows.text import clean_text
 from trainers.interface import DataError
-from trainers.storage.picture_files import MAX_PICTURE_PIXELS
+from trainers.storage.picture_rules import MAX_PICTURE_PIXELS
 
 DATA = DataConfig()
 
@@ -165,8 +166,11 @@ def test_fields_that_do_not_fit_the_table_are_named(small_frame, write_data, fie
     [
         (b"id,title,date,description,views\n", "a header and no rows"),
         (b"", "no readable table"),
-        (b"id;title;date;description;views\na;t;2020-01-01;x;1\n", "header is separated by ';'"),
-        (b"id;title;date;description;views\na;t;2020-01-01;x;1,5\n", "header is separated by ';'"),
+        (b"id;title;date;description;views\na;t;2020-01-01;x;1,5\n", r"'1,5'; write 1234\.5, without separators"),
+        (
+            b"id;a,title;date,description;views\na;t;2020-01-01;x;1\n",
+            "may be separated by ',' or ';': set data.separator",
+        ),
         (b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n", "more cells than its header"),
         (b"id,title,date,description,views\na,\xff\xfe,2020-01-01,x,1\n", "is not UTF-8"),
         (b'id,title,date,description,views\na,"open,2020-01-01,x,1\n', "no readable table"),

@@ -143,7 +143,10 @@ def test_colours_palettes_and_16_bits_are_read_as_what_they_are(root):
         palette.save(path) if number % 2 else save(path, mask.astype(bool))
     config, inventory = take(root)
     assert (inventory.target == mask.mean()).all()
-    assert [note.partition(" train")[0] for note in inventory.notes] == ["1", "1"]
+    colours, bits = inventory.notes
+    assert colours.startswith("1 train pictures have colours")
+    assert "the largest value is 59,900, so the whole range of 65,536 values is read" in bits
+    assert config.data.bit_depth == 16
     leave_inputs(config, inventory, root / "inputs")
     rows = read_rows(place_rows(root / "inputs", config.data, "train"))
     keep = replace(config.data, scaling="keep")
