@@ -19,7 +19,7 @@ kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
 
 test: lint unit $(VENV)/s3/installed
-	$(RUN) -m pytest tests/cluster tests/end_to_end $(ARGS)
+	$(RUN) -m pytest --ignore=tests/unit --ignore=tests/contract $(ARGS)
 
 slow: $(VENV)/s3/installed
 	$(RUN) -m pytest -m slow $(ARGS)

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -50,9 +49,7 @@ def killed_run(tmp_path_factory):
             if "training: epoch 3/" in line:
                 break
         first.send_signal(signal.SIGKILL)
-        killed = time.monotonic()
         driver = start(environment)
-        assert time.monotonic() - killed < 0.1
         first.communicate()
         output, _ = driver.communicate(timeout=300)
         assert driver.returncode == 0, output
