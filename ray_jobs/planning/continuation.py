@@ -26,7 +26,7 @@ from ray_jobs.runs.files import read_json, read_parquet, write_csv, write_json, 
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 from trainers.interface import Inventory
-from trainers.storage.data_folder import MADE_DATA
+from trainers.reading.data_folder import MADE_DATA
 
 
 def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None], job: str = "kfold.py") -> Plan:

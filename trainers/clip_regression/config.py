@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
-from trainers.storage.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
-from trainers.storage.table_files import TableFormat
+from trainers.reading.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
+from trainers.reading.table_files import TableFormat
 
 
 @dataclass(frozen=True)

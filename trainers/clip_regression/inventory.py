@@ -21,9 +21,9 @@ from trainers.clip_regression.rows.rows_file import leave_weights_digest, place_
 from trainers.clip_regression.rows.synthetic_data import make_data
 from trainers.clip_regression.rows.table import fingerprint_files, read_test_rows, read_train_rows
 from trainers.interface import DataError, Inventory, Spread, call_here
-from trainers.storage.data_folder import prepare_folder, resolve_folder
+from trainers.reading.data_folder import prepare_folder, resolve_folder
+from trainers.reading.picture_rules import find_depth
 from trainers.storage.object_storage import is_uri
-from trainers.storage.picture_rules import find_depth
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 

@@ -19,9 +19,9 @@ from trainers.clip_regression.config import Config, DataConfig
 from trainers.clip_regression.rows.problems import Problems, check_ids, check_unique
 from trainers.clip_regression.rows.table import check_columns, check_one_picture, list_inputs, open_pictures
 from trainers.interface import DataError
-from trainers.storage.picture_files import PictureFolder
-from trainers.storage.table_files import is_table_name
-from trainers.storage.tables import check_lines, read_blocks
+from trainers.reading.picture_files import PictureFolder
+from trainers.reading.table_files import is_table_name
+from trainers.reading.tables import check_lines, read_blocks
 
 PLACES = "a table (.csv, .parquet) or a folder with one"
 _ROWS_AT_ONCE = 8192

@@ -32,7 +32,7 @@ from trainers.interface import BlockPredictions, TrainedModel
 from trainers.learning.arithmetic import autocast, choose_precision, repeat_bits
 from trainers.learning.batches import cut
 from trainers.learning.config_sections import read_sections, with_tuples
-from trainers.storage.picture_files import PictureFolder
+from trainers.reading.picture_files import PictureFolder
 
 if TYPE_CHECKING:
     from trainers.clip_regression.network.model import Clip

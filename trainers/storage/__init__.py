@@ -1,1 +1,1 @@
-"""What families share to read and keep data: files, pictures, object storage, blocks of computed rows."""
+"""What families share to keep data: whole files, object storage, tables on disk, blocks of rows that are computed once."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
-from trainers.storage.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
-from trainers.storage.table_files import TableFormat
+from trainers.reading.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
+from trainers.reading.table_files import TableFormat
 
 MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count nowhere
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
-from trainers.storage.data_folder import prepare_folder, resolve_folder
+from trainers.reading.data_folder import prepare_folder, resolve_folder
+from trainers.reading.picture_files import collect_left_out
 from trainers.storage.object_storage import is_uri
-from trainers.storage.picture_files import collect_left_out
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.rows.folders import Found, Labels, find_pairs, read_labels
 from trainers.unet_segmentation.rows.rows_file import Rows, place_rows, read_rows, show_picture, write_rows

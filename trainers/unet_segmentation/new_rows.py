@@ -11,9 +11,9 @@ from typing import ClassVar
 import pyarrow as pa
 
 from trainers.interface import FORMULA, DataError
-from trainers.storage.likeness import explain_mismatch, find_suffix
-from trainers.storage.picture_files import PICTURE_SUFFIXES, PictureFolder, collect_left_out, is_wanted
-from trainers.storage.pictures import UnusableError
+from trainers.reading.likeness import explain_mismatch, find_suffix
+from trainers.reading.picture_files import PICTURE_SUFFIXES, PictureFolder, collect_left_out, is_wanted
+from trainers.reading.pictures import UnusableError
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.rows.folders import name_masks
 from trainers.unet_segmentation.rows.pictures import decode_picture, read_file

@@ -16,7 +16,7 @@ import torch
 from trainers.interface import DataError, NewMap, TrainedModel
 from trainers.learning.arithmetic import choose_precision, repeat_bits
 from trainers.learning.config_sections import read_sections
-from trainers.storage.pictures import UnusableError
+from trainers.reading.pictures import UnusableError
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.inputs.data import Normalisation
 from trainers.unet_segmentation.network.evaluation import enlarge, predict_logits

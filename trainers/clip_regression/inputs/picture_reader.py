@@ -21,8 +21,8 @@ from torch import Tensor
 from trainers.clip_regression.network.clip_library import open_clip
 from trainers.clip_regression.rows.rows_file import RowsFile, read_checked
 from trainers.interface import Split, Workplace
-from trainers.storage.picture_rules import PictureRules
-from trainers.storage.pictures import UnusableError, decode_rgb
+from trainers.reading.picture_rules import PictureRules
+from trainers.reading.pictures import UnusableError, decode_rgb
 from trainers.storage.remote_files import RemoteFile
 from trainers.storage.row_blocks import Part, RowBlocks, count_away, fill, place_remotely
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trainers.interface import FORMULA, DataError
-from trainers.storage.tables import shorten
+from trainers.reading.tables import shorten
 
 MAX_ID_LENGTH = 200  # characters; with a suffix it has to be the name of a file
 SHOWN_OFFENDERS = 3

@@ -29,15 +29,15 @@ import pyarrow.parquet as pq
 from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.rows.table import FolderOpener, open_pictures
 from trainers.interface import DataError, Spread
-from trainers.storage.object_storage import open_place
-from trainers.storage.picture_files import (
+from trainers.reading.picture_files import (
     Found,
     check_picture_content,
     describe_missing,
     load_decoders,
     sort_names,
 )
-from trainers.storage.picture_rules import PictureRules
+from trainers.reading.picture_rules import PictureRules
+from trainers.storage.object_storage import open_place
 from trainers.storage.remote_files import (
     THREADS,
     RemoteFile,

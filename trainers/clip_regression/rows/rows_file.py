@@ -16,9 +16,9 @@ import pyarrow as pa
 from trainers.clip_regression.config import DataConfig, ModelConfig
 from trainers.clip_regression.rows.table import Rows
 from trainers.interface import DataError, Workplace
-from trainers.storage.data_folder import name_view
+from trainers.reading.data_folder import name_view
+from trainers.reading.picture_rules import WHITE
 from trainers.storage.mapped_table import new_table, open_table
-from trainers.storage.picture_rules import WHITE
 from trainers.storage.remote_files import RemoteFile, hash_content, read_all
 from trainers.storage.row_blocks import KEY_BYTES
 from trainers.storage.whole_files import sum_up_file, write_whole

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trainers.storage.data_folder import MADE_DATA
+from trainers.reading.data_folder import MADE_DATA
 from trainers.storage.whole_files import write_whole
 
 NUM_TRAIN, NUM_TEST = 600, 120

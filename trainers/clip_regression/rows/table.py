@@ -34,11 +34,11 @@ from trainers.clip_regression.rows.problems import (
 )
 from trainers.clip_regression.rows.text import LINK_COLUMNS
 from trainers.interface import DataError
-from trainers.storage.likeness import explain_mismatch
-from trainers.storage.picture_files import Found, LeftOut, PictureFolder, collect_left_out, read_end
-from trainers.storage.picture_rules import PictureRules
+from trainers.reading.likeness import explain_mismatch
+from trainers.reading.picture_files import Found, LeftOut, PictureFolder, collect_left_out, read_end
+from trainers.reading.picture_rules import PictureRules
+from trainers.reading.tables import NAMED_TWICE, list_names, read_frame
 from trainers.storage.remote_files import RemoteFile
-from trainers.storage.tables import NAMED_TWICE, list_names, read_frame
 
 SECONDS_PER_YEAR = 365.2425 * 86400
 

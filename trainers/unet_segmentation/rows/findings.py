@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.storage.pictures import UnusableError, sum_pairwise
+from trainers.reading.pictures import UnusableError, sum_pairwise
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.pictures import decode_mask, decode_picture, read_file
 from trainers.unet_segmentation.rows.rows_file import digest

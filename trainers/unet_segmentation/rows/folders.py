@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainers.interface import FORMULA, DataError
-from trainers.storage.likeness import explain_mismatch, find_suffix
-from trainers.storage.picture_files import PICTURE_SUFFIXES, LeftOut, PictureFolder
+from trainers.reading.likeness import explain_mismatch, find_suffix
+from trainers.reading.picture_files import PICTURE_SUFFIXES, LeftOut, PictureFolder
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.rows_file import Rows
 
@@ -79,7 +79,7 @@ def read_labels(data: DataConfig) -> Labels | None:
     """
     if data.table is None:
         return None
-    from trainers.storage.tables import NAMED_TWICE, list_names, read_frame
+    from trainers.reading.tables import NAMED_TWICE, list_names, read_frame
 
     path = data.folder / data.table
     if not path.is_file():

@@ -1,6 +1,6 @@
 """What is in the files: a picture as numbers, a mask as class numbers, and both at the scale that is trained on. No torch.
 
-`trainers/storage/pictures.py` decodes; what the numbers of a mask mean is decided here.
+`trainers/reading/pictures.py` decodes; what the numbers of a mask mean is decided here.
 
 Shape suffixes: C channels, H height, W width.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainers.storage.picture_rules import PictureRules
-from trainers.storage.pictures import (
+from trainers.reading.picture_rules import PictureRules
+from trainers.reading.pictures import (
     Decoded,
     Opened,
     UnusableError,

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from trainers.interface import DataError
-from trainers.storage.data_folder import name_view
+from trainers.reading.data_folder import name_view
+from trainers.reading.picture_rules import WHITE
+from trainers.reading.pictures import UnusableError
 from trainers.storage.mapped_table import new_table
-from trainers.storage.picture_rules import WHITE
-from trainers.storage.pictures import UnusableError
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.pictures import (
     decode_mask,

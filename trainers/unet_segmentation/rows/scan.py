@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from trainers.interface import DataError
-from trainers.storage.picture_rules import find_depth
-from trainers.storage.pictures import DEEP, UnusableError
+from trainers.reading.picture_rules import find_depth
+from trainers.reading.pictures import DEEP, UnusableError
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.findings import Finding, examine_pair
 from trainers.unet_segmentation.rows.folders import MOST_NAMED, Found, Problems

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainers.storage.data_folder import MADE_DATA
+from trainers.reading.data_folder import MADE_DATA
 from trainers.storage.whole_files import write_whole
 
 NUM_PATIENTS, NUM_TEST_PATIENTS, PICTURES_EACH, SIZE = 15, 3, 4, 64

@@ -14,7 +14,7 @@ from trainers.clip_regression import new_rows
 from trainers.clip_regression.config import DataConfig, TrainingConfig
 from trainers.clip_regression.new_rows import find_new_rows
 from trainers.interface import DataError
-from trainers.storage.tables import read_blocks, read_frame
+from trainers.reading.tables import read_blocks, read_frame
 
 TEXT = DataConfig(train_pictures="")
 

@@ -12,7 +12,7 @@ from trainers.clip_regression.rows.cells import parse_dates, parse_reference_dat
 from trainers.clip_regression.rows.table import read_test_rows, read_train_rows
 from trainers.clip_regression.rows.text import clean_text
 from trainers.interface import DataError
-from trainers.storage.picture_rules import MAX_PICTURE_PIXELS
+from trainers.reading.picture_rules import MAX_PICTURE_PIXELS
 
 DATA = DataConfig()
 

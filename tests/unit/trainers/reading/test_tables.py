@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from trainers.interface import DataError
-from trainers.storage.likeness import explain_mismatch, find_suffix
-from trainers.storage.table_files import TableFormat
-from trainers.storage.tables import NAMED_TWICE, read_blocks, read_frame
+from trainers.reading.likeness import explain_mismatch, find_suffix
+from trainers.reading.table_files import TableFormat
+from trainers.reading.tables import NAMED_TWICE, read_blocks, read_frame
 
 TEXT = 'id,name,views\n007,Müller,3\nb,"a, b\nc",4\nNA,,1e3\n'
 CELLS = [["007", "Müller", "3"], ["b", "a, b\nc", "4"], ["NA", "", "1e3"]]

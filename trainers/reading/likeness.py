@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from itertools import combinations, islice
 
-from trainers.storage.picture_files import PICTURE_SUFFIXES
+from trainers.reading.picture_files import PICTURE_SUFFIXES
 
 _MOST = 10_000  # ids that are tried
 _ENDING = re.compile(rf"(?:{'|'.join(map(re.escape, PICTURE_SUFFIXES))})$", re.IGNORECASE)

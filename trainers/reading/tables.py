@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainers.interface import DataError
-from trainers.storage.table_files import CsvFile, TableFormat, examine, is_parquet, open_unpacked, refuse_other_kinds
+from trainers.reading.table_files import CsvFile, TableFormat, examine, is_parquet, open_unpacked, refuse_other_kinds
 
 _AS_TEXT = {"dtype": str, "keep_default_na": False, "na_filter": False}
 NAMED_TWICE = "named_twice"  # in `frame.attrs`: names that several columns of the file have

@@ -28,7 +28,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from trainers.storage.picture_rules import PICTURE_FORMATS, PictureRules, count_bits
+from trainers.reading.picture_rules import PICTURE_FORMATS, PictureRules, count_bits
 
 DEEP = 65535  # white of 16 bits
 _ORIENTATION = 0x0112

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 from support.picture_kinds import encode, encode_12_bit_tiff, encode_deep_colours, with_alpha
 
-from trainers.storage.picture_files import check_picture_content, sort_names
-from trainers.storage.picture_rules import PictureRules, find_depth
-from trainers.storage.pictures import UnusableError, decode, decode_rgb, sum_pairwise
+from trainers.reading.picture_files import check_picture_content, sort_names
+from trainers.reading.picture_rules import PictureRules, find_depth
+from trainers.reading.pictures import UnusableError, decode, decode_rgb, sum_pairwise
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainers.storage.picture_rules import PictureRules
+from trainers.reading.picture_rules import PictureRules
 
 if TYPE_CHECKING:
     from trainers.storage.remote_files import RemoteFile
@@ -80,7 +80,7 @@ class LeftOut:
 
 def load_decoders() -> None:
     """Imports what decodes pictures. To be called before several threads open some: Pillow would import it in whichever is first."""
-    import trainers.storage.pictures  # noqa: F401  (here: a table without pictures needs no Pillow)
+    import trainers.reading.pictures  # noqa: F401  (here: a table without pictures needs no Pillow)
 
 
 class PictureFolder:
@@ -174,7 +174,7 @@ def check_picture_content(content: bytes, name: str, rules: PictureRules) -> tup
 def _check_header(
     source: io.BufferedReader | io.BytesIO, name: str, read_last: Callable[[], bytes], rules: PictureRules
 ) -> tuple[str | None, int]:
-    from trainers.storage.pictures import (  # here: a table without pictures needs no Pillow
+    from trainers.reading.pictures import (  # here: a table without pictures needs no Pillow
         DamagedError,
         UnusableError,
         check_mode,
