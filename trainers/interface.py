@@ -1,42 +1,50 @@
-"""What a trainer is: the few types through which `ray_jobs` and a model family meet.
+"""What a trainer is: the types through which `ray_jobs` and a model family meet. `docs/new-family.md` is the guide to it.
 
-A model family is a package `trainers/<family>/` with four modules:
+A family is a package `trainers/<family>/` with these modules. The last three may be absent; without the last two a
+finished run cannot predict new rows. Only `train.py` and `predict.py` may load torch.
 
-- `config.py`     `Config`, a frozen dataclass of the sections that decide what is trained: `data`, with a field `root`, `model` and
-                  others. `Config.PREDICTS` is `number` (one of each row) or `map` (a class of each pixel, or of whatever else a row is
-                  divided into); `Config.PACKAGES` names the packages, beside those that all need, whose versions decide what a fold
-                  computes; `Config.NOT_TRAINED_BY` the fields (`section.field`) that change no bit of what is learned; `Config.ADVICE`
-                  says which options help when something runs out (`trainers.families.Advice`).
-                  `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which members share.
-                  Light: importing it loads neither torch nor pandas.
-- `recipes.py`    `RECIPES`, functions without arguments that return a `trainers.families.Recipe`; the name of a function is the recipe's,
-                  in all families; the first line of its documentation is shown by `--help`. `ALIASES` (may be absent), by recipe:
-                  {flag: field}. `SMALLEST`, a recipe and fields, `name field=value ...`, that train in seconds on any CPU on data that
-                  the family makes. Light. A folder with this module is a family: it is listed nowhere else.
-- `inventory.py`  `take_inventory(config, folder, cache, spread) -> (Config, Inventory)`: reads and checks the whole input before
-                  anything is launched, and returns the config with every path resolved. Light: no torch. What takes long over
-                  much data it may hand out to other machines (`Spread`), and keep in `cache`.
-                  `leave_inputs(config, inventory, folder)`: writes what the folds shall find at `Workplace.inputs`.
-                  `describe_inputs(config)` (may be absent): hashable; configs for which it is equal have the same inventory, inputs and
-                  needs of a node, so that the trials of a tuning share them.
-                  `prepare_node(config)`: whatever one machine needs once (weights), run before the folds start.
-                  Of maps also `open_backgrounds(config, inputs, table)`: a function of a row's id that gives what its map lies over,
-                  (H, W, 3) uint8.
-- `train.py`      `train_fold(config, split, place)`: learns one fold. Loads torch, as `predict.py` does and nothing else has to.
-                  Most of it is `learning/learner.py`'s for a family that learns by steps over shuffled rows.
+config.py
+    `Config`: a frozen dataclass of sections; `data`, with a field `root`, and `model` are among them. `PREDICTS` names
+    the kind of predictions; `PACKAGES` the packages whose versions decide what a fold computes; `NOT_TRAINED_BY` the
+    fields (`section.field`) that change no bit of what is learned; `ADVICE` (`trainers.families.Advice`) which options
+    help when something runs out. `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which
+    members share.
 
-One may be absent: `metrics.py`, whose `METRICS` describe for the documentation what only this family records
-(`trainers.families.Metrics`). And, so that a finished run can predict rows that it has not seen, there are two more:
+recipes.py
+    `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,
+    unique among all families; the first line of its docstring is shown by `--help`. `ALIASES` (may be absent): by
+    recipe {flag: field}. `SMALLEST`: a recipe and fields, `name field=value ...`, that train in seconds on any CPU.
 
-- `new_rows.py`   `find_new_rows(configs, place) -> rows`: finds the table at a path, for models with these configs (of maps with a third
-                  argument: where the truth is, or None); `PLACES` says in words what such a path may be. `rows.check()`
-                  reads all of it before anything is launched and returns the number of rows; `rows.read(n)` gives it in blocks
-                  of n rows, each a `pyarrow.Table`; n a multiple of `rows.batch_rows`; `rows.PROBLEMS` says what a row has that is
-                  listed as a problem, and what was done about it ("... rows have PROBLEMS"). A folder laid out as `data.root` is such
-                  a place, too. Picklable and light: no torch.
-- `predict.py`    `Predictor(models, rows, device, num_threads)`: built once on a worker from what was saved (`TrainedModel`);
-                  `predict(block) -> BlockPredictions`, or of maps `predict_maps(block) -> Iterator[NewMap]`. Statistics are the checkpoint's, never the new rows'. A row has the same
-                  bits as among the run's own test rows, on the same kind of device with the same threads.
+inventory.py
+    `take_inventory(config, folder, cache, spread) -> (Config, Inventory)` reads and checks the whole input before
+    anything is launched, and resolves all paths of the config. What takes long over much data it may hand out to other
+    machines (`Spread`) and keep in `cache`.
+    `leave_inputs(config, inventory, folder)` writes what the folds find at `Workplace.inputs`.
+    `prepare_node(config)` runs once on each machine before the folds start: it fetches weights, for instance.
+    `describe_inputs(config)` (may be absent) returns something hashable. Configs for which it is equal have the same
+    inventory, inputs and needs of a node; the trials of a tuning then share them.
+    `open_backgrounds(config, inputs, table)` (of maps) returns a function of a row's id that gives what its map lies
+    over, (H, W, 3) uint8.
+
+train.py
+    `train_fold(config, split, place)` learns one fold. `learning/learner.py` does most of it for a family that learns
+    by steps over shuffled rows.
+
+metrics.py
+    `METRICS` (`trainers.families.Metrics`) describe for the documentation what only this family records.
+
+new_rows.py
+    `find_new_rows(configs, place) -> rows` finds the table at a path for models with these configs; of maps a third
+    argument says where the truth is, or None. `PLACES` says in words what such a path may be.
+    `rows.check()` reads all of it before anything is launched and returns the number of rows. `rows.read(n)` gives it
+    in blocks of n rows, each a `pyarrow.Table`; n is a multiple of `rows.batch_rows`. `rows.PROBLEMS` says what is
+    wrong with rows that are listed as a problem, and what was done ("... rows have PROBLEMS"). Picklable.
+
+predict.py
+    `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).
+    `predict(block)` returns `BlockPredictions`; of maps `predict_maps(block)` yields `NewMap`. Statistics are the
+    checkpoint's, never the new rows'. A row has the same bits as among the run's own test rows, on the same kind of
+    device with the same threads.
 
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `Workplace`.
 """
