@@ -2,8 +2,8 @@
 
     python ray_jobs/leaderboard.py auctions auctions_wide --metric=mae --csv=ranks.csv
 
-Runs on other data have a table of their own. Each row's difference from the best has a 95 % interval over the same rows (paired
-bootstrap); the last columns are the errors of the folds. Reads the runs' folders only.
+Runs on other data have a table of their own. Each row's difference from the best has a 95 % interval over the same rows
+(paired bootstrap); the last columns are the errors of the folds. Reads the runs' folders only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Arguments:
     runs: tuple[str, ...]
     """Each a run's folder, its name below run.storage, or its s3:// address; without one, all runs in run.storage."""
     metric: str | None = None
-    """The error to compare by. By default ensemble.metric of the runs; where runs on the same rows have several, a table for each."""
+    """The error to compare by. By default ensemble.metric of the runs; where runs on the same rows have several, a
+    table for each."""
     csv: Path | None = None
     """Also write the table to a file."""
 
