@@ -21,8 +21,9 @@
     ├── NoRoomError                    the room that an elastic fold was given is taken; it looks for room again
     └── NonFiniteLossError             the training loss is NaN or infinite; the fold has failed
 
-Once folds were launched a driver ends with 1 where the storage or a fold has failed (`driver/session.py`). Any other error is a bug: it is
-shown with its traceback; exit code 1. `cli/entry.py` sees to that. What one module raises for another of its folder stays there.
+Once folds were launched a driver ends with 1 where the storage or a fold has failed (`driver/session.py`). Any other
+error is a bug: it is shown with its traceback; exit code 1. `cli/entry.py` sees to that. What one module raises for
+another of its folder stays there.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python ray_jobs/leaderboard.py auctions auctions_wide --metric=mae --csv=ranks.csv
 
-Runs on other data have a table of their own. They are compared by --metric, else by the metric that counts in them, ensemble.metric;
-where runs on the same rows do not agree on one there is a table for each. Each row's difference from the best has a 95 % interval over
-the same rows, or the groups that a run kept together (paired bootstrap); the last columns are the errors of the folds. Reads the runs'
-folders only.
+Runs on other data have a table of their own. They are compared by --metric, else by the metric that counts in them,
+ensemble.metric; where runs on the same rows do not agree on one there is a table for each. Each row's difference from
+the best has a 95 % interval over the same rows, or the groups that a run kept together (paired bootstrap); the last
+columns are the errors of the folds. Reads the runs' folders only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Arguments:
     runs: tuple[str, ...]
     """Each a run's folder, its name below run.storage, or its s3:// address; without one, all runs in run.storage."""
     metric: str | None = None
-    """The error to compare by. By default ensemble.metric of the runs; where runs on the same rows have several, a table for each."""
+    """The error to compare by. By default ensemble.metric of the runs; where runs on the same rows have several, a
+    table for each."""
     csv: Path | None = None
     """Also write the table to a file."""
 

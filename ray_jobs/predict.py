@@ -5,8 +5,8 @@
 
 Members, weights and checkpoint are those of the run's submission, and so is a field that is not given.
 
-Of a run that predicts maps the output has masks/, overlays/, disagreement/ and summary.csv, with Dice and IoU where the truth is known. It
-appears whole, in the place of an earlier prediction; a folder that holds anything else is refused.
+Of a run that predicts maps the output has masks/, overlays/, disagreement/ and summary.csv, with Dice and IoU where the
+truth is known. It appears whole, in the place of an earlier prediction; a folder that holds anything else is refused.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ class Arguments(OfRun):
     """What is typed besides fields."""
 
     data: str | None = None
-    """The new rows, which need no target: a .csv or .parquet table, or a folder with one that is named as data.test_table says; beside
-    the table lies the folder of its pictures, data.test_pictures. Of maps: a picture or a folder of pictures."""
+    """The new rows, which need no target: a .csv or .parquet table, or a folder with one that is named as
+    data.test_table says; beside the table lies the folder of its pictures, data.test_pictures. Of maps: a picture or a
+    folder of pictures."""
     output: str | None = None
-    """A file that ends in .csv or .parquet, or of maps a folder; by default predictions/<name of the data>_<method> in the run's folder."""
+    """A file that ends in .csv or .parquet, or of maps a folder; by default predictions/<name of the data>_<method> in
+    the run's folder."""
     models: bool = False
     """Add what each model predicts and their standard deviation."""
     threshold: float | None = None

@@ -3,7 +3,8 @@ Nothing is trained.
 
     python ray_jobs/sweep.py auctions --apply
 
-What is tried is scored on rows that no model has seen. An interrupted sweep goes on. A field that is not given stays as the run has it.
+What is tried is scored on rows that no model has seen. An interrupted sweep goes on. A field that is not given stays as
+the run has it.
 """
 
 from __future__ import annotations

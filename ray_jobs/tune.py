@@ -1,10 +1,11 @@
-"""Tunes fields of a recipe: each trial is a K-fold run with other values, scored by its out-of-fold predictions. The same command continues.
+"""Tunes fields of a recipe: each trial is a K-fold run with other values, scored by its out-of-fold predictions. The
+same command continues.
 
     python ray_jobs/tune.py tune.name=search tune.num_trials=20 \\
         'tune.space=[optimizer.lr loguniform 1e-5 1e-2, model.dropout choice 0.0 0.1 0.3]'
 
-A part of tune.space is a field that kfold.py takes, a kind (uniform, loguniform, randint, lograndint, choice) and its values. Trial 0 is the
-recipe as it is. The score is ensemble.metric.
+A part of tune.space is a field that kfold.py takes, a kind (uniform, loguniform, randint, lograndint, choice) and its
+values. Trial 0 is the recipe as it is. The score is ensemble.metric.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python ray_jobs/wandb_sync.py auctions tracking.project=prices
 
-It asks the server what it holds and sends the rest, so it can be repeated; local W&B files that a kill has torn are repaired on the way.
-RUN may name a tuning, too. A field that is not given stays as the run has it.
+It asks the server what it holds and sends the rest, so it can be repeated; local W&B files that a kill has torn are
+repaired on the way. RUN may name a tuning, too. A field that is not given stays as the run has it.
 """
 
 from __future__ import annotations

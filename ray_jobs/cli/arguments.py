@@ -1,7 +1,8 @@
 """What every command takes: its own words and flags, and fields of a config as `field=value` or `--field value`.
 
-A command declares its own in a dataclass: fields without a default stand alone (RUN), the others are flags, and the string below each is its
-help. All commands have the same `--help` and the same errors. What is typed is only read here; what it means, the command knows.
+A command declares its own in a dataclass: fields without a default stand alone (RUN), the others are flags, and the
+string below each is its help. All commands have the same `--help` and the same errors. What is typed is only read here;
+what it means, the command knows.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ray_jobs.config.overrides import describe_options, list_fields, list_types, read_arguments
 from ray_jobs.config.run import RunSection
 from ray_jobs.config.words import Said, show_flag, take_apart
 from ray_jobs.errors import RunError
 
-Arguments = TypeVar("Arguments")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Arguments = TypeVar("Arguments", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -79,18 +83,17 @@ def parse(
         argv: what was typed.
         what: the command does, the first part of its help.
         arguments: the dataclass of its own words and flags.
-        sections: whose fields it takes. With `run` they are a config's and are read; else they show what can be said of the config of a run
-            that has to be found, and only `run.storage` is read.
+        sections: whose fields it takes. With `run` they are a config's and are read; else they show what can be said of
+            the config of a run that has to be found, and only `run.storage` is read.
 
     Raises:
         RunError: a name is unknown, a value is not allowed, or a word is missing or too many.
         SystemExit: after `--help`.
     """
     shown = {"run": RunsFolder(), **(sections or {})}
-    has_default = {one.name: one.default is not dataclasses.MISSING for one in dataclasses.fields(arguments)}  # type: ignore[arg-type]
-    kinds = list_types(arguments)
-    flags = {name: kind for name, kind in kinds.items() if has_default[name]}
-    wanted = {name: kind for name, kind in kinds.items() if not has_default[name]}
+    required = [field.name for field in dataclasses.fields(arguments) if field.default is dataclasses.MISSING]
+    flags = list_types(arguments)
+    wanted = {name: flags.pop(name) for name in required}
     usage = _write_usage(job, wanted, flags, shown)
     if {"-h", "--help"} & set(argv):
         _print_help(usage, what, describe_options(arguments, shown))

@@ -21,8 +21,8 @@ from ray_jobs.tracking.wandb_settings import with_wandb_settings
 
 @dataclass(frozen=True)
 class Command:
-    """What a user typed of a job that trains: a config, whether only to show it, and, of a tuning, the words that its recipe takes for a
-    run, too."""
+    """What a user typed of a job that trains: a config, whether only to show it, and, of a tuning, the words that its
+    recipe takes for a run, too."""
 
     config: RunConfig
     dry_run: bool
@@ -48,8 +48,8 @@ class RunArguments(TrainingArguments):
     """Of a job that trains one run."""
 
     members: str | None = None
-    """'[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each written as name [recipe]
-    [field=value ...], and combines them with it."""
+    """'[wide model.hidden_dim=128, seed1 training.seed=1]' trains variants of the recipe on the same folds, each
+    written as name [recipe] [field=value ...], and combines them with it."""
 
 
 def parse_kfold(argv: Sequence[str], what: str = "", *, is_one_run: bool = False) -> Command:

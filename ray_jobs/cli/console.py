@@ -63,7 +63,8 @@ class RunConsole(LineKeeper, Console):
 
 
 class NamedConsole(LineKeeper):
-    """A part of a job that shows its lines on the job's screen, each with the part's name. Keeps them for a log of its own.
+    """A part of a job that shows its lines on the job's screen, each with the part's name. Keeps them for a log of its
+    own.
 
     Args:
         console: the job's.

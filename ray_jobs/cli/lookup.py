@@ -12,8 +12,8 @@ from trainers.storage.object_storage import is_uri
 
 
 def find_run(run: str, storage: str, *, whole: bool = False, takes_tuning: bool = False) -> Path:
-    """Finds a run (or tuning, for jobs that take one): a folder, or a name below `run.storage`. One on object storage is brought to this
-    machine, with its checkpoints and predictions if it is wanted whole.
+    """Finds a run (or tuning, for jobs that take one): a folder, or a name below `run.storage`. One on object storage
+    is brought to this machine, with its checkpoints and predictions if it is wanted whole.
 
     Raises:
         RunError: there is no such run; the message lists the nearest names.

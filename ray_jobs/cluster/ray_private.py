@@ -1,5 +1,5 @@
-"""What the project uses of Ray that Ray does not promise to keep: private modules and options, environment variables that its documentation
-leaves out, names of processes and messages. Decides nothing.
+"""What the project uses of Ray that Ray does not promise to keep: private modules and options, environment variables
+that its documentation leaves out, names of processes and messages. Decides nothing.
 
 An upgrade of Ray looks here first: each has a test that fails where Ray has moved it.
 """
@@ -35,28 +35,30 @@ def apply_settings(settings: Mapping[str, str]) -> None:
 
 
 def in_job(environment: Mapping[str, str]) -> bool:
-    """Whether a process is the entry point of a submitted job. `ray.get_runtime_context` knows only once Ray is connected."""
+    """Whether a process is the entry point of a submitted job. `ray.get_runtime_context` knows only once Ray is
+    connected."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment
 
 
 def find_draining_nodes() -> set[str]:
-    """Ids of nodes that are being taken away: drained by hand or by an autoscaler, or whose spot machine has had its notice. `ray.nodes`
-    shows them as alive."""
+    """Ids of nodes that are being taken away: drained by hand or by an autoscaler, or whose spot machine has had its
+    notice. `ray.nodes` shows them as alive."""
     import ray
 
     return set(ray._private.state.state.get_draining_nodes())
 
 
 def read_cluster_config() -> Any:
-    """What the cluster's manager has reported of its node types; None: nothing. `ray.autoscaler.sdk` can only ask for nodes."""
+    """What the cluster's manager has reported of its node types; None: nothing. `ray.autoscaler.sdk` can only ask for
+    nodes."""
     import ray
 
     return ray._private.state.state.get_cluster_config()
 
 
 def read_noted_address() -> str | None:
-    """The address that `ray start` has noted on this machine. `ray.init(address="auto")` would also take up the private cluster of any
-    other process here, and would wait 11 minutes for an address that does not answer."""
+    """The address that `ray start` has noted on this machine. `ray.init(address="auto")` would also take up the private
+    cluster of any other process here, and would wait 11 minutes for an address that does not answer."""
     from ray._private.utils import read_ray_address
 
     return read_ray_address()
@@ -70,7 +72,8 @@ def use_token_if_there_is_one() -> None:
 
 
 def read_token() -> str:
-    """The token that this process would show to a cluster; empty: none. `ray get-auth-token` prints it, but not whether it is used."""
+    """The token that this process would show to a cluster; empty: none. `ray get-auth-token` prints it, but not whether
+    it is used."""
     from ray._raylet import (  # type: ignore[attr-defined] # its types leave out most of what is compiled
         AuthenticationMode,
         AuthenticationTokenLoader,
@@ -85,16 +88,16 @@ def read_token() -> str:
 
 
 def build_job_config(metadata: Mapping[str, str], search_paths: Sequence[Path]) -> Any:
-    """What Ray knows of this driver, and where its workers look for modules. Otherwise Ray adds the working directory, wherever the user
-    is; `runtime_env` would copy the folder."""
+    """What Ray knows of this driver, and where its workers look for modules. Otherwise Ray adds the working directory,
+    wherever the user is; `runtime_env` would copy the folder."""
     import ray
 
     return ray.job_config.JobConfig(metadata=dict(metadata), _py_driver_sys_path=[str(path) for path in search_paths])
 
 
 def is_worker_process(pid: int) -> bool:
-    """Whether a process of this machine is one of Ray's workers, by its title: Ray's state API asks the cluster, which may be slow where
-    something hangs.
+    """Whether a process of this machine is one of Ray's workers, by its title: Ray's state API asks the cluster, which
+    may be slow where something hangs.
 
     Raises:
         OSError: there is no such process.

@@ -1,5 +1,5 @@
-"""The words of a command line, taken apart: `--name`, `--name value`, `name=value`, and words that stand alone. What a value means is not
-known here."""
+"""The words of a command line, taken apart: `--name`, `--name value`, `name=value`, and words that stand alone. What a
+value means is not known here."""
 
 from __future__ import annotations
 

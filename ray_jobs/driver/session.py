@@ -1,7 +1,8 @@
 """A run, or a tuning, at work on a cluster: what its driver does whatever it trains.
 
-A `Session` goes to the cluster, hears interrupts, keeps what libraries print off the screen, and ends: the user reads what has happened and
-how to go on, and there is an exit code. It decides neither which folds are trained nor what is made of them.
+A `Session` goes to the cluster, hears interrupts, keeps what libraries print off the screen, and ends: the user reads
+what has happened and how to go on, and there is an exit code. It decides neither which folds are trained nor what is
+made of them.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ class Session:
 
     @contextmanager
     def on_cluster(self) -> Iterator[None]:
-        """A cluster to train on, this job's own or one that others use, too; while it is used, interrupts are heard and what libraries
-        print goes into the log.
+        """A cluster to train on, this job's own or one that others use, too; while it is used, interrupts are heard and
+        what libraries print goes into the log.
 
         Raises:
             ClusterError: none can be had.
@@ -187,7 +188,8 @@ class Session:
         if not self._is_told:
             self._is_told = True
             self.console.print(
-                f"{what_happened}: every fold goes on from its last checkpoint. The same command continues {self.continued}"
+                f"{what_happened}: every fold goes on from its last checkpoint. "
+                f"The same command continues {self.continued}"
             )
 
 

@@ -132,8 +132,8 @@ def _train_trials(session: Session, progress: Progress) -> None:
     placement, at_once = admit_trials(
         config.resources, session.cluster.resources, folds_each, tune.num_trials + 1, tune.max_trials_at_once
     )
-    counts = f"{at_once} trial(s) at once, {placement.folds_at_once} fold(s) each at once, {placement.num_workers} worker(s) a fold"
-    session.announce(counts, placement)
+    counts = f"{at_once} trial(s) at once, {placement.folds_at_once} fold(s) each at once"
+    session.announce(f"{counts}, {placement.num_workers} worker(s) a fold", placement)
     halving = rebuild_halving(progress) if tune.scheduler == "asha" else None
     prepare = PreparedInputs(tuning, session).prepare
     trainer = TrialTrainer(tuning, session, placement, halving, prepare, threading.Lock())
