@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from ray_jobs.errors import REFUSALS_OF_MACHINE, RunError, RunFolderError, StorageError
 from ray_jobs.runs.folder import RunFolder
-from trainers.storage.object_storage import WHAT_TO_CHECK
+from trainers.storage.object_storage import NO_ANSWER, WHAT_TO_CHECK
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -206,7 +206,7 @@ class LossyFile(io.FileIO):
 
 def _advise(error: Exception) -> str:
     """What to do about a storage that fails."""
-    if getattr(error, "errno", None) == errno.EREMOTEIO:  # object storage
+    if getattr(error, "errno", None) == NO_ANSWER:  # object storage
         return WHAT_TO_CHECK
     return "Free disk space or bring the storage back"
 
