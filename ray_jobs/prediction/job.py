@@ -73,7 +73,6 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
         with (
             listening() as interrupts,
             chatter_to(log),
-            _native_errors_to(log),
             connect(RayStart.for_run(config, "predict")) as cluster,
         ):
             interrupts.listen()
@@ -93,19 +92,6 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
             os._exit(EXIT_FAILED)  # what is left of Ray would print over the message, or hang
         return EXIT_FAILED
     return EXIT_OK
-
-
-@contextlib.contextmanager
-def _native_errors_to(path: Path) -> Iterator[None]:
-    """What Ray's core, which is not written in Python, says on the screen goes to a file."""
-    screen = os.dup(2)
-    with path.open("ab") as file:
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(screen, 2)
-        os.close(screen)
 
 
 class _FailedError(Exception):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import logging
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ray_jobs.errors import REFUSALS_OF_MACHINE, RunError, RunFolderError, StorageError
 from ray_jobs.runs.folder import RunFolder
@@ -192,16 +191,6 @@ class StorageProbe:
         if free_bytes < self.wanted_bytes:
             free, wanted = (f"{number / 1e6:.0f} MB" for number in (free_bytes, self.wanted_bytes))
             raise OSError(errno.ENOSPC, f"{free} are free and a checkpoint takes {wanted}", str(root))
-
-
-class LossyFile(io.FileIO):
-    """A full disk costs lines of a log, and not whoever printed them."""
-
-    def write(self, content: Any) -> int:
-        try:
-            return super().write(content)
-        except OSError:
-            return len(content)
 
 
 def _advise(error: Exception) -> str:
