@@ -162,9 +162,10 @@ def _times(status: FoldStatus) -> tuple[str, str]:
         return "", ""
     seconds = (status.finished or time.time()) - status.started
     left = ""
-    if status.state == FoldState.TRAINING and status.first_step < status.step < status.num_steps:
-        seconds_of_steps = seconds - max(0.0, (status.prepared or status.started) - status.started)
-        left = _clock(seconds_of_steps * (status.num_steps - status.step) / (status.step - status.first_step))
+    # By the steps since the first word of them: what came before was no training.
+    since, first_step = status.pace or (0.0, status.step)
+    if status.state == FoldState.TRAINING and first_step < status.step < status.num_steps:
+        left = _clock((time.time() - since) * (status.num_steps - status.step) / (status.step - first_step))
     return _clock(seconds), left
 
 

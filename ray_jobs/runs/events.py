@@ -173,6 +173,7 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 step=event.step,
                 num_steps=event.num_steps,
                 preparation=None,
+                pace=status.pace or (now, event.step),
             )
         case EpochReported():
             score = event.metrics["score"]
@@ -183,6 +184,7 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 num_epochs=event.num_epochs,
                 step=event.step,
                 preparation=None,
+                pace=status.pace or (now, event.step),
                 train_loss=event.metrics["train/loss_epoch"],
                 val_loss=event.metrics["val/loss_epoch"],
                 score=score,

@@ -26,7 +26,8 @@ class FoldStatus:
     """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
     is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said;
     `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which they run,
-    rank 0's first, and `pid` its process; `heard` when rank 0 last said anything."""
+    rank 0's first, and `pid` its process; `heard` when rank 0 last said anything, `pace` when it
+    first said how many steps were done, and how many."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -53,6 +54,7 @@ class FoldStatus:
     nodes: tuple[str, ...] = ()
     pid: int = 0
     heard: float | None = None
+    pace: tuple[float, int] | None = None
 
 
 def read_status(folder: RunFolder, fold: int) -> FoldStatus:
