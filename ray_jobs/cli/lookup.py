@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def find_run(
         raise SystemExit(0 if words else 2)
     if is_uri(words[0]) or is_uri(storage):
         return _fetch(words[0], storage, whole=whole), words[1:]
-    below = Path(storage).expanduser()
+    below = Path(os.path.expanduser(storage))
     for folder in (RunFolder(Path(words[0]).expanduser()), RunFolder(below / words[0])):
         if folder.config.is_file():
             if folder.is_tuning() and not takes_tuning:

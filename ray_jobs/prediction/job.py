@@ -132,6 +132,8 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
                 f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 "Give the absolute path as the cluster's machines see it"
             )
+    # Workers are elsewhere.
+    wish = replace(wish, place=wish.place.absolute(), truth=wish.truth and wish.truth.absolute())
     if config.predicts_maps:
         return _check_map_wish(folder, config, wish)
     if wish.truth is not None:
