@@ -33,12 +33,12 @@ import re
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
 # What a full, read-only, broken, forbidden or unreachable file system says. A file that is not there is none of these.
-REFUSALS_OF_MACHINE = frozenset(
-    {
-        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EACCES,
-        errno.EPERM, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
-    }
+_REFUSALS = (
+    "ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EACCES", "EPERM", "ENODEV", "ENXIO", "EHOSTDOWN",
+    "EHOSTUNREACH", "EREMOTE", "EREMOTEIO",
 )  # fmt: skip
+# By name: not every system has all of them.
+REFUSALS_OF_MACHINE = frozenset(getattr(errno, name) for name in _REFUSALS if hasattr(errno, name))
 
 
 def printable(text: str) -> str:

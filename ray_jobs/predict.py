@@ -11,6 +11,7 @@ truth is known. It appears whole, in the place of an earlier prediction; a folde
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,8 @@ def main(argv: list[str]) -> int:
     config = override(config, words, sections=tuple(offered))
     from ray_jobs.prediction.job import Wish, predict_rows
 
-    output, truth = (Path(place).expanduser() if place else None for place in (given.output, given.masks))
-    return predict_rows(folder, config, Wish(Path(given.data).expanduser(), output, given.models, truth))
+    output, truth = (Path(os.path.expanduser(place)) if place else None for place in (given.output, given.masks))
+    return predict_rows(folder, config, Wish(Path(os.path.expanduser(given.data)), output, given.models, truth))
 
 
 if __name__ == "__main__":

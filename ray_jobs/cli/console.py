@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from typing import Any, Protocol, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from ray_jobs.cli.screen import LossyFile, open_screen
 from ray_jobs.errors import printable
-from ray_jobs.runs.outages import LossyFile
 
 _MOST_KEPT_LINES = 10_000
 
@@ -82,20 +83,28 @@ class NamedConsole(LineKeeper):
 
 
 def open_console() -> RunConsole:
-    """The console of a run, bound to the stream that is the screen now."""
-    return RunConsole(sys.stdout)
+    """The console of a run, bound to what is the screen now."""
+    return RunConsole(open_screen(sys.stdout))
 
 
 @contextmanager
 def chatter_to(path: Path) -> Iterator[None]:
-    """What libraries print goes to a file; the screen is for the run (its console was opened before)."""
+    """What libraries print goes to a file, also what is not written in Python: Ray's core, gRPC. The screen is for the run (its console was
+    opened before)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        io.TextIOWrapper(io.BufferedWriter(LossyFile(path, "a")), line_buffering=True) as file,
-        redirect_stdout(file),
-        redirect_stderr(file),
-    ):
-        yield
+    file = LossyFile(path, "a")
+    screen = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        with (
+            io.TextIOWrapper(io.BufferedWriter(file), line_buffering=True) as lines,
+            redirect_stdout(lines),
+            redirect_stderr(lines),
+        ):
+            yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
 
 
 def say_what_is_awaited(console: Console, waits_for: str | None) -> None:

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.cli.screen import guard_screen
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_REFUSED, RunError, is_refused_by_machine, printable
 
 
@@ -16,6 +17,7 @@ def main_with_errors(main: Any) -> None:
     Errors that are meant for the user, the project's own, and what a disk or network refuses are one message; exit code 2. Whatever else comes
     up here nobody has expected: one sentence, then where it came from; exit code 1.
     """
+    guard_screen()
     from ensemble.predictions import PredictionError
     from trainers.interface import DataError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ray_jobs.config.words import suggest
@@ -20,8 +21,8 @@ def find_run(run: str, storage: str, *, whole: bool = False, takes_tuning: bool 
     """
     if is_uri(run) or is_uri(storage):
         return _fetch(run, storage, whole=whole)
-    below = Path(storage).expanduser()
-    for folder in (RunFolder(Path(run).expanduser()), RunFolder(below / run)):
+    below = Path(os.path.expanduser(storage))
+    for folder in (RunFolder(Path(os.path.expanduser(run))), RunFolder(below / run)):
         if folder.config.is_file():
             if folder.is_tuning() and not takes_tuning:
                 raise RunError(

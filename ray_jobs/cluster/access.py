@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
-from ray_jobs.cluster.ray_private import LIST_NODES, read_token
+from ray_jobs.cluster.ray_private import LIST_NODES, SESSION_PATH, has_token, read_token
 from ray_jobs.errors import ClusterError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
@@ -46,7 +49,8 @@ def ask_without_ray(address: str, token: str = "") -> str:
     import grpc
 
     metadata = [("authorization", f"Bearer {token}")] if token else None
-    with grpc.insecure_channel(address) as channel:
+    # As Ray itself: no proxy that is meant for the web.
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         ask = channel.unary_unary(LIST_NODES)
         try:
             ask(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
@@ -55,12 +59,34 @@ def ask_without_ray(address: str, token: str = "") -> str:
     return "OK"
 
 
-def close_token_folder() -> None:
-    """Ray writes a new token so that every user of the machine may read it; the folder around it is closed to them."""
-    folder = Path("~/.ray").expanduser()
-    with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o700)
+def prepare_token() -> None:
+    """Ray writes a new token into ~/.ray so that every user of the machine may read it; the folder is closed to them. Where there is none
+    to write to (no HOME, or a read-only one) the cluster gets a token that only this job's processes know."""
+    folder = Path(os.path.expanduser("~"), ".ray")
+    if folder.is_absolute():
+        with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
+    if not has_token() and not ("HOME" in os.environ and os.access(folder, os.W_OK)):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def refuse_temporary_folder() -> None:
+    """Ray itself would leave a half-made session there.
+
+    Raises:
+        ClusterError: Ray's sockets cannot lie there.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    if name is None:
+        return
+    longest = (107 if sys.platform == "linux" else 103) - len(SESSION_PATH) - len(str(os.getpid()))
+    folder = os.path.abspath(os.environ[name])
+    if not folder.isascii() or len(folder) > longest:
+        raise ClusterError(
+            f"{name}={folder} cannot hold Ray's sockets: expected at most {longest} characters, all of them ASCII. Name another folder for "
+            "Ray alone: export RAY_TMPDIR=/tmp"
+        )
 
 
 def actor_name(folder: RunFolder) -> str:

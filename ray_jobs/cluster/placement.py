@@ -12,6 +12,8 @@ from ray_jobs.config.resources import ResourcesConfig, parse_memory, show_memory
 from ray_jobs.errors import ClusterError
 
 _MANY = 1_000_000  # workers on a node of unknown size
+# Measured with two and four folds of the default recipe; larger models take more.
+FOLD_BYTES, DRIVER_BYTES = 1.4 * 2**30, 1.6 * 2**30
 _RESIZE_MARGIN = 1.5  # a fold never gains as much by more workers as their number says
 
 
@@ -32,18 +34,21 @@ class ClusterResources:
         nodes: of each alive node.
         startable: of each node that the autoscaler may have started at once, those that are there included, infinite where that is known
             only of a started node; empty without autoscaling.
+        free_bytes: memory that this machine has left, where it is all there is.
     """
 
     cpus: float
     gpus: float
     nodes: tuple[Resources, ...]
     startable: tuple[Resources, ...] = ()
+    free_bytes: float | None = None
 
 
 @dataclass(frozen=True)
 class Placement:
     """The outcome: resources of one worker, workers of one fold (of an elastic one at least), folds at once, workers that the nodes
-    hold at once, what has to be started before any fold can train, whether more nodes may be started."""
+    hold at once, what has to be started before any fold can train, whether more nodes may be started, and
+    whether more folds could train at once if there were more memory."""
 
     num_workers: int
     most_workers: int
@@ -55,6 +60,7 @@ class Placement:
     slots: int
     waits_for: str | None = None
     may_grow: bool = False
+    is_short_of_memory: bool = False
 
     @property
     def workers_at_once(self) -> int:
@@ -78,8 +84,8 @@ def place_folds(
     at once as there is room for, but where the cores were divided among the folds of a plan no more than these.
 
     With GPUs: one GPU a worker; with fewer GPUs than folds (and one worker a fold) an equal fraction, so that all
-    folds fit at once. Without: a fraction of the cores a fold, so that all folds run together. Memory decides how many
-    folds run at once, never their threads. A worker of an elastic fold is the same whatever their number.
+    folds fit at once. Without: a fraction of the cores a fold, so that all folds run together, as far as there is memory for them. Memory
+    decides how many folds run at once, never their threads. A worker of an elastic fold is the same whatever their number.
 
     Raises:
         ClusterError: no node that is there or could be started can hold a worker; or GPUs are left to `auto` on an
@@ -100,6 +106,9 @@ def place_folds(
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
     at_once = min(at_once, config.max_folds_at_once or at_once)
+    room = at_once
+    if divides_cores(config, worker.gpus) and config.max_folds_at_once is None and not worker.memory_bytes:
+        room = max(1, _count_by_memory(cluster) // workers)
     return Placement(
         num_workers=workers,
         most_workers=config.most_workers,
@@ -107,16 +116,22 @@ def place_folds(
         gpus_per_worker=worker.gpus,
         memory_per_worker_bytes=worker.memory_bytes,
         threads_per_worker=threads,
-        folds_at_once=at_once,
+        folds_at_once=min(at_once, room),
         slots=slots,
         waits_for=waits_for,
         may_grow=bool(cluster.startable),
+        is_short_of_memory=room < at_once,
     )
 
 
 def divides_cores(config: ResourcesConfig, gpus_per_worker: float) -> bool:
     """Whether the folds have the cores of all nodes divided among them; more folds at once would have to share them."""
     return config.cpus_per_fold == "auto" and not gpus_per_worker
+
+
+def count_in_memory(free_bytes: float) -> int:
+    """Folds without a GPU that one machine has memory for, beside the driver and Ray; at least one is tried."""
+    return max(1, int((free_bytes - DRIVER_BYTES) / FOLD_BYTES))
 
 
 def share_workers(room: int, least: int, wishes: Sequence[int]) -> list[int]:
@@ -223,6 +238,14 @@ def _count_workers(nodes: tuple[Resources, ...], worker: Resources) -> int:
 def _count_most_workers(cluster: ClusterResources, worker: Resources) -> int:
     """Workers that fit once the autoscaler has started all that it may."""
     return _count_workers(_list_most_nodes(cluster), worker)
+
+
+def _count_by_memory(cluster: ClusterResources) -> int:
+    """Workers without a GPU that the nodes have memory for, by what a small one takes."""
+    if cluster.free_bytes is not None:
+        return count_in_memory(cluster.free_bytes)
+    nodes = _list_most_nodes(cluster)
+    return sum(int(min(node.memory_bytes / FOLD_BYTES, _MANY)) if node.memory_bytes else _MANY for node in nodes)
 
 
 def _list_most_nodes(cluster: ClusterResources) -> tuple[Resources, ...]:

@@ -7,7 +7,7 @@ An upgrade of Ray looks here first: each has a test that fails where Ray has mov
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ SETTINGS_OF_OWN_CLUSTER = {
     "RAY_enable_worker_prestart": "0",  # processes that no fold would use
 }
 LIST_NODES = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"  # of gRPC: harmless, and understood by every cluster
+SESSION_PATH = "/ray/session_2026-01-01_00-00-00_000000_/sockets/plasma_store"  # below TMPDIR, without the process id
 BOOTSTRAP_CONFIG = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the config on the head node
 
 
@@ -71,6 +72,14 @@ def use_token_if_there_is_one() -> None:
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
+def has_token() -> bool:
+    """Whether Ray finds a token (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token), used or not."""
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    found: bool = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    return found
+
+
 def read_token() -> str:
     """The token that this process would show to a cluster; empty: none. `ray get-auth-token` prints it, but not whether
     it is used."""
@@ -85,14 +94,6 @@ def read_token() -> str:
         return ""
     token: str = loader.get_raw_token()
     return token
-
-
-def build_job_config(metadata: Mapping[str, str], search_paths: Sequence[Path]) -> Any:
-    """What Ray knows of this driver, and where its workers look for modules. Otherwise Ray adds the working directory,
-    wherever the user is; `runtime_env` would copy the folder."""
-    import ray
-
-    return ray.job_config.JobConfig(metadata=dict(metadata), _py_driver_sys_path=[str(path) for path in search_paths])
 
 
 def is_worker_process(pid: int) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -12,18 +14,59 @@ from ray_jobs.cluster.nodes import list_nodes
 from ray_jobs.cluster.placement import ClusterResources, Resources
 from ray_jobs.cluster.ray_private import BOOTSTRAP_CONFIG, read_cluster_config
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_LIMITS = {
+    "memory.max": "memory.current",
+    "memory.limit_in_bytes": "memory.usage_in_bytes",
+}  # of both versions of cgroups
 _MOST_NODES = 1000  # of a kind without a limit
 
 
-def find_resources() -> ClusterResources:
-    """What the nodes have, and what an autoscaler may start."""
+def find_resources(*, is_own: bool = False) -> ClusterResources:
+    """What the nodes have, and what an autoscaler may start; of a cluster of this job's own what its machine has left, too."""
     nodes = tuple(_read_resources(node["Resources"], 0.0) for node in list_nodes())
     return ClusterResources(
         cpus=sum(node.cpus for node in nodes),
         gpus=sum(node.gpus for node in nodes),
         nodes=nodes,
         startable=_find_startable(),
+        free_bytes=find_free_bytes() if is_own else None,
     )
+
+
+def find_free_bytes() -> float | None:
+    """Memory that this process and its children may still take: what the machine has left, and a container or a batch job is allowed. None:
+    the system does not tell.
+
+    Ray looks at the uppermost cgroup only, which is not that of a batch job.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = float(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024
+        places = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except (OSError, StopIteration):
+        return None
+    for _, controllers, place in places:
+        top = _CGROUPS / "memory" if "memory" in controllers.split(",") else _CGROUPS
+        below = top / place.lstrip("/")
+        for folder in (below, *below.parents):
+            if folder.is_relative_to(top):
+                free = min(free, _read_rest(folder))
+    return free
+
+
+def _read_rest(cgroup: Path) -> float:
+    """What is left of a cgroup's limit, the pages of files that it can give back included; infinite without one."""
+    for limit, usage in _LIMITS.items():
+        with suppress(OSError, ValueError):
+            most, used = float((cgroup / limit).read_text()), float((cgroup / usage).read_text())
+            pages = [line.split() for line in (cgroup / "memory.stat").read_text().splitlines()]
+            return (
+                most
+                - used
+                + sum(float(size) for name, size in pages if name in ("inactive_file", "total_inactive_file"))
+            )
+    return math.inf
 
 
 def _read_resources(stated: Mapping[str, float], unstated_memory: float) -> Resources:
@@ -42,7 +85,7 @@ def _find_startable() -> tuple[Resources, ...]:
     if reported is not None:
         groups = [(_read_resources(one.resources, math.inf), one.max_count) for one in reported.node_group_configs]
         return _repeat(groups, _MOST_NODES)
-    path = Path(BOOTSTRAP_CONFIG).expanduser()
+    path = Path(os.path.expanduser(BOOTSTRAP_CONFIG))
     return parse_startable(path.read_text()) if path.is_file() else ()
 
 

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM (`ray job stop`), both as KeyboardInterrupt."""
+"""SIGINT (Ctrl-C), SIGTERM (`ray job stop`) and SIGHUP (the terminal is gone), all as KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from ray_jobs.cluster.ray_private import in_job
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_S = 25.0  # of whoever ends processes elsewhere: Kubernetes gives 30 s, systemd 90 s, Ctrl-C all the time
 _JOB_PATIENCE_S = 3  # Ray's default
 _LEAVING_S = 5.0  # what the end of a driver takes after its folds have saved
@@ -42,9 +43,10 @@ class Interrupts:
         self.was_heard = False
 
     def listen(self) -> None:
-        """Takes over both signals; to be called again after a library (Ray, when it starts) has taken one."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as a shell sets SIGINT for what runs in its background
+        """Takes over the signals; to be called again after a library (Ray, when it starts) has taken one."""
+        for number in _INTERRUPTS:
+            # As a shell sets SIGINT for what runs in its background, and nohup SIGHUP.
+            if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._hear)
 
     def check(self) -> None:
@@ -64,7 +66,7 @@ class Interrupts:
 @contextmanager
 def listening() -> Iterator[Interrupts]:
     """Listens to interrupts; afterwards the signals do what they did before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _INTERRUPTS}
     interrupts = Interrupts()
     interrupts.listen()
     try:
@@ -72,3 +74,13 @@ def listening() -> Iterator[Interrupts]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def without_hangup() -> Iterator[None]:
+    """Processes that are started here outlive the terminal, as the driver does: they still have to save where they are."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

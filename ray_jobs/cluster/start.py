@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.cluster.access import NAMESPACE, answers, ask_without_ray, close_token_folder, refuse_wrong_token
+from ray_jobs.cluster.access import (
+    NAMESPACE,
+    answers,
+    ask_without_ray,
+    prepare_token,
+    refuse_temporary_folder,
+    refuse_wrong_token,
+)
 from ray_jobs.cluster.heartbeat import GONE_AFTER_S, OWN_GONE_AFTER_S, Heartbeat
 from ray_jobs.cluster.nodes import run_on_each_node
 from ray_jobs.cluster.placement import ClusterResources
@@ -19,12 +26,12 @@ from ray_jobs.cluster.ray_private import (
     SETTINGS_OF_JOINED_CLUSTER,
     SETTINGS_OF_OWN_CLUSTER,
     apply_settings,
-    build_job_config,
     read_noted_address,
+    read_token,
     use_token_if_there_is_one,
 )
 from ray_jobs.cluster.resources import find_resources
-from ray_jobs.cluster.signals import in_submitted_job
+from ray_jobs.cluster.signals import without_hangup
 from ray_jobs.cluster.versions import COMMON_PACKAGES, list_packages, package_versions, refuse_other_versions
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterError, ClusterLostError
@@ -53,6 +60,9 @@ class RayStart:
         dashboard: whether a cluster of its own has one.
         metadata: what else the job's page in the dashboard shows.
         packages: which the nodes of a cluster that is joined need in the same versions.
+
+    Attributes:
+        note: why a cluster that is there was not joined, for the user.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class RayStart:
         self.packages = packages
         self.context: Any = None
         self.address: str | None = None
+        self.note: str | None = None
 
     @classmethod
     def for_run(cls, config: RunConfig, purpose: str | None = None) -> RayStart:
@@ -95,7 +106,7 @@ class RayStart:
             ClusterError: Ray does not start, or the named cluster does not answer.
         """
         if self.context is None:
-            self.address = _find_cluster()
+            self.address, self.note = _find_cluster()
             self.context = _start_ray(self.address, self.job_name, self.metadata, dashboard=self.dashboard)
         return self.context
 
@@ -119,7 +130,11 @@ def connect(start: RayStart) -> Iterator[Connection]:
         head = ray.get_runtime_context().gcs_address
         heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
         yield Connection(
-            find_resources(), context.dashboard_url or None, ask_without_ray(head) != "OK", start.is_own, heartbeat
+            find_resources(is_own=start.is_own),
+            context.dashboard_url or None,
+            ask_without_ray(head) != "OK",
+            start.is_own,
+            heartbeat,
         )
     except ClusterLostError:
         raise  # without a shutdown, in which Ray may end the process before anything is said
@@ -136,31 +151,34 @@ def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], 
     apply_settings(SETTINGS_OF_OWN_CLUSTER if is_own else SETTINGS_OF_JOINED_CLUSTER)
     import ray
 
-    settings: dict[str, Any] = {
-        "namespace": NAMESPACE,
-        # A submitted job's folder Ray brings to all nodes itself.
-        "job_config": build_job_config({"job_name": job_name, **metadata}, [] if in_submitted_job() else [REPOSITORY]),
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
     if address is None:
-        settings["include_dashboard"] = dashboard
-        close_token_folder()
+        refuse_temporary_folder()
+        prepare_token()
     else:
         refuse_wrong_token(address)
+    errors: list[Exception] = []
     # Ray's patience with its own processes is fixed, and too short for a machine that is busy.
-    tries = 2 if is_own else 1
-    while True:
-        tries -= 1
+    while len(errors) < (2 if is_own else 1):
+        # Made anew for each try: Ray changes it.
+        job_config = ray.job_config.JobConfig(metadata={"job_name": job_name, **metadata})
         try:
-            return ray.init(address=address or "local", **settings)
+            # Workers look for modules where the driver is, and that is not wherever the user is.
+            with chdir(REPOSITORY), without_hangup():
+                return ray.init(
+                    address=address or "local",
+                    include_dashboard=dashboard if is_own else None,
+                    job_config=job_config,
+                    namespace=NAMESPACE,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=True,
+                )
         except SystemExit:  # Ray's own handler of SIGTERM
             raise KeyboardInterrupt from None
         except Exception as error:  # Ray raises what it likes
-            if not tries:
-                what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
-                raise ClusterError(f"{what}: {error.__cause__ or error}") from None
+            errors.append(error)
+    what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
+    raise ClusterError(f"{what}: {errors[0].__cause__ or errors[0]}")
 
 
 def _find_own_node() -> str | None:
@@ -172,8 +190,9 @@ def _find_own_node() -> str | None:
     return f"{nodes[0]['NodeManagerAddress']}:{nodes[0]['NodeManagerPort']}" if nodes else None
 
 
-def _find_cluster() -> str | None:
-    """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that answers.
+def _find_cluster() -> tuple[str | None, str | None]:
+    """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that answers, unless it is
+    closed to this user: somebody else's. Of that one there is a note.
 
     Raises:
         ClusterError: nobody answers at RAY_ADDRESS.
@@ -181,15 +200,21 @@ def _find_cluster() -> str | None:
     apply_settings(SETTINGS)
     named = os.environ.get("RAY_ADDRESS", "")
     if named == "local":
-        return None
+        return None, None
     if named not in ("", "auto"):
         if "://" not in named and not answers(named):
             raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={named}; start it, or unset RAY_ADDRESS")
-        return named
+        return named, None
     noted = read_noted_address()
     if noted and answers(noted):
         use_token_if_there_is_one()
-        return noted
+        if named or ask_without_ray(noted, read_token()) != "UNAUTHENTICATED":
+            return noted, None
+        note = (
+            f"the Ray cluster at {noted}, which `ray start` has noted on this machine, asks for another token: it may be another user's, and "
+            f"is not used. RAY_ADDRESS={noted} and its token join it"
+        )
+        return None, note
     if named == "auto":
         raise ClusterError("RAY_ADDRESS=auto, but no cluster of `ray start` answers on this machine")
-    return None
+    return None, None

@@ -22,8 +22,8 @@ class ResourcesConfig:
     """CPU cores that one fold reserves, over all its workers."""
     memory_per_fold: float | str | None = None
     """Main memory that one fold reserves, over all its workers: bytes, as Ray counts them (4e9), or with a unit (4GiB, 4GB).
-    A fold waits until a node has so much unreserved. Nothing is estimated; a fold that takes more is not stopped. None: not
-    counted."""
+    A fold waits until a node has so much unreserved; a fold that takes more is not stopped. None: not counted, but without GPUs no
+    more folds train at once than there is memory for, by what a small fold takes."""
     workers_per_fold: int | tuple[int, int] = 1
     """Processes that train one fold together (DistributedDataParallel). [least,most]: as many as there is room for, changing while
     the fold trains; gpus_per_fold, cpus_per_fold and memory_per_fold are then those of a fold with most workers. Such a run is
@@ -32,7 +32,7 @@ class ResourcesConfig:
     """A fold whose number of workers may change keeps them for at least so long, and as long as a change would cost more time than it
     saves. 0: it takes whatever room there is at once, whatever that costs."""
     max_folds_at_once: int | None = None
-    """Upper limit of folds in training at the same time."""
+    """Upper limit of folds in training at the same time. Where it is given, memory is not estimated."""
 
     def __post_init__(self) -> None:
         self._check_workers()

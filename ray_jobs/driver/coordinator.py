@@ -23,6 +23,7 @@ from ray_jobs.runs.record import MetricRecord, Record, read_lines
 from ray_jobs.runs.status import FoldState, FoldStatus, read_status, write_status
 
 logger = logging.getLogger(__name__)
+MAX_RESTARTS = 100  # by whatever kills it; where memory is short Ray may do so again and again
 
 
 class Coordination:
@@ -207,7 +208,7 @@ def start_actor(folder: RunFolder, members: list[str], num_folds: int) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Coordinator)
+    actor = ray.remote(num_cpus=0, max_restarts=MAX_RESTARTS, max_task_retries=-1)(Coordinator)
     options: dict[str, Any] = {"name": actor_name(folder), "namespace": NAMESPACE}
     if find_uri(folder) is not None:
         here = ray.get_runtime_context().get_node_id()

@@ -120,6 +120,8 @@ class ElasticWorkers:
         self.most_folds, self.may_grow = resources.max_folds_at_once, placement.may_grow
         if divides_cores(resources, placement.gpus_per_worker):
             self.most_folds = min(num_folds, self.most_folds or num_folds)
+        if placement.is_short_of_memory:
+            self.most_folds = placement.folds_at_once
         self.interval_s, self.say, self.is_over, self.seats = resources.resize_interval_s, say, is_over, seats
         self.changed = threading.Condition()
         self.waiting: dict[ElasticFold, int] = {}  # and how many workers each may have

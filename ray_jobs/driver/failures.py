@@ -73,13 +73,13 @@ def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
                 "the driver's own node is being taken away, and no fold can start from there; the same command on another node goes on",
             )
         if _is_death(error):
-            return Failure(Cause.DIED, "its process or node died (killed, out of memory, or lost)")
+            return Failure(Cause.DIED, _describe_death(error))
         return Failure(Cause.ERROR, f"{type(error).__name__}: {error}")
     causes = {rank: getattr(failure, "cause", None) or failure for rank, failure in failures.items()}
     rank = min(causes, key=lambda rank: (_is_lost_connection(causes[rank]), rank))
     cause = causes[rank]
     if _is_death(cause):
-        return Failure(Cause.DIED, f"rank {rank}: its process or node died (killed, out of memory, or lost)")
+        return Failure(Cause.DIED, f"rank {rank}: {_describe_death(cause)}")
     if _is_lost_connection(cause):  # the rank at the other end is gone, and Ray has not noticed yet
         return Failure(Cause.DIED, f"rank {rank} has lost its connection to another rank, which may have died: {cause}")
     if "CUDA out of memory" in str(cause):
@@ -101,3 +101,12 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 def _is_death(error: BaseException) -> bool:
     return type(error).__name__ in _DEATHS and "CUDA" not in str(error)
+
+
+def _describe_death(error: BaseException) -> str:
+    if type(error).__name__ == "OutOfMemoryError" or "low on memory" in str(error):
+        return (
+            "Ray has ended its process, because its machine was nearly out of memory: train fewer folds at once "
+            "(resources.max_folds_at_once), or reserve what a fold takes (resources.memory_per_fold)"
+        )
+    return "its process or node died (killed, out of memory, or lost)"

@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.cli.command_line import Command, show
-from ray_jobs.cli.console import open_console
+from ray_jobs.cli.console import RunConsole, open_console
 from ray_jobs.cluster.placement import Placement, place_folds
 from ray_jobs.cluster.spread import ClusterSpread
 from ray_jobs.cluster.start import RayStart
-from ray_jobs.config.run import find_differences, to_dict
+from ray_jobs.config.run import RunConfig, find_differences, to_dict
 from ray_jobs.driver.conclude import conclude
 from ray_jobs.driver.coordinator import Coordination
 from ray_jobs.driver.launcher import MemberFold
@@ -24,6 +24,8 @@ from ray_jobs.driver.session import (
     Session,
     leave_inputs,
     list_unfinished,
+    no_empty_run,
+    note_memory,
     print_leaks,
     say_dry_run_ends,
     start_coordinator,
@@ -66,6 +68,13 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
             _show_plan(console, check_run(command.config, Path(scratch)))
         return EXIT_OK
     config = name_run(command.config)
+    assert config.run.name is not None
+    with no_empty_run(config.run.storage, config.run.name):
+        return _run(command, config, argv, console, started)
+
+
+def _run(command: Command, config: RunConfig, argv: Sequence[str], console: RunConsole, started: float) -> int:
+    """A run that has its name; returns the exit code."""
     start = RayStart.for_run(config)
     plan = check_run(config, None, ClusterSpread(start, console.print))
     uri, warn = join_run(plan.config.run.storage, plan.folder.root.name), partial(console.print, style="yellow")
@@ -170,7 +179,7 @@ def _train(
     members = f", {len(folders)} members" if len(folders) > 1 else ""
     console.print(
         f"run {folder.root.name}: {len(plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}){members}, "
-        f"{plan.inventory.num_test} test rows; training {', '.join(map(str, todo))}"
+        f"{plan.inventory.num_test} test rows"
     )
     if plan.inventory.bad_rows:
         console.print(f"{len(plan.inventory.bad_rows)} bad rows, listed in {folder.bad_rows}", style="yellow")
@@ -187,6 +196,7 @@ def _train(
 
         cluster = session.cluster
         placement = place_folds(config.resources, cluster.resources, config.folds.count, len(todo))
+        console.print(f"training {', '.join(map(str, todo))}")
         session.announce(_count(placement), placement)
         session.prepare_nodes(plan)
         coordinator = start_coordinator(plan, placement)
@@ -229,7 +239,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
             f"{field}={now}" for field, (_, now) in find_differences(plan.config, member.config)[0].items()
         )
         console.print(f"  member {name}: {differs or 'as main'}")
-    for note in plan.inventory.notes:
+    for note in (*plan.inventory.notes, *filter(None, [note_memory(plan.config)])):
         console.print(note, style="yellow")
     print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     say_dry_run_ends(console, plan)

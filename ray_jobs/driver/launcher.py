@@ -19,11 +19,12 @@ from ray_jobs.cluster.signals import Interrupts, find_save_time_s
 from ray_jobs.cluster.start import Connection
 from ray_jobs.cluster.versions import list_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig
+from ray_jobs.driver.coordinator import MAX_RESTARTS
 from ray_jobs.driver.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, Seats
 from ray_jobs.driver.failures import Cause, Failure, explain_failure
 from ray_jobs.driver.fold_task import fit_with_workers, run_as_task
 from ray_jobs.driver.watches import DrainWatch, FrozenWatch
-from ray_jobs.errors import NoRoomError, RunBusyError
+from ray_jobs.errors import ClusterLostError, NoRoomError, RunBusyError
 from ray_jobs.reporting.live_table import FoldWatcher
 from ray_jobs.runs.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
 from ray_jobs.runs.folder import RunFolder
@@ -158,6 +159,10 @@ class FoldLauncher:
                 resizer.join(JOIN_S)  # it asks Ray, and Ray ends a process that asks when it has been shut down
         if failures:
             self.cluster.heartbeat.confirm()
+            if type(failures[0]).__name__ == "ActorDiedError":  # of the coordinator; of a fold's it is a failed attempt
+                raise ClusterLostError(
+                    f"the run's coordinator has died {MAX_RESTARTS + 1} times, last of: {str(failures[0]).strip():.500}"
+                )
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
 
@@ -200,7 +205,11 @@ class FoldLauncher:
         return self.stopped.is_set() or read_stop_request(self.folder) is not None
 
     def _let_folds_save(self, threads: dict[MemberFold, threading.Thread]) -> None:
-        """Gives the folds in training the time to save where they are; a second interrupt cuts it short."""
+        """Gives the folds in training the time to save where they are; a second interrupt cuts it short.
+
+        Raises:
+            ClusterLostError: nobody is left to save: whoever ended the driver (`timeout`, a batch system) has ended its own cluster, too.
+        """
         time_s = find_save_time_s()
         # Where the storage takes nothing they go on from their last points.
         with contextlib.suppress(OSError, RunBusyError):
@@ -208,6 +217,8 @@ class FoldLauncher:
             self.mirror.push_run()
         deadline = time.monotonic() + time_s
         while time.monotonic() < deadline and any(self._is_saving(*one) for one in threads.items()):
+            if self.cluster.is_own:
+                self.cluster.heartbeat.confirm()
             time.sleep(0.05)
 
     def _is_saving(self, fold: MemberFold, thread: threading.Thread) -> bool:

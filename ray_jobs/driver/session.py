@@ -17,7 +17,8 @@ from rich.console import Console
 
 from ray_jobs.cli.console import RunConsole, chatter_to, say_what_is_awaited, warn_of_open_cluster
 from ray_jobs.cluster.nodes import refuse_private_storage, run_on_each_node
-from ray_jobs.cluster.placement import Placement
+from ray_jobs.cluster.placement import FOLD_BYTES, Placement, count_in_memory
+from ray_jobs.cluster.resources import find_free_bytes
 from ray_jobs.cluster.signals import Interrupts, find_save_time_s, listening
 from ray_jobs.cluster.start import Connection, RayStart, connect
 from ray_jobs.config.folds import FoldsConfig
@@ -31,6 +32,7 @@ from ray_jobs.errors import (
     EXIT_INTERRUPTED,
     ClusterLostError,
     RunBusyError,
+    RunError,
     RunFolderError,
     StorageError,
 )
@@ -38,11 +40,11 @@ from ray_jobs.planning.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.events import RunStarted
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.location import find_uri
+from ray_jobs.runs.location import find_place, find_uri
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.run_mirror import RunMirror
-from trainers.interface import Inventory, load_inventory_module
+from trainers.interface import DataError, Inventory, load_inventory_module
 from trainers.storage.object_storage import is_uri
 
 LITTLE_SPACE_BYTES = 200_000_000
@@ -95,10 +97,12 @@ class Session:
             self._say_how_to_go_on("interrupted")
             return EXIT_INTERRUPTED
         except ClusterLostError as lost:
+            # In the other order there was an interrupt, and the user knows.
+            code = EXIT_INTERRUPTED if self._is_told else EXIT_INCOMPLETE
             self._say_how_to_go_on(str(lost))
             self.console.file.flush()
             self.mirror.let_go()
-            os._exit(EXIT_INCOMPLETE)  # what is left of Ray would only print its logs over the message, or hang
+            os._exit(code)  # what is left of Ray would only print its logs over the message, or hang
 
     @contextmanager
     def on_cluster(self) -> Iterator[None]:
@@ -118,6 +122,8 @@ class Session:
         ):
             self.interrupts.listen()
             self.check()
+            if self.start.note:
+                self.console.print(self.start.note, style="yellow")
             if not self.cluster.asks_for_token:
                 warn_of_open_cluster(self.console, is_own=self.cluster.is_own)
             yield
@@ -147,6 +153,8 @@ class Session:
             f"{counts} with {placement.cpus_per_worker:g} CPU ({placement.threads_per_worker} threads){device}; "
             f"{'own Ray cluster' if cluster.is_own else 'joined a Ray cluster'}"
         )
+        if placement.is_short_of_memory:
+            console.print(describe_memory(placement.folds_at_once), style="yellow")
         say_what_is_awaited(console, placement.waits_for)
         if cluster.dashboard_url:
             asks = " (it asks for a token: `ray get-auth-token` prints it)" if cluster.asks_for_token else ""
@@ -193,6 +201,19 @@ class Session:
             )
 
 
+@contextmanager
+def no_empty_run(storage: str, name: str) -> Iterator[None]:
+    """A run, or a tuning, that is refused before anything was launched leaves no folder, unless there was one."""
+    root = find_place(storage, name)
+    was_there = root.exists()
+    try:
+        yield
+    except (RunError, DataError):
+        if not was_there and not any(root.rglob(RunFolder(root).events.name)):
+            shutil.rmtree(root, ignore_errors=True)
+        raise
+
+
 def list_unfinished(plan: Plan) -> list[MemberFold]:
     """The wanted folds of all members that are not finished."""
     folders = [member.folder for member in plan.members.values()]
@@ -233,6 +254,28 @@ def say_dry_run_ends(console: Console, plan: Plan) -> None:
     root = plan.config.trainer.data.root
     kept = f", but what it read of {root} is kept in {plan.folder.cache}" if is_uri(root or "") else ""
     console.print(f"dry run: nothing was launched or written{kept}")
+
+
+def note_memory(config: RunConfig) -> str | None:
+    """What a dry run says of this machine's memory, where it is too little for all folds at once without a GPU."""
+    free_bytes, resources = find_free_bytes(), config.resources
+    if (
+        free_bytes is None
+        or resources.max_folds_at_once
+        or resources.memory_per_fold
+        or resources.gpus_per_fold not in ("auto", 0)
+    ):
+        return None
+    room = max(1, count_in_memory(free_bytes) // resources.least_workers)
+    return f"without a GPU: {describe_memory(room)}" if room < config.folds.count else None
+
+
+def describe_memory(num_folds: int) -> str:
+    """That memory decides how many folds train at once."""
+    return (
+        f"there is memory for {num_folds} fold(s) at once, of {show_memory(FOLD_BYTES)} each, and the others wait; "
+        "resources.max_folds_at_once sets another number"
+    )
 
 
 def print_leaks(

@@ -64,7 +64,6 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
         with (
             listening() as interrupts,
             chatter_to(log),
-            _native_errors_to(log),
             connect(RayStart.for_run(config, "predict")) as cluster,
         ):
             interrupts.listen()
@@ -84,19 +83,6 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
             os._exit(EXIT_FAILED)  # what is left of Ray would print over the message, or hang
         return EXIT_FAILED
     return EXIT_OK
-
-
-@contextlib.contextmanager
-def _native_errors_to(path: Path) -> Iterator[None]:
-    """What Ray's core, which is not written in Python, says on the screen goes to a file."""
-    screen = os.dup(2)
-    with path.open("ab") as file:
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(screen, 2)
-        os.close(screen)
 
 
 class _FailedError(Exception):
@@ -137,6 +123,8 @@ def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
                 f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 "Give the absolute path as the cluster's machines see it"
             )
+    # Workers are elsewhere.
+    wish = replace(wish, place=wish.place.absolute(), truth=wish.truth and wish.truth.absolute())
     kind, looks_for_truth = config.kind, "truth" in config.kind.offers
     if wish.truth is not None and not looks_for_truth:
         raise RunError(f"--masks is not for {kind.title}, which this run predicts")

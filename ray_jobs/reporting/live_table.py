@@ -189,10 +189,10 @@ def _times(status: FoldStatus) -> tuple[str, str]:
         return "", ""
     seconds = (status.finished or time.time()) - status.started
     left = ""
-    first, done, total = status.amounts
+    done, total = status.amounts
+    since, first = status.pace or (0.0, done)  # what came before the first word of them was no training
     if status.state == FoldState.TRAINING and first < done < total:
-        seconds_of_steps = seconds - max(0.0, (status.prepared or status.started) - status.started)
-        left = _clock(seconds_of_steps * (total - done) / (done - first))
+        left = _clock((time.time() - since) * (total - done) / (done - first))
     return _clock(seconds), left
 
 

@@ -203,8 +203,8 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 num_steps=event.num_steps,
                 tokens=event.tokens,
                 num_tokens=event.num_tokens,
-                first_tokens=event.tokens if status.first_tokens is None else status.first_tokens,
                 preparation=None,
+                pace=status.pace or (now, event.tokens or 0 if event.num_tokens else event.step),
             )
         case EpochReported() | EvaluationReported():
             return _score(status, event)
@@ -223,7 +223,7 @@ def _begin_stage(status: FoldStatus, stage: str) -> FoldStatus:
     """The status in another stage; after the last one its scores stay."""
     if not stage:
         return replace(status, stage="")
-    status = replace(status, stage=stage, train_loss=None, val_loss=None, score=None)
+    status = replace(status, stage=stage, pace=None, train_loss=None, val_loss=None, score=None)
     return replace(status, best_score=None, best_epoch=None, best_step=None)
 
 

@@ -33,8 +33,19 @@ def refuse_other_storage(storage: str) -> None:
 
 
 def resolve_storage(storage: str) -> str:
-    """`run.storage` as an absolute path, or a URI."""
-    return storage.rstrip("/") if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
+    """`run.storage` as an absolute path, or a URI.
+
+    Raises:
+        RunError: it is below a home folder, and there is none.
+    """
+    if is_uri(storage):
+        return storage.rstrip("/")
+    path = os.path.expanduser(storage)
+    if path.startswith("~"):
+        raise RunError(
+            f"run.storage={storage}: no such home folder (HOME is not set?); name the folder of the runs in run.storage"
+        )
+    return os.path.abspath(path)
 
 
 def find_place(storage: str, name: str) -> Path:
@@ -53,7 +64,7 @@ def find_place(storage: str, name: str) -> Path:
 
 def list_run_folders(storage: str) -> list[Path]:
     """The folders of all runs and tunings below a folder."""
-    return sorted(path.parent for path in Path(storage).expanduser().glob("*/config.json"))
+    return sorted(path.parent for path in Path(os.path.expanduser(storage)).glob("*/config.json"))
 
 
 def note_uri(folder: RunFolder, uri: str) -> None:

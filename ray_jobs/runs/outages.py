@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import logging
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ray_jobs.errors import REFUSALS_OF_MACHINE, RunError, RunFolderError, StorageError
 from ray_jobs.runs.folder import RunFolder
-from trainers.storage.object_storage import WHAT_TO_CHECK
+from trainers.storage.object_storage import NO_ANSWER, WHAT_TO_CHECK
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -194,19 +193,9 @@ class StorageProbe:
             raise OSError(errno.ENOSPC, f"{free} are free and a checkpoint takes {wanted}", str(root))
 
 
-class LossyFile(io.FileIO):
-    """A full disk costs lines of a log, and not whoever printed them."""
-
-    def write(self, content: Any) -> int:
-        try:
-            return super().write(content)
-        except OSError:
-            return len(content)
-
-
 def _advise(error: Exception) -> str:
     """What to do about a storage that fails."""
-    if getattr(error, "errno", None) == errno.EREMOTEIO:  # object storage
+    if getattr(error, "errno", None) == NO_ANSWER:  # object storage
         return WHAT_TO_CHECK
     return "Free disk space or bring the storage back"
 

@@ -26,9 +26,10 @@ class FoldStatus:
     """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
     is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said;
     `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which they run,
-    rank 0's first, and `pid` its process; `heard` when rank 0 last said anything. Without epochs `num_epochs` is 0 and the best is known
-    by its step; `stage` is empty where there is one only; `tokens` are None where nobody counts them; `evaluated` is the step of the
-    last evaluation that ended no epoch."""
+    rank 0's first, and `pid` its process; `heard` when rank 0 last said anything, `pace` when it first said how much was
+    done, and how much (see `amounts`). Without epochs `num_epochs` is 0 and the best is known by its step; `stage` is empty
+    where there is one only; `tokens` are None where nobody counts them; `evaluated` is the step of the last evaluation
+    that ended no epoch."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -55,20 +56,17 @@ class FoldStatus:
     nodes: tuple[str, ...] = ()
     pid: int = 0
     heard: float | None = None
+    pace: tuple[float, int] | None = None
     stage: str = ""
     best_step: int | None = None
     evaluated: int | None = None
     tokens: int | None = None
     num_tokens: int | None = None
-    first_tokens: int | None = None
 
     @property
-    def amounts(self) -> tuple[int, int, int]:
-        """What was done when the attempt began, what is done, and all of it (0: unknown): in tokens where they are counted, else
-        in steps."""
-        if self.num_tokens:
-            return self.first_tokens or 0, self.tokens or 0, self.num_tokens
-        return self.first_step, self.step, self.num_steps
+    def amounts(self) -> tuple[int, int]:
+        """What is done, and all of it (0: unknown): in tokens where they are counted, else in steps."""
+        return (self.tokens or 0, self.num_tokens) if self.num_tokens else (self.step, self.num_steps)
 
 
 def read_status(folder: RunFolder, fold: int) -> FoldStatus:

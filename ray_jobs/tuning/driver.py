@@ -17,14 +17,16 @@ from pathlib import Path
 from rich.console import Console
 
 from ray_jobs.cli.command_line import Command, show
-from ray_jobs.cli.console import open_console
+from ray_jobs.cli.console import RunConsole, open_console
 from ray_jobs.cluster.signals import find_save_time_s
 from ray_jobs.cluster.spread import ClusterSpread
 from ray_jobs.cluster.start import RayStart
+from ray_jobs.config.run import RunSection
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.driver.session import (
     Session,
     leave_inputs,
+    no_empty_run,
     print_leaks,
     say_dry_run_ends,
 )
@@ -70,6 +72,20 @@ def run_tuning(
             _show_tuning(console, check_tuning(command.config, tune, space, command.words, Path(scratch)))
         return EXIT_OK
     named = dataclasses.replace(command.config.run, name=tune.name or f"{command.config.recipe}_tune")
+    assert named.name is not None
+    with no_empty_run(named.storage, named.name):
+        return _tune(command, named, tune, space, argv, console)
+
+
+def _tune(
+    command: Command,
+    named: RunSection,
+    tune: TuneConfig,
+    space: list[Dimension],
+    argv: Sequence[str],
+    console: RunConsole,
+) -> int:
+    """A tuning that has its name; returns the exit code."""
     start = RayStart.for_run(dataclasses.replace(command.config, run=named))
     tuning = check_tuning(command.config, tune, space, command.words, spread=ClusterSpread(start, console.print))
     folder = tuning.folder

@@ -7,6 +7,7 @@ reads all of them but AWS_ENDPOINT_URL.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 SCHEMES = ("s3://", "gs://")
+NO_ANSWER = getattr(
+    errno, "EREMOTEIO", errno.EREMOTE
+)  # the number of an OSError that is no disk's; macOS has no EREMOTEIO
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5.0, 30.0
 WHAT_TO_CHECK = (
     "Check network, bucket, region (AWS_REGION), endpoint (AWS_ENDPOINT_URL, of a server that is not Amazon's) and credentials "

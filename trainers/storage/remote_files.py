@@ -28,7 +28,7 @@ from typing import TypeVar
 from pyarrow.fs import FileInfo, FileSelector, FileSystem
 
 from trainers.interface import DataError
-from trainers.storage.object_storage import WHAT_TO_CHECK, open_place
+from trainers.storage.object_storage import NO_ANSWER, WHAT_TO_CHECK, open_place
 
 DIGEST_BYTES = 16
 READ_PATIENCE_S = 60.0
@@ -217,7 +217,7 @@ def ask_storage(uri: str, ask: Callable[[], Result], patience_s: float = READ_PA
                 raise DataError(f"{uri}: the storage refuses: {_shorten(error)}. {WHAT_TO_CHECK}") from None
             if time.monotonic() - began > patience_s:
                 raise OSError(
-                    errno.EREMOTEIO, f"object storage has not answered for {patience_s:g} s: {_shorten(error)}", uri
+                    NO_ANSWER, f"object storage has not answered for {patience_s:g} s: {_shorten(error)}", uri
                 ) from None
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import StorageError
-from trainers.storage.object_storage import WHAT_TO_CHECK, open_place
+from trainers.storage.object_storage import NO_ANSWER, WHAT_TO_CHECK, open_place
 from trainers.storage.whole_files import appearing_whole
 
 _AT_ONCE = 8
@@ -133,7 +133,7 @@ class Bucket:
         except OSError as error:
             if error.errno is not None and error.errno != errno.EIO:  # of the disk
                 raise
-            raise OSError(errno.EREMOTEIO, f"{error}".partition(" (Request ID")[0], uri) from None
+            raise OSError(NO_ANSWER, f"{error}".partition(" (Request ID")[0], uri) from None
 
 
 def do_all(do: Callable[[Any], Any], items: Iterable[Any]) -> None:

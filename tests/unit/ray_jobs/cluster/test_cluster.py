@@ -1,9 +1,11 @@
 """What is compared between driver and nodes, and what an autoscaler could start."""
 
 import math
+import os
 
 import pytest
 
+from ray_jobs.cluster import resources
 from ray_jobs.cluster.resources import parse_startable
 from ray_jobs.cluster.versions import (
     COMMON_PACKAGES,
@@ -56,3 +58,24 @@ def test_versions_are_the_same_if_those_that_both_know_are():
     before = package_versions(list_all_packages())
     assert are_same_versions(before, package_versions(COMMON_PACKAGES))
     assert not are_same_versions(before | {"torch": "1.0"}, package_versions(COMMON_PACKAGES))
+
+
+@pytest.mark.parametrize(
+    ("limit", "usage", "pages"),
+    [
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_what_a_container_or_batch_job_is_allowed_limits_the_memory_that_is_free(tmp_path, limit, usage, pages):
+    assert resources._read_rest(tmp_path) == math.inf
+    (tmp_path / limit).write_text("8000\n")
+    (tmp_path / usage).write_text("3000\n")
+    (tmp_path / "memory.stat").write_text(f"anon 900\n{pages} 1000\n")
+    assert resources._read_rest(tmp_path) == 6000
+    (tmp_path / limit).write_text("max\n")
+    assert resources._read_rest(tmp_path) == math.inf
+
+
+def test_the_memory_that_is_free_is_less_than_the_machine_has():
+    assert 0 < resources.find_free_bytes() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,8 +1,11 @@
-"""How long folds may save where they are after an interrupt."""
+"""What is an interrupt, and how long folds may save where they are after one."""
+
+import os
+import signal
 
 import pytest
 
-from ray_jobs.cluster.signals import find_save_time_s
+from ray_jobs.cluster.signals import find_save_time_s, listening
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, 2), ("30", 25), ("120", 115), ("0", 0), ("soon", 2)])
@@ -13,3 +16,18 @@ def test_the_folds_of_a_job_save_within_the_time_after_which_ray_kills_it(said, 
 
 def test_elsewhere_nobody_kills_so_soon():
     assert find_save_time_s({"RAY_JOB_STOP_WAIT_TIME_S": "3"}) == 25
+
+
+def test_a_terminal_that_is_gone_is_an_interrupt_and_nohup_is_obeyed():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, is_heard in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+            signal.signal(signal.SIGHUP, handler)
+            with listening() as interrupts:
+                try:
+                    os.kill(os.getpid(), signal.SIGHUP)
+                except KeyboardInterrupt:
+                    assert is_heard
+                assert interrupts.was_heard is is_heard
+    finally:
+        signal.signal(signal.SIGHUP, before)

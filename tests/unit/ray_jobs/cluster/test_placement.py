@@ -1,10 +1,19 @@
 """How many folds run at once, and with what."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from ray_jobs.cluster.placement import ClusterResources, Resources, add_workers, find_gain, place_folds, share_workers
+from ray_jobs.cluster.placement import (
+    ClusterResources,
+    Resources,
+    add_workers,
+    count_in_memory,
+    find_gain,
+    place_folds,
+    share_workers,
+)
 from ray_jobs.config.resources import ResourcesConfig, parse_memory
 from ray_jobs.errors import ClusterError
 
@@ -256,3 +265,25 @@ def test_memory_is_read_in_bytes_or_with_a_unit(value, expected):
 def test_memory_that_makes_no_sense_is_refused(value):
     with pytest.raises(ValueError, match=r"resources.memory_per_fold=.*expected bytes"):
         ResourcesConfig(memory_per_fold=value)
+
+
+def test_no_more_folds_train_at_once_than_there_is_memory_for():
+    small = place_folds(ResourcesConfig(), cluster((16, 0, 3 * GIB), (16, 0, 3 * GIB)), 10)
+    assert (small.folds_at_once, small.threads_per_worker, small.is_short_of_memory) == (4, 3, True)
+    large = place_folds(ResourcesConfig(), cluster((16, 0, 64 * GIB)), 10)
+    assert (large.folds_at_once, large.is_short_of_memory) == (10, False)
+    assert place_folds(ResourcesConfig(), cluster((16, 0, 0)), 10).folds_at_once == 10  # not known
+    assert place_folds(ResourcesConfig(), cluster((16, 0, GIB / 2)), 3).folds_at_once == 1
+    assert place_folds(ResourcesConfig(workers_per_fold=2), cluster((16, 0, 6 * GIB)), 4).folds_at_once == 2
+
+
+def test_on_a_machine_of_ones_own_its_free_memory_counts():
+    machine = replace(cluster((16, 0, 64 * GIB)), free_bytes=8 * GIB)
+    assert place_folds(ResourcesConfig(), machine, 50).folds_at_once == count_in_memory(8 * GIB) == 4
+
+
+def test_whoever_says_how_many_folds_or_how_much_memory_is_obeyed():
+    tiny = cluster((16, 0, GIB))
+    assert place_folds(ResourcesConfig(max_folds_at_once=8), tiny, 10).folds_at_once == 8
+    assert place_folds(ResourcesConfig(memory_per_fold="100MiB"), tiny, 10).folds_at_once == 10
+    assert place_folds(ResourcesConfig(cpus_per_fold=1), tiny, 10).folds_at_once == 10

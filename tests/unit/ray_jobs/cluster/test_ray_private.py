@@ -121,13 +121,6 @@ def test_the_token_is_read_where_it_is_used(tmp_path, code, environment, printed
     assert done.stdout.strip() == printed
 
 
-def test_workers_look_for_modules_where_they_are_told():
-    config = ray_private.build_job_config({"job_name": "a"}, [Path("/repository")])
-    sent = config._get_proto_job_config()
-    assert list(sent.py_driver_sys_path) == ["/repository"]
-    assert dict(sent.metadata) == {"job_name": "a"}
-
-
 def test_a_worker_is_known_by_its_title():
     from ray._private.ray_constants import WORKER_PROCESS_TYPE_IDLE_WORKER
 
@@ -150,5 +143,5 @@ def test_private_names_are_used_in_one_module():
     for path in (REPOSITORY / "ray_jobs").rglob("*.py"):
         if path.name != "ray_private.py":
             text = path.read_text()
-            for name in ("ray._private", "ray._raylet", "_py_driver_sys_path", "/ray.rpc.", *ray_private.SETTINGS):
+            for name in ("ray._private", "ray._raylet", "/ray.rpc.", *ray_private.SETTINGS):
                 assert name not in text, f"{path}: {name} belongs into ray_private.py"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.train import PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError
@@ -78,6 +78,19 @@ def test_a_death_is_tried_again_a_few_times(error):
     failure = explain_failure(error)
     assert failure.cause == Cause.DIED
     assert [failure.may_be_retried(deaths) for deaths in (1, MAX_DEATHS, MAX_DEATHS + 1)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("1 worker(s) were killed due to the node running low on memory."),
+        WorkerGroupError("died", {0: RayActorError(error_msg="killed due to the node running low on memory")}),
+    ],
+)
+def test_rays_memory_killer_is_named_and_what_takes_less(error):
+    failure = explain_failure(error)
+    assert failure.cause == Cause.DIED
+    assert "out of memory: train fewer folds at once (resources.max_folds_at_once)" in failure.message
 
 
 def test_a_full_gpu_and_an_error_of_the_trainer_are_not_tried_again():

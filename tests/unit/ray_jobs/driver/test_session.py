@@ -1,5 +1,6 @@
 """How the drivers of runs and tunings end, and what the user is told."""
 
+import dataclasses
 import errno
 import io
 import os
@@ -8,8 +9,9 @@ import pytest
 
 from ray_jobs.cli.console import NamedConsole, RunConsole
 from ray_jobs.config.recipes import RECIPES
-from ray_jobs.driver.session import EXIT_INCOMPLETE, EXIT_INTERRUPTED, Session
-from ray_jobs.errors import ClusterLostError, RunFolderError
+from ray_jobs.driver import session as session_module
+from ray_jobs.driver.session import EXIT_INCOMPLETE, EXIT_INTERRUPTED, Session, no_empty_run, note_memory
+from ray_jobs.errors import ClusterError, ClusterLostError, RunFolderError
 from ray_jobs.runs.folder import RunFolder
 
 HOW = "every fold goes on from its last checkpoint. The same command continues run a"
@@ -47,6 +49,44 @@ def test_a_lost_cluster_ends_the_process_at_once(session, monkeypatch):
     session.run(lambda: raise_it(ClusterLostError("the Ray cluster at h:1 is gone")))
     assert ended == [EXIT_INCOMPLETE]
     assert f"the Ray cluster at h:1 is gone: {HOW}\n" in session.console.file.getvalue()
+
+
+def test_where_ray_was_ended_with_the_driver_it_is_an_interrupt(session, monkeypatch):
+    """Of which the user has been told."""
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    session.say_interrupted()
+    session.run(lambda: raise_it(ClusterLostError("the Ray cluster at h:1 is gone")))
+    assert ended == [EXIT_INTERRUPTED]
+    assert "is gone" not in session.console.file.getvalue()
+
+
+def test_a_run_that_is_refused_before_it_has_begun_leaves_no_folder(tmp_path):
+    def make_and_refuse(names):
+        for name in names:
+            (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / name).touch()
+        raise ClusterError("Ray does not start")
+
+    def refuse(*names):
+        with pytest.raises(ClusterError), no_empty_run(str(tmp_path), "a"):
+            make_and_refuse(names)
+        return (tmp_path / "a").exists()
+
+    assert not refuse("config.json", "log/ray.log")
+    assert refuse("config.json", "trials/trial_000/events.jsonl")  # folds were launched
+    (tmp_path / "a" / "trials" / "trial_000" / "events.jsonl").unlink()
+    assert refuse()  # it was there
+
+
+def test_a_dry_run_says_where_memory_is_short(monkeypatch):
+    config = RECIPES["clip_multimodal_small"]()
+    for free_gib, said in ((64, None), (4, "without a GPU: there is memory for 1 fold(s) at once, of 1.4 GiB each, ")):
+        monkeypatch.setattr(session_module, "find_free_bytes", lambda: free_gib * 2**30)  # noqa: B023
+        note = note_memory(config)
+        assert note is None if said is None else note.startswith(said)
+    gpus = dataclasses.replace(config, resources=dataclasses.replace(config.resources, gpus_per_fold=1))
+    assert note_memory(gpus) is None
 
 
 def test_a_bug_goes_on_to_whoever_called(session):

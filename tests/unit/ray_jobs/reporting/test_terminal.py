@@ -81,6 +81,7 @@ def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
         step=10,
         num_steps=40,
         started=time.time() - 90,
+        pace=(time.time() - 9, 1),
         train_loss=0.1234,
         val_loss=0.1234,
         best_score=0.1234,
@@ -91,7 +92,7 @@ def test_the_live_table_shows_every_fold_and_its_estimate(tmp_path):
     console.print(fold_table({"main": [training, FoldStatus(1)]}, "run x"))
     shown = console.file.getvalue()
     assert "…" not in shown
-    for part in ("run x", "training", "waiting", "1/4", "10/40", "ETA"):
+    for part in ("run x", "training", "waiting", "1/4", "10/40", "ETA", "0:30"):
         assert part in shown
 
 

@@ -58,3 +58,12 @@ def test_the_runs_below_a_folder_are_those_with_a_config(tmp_path):
         if name != "empty":
             RunFolder(tmp_path / name).config.write_text("{}")
     assert [os.path.basename(root) for root in list_run_folders(str(tmp_path))] == ["a", "b"]
+
+
+def test_where_there_is_no_home_folder_one_is_asked_for_and_another_is_taken(tmp_path, monkeypatch):
+    """As for a user without an entry, such as a container's."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(RunError, match=r"^run.storage=~/ray_results: no such home folder \(HOME is not set\?\)"):
+        resolve_storage("~/ray_results")
+    assert find_place(str(tmp_path), "one") == tmp_path / "one"
+    assert list_run_folders("~/ray_results") == []

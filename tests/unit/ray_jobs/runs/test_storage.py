@@ -24,7 +24,7 @@ from ray_jobs.runs.checkpoints import read_checkpoint, write_checkpoint
 from ray_jobs.runs.events import FoldCompleted, FoldLaunched, FoldStarted
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.outages import LossyFile, Storage, StorageProbe
+from ray_jobs.runs.outages import Storage, StorageProbe
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import FoldState, read_status
 from trainers.storage.whole_files import write_whole
@@ -271,8 +271,3 @@ def test_the_coordinator_keeps_what_the_storage_does_not_take_and_writes_it_in_o
     assert names.index("ensemble/fold_0_start") < names.index("ensemble/fold_0_completed")
     assert len(names) == len(set(names))
     assert len(caplog.records) == 1
-
-
-def test_a_log_on_a_full_disk_costs_nobody_anything():
-    with LossyFile("/dev/full", "a") as file:
-        assert file.write(b"what a library prints") == 21

@@ -13,7 +13,7 @@ GIB = 2**30
 
 
 def cluster(*nodes, types=()):
-    nodes, types = ([Resources(*(*node, 8 * GIB)[:3]) for node in part] for part in (nodes, types))
+    nodes, types = ([Resources(*(*node, 64 * GIB)[:3]) for node in part] for part in (nodes, types))
     cpus, gpus = (sum(amounts) for amounts in ([node.cpus for node in nodes], [node.gpus for node in nodes]))
     return ClusterResources(cpus, gpus, tuple(nodes), tuple(types))
 
@@ -60,7 +60,7 @@ def test_a_trial_alone_is_placed_as_a_run_is():
         ({"cpus_per_fold": 8}, 1),  # two folds at a time: they take turns
         ({"cpus_per_fold": 1, "workers_per_fold": 2}, 5),
         ({"cpus_per_fold": 2, "workers_per_fold": 2}, 2),
-        ({"memory_per_fold": "1GiB"}, 2),
+        ({"memory_per_fold": "8GiB"}, 2),
         ({"max_folds_at_once": 7}, 2),
         ({"max_folds_at_once": 2}, 1),
     ],

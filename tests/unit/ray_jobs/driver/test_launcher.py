@@ -1,0 +1,55 @@
+"""What an interrupt does while folds train."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from contextlib import nullcontext
+
+import pytest
+from ray.exceptions import ActorDiedError
+
+from ray_jobs.cli.console import RunConsole
+from ray_jobs.cluster.heartbeat import Heartbeat
+from ray_jobs.cluster.placement import ClusterResources, Placement
+from ray_jobs.cluster.signals import Interrupts
+from ray_jobs.cluster.start import Connection
+from ray_jobs.config.recipes import RECIPES
+from ray_jobs.driver.launcher import FoldLauncher, MemberFold
+from ray_jobs.errors import ClusterLostError
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState, FoldStatus, write_status
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """Of a cluster of the driver's own, at an address where nobody answers."""
+    cluster = Connection(
+        ClusterResources(2, 0, ()), None, asks_for_token=True, is_own=True, heartbeat=Heartbeat("127.0.0.1:9", 3.0)
+    )
+    config = RECIPES["clip_multimodal_small"]()
+    return FoldLauncher(RunFolder(tmp_path), config, Placement(1, 1, 1, 0, 0, 1, 1, 1), None, cluster, Interrupts())
+
+
+def test_nobody_waits_for_folds_of_a_cluster_that_was_ended_with_the_driver(launcher):
+    write_status(launcher.folder, FoldStatus(0, FoldState.TRAINING, 1))
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(ClusterLostError, match="is gone"):
+        launcher._let_folds_save({MemberFold(launcher.folder, 0): thread})
+    over.set()
+    assert time.monotonic() - began < 5
+
+
+def test_a_coordinator_that_is_killed_for_ever_ends_the_run_with_the_reason(launcher, monkeypatch):
+    def run_fold(*_):
+        raise ActorDiedError
+
+    monkeypatch.setattr(launcher, "_run_fold", run_fold)
+    monkeypatch.setattr(launcher, "_wait_for", lambda threads, *_: [thread.join() for thread in threads.values()])
+    launcher.cluster.heartbeat.confirm = lambda: None
+    with pytest.raises(ClusterLostError, match=r"coordinator has died 101 times, last of: The actor died"):
+        launcher.train([MemberFold(launcher.folder, 0)], RunConsole(io.StringIO()), nullcontext())
