@@ -89,7 +89,7 @@ class Kind(ABC):
         scores: the metrics that are measured whatever `ensemble.metric` is.
         offers: what else may be done with them.
         constant: what the predictor says that any model has to beat, in a few words.
-        files: what files of a run hold, by their names, where that differs from other kinds.
+        files: what files of a run hold, by their names as the table of all files has them, where it depends on the kind.
         records: what is recorded of a submission: moment (as `trainers.families.Metrics` has it), then meanings by name.
         row_files: of new rows, the folders that get a file of each row, and the files' ending; none: a table holds all.
         most_rows_of_a_block: new rows that are predicted together.

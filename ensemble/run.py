@@ -170,7 +170,8 @@ class Combinable(Columns, ABC):
 
     @abstractmethod
     def predict_honestly(self, hows: Sequence[Combination]) -> list[np.ndarray]:
-        """Of each combination the prediction of each row, (N,), by weights that were fitted on the other folds' rows if any are."""
+        """Of each combination the prediction of each row, (N,), by weights that were fitted on the other folds' rows if any are; of folds
+        in time on the earlier ones, and for the first the models weigh the same."""
 
     @abstractmethod
     def evaluate(self, candidates: Sequence[tuple[Sequence[str], Combination]]) -> list[Evaluation]:

@@ -77,7 +77,7 @@ class MapColumns(Combinable):
 
     def sum_up(self) -> str:
         """A checksum of the files and the threshold."""
-        digest = hashlib.sha256(f"{self.threshold}{self.errors}".encode())
+        digest = hashlib.sha256(f"{self.threshold}{self.errors}{self.is_ordered}{self.fold_N.tolist()}".encode())
         for path in dict.fromkeys(path for paths in self.files for path in paths):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -87,7 +87,8 @@ class MapColumns(Combinable):
         return [self.names.index(name) for name in names]
 
     def _weigh(self, how: Combination, left_out: int | None = None) -> np.ndarray | None:
-        """The models' weights for each row, (N, M), from rows of other folds; None for a method without weights.
+        """The models' weights for each row, (N, M), from rows of other folds, of folds in time earlier ones (for the first all weigh the
+        same); None for a method without weights.
 
         Args:
             how: of all these models.

@@ -73,7 +73,7 @@ def read_columns(run: Run, checkpoint: str) -> NumberColumns:
     columns = read_oof(run, checkpoint)
     if run.num_folds > 1:
         return columns
-    return replace(columns, fold_N=run.divide(columns.ids_N))  # all are rows of its only fold
+    return replace(columns, fold_N=run.divide(columns.ids_N), is_ordered=False)  # all are rows of its only fold
 
 
 def read_oof(run: Run, checkpoint: str) -> NumberColumns:

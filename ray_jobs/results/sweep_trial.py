@@ -38,9 +38,9 @@ class SweepTrial(tune.Trainable):
             content, honest_CN=[one.honest_N for one in evaluations], inner_CF=[one.inner_F for one in evaluations]
         )
         write_whole(self.path, content.getvalue())
-        best = min(range(len(self.batch)), key=lambda index: evaluations[index].inner_F.mean())
+        best = min(range(len(self.batch)), key=lambda index: np.nanmean(evaluations[index].inner_F))
         return {
-            "error": float(evaluations[best].inner_F.mean()),
+            "error": float(np.nanmean(evaluations[best].inner_F)),
             "best": str(self.batch[best]),
             "candidates": len(self.batch),
             "done": True,

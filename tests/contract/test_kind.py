@@ -252,6 +252,20 @@ def test_candidates_are_evaluated_together_as_alone(made):
             assert evaluation.inner_F[1] == pytest.approx(error)
 
 
+def test_of_folds_in_time_nothing_is_learned_from_later_ones(made):
+    run = dataclasses.replace(made.run, fold_kind="time")
+    columns, without = (made.kind.read_columns(one, "best") for one in (run, made.run))
+    assert (columns.is_ordered, without.is_ordered) == (True, False)
+    assert columns.sum_up() != without.sum_up()
+    hows = made.kind.list_combinations(run.ensemble, for_sweep=False)
+    plain = next(how for how in hows if how.method == "mean")
+    evaluated = columns.evaluate([(columns.names, how) for how in (plain, *(how for how in hows if how.is_fitted))])
+    first_N = columns.fold_N == 0
+    for one in evaluated:
+        assert np.isnan(one.inner_F).tolist() == [True] + [False] * (NUM_FOLDS - 1)
+        np.testing.assert_allclose(one.honest_N[first_N], evaluated[0].honest_N[first_N])
+
+
 def test_its_predictions_can_be_ranked_and_compared(made):
     columns, kind, metric = made.kind.read_columns(made.run, "best"), made.kind, made.run.ensemble.metric
     (mean_N,) = columns.predict_honestly([kind.read_combination(made.run.ensemble)])

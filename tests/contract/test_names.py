@@ -33,7 +33,7 @@ def list_lines(pattern: re.Pattern[str]) -> set[tuple[str, str]]:
 
 
 def test_nothing_in_ray_jobs_depends_on_which_kind_is_predicted():
-    """Neither a name that a family predicts, nor a module or a class of a kind. What a trainer hands in is of a kind: the worker's."""
+    """Neither a name that a family predicts, nor a module or a class of a kind."""
     kinds = find_kinds().values()
     folders = "|".join(type(kind).__module__.split(".")[1] for kind in kinds)
     names = "|".join(kind.name for kind in kinds)
@@ -44,8 +44,7 @@ def test_nothing_in_ray_jobs_depends_on_which_kind_is_predicted():
         r"isinstance\([^)]*(Combiner|Columns|Combinable|Kind)\b",
     )
     pattern = re.compile("|".join(parts))
-    found = {pair for pair in list_lines(pattern) if not pair[0].startswith("ray_jobs/worker/")}
-    assert found == set()
+    assert list_lines(pattern) == set()
 
 
 def test_what_only_one_kind_writes_is_not_looked_for_in_ray_jobs():
