@@ -129,6 +129,8 @@ def _work(session: Session, progress: Progress) -> int:
             f"tuning {tuning.folder.root.name}: {len(tuning.plan.folds.ids)} rows, {folds.count} folds ({folds.kind}), "
             f"{tuning.tune.num_trials} trials beside the recipe; {len(progress.list_ended())} have ended"
         )
+        for note in tuning.plan.inventory.notes:
+            console.print(note, style="yellow")
         print_leaks(console, tuning.plan.leaks, folds, tuning.plan.inventory, tuning.folder)
         with session.on_cluster():
             sink.start()
@@ -236,6 +238,8 @@ def _show_tuning(console: Console, tuning: Tuning) -> None:
     console.print(show(tuning.config))
     for fold, train_size, val_size in tuning.plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
+    for note in tuning.plan.inventory.notes:
+        console.print(note, style="yellow")
     console.print(f"\nwould tune in {tuning.folder.root}:")
     for dimension in tuning.space:
         console.print(f"  {dimension}")

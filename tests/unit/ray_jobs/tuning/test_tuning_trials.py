@@ -27,6 +27,7 @@ from ray_jobs.runs.status import FoldState, FoldStatus, write_status
 from ray_jobs.status import main as show_status
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 from ray_jobs.tuning.decisions import Halving, choose_fields
+from ray_jobs.tuning.driver import run_tuning
 from ray_jobs.tuning.outcome import compare_trials, explain_tuning, print_tuning, read_all, write_trials
 from ray_jobs.tuning.planning import Tuning, check_tuning, write_or_compare_tuning
 from ray_jobs.tuning.progress import Progress, rebuild_halving
@@ -386,6 +387,16 @@ def test_a_tuning_goes_on_only_as_it_began(tmp_path, write_data, small_frame):
     write_json(folder.provenance, known, checksum=True)
     with pytest.raises(ConfigChangedError, match="its data changed"):
         write_or_compare_tuning(tuning, [])
+
+
+def test_a_dry_run_tells_that_the_target_is_constant(tmp_path, write_data, small_frame, capsys):
+    config = check(tmp_path).config
+    data = dataclasses.replace(config.trainer.data, root=str(write_data(small_frame.assign(views=7))), max_rows=None)
+    config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, data=data))
+    tune = TuneConfig(name="other", space=LINES)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=None))
+    assert run_tuning(Command(config, dry_run=True), tune, parse_space(LINES, config), []) == 0
+    assert "target views is 7 in all 24 training rows" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_recipe_with_members_is_tuned_without_them(tmp_path):
