@@ -64,8 +64,8 @@ def main() -> None:
 # What is measured.
 
 
-class MemoryPlace:
-    """The least that satisfies `trainers.interface.Workplace`: one rank, everything in memory."""
+class MemoryContext:
+    """The least that satisfies `trainers.interface.FoldContext`: one rank, everything in memory."""
 
     rank, world_size, device, num_threads = 0, 1, "cpu", 1
 
@@ -102,7 +102,7 @@ class MemoryPlace:
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
         return {}
 
-    def insist(self, what: str, do: Callable[[], Any]) -> Any:
+    def retry_while_unavailable(self, what: str, do: Callable[[], Any]) -> Any:
         return do()
 
     def report_preparation(self, what: str, done: int, total: int) -> None: ...
@@ -123,7 +123,7 @@ def plan_work(root: Path) -> tuple[Any, list[Any]]:
     config = parse_kfold([*WORDS, f"data.root={root}"]).config
     module = load_inventory_module(config.family)
     trainer, inventory = module.take_inventory(config.trainer, root)
-    module.leave_inputs(trainer, inventory, root / "inputs")
+    module.write_inputs(trainer, inventory, root / "inputs")
     plan = plan_folds(config.folds, inventory)
     return trainer, [plan.split(fold) for fold in range(NUM_FOLDS)]
 
@@ -132,9 +132,9 @@ def train_one(trainer: Any, split: Any, report: Callable[[dict[str, float]], Non
     """A fold's target and out-of-fold predictions."""
     from trainers.clip_regression.train import train_fold
 
-    place = MemoryPlace(Path(trainer.data.root), report)
-    train_fold(trainer, split, place)
-    found = place.predictions["best", "validation"]
+    context = MemoryContext(Path(trainer.data.root), report)
+    train_fold(trainer, split, context)
+    found = context.predictions["best", "validation"]
     return found.target, found.prediction
 
 

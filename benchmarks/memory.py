@@ -41,7 +41,7 @@ from ray_jobs.runs.folder import RunFolder
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.equipment import read_tables
 from trainers.clip_regression.inputs.features import plan_features
-from trainers.clip_regression.inventory import leave_inputs, take_inventory
+from trainers.clip_regression.inventory import take_inventory, write_inputs
 
 NUM_PICTURES = 50
 MODEL = "--config-name=clip_multimodal_b32 model.pretrained=none model.allow_random_frozen=true"
@@ -50,15 +50,15 @@ QUIET = "tracking.wandb=disabled run.dashboard=false run.name=memory"
 KINDS = {"/fold ": "fold", "kfold.py": "driver"}
 
 
-class FillingPlace:
-    """As much of a workplace as the plan of features asks for."""
+class FillingContext:
+    """As much of a context as the plan of features asks for."""
 
     rank, world_size, device, num_threads = 0, 1, "cpu", 2
 
     def __init__(self, folder: RunFolder) -> None:
         self.inputs, self.cache, self.cache_uri = folder.inputs, folder.cache, None
 
-    def insist(self, what, do):
+    def retry_while_unavailable(self, what, do):
         return do()
 
 
@@ -119,11 +119,11 @@ def fill_cache(data: Path, storage: Path) -> None:
     model = replace(recipe.model, pretrained=None, allow_random_frozen=True)
     training = replace(recipe.training, horizontal_flip=False)
     config: Config = replace(recipe, model=model, training=training, data=replace(recipe.data, root=str(data)))
-    place = FillingPlace(RunFolder(storage / "memory"))
-    config, inventory = take_inventory(config, place.inputs)
-    leave_inputs(config, inventory, place.inputs)
+    context = FillingContext(RunFolder(storage / "memory"))
+    config, inventory = take_inventory(config, context.inputs)
+    write_inputs(config, inventory, context.inputs)
     rng = np.random.default_rng(0)
-    _, parts = plan_features(config, read_tables(config, place.inputs), place)
+    _, parts = plan_features(config, read_tables(config, context.inputs), context)
     for versions in parts["train"].values():
         blocks = versions[0].blocks
         for block in range(len(blocks.paths)):

@@ -19,7 +19,7 @@ inventory.py
     `take_inventory(config, folder, cache, spread) -> (Config, Inventory)` reads and checks the whole input before
     anything is launched, and resolves all paths of the config. What takes long over much data it may hand out to other
     machines (`Spread`) and keep in `cache`.
-    `leave_inputs(config, inventory, folder)` writes what the folds find at `Workplace.inputs`.
+    `write_inputs(config, inventory, folder)` writes what the folds find at `FoldContext.inputs`.
     `prepare_node(config)` runs once on each machine before the folds start: it fetches weights, for instance.
     `describe_inputs(config)` (may be absent) returns something hashable. Configs for which it is equal have the same
     inventory, inputs and needs of a node; the trials of a tuning then share them.
@@ -27,7 +27,7 @@ inventory.py
     over, (H, W, 3) uint8.
 
 train.py
-    `train_fold(config, split, place)` learns one fold. `learning/learner.py` does most of it for a family that learns
+    `train_fold(config, split, context)` learns one fold. `learning/learner.py` does most of it for a family that learns
     by steps over shuffled rows.
 
 metrics.py
@@ -46,7 +46,7 @@ predict.py
     checkpoint's, never the new rows'. A row has the same bits as among the run's own test rows, on the same kind of
     device with the same threads.
 
-This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `Workplace`.
+This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `FoldContext`.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Inventory:
         test_ids: (T,) str, the ids of the rows to predict, or None.
         row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for when
             leaks are.
-        tables: the rows themselves, as the family's own `leave_inputs` takes them.
+        tables: the rows themselves, as the family's own `write_inputs` takes them.
         notes: sentences for the user: what is no mistake, but worth knowing.
         strata: (N,) of any type: what stratified folds have alike; None: the target, numbers by their size.
     """
@@ -200,9 +200,9 @@ class TrainedModel:
     """What was saved of one model: all that is needed to predict with it.
 
     Attributes:
-        description: what the trainer gave `Workplace.save_checkpoint`.
+        description: what the trainer gave `FoldContext.save_checkpoint`.
         tensors: likewise, on the CPU.
-        shared: what it gave `Workplace.share_tensors`, on the CPU; empty where nothing is shared.
+        shared: what it gave `FoldContext.share_tensors`, on the CPU; empty where nothing is shared.
         files: the content of the files that it gave, by name.
     """
 
@@ -248,7 +248,7 @@ class NewMap:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """All that a trainer needs to go on bit for bit as if it had never stopped. The workplace adds the states of the random
+    """All that a trainer needs to go on bit for bit as if it had never stopped. The context adds the states of the random
     generators and the position of the record.
 
     Attributes:
@@ -299,11 +299,11 @@ class Progress:
         return (self.step, self.num_steps) if self.tokens is None else (self.tokens, self.num_tokens)
 
 
-class Workplace(Protocol):
+class FoldContext(Protocol):
     """What a trainer may ask of the place it runs in. Every rank calls every method; rank 0 writes.
 
     Attributes:
-        inputs: folder of what the family's `leave_inputs` has written for this run.
+        inputs: folder of what the family's `write_inputs` has written for this run.
         cache: folder that all runs of a storage share, for what need not be computed twice. Whoever writes there writes whole
             files; the user may remove it while no run works.
         cache_uri: where in object storage the blocks of `cache` are shared by machines that have no folder in common; None: nowhere.
@@ -387,7 +387,7 @@ class Workplace(Protocol):
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
         """As `share_tensors`, for tensors that are a file in `cache` already."""
 
-    def insist(self, what: str, do: Callable[[], Any]) -> Any:
+    def retry_while_unavailable(self, what: str, do: Callable[[], Any]) -> Any:
         """Reads or writes below `inputs` or `cache`, again and again while the storage is the cause that it fails; `what` is for
         the message."""
 

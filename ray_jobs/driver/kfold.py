@@ -22,13 +22,13 @@ from ray_jobs.driver.coordinator import Coordination
 from ray_jobs.driver.launcher import MemberFold
 from ray_jobs.driver.session import (
     Session,
-    leave_inputs,
     list_unfinished,
     no_empty_run,
     note_memory,
     print_leaks,
     say_dry_run_ends,
     start_coordinator,
+    write_inputs,
 )
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from ray_jobs.planning.checks import check_run, name_run
@@ -110,7 +110,7 @@ def _work(session: Session, plan: Plan, todo: list[MemberFold], started: float) 
         end = partial(_combine_and_conclude, session, plan, started, seconds, sink)
         with mirror.keeping([member.folder for member in plan.members.values()], plan.folds.count, warn):
             summary = _train(session, plan, todo, sink, seconds, end) if todo else _settle(plan, sink, end)
-    patient.insist("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
+    patient.retry_while_unavailable("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
     return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
 
@@ -186,7 +186,7 @@ def _train(
     for note in plan.inventory.notes:
         console.print(note, style="yellow")
     print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
-    leave_inputs(plan)
+    write_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
     mirror.leave_launched(folders)

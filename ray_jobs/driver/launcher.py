@@ -262,12 +262,14 @@ class FoldLauncher:
                 if self.mirror.uri:
                     # No later driver, on whatever machine, may give the attempt's number once more.
                     ray.get(launched)
-                    self.storage.insist(f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False)
+                    self.storage.retry_while_unavailable(
+                        f"announcing attempt {attempt} of {fold}", self.mirror.push_run, by_name=False
+                    )
                 self._fit(fold, attempt, num_workers)
             finally:
                 is_resized = self.elastic is not None and self.elastic.give_back(fold)
             find = partial(self._find_outcome, fold, attempt, is_resized=is_resized)
-            ended = self.storage.insist(f"looking how {fold} has ended", find)
+            ended = self.storage.retry_while_unavailable(f"looking how {fold} has ended", find)
             if isinstance(ended, FoldFailed):
                 failure = self._explain_end(fold, attempt, ended)
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on

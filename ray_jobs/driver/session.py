@@ -221,14 +221,14 @@ def list_unfinished(plan: Plan) -> list[MemberFold]:
     return [fold for fold in folds if not fold.folder.fold(fold.fold).is_complete()]
 
 
-def leave_inputs(plan: Plan) -> None:
+def write_inputs(plan: Plan) -> None:
     """Writes what the folds read; members that read the same share it."""
     left = []
     for member in plan.members.values():
         trainer = member.config.trainer
         if (trainer.data, trainer.model) not in left:
             left.append((trainer.data, trainer.model))
-            load_inventory_module(member.config.family).leave_inputs(trainer, member.inventory, plan.folder.inputs)
+            load_inventory_module(member.config.family).write_inputs(trainer, member.inventory, plan.folder.inputs)
 
 
 def start_coordinator(plan: Plan, placement: Placement) -> Any:

@@ -61,7 +61,7 @@ class Storage:
                 errno.ENOENT, "the run's folder is gone (unmounted or moved?)", str(self.folder.root)
             )
 
-    def insist(self, what: str, do: Callable[[], Result], *, by_name: bool = True) -> Result:
+    def retry_while_unavailable(self, what: str, do: Callable[[], Result], *, by_name: bool = True) -> Result:
         """Reads or writes, again and again while the storage is the cause that it fails.
 
         Args:

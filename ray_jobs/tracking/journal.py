@@ -43,7 +43,7 @@ class FoldJournal:
     def log(self, global_step: int, metrics: Mapping[str, Any], at: float) -> None:
         """Adds a row to the record, and to the CSV files what belongs there; says when an epoch is over."""
         named = {self.prefix + name: value for name, value in metrics.items()}
-        row = self.storage.insist(
+        row = self.storage.retry_while_unavailable(
             "a line of the metric record", lambda: self.record.log(global_step, named, at=at), by_name=False
         )
         ended = self.csv.add(row)
@@ -70,7 +70,7 @@ class FoldJournal:
 
     def sync(self) -> None:
         """Returns when the record is on the disk."""
-        self.storage.insist("syncing the metric record", self.record.sync, by_name=False)
+        self.storage.retry_while_unavailable("syncing the metric record", self.record.sync, by_name=False)
 
     def close(self) -> None:
         """Syncs and closes the record, closes the CSV files."""

@@ -25,10 +25,10 @@ from ray_jobs.config.run import RunSection
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.driver.session import (
     Session,
-    leave_inputs,
     no_empty_run,
     print_leaks,
     say_dry_run_ends,
+    write_inputs,
 )
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_OK
 from ray_jobs.planning.plan import Plan
@@ -229,7 +229,7 @@ class PreparedInputs:
         with self.lock:
             key = self.tuning.describe_inputs(plan.config)
             if key not in self.done:
-                leave_inputs(plan)
+                write_inputs(plan)
                 self.session.prepare_nodes(plan)
                 self.done.add(key)
 

@@ -54,8 +54,8 @@ from trainers.storage.whole_files import sum_up_file, write_whole
 logger = logging.getLogger(__name__)
 
 
-class RayWorkplace:
-    """`trainers.interface.Workplace` on a Ray Train worker. Rank 0 writes; see the interface for the methods.
+class RayFoldContext:
+    """`trainers.interface.FoldContext` on a Ray Train worker. Rank 0 writes; see the interface for the methods.
 
     While the storage takes or gives nothing, the rank that needs it waits, and the others wait for it.
     """
@@ -121,9 +121,13 @@ class RayWorkplace:
             self.shards.mirror = self.mirror
         if self.rank != 0:
             return
-        self.insist("clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None))
-        self.insist("opening the metric record", partial(self.recording.open, known.get("record_lines", 0)))
-        self.insist("putting the metric record", self.mirror.begin_record)
+        self.retry_while_unavailable(
+            "clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None)
+        )
+        self.retry_while_unavailable(
+            "opening the metric record", partial(self.recording.open, known.get("record_lines", 0))
+        )
+        self.retry_while_unavailable("putting the metric record", self.mirror.begin_record)
         step = known.get("global_step", 0)
         if self.point is not None:
             logger.info("fold %d goes on at epoch %d, step %d", self.fold, self.epochs_done + 1, step)
@@ -148,9 +152,9 @@ class RayWorkplace:
         if self.rank == 0:
             self.recording.close()
             self.points.wait()
-            self.insist("putting the fold's files", self.mirror.push_end)
-            self.insist("the fold's manifest", self.files.write_manifest)
-            self.insist("putting the fold's manifest", self._put)
+            self.retry_while_unavailable("putting the fold's files", self.mirror.push_end)
+            self.retry_while_unavailable("the fold's manifest", self.files.write_manifest)
+            self.retry_while_unavailable("putting the fold's manifest", self._put)
             self.points.remove()  # last: until the manifest is there the fold may have to go on from one
             self.mirror.clean_up()
 
@@ -213,22 +217,28 @@ class RayWorkplace:
             raise ValueError(f"checkpoint {name!r}: expected a lower-case word, and none of {', '.join(RESUME_POINTS)}")
         folder, what, parts = self.files.checkpoint(name), f"checkpoint {name}", []
         if shard is not None:
-            parts = self.shards.write(folder, shard, partial(self.insist, f"rank {self.rank}'s part of {what}"))
+            parts = self.shards.write(
+                folder, shard, partial(self.retry_while_unavailable, f"rank {self.rank}'s part of {what}")
+            )
         if self.rank == 0:
             if parts:
-                self.insist(what, partial(self.mirror.bring_parts, [folder / part.name for part in parts]))
+                self.retry_while_unavailable(
+                    what, partial(self.mirror.bring_parts, [folder / part.name for part in parts])
+                )
             content = to_bytes(tensors)
             # In object storage it is put with the next resume point, or with all that the fold has come to.
-            self.insist(what, lambda: write_checkpoint(folder, content, description, shards=parts, files=files))
+            self.retry_while_unavailable(
+                what, lambda: write_checkpoint(folder, content, description, shards=parts, files=files)
+            )
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         checkpoint = self._bring_checkpoint(name)
-        read = self.storage.insist(f"reading checkpoint {name}", checkpoint.read_tensors)
+        read = self.storage.retry_while_unavailable(f"reading checkpoint {name}", checkpoint.read_tensors)
         return {name: tensor for content in read for name, tensor in load(content).items()}
 
     def find_files(self, name: CheckpointName) -> Path:
         checkpoint = self._bring_checkpoint(name)
-        found = self.storage.insist(f"reading checkpoint {name}", checkpoint.find_files)
+        found = self.storage.retry_while_unavailable(f"reading checkpoint {name}", checkpoint.find_files)
         if found is None:
             raise ValueError(f"checkpoint {name} was saved without files")
         return found
@@ -238,10 +248,14 @@ class RayWorkplace:
         if self.world_size > 1:
             if self.rank == 0:
                 self.points.wait()
-                self.insist("putting the checkpoints", self._put)  # other machines' ranks are to read the same
+                self.retry_while_unavailable(
+                    "putting the checkpoints", self._put
+                )  # other machines' ranks are to read the same
             self.ranks.wait()  # rank 0 may still be writing
             bring_for_node(self.mirror, self.storage, name)
-        return self.storage.insist(f"reading checkpoint {name}", lambda: open_checkpoint(self.files.checkpoint(name)))
+        return self.storage.retry_while_unavailable(
+            f"reading checkpoint {name}", lambda: open_checkpoint(self.files.checkpoint(name))
+        )
 
     def load_resume_point(self) -> ResumePoint | None:
         if self.point is None:
@@ -269,7 +283,7 @@ class RayWorkplace:
         if point.shard is not None:
             is_wanted, shards = self._write_shards(point.shard, is_wanted)
         if self.rank == 0 and is_wanted:
-            self.insist("the metric record", self.recording.sync)
+            self.retry_while_unavailable("the metric record", self.recording.sync)
             self.saved_at, self.is_asked_for_point = time.monotonic(), False
             tensors = {f"shared/{name}": tensor for name, tensor in point.tensors.items()}
             tensors |= {
@@ -279,7 +293,9 @@ class RayWorkplace:
         if stops:
             self.points.wait()
             if self.rank == 0 and self.mirror.uri:
-                self.insist("putting the resume point", self._put)  # the first try may have met a storage that was away
+                self.retry_while_unavailable(
+                    "putting the resume point", self._put
+                )  # the first try may have met a storage that was away
             self.ranks.wait()  # Ray ends all ranks when one has raised, and rank 0 may still be writing
             raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
 
@@ -314,16 +330,16 @@ class RayWorkplace:
                 logger.warning("%s is damaged: it is written again", path)
             write_whole(path, content)
 
-        self.insist(f"the shared {name}", write)
-        self.insist(f"putting {path.name}", partial(self.mirror.push_shared, path))
+        self.retry_while_unavailable(f"the shared {name}", write)
+        self.retry_while_unavailable(f"putting {path.name}", partial(self.mirror.push_shared, path))
         return {"path": str(path.relative_to(self.folder.root)), "sha256": checksum}
 
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
         if self.rank != 0:
             return {}
         shared = self.folder.shared_tensors(name, sha256)
-        self.insist(f"the shared {name}", partial(share_whole, path, shared, sha256))
-        self.insist(f"putting {shared.name}", partial(self.mirror.push_shared, shared))
+        self.retry_while_unavailable(f"the shared {name}", partial(share_whole, path, shared, sha256))
+        self.retry_while_unavailable(f"putting {shared.name}", partial(self.mirror.push_shared, shared))
         return {"path": str(shared.relative_to(self.folder.root)), "sha256": sha256}
 
     def _put(self) -> None:
@@ -346,15 +362,19 @@ class RayWorkplace:
         )
         if self.rank == 0:
             path, table = self.files.predictions(rows, checkpoint), join_in_order(tables, ids)
-            self.insist(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
+            self.retry_while_unavailable(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
 
     def _find_point(self) -> StoredPoint | None:
         """The newest resume point, the same on every rank; None if the fold has to begin."""
-        point = self.insist("reading the resume point", self._find_usable_point) if self.rank == 0 else None
+        point = (
+            self.retry_while_unavailable("reading the resume point", self._find_usable_point)
+            if self.rank == 0
+            else None
+        )
         known = self.ranks.hear_object(None if point is None else point.place)
         if self.rank == 0 or known is None:
             return point
-        return self.storage.insist("reading the resume point", lambda: self.points.read(known))
+        return self.storage.retry_while_unavailable("reading the resume point", lambda: self.points.read(known))
 
     def _find_usable_point(self) -> StoredPoint | None:
         point = self.points.find_newest()
@@ -400,14 +420,14 @@ class RayWorkplace:
         """A barrier of the ranks, at which Ray Train hears the metrics; it keeps none without a checkpoint of its own."""
         ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
 
-    def insist(self, what: str, do: Callable[[], Result]) -> Result:
+    def retry_while_unavailable(self, what: str, do: Callable[[], Result]) -> Result:
         """Reads or writes as long as no later attempt has begun, and tries again while the storage is the cause."""
 
         def do_unless_superseded() -> Result:
             self._refuse_if_superseded()
             return do()
 
-        return self.storage.insist(what, do_unless_superseded)
+        return self.storage.retry_while_unavailable(what, do_unless_superseded)
 
     def _refuse_if_superseded(self) -> None:
         current = read_status(self.folder, self.fold).attempt

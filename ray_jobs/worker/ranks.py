@@ -92,5 +92,5 @@ def bring_for_node(mirror: FoldMirror | NoMirror, storage: Storage, checkpoint: 
     own = nodes[dist.get_rank()]
     if own != nodes[0] and nodes.index(own) == dist.get_rank():
         bring = mirror.bring if checkpoint is None else partial(mirror.bring_checkpoint, checkpoint)
-        mirror.bring_beside(partial(storage.insist, "bringing the fold's files", bring, by_name=False))
+        mirror.bring_beside(partial(storage.retry_while_unavailable, "bringing the fold's files", bring, by_name=False))
     dist.barrier()

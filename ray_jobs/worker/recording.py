@@ -147,7 +147,7 @@ class Recording:
         """Lists a row, once."""
         if self.bad_rows is None:
             path = self.folder.fold(self.fold).bad_rows(self.ranks.rank)
-            self.bad_rows = self.storage.insist(f"opening {path.name}", lambda: Record(path))
+            self.bad_rows = self.storage.retry_while_unavailable(f"opening {path.name}", lambda: Record(path))
             self.noted = {(row["table"], row["id"]) for row in read_lines(self.bad_rows.path)}
         if (table, row_id) in self.noted:  # by the attempt before
             return
@@ -155,7 +155,7 @@ class Recording:
         logger.warning("%s: id %s: %s (%s)", table, row_id, problem, done)
         row = {"table": table, "id": row_id, "problem": problem, "done": done}
         line = partial(self.bad_rows.append, row)
-        self.storage.insist(f"a line of {self.bad_rows.path.name}", line, by_name=False)
+        self.storage.retry_while_unavailable(f"a line of {self.bad_rows.path.name}", line, by_name=False)
 
     def fetch_pending(self) -> None:
         """Moves the waiting steps' tensors from the device in one go, adds the ranks, and writes a row for each step.

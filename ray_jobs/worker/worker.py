@@ -1,4 +1,4 @@
-"""A fold's training on one rank: finds its config and split, and runs the family's trainer at a `RayWorkplace`."""
+"""A fold's training on one rank: finds its config and split, and runs the family's trainer at a `RayFoldContext`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
-from ray_jobs.worker.context import RayWorkplace
+from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.ranks import bring_for_node
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import load_train_module
@@ -49,11 +49,11 @@ def _mirrored(folder: RunFolder, task: dict[str, Any]) -> Iterator[FoldMirror | 
     if task["uri"] is None:
         yield NO_MIRROR
         return
-    context = ray.train.get_context()
+    train_context = ray.train.get_context()
     storage = Storage(folder, task["patience_s"])
     mirror = FoldMirror(folder, task["uri"], task["fold"], task["attempt"])
-    with mirror.at_work(storage) if context.get_world_rank() == 0 else nullcontext():
-        if context.get_world_size() > 1:
+    with mirror.at_work(storage) if train_context.get_world_rank() == 0 else nullcontext():
+        if train_context.get_world_size() > 1:
             torch.distributed.barrier()
             bring_for_node(mirror, storage)
         yield mirror
@@ -61,15 +61,15 @@ def _mirrored(folder: RunFolder, task: dict[str, Any]) -> Iterator[FoldMirror | 
 
 def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | NoMirror) -> None:
     config = folder.read_config()
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
+    train_context = ray.train.get_context()
+    rank = train_context.get_world_rank()
     watchdog = Watchdog(folder, task["fold"], task["attempt"], rank, config.run.stall_timeout_s)
-    place = RayWorkplace(
+    context = RayFoldContext(
         folder,
         task["fold"],
         task["attempt"],
         rank=rank,
-        world_size=context.get_world_size(),
+        world_size=train_context.get_world_size(),
         device=str(ray.train.torch.get_device()),
         num_threads=task["num_threads"],
         kind=config.kind,
@@ -87,15 +87,15 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         flush=True,
     )
     split = read_plan(folder, config.folds.count, ordered=config.folds.kind == "time").split(task["fold"])
-    with watchdog, _logging_to(folder.fold_logs(task["fold"]), rank, continued=place.points.exist()):
+    with watchdog, _logging_to(folder.fold_logs(task["fold"]), rank, continued=context.points.exist()):
         try:
-            place.start()
-            load_train_module(config.family).train_fold(config.trainer, split, place)
-            place.finish()
+            context.start()
+            load_train_module(config.family).train_fold(config.trainer, split, context)
+            context.finish()
         except FoldStoppedError as stop:
             logger.info("%s", stop)  # an end as asked for, and no failure: no manifest, so the fold is not complete
         except BaseException:
-            place.recording.keep_last_rows()
+            context.recording.keep_last_rows()
             logger.exception("fold %d, attempt %d, rank %d failed", task["fold"], task["attempt"], rank)
             raise
 

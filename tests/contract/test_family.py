@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.local_workplace import KilledError, LocalWorkplace
+from support.local_context import KilledError, LocalFoldContext
 from support.processes import REPOSITORY
 
 from ensemble.kinds import load_kind
@@ -34,7 +34,7 @@ NUM_TRAIN, NUM_VALIDATION, NUM_BLEND, NUM_STEPS, NUM_EPOCHS = 12, 5, 2, 4, 2
 NAMES = {
     "config": ("Config", "DataConfig"),
     "recipes": ("RECIPES", "SMALLEST"),
-    "inventory": ("take_inventory", "leave_inputs", "prepare_node"),
+    "inventory": ("take_inventory", "write_inputs", "prepare_node"),
     "train": ("train_fold",),
     "new_rows": ("find_new_rows", "PLACES"),
     "predict": ("Predictor",),
@@ -58,7 +58,7 @@ class Trained:
 
     Attributes:
         config: of the trainer, resolved.
-        place: where it was trained without a break.
+        context: where it was trained without a break.
         killed: where it was killed after a step.
         resumed: where it went on from there.
     """
@@ -67,41 +67,41 @@ class Trained:
     config: Any
     inventory: Inventory
     split: Split
-    place: LocalWorkplace
-    killed: LocalWorkplace
-    resumed: LocalWorkplace
+    context: LocalFoldContext
+    killed: LocalFoldContext
+    resumed: LocalFoldContext
 
 
 def train(
     family: str, root: Path, name: str, config: Any = None, **how: Any
-) -> tuple[Any, Inventory, Split, LocalWorkplace]:
+) -> tuple[Any, Inventory, Split, LocalFoldContext]:
     """Trains a fold on some of the family's rows, or until it is killed."""
     inventory_module = load(family, "inventory")
     config, inventory = inventory_module.take_inventory(config or build_smallest(family).trainer, root, root / "cache")
     parts = np.split(inventory.ids, np.cumsum([NUM_TRAIN, NUM_VALIDATION, NUM_BLEND]))
-    place, split = LocalWorkplace(root / name), Split(0, *parts[:3])
-    place.root.mkdir()
-    place.stop_at, place.resume_from = how.get("stop_at"), how.get("resume_from")
+    context, split = LocalFoldContext(root / name), Split(0, *parts[:3])
+    context.root.mkdir()
+    context.stop_at, context.resume_from = how.get("stop_at"), how.get("resume_from")
     inventory_module.prepare_node(config)
-    inventory_module.leave_inputs(config, inventory, place.inputs)
+    inventory_module.write_inputs(config, inventory, context.inputs)
     torch.manual_seed(how.get("seed", 0))
     try:
-        load(family, "train").train_fold(config, split, place)
+        load(family, "train").train_fold(config, split, context)
     except KilledError:
-        assert place.stop_at is not None
-    return config, inventory, split, place
+        assert context.stop_at is not None
+    return config, inventory, split, context
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def trained(request, tmp_path_factory):
     family, root = request.param, tmp_path_factory.mktemp(request.param)
     threads = torch.get_num_threads()
-    config, inventory, split, place = train(family, root, "whole")
+    config, inventory, split, context = train(family, root, "whole")
     *_, killed = train(family, root, "killed", stop_at=1)
     # What the random generators come to between a kill and a start must not matter.
     *_, resumed = train(family, root, "resumed", resume_from=killed.stopped_with, seed=77)
     torch.set_num_threads(threads)
-    return Trained(family, config, inventory, split, place, killed, resumed)
+    return Trained(family, config, inventory, split, context, killed, resumed)
 
 
 @each_family
@@ -144,21 +144,21 @@ def test_its_recipes_build_and_survive_json(family):
 
 
 def test_it_records_every_step_and_every_epoch(trained):
-    assert [step for step, _ in trained.place.steps] == list(range(1, NUM_STEPS + 1))
-    assert all(np.isfinite(metrics["train/loss_step"]) for _, metrics in trained.place.steps)
-    assert len(trained.place.epochs) == NUM_EPOCHS
-    assert all({"train/loss_epoch", "val/loss_epoch", "score"} <= set(metrics) for metrics in trained.place.epochs)
-    assert trained.place.touched
+    assert [step for step, _ in trained.context.steps] == list(range(1, NUM_STEPS + 1))
+    assert all(np.isfinite(metrics["train/loss_step"]) for _, metrics in trained.context.steps)
+    assert len(trained.context.epochs) == NUM_EPOCHS
+    assert all({"train/loss_epoch", "val/loss_epoch", "score"} <= set(metrics) for metrics in trained.context.epochs)
+    assert trained.context.touched
 
 
 def test_it_goes_on_after_a_kill_to_the_same_bits(trained):
     assert trained.killed.stopped_with is not None
-    assert trained.resumed.steps == trained.place.steps[1:]
+    assert trained.resumed.steps == trained.context.steps[1:]
     for checkpoint in ("best", "final"):
-        whole, resumed = ((place.root / checkpoint).read_bytes() for place in (trained.place, trained.resumed))
+        whole, resumed = ((context.root / checkpoint).read_bytes() for context in (trained.context, trained.resumed))
         assert whole == resumed
-    assert list(trained.resumed.predictions) == list(trained.place.predictions)
-    for key, predictions in trained.place.predictions.items():
+    assert list(trained.resumed.predictions) == list(trained.context.predictions)
+    for key, predictions in trained.context.predictions.items():
         for whole, resumed in zip(list_values(predictions), list_values(trained.resumed.predictions[key]), strict=True):
             np.testing.assert_array_equal(whole, resumed)
 
@@ -177,24 +177,24 @@ def list_ids(predictions: Any) -> list[str]:
 def test_it_predicts_each_row_of_a_fold_once_with_the_row_s_own_target(trained):
     split, inventory = trained.split, trained.inventory
     wanted = {"validation": split.validation_ids, "blend": split.blend_ids, "test": inventory.test_ids}
-    for (_, rows), predictions in trained.place.predictions.items():
+    for (_, rows), predictions in trained.context.predictions.items():
         assert list_ids(predictions) == list(wanted[rows])
         assert all(np.isfinite(value).all() for value in list_values(predictions)[:1])
-    assert {key for key in trained.place.predictions if key[1] == "validation"} == {
+    assert {key for key in trained.context.predictions if key[1] == "validation"} == {
         ("best", "validation"),
         ("final", "validation"),
     }
     target_of = dict(zip(inventory.ids, inventory.target, strict=True))
-    predictions = trained.place.predictions["best", "validation"]
+    predictions = trained.context.predictions["best", "validation"]
     if not isinstance(predictions, list):
         assert predictions.target.tolist() == [target_of[row_id] for row_id in predictions.ids]
 
 
-def as_trained_model(place: LocalWorkplace) -> TrainedModel:
+def as_trained_model(context: LocalFoldContext) -> TrainedModel:
     """A checkpoint as a later job reads it: its description was JSON."""
-    description = json.loads(json.dumps(place.descriptions["best"]))
+    description = json.loads(json.dumps(context.descriptions["best"]))
     shared = description.get("shared_tensors") or {}
-    return TrainedModel(description, place.load_checkpoint("best"), place.shared.get(shared.get("path"), {}))
+    return TrainedModel(description, context.load_checkpoint("best"), context.shared.get(shared.get("path"), {}))
 
 
 def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
@@ -202,9 +202,9 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
     rows = pickle.loads(pickle.dumps(rows))
     assert rows.check() == trained.inventory.num_test
     assert rows.PROBLEMS
-    predictor = load(trained.family, "predict").Predictor([as_trained_model(trained.place)], rows, "cpu", 1)
+    predictor = load(trained.family, "predict").Predictor([as_trained_model(trained.context)], rows, "cpu", 1)
     blocks = list(rows.read(rows.batch_rows * 4))
-    expected = trained.place.predictions["best", "test"]
+    expected = trained.context.predictions["best", "test"]
     if isinstance(expected, list):
         found = [one for block in blocks for one in predictor.predict_maps(block)]
         assert [one.row_id for one in found] == list_ids(expected)
@@ -227,8 +227,8 @@ def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path
     assert not any(FORMULA.search(row_id) for row_id in inventory.ids.tolist())
     assert inventory.num_test == (0 if inventory.test_ids is None else len(inventory.test_ids))
     assert all(len(keys.train) == len(inventory.ids) for keys in inventory.row_keys.values())
-    module.leave_inputs(config, again, tmp_path / "inputs")
-    assert read_folder(tmp_path / "inputs") == read_folder(trained.place.inputs)
+    module.write_inputs(config, again, tmp_path / "inputs")
+    assert read_folder(tmp_path / "inputs") == read_folder(trained.context.inputs)
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -247,10 +247,10 @@ def find_files(made: Path, ids: set[str]) -> list[Path]:
 def list_what_is_wrong(family: str, root: Path, config: Any) -> str:
     """What a training on these rows is refused with, or lists as bad rows."""
     try:
-        _, inventory, _, place = train(family, root, "place", config)
+        _, inventory, _, context = train(family, root, "place", config)
     except DataError as error:
         return str(error)
-    return "\n".join([*(row["id"] for row in inventory.bad_rows), *(row_id for _, row_id, _, _ in place.bad_rows)])
+    return "\n".join([*(row["id"] for row in inventory.bad_rows), *(row_id for _, row_id, _, _ in context.bad_rows)])
 
 
 @each_family

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.local_workplace import LocalWorkplace
+from support.local_context import LocalFoldContext
 from support.object_server import BUCKET
 from support.processes import REPOSITORY, clean_environment
 
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.worker.worker import read_plan
-from trainers.clip_regression.inventory import leave_inputs, take_inventory
+from trainers.clip_regression.inventory import take_inventory, write_inputs
 from trainers.clip_regression.rows.remote_data import SETTLED_S
 from trainers.clip_regression.train import train_fold
 
@@ -61,25 +61,25 @@ def test_a_run_on_objects_has_the_bits_of_the_same_data_in_a_folder(bucket_serve
     config = run.read_config()
     assert config.trainer.data.root == f"s3://{BUCKET}/small"
     trained = [train_here(config, run, fold, root, tmp_path / "local" / str(fold)) for fold in (0, 1)]
-    for fold, place in enumerate(trained):
-        for (checkpoint, rows), local in place.predictions.items():
+    for fold, context in enumerate(trained):
+        for (checkpoint, rows), local in context.predictions.items():
             remote = read_parquet(run.fold(fold).predictions(rows, checkpoint))
             assert remote["id"].to_pylist() == local.ids.tolist()
             np.testing.assert_array_equal(remote["prediction"].to_numpy(), local.prediction)
     submission = pd.read_csv(run.root / "submission_mean.csv")
-    z_MN = np.log1p([place.predictions["best", "test"].prediction for place in trained])
+    z_MN = np.log1p([context.predictions["best", "test"].prediction for context in trained])
     np.testing.assert_allclose(submission["views"], np.expm1(z_MN.mean(axis=0)), rtol=1e-12)
 
 
-def train_here(config, run: RunFolder, fold: int, root: Path, folder: Path) -> LocalWorkplace:
+def train_here(config, run: RunFolder, fold: int, root: Path, folder: Path) -> LocalFoldContext:
     """What a fold of this run predicts if its data is in a folder."""
     trainer = replace(config.trainer, data=replace(config.trainer.data, root=str(root)))
-    place = LocalWorkplace(folder)
-    place.root.mkdir(parents=True)
+    context = LocalFoldContext(folder)
+    context.root.mkdir(parents=True)
     trainer, inventory = take_inventory(trainer, folder)
-    leave_inputs(trainer, inventory, place.inputs)
-    train_fold(trainer, read_plan(run, config.folds.count, ordered=False).split(fold), place)
-    return place
+    write_inputs(trainer, inventory, context.inputs)
+    train_fold(trainer, read_plan(run, config.folds.count, ordered=False).split(fold), context)
+    return context
 
 
 @pytest.mark.slow

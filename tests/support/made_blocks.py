@@ -17,7 +17,7 @@ def make_keys(num_rows=NUM_ROWS):
 
 def make_place(tell=lambda *_: None):
     return SimpleNamespace(
-        rank=0, world_size=1, insist=lambda what, do: do(), report_preparation=tell, touch=lambda: None
+        rank=0, world_size=1, retry_while_unavailable=lambda what, do: do(), report_preparation=tell, touch=lambda: None
     )
 
 

@@ -21,7 +21,7 @@ from ray_jobs.results.summary import build_summary, save_summary
 from ray_jobs.runs.checkpoints import CHECKPOINTS, write_checkpoint
 from ray_jobs.runs.files import write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
-from trainers.unet_segmentation.inventory import leave_inputs, take_inventory
+from trainers.unet_segmentation.inventory import take_inventory, write_inputs
 from trainers.unet_segmentation.rows.rows_file import Rows, find_positions, read_mask
 
 
@@ -58,7 +58,7 @@ def make_map_run(
         for name, own in resolve_members(config).items()
     }
     write_or_compare(Plan(plans, []), [], print)
-    leave_inputs(trainer, inventory, folder.inputs)
+    write_inputs(trainer, inventory, folder.inputs)
     for number, plan in enumerate(plans.values()):
         for fold in set(range(config.folds.count)) - set(unfinished):
             split, train = plan.folds.split(fold), inventory.tables["train"]

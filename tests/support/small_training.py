@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config.recipes import RECIPES
-from support.local_workplace import KilledError, LocalWorkplace
+from support.local_context import KilledError, LocalFoldContext
 from trainers.clip_regression.config import Config, DataConfig, FeaturesConfig, OptimizerConfig, TrainingConfig
-from trainers.clip_regression.inventory import leave_inputs, take_inventory
+from trainers.clip_regression.inventory import take_inventory, write_inputs
 from trainers.clip_regression.train import train_fold
 from trainers.interface import Split
 
 TINY = RECIPES["clip_multimodal_small"]().trainer
 
 
-def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **sections: Any) -> LocalWorkplace:
+def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **sections: Any) -> LocalFoldContext:
     """Two epochs on the first 16 rows, validated on the others or on `num_validation` of them; the place, with what was saved."""
     config = Config(
         data=sections.get("data", DataConfig(root=str(root))),
@@ -32,14 +32,14 @@ def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **s
         optimizer=OptimizerConfig(lr=1e-3),
     )
     config, inventory = take_inventory(config, tmp_path)
-    place = LocalWorkplace(tmp_path / place_name)
-    place.root.mkdir(exist_ok=True)
-    leave_inputs(config, inventory, place.inputs)
+    context = LocalFoldContext(tmp_path / place_name)
+    context.root.mkdir(exist_ok=True)
+    write_inputs(config, inventory, context.inputs)
     middle = 16 + sections.get("num_validation", len(inventory.ids))
-    place.cache_uri = sections.get("cache_uri")
-    place.stop_at, place.resume_from = sections.get("stop_at"), sections.get("resume_from")
+    context.cache_uri = sections.get("cache_uri")
+    context.stop_at, context.resume_from = sections.get("stop_at"), sections.get("resume_from")
     try:
-        train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:middle], inventory.ids[middle:]), place)
+        train_fold(config, Split(0, inventory.ids[:16], inventory.ids[16:middle], inventory.ids[middle:]), context)
     except KilledError:
-        assert place.stop_at
-    return place
+        assert context.stop_at
+    return context

@@ -42,7 +42,7 @@ class TinyFold:
 
     CHOSEN_BY: ClassVar = "val/error"
 
-    place: Any
+    context: Any
     model: TinyModel
     split: Split = SPLIT
     precision: torch.dtype = torch.float32
@@ -67,10 +67,10 @@ class TinyFold:
         return metrics["val/error"]
 
     def save(self, name, epoch, metrics):
-        files = self.place.root / "tokenizer"
-        state, rank, ranks = self.model.state_dict(), self.place.rank, self.place.world_size
+        files = self.context.root / "tokenizer"
+        state, rank, ranks = self.model.state_dict(), self.context.rank, self.context.world_size
         own = {key: state[key] for key in list(state)[rank::ranks]}  # each rank writes its share
-        self.place.save_checkpoint(name, {}, {"epoch": epoch}, shard=own, files=files)
+        self.context.save_checkpoint(name, {}, {"epoch": epoch}, shard=own, files=files)
 
     def trained_state(self):
         return self.model.state_dict()
@@ -80,15 +80,15 @@ class TinyFold:
 
     def predict_checkpoints(self):
         for name in ("best", "final", "sft"):
-            self.load_trained_state(self.place.load_checkpoint(name))
-            assert (self.place.find_files(name) / "words.txt").read_text() == "a b"
-            self.place.save_predictions(name, "validation", SPLIT.validation_ids, self.predict())
+            self.load_trained_state(self.context.load_checkpoint(name))
+            assert (self.context.find_files(name) / "words.txt").read_text() == "a b"
+            self.context.save_predictions(name, "validation", SPLIT.validation_ids, self.predict())
 
     def predict(self):
         """Blocks of two rows, in the wrong order where there are several ranks."""
         self.model.eval()
-        mine = np.arange(NUM_TRAIN, NUM_ROWS)[self.place.rank :: self.place.world_size]
-        blocks = [mine] if self.place.world_size == 1 else np.split(mine, len(mine) // 2)[::-1]
+        mine = np.arange(NUM_TRAIN, NUM_ROWS)[self.context.rank :: self.context.world_size]
+        blocks = [mine] if self.context.world_size == 1 else np.split(mine, len(mine) // 2)[::-1]
         for rows in blocks:
             with torch.inference_mode():
                 y = self.model(self.x[rows]).double().numpy()
@@ -126,7 +126,7 @@ class Tuning(TinyLearner):
 
     def begin(self):
         self.reference = copy.deepcopy(self.fold.model)
-        self.reference.load_state_dict(self.fold.place.load_checkpoint("sft"))
+        self.reference.load_state_dict(self.fold.context.load_checkpoint("sft"))
 
     def resume(self, point):
         self.begin()
@@ -155,12 +155,12 @@ class Supervised(TinyLearner):
             self.fold.save("sft", 0, {})
 
 
-def train(place: Any) -> None:
-    """The trainer. `place.root` is a folder with `tokenizer/words.txt`, which all ranks see."""
+def train(context: Any) -> None:
+    """The trainer. `context.root` is a folder with `tokenizer/words.txt`, which all ranks see."""
     seed_fold(1, 0)
-    fold = TinyFold(place, TinyModel())
-    if place.world_size > 1:
-        seed_fold(1, 0, place.rank)
+    fold = TinyFold(context, TinyModel())
+    if context.world_size > 1:
+        seed_fold(1, 0, context.rank)
     first, second = fold.model.layers[0].parameters(), fold.model.layers[3].parameters()
     several = (torch.optim.AdamW(first), torch.optim.SGD([{"params": second, "lr_factor": 0.5}], momentum=0.9))
     slower = SimpleNamespace(lr=0.01, **SCHEDULE)

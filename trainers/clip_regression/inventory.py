@@ -78,7 +78,7 @@ def describe_inputs(config: Config) -> tuple[DataConfig, str, str | None]:
     return config.data, config.model.clip, config.model.pretrained
 
 
-def leave_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
+def write_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
     """Writes the rows, as they were checked, for the folds.
 
     Raises:

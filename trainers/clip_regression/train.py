@@ -18,26 +18,26 @@ from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, R
 from trainers.clip_regression.inputs.equipment import Equipment, equip, read_tables
 from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.network.model import ClipRegressor
-from trainers.interface import CheckpointName, Predictions, RowsName, Split, Workplace
+from trainers.interface import CheckpointName, FoldContext, Predictions, RowsName, Split
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.batches import cut
 from trainers.learning.learner import Learner
 from trainers.learning.optimizer_state import without_compiler
 
 
-def train_fold(config: Config, split: Split, place: Workplace) -> None:
+def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     """Trains, validates, saves and predicts one fold; called on every rank.
 
     Raises:
         DataError: a picture that its header promised cannot be decoded and `data.on_bad_row` is `error`.
     """
-    torch.set_num_threads(place.num_threads)
+    torch.set_num_threads(context.num_threads)
     seed_fold(config.training.seed, split.fold)
-    _Learner(_set_up(config, split, place)).learn()
+    _Learner(_set_up(config, split, context)).learn()
 
 
-def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
-    tables = place.insist("reading the rows", partial(read_tables, config, place.inputs))
+def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
+    tables = context.retry_while_unavailable("reading the rows", partial(read_tables, config, context.inputs))
     rows = tables["train"].rows
     position = {row_id: index for index, row_id in enumerate(rows.ids.tolist())}
     train, validation, blend = (
@@ -46,23 +46,23 @@ def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
     )
     learned_from = rows.take(train)
     numbers = Numbers.fit(learned_from, config)
-    equipment = equip(config, tables, numbers, split, place)
-    if place.world_size > 1:  # the same initial weights on every rank, other dropout
-        seed_fold(config.training.seed, split.fold, place.rank)
+    equipment = equip(config, tables, numbers, split, context)
+    if context.world_size > 1:  # the same initial weights on every rank, other dropout
+        seed_fold(config.training.seed, split.fold, context.rank)
     to_inputs = equipment.to_inputs
     return _Fold(
         config=config,
         split=split,
-        place=place,
+        context=context,
         equipment=equipment,
-        model=equipment.model.to(place.device),
+        model=equipment.model.to(context.device),
         numbers=numbers,
         statistics=TargetStatistics.fit(learned_from.target),
         train=to_inputs("train", train),
         validation=to_inputs("train", validation),
         blend=to_inputs("train", blend) if len(blend) else None,
         test=to_inputs("test", np.arange(len(tables["test"].rows))) if "test" in tables else None,
-        precision=choose_precision(config.training.precision, place.device),
+        precision=choose_precision(config.training.precision, context.device),
     )
 
 
@@ -74,7 +74,7 @@ class _Fold:
 
     config: Config
     split: Split
-    place: Workplace
+    context: FoldContext
     equipment: Equipment
     model: ClipRegressor
     numbers: Numbers
@@ -101,8 +101,8 @@ class _Fold:
         return metrics["val/msle"]
 
     def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors | RowFeatures) -> Tensor:
-        inputs = tensors.to_device(batch, self.place.device)
-        with autocast(self.place.device, self.precision):
+        inputs = tensors.to_device(batch, self.context.device)
+        with autocast(self.context.device, self.precision):
             z_B: Tensor = model(*inputs).float()
             return z_B
 
@@ -110,12 +110,12 @@ class _Fold:
     def predict(self, tensors: RowTensors | RowFeatures) -> np.ndarray:
         """z of all rows, (B,) float64, the same on every rank; each rank computes its share."""
         self.model.eval()
-        rank, world_size, total = self.place.rank, self.place.world_size, len(tensors.rows)
+        rank, world_size, total = self.context.rank, self.context.world_size, len(tensors.rows)
         mine = np.arange(rank, total, world_size)
         parts = []
         for batch in tensors.batches(cut(mine, self.config.training.eval_batch_size)):
             parts.append(self.forward(self.model, batch, tensors).double().cpu().numpy())
-            self.place.touch()
+            self.context.touch()
         z = np.concatenate(parts) if parts else np.zeros(0)
         if world_size == 1:
             return z
@@ -170,19 +170,19 @@ class _Fold:
             "numbers": asdict(self.numbers),
             "target_statistics": asdict(self.statistics),
         }
-        self.place.save_checkpoint(name, self.model.trained_state(), description)
+        self.context.save_checkpoint(name, self.model.trained_state(), description)
 
     def _share_encoders(self) -> dict[str, str]:
         if self.equipment.weights is not None:
-            return self.place.share_file("frozen_encoders", *self.equipment.weights)
+            return self.context.share_file("frozen_encoders", *self.equipment.weights)
         frozen = self.model.frozen_state()
-        return self.place.share_tensors("frozen_encoders", frozen) if frozen else {}
+        return self.context.share_tensors("frozen_encoders", frozen) if frozen else {}
 
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and writes their predictions of all rows that do not train."""
         names: tuple[CheckpointName, ...] = ("best", "final")
         for name in names:
-            self.load_trained_state(self.place.load_checkpoint(name))
+            self.load_trained_state(self.context.load_checkpoint(name))
             tables: dict[RowsName, RowTensors | RowFeatures | None] = {
                 "validation": self.validation,
                 "blend": self.blend,
@@ -191,9 +191,9 @@ class _Fold:
             for rows, tensors in tables.items():
                 if tensors is not None:
                     z, ids, target = self.predict(tensors), tensors.rows.ids, tensors.rows.target
-                    mine = slice(self.place.rank, None, self.place.world_size)
+                    mine = slice(self.context.rank, None, self.context.world_size)
                     own = Predictions(ids[mine], self.statistics.restore(z)[mine], z[mine], target[mine])
-                    self.place.save_predictions(name, rows, ids, [own])
+                    self.context.save_predictions(name, rows, ids, [own])
 
 
 class _Learner(Learner):

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.interface import CheckpointName, Progress, ResumePoint, Split, Workplace
+from trainers.interface import CheckpointName, FoldContext, Progress, ResumePoint, Split
 from trainers.learning.arithmetic import sum_over_ranks
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.batches import cut, learning_rate_factor, share_of_rank, training_order
@@ -38,7 +38,7 @@ class Fold(Protocol):
     CHOSEN_BY: ClassVar[str]
     config: Any
     split: Split
-    place: Workplace
+    context: FoldContext
     precision: torch.dtype
 
     @property
@@ -112,7 +112,7 @@ class Learner:
         evaluate_every: int | None = None,
         ema_decay: float | None = None,
     ) -> None:
-        place, config = fold.place, fold.config
+        context, config = fold.context, fold.config
         self.fold, self.config, self.num_rows, self.stage = fold, config, num_rows, stage
         self.optimizers = optimizer if isinstance(optimizer, tuple) else (optimizer,)
         self.training, self.schedule = training or config.training, schedule or config.optimizer
@@ -121,7 +121,7 @@ class Learner:
         self.num_steps = self.training.epochs * self.steps_per_epoch if num_steps is None else num_steps
         self.parallel: nn.Module = fold.model
         self.average = AverageOfWeights(fold.model, ema_decay) if ema_decay else None
-        self.scaler = torch.amp.GradScaler(torch.device(place.device).type, enabled=fold.precision == torch.float16)
+        self.scaler = torch.amp.GradScaler(torch.device(context.device).type, enabled=fold.precision == torch.float16)
         self.number, self.first_step, self.first_epoch = 0, 0, 0  # of the stage, among all
         self.all_steps, self.all_epochs = self.num_steps, self.num_epochs
         self.step, self.rate, self.best = 0, 0.0, Best()
@@ -130,7 +130,7 @@ class Learner:
         self.spent_s, self.waited_s = 0.0, 0.0  # on these batches, and of that for them to come
         self.validation_s = math.inf  # of the last one; unknown
         # This rank's part of the loss since the epoch began, or since the last evaluation where there are none, summed over rows.
-        self.total, self.num_counted = torch.zeros((), device=place.device), 0
+        self.total, self.num_counted = torch.zeros((), device=context.device), 0
 
     @property
     def num_epochs(self) -> int:
@@ -214,7 +214,7 @@ class Learner:
 
     def train(self) -> None:
         """Trains what is left of the stage, evaluates, and saves the best and the last."""
-        if self.fold.place.world_size > 1:
+        if self.fold.context.world_size > 1:
             self.parallel = DistributedDataParallel(self.fold.model)
         if self.has_epochs:
             self._train_epochs()
@@ -223,19 +223,19 @@ class Learner:
         self.parallel = self.fold.model
         best, name = self.best, self.fold.CHOSEN_BY.removeprefix("val/")
         when = {"best_epoch": best.epoch} if self.has_epochs else {"best_step": best.step}
-        self.fold.place.log(self.global_step, when | {"best_val_loss": best.val_loss, f"best_{name}": best.value})
+        self.fold.context.log(self.global_step, when | {"best_val_loss": best.val_loss, f"best_{name}": best.value})
 
     def _train_epochs(self) -> None:
-        place, epochs = self.fold.place, self.training.epochs
+        context, epochs = self.fold.context, self.training.epochs
         for epoch in range(self.epoch, epochs):
             metrics = self._train_epoch(epoch)
             self._save_before_validation()
             metrics |= self._evaluate(epoch, metrics, is_last=epoch == epochs - 1)
-            place.report_epoch(self.first_epoch + epoch, self.all_epochs, self.global_step, metrics)
+            context.report_epoch(self.first_epoch + epoch, self.all_epochs, self.global_step, metrics)
             self.epoch, self.num_batches, self.num_counted = epoch + 1, 0, 0
             self.total, self.evaluated = torch.zeros_like(self.total), self.step
             self.spent_s = self.waited_s = 0.0
-            place.save_resume_point(self.describe_point(), self.global_step)
+            context.save_resume_point(self.describe_point(), self.global_step)
 
     def _train_steps(self) -> None:
         while self.step < self.num_steps:
@@ -243,7 +243,7 @@ class Learner:
             if self.num_batches == self.steps_per_epoch:
                 self.epoch, self.num_batches = self.epoch + 1, 0
         if self._evaluate_if_due():  # of a fold that went on before its last evaluation
-            self.fold.place.save_resume_point(self.describe_point(), self.global_step)
+            self.fold.context.save_resume_point(self.describe_point(), self.global_step)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training rows, or what is left of it; returns its metrics, `train/loss_epoch` the mean over all rows."""
@@ -260,10 +260,10 @@ class Learner:
 
     def _learn_batches(self, epoch: int) -> None:
         """The batches of a pass over the rows that are left, of the whole stage as many as it has steps."""
-        place, batch_size = self.fold.place, self.training.batch_size
+        context, batch_size = self.fold.context, self.training.batch_size
         order = training_order(self.training.seed, self.fold.split.fold, epoch, self.num_rows)
         global_batches = cut(order, batch_size)[: self.num_steps - epoch * self.steps_per_epoch]
-        shares = [share_of_rank(batch, place.rank, place.world_size) for batch in global_batches]
+        shares = [share_of_rank(batch, context.rank, context.world_size) for batch in global_batches]
         self._evaluate_if_due()  # of a fold that went on before it
         self.parallel.train()
         done, began = self.num_batches, time.monotonic() - self.spent_s
@@ -273,14 +273,14 @@ class Learner:
             self.total += loss * len(global_batches[number])
             self.num_counted += len(global_batches[number])
             self.num_batches, self.spent_s = number + 1, time.monotonic() - began
-            place.log_step(self.global_step, {"train/loss_step": loss, "learning_rate": self.rate})
-            place.report_progress(self._describe_progress(epoch, len(shares)))
+            context.log_step(self.global_step, {"train/loss_step": loss, "learning_rate": self.rate})
+            context.report_progress(self._describe_progress(epoch, len(shares)))
             is_evaluated = self._evaluate_if_due()
             if is_evaluated:
                 self.parallel.train()
                 began = time.monotonic() - self.spent_s
-            if place.is_resume_point_due(self.global_step) or (is_evaluated and not self.has_epochs):
-                place.save_resume_point(self.describe_point(), self.global_step)
+            if context.is_resume_point_due(self.global_step) or (is_evaluated and not self.has_epochs):
+                context.save_resume_point(self.describe_point(), self.global_step)
         self.spent_s = time.monotonic() - began
 
     def _describe_progress(self, epoch: int, num_batches: int) -> Progress:
@@ -304,7 +304,7 @@ class Learner:
             self.total, self.num_counted = torch.zeros_like(self.total), 0
         metrics |= self._evaluate(self.epoch, metrics, is_last=is_end)
         self.evaluated = self.step
-        self.fold.place.report_evaluation(self.global_step, metrics)
+        self.fold.context.report_evaluation(self.global_step, metrics)
         return True
 
     def _evaluate(self, epoch: int, metrics: dict[str, float], *, is_last: bool) -> dict[str, float]:
@@ -323,19 +323,19 @@ class Learner:
     def _save_before_validation(self) -> None:
         """Of one that takes long: an interrupt would not wait for it."""
         if self.validation_s > LONG_VALIDATION_S:
-            self.fold.place.save_resume_point(self.describe_point(), self.global_step)
+            self.fold.context.save_resume_point(self.describe_point(), self.global_step)
 
     def _share_buffers(self) -> None:
         """Gives all ranks rank 0's: the next step would begin with them, and they are what is saved."""
-        if self.fold.place.world_size > 1:
+        if self.fold.context.world_size > 1:
             for buffer in self.fold.model.buffers():
                 dist.broadcast(buffer, 0)
 
     def _validate(self) -> dict[str, float]:
         began = time.monotonic()
         metrics = self.validate()
-        seconds = torch.tensor(time.monotonic() - began, device=self.fold.place.device)
-        self.validation_s = float(sum_over_ranks(seconds)) / self.fold.place.world_size  # the same on every rank
+        seconds = torch.tensor(time.monotonic() - began, device=self.fold.context.device)
+        self.validation_s = float(sum_over_ranks(seconds)) / self.fold.context.world_size  # the same on every rank
         return metrics
 
     def _wait_for_each(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -360,7 +360,7 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients; the parts have to add up.
-        self.scaler.scale(loss * self.fold.place.world_size).backward()
+        self.scaler.scale(loss * self.fold.context.world_size).backward()
         if schedule.max_grad_norm:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
@@ -387,13 +387,13 @@ def learn_stages(*stages: Learner) -> None:
         stage.number, stage.all_steps, stage.all_epochs = number, all_steps, all_epochs
         stage.first_step = sum(one.num_steps for one in stages[:number])
         stage.first_epoch = sum(one.num_epochs for one in stages[:number])
-    point = fold.place.load_resume_point()
+    point = fold.context.load_resume_point()
     if point is None:
-        fold.place.log(0, _describe_setup(fold))
+        fold.context.log(0, _describe_setup(fold))
     for stage in stages[0 if point is None else point.facts.get("stage", 0) :]:
         if point is None:
             if stage.stage:
-                fold.place.begin_stage(stage.stage)
+                fold.context.begin_stage(stage.stage)
             stage.begin()
         else:
             stage.resume(point)
@@ -401,9 +401,9 @@ def learn_stages(*stages: Learner) -> None:
         stage.train()
         stage.end()
     if last.stage:
-        fold.place.begin_stage("")
+        fold.context.begin_stage("")
     fold.predict_checkpoints()
-    fold.place.log(
+    fold.context.log(
         last.global_step,
         {"training_completed": 1, "final_best_val_loss": last.best.val_loss, "total_epochs": all_epochs},
     )
@@ -414,6 +414,6 @@ def _describe_setup(fold: Fold) -> dict[str, Any]:
     return counts | {
         "data/train_size": len(fold.split.train_ids),
         "data/val_size": len(fold.split.validation_ids),
-        "setup/world_size": fold.place.world_size,
-        "setup/device": fold.place.device,
+        "setup/world_size": fold.context.world_size,
+        "setup/device": fold.context.device,
     }

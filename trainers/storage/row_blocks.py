@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from trainers.interface import DataError, Split, Workplace
+from trainers.interface import DataError, FoldContext, Split
 from trainers.storage.remote_blocks import RemoteBlocks
 from trainers.storage.remote_files import DIGEST_BYTES
 from trainers.storage.whole_files import appearing_whole
@@ -172,50 +172,50 @@ class Part:
     compute: Callable[[np.ndarray], tuple[np.ndarray, Sequence[str | None]]]
 
 
-def fill(parts: Sequence[Part], what: str, split: Split, place: Workplace) -> None:
+def fill(parts: Sequence[Part], what: str, split: Split, context: FoldContext) -> None:
     """Computes what is missing, together with whoever else does: each fold's each rank is one worker more.
 
     Args:
         parts: of all kinds.
         what: is done, for the user: `encoding`.
         split: says which of how many folds this is.
-        place: hears how far it is; may end the fold here.
+        context: hears how far it is; may end the fold here.
     """
     look_for = f"looking for what {what} has left"
-    count = partial(place.insist, look_for, partial(count_missing, parts))
+    count = partial(context.retry_while_unavailable, look_for, partial(count_missing, parts))
     total = count()
-    to_fetch = place.insist(look_for, partial(count_away, parts))
+    to_fetch = context.retry_while_unavailable(look_for, partial(count_away, parts))
     done, fetched = 0, 0
-    seat = split.fold * place.world_size + place.rank
+    seat = split.fold * context.world_size + context.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
     count_at = time.monotonic() + COUNT_INTERVAL_S
-    for number in _order_of_seat(len(everything), seat, split.num_folds * place.world_size):
+    for number in _order_of_seat(len(everything), seat, split.num_folds * context.world_size):
         part, block = everything[number]
         blocks, positions = part.blocks, part.blocks.positions(block)
-        place.touch()
+        context.touch()
         if block in blocks.mapped:
             continue
-        if place.insist(look_for, partial(blocks.find, block)):
+        if context.retry_while_unavailable(look_for, partial(blocks.find, block)):
             if blocks.remote is not None:
                 fetched += len(positions)
-                place.report_preparation("fetching", fetched, to_fetch)
+                context.report_preparation("fetching", fetched, to_fetch)
             continue
         while block not in blocks.mapped:
             rows, problems = part.compute(positions)
-            place.insist(f"keeping what {what} gives", partial(blocks.write, block, rows, problems))
-            place.insist(look_for, partial(blocks.find, block))
+            context.retry_while_unavailable(f"keeping what {what} gives", partial(blocks.write, block, rows, problems))
+            context.retry_while_unavailable(look_for, partial(blocks.find, block))
             done += len(rows)
             began = time.monotonic()
             if began > count_at:  # what the others have done meanwhile
                 done = total - count()
                 count_at = time.monotonic() + max(COUNT_INTERVAL_S, COUNT_SHARE * (time.monotonic() - began))
             total = max(total, done)  # one that was to be fetched was damaged
-            place.report_preparation(what, done, total)
+            context.report_preparation(what, done, total)
 
 
-def place_remotely(folder: Path, place: Workplace) -> str | None:
+def place_remotely(folder: Path, context: FoldContext) -> str | None:
     """Where in object storage the blocks of a folder of the cache are shared, if anywhere."""
-    return None if place.cache_uri is None else f"{place.cache_uri}/{folder.relative_to(place.cache)}"
+    return None if context.cache_uri is None else f"{context.cache_uri}/{folder.relative_to(context.cache)}"
 
 
 def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:

@@ -68,7 +68,7 @@ def take_inventory(
     )
 
 
-def leave_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
+def write_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
     """Writes the rows, as they were checked, for the folds.
 
     Raises:
@@ -97,7 +97,7 @@ def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str]
 
     Args:
         config: of the run, resolved.
-        inputs: where `leave_inputs` has written.
+        inputs: where `write_inputs` has written.
         table: train or test.
     """
     rows = read_rows(place_rows(inputs, config.data, table))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainers.interface import CheckpointName, PredictedMap, RowsName, Split, Workplace
+from trainers.interface import CheckpointName, FoldContext, PredictedMap, RowsName, Split
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.learner import Learner
 from trainers.learning.optimizer_state import without_compiler
@@ -34,44 +34,48 @@ from trainers.unet_segmentation.network.model import UNet, to_probability
 from trainers.unet_segmentation.rows.rows_file import find_positions, place_rows, read_mask, read_rows
 
 
-def train_fold(config: Config, split: Split, place: Workplace) -> None:
+def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     """Trains, validates, saves and predicts one fold; called on every rank.
 
     Raises:
         DataError: a picture is not the one that was checked.
     """
-    torch.set_num_threads(place.num_threads)
+    torch.set_num_threads(context.num_threads)
     seed_fold(config.training.seed, split.fold)
-    _Learner(_set_up(config, split, place)).learn()
+    _Learner(_set_up(config, split, context)).learn()
 
 
-def _set_up(config: Config, split: Split, place: Workplace) -> _Fold:
+def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
     def read(table: str) -> Examples | None:
-        path = place_rows(place.inputs, config.data, table)
+        path = place_rows(context.inputs, config.data, table)
         if table == "test" and not path.exists():
             return None
-        return Examples(read_rows(path), config, place.num_threads, place.insist)
+        return Examples(read_rows(path), config, context.num_threads, context.retry_while_unavailable)
 
-    table, test = (place.insist("reading the rows", partial(read, name)) for name in ("train", "test"))
+    table, test = (
+        context.retry_while_unavailable("reading the rows", partial(read, name)) for name in ("train", "test")
+    )
     train, validation, blend = (
         find_positions(table.rows, ids.tolist()) for ids in (split.train_ids, split.validation_ids, split.blend_ids)
     )
     learned_from = table.rows.take(train)
     model = UNet(config.data.channels, config.data.outputs, config.model.features)
-    if place.world_size > 1 and place.device.startswith("cuda"):  # on CPUs each worker's share is normalised by itself
+    if context.world_size > 1 and context.device.startswith(
+        "cuda"
+    ):  # on CPUs each worker's share is normalised by itself
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return _Fold(
         config=config,
         split=split,
-        place=place,
-        model=model.to(place.device),
+        context=context,
+        model=model.to(context.device),
         normalisation=Normalisation.fit(learned_from),
-        weight_K=weigh_classes(config, learned_from.counts_NC).to(place.device),
+        weight_K=weigh_classes(config, learned_from.counts_NC).to(context.device),
         table=table,
         train=train,
         parts={"validation": (table, validation), "blend": (table, blend)}
         | ({} if test is None else {"test": (test, np.arange(len(test.rows)))}),
-        precision=choose_precision(config.training.precision, place.device),
+        precision=choose_precision(config.training.precision, context.device),
     )
 
 
@@ -93,7 +97,7 @@ class _Fold:
 
     config: Config
     split: Split
-    place: Workplace
+    context: FoldContext
     model: UNet
     normalisation: Normalisation
     weight_K: Tensor
@@ -119,17 +123,17 @@ class _Fold:
         """Loss, Dice and IoU of the validation pictures, over all ranks: sums are added, never means."""
         self.model.eval()
         table, positions = self.parts["validation"]
-        num_kinds, device = self.config.data.classes - 1, self.place.device
+        num_kinds, device = self.config.data.classes - 1, self.context.device
         sums = torch.zeros(3 * num_kinds + 2, dtype=torch.float64, device=device)
         counts = torch.zeros(3 * num_kinds + 1, dtype=torch.float64, device=device)  # the last: Dice of the pictures
-        for example in table.read(positions[self.place.rank :: self.place.world_size]):
+        for example in table.read(positions[self.context.rank :: self.context.world_size]):
             logits_CHW = self._predict(example.picture_CHW)
             mask_HW = torch.from_numpy(example.mask_HW).to(device)
             sums += add_up(logits_CHW[None], mask_HW[None], self.weight_K).stack().double()
             counts_3K = count_pixels(logits_CHW, mask_HW)
             counts[:-1] += counts_3K.flatten()
             counts[-1] += average(measure_dice(counts_3K))
-            self.place.touch()
+            self.context.touch()
         sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
         counts_3K = counts[:-1].reshape(3, num_kinds)
         dice_K, iou_K = measure_dice(counts_3K), measure_iou(counts_3K)
@@ -162,31 +166,33 @@ class _Fold:
             | {"size": data.size, "scaling": data.scaling, "channels": data.channels},
             "config": asdict(self.config),
         }
-        self.place.save_checkpoint(name, self.model.state_dict(), description)
+        self.context.save_checkpoint(name, self.model.state_dict(), description)
 
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and writes their maps of all pictures that do not train."""
         names: tuple[CheckpointName, ...] = ("best", "final")
         for name in names:
-            self.load_trained_state(self.place.load_checkpoint(name))
+            self.load_trained_state(self.context.load_checkpoint(name))
             self.model.eval()
             for part, (table, positions) in self.parts.items():
                 if len(positions):
                     maps = self._predict_maps(table, positions)
-                    self.place.save_predictions(name, part, table.rows.ids[positions], maps)
+                    self.context.save_predictions(name, part, table.rows.ids[positions], maps)
 
     @torch.inference_mode()
     def _predict_maps(self, table: Examples, positions: np.ndarray) -> Iterator[PredictedMap]:
         """This rank's share, as large as the files are."""
-        for example in table.read(positions[self.place.rank :: self.place.world_size]):
+        for example in table.read(positions[self.context.rank :: self.context.world_size]):
             row, rows = example.row, table.rows
             probability_CHW = to_probability(self._predict(example.picture_CHW)[None])[0]
             probability_CHW = enlarge(probability_CHW, int(rows.height[row]), int(rows.width[row]))
-            mask_HW = self.place.insist("reading masks", partial(read_mask, rows, row, self.config.data, scaled=False))
+            mask_HW = self.context.retry_while_unavailable(
+                "reading masks", partial(read_mask, rows, row, self.config.data, scaled=False)
+            )
             yield PredictedMap(str(rows.ids[row]), probability_CHW.cpu().numpy(), mask_HW)
 
     def _predict(self, picture_CHW: np.ndarray) -> Tensor:
-        picture = self.normalisation.apply(picture_CHW).to(self.place.device)
+        picture = self.normalisation.apply(picture_CHW).to(self.context.device)
         return predict_logits(self.model, picture, self.config, self.precision)
 
 
@@ -212,11 +218,11 @@ class _Learner(Learner):
 
     def find_loss(self, batch: tuple[Tensor, Tensor], share_B: np.ndarray) -> Tensor:
         """Dice and cross entropy over the pixels of all ranks; a filler's count nowhere."""
-        (pictures_BCSS, masks_BSS), fold, device = batch, self.fold, self.fold.place.device
+        (pictures_BCSS, masks_BSS), fold, device = batch, self.fold, self.fold.context.device
         if not share_B.any():
             masks_BSS = torch.full_like(masks_BSS, IGNORED)
         with autocast(device, fold.precision):
             logits_BCSS = self.parallel(pictures_BCSS.to(device))
         loss = batch_loss(self.config.loss, logits_BCSS.float(), masks_BSS.to(device), fold.weight_K, sum_over_ranks)
         # Of the gradient it is this rank's part already, but the value is that of the whole batch.
-        return loss - loss.detach() * (1 - 1 / fold.place.world_size)
+        return loss - loss.detach() * (1 - 1 / fold.context.world_size)

@@ -56,7 +56,7 @@ class FoldMirror(Mirror):
         with self.holding(self._lock_name()) as is_alone:
             if not is_alone:
                 logger.warning("an earlier attempt of fold %d still lives on this machine", self.fold)
-            storage.insist("bringing the fold's files", self.bring, by_name=False)
+            storage.retry_while_unavailable("bringing the fold's files", self.bring, by_name=False)
             watcher = threading.Thread(target=self._follow_driver, name="mirror", daemon=True)
             if not self.folder.is_locked():
                 watcher.start()

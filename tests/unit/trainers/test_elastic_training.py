@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from support.local_workplace import KilledError, LocalWorkplace
+from support.local_context import KilledError, LocalFoldContext
 from support.processes import free_port
 from support.small_training import TINY
 
 from ray_jobs.worker.resume import StoredPoint, get_random_state
 from trainers.clip_regression import train
 from trainers.clip_regression.config import Config, DataConfig, OptimizerConfig, TrainingConfig
-from trainers.clip_regression.inventory import leave_inputs, take_inventory
+from trainers.clip_regression.inventory import take_inventory, write_inputs
 from trainers.interface import Split
 
 EPOCHS, NUM_TRAIN = 4, 17  # a batch of 5 does not divide them: the last has 2 rows
 STOPS = ((1, 6), (2, 9), (1, None))  # ranks, and the step after which they save and end; 4 steps an epoch
 
 
-class RankPlace(LocalWorkplace):
-    """A place of one of several ranks, which keeps its point as `RayWorkplace` does."""
+class RankContext(LocalFoldContext):
+    """A place of one of several ranks, which keeps its point as `RayFoldContext` does."""
 
     def __init__(self, root: Path, rank: int, world_size: int, stop_at: int | None) -> None:
         super().__init__(root)
@@ -62,7 +62,7 @@ def train_rank(rank: int, world_size: int, port: int, root: Path, config: Config
     if world_size > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    place, seen, learn = RankPlace(root, rank, world_size, stop_at), [], train._Learner.train_step
+    context, seen, learn = RankContext(root, rank, world_size, stop_at), [], train._Learner.train_step
 
     def train_step(learner, batch, share):
         seen.append((learner.epoch, learner.step, batch.positions_B[share > 0].tolist()))
@@ -70,21 +70,21 @@ def train_rank(rank: int, world_size: int, port: int, root: Path, config: Config
 
     train._Learner.train_step = train_step
     try:
-        train.train_fold(config, split, place)
+        train.train_fold(config, split, context)
     except KilledError:
         assert stop_at
     finally:
         train._Learner.train_step = learn
         if world_size > 1:
             dist.destroy_process_group()
-    left = {"seen": seen, "steps": place.steps, "epochs": place.epochs}
+    left = {"seen": seen, "steps": context.steps, "epochs": context.epochs}
     (root / f"left_{world_size}_{stop_at}_{rank}.pickle").write_bytes(pickle.dumps(left))
 
 
 def train_attempts(root: Path, config: Config, inventory, attempts) -> list[dict]:
     """What the ranks of all attempts have left."""
     root.mkdir()
-    leave_inputs(config, inventory, root / "inputs")
+    write_inputs(config, inventory, root / "inputs")
     split = Split(0, inventory.ids[:NUM_TRAIN], inventory.ids[NUM_TRAIN:])
     for world_size, stop_at in attempts:
         arguments = (world_size, free_port(), root, config, split, stop_at)

@@ -18,7 +18,7 @@ from trainers.clip_regression.inputs.features import prepare_features
 from trainers.clip_regression.network.model import ClipRegressor
 from trainers.clip_regression.rows.rows_file import RowsFile, place_rows, read_rows
 from trainers.clip_regression.rows.table import Rows
-from trainers.interface import DataError, Split, Workplace
+from trainers.interface import DataError, FoldContext, Split
 from trainers.storage.row_blocks import RowBlocks
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def read_tables(config: Config, inputs: Path) -> dict[str, RowsFile]:
     return tables
 
 
-def equip(config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, place: Workplace) -> Equipment:
+def equip(
+    config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, context: FoldContext
+) -> Equipment:
     """Builds the model and finds its inputs; computes what of them is not kept yet.
 
     Args:
@@ -66,7 +68,7 @@ def equip(config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: 
         tables: from `read_tables`.
         numbers: fitted on the fold's training rows.
         split: whose fold this is.
-        place: where it is trained.
+        context: where it is trained.
 
     Raises:
         DataError: a picture cannot be decoded and `data.on_bad_row` is `error`.
@@ -74,14 +76,14 @@ def equip(config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: 
     if not has_encoders(config):
         model = _build_model(config, None, None, numbers)
         return Equipment(
-            model, None, {}, None, _to_features(config, tables, numbers, {name: {} for name in tables}, place)
+            model, None, {}, None, _to_features(config, tables, numbers, {name: {} for name in tables}, context)
         )
     if not is_cached(config):
-        return _equip_with_encoders(config, tables, numbers, split, place)
-    features = prepare_features(config, tables, split, place)
+        return _equip_with_encoders(config, tables, numbers, split, context)
+    features = prepare_features(config, tables, split, context)
     encoders = features.encoders
     model = _build_model(config, None, encoders.architecture, numbers, num_absent_params=encoders.num_params)
-    to_inputs = _to_features(config, tables, numbers, features.blocks, place)
+    to_inputs = _to_features(config, tables, numbers, features.blocks, context)
     return Equipment(model, encoders.architecture, encoders.preprocessing, features.weights, to_inputs)
 
 
@@ -90,17 +92,17 @@ def _to_features(
     tables: dict[str, RowsFile],
     numbers: Numbers,
     features: dict[str, dict[str, list[RowBlocks]]],
-    place: Workplace,
+    context: FoldContext,
 ) -> Callable[[str, np.ndarray], RowFeatures]:
     def to_inputs(table: str, index: np.ndarray) -> RowFeatures:
         rows = tables[table].rows.take(index)
-        return RowFeatures(rows, numbers, features[table], index, _note_unreadable(config, table, rows, place))
+        return RowFeatures(rows, numbers, features[table], index, _note_unreadable(config, table, rows, context))
 
     return to_inputs
 
 
 def _equip_with_encoders(
-    config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, place: Workplace
+    config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, context: FoldContext
 ) -> Equipment:
     from trainers.clip_regression.inputs.picture_reader import PictureReader, keep_decoded
     from trainers.clip_regression.network.clip_library import open_clip
@@ -114,18 +116,18 @@ def _equip_with_encoders(
     if reader is not None:
         num_bytes = sum(len(table.rows) for table in tables.values()) * math.prod(reader.shape)
         if num_bytes <= config.training.picture_cache_gib * 2**30:
-            decoded = keep_decoded(reader, preprocessing, tables, split, place)
+            decoded = keep_decoded(reader, preprocessing, tables, split, context)
 
     def to_inputs(table: str, index: np.ndarray) -> RowTensors:
         rows = tables[table].rows.take(index)
         stored = (decoded[table], index) if decoded else None
-        note = _note_unreadable(config, table, rows, place)
-        return RowTensors(rows, numbers, config, reader, tokenizer, place.num_threads, note, stored)
+        note = _note_unreadable(config, table, rows, context)
+        return RowTensors(rows, numbers, config, reader, tokenizer, context.num_threads, note, stored)
 
     return Equipment(model, architecture, preprocessing, None, to_inputs)
 
 
-def _note_unreadable(config: Config, table: str, rows: Rows, place: Workplace) -> Callable[[int, str], None]:
+def _note_unreadable(config: Config, table: str, rows: Rows, context: FoldContext) -> Callable[[int, str], None]:
     """What to do with a picture of these rows that cannot be decoded."""
     name = config.data.test_table if table == "test" else config.data.train_table
 
@@ -133,7 +135,7 @@ def _note_unreadable(config: Config, table: str, rows: Rows, place: Workplace) -
         if config.data.on_bad_row == "error" and table != "test":
             advice = "in a new run (another run.name) replace it, or set data.on_bad_row=drop to use the mean colour"
             raise DataError(f"{name}: id {str(rows.ids[row])!r}: {problem}; {advice}")
-        place.note_bad_row(name, str(rows.ids[row]), problem, "mean colour")
+        context.note_bad_row(name, str(rows.ids[row]), problem, "mean colour")
 
     return note
 

@@ -31,7 +31,7 @@ from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import drop_tokens
 from trainers.clip_regression.network.model import ENCODE_ROWS, averages_tokens, encode_fixed, text_encoder
 from trainers.clip_regression.rows.rows_file import RowsFile, read_checked, read_texts, read_weights_digest
-from trainers.interface import DataError, Split, Workplace
+from trainers.interface import DataError, FoldContext, Split
 from trainers.learning.arithmetic import autocast, choose_precision
 from trainers.learning.config_sections import with_tuples
 from trainers.storage.row_blocks import KEY_BYTES, Part, RowBlocks, fill, place_remotely
@@ -86,25 +86,25 @@ class Features:
     weights: tuple[Path, str] | None
 
 
-def prepare_features(config: Config, tables: Mapping[str, RowsFile], split: Split, place: Workplace) -> Features:
+def prepare_features(config: Config, tables: Mapping[str, RowsFile], split: Split, context: FoldContext) -> Features:
     """Finds the features of all rows and computes those that are missing, together with the other folds.
 
     Args:
         config: of the family.
         tables: train and test.
         split: whose fold this is.
-        place: where it is trained.
+        context: where it is trained.
 
     Raises:
         DataError: a picture or the weights were changed while the run works.
     """
-    source = _Source(config, place)
+    source = _Source(config, context)
     encoders, parts = source.plan_all(tables)
     weights = None
-    if split.fold == 0 and place.rank == 0:  # one of those that begin together, while the others encode
+    if split.fold == 0 and context.rank == 0:  # one of those that begin together, while the others encode
         weights = source.find_weights()
-    fill([part for modalities in parts.values() for part in chain(*modalities.values())], "encoding", split, place)
-    if weights is None and place.rank == 0:
+    fill([part for modalities in parts.values() for part in chain(*modalities.values())], "encoding", split, context)
+    if weights is None and context.rank == 0:
         weights = source.find_weights()
     blocks = {
         name: {modality: [part.blocks for part in versions] for modality, versions in modalities.items()}
@@ -114,10 +114,10 @@ def prepare_features(config: Config, tables: Mapping[str, RowsFile], split: Spli
 
 
 def plan_features(
-    config: Config, tables: Mapping[str, RowsFile], place: Workplace
+    config: Config, tables: Mapping[str, RowsFile], context: FoldContext
 ) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
     """Where the features of all rows are, or how they are computed, by table, modality and version; for who fills them otherwise."""
-    source = _Source(config, place)
+    source = _Source(config, context)
     source.find_weights()
     return source.plan_all(tables)
 
@@ -125,11 +125,15 @@ def plan_features(
 class _Source:
     """Computes features: of which rows, into which folder. The encoders are loaded when they are first needed."""
 
-    def __init__(self, config: Config, place: Workplace) -> None:
-        self.config, self.place = config, place
-        self.precision = choose_precision(config.training.precision, place.device)
-        describe = partial(_describe_key, config, self.precision, place)
-        self.folder = place.cache / "features" / place.insist("reading the checksum of the weights", describe)
+    def __init__(self, config: Config, context: FoldContext) -> None:
+        self.config, self.context = config, context
+        self.precision = choose_precision(config.training.precision, context.device)
+        describe = partial(_describe_key, config, self.precision, context)
+        self.folder = (
+            context.cache
+            / "features"
+            / context.retry_while_unavailable("reading the checksum of the weights", describe)
+        )
         self.clip: Clip | None = None
 
     def plan_all(self, tables: Mapping[str, RowsFile]) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
@@ -140,7 +144,7 @@ class _Source:
     def find_encoders(self) -> Encoders:
         """The encoders' facts; writes them where nobody has."""
         read = partial(_read_facts, self.folder / "encoders.json")
-        known = self.place.insist("reading what the frozen encoders are", read)
+        known = self.context.retry_while_unavailable("reading what the frozen encoders are", read)
         if known is None:
             known = self._keep_encoders()
         return Encoders(known["architecture"], with_tuples(known["preprocessing"]), known["num_params"])
@@ -148,7 +152,7 @@ class _Source:
     def find_weights(self) -> tuple[Path, str]:
         """The weights' file and its SHA-256; writes it where nobody has, or where it is damaged."""
         path = self.folder / "weights.safetensors"
-        sha256 = self.place.insist("reading the frozen encoders", partial(_read_checksum, path))
+        sha256 = self.context.retry_while_unavailable("reading the frozen encoders", partial(_read_checksum, path))
         return path, sha256 or self._keep_weights(path)
 
     def _keep_encoders(self) -> dict[str, Any]:
@@ -156,7 +160,7 @@ class _Source:
         num_params = sum(parameter.numel() for parameter in clip.parameters())
         facts = {"architecture": self.architecture, "preprocessing": preprocessing, "num_params": num_params}
         write = partial(_write_facts, self.folder / "encoders.json", facts)
-        self.place.insist("keeping what the frozen encoders are", write)
+        self.context.retry_while_unavailable("keeping what the frozen encoders are", write)
         return facts
 
     def _keep_weights(self, path: Path) -> str:
@@ -172,7 +176,7 @@ class _Source:
             _write_facts(path.with_suffix(".json"), {"sha256": sha256})
             return sha256
 
-        sha256: str = self.place.insist("keeping the frozen encoders", write)
+        sha256: str = self.context.retry_while_unavailable("keeping the frozen encoders", write)
         return sha256
 
     def plan(self, table: RowsFile, encoders: Encoders, num_views: int) -> dict[str, list[Part]]:
@@ -192,11 +196,11 @@ class _Source:
         kind, encode = {"image": ("picture", self._encode_pictures), "text": ("text", self._encode_texts)}[modality]
         keys_NK = _mark_keys(table.rows.digests[kind], mark)
         shape, folder = (encoders.architecture["embed_dim"],), self.folder / modality
-        blocks = RowBlocks(folder, keys_NK, shape, np.float32, place_remotely(folder, self.place))
+        blocks = RowBlocks(folder, keys_NK, shape, np.float32, place_remotely(folder, self.context))
 
         def compute(positions: np.ndarray) -> tuple[np.ndarray, Sequence[str | None]]:
             self._load()
-            with torch.inference_mode(), autocast(self.place.device, self.precision):
+            with torch.inference_mode(), autocast(self.context.device, self.precision):
                 features, problems = encode(table, positions, keys_NK[positions] if mark else None)
             return features.float().cpu().numpy(), problems
 
@@ -206,10 +210,10 @@ class _Source:
         self, table: RowsFile, positions: np.ndarray, keys_NK: np.ndarray | None
     ) -> tuple[Tensor, list[str | None]]:
         """Mirrored, if the keys are those of another version."""
-        contents = read_checked(table, positions, self.place)
-        pictures, problems = self.reader.decode_all(contents, self.place.num_threads)
+        contents = read_checked(table, positions, self.context)
+        pictures, problems = self.reader.decode_all(contents, self.context.num_threads)
         images_BCHW = torch.from_numpy(pictures if keys_NK is None else pictures[..., ::-1].copy())
-        images_BCHW = images_BCHW.to(self.place.device)
+        images_BCHW = images_BCHW.to(self.context.device)
         clip, _ = self._load()
         return encode_fixed(lambda part: clip.encode_image(self.reader.normalise(part)), images_BCHW), problems
 
@@ -217,13 +221,13 @@ class _Source:
         self, table: RowsFile, positions: np.ndarray, keys_NK: np.ndarray | None
     ) -> tuple[Tensor, Sequence[str | None]]:
         """With fewer tokens, if the keys are those of another version."""
-        texts = self.place.insist("reading texts", partial(read_texts, table.path, positions))
+        texts = self.context.retry_while_unavailable("reading texts", partial(read_texts, table.path, positions))
         tokens_BL = self.tokenizer(texts)
         if keys_NK is not None:
             tokens_BL = drop_tokens(tokens_BL, _draw_kept(keys_NK, tokens_BL.shape[1], self.config.model.token_dropout))
         clip, _ = self._load()
         encode = text_encoder(clip, average=averages_tokens(self.architecture))
-        return encode_fixed(encode, tokens_BL.to(self.place.device)), ()
+        return encode_fixed(encode, tokens_BL.to(self.context.device)), ()
 
     def _load(self) -> tuple[Clip, dict[str, Any]]:
         if self.clip is None:
@@ -236,15 +240,15 @@ class _Source:
             self.architecture = describe_architecture(self.config.model)
             self.tokenizer = open_clip.get_tokenizer(self.config.model.clip)
             self.reader = PictureReader(self.preprocessing, self.config.data.picture_rules)
-            self.clip.to(self.place.device).eval().requires_grad_(False)
+            self.clip.to(self.context.device).eval().requires_grad_(False)
         return self.clip, self.preprocessing
 
     def _refuse_changed_weights(self) -> None:
         """Features of other weights would be filed under the old ones' name."""
         weights = self.config.model.pretrained
         if weights and os.path.isabs(weights):
-            now = self.place.insist("reading model.pretrained", partial(sum_up_file, Path(weights)))
-            if now != read_weights_digest(self.config.model, self.place.inputs):
+            now = self.context.retry_while_unavailable("reading model.pretrained", partial(sum_up_file, Path(weights)))
+            if now != read_weights_digest(self.config.model, self.context.inputs):
                 raise DataError(f"{weights} was changed while the run works; put it back, or use another run.name")
 
 
@@ -272,13 +276,13 @@ def _read_checksum(weights: Path) -> str | None:
     return str(known["sha256"])
 
 
-def _describe_key(config: Config, precision: torch.dtype, place: Workplace) -> str:
+def _describe_key(config: Config, precision: torch.dtype, context: FoldContext) -> str:
     """A hash of everything that decides features besides the rows' content."""
     model, rules = config.model, config.data.picture_rules
     weights = model.pretrained
     own = Path(__file__).parents[1] / "model_configs" / f"{model.clip}.json"
     if weights and os.path.isabs(weights):  # a file; whether it is there does not matter here
-        weights = read_weights_digest(model, place.inputs)
+        weights = read_weights_digest(model, context.inputs)
     described = {
         "model": model.clip,
         "architecture": own.read_text() if own.is_file() else None,
@@ -286,7 +290,7 @@ def _describe_key(config: Config, precision: torch.dtype, place: Workplace) -> s
         "quick_gelu": model.quick_gelu,
         "pictures": [rules.bit_depth, list(rules.background)],
         "precision": str(precision),
-        "device": torch.device(place.device).type,
+        "device": torch.device(context.device).type,
         "rows of a pass": ENCODE_ROWS,
         "way of encoding": _WAY_OF_ENCODING,
         "versions": {package: _find_version(package) for package in _COMPUTED_BY},

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainers.clip_regression.network.clip_library import open_clip
 from trainers.clip_regression.rows.rows_file import RowsFile, read_checked
-from trainers.interface import Split, Workplace
+from trainers.interface import FoldContext, Split
 from trainers.reading.picture_rules import PictureRules
 from trainers.reading.pictures import UnusableError, decode_rgb
 from trainers.storage.remote_files import RemoteFile
@@ -97,26 +97,26 @@ def keep_decoded(
     preprocessing: dict[str, Any],
     tables: Mapping[str, RowsFile],
     split: Split,
-    place: Workplace,
+    context: FoldContext,
 ) -> dict[str, RowBlocks]:
     """Decodes the pictures of these tables, or finds that somebody has: (3, H, W) uint8 of each row, by table. Nothing where they
     would take more than half of what is free."""
     versions = {package: importlib.metadata.version(package) for package in _DECODED_BY}
     rules = [reader.rules.bit_depth, list(reader.rules.background)]
     described = json.dumps([_WAY_OF_DECODING, preprocessing, rules, versions], sort_keys=True)
-    folder = place.cache / "pictures" / hashlib.sha256(described.encode()).hexdigest()[:16]
-    parts = {name: _plan(folder, reader, table, place) for name, table in tables.items()}
-    num_away = place.insist("looking for decoded pictures", partial(count_away, parts.values()))
+    folder = context.cache / "pictures" / hashlib.sha256(described.encode()).hexdigest()[:16]
+    parts = {name: _plan(folder, reader, table, context) for name, table in tables.items()}
+    num_away = context.retry_while_unavailable("looking for decoded pictures", partial(count_away, parts.values()))
     there = next(parent for parent in folder.parents if parent.exists())
     if 2 * num_away * math.prod(reader.shape) > shutil.disk_usage(there).free:
         return {}
-    fill(list(parts.values()), "decoding", split, place)
+    fill(list(parts.values()), "decoding", split, context)
     return {name: part.blocks for name, part in parts.items()}
 
 
-def _plan(folder: Path, reader: PictureReader, table: RowsFile, place: Workplace) -> Part:
+def _plan(folder: Path, reader: PictureReader, table: RowsFile, context: FoldContext) -> Part:
     def compute(positions: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
-        return reader.decode_all(read_checked(table, positions, place), place.num_threads)
+        return reader.decode_all(read_checked(table, positions, context), context.num_threads)
 
-    remote = place_remotely(folder, place)
+    remote = place_remotely(folder, context)
     return Part(RowBlocks(folder, table.rows.digests["picture"], reader.shape, np.uint8, remote), compute)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from trainers.clip_regression.config import DataConfig, ModelConfig
 from trainers.clip_regression.rows.table import Rows
-from trainers.interface import DataError, Workplace
+from trainers.interface import DataError, FoldContext
 from trainers.reading.data_folder import name_view
 from trainers.reading.picture_rules import WHITE
 from trainers.storage.mapped_table import new_table, open_table
@@ -104,14 +104,14 @@ def read_pictures(path: Path, positions: np.ndarray) -> list[Path | RemoteFile |
     return _list_pictures(_read_consecutive(path, positions))
 
 
-def read_checked(table: RowsFile, positions: np.ndarray, place: Workplace) -> list[bytes | None]:
+def read_checked(table: RowsFile, positions: np.ndarray, context: FoldContext) -> list[bytes | None]:
     """The files of the pictures of consecutive rows, None where there is none.
 
     Raises:
         DataError: one is not what it was when the run began: its features would be filed under the old content's name.
     """
 
-    contents: list[bytes | None] = place.insist(
+    contents: list[bytes | None] = context.retry_while_unavailable(
         "reading pictures", lambda: read_all(read_pictures(table.path, positions))
     )
     for position, content in zip(positions, contents, strict=True):

@@ -66,13 +66,22 @@ class Examples:
         rows: of the table.
         config: of the family.
         num_threads: that read.
-        insist: reads again while the storage is the cause that it fails.
+        retry_while_unavailable: reads again while the storage is the cause that it fails.
     """
 
     def __init__(
-        self, rows: Rows, config: Config, num_threads: int, insist: Callable[[str, Callable[[], Any]], Any]
+        self,
+        rows: Rows,
+        config: Config,
+        num_threads: int,
+        retry_while_unavailable: Callable[[str, Callable[[], Any]], Any],
     ) -> None:
-        self.rows, self.data, self.num_threads, self.insist = rows, config.data, num_threads, insist
+        self.rows, self.data, self.num_threads, self.retry_while_unavailable = (
+            rows,
+            config.data,
+            num_threads,
+            retry_while_unavailable,
+        )
         sizes = [scaled_size(h, w, config.data) for h, w in zip(rows.height.tolist(), rows.width.tolist(), strict=True)]
         num_bytes = sum(height * width * (config.data.channels + 1) for height, width in sizes)
         self.keeps = num_bytes <= config.training.picture_cache_gib * 2**30
@@ -129,7 +138,7 @@ class Examples:
         try:
             return job.result()
         except OSError:  # the storage's: patience belongs to the main thread, which the others wait for
-            return make(self.insist("reading pictures", partial(self.read_one, row)))
+            return make(self.retry_while_unavailable("reading pictures", partial(self.read_one, row)))
 
 
 class Augmentation:

@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @contextlib.contextmanager
 def away(folder):
-    """The run is nowhere; putting it back fails if somebody has begun another in its place."""
+    """The run is nowhere; putting it back fails if somebody has begun another in its context."""
     elsewhere = folder.root.with_name("elsewhere")
     folder.root.rename(elsewhere)
     yield
@@ -56,7 +56,7 @@ from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.files import write_json
 from ray_jobs.tracking.journal import FoldJournal
-from ray_jobs.worker.context import RayWorkplace
+from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import Predictions
 
@@ -65,10 +65,10 @@ disk = Path(sys.argv[1])
 folder = RunFolder(disk / "run")
 write_json(folder.config, {})
 folder.fold(0).root.mkdir(parents=True)
-place = RayWorkplace(folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1, kind=load_kind("number"),
+context = RayFoldContext(folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1, kind=load_kind("number"),
                      tracking=TrackingConfig(log_batch_metrics=True), checkpoint=CheckpointConfig(storage_patience_s=30),
                      watchdog=Watchdog(folder, 0, 1, 0, None))
-place.recording.journal = FoldJournal(folder, 0, log_batches=True, storage=place.storage)
+context.recording.journal = FoldJournal(folder, 0, log_batches=True, storage=context.storage)
 tensors = {"weight": torch.arange(30_000.0)}
 numbers = np.arange(20_000.0)
 predictions = Predictions(np.arange(20_000).astype(str), numbers, numbers, numbers)
@@ -76,7 +76,7 @@ steps = iter(range(1_000))
 
 def log_many():  # more than the rest of the record's last block takes
     for step in range(100):
-        place.log(next(steps), {"train/loss_step": 1 / 3})
+        context.log(next(steps), {"train/loss_step": 1 / 3})
 
 def fill():
     with (disk / "filling").open("wb", buffering=0) as file:
@@ -99,14 +99,14 @@ def release():
 for begin, end in ((fill, free), (protect, release)):
     for do in (
         log_many,
-        lambda: place.save_checkpoint("best", tensors, {"epoch": 1}),
-        lambda: place.share_tensors("frozen", {"weight": torch.ones(30_000)}),
-        lambda: place.save_predictions("best", "test", predictions.ids, [predictions]),
-        lambda: place.note_bad_row("test", "7", "broken", "mean colour"),
-        place.files.write_manifest,
+        lambda: context.save_checkpoint("best", tensors, {"epoch": 1}),
+        lambda: context.share_tensors("frozen", {"weight": torch.ones(30_000)}),
+        lambda: context.save_predictions("best", "test", predictions.ids, [predictions]),
+        lambda: context.note_bad_row("test", "7", "broken", "mean colour"),
+        context.files.write_manifest,
     )[: None if end is free else 4]:
         if do.__name__ == "write_manifest":
-            do = lambda: place.insist("the fold's manifest", place.files.write_manifest)
+            do = lambda: context.retry_while_unavailable("the fold's manifest", context.files.write_manifest)
         tensors = {name: tensor + 1 for name, tensor in tensors.items()}
         if end is release and (shared := list(folder.root.glob("frozen*"))):
             shared[0].unlink()
@@ -116,7 +116,7 @@ for begin, end in ((fill, free), (protect, release)):
         do()
         print(f"waited {time.monotonic() - began:.1f}", flush=True)
         time.sleep(max(0, began + 0.5 - time.monotonic()))
-place.finish()
+context.finish()
 """
 
 
@@ -159,7 +159,7 @@ def test_storage_that_is_away_is_waited_for_and_no_second_run_is_begun(folder, c
     storage, path = Storage(folder, 30.0), folder.fold(0).predictions("test", "best")
     with away(folder):
         writer = threading.Thread(
-            target=lambda: storage.insist("a file", lambda: write_whole(path, b"content")), daemon=True
+            target=lambda: storage.retry_while_unavailable("a file", lambda: write_whole(path, b"content")), daemon=True
         )
         writer.start()
         time.sleep(0.5)
@@ -173,7 +173,9 @@ def test_storage_that_is_away_is_waited_for_and_no_second_run_is_begun(folder, c
 def test_a_file_that_is_missing_while_the_run_is_there_is_no_outage(folder):
     began = time.monotonic()
     with pytest.raises(RunFolderError, match="is missing or damaged"):
-        Storage(folder, 30.0).insist("reading", lambda: read_checkpoint(folder.fold(0).checkpoint("best")))
+        Storage(folder, 30.0).retry_while_unavailable(
+            "reading", lambda: read_checkpoint(folder.fold(0).checkpoint("best"))
+        )
     assert time.monotonic() - began < 1
 
 
@@ -185,12 +187,12 @@ def test_patience_ends_once_with_a_message_that_says_what_to_do(folder):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StorageError) as ended:
-        storage.insist("checkpoint best", fail)
+        storage.retry_while_unavailable("checkpoint best", fail)
     assert 0.4 <= tries[-1] - tries[0] < 2
     assert len(tries) > 2
     num_tries, began = len(tries), time.monotonic()
     with pytest.raises(StorageError):  # the same outage is not waited for again
-        storage.insist("a line of the metric record", fail, by_name=False)
+        storage.retry_while_unavailable("a line of the metric record", fail, by_name=False)
     assert len(tries) == num_tries + 1
     assert time.monotonic() - began < 0.2
     failure = explain_failure(WorkerGroupError("failed", {0: pickle.loads(pickle.dumps(ended.value))}))
@@ -206,7 +208,7 @@ def test_patience_ends_once_with_a_message_that_says_what_to_do(folder):
 def test_an_error_that_is_not_the_storages_is_not_tried_again(folder):
     for error in (ValueError("a bug"), IsADirectoryError(21, "Is a directory")):
         with pytest.raises(type(error)):
-            Storage(folder, 30.0).insist("a file", lambda error=error: (_ for _ in ()).throw(error))
+            Storage(folder, 30.0).retry_while_unavailable("a file", lambda error=error: (_ for _ in ()).throw(error))
         if isinstance(error, OSError):
             with pytest.raises(IsADirectoryError):
                 Storage(folder, 0.0).explain(error)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.local_workplace import LocalWorkplace
+from support.local_context import LocalFoldContext
 
 from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
@@ -16,17 +16,17 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import FoldState, FoldStatus
 from ray_jobs.tracking.journal import FoldJournal
-from ray_jobs.worker.context import RayWorkplace
+from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.resume import is_as_it_was
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import Progress, Workplace
+from trainers.interface import FoldContext, Progress
 
 
 @pytest.fixture
-def place(tmp_path):
+def context(tmp_path):
     """One worker, 4 steps an epoch; its record is not opened, since nothing is trained."""
     folder = RunFolder(tmp_path)
-    return RayWorkplace(
+    return RayFoldContext(
         folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
         kind=load_kind("number"),
         tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, 0, None),
@@ -34,57 +34,57 @@ def place(tmp_path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [RayWorkplace, LocalWorkplace])
+@pytest.mark.parametrize("kind", [RayFoldContext, LocalFoldContext])
 def test_it_offers_what_the_interface_says(kind):
-    for name, method in inspect.getmembers(Workplace, inspect.isfunction):
+    for name, method in inspect.getmembers(FoldContext, inspect.isfunction):
         if not name.startswith("_"):
             assert list(inspect.signature(getattr(kind, name)).parameters) == list(
                 inspect.signature(method).parameters
             ), name
 
 
-def train(place, losses):
+def train(context, losses):
     for step, loss in enumerate(losses, start=1):
-        place.log_step(step, {"train/loss_step": torch.tensor(loss), "learning_rate": float("nan")})
+        context.log_step(step, {"train/loss_step": torch.tensor(loss), "learning_rate": float("nan")})
         epoch, batch = divmod(step - 1, 4)
-        place.report_progress(Progress(step, 12, epoch, 3, batch + 1, 4))
+        context.report_progress(Progress(step, 12, epoch, 3, batch + 1, 4))
 
 
-def test_a_loss_that_is_not_finite_ends_the_fold_within_its_epoch_and_names_step_and_batch(place):
+def test_a_loss_that_is_not_finite_ends_the_fold_within_its_epoch_and_names_step_and_batch(context):
     with pytest.raises(
         NonFiniteLossError, match=r"of step 6 \(epoch 2 of 3, batch 2 of 4\) is nan. Lower optimizer.lr"
     ):
-        train(place, [1.0, 1.0, 1.0, 1.0, 1.0, float("nan"), float("inf"), float("nan"), 1.0])
-    assert not place.points.exist()
+        train(context, [1.0, 1.0, 1.0, 1.0, 1.0, float("nan"), float("inf"), float("nan"), 1.0])
+    assert not context.points.exist()
 
 
-def test_a_point_from_before_fewer_packages_were_recorded_has_the_same_circumstances(place):
+def test_a_point_from_before_fewer_packages_were_recorded_has_the_same_circumstances(context):
     """An unchanged environment, of which more was recorded."""
-    now = place._circumstances()
+    now = context._circumstances()
     before = now | {"versions": now["versions"] | {"a-package-of-another-family": "1.0"}}
     assert is_as_it_was(before, now)
     assert not is_as_it_was(before | {"num_threads": 2}, now)
     assert not is_as_it_was(before | {"versions": before["versions"] | {"torch": "1.0"}}, now)
 
 
-def test_losses_that_are_finite_go_through(place):
-    train(place, [1.0] * 12)
-    assert place.recording.pending == []
+def test_losses_that_are_finite_go_through(context):
+    train(context, [1.0] * 12)
+    assert context.recording.pending == []
 
 
-def test_of_a_training_with_uneven_epochs_the_batch_within_the_epoch_is_named(place):
+def test_of_a_training_with_uneven_epochs_the_batch_within_the_epoch_is_named(context):
     for step, epoch, batch, num_batches in ((1, 0, 1, 2), (2, 0, 2, 2), (3, 1, 1, 3)):
-        place.log_step(step, {"train/loss_step": torch.tensor(1.0 if step < 3 else float("nan"))})
-        place.report_progress(Progress(step, 5, epoch, 2, batch, num_batches))
+        context.log_step(step, {"train/loss_step": torch.tensor(1.0 if step < 3 else float("nan"))})
+        context.report_progress(Progress(step, 5, epoch, 2, batch, num_batches))
     with pytest.raises(NonFiniteLossError, match=r"of step 3 \(epoch 2 of 2, batch 1 of 3\)"):
-        place.log(3, {})
+        context.log(3, {})
 
 
-def test_of_a_training_without_epochs_the_step_alone_is_named(place):
-    place.log_step(7, {"train/loss_step": torch.tensor(float("nan"))})
-    place.report_progress(Progress(7, tokens=700, num_tokens=1000))
+def test_of_a_training_without_epochs_the_step_alone_is_named(context):
+    context.log_step(7, {"train/loss_step": torch.tensor(float("nan"))})
+    context.report_progress(Progress(7, tokens=700, num_tokens=1000))
     with pytest.raises(NonFiniteLossError, match=r"of step 7 is nan"):
-        place.log(7, {})
+        context.log(7, {})
 
 
 class Told:
@@ -98,12 +98,12 @@ class Told:
 
 
 @pytest.fixture
-def watched(place, monkeypatch):
+def watched(context, monkeypatch):
     """A context whose record is open, and whose coordinator is here."""
-    place.recording.journal, place.recording.coordinator = FoldJournal(place.folder, 0), Told()
-    place.recording.progress_interval_s = -1
-    monkeypatch.setattr(place, "_report_to_train", lambda metrics: None)
-    return place
+    context.recording.journal, context.recording.coordinator = FoldJournal(context.folder, 0), Told()
+    context.recording.progress_interval_s = -1
+    monkeypatch.setattr(context, "_report_to_train", lambda metrics: None)
+    return context
 
 
 def test_the_best_of_evaluations_is_known_by_its_step_and_counts_anew_in_another_stage(watched):

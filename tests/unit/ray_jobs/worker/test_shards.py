@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
 from support import tiny_trainer
-from support.local_workplace import KilledError
+from support.local_context import KilledError
 from support.object_server import BUCKET, serving_objects
 
 from ensemble.kinds import load_kind
@@ -22,7 +22,7 @@ from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker import context as context_module
-from ray_jobs.worker.context import RayWorkplace
+from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.resume import ResumePoints
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import ResumePoint
@@ -33,63 +33,63 @@ KILLS = (2, 9, 17)  # steps; of 13 in the first stage and 12 in the second
 
 def build(
     root: Path, rank: int, world_size: int, attempt: int, uri: str | None = None, name: str = "run"
-) -> RayWorkplace:
+) -> RayFoldContext:
     """A context whose record is open, without Ray. With objects each rank has a machine of its own."""
     folder = RunFolder(root / (name if uri is None else f"machine{rank}/{name}"))
     folder.root.mkdir(parents=True, exist_ok=True)
     mirror = NO_MIRROR if uri is None else FoldMirror(folder, uri, 0, attempt)
     mirror.bring()
-    place = RayWorkplace(
+    context = RayFoldContext(
         folder, 0, attempt, rank=rank, world_size=world_size, device="cpu", num_threads=1, kind=load_kind("number"),
         tracking=TrackingConfig(), checkpoint=CheckpointConfig(min_interval_s=0, every_steps=4), watchdog=Watchdog(folder, 0, 1, rank, None),
         mirror=mirror,
     )  # fmt: skip
-    place.root, place._report_to_train = root, lambda metrics: None
-    place.point = place._find_point()
-    if place.point is not None:
-        place.recording.stage = place.point.description["stage"]
+    context.root, context._report_to_train = root, lambda metrics: None
+    context.point = context._find_point()
+    if context.point is not None:
+        context.recording.stage = context.point.description["stage"]
     if rank == 0:
-        keep = 0 if place.point is None else place.point.description["record_lines"]
-        place.recording.journal = FoldJournal(folder, 0, keep=keep)
+        keep = 0 if context.point is None else context.point.description["record_lines"]
+        context.recording.journal = FoldJournal(folder, 0, keep=keep)
         mirror.begin_record()
     if mirror.uri:
-        place.shards.mirror = mirror if rank else NO_MIRROR
+        context.shards.mirror = mirror if rank else NO_MIRROR
         context_module.bring_for_node = lambda mirror, _, name: mirror.bring_checkpoint(name) if rank else None
-    return place
+    return context
 
 
-def describe(place: RayWorkplace, step: int) -> ResumePoint:
+def describe(context: RayFoldContext, step: int) -> ResumePoint:
     """What differs by rank and step."""
-    shard = {"moment": torch.full((50,), step + place.rank / 10)}
+    shard = {"moment": torch.full((50,), step + context.rank / 10)}
     return ResumePoint({"weight": torch.tensor(float(step))}, {"sum": torch.tensor(1.0)}, {"step": step}, shard)
 
 
-def save(place: RayWorkplace, root: Path) -> None:
+def save(context: RayFoldContext, root: Path) -> None:
     files = root / "tokenizer"
     for step in range(1, POINTS + 1):
-        place.log(step, {"loss": step})
-        place.save_checkpoint(
+        context.log(step, {"loss": step})
+        context.save_checkpoint(
             "best",
             {"bias": torch.tensor(step)},
             {"step": step},
-            shard={f"layer{place.rank}": torch.full((9,), step)},
-            files=files if place.rank == 0 else None,
+            shard={f"layer{context.rank}": torch.full((9,), step)},
+            files=files if context.rank == 0 else None,
         )
-        place.save_resume_point(describe(place, step), step)
-    place.points.wait()
-    place.ranks.wait()
+        context.save_resume_point(describe(context, step), step)
+    context.points.wait()
+    context.ranks.wait()
 
 
-def show(place: RayWorkplace) -> dict:
+def show(context: RayFoldContext) -> dict:
     """What a rank finds."""
-    point = place.load_resume_point()
-    tensors = place.load_checkpoint("best")
+    point = context.load_resume_point()
+    tensors = context.load_checkpoint("best")
     return {
         "step": point.facts["step"],
         "shard": {name: tensor[0].item() for name, tensor in point.shard.items()},
         "shards": [shard["moment"][0].item() for shard in point.shards],
         "best": {name: tensor.flatten()[0].item() for name, tensor in sorted(tensors.items())},
-        "files": (place.find_files("best") / "vocabulary.txt").read_text(),
+        "files": (context.find_files("best") / "vocabulary.txt").read_text(),
     }
 
 
@@ -112,24 +112,24 @@ def list_kills(uri: str | None) -> tuple[int, ...]:
 def train_tiny(root: Path, rank: int, uri: str | None, name: str, kills: tuple[int, ...]) -> None:
     """The tiny trainer to its end, killed after these steps."""
     for attempt, stop_at in enumerate((*kills, None), start=1):
-        place = build(root, rank, 2, attempt, uri, name)
-        log_step = place.log_step
-        assert (place.point is None) == (attempt == 1 or (attempt == 2 and kills[0] < 4))  # saved every 4 steps
+        context = build(root, rank, 2, attempt, uri, name)
+        log_step = context.log_step
+        assert (context.point is None) == (attempt == 1 or (attempt == 2 and kills[0] < 4))  # saved every 4 steps
 
         def log_or_die(step, metrics, stop_at=stop_at, log_step=log_step):
             log_step(step, metrics)
             if step == stop_at:
                 raise KilledError
 
-        place.log_step = log_or_die
+        context.log_step = log_or_die
         torch.manual_seed(attempt)
         try:
-            tiny_trainer.train(place)
+            tiny_trainer.train(context)
         except KilledError:
-            place.points.wait()  # as much as a kill may find done
+            context.points.wait()  # as much as a kill may find done
         dist.barrier()
     if rank == 0:
-        place.recording.close()
+        context.recording.close()
 
 
 @pytest.fixture(scope="module", params=["one file system", "objects"])
@@ -209,8 +209,8 @@ def test_nothing_is_left_of_what_does_not_count_any_more(run):
 
 def test_one_rank_gets_the_parts_of_both(run, monkeypatch):
     root, uri, _ = run
-    place = build(root, 0, 1, 3, uri)
-    found = show(place)
+    context = build(root, 0, 1, 3, uri)
+    found = show(context)
     assert found["shard"] == {}
     assert found["shards"] == pytest.approx([POINTS, POINTS + 0.1])
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import mean_absolute_error, mean_squared_error, mean_squared_log_error
 from support.broken_pictures import break_on_decoding
-from support.local_workplace import LocalWorkplace
+from support.local_context import LocalFoldContext
 from support.small_training import TINY, train_small
 
 from trainers.clip_regression.config import DataConfig, LossConfig, ModelConfig
@@ -324,10 +324,10 @@ def test_the_blend_set_is_predicted_and_changes_nothing_else(small_frame, write_
 
 
 def test_an_unfrozen_fold_records_every_metric_of_the_catalogue(small_frame, write_data, tmp_path):
-    place = train_small(tmp_path, write_data(small_frame, small_frame.drop(columns="views").head(5)))
-    assert len(place.steps) == 2 * 4
-    assert set(place.steps[0][1]) == {"train/loss_step", "learning_rate"}
-    setup = place.rows[0][1]
+    context = train_small(tmp_path, write_data(small_frame, small_frame.drop(columns="views").head(5)))
+    assert len(context.steps) == 2 * 4
+    assert set(context.steps[0][1]) == {"train/loss_step", "learning_rate"}
+    setup = context.rows[0][1]
     assert setup["data/train_size"] == 16
     assert setup["model/total_params"] > 3_000_000
     per_epoch = [
@@ -348,14 +348,14 @@ def test_an_unfrozen_fold_records_every_metric_of_the_catalogue(small_frame, wri
         "train/samples_per_second",
         "score",
     ]
-    assert set(per_epoch) <= set(place.epochs[0])
-    last = {name: value for _, row in place.rows for name, value in row.items()}
-    assert last["best_msle"] == min(epoch["val/msle"] for epoch in place.epochs)
+    assert set(per_epoch) <= set(context.epochs[0])
+    last = {name: value for _, row in context.rows for name, value in row.items()}
+    assert last["best_msle"] == min(epoch["val/msle"] for epoch in context.epochs)
     assert (last["training_completed"], last["total_epochs"]) == (1, 2)
-    assert set(place.predictions) == {(c, r) for c in ("best", "final") for r in ("validation", "test")}
-    final = place.predictions["final", "validation"]
-    assert mean_squared_log_error(final.target, final.prediction) == pytest.approx(place.epochs[-1]["val/msle"])
-    mu = place.descriptions["best"]["target_statistics"]["mu"]
+    assert set(context.predictions) == {(c, r) for c in ("best", "final") for r in ("validation", "test")}
+    final = context.predictions["final", "validation"]
+    assert mean_squared_log_error(final.target, final.prediction) == pytest.approx(context.epochs[-1]["val/msle"])
+    mu = context.descriptions["best"]["target_statistics"]["mu"]
     assert mu == pytest.approx(np.log1p(small_frame["views"].to_numpy()[:16]).mean())
 
 
@@ -386,7 +386,7 @@ def test_a_fold_goes_on_bit_for_bit_wherever_it_was_stopped(small_frame, write_d
 
 
 def test_before_a_validation_of_unknown_length_a_fold_saves_where_it_is(small_frame, write_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(LocalWorkplace, "is_resume_point_due", lambda *_: False)
+    monkeypatch.setattr(LocalFoldContext, "is_resume_point_due", lambda *_: False)
     root = write_data(small_frame)
     first = train_small(tmp_path, root, "parts", stop_at=4)
     assert (len(first.steps), first.epochs) == (4, [])
@@ -407,10 +407,10 @@ def test_a_frozen_fold_shares_its_encoders_and_its_checkpoint_holds_only_what_wa
     state = {k: v.contiguous() for k, v in build_clip(open_clip.get_model_config("tiny-clip")).state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     model = replace(TINY.model, pretrained=str(tmp_path / "weights.safetensors"), freeze=True)
-    place = train_small(tmp_path, write_data(small_frame), model=model)
-    frozen = place.shared["frozen_encoders"]
+    context = train_small(tmp_path, write_data(small_frame), model=model)
+    frozen = context.shared["frozen_encoders"]
     assert all(torch.equal(frozen[f"clip.{name}"], value) for name, value in state.items())
-    assert not any(name.startswith("clip.") for name in place.load_checkpoint("best"))
+    assert not any(name.startswith("clip.") for name in context.load_checkpoint("best"))
 
 
 @pytest.mark.parametrize(
@@ -419,8 +419,8 @@ def test_a_frozen_fold_shares_its_encoders_and_its_checkpoint_holds_only_what_wa
 )
 def test_any_modality_may_be_missing(small_frame, write_data, tmp_path, fields):
     data = DataConfig(root=str(write_data(small_frame)), **fields)
-    place = train_small(tmp_path, data.root, data=data)
-    weights = {name: place.epochs[-1][f"weights/{name}"] for name in ("image", "text", "age")}
+    context = train_small(tmp_path, data.root, data=data)
+    weights = {name: context.epochs[-1][f"weights/{name}"] for name in ("image", "text", "age")}
     assert sum(weights.values()) == pytest.approx(1)
     assert weights["image"] == 0 or "train_pictures" not in fields
     assert weights["text"] == 0 or "text_columns" not in fields
@@ -441,9 +441,11 @@ def test_a_test_picture_that_breaks_on_decoding_becomes_the_mean_colour_and_is_l
 ):
     root = write_data(small_frame, small_frame.drop(columns="views").head(5))
     break_on_decoding(root / "test", "v03")
-    place = train_small(tmp_path, root)
-    assert [(table, row_id, done) for table, row_id, _, done in place.bad_rows] == [("test.csv", "v03", "mean colour")]
-    assert np.isfinite(place.predictions["best", "test"].prediction).all()
+    context = train_small(tmp_path, root)
+    assert [(table, row_id, done) for table, row_id, _, done in context.bad_rows] == [
+        ("test.csv", "v03", "mean colour")
+    ]
+    assert np.isfinite(context.predictions["best", "test"].prediction).all()
 
 
 def test_heads_and_mix_compute_in_full_precision_under_autocast():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support import small_training
 from support.broken_pictures import break_on_decoding
-from support.local_workplace import LocalWorkplace
+from support.local_context import LocalFoldContext
 from support.small_training import TINY, train_small
 
 from trainers.clip_regression.config import DataConfig, FeaturesConfig
@@ -52,7 +52,7 @@ def test_predictions_equal_those_of_encoders_that_run_each_time(data, tmp_path):
         np.testing.assert_allclose(cached.predictions[key].prediction_z, predictions.prediction_z, atol=1e-5)
     for ours, theirs in zip(cached.steps, uncached.steps, strict=True):
         assert ours[1]["train/loss_step"] == pytest.approx(theirs[1]["train/loss_step"], abs=1e-5)
-    counts = [place.rows[0][1] for place in (cached, uncached)]
+    counts = [context.rows[0][1] for context in (cached, uncached)]
     assert counts[0] == counts[1]
     assert {k: v.tolist() for k, v in cached.shared["frozen_encoders"].items()} == {
         k: v.tolist() for k, v in uncached.shared["frozen_encoders"].items()
@@ -88,7 +88,7 @@ def test_a_changed_row_computes_its_block_and_no_other_row_changes_a_bit(tmp_pat
 def test_the_number_of_threads_changes_no_bit(data, tmp_path, monkeypatch):
     found = []
     for threads in (1, 3):
-        monkeypatch.setattr(LocalWorkplace, "num_threads", threads)
+        monkeypatch.setattr(LocalFoldContext, "num_threads", threads)
         (tmp_path / str(threads)).mkdir()
         train(tmp_path / str(threads), data)
         found.append({path.name: content for path, content in read_blocks(tmp_path / str(threads)).items()})
@@ -175,6 +175,6 @@ def test_other_weights_have_other_features(data, tmp_path):
         path = tmp_path / "weights.safetensors"
         save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, path)
         model = replace(FROZEN, pretrained=str(path))
-        place = train(tmp_path, data, f"weights{number}", model=model)
-        assert place.prepared
+        context = train(tmp_path, data, f"weights{number}", model=model)
+        assert context.prepared
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2

@@ -22,12 +22,12 @@ from trainers.interface import TrainedModel
 from trainers.learning.config_sections import read_sections
 
 
-def take_model(place, checkpoint="best", checksum="local"):
+def take_model(context, checkpoint="best", checksum="local"):
     """What a place saved, as it comes back from files."""
-    description = json.loads(json.dumps(place.descriptions[checkpoint]))
+    description = json.loads(json.dumps(context.descriptions[checkpoint]))
     if description["shared_tensors"]:
         description["shared_tensors"]["sha256"] = checksum
-    return TrainedModel(description, place.load_checkpoint(checkpoint), place.shared.get("frozen_encoders", {}))
+    return TrainedModel(description, context.load_checkpoint(checkpoint), context.shared.get("frozen_encoders", {}))
 
 
 def predict(models, where, num_rows=64):
@@ -49,13 +49,13 @@ def make_test_frame(small_frame, num_rows):
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_checkpoint_alone_gives_the_bits_of_the_folds_own_test_predictions(small_frame, write_data, tmp_path, suffix):
     root = write_data(small_frame, make_test_frame(small_frame, 21))
-    place = train_small(tmp_path, root, ema=0.9, eval_batch_size=8)
+    context = train_small(tmp_path, root, ema=0.9, eval_batch_size=8)
     if suffix == "parquet":
         pd.read_csv(root / "test.csv").to_parquet(root / "test.parquet")
     for checkpoint in ("best", "final"):
-        wanted = place.predictions[checkpoint, "test"]
+        wanted = context.predictions[checkpoint, "test"]
         for num_rows in (16, 64):
-            ids, predictions, problems = predict([take_model(place, checkpoint)], root / f"test.{suffix}", num_rows)
+            ids, predictions, problems = predict([take_model(context, checkpoint)], root / f"test.{suffix}", num_rows)
             assert ids.tolist() == wanted.ids.tolist()
             assert predictions[0].tolist() == wanted.prediction.tolist()
             assert problems == []
@@ -64,10 +64,10 @@ def test_a_checkpoint_alone_gives_the_bits_of_the_folds_own_test_predictions(sma
 def test_other_rows_of_a_table_change_nothing(small_frame, write_data, tmp_path):
     """Ages are counted from the training rows' newest date, whatever dates the new rows have."""
     frame = make_test_frame(small_frame, 20)
-    place = train_small(tmp_path, write_data(small_frame, frame))
+    context = train_small(tmp_path, write_data(small_frame, frame))
     frame.head(3).to_csv(tmp_path / "data" / "few.csv", index=False)
-    _, few, _ = predict([take_model(place)], tmp_path / "data" / "few.csv")
-    np.testing.assert_allclose(few[0], place.predictions["best", "test"].prediction[:3], rtol=1e-5)
+    _, few, _ = predict([take_model(context)], tmp_path / "data" / "few.csv")
+    np.testing.assert_allclose(few[0], context.predictions["best", "test"].prediction[:3], rtol=1e-5)
 
 
 MISSING = [
@@ -81,9 +81,9 @@ MISSING = [
 @pytest.mark.parametrize("fields", MISSING)
 def test_any_modality_may_be_missing(small_frame, write_data, tmp_path, fields):
     data = DataConfig(root=str(write_data(small_frame, make_test_frame(small_frame, 5))), **fields)
-    place = train_small(tmp_path, data.root, data=data)
-    _, predictions, _ = predict([take_model(place)], tmp_path / "data")
-    assert predictions[0].tolist() == place.predictions["best", "test"].prediction.tolist()
+    context = train_small(tmp_path, data.root, data=data)
+    _, predictions, _ = predict([take_model(context)], tmp_path / "data")
+    assert predictions[0].tolist() == context.predictions["best", "test"].prediction.tolist()
 
 
 def test_frozen_encoders_are_built_and_run_once_for_all_models(small_frame, write_data, tmp_path, monkeypatch):
@@ -94,11 +94,11 @@ def test_frozen_encoders_are_built_and_run_once_for_all_models(small_frame, writ
     places = [train_small(tmp_path, root, f"seed{seed}", model=model, seed=seed) for seed in (0, 1)]
     runs, encode = [], ClipRegressor.encode
     monkeypatch.setattr(ClipRegressor, "encode", lambda *inputs: runs.append(1) or encode(*inputs))
-    _, predictions, _ = predict([take_model(place) for place in places], root)
+    _, predictions, _ = predict([take_model(context) for context in places], root)
     assert len(runs) == 1
-    for number, place in enumerate(places):
-        assert predictions[number].tolist() == place.predictions["best", "test"].prediction.tolist()
-    predict([take_model(place, checksum=str(number)) for number, place in enumerate(places)], root)
+    for number, context in enumerate(places):
+        assert predictions[number].tolist() == context.predictions["best", "test"].prediction.tolist()
+    predict([take_model(context, checksum=str(number)) for number, context in enumerate(places)], root)
     assert len(runs) == 3
 
 
@@ -106,9 +106,9 @@ def test_models_that_read_other_columns_predict_the_same_rows(small_frame, write
     root = write_data(small_frame, make_test_frame(small_frame, 5))
     title = DataConfig(root=str(root), train_pictures="", text_columns=("title",), numeric_columns=("url_count",))
     places = [train_small(tmp_path, root, "all"), train_small(tmp_path, root, "title", data=title)]
-    _, predictions, _ = predict([take_model(place) for place in places], root)
-    for number, place in enumerate(places):
-        assert predictions[number].tolist() == place.predictions["best", "test"].prediction.tolist()
+    _, predictions, _ = predict([take_model(context) for context in places], root)
+    for number, context in enumerate(places):
+        assert predictions[number].tolist() == context.predictions["best", "test"].prediction.tolist()
 
 
 def test_what_cannot_be_used_of_a_row_is_replaced_and_listed(small_frame, write_data, tmp_path):

@@ -9,7 +9,7 @@ from support.object_server import BUCKET
 from support.small_training import TINY, train_small
 
 from trainers.clip_regression.config import Config, DataConfig, ModelConfig
-from trainers.clip_regression.inventory import leave_inputs, take_inventory
+from trainers.clip_regression.inventory import take_inventory, write_inputs
 from trainers.clip_regression.rows import remote_data
 from trainers.clip_regression.rows.rows_file import place_rows, read_rows
 from trainers.interface import DataError
@@ -46,7 +46,7 @@ def test_rows_keys_and_what_the_folds_read_are_those_of_the_same_data_in_a_folde
     found = {}
     for name, place in (("remote", f"{uri}/"), ("local", str(root))):
         config, inventory = take(place, tmp_path)
-        leave_inputs(config, inventory, tmp_path / name)
+        write_inputs(config, inventory, tmp_path / name)
         rows = read_rows(place_rows(tmp_path / name, config.data, "train"), inputs=True)
         found[name] = inventory, rows, [picture.read_bytes() for picture in rows.pictures]
     (remote, remote_rows, remote_pictures), (local, local_rows, local_pictures) = found.values()
@@ -184,7 +184,7 @@ def test_a_fold_learns_the_same_bits_and_another_machine_computes_no_block(put_d
 def test_a_picture_that_is_exchanged_while_the_run_works_ends_the_fold(put_data, storage, tmp_path):
     uri, _ = put_data()
     config, inventory = take(uri, tmp_path)
-    leave_inputs(config, inventory, tmp_path / "inputs")
+    write_inputs(config, inventory, tmp_path / "inputs")
     rows = read_rows(place_rows(tmp_path / "inputs", config.data, "train"), inputs=True)
     Image.new("RGB", (40, 50)).save(tmp_path / "other.jpg")
     storage.put(f"{uri.removeprefix(f's3://{BUCKET}/')}/train_val/v03.jpg", (tmp_path / "other.jpg").read_bytes())

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support.local_workplace import KilledError, LocalWorkplace
+from support.local_context import KilledError, LocalFoldContext
 from support.tiny_trainer import NUM_TRAIN, STEPS, TinyFold, TinyLearner, TinyModel, train
 
 from trainers.learning.arithmetic import seed_fold
@@ -19,14 +19,14 @@ ALL_STEPS = sum(STEPS)
 def build(root):
     (root / "tokenizer").mkdir(parents=True)
     (root / "tokenizer" / "words.txt").write_text("a b")
-    return LocalWorkplace(root)
+    return LocalFoldContext(root)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    place = build(tmp_path_factory.mktemp("whole") / "place")
-    train(place)
-    return place
+    context = build(tmp_path_factory.mktemp("whole") / "place")
+    train(context)
+    return context
 
 
 def test_both_stages_are_trained_and_evaluated_every_five_steps_and_at_their_end(whole):
@@ -65,7 +65,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(whole, tmp_path, step):
     with pytest.raises(KilledError):
         train(killed)
     torch.manual_seed(77)  # what the random generators come to between a kill and a start must not matter
-    resumed = LocalWorkplace(killed.root)
+    resumed = LocalFoldContext(killed.root)
     resumed.resume_from = killed.stopped_with
     train(resumed)
     assert resumed.steps == whole.steps[step:]
@@ -73,7 +73,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(whole, tmp_path, step):
     for name in ("best", "final", "sft"):
         assert (resumed.root / name).read_bytes() == (whole.root / name).read_bytes()
         for values in ("ids", "prediction"):
-            found, expected = (getattr(place.predictions[name, "validation"], values) for place in (resumed, whole))
+            found, expected = (getattr(context.predictions[name, "validation"], values) for context in (resumed, whole))
             np.testing.assert_array_equal(found, expected)
 
 
@@ -85,7 +85,7 @@ def test_killed_before_a_long_evaluation_it_evaluates_once(whole, tmp_path, monk
         with pytest.raises(KilledError):
             train(killed)
         assert [at for at, _ in killed.evaluations] == [at for at, _ in whole.evaluations if at < step]
-        resumed = LocalWorkplace(killed.root)
+        resumed = LocalFoldContext(killed.root)
         resumed.resume_from = killed.stopped_with
         train(resumed)
         assert resumed.evaluations == [one for one in whole.evaluations if one[0] >= step]
@@ -93,15 +93,15 @@ def test_killed_before_a_long_evaluation_it_evaluates_once(whole, tmp_path, monk
 
 
 def test_by_epochs_an_evaluation_between_them_may_be_the_best(tmp_path):
-    place = build(tmp_path / "place")
+    context = build(tmp_path / "place")
     seed_fold(1, 0)
-    fold = TinyFold(place, TinyModel())
+    fold = TinyFold(context, TinyModel())
     fold.config.training.epochs = 2
     fold.predict_checkpoints = lambda: None
     optimizer = torch.optim.SGD(fold.model.parameters(), lr=0.1)
     TinyLearner(fold, optimizer, NUM_TRAIN, schedule=SimpleNamespace(**vars(fold.config.optimizer))).learn()
-    assert [step for step, _ in place.evaluations] == [5, 10]  # 6 steps an epoch
-    assert len(place.epochs) == 2
-    assert (place.progress.epoch, place.progress.num_epochs, place.progress.batch) == (1, 2, 6)
-    (best,) = [row["best_error"] for _, row in place.rows if "best_error" in row]
-    assert best == min(metrics["score"] for metrics in (*place.epochs, *(one for _, one in place.evaluations)))
+    assert [step for step, _ in context.evaluations] == [5, 10]  # 6 steps an epoch
+    assert len(context.epochs) == 2
+    assert (context.progress.epoch, context.progress.num_epochs, context.progress.batch) == (1, 2, 6)
+    (best,) = [row["best_error"] for _, row in context.rows if "best_error" in row]
+    assert best == min(metrics["score"] for metrics in (*context.epochs, *(one for _, one in context.evaluations)))

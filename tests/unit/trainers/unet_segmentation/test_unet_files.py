@@ -15,7 +15,7 @@ from support.picture_kinds import encode, encode_12_bit_tiff, encode_deep_colour
 from trainers.interface import DataError
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.inputs.data import Normalisation
-from trainers.unet_segmentation.inventory import leave_inputs, open_backgrounds, take_inventory
+from trainers.unet_segmentation.inventory import open_backgrounds, take_inventory, write_inputs
 from trainers.unet_segmentation.network.evaluation import count_pixels
 from trainers.unet_segmentation.network.loss import add_up
 from trainers.unet_segmentation.new_rows import find_new_rows
@@ -65,7 +65,7 @@ def refusal(root: Path, **data) -> str:
 def read_first(root: Path, **data):
     """Picture and mask of the first row as a fold reads them, and what lies under a map."""
     config, inventory = take(root, **data)
-    leave_inputs(config, inventory, root / "inputs")
+    write_inputs(config, inventory, root / "inputs")
     rows = read_rows(place_rows(root / "inputs", config.data, "train"))
     under = open_backgrounds(config, root / "inputs", "train")(str(rows.ids[0]))
     return read_picture(rows, 0, config.data), read_mask(rows, 0, config.data, scaled=True), under
@@ -164,7 +164,7 @@ def test_ignored_pixels_are_in_no_count_no_loss_and_no_weight(tmp_path):
     assert counts_NC[0].tolist() == [counted.sum() - SHAPE.sum(), SHAPE.sum()]
     weighted = replace(config, loss=replace(config.loss, positive_weight="auto"))
     assert float(weigh_classes(weighted, counts_NC)[0]) == pytest.approx((counted.sum() - SHAPE.sum()) / SHAPE.sum())
-    leave_inputs(config, inventory, root / "inputs")
+    write_inputs(config, inventory, root / "inputs")
     rows = read_rows(place_rows(root / "inputs", config.data, "train"))
     mask_HW = read_mask(rows, 0, config.data, scaled=True)
     np.testing.assert_array_equal(mask_HW, np.where(counted, border, IGNORED))
@@ -262,7 +262,7 @@ def test_bits_in_use_are_found_and_kept_and_a_brighter_picture_is_refused(tmp_pa
     rows = inventory.tables["train"]
     mean = Normalisation.fit(rows).mean[0]
     assert mean == pytest.approx(deep.mean() / 4095, abs=1e-4)
-    leave_inputs(config, inventory, root / "inputs")
+    write_inputs(config, inventory, root / "inputs")
     read = read_rows(place_rows(root / "inputs", config.data, "train"))
     for row in (0, 3):
         np.testing.assert_array_equal(

@@ -13,7 +13,7 @@ from PIL import Image
 from trainers.interface import NO_KEY, DataError
 from trainers.unet_segmentation.config import Config, DataConfig, ModelConfig
 from trainers.unet_segmentation.inputs.data import Normalisation
-from trainers.unet_segmentation.inventory import leave_inputs, open_backgrounds, take_inventory
+from trainers.unet_segmentation.inventory import open_backgrounds, take_inventory, write_inputs
 from trainers.unet_segmentation.rows.rows_file import place_rows, read_mask, read_picture, read_rows
 from trainers.unet_segmentation.rows.synthetic_data import make_data
 
@@ -127,7 +127,7 @@ def test_smooth_masks_are_cut_at_half_only_where_the_user_says_so(root):
     assert "data.soft_masks=true" in refusal(root)
     config, inventory = take(root, soft_masks=True)
     assert inventory.target[0] == (soft > 127.5).mean()
-    leave_inputs(config, inventory, root / "inputs")
+    write_inputs(config, inventory, root / "inputs")
     rows = read_rows(place_rows(root / "inputs", config.data, "train"))
     assert (read_mask(rows, 0, config.data, scaled=False) == (soft > 127.5)).all()
 
@@ -147,7 +147,7 @@ def test_colours_palettes_and_16_bits_are_read_as_what_they_are(root):
     assert colours.startswith("1 train pictures have colours")
     assert "the largest value is 59,900, so the whole range of 65,536 values is read" in bits
     assert config.data.bit_depth == 16
-    leave_inputs(config, inventory, root / "inputs")
+    write_inputs(config, inventory, root / "inputs")
     rows = read_rows(place_rows(root / "inputs", config.data, "train"))
     keep = replace(config.data, scaling="keep")
     assert (read_picture(rows, 0, keep) == deep).all()
@@ -208,7 +208,7 @@ def test_a_picture_that_is_only_predicted_needs_no_mask_but_has_to_be_one(root):
         ("train", "p0_0", "dropped"),
         ("test", "b", "mask left out"),
     }
-    leave_inputs(config, inventory, root / "inputs")
+    write_inputs(config, inventory, root / "inputs")
     rows = read_rows(place_rows(root / "inputs", config.data, "test"))
     assert [mask is None for mask in rows.masks] == [False, True, True]
     (root / "test_images" / "c.png").write_bytes(b"no picture")

@@ -31,9 +31,9 @@ ROW_FILES = load_kind("map").row_files
 def trained(tmp_path_factory):
     """A folder with the made-up data, and what was saved of a fold trained on it at its own scale."""
     tmp_path = tmp_path_factory.mktemp("predict")
-    place = train_small(tmp_path, config=replace(SMALL, data=replace(SMALL.data, size=64)))
-    model = TrainedModel(place.descriptions["final"], place.load_checkpoint("final"), {})
-    return tmp_path / "made_data", place, model
+    context = train_small(tmp_path, config=replace(SMALL, data=replace(SMALL.data, size=64)))
+    model = TrainedModel(context.descriptions["final"], context.load_checkpoint("final"), {})
+    return tmp_path / "made_data", context, model
 
 
 def predict(model, rows, num=100):
@@ -43,11 +43,11 @@ def predict(model, rows, num=100):
 
 
 def test_a_folder_is_found_with_its_masks_and_predicted_with_the_bits_of_the_runs_own_test_pictures(trained):
-    root, place, model = trained
+    root, context, model = trained
     rows = find_new_rows([SMALL], root / "test_images")
     assert (rows.check(), rows.masks) == (12, root / "test_masks")
     found = predict(model, rows, 5)
-    for one, before in zip(found, place.predictions["final", "test"], strict=True):
+    for one, before in zip(found, context.predictions["final", "test"], strict=True):
         assert one.row_id == before.row_id
         assert (one.probability_MCHW == before.probability_CHW[None]).all()
         assert (one.target_HW == before.target_HW).all()

@@ -7,17 +7,17 @@ import json
 import pytest
 import torch.distributed as dist
 import torch.multiprocessing as processes
-from support.local_workplace import LocalWorkplace
+from support.local_context import LocalFoldContext
 from support.small_unet import SMALL
 
 from trainers.interface import Split
-from trainers.unet_segmentation.inventory import leave_inputs, take_inventory
+from trainers.unet_segmentation.inventory import take_inventory, write_inputs
 from trainers.unet_segmentation.train import train_fold
 
 TIMES = ("train/epoch_time", "train/samples_per_second", "train/data_wait_share")
 
 
-class Rank(LocalWorkplace):
+class Rank(LocalFoldContext):
     """One of several; rank 0 writes checkpoints, and of maps the names are kept."""
 
     def save_checkpoint(self, name, tensors, description):
@@ -38,17 +38,17 @@ def train_rank(rank, world_size, root):
     if world_size > 1:
         dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=world_size)
     config, inventory = take_inventory(SMALL, root)
-    place = Rank(root / f"of_{world_size}")
-    place.rank, place.world_size = rank, world_size
-    place.root.mkdir(exist_ok=True)
-    leave_inputs(config, inventory, place.inputs)
+    context = Rank(root / f"of_{world_size}")
+    context.rank, context.world_size = rank, world_size
+    context.root.mkdir(exist_ok=True)
+    write_inputs(config, inventory, context.inputs)
     ids = inventory.ids
-    train_fold(config, Split(0, ids[:11], ids[12:18], ids[20:22]), place)
-    epochs = [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in place.epochs]
+    train_fold(config, Split(0, ids[:11], ids[12:18], ids[20:22]), context)
+    epochs = [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in context.epochs]
     found = {
         "epochs": epochs,
-        "maps": place.predictions,
-        "steps": [metrics["train/loss_step"] for _, metrics in place.steps],
+        "maps": context.predictions,
+        "steps": [metrics["train/loss_step"] for _, metrics in context.steps],
     }
     (root / f"rank{rank}_of_{world_size}.json").write_text(json.dumps(found))
 

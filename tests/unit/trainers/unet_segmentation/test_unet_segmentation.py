@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.local_workplace import LocalWorkplace
+from support.local_context import LocalFoldContext
 from support.small_unet import SMALL, train_small
 
 from trainers.unet_segmentation.config import Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
 from trainers.unet_segmentation.inputs.data import Augmentation, Example, Examples, Normalisation, rotate
-from trainers.unet_segmentation.inventory import leave_inputs, take_inventory
+from trainers.unet_segmentation.inventory import take_inventory, write_inputs
 from trainers.unet_segmentation.network.evaluation import (
     average,
     count_pixels,
@@ -168,8 +168,8 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_a_fold_records_what_the_catalogue_lists_and_predicts_maps_of_both_checkpoints(uninterrupted):
-    _, place = uninterrupted
-    assert [step for step, _ in place.steps] == list(range(1, 7))
+    _, context = uninterrupted
+    assert [step for step, _ in context.steps] == list(range(1, 7))
     names = {
         "train/loss_epoch",
         "val/loss_epoch",
@@ -179,38 +179,38 @@ def test_a_fold_records_what_the_catalogue_lists_and_predicts_maps_of_both_check
         "train/samples_per_second",
         "score",
     }
-    assert names <= set(place.epochs[0])
-    for epoch in place.epochs:
+    assert names <= set(context.epochs[0])
+    for epoch in context.epochs:
         assert epoch["score"] == 1 - epoch["val/dice"]
         assert epoch["val/iou"] == pytest.approx(epoch["val/dice"] / (2 - epoch["val/dice"]))
-    assert set(place.predictions) == {(c, p) for c in ("best", "final") for p in ("validation", "blend", "test")}
-    one = place.predictions["best", "validation"][0]
+    assert set(context.predictions) == {(c, p) for c in ("best", "final") for p in ("validation", "blend", "test")}
+    one = context.predictions["best", "validation"][0]
     assert one.probability_CHW.shape == (1, 64, 64)
     assert set(np.unique(one.target_HW)) == {0, 1}
-    description = place.descriptions["final"]
+    description = context.descriptions["final"]
     assert description["architecture"] == {"channels": 1, "outputs": 1, "features": [4, 8]}
     assert {"mean", "std", "size"} <= set(description["preprocessing"])
 
 
 def test_the_last_epochs_dice_is_that_of_the_maps_that_are_written(tmp_path):
     config = replace(SMALL, data=replace(SMALL.data, size=64))
-    place = train_small(tmp_path, config=config)
+    context = train_small(tmp_path, config=config)
     right = said = true = 0
-    for one in place.predictions["final", "validation"]:
+    for one in context.predictions["final", "validation"]:
         is_said = one.probability_CHW[0] >= 0.5
         right, said, true = (
             right + (is_said & (one.target_HW == 1)).sum(),
             said + is_said.sum(),
             true + one.target_HW.sum(),
         )
-    assert 2 * right / (said + true) == pytest.approx(place.epochs[-1]["val/dice"], abs=1e-12)
+    assert 2 * right / (said + true) == pytest.approx(context.epochs[-1]["val/dice"], abs=1e-12)
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_fold_goes_on_bit_for_bit_wherever_it_was_stopped(uninterrupted, step):
     tmp_path, whole = uninterrupted
     stopped = train_small(tmp_path, f"stopped{step}", stop_at=step)
-    going_on = LocalWorkplace(tmp_path / f"stopped{step}")
+    going_on = LocalFoldContext(tmp_path / f"stopped{step}")
     resumed = train_small(tmp_path, f"stopped{step}", resume_from=stopped.stopped_with)
     assert resumed.steps == [one for one in whole.steps if one[0] > step]
     assert (going_on.root / "final").read_bytes() == (whole.root / "final").read_bytes()
@@ -220,7 +220,7 @@ def test_a_fold_goes_on_bit_for_bit_wherever_it_was_stopped(uninterrupted, step)
 
 def test_threads_that_read_change_no_bit(tmp_path):
     config, inventory = take_inventory(SMALL, tmp_path)
-    leave_inputs(config, inventory, tmp_path / "threads")
+    write_inputs(config, inventory, tmp_path / "threads")
     rows = read_rows(place_rows(tmp_path / "threads", config.data, "train"))
     made = []
     for num_threads, cache_gib in ((1, 2.0), (4, 2.0), (3, 0.0)):
@@ -253,12 +253,12 @@ def test_four_classes_and_mixed_precision_train_too(tmp_path):
         training=replace(SMALL.training, precision="bf16"),
         loss=LossConfig(positive_weight="auto"),
     )
-    place = train_small(tmp_path, config=config)
-    assert {f"val/dice_class_{k}" for k in (1, 2, 3)} <= set(place.epochs[0])
-    one = place.predictions["final", "validation"][0]
+    context = train_small(tmp_path, config=config)
+    assert {f"val/dice_class_{k}" for k in (1, 2, 3)} <= set(context.epochs[0])
+    one = context.predictions["final", "validation"][0]
     assert one.probability_CHW.shape == (4, 40, 56)
     np.testing.assert_allclose(one.probability_CHW.sum(0), 1, atol=1e-5)
-    assert place.epochs[1]["train/loss_epoch"] < place.epochs[0]["train/loss_epoch"]
+    assert context.epochs[1]["train/loss_epoch"] < context.epochs[0]["train/loss_epoch"]
 
 
 def test_probabilities_of_several_classes_add_up_to_one():

@@ -466,14 +466,14 @@ def test_an_outage_is_waited_for_as_a_disk_is(uri, folder, monkeypatch):
         bucket.files = here.files
 
     storage = Storage(folder, 60.0, said.append, while_waiting=come_back)
-    storage.insist("putting x", lambda: bucket.write("x", b"1"), by_name=False)
+    storage.retry_while_unavailable("putting x", lambda: bucket.write("x", b"1"), by_name=False)
     assert here.read("x") == b"1"
     assert len(said) == 2
     assert "putting x cannot be done: [Errno 121] " in said[0]
     assert f"{uri}/x" in said[0]
     impatient = Storage(folder, 0.0, said.append)
     with pytest.raises(StorageError, match="bringing it could not be done"):
-        impatient.insist("bringing it", lambda: Bucket(uri).read("x"), by_name=False)
+        impatient.retry_while_unavailable("bringing it", lambda: Bucket(uri).read("x"), by_name=False)
 
 
 def test_the_driver_says_that_the_storage_is_away_and_back_and_ends_where_another_took_over(

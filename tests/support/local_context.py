@@ -1,4 +1,4 @@
-"""A `trainers.interface.Workplace` without Ray: one rank, a folder, everything kept in lists."""
+"""A `trainers.interface.FoldContext` without Ray: one rank, a folder, everything kept in lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class KilledError(Exception):
     """The training was stopped where the test wanted it."""
 
 
-class LocalWorkplace:
+class LocalFoldContext:
     """Keeps what a trainer records; checkpoints are safetensors files below `root`."""
 
     rank, world_size, device, num_threads = 0, 1, "cpu", 1
@@ -93,7 +93,7 @@ class LocalWorkplace:
         self.shared[name] = load(path.read_bytes())
         return {"path": name, "sha256": sha256}
 
-    def insist(self, what, do):
+    def retry_while_unavailable(self, what, do):
         return do()
 
     def report_preparation(self, what, done, total):
