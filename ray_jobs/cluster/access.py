@@ -59,6 +59,12 @@ def ask_without_ray(address: str, token: str = "") -> str:
     return "OK"
 
 
+def prepare_home() -> None:
+    """Libraries end where a process has no home folder at all, and bear one that is not there, as daemons' users have it."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/nonexistent"
+
+
 def prepare_token() -> None:
     """Ray writes a new token into ~/.ray so that every user of the machine may read it; the folder is closed to them. Where there is none
     to write to (no HOME, or a read-only one) the cluster gets a token that only this job's processes know."""

@@ -14,6 +14,7 @@ from ray_jobs.cluster.access import (
     NAMESPACE,
     answers,
     ask_without_ray,
+    prepare_home,
     prepare_token,
     refuse_temporary_folder,
     refuse_wrong_token,
@@ -153,6 +154,7 @@ def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], 
 
     if address is None:
         refuse_temporary_folder()
+        prepare_home()
         prepare_token()
     else:
         refuse_wrong_token(address)

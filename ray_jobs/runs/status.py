@@ -77,7 +77,8 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
         return FoldStatus(fold, attempt=last_attempt(folder, fold))
     known = {name: value for name, value in known.items() if name in FoldStatus.__dataclass_fields__}
     status = FoldStatus(**{"fold": fold, **known})
-    status = replace(status, state=FoldState(status.state), nodes=tuple(status.nodes))
+    pace = None if status.pace is None else (status.pace[0], status.pace[1])
+    status = replace(status, state=FoldState(status.state), nodes=tuple(status.nodes), pace=pace)
     if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete() and not _is_elsewhere(folder):
         return FoldStatus(fold, attempt=status.attempt, train_size=status.train_size, val_size=status.val_size)
     return status

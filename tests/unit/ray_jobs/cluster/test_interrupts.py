@@ -1,6 +1,5 @@
 """What is an interrupt, and how long folds may save where they are after one."""
 
-import os
 import signal
 
 import pytest
@@ -25,7 +24,7 @@ def test_a_terminal_that_is_gone_is_an_interrupt_and_nohup_is_obeyed():
             signal.signal(signal.SIGHUP, handler)
             with listening() as interrupts:
                 try:
-                    os.kill(os.getpid(), signal.SIGHUP)
+                    signal.raise_signal(signal.SIGHUP)
                 except KeyboardInterrupt:
                     assert is_heard
                 assert interrupts.was_heard is is_heard

@@ -112,6 +112,14 @@ def test_a_cluster_has_a_token_also_where_there_is_no_home_folder_to_write_it_to
     assert prepare(tmp_path / "file", has_token=True) is None
 
 
+def test_a_process_without_a_home_folder_gets_one_that_is_not_there(monkeypatch):
+    access.prepare_home()
+    assert os.environ["HOME"] != "/nonexistent"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a container's user
+    access.prepare_home()
+    assert os.environ["HOME"] == "/nonexistent"
+
+
 @pytest.fixture
 def noted(monkeypatch):
     """A cluster that somebody has started on this machine."""

@@ -105,9 +105,8 @@ def test_a_damaged_status_is_made_anew_from_the_events_and_the_record(folder, da
     made_anew = read_status(folder, 1)
     assert (made_anew.best_score, made_anew.best_epoch) != (None, None)
     learned = {name: getattr(made_anew, name) for name in ("epoch", "step", "train_loss", "val_loss", "score")}
-    learned |= {
-        name: getattr(made_anew, name) for name in ("samples_per_second", "best_score", "best_epoch", "best_step")
-    }
+    others = ("samples_per_second", "best_score", "best_epoch", "best_step", "pace")
+    learned |= {name: getattr(made_anew, name) for name in others}
     assert replace(status, **learned) == made_anew
 
 
