@@ -39,8 +39,8 @@ from ray_jobs.config.recipes import RECIPES
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.inputs.equipment import read_tables
 from trainers.clip_regression.inputs.features import plan_features
+from trainers.clip_regression.inputs.fold_inputs import read_tables
 from trainers.clip_regression.inventory import take_inventory, write_inputs
 
 NUM_PICTURES = 50

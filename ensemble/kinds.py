@@ -241,7 +241,7 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def settle(self, run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> Combiner:
+    def build_combiner(self, run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> Combiner:
         """The combination that the run's submission has, for new rows; arguments as in `submit`."""
 
     def draw_out_of_fold(  # noqa: B027 nothing of most kinds

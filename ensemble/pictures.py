@@ -66,7 +66,7 @@ class Picture:
     draw: Callable[[Any], Figure]
 
 
-def demand(value: Data | None, missing: str) -> Data:
+def require(value: Data | None, missing: str) -> Data:
     """The value, if there is anything in it.
 
     Raises:

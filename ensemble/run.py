@@ -152,12 +152,12 @@ class Evaluation:
     """What one candidate comes to.
 
     Attributes:
-        honest_N: each row's prediction by weights that were fitted without the row's fold.
+        cross_fitted_N: each row's prediction by weights that were fitted without the row's fold.
         inner_F: for each fold the error on all other rows (of folds in time: earlier ones), by weights fitted without it: what the choice
             inside a fold sees. NaN where there are none.
     """
 
-    honest_N: np.ndarray
+    cross_fitted_N: np.ndarray
     inner_F: np.ndarray
 
 
@@ -169,7 +169,7 @@ class Combinable(Columns, ABC):
         """Those of some models."""
 
     @abstractmethod
-    def predict_honestly(self, hows: Sequence[Combination]) -> list[np.ndarray]:
+    def predict_cross_fitted(self, hows: Sequence[Combination]) -> list[np.ndarray]:
         """Of each combination the prediction of each row, (N,), by weights that were fitted on the other folds' rows if any are; of folds
         in time on the earlier ones, and for the first the models weigh the same."""
 

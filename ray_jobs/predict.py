@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     if not given.data:
         from trainers.interface import load_new_rows_module
 
-        raise RunError(f"which rows? `--data NEW` names {load_new_rows_module(config.family).PLACES}")
+        raise RunError(f"missing --data: {load_new_rows_module(config.family).PLACES}")
     for option, place in {"data": given.data, "output": given.output, "masks": given.masks}.items():
         if place and "://" in place:
             raise RunError(
@@ -68,10 +68,12 @@ def main(argv: list[str]) -> int:
             raise RunError(f"--threshold is not for {config.kind.title}, which this run predicts")
         words = [*words, f"ensemble.threshold={given.threshold}"]
     config = override(config, words, sections=tuple(offered))
-    from ray_jobs.prediction.job import Wish, predict_rows
+    from ray_jobs.prediction.job import PredictRequest, predict_rows
 
     output, truth = (Path(os.path.expanduser(place)) if place else None for place in (given.output, given.masks))
-    return predict_rows(folder, config, Wish(Path(os.path.expanduser(given.data)), output, given.models, truth))
+    return predict_rows(
+        folder, config, PredictRequest(Path(os.path.expanduser(given.data)), output, given.models, truth)
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class MapColumns(Combinable):
             errors=None if self.errors is None else tuple(self.errors[place] for place in places),
         )
 
-    def predict_honestly(self, hows: Sequence[Combination]) -> list[np.ndarray]:
+    def predict_cross_fitted(self, hows: Sequence[Combination]) -> list[np.ndarray]:
         """Of each combination what is kept of each row, (N, 2 K), by weights of other folds' rows."""
         return self._combine([_Wish(how, tuple(range(len(self.names))), self._weigh(how)) for how in hows])
 
@@ -128,8 +128,8 @@ class MapColumns(Combinable):
                 if key not in known:
                     chosen_MCHW = probability_MCHW[list(wish.places)]
                     combined_CHW = combine_maps(chosen_MCHW, wish.how.method, weights_M, self.threshold)
-                    said_HW = choose_classes(combined_CHW, self.threshold)
-                    known[key] = count_map(said_HW, stored.target_HW, num_classes)[1]
+                    predicted_HW = choose_classes(combined_CHW, self.threshold)
+                    known[key] = count_map(predicted_HW, stored.target_HW, num_classes)[1]
                 counts_N[row] = known[key]
         return counts_CN
 

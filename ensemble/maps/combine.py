@@ -93,10 +93,10 @@ def choose_classes(probability_CHW: np.ndarray, threshold: float = 0.5) -> np.nd
     return classes_HW.astype(np.uint8)
 
 
-def count_places(said_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> np.ndarray:
+def count_places(predicted_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> np.ndarray:
     """(3, K) int64: of each class but the background the places that are rightly said to be of it, that are said to be, and that are."""
     counts_HW = true_HW != IGNORED
-    said, true = said_HW[counts_HW], true_HW[counts_HW]
+    said, true = predicted_HW[counts_HW], true_HW[counts_HW]
     parts = (said[said == true], said, true)
     return np.stack([np.bincount(values, minlength=num_classes)[1:num_classes] for values in parts])
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ensemble.figure_style import as_text, describe_panel, draw_cloud, draw_histogram, new_figure, shorten_name
 from ensemble.maps.overlays import spread_ranks
-from ensemble.pictures import Picture, Results, demand
+from ensemble.pictures import Picture, Results, require
 
 _COLUMNS = 4
 
@@ -54,7 +54,7 @@ def _read_examples(results: Results, number: int) -> tuple[list[np.ndarray], lis
     folder = results.root / "overlays" / "out_of_fold"
     ids, dice_N, _ = _read_dice(results)
     is_drawn = np.array([(folder / f"{row_id}.png").is_file() for row_id in ids])
-    demand(ids[is_drawn], "no overlay was drawn")
+    require(ids[is_drawn], "no overlay was drawn")
     ids, dice_N = ids[is_drawn], dice_N[is_drawn]
     chosen = spread_ranks(dice_N, number)
     titles = [f"{shorten_name(str(ids[place]))}: Dice {dice_N[place]:.3f}" for place in chosen]

@@ -191,11 +191,11 @@ class Maps(Kind):
 
         return submit(run, _of_maps(columns), read_scores, models, materials)
 
-    def settle(self, run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> MapCombiner:
+    def build_combiner(self, run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> MapCombiner:
         """The run's combination, for new rows."""
-        from ensemble.maps.new_rows import settle_new_rows
+        from ensemble.maps.new_rows import build_combiner
 
-        return settle_new_rows(run, read_scores)
+        return build_combiner(run, read_scores)
 
     def draw_out_of_fold(
         self, ensemble: EnsembleConfig, folds: Sequence[FoldFiles], lines: pa.Table, materials: Materials

@@ -69,16 +69,21 @@ class MapCombiner:
         if self.fold_counts:
             probability_MCHW = combine_folds(probability_MCHW, self.fold_counts, ensemble.fold_method)
         combined_CHW = combine_maps(probability_MCHW, ensemble.method, self.weights_M, ensemble.threshold)
-        said_HW = choose_classes(combined_CHW, ensemble.threshold)
+        predicted_HW = choose_classes(combined_CHW, ensemble.threshold)
         disagreement_HW, num_classes = measure_disagreement(probability_MCHW), count_classes(combined_CHW)
-        encoded = draw_row(one.background_HW3, said_HW, one.target_HW, disagreement_HW, num_classes)
-        scores = {} if one.target_HW is None else score_counts(count_places(said_HW, one.target_HW, num_classes))
+        encoded = draw_row(one.background_HW3, predicted_HW, one.target_HW, disagreement_HW, num_classes)
+        scores = {} if one.target_HW is None else score_counts(count_places(predicted_HW, one.target_HW, num_classes))
         shares = [float((choose_classes(model, ensemble.threshold) != 0).mean()) for model in probability_MCHW]
-        found = (float((said_HW != 0).mean()), float(disagreement_HW.mean()), scores.get("dice"), scores.get("iou"))
+        found = (
+            float((predicted_HW != 0).mean()),
+            float(disagreement_HW.mean()),
+            scores.get("dice"),
+            scores.get("iou"),
+        )
         return (one.row_id, *found, f"masks/{one.row_id}.png", one.problem or None, encoded, shares)
 
 
-def settle_new_rows(run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> MapCombiner:
-    """The run's combination with the weights that its submission has; arguments as in `Kind.settle`."""
+def build_combiner(run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> MapCombiner:
+    """The run's combination with the weights that its submission has; arguments as in `Kind.build_combiner`."""
     counts = () if run.combines_folds else (run.num_folds,) * len(run.members)
     return MapCombiner(run.ensemble, choose_weights(run, None, read_scores), run.model_names, counts)

@@ -15,11 +15,11 @@ OUTLINE = (255, 255, 255)
 _OPACITY = 0.4
 
 
-def draw_overlay(background_HW3: np.ndarray, said_HW: np.ndarray, true_HW: np.ndarray | None = None) -> np.ndarray:
+def draw_overlay(background_HW3: np.ndarray, predicted_HW: np.ndarray, true_HW: np.ndarray | None = None) -> np.ndarray:
     """Colours for the classes that are said, white lines around the true ones, (H, W, 3) uint8."""
     overlay = background_HW3.astype(np.float32)
-    for number in range(1, int(said_HW.max(initial=0)) + 1):
-        of_class = said_HW == number
+    for number in range(1, int(predicted_HW.max(initial=0)) + 1):
+        of_class = predicted_HW == number
         overlay[of_class] = (1 - _OPACITY) * overlay[of_class] + _OPACITY * np.array(
             COLOURS[(number - 1) % len(COLOURS)]
         )

@@ -20,10 +20,10 @@ METRICS = ("dice", "iou")  # higher is better; the error is what is missing to 1
 _KEPT = ("true", "places", "right", "said")
 
 
-def count_map(said_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def count_map(predicted_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """What is kept of a row: of the truth (K + 1,), places of each class and all that count; of what is said (2 K,), rightly said places of
     each class and said ones."""
-    right_K, said_K, true_K = count_places(said_HW, true_HW, num_classes)
+    right_K, said_K, true_K = count_places(predicted_HW, true_HW, num_classes)
     return np.append(true_K, int((true_HW != IGNORED).sum())), np.concatenate([right_K, said_K])
 
 
@@ -48,10 +48,10 @@ def measure_maps(path: Path, threshold: float) -> pa.Table:
     for stored in read_maps(path):
         if stored.target_HW is None:
             raise PredictionError(f"{path}: no true map of {stored.row_id!r} is known")
-        said_HW = choose_classes(stored.probability_CHW, threshold)
-        target, prediction = count_map(said_HW, stored.target_HW, count_classes(stored.probability_CHW))
+        predicted_HW = choose_classes(stored.probability_CHW, threshold)
+        target, prediction = count_map(predicted_HW, stored.target_HW, count_classes(stored.probability_CHW))
         ids.append(stored.row_id)
-        shares.append((measure_share(stored.target_HW), measure_share(said_HW)))
+        shares.append((measure_share(stored.target_HW), measure_share(predicted_HW)))
         targets.append(target)
         predictions.append(prediction)
     if stored is None:

@@ -39,11 +39,11 @@ def draw_out_of_fold(
     background = materials.open_backgrounds("train")
     for fold in sorted(set(lines["fold"].to_pylist())):
         for stored in read_maps(folds[fold].predictions("validation", ensemble.checkpoint)):
-            said_HW = choose_classes(stored.probability_CHW, ensemble.threshold)
-            picture = to_mask_picture(said_HW, count_classes(stored.probability_CHW))
+            predicted_HW = choose_classes(stored.probability_CHW, ensemble.threshold)
+            picture = to_mask_picture(predicted_HW, count_classes(stored.probability_CHW))
             materials.write(f"masks/out_of_fold/{stored.row_id}.png", to_png(picture))
             if stored.row_id in wanted:
-                overlay = draw_overlay(background(stored.row_id), said_HW, stored.target_HW)
+                overlay = draw_overlay(background(stored.row_id), predicted_HW, stored.target_HW)
                 materials.write(f"overlays/out_of_fold/{stored.row_id}.png", to_png(overlay))
 
 
@@ -87,14 +87,16 @@ def submit(
     rows, by_model, comparison = [], [], _Comparison(run, by_score_M)
     for stored, probability_MCHW in _read_models(run, "test"):
         combined_CHW = combine_maps(probability_MCHW, ensemble.method, weights_M, ensemble.threshold)
-        said_HW = choose_classes(combined_CHW, ensemble.threshold)
-        found = comparison.add(probability_MCHW, said_HW, stored.target_HW)
+        predicted_HW = choose_classes(combined_CHW, ensemble.threshold)
+        found = comparison.add(probability_MCHW, predicted_HW, stored.target_HW)
         disagreement_HW, row_id = measure_disagreement(probability_MCHW), stored.row_id
-        pictures = draw_row(background(row_id), said_HW, stored.target_HW, disagreement_HW, len(probability_MCHW[0]))
+        pictures = draw_row(
+            background(row_id), predicted_HW, stored.target_HW, disagreement_HW, len(probability_MCHW[0])
+        )
         for place, content in pictures.items():
             materials.write(f"{place}/test/{row_id}.png", content)
         rows.append(
-            (row_id, measure_share(said_HW), float(disagreement_HW.mean()), found.get("dice"), found.get("iou"))
+            (row_id, measure_share(predicted_HW), float(disagreement_HW.mean()), found.get("dice"), found.get("iou"))
         )
         by_model.append([measure_share(choose_classes(one, ensemble.threshold)) for one in probability_MCHW])
     compared = comparison.list_rows()
@@ -150,7 +152,7 @@ class _Comparison:
         self.kept: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def add(
-        self, probability_MCHW: np.ndarray, said_HW: np.ndarray, target_HW: np.ndarray | None
+        self, probability_MCHW: np.ndarray, predicted_HW: np.ndarray, target_HW: np.ndarray | None
     ) -> dict[str, float | None]:
         """Takes in a row; returns the scores of what is submitted, if the truth is known."""
         if target_HW is None:
@@ -164,7 +166,7 @@ class _Comparison:
             weights_M = self.weights_M if method == "weighted_mean" else None
             combined_CHW = combine_maps(probability_MCHW, method, weights_M, threshold)
             said["combination", method] = choose_classes(combined_CHW, threshold)
-        said["submitted", self.ensemble.method] = said_HW
+        said["submitted", self.ensemble.method] = predicted_HW
         for key, classes_HW in said.items():
             self.kept.setdefault(key, []).append(count_map(classes_HW, target_HW, num_classes))
         target, prediction = self.kept["submitted", self.ensemble.method][-1]
@@ -181,15 +183,15 @@ class _Comparison:
 
 def draw_row(
     background_HW3: np.ndarray,
-    said_HW: np.ndarray,
+    predicted_HW: np.ndarray,
     target_HW: np.ndarray | None,
     disagreement_HW: np.ndarray,
     num_channels: int,
 ) -> dict[str, bytes]:
     """Pictures of a row as PNG files, by their folders."""
     pictures = {
-        "masks": to_mask_picture(said_HW, max(2, num_channels)),
-        "overlays": draw_overlay(background_HW3, said_HW, target_HW),
+        "masks": to_mask_picture(predicted_HW, max(2, num_channels)),
+        "overlays": draw_overlay(background_HW3, predicted_HW, target_HW),
         "disagreement": to_heat(disagreement_HW),
     }
     return {place: to_png(values) for place, values in pictures.items()}

@@ -100,7 +100,7 @@ def choose(
     num_draws: int | None = None,
 ) -> Choice:
     """Compares all candidates with the default (paired bootstrap over rows or groups, max statistic), and scores the choice."""
-    honest_CN = np.stack([one.honest_N for one in evaluations])
+    honest_CN = np.stack([one.cross_fitted_N for one in evaluations])
     ranking = rank(kind, metric, columns.target_N, honest_CN, [default], columns.unit_N, num_draws=num_draws)
     improvements = compare_with_baseline(
         kind, metric, columns.target_N, honest_CN, honest_CN[default], columns.unit_N, num_draws=num_draws

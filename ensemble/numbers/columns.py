@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ensemble.combination import Combination
 from ensemble.config import EnsembleConfig
 from ensemble.numbers.diversity import describe_diversity
-from ensemble.numbers.methods.combinations import evaluate, predict_honestly
+from ensemble.numbers.methods.combinations import evaluate, predict_cross_fitted
 from ensemble.numbers.methods.combine import combine
 from ensemble.predictions import SCHEMA, PredictionError, read_table, stack_models
 from ensemble.run import Combinable, Evaluation, Run
@@ -37,9 +37,9 @@ class NumberColumns(Combinable):
         rows = [self.names.index(name) for name in names]
         return replace(self, names=tuple(names), oof_MN=self.oof_MN[rows])
 
-    def predict_honestly(self, hows: Sequence[Combination]) -> list[np.ndarray]:
+    def predict_cross_fitted(self, hows: Sequence[Combination]) -> list[np.ndarray]:
         """Of each combination the honest prediction of each row, (N,)."""
-        return [predict_honestly(how, self) for how in hows]
+        return [predict_cross_fitted(how, self) for how in hows]
 
     def evaluate(self, candidates: Sequence[tuple[Sequence[str], Combination]]) -> list[Evaluation]:
         """What each combination of some of the models comes to."""

@@ -31,7 +31,7 @@ from ensemble.figure_style import (
 )
 from ensemble.numbers.diversity import correlate_predictions, spread
 from ensemble.numbers.score_figures import draw_predicted_against_actual, draw_residuals
-from ensemble.pictures import Picture, Results, demand
+from ensemble.pictures import Picture, Results, require
 
 _MOST_NUMBERS = 12
 
@@ -143,7 +143,7 @@ def _write_correlation(value: float) -> str:
 
 def _several_models(results: Results) -> tuple[np.ndarray, np.ndarray]:
     final_N, predictions_MN = _read_test_predictions(results)
-    return demand((final_N, predictions_MN) if len(predictions_MN) > 1 else None, "it needs at least two models")
+    return require((final_N, predictions_MN) if len(predictions_MN) > 1 else None, "it needs at least two models")
 
 
 def _read_test_predictions(results: Results) -> tuple[np.ndarray, np.ndarray]:

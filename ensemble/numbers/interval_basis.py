@@ -14,8 +14,8 @@ import numpy as np
 
 from ensemble.config import EnsembleConfig
 from ensemble.numbers.columns import read_oof, read_test_of_folds
-from ensemble.numbers.intervals import IntervalKind, bound_coverage, predict_intervals, tell_kind
-from ensemble.numbers.methods.combinations import Settled
+from ensemble.numbers.intervals import IntervalKind, bound_coverage, interval_kind, predict_intervals
+from ensemble.numbers.methods.combinations import FittedEnsemble
 from ensemble.predictions import PredictionError, stack_models
 from ensemble.run import Run
 
@@ -35,12 +35,12 @@ class IntervalBasis:
 
     Attributes:
         ensemble: of the run.
-        settled: the members' combination; None with one member, whose fold models give an interval each by itself.
+        fitted: the members' combination; None with one member, whose fold models give an interval each by itself.
         oof_N, target_N, fold_N: what it predicts of the rows with an out-of-fold prediction, their true values and folds.
     """
 
     ensemble: EnsembleConfig
-    settled: Settled | None
+    fitted: FittedEnsemble | None
     oof_N: np.ndarray
     target_N: np.ndarray
     fold_N: np.ndarray
@@ -49,31 +49,31 @@ class IntervalBasis:
         """Ends of the intervals of new rows, (T,) and (T,), from what each fold's models predict of them."""
         ensemble = self.ensemble
         assert ensemble.interval is not None, "intervals are wanted"
-        test_KT = np.stack([_become_one(self.settled, predictions_MT) for predictions_MT in predictions_KMT])
+        test_KT = np.stack([_become_one(self.fitted, predictions_MT) for predictions_MT in predictions_KMT])
         return predict_intervals(test_KT, self.oof_N, self.target_N, self.fold_N, ensemble.interval, ensemble.space)
 
 
-def find_basis(run: Run, settled: Settled) -> IntervalBasis:
+def find_basis(run: Run, fitted: FittedEnsemble) -> IntervalBasis:
     """The basis of intervals at `ensemble.interval`.
 
     Args:
         run: its folds are finished.
-        settled: its combination.
+        fitted: its combination.
     """
     oof = read_oof(run, run.ensemble.checkpoint)
-    of_members = None if run.combines_folds else settled
+    of_members = None if run.combines_folds else fitted
     return IntervalBasis(run.ensemble, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, oof.fold_N)
 
 
-def _become_one(settled: Settled | None, predictions_MX: np.ndarray) -> np.ndarray:
-    return predictions_MX[0] if settled is None else settled.predict(predictions_MX)
+def _become_one(fitted: FittedEnsemble | None, predictions_MX: np.ndarray) -> np.ndarray:
+    return predictions_MX[0] if fitted is None else fitted.predict(predictions_MX)
 
 
-def build_intervals(run: Run, ids_T: np.ndarray, settled: Settled) -> Intervals:
+def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Intervals:
     """The intervals of the test rows.
 
     Args:
-        run, settled: as in `find_basis`.
+        run, fitted: as in `find_basis`.
         ids_T: the test rows, in the order of the submission.
 
     Raises:
@@ -86,13 +86,13 @@ def build_intervals(run: Run, ids_T: np.ndarray, settled: Settled) -> Intervals:
             f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of {run.num_folds} "
             "folds, and an interval is made from those of each fold; leave it out, or give them"
         )
-    basis, test_KMT = find_basis(run, settled), []
+    basis, test_KMT = find_basis(run, fitted), []
     for fold in range(run.num_folds):
         ids, predictions_MT = stack_models([of_folds[fold] for of_folds in tests.values()])
         place = {row_id: number for number, row_id in enumerate(ids)}
         test_KMT.append(predictions_MT[:, [place[row_id] for row_id in ids_T]])
     low_T, high_T = basis.predict(np.stack(test_KMT))
-    is_fitted = settled.weights_M is not None and not run.combines_folds
+    is_fitted = fitted.weights_M is not None and not run.combines_folds
     kind = _judge(run, is_blind=not is_fitted)
     floor = bound_coverage(ensemble.interval, len(basis.target_N), run.num_folds)
     facts = {"level": ensemble.interval, "kind": kind.value, "mean_width": float((high_T - low_T).mean())}
@@ -102,6 +102,6 @@ def build_intervals(run: Run, ids_T: np.ndarray, settled: Settled) -> Intervals:
 def _judge(run: Run, *, is_blind: bool) -> IntervalKind:
     """The theorem holds for one recipe that is blind to the rows its residuals come from; fitted weights have seen them, and so have
     the models of a member on another division."""
-    kind = tell_kind(run.fold_kind, run.ensemble.checkpoint)
+    kind = interval_kind(run.fold_kind, run.ensemble.checkpoint)
     is_blind = is_blind and run.is_blind and run.ensemble.external is None
     return kind if is_blind else IntervalKind.EMPIRICAL

@@ -39,7 +39,7 @@ class IntervalKind(StrEnum):
     """The same computation without them: nothing is guaranteed."""
 
 
-def tell_kind(folds_kind: str, checkpoint: str) -> IntervalKind:
+def interval_kind(folds_kind: str, checkpoint: str) -> IntervalKind:
     """Whether the folds and checkpoints of a run meet the conditions of theorem 4.
 
     Only `random` folds with the `final` checkpoint do. Stratified folds look at the target, the rows of a group are not

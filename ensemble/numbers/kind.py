@@ -103,10 +103,10 @@ class Numbers(Kind):
         """Raises ValueError where no interval can be had from such folds, PredictionError where `ensemble.external` does not belong to
         these rows and folds."""
         if run.ensemble.interval is not None:
-            from ensemble.numbers.intervals import tell_kind
+            from ensemble.numbers.intervals import interval_kind
 
             try:
-                tell_kind(run.fold_kind, run.ensemble.checkpoint)
+                interval_kind(run.fold_kind, run.ensemble.checkpoint)
             except ValueError as error:
                 raise ValueError(f"ensemble.interval: {error}") from None
         from ensemble.numbers.columns import read_external
@@ -208,11 +208,11 @@ class Numbers(Kind):
 
         return submit(run, _of_numbers(columns), read_scores, models)
 
-    def settle(self, run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> NumberCombiner:
+    def build_combiner(self, run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> NumberCombiner:
         """The run's combination, for new rows."""
-        from ensemble.numbers.new_rows import settle_new_rows
+        from ensemble.numbers.new_rows import build_combiner
 
-        return settle_new_rows(run, read_scores)
+        return build_combiner(run, read_scores)
 
     def describe_scale(self, facts: Mapping[str, Any]) -> str:
         """In a space."""

@@ -16,8 +16,8 @@ from ensemble.config import EnsembleConfig
 from ensemble.numbers.columns import combine_folds, find_columns
 from ensemble.numbers.diversity import spread
 from ensemble.numbers.interval_basis import IntervalBasis, find_basis
-from ensemble.numbers.methods.combinations import Settled
-from ensemble.numbers.submission import settle_run
+from ensemble.numbers.methods.combinations import FittedEnsemble
+from ensemble.numbers.submission import fit_run
 from ensemble.predictions import PredictionError
 from ensemble.run import Run
 
@@ -28,14 +28,14 @@ class NumberCombiner:
 
     Attributes:
         ensemble: of the run.
-        settled: the combination that its submission has.
+        fitted: the combination that its submission has.
         names: (M,) of what is combined: `fold_0`, or the members.
         members, num_folds: whose fold models predict, those of a member one after the other.
         basis: of intervals, if the run has them.
     """
 
     ensemble: EnsembleConfig
-    settled: Settled
+    fitted: FittedEnsemble
     names: tuple[str, ...]
     members: tuple[str, ...]
     num_folds: int
@@ -76,14 +76,14 @@ class NumberCombiner:
         num_members, models_MN = len(self.members), predictions_FN
         if num_members > 1:
             models_MN = combine_folds(self.ensemble, predictions_FN, [self.num_folds] * num_members)
-        columns = [self.settled.predict(models_MN)]
+        columns = [self.fitted.predict(models_MN)]
         if self.basis:
             columns += self.basis.predict(predictions_FN.reshape(num_members, self.num_folds, -1).swapaxes(0, 1))
         return [*columns, *models_MN, spread(models_MN)] if shows_models else columns
 
 
-def settle_new_rows(run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> NumberCombiner:
-    """The run's combination with the weights that its submission has; arguments as in `Kind.settle`."""
-    settled = settle_run(run, find_columns(run), read_scores)
-    basis = None if run.ensemble.interval is None else find_basis(run, settled)
-    return NumberCombiner(run.ensemble, settled, run.model_names, tuple(run.members), run.num_folds, basis)
+def build_combiner(run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> NumberCombiner:
+    """The run's combination with the weights that its submission has; arguments as in `Kind.build_combiner`."""
+    fitted = fit_run(run, find_columns(run), read_scores)
+    basis = None if run.ensemble.interval is None else find_basis(run, fitted)
+    return NumberCombiner(run.ensemble, fitted, run.model_names, tuple(run.members), run.num_folds, basis)

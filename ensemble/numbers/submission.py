@@ -18,7 +18,7 @@ from ensemble.config import EnsembleConfig
 from ensemble.numbers.columns import NumberColumns, read_test
 from ensemble.numbers.diversity import describe_spread, spread
 from ensemble.numbers.interval_basis import build_intervals
-from ensemble.numbers.methods.combinations import Settled, settle
+from ensemble.numbers.methods.combinations import FittedEnsemble, fit_ensemble
 from ensemble.run import Model, NoSubmissionError, Run, Submission
 
 
@@ -30,14 +30,14 @@ def submit(
     if test is None:
         raise NoSubmissionError("the data has no test table")
     ids, predictions_MN = test
-    settled = settle_run(run, columns, read_scores)
-    final_N = settled.predict(predictions_MN)
+    fitted = fit_run(run, columns, read_scores)
+    final_N = fitted.predict(predictions_MN)
     values = {run.target: final_N}
-    more: dict[str, Any] = {"intercept": settled.intercept} if settled.intercept else {}
+    more: dict[str, Any] = {"intercept": fitted.intercept} if fitted.intercept else {}
     if not run.combines_folds:
         more["fold_method"] = ensemble.fold_method
     if ensemble.interval is not None:
-        intervals = build_intervals(run, ids, settled)
+        intervals = build_intervals(run, ids, fitted)
         more["interval"] = intervals.facts
         values |= {f"{run.target}_low": intervals.low_T, f"{run.target}_high": intervals.high_T}
     lines = zip(ids, *values.values(), strict=True)
@@ -46,20 +46,20 @@ def submit(
         ["ID", *values],
         [[row_id, *(repr(float(value)) for value in numbers)] for row_id, *numbers in lines],
         _build_table(ids, predictions_MN, final_N),
-        _describe(ensemble, models, settled.weights_M, predictions_MN, final_N) | more,
+        _describe(ensemble, models, fitted.weights_M, predictions_MN, final_N) | more,
         {f"ensemble/interval_{name}": value for name, value in facts.items() if value is not None}
         | {"ensemble/space": ensemble.space},
     )
 
 
-def settle_run(run: Run, columns: NumberColumns | None, read_scores: Callable[[], Mapping[str, Any]]) -> Settled:
+def fit_run(run: Run, columns: NumberColumns | None, read_scores: Callable[[], Mapping[str, Any]]) -> FittedEnsemble:
     """The run's combination with its weights; arguments as in `Kind.submit`."""
     how = Combination.from_config(run.ensemble)
     if columns is not None:
-        return settle(how, columns)
+        return fit_ensemble(how, columns)
     if not how.is_fitted and how.weights is None:
-        return Settled(how)
-    return Settled(how, choose_weights(run.ensemble, read_scores()[next(iter(run.members))]))
+        return FittedEnsemble(how)
+    return FittedEnsemble(how, choose_weights(run.ensemble, read_scores()[next(iter(run.members))]))
 
 
 def choose_weights(ensemble: EnsembleConfig, scores: Mapping[str, Any]) -> np.ndarray | None:

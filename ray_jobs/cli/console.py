@@ -88,7 +88,7 @@ def open_console() -> RunConsole:
 
 
 @contextmanager
-def chatter_to(path: Path) -> Iterator[None]:
+def redirect_output(path: Path) -> Iterator[None]:
     """What libraries print goes to a file, also what is not written in Python: Ray's core, gRPC. The screen is for the run (its console was
     opened before)."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def chatter_to(path: Path) -> Iterator[None]:
         os.close(screen)
 
 
-def say_what_is_awaited(console: Console, waits_for: str | None) -> None:
+def report_pending_nodes(console: Console, waits_for: str | None) -> None:
     """That nothing happens before a node is started, if so."""
     if waits_for:
         console.print(f"waiting for the autoscaler to start {waits_for}", style="yellow")

@@ -62,7 +62,7 @@ class Coordination:
         elif isinstance(event, FoldCompleted):
             self._log_completion(event.fold)
 
-    def settle(self) -> None:
+    def fail_unfinished_attempts(self) -> None:
         """Completes folds whose manifest is there although nobody said so: their driver was killed before it could."""
         for fold, status in self.folds.items():
             if self.folder.fold(fold).is_complete():
@@ -114,7 +114,7 @@ class Coordination:
         return event.attempt < known
 
     def _start_run(self, event: RunStarted) -> None:
-        self.settle()
+        self.fail_unfinished_attempts()
         for fold, train_size, val_size in event.sizes:
             known = self.folds[fold]
             if known.state == FoldState.TRAINING:  # left by an interrupted driver: this one has launched nothing yet

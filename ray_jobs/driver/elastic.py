@@ -7,7 +7,7 @@ vain, the largest is asked to make room. Whoever is nearly done, or has just beg
 Ray Train's own elasticity (`ScalingConfig(num_workers=(least, most))`, Ray 2.60) is not used. Measured with two trainers of (1, 3) on
 three cores that started together: one took all three workers, the other none until the first had ended, 55 s later. A resize kills the
 workers in the middle of a step without a word to them, so that they go back to their last checkpoint, and took 13 s. Its looks at
-the cluster are 60 s apart, and it does not count fractions of a core ("do not work well here"). A lost worker ends `fit()` as ever.
+the cluster are 60 s apart, and it does not count fractions of a core ("do not work well here"). A lost worker still ends `fit()`.
 Here a resize is an end of one attempt and the beginning of the next, which exist anyway: no step is lost, and all folds are weighed
 against each other.
 
@@ -43,11 +43,11 @@ class ElasticFold(Protocol):
     def read_status(self) -> FoldStatus:
         """How far it is."""
 
-    def ask_to_leave(self, attempt: int) -> None:
+    def request_resize(self, attempt: int) -> None:
         """Asks its workers to save where they are and end."""
 
 
-class Seats:
+class WorkerSlots:
     """Room for workers, held by Ray placement groups of one worker each, until it is given to a fold: what Ray has granted nobody
     else has, no draining node is among it, and what it cannot grant its autoscaler is asked for.
 
@@ -61,7 +61,7 @@ class Seats:
         self.groups: list[Any] = []
 
     def count(self) -> int:
-        """Seats that Ray has granted."""
+        """Slots that Ray has granted."""
         from ray.util import placement_group_table
 
         states = {id(group): placement_group_table(group).get("state") for group in self.groups}
@@ -114,7 +114,7 @@ class ElasticWorkers:
         num_folds: int,
         say: Callable[[str], None],
         is_over: Callable[[], bool],
-        seats: Seats,
+        seats: WorkerSlots,
     ) -> None:
         self.least, self.most = placement.num_workers, placement.most_workers
         self.most_folds, self.may_grow = resources.max_folds_at_once, placement.may_grow
@@ -302,7 +302,7 @@ class ElasticWorkers:
 
     def _ask(self, fold: ElasticFold, num_workers: int, why: str, now: float) -> None:
         attempt, self.asked_at = self.running[fold], now
-        fold.ask_to_leave(attempt.number)
+        fold.request_resize(attempt.number)
         self.wishes[fold] = num_workers
         self.say(
             f"{fold}: {why}; it saves where it is and goes on with {num_workers} instead of {attempt.num_workers} workers"

@@ -42,7 +42,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import join_run
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.run_mirror import hold_run
-from ray_jobs.runs.repair import mend_run
+from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, forget_attempt, read_status
 from ray_jobs.tracking.wandb_sink import WandbSink
@@ -82,7 +82,7 @@ def _run(command: Command, config: RunConfig, argv: Sequence[str], console: RunC
         plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()
         for member in plan.members.values():
-            mend_run(member.folder, plan.config.folds.count, warn)
+            reset_damaged_folds(member.folder, plan.config.folds.count, warn)
         todo = list_unfinished(plan)
         if not todo and _is_up_to_date(plan):
             console.print(f"run {plan.folder.root.name} is finished: nothing to do")
@@ -109,7 +109,9 @@ def _work(session: Session, plan: Plan, todo: list[MemberFold], started: float) 
     with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
         end = partial(_combine_and_conclude, session, plan, started, seconds, sink)
         with mirror.keeping([member.folder for member in plan.members.values()], plan.folds.count, warn):
-            summary = _train(session, plan, todo, sink, seconds, end) if todo else _settle(plan, sink, end)
+            summary = (
+                _train(session, plan, todo, sink, seconds, end) if todo else _conclude_without_training(plan, sink, end)
+            )
     patient.retry_while_unavailable("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
     return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
 
@@ -158,11 +160,11 @@ def _combine_and_conclude(
     return conclude(plan.folder, plan.config, stage, seconds, sink, session.console)
 
 
-def _settle(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _conclude_without_training(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The end of a run without Ray: there is nothing to train."""
     sink.start()
     for member in plan.members.values():
-        Coordination(member.folder, plan.config.folds.count).settle()
+        Coordination(member.folder, plan.config.folds.count).fail_unfinished_attempts()
     return end()
 
 
@@ -189,7 +191,7 @@ def _train(
     write_inputs(plan)
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
-    mirror.leave_launched(folders)
+    mirror.publish_inputs(folders)
     began = time.monotonic()
     with session.on_cluster():
         import ray

@@ -20,7 +20,7 @@ from ray_jobs.cluster.start import Connection
 from ray_jobs.cluster.versions import list_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.driver.coordinator import MAX_RESTARTS
-from ray_jobs.driver.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, Seats
+from ray_jobs.driver.elastic import LAUNCH_TIMEOUT_S, ElasticWorkers, WorkerSlots
 from ray_jobs.driver.failures import Cause, Failure, explain_failure
 from ray_jobs.driver.fold_task import fit_with_workers, run_as_task
 from ray_jobs.driver.watches import DrainWatch, FrozenWatch
@@ -31,7 +31,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage, StorageProbe
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.run_mirror import RunMirror
-from ray_jobs.runs.requests import StopWhen, ask_to_leave, read_stop_request, request_stop
+from ray_jobs.runs.requests import StopWhen, read_stop_request, request_resize, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus, last_attempt, read_status
 from ray_jobs.worker.watchdog import keep_stacks
 
@@ -60,9 +60,9 @@ class MemberFold:
         """How far it is."""
         return read_status(self.folder, self.fold)
 
-    def ask_to_leave(self, attempt: int) -> None:
+    def request_resize(self, attempt: int) -> None:
         """Asks its workers to save where they are and end."""
-        ask_to_leave(self.folder.fold(self.fold), attempt)
+        request_resize(self.folder.fold(self.fold), attempt)
 
     @property
     def name_parts(self) -> list[str]:
@@ -122,7 +122,7 @@ class FoldLauncher:
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
         say = partial(console.print, style="yellow")
         if self.resources.is_elastic:
-            turns, seats = threading.BoundedSemaphore(len(folds)), Seats(self.placement.worker_resources())
+            turns, seats = threading.BoundedSemaphore(len(folds)), WorkerSlots(self.placement.worker_resources())
             self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
             self.elastic.enrol(folds)
         failures: list[BaseException] = []

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cli.console import RunConsole, chatter_to, say_what_is_awaited, warn_of_open_cluster
+from ray_jobs.cli.console import RunConsole, redirect_output, report_pending_nodes, warn_of_open_cluster
 from ray_jobs.cluster.nodes import refuse_private_storage, run_on_each_node
 from ray_jobs.cluster.placement import FOLD_BYTES, Placement, count_in_memory
 from ray_jobs.cluster.resources import find_free_bytes
@@ -101,7 +101,7 @@ class Session:
             code = EXIT_INTERRUPTED if self._is_told else EXIT_INCOMPLETE
             self._say_how_to_go_on(str(lost))
             self.console.file.flush()
-            self.mirror.let_go()
+            self.mirror.release()
             os._exit(code)  # what is left of Ray would only print its logs over the message, or hang
 
     @contextmanager
@@ -117,7 +117,7 @@ class Session:
             load_trainer()  # here, because the threads that launch folds must not import anything
         with (
             listening() as self.interrupts,
-            chatter_to(self.folder.ray_log),
+            redirect_output(self.folder.ray_log),
             connect(self.start) as self.cluster,
         ):
             self.interrupts.listen()
@@ -155,7 +155,7 @@ class Session:
         )
         if placement.is_short_of_memory:
             console.print(describe_memory(placement.folds_at_once), style="yellow")
-        say_what_is_awaited(console, placement.waits_for)
+        report_pending_nodes(console, placement.waits_for)
         if cluster.dashboard_url:
             asks = " (it asks for a token: `ray get-auth-token` prints it)" if cluster.asks_for_token else ""
             console.print(f"dashboard: http://{cluster.dashboard_url}{asks}")

@@ -16,7 +16,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from ensemble.predictions import PredictionError
-from ray_jobs.cli.console import chatter_to, open_console, say_what_is_awaited, warn_of_open_cluster
+from ray_jobs.cli.console import open_console, redirect_output, report_pending_nodes, warn_of_open_cluster
 from ray_jobs.cli.progress import RowProgress
 from ray_jobs.cluster.heartbeat import interrupted_when_lost
 from ray_jobs.cluster.placement import Placement, place_folds
@@ -27,7 +27,7 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterLostError, RunError
 from ray_jobs.prediction.models import refuse_unusable, settle_run
 from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
-from ray_jobs.prediction.stream import Work, stream_predictions
+from ray_jobs.prediction.stream import PredictionJob, stream_predictions
 from ray_jobs.prediction.tables import TABLE_SUFFIXES, open_table
 from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.results.wording import describe_submission
@@ -38,7 +38,7 @@ EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 @dataclass(frozen=True)
-class Wish:
+class PredictRequest:
     """What the user wants: the rows at a place, predicted into a file or, where each row gets files, a folder (None: one below the run's
     folder), and whether to show what each model says; where it is looked for, the folder with the truth, if it is not the usual one."""
 
@@ -48,14 +48,14 @@ class Wish:
     truth: Path | None = None
 
 
-def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
+def predict_rows(folder: RunFolder, config: RunConfig, request: PredictRequest) -> int:
     """The job.
 
     Raises:
         RunError, DataError: nothing was launched, and nothing written; the message says why.
     """
     console = open_console()
-    work = check_wish(folder, config, wish)
+    work = check_request(folder, config, request)
     console.print(f"run {folder.root.name}: {_describe(config)}; {work.num_rows:,} rows of {work.rows.path}")
     for note in getattr(work.rows, "notes", ()):
         console.print(note, style="yellow")
@@ -63,14 +63,14 @@ def predict_rows(folder: RunFolder, config: RunConfig, wish: Wish) -> int:
     try:
         with (
             listening() as interrupts,
-            chatter_to(log),
+            redirect_output(log),
             connect(RayStart.for_run(config, "predict")) as cluster,
         ):
             interrupts.listen()
             placement = place_folds(config.resources, cluster.resources, config.folds.count)
             if not cluster.asks_for_token:
                 warn_of_open_cluster(console, is_own=cluster.is_own)
-            say_what_is_awaited(console, placement.waits_for)
+            report_pending_nodes(console, placement.waits_for)
             with interrupted_when_lost(cluster.heartbeat), _failures_told():
                 _predict_and_write(work, placement, _count_workers(placement, config.resources), console)
     except KeyboardInterrupt:
@@ -111,39 +111,39 @@ def explain(error: Exception) -> str:
     return f"{type(cause).__name__}: {text.strip():.300}{advice}"
 
 
-def check_wish(folder: RunFolder, config: RunConfig, wish: Wish) -> Work:
+def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest) -> PredictionJob:
     """Everything that can be found out before anything is launched.
 
     Raises:
         RunError, DataError: the message says what is wrong.
     """
-    for option, path in {"data": wish.place, "output": wish.output, "masks": wish.truth}.items():
+    for option, path in {"data": request.place, "output": request.output, "masks": request.truth}.items():
         if path is not None and in_submitted_job() and not path.is_absolute():
             raise RunError(
                 f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
                 "Give the absolute path as the cluster's machines see it"
             )
     # Workers are elsewhere.
-    wish = replace(wish, place=wish.place.absolute(), truth=wish.truth and wish.truth.absolute())
+    request = replace(request, place=request.place.absolute(), truth=request.truth and request.truth.absolute())
     kind, looks_for_truth = config.kind, "truth" in config.kind.offers
-    if wish.truth is not None and not looks_for_truth:
+    if request.truth is not None and not looks_for_truth:
         raise RunError(f"--masks is not for {kind.title}, which this run predicts")
-    output = (wish.output or _name_output(folder, config, wish.place)).absolute()
+    output = (request.output or _name_output(folder, config, request.place)).absolute()
     if not kind.row_files and (output.suffix not in TABLE_SUFFIXES or output.is_dir()):
         raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
     _refuse_unwritable(output)
     refuse_unusable(folder, config)
     configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
-    truth = (wish.truth,) if looks_for_truth else ()
-    rows = load_new_rows_module(config.family).find_new_rows(configs, wish.place, *truth)
+    truth = (request.truth,) if looks_for_truth else ()
+    rows = load_new_rows_module(config.family).find_new_rows(configs, request.place, *truth)
     if kind.row_files:
         refuse_foreign(output, (rows.path, getattr(rows, "masks", None)), kind.row_files)
         output = output / SUMMARY
     if rows.path == output:
         raise RunError(f"--output {output} is the table that is predicted; name another file")
     num_rows, combiner = rows.check(), settle_run(folder, config)
-    named = combiner.list_columns(describe_run(folder, config).target, shows_models=wish.shows_models)
-    return Work(folder.root, config, combiner, rows, num_rows, output, ("ID", *named), wish.shows_models)
+    named = combiner.list_columns(describe_run(folder, config).target, shows_models=request.shows_models)
+    return PredictionJob(folder.root, config, combiner, rows, num_rows, output, ("ID", *named), request.shows_models)
 
 
 def _refuse_unwritable(output: Path) -> None:
@@ -166,7 +166,7 @@ def _describe(config: RunConfig) -> str:
     return describe_submission(config.kind, facts | {"n_models": num_members, "fold_method": ensemble.fold_method})
 
 
-def _predict_and_write(work: Work, placement: Placement, num_workers: int, console: Console) -> None:
+def _predict_and_write(work: PredictionJob, placement: Placement, num_workers: int, console: Console) -> None:
     row_files, most = work.config.kind.row_files, work.config.kind.most_rows_of_a_block
     block_rows = choose_block_rows(work.num_rows, num_workers, work.rows.batch_rows, most)
     num_workers = min(num_workers, -(-work.num_rows // block_rows))
@@ -180,24 +180,24 @@ def _predict_and_write(work: Work, placement: Placement, num_workers: int, conso
         blocks = stream_predictions(work, placement, num_workers, block_rows)
         with appearing_output(work.output.parent, row_files) if row_files else nullcontext() as staged:
             there = work if staged is None else replace(work, output=staged / work.output.name)
-            num_mended = _write(there, blocks, progress)
+            num_imputed = _write(there, blocks, progress)
     seconds = time.monotonic() - began
-    if num_mended:
+    if num_imputed:
         console.print(
-            f"{num_mended:,} rows have {work.rows.PROBLEMS}; all are listed in {_place_of_bad_rows(work)}",
+            f"{num_imputed:,} rows have {work.rows.PROBLEMS}; all are listed in {_place_of_bad_rows(work)}",
             style="yellow",
         )
     rate = work.num_rows / seconds
     console.print(f"predicted {work.num_rows:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s): {work.output}")
 
 
-def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int:
+def _write(work: PredictionJob, blocks: Iterator[pa.Table], progress: RowProgress) -> int:
     """Writes the predictions and, where there are any, the list of rows that could not be used whole; returns how many these are.
 
     Raises:
         RunError: the table is not the one that was checked.
     """
-    num_mended, note = 0, None
+    num_imputed, note = 0, None
     with contextlib.ExitStack() as listing, open_table(work.output, work.columns) as write:
         for block in blocks:
             write_row_files(block, work.output.parent, work.config.kind.row_files)
@@ -206,19 +206,19 @@ def _write(work: Work, blocks: Iterator[pa.Table], progress: RowProgress) -> int
             if len(mended):
                 note = note or listing.enter_context(open_table(_place_of_bad_rows(work), ["id", "problem"]))
                 note(mended)
-                num_mended += len(mended)
+                num_imputed += len(mended)
             progress.advance(len(block))
         if progress.done != work.num_rows:
             raise RunError(
                 f"{work.rows.path} had {work.num_rows:,} rows when it was checked and {progress.done:,} when it was read: it was "
                 "changed meanwhile; the same command predicts it as it is now"
             )
-    if not num_mended:
+    if not num_imputed:
         _place_of_bad_rows(work).unlink(missing_ok=True)  # of an earlier prediction
-    return num_mended
+    return num_imputed
 
 
-def _place_of_bad_rows(work: Work) -> Path:
+def _place_of_bad_rows(work: PredictionJob) -> Path:
     return work.output.with_name(f"{work.output.stem}_bad_rows.csv")
 
 

@@ -16,7 +16,7 @@ from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import TrainedModel
-from trainers.storage.whole_files import sum_up_file
+from trainers.storage.whole_files import sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def settle_run(folder: RunFolder, config: RunConfig) -> Combiner:
         folder: the run; what is combined passes `refuse_unusable`.
         config: its config.
     """
-    return config.kind.settle(describe_run(folder, config), lambda: _read_scores(folder, config))
+    return config.kind.build_combiner(describe_run(folder, config), lambda: _read_scores(folder, config))
 
 
 def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
             if found := _find_shared(own, read_description(own.fold(fold).checkpoint(name))):
                 shared.add(found)
     for path, checksum in shared:
-        if not path.is_file() or sum_up_file(path) != checksum:
+        if not path.is_file() or sha256_file(path) != checksum:
             raise RunFolderError(f"{path} is damaged or missing: `{command}` makes it again, with the same bits")
 
 

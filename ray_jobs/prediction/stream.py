@@ -25,8 +25,8 @@ _MOST_DEATHS = 3  # of an actor, and tries of a block: what kills it each time i
 
 
 @dataclass(frozen=True)
-class Work:
-    """A wish that has passed every check.
+class PredictionJob:
+    """A request that has passed every check.
 
     Attributes:
         root: the run's folder.
@@ -47,7 +47,9 @@ class Work:
     shows_models: bool
 
 
-def stream_predictions(work: Work, placement: Placement, num_workers: int, block_rows: int) -> Iterator[pa.Table]:
+def stream_predictions(
+    work: PredictionJob, placement: Placement, num_workers: int, block_rows: int
+) -> Iterator[pa.Table]:
     """The predicted blocks, in the table's order: see `ensemble.run.Combiner.predict`."""
     import ray.data
 
@@ -91,7 +93,7 @@ def _read_blocks(_: Any, rows: Any, block_rows: int) -> Iterator[pa.Table]:
 class _Worker:
     """An actor that holds all models."""
 
-    def __init__(self, work: Work, uri: str | None, uses_gpu: bool, num_threads: int) -> None:
+    def __init__(self, work: PredictionJob, uri: str | None, uses_gpu: bool, num_threads: int) -> None:
         config = work.config
         bring_run(work.root, uri)
         models = read_models(RunFolder(work.root), config)

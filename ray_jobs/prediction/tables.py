@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_jobs.runs.files import disarm
+from ray_jobs.runs.files import escape_formula
 from trainers.storage.whole_files import appearing_whole
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -40,7 +40,7 @@ class _CsvRows:
     def __init__(self, file: BinaryIO, names: Sequence[str]) -> None:
         self.text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         self.writer = csv.writer(self.text, lineterminator="\n")
-        self.writer.writerow(map(disarm, names))
+        self.writer.writerow(map(escape_formula, names))
 
     def add(self, rows: pa.Table) -> None:
         columns = [map(_show, column.to_pylist()) for column in rows.columns]
@@ -53,7 +53,7 @@ class _CsvRows:
 def _show(cell: str | float | None) -> str:
     if cell is None:
         return ""
-    return disarm(cell) if isinstance(cell, str) else repr(float(cell))
+    return escape_formula(cell) if isinstance(cell, str) else repr(float(cell))
 
 
 class _ParquetRows:

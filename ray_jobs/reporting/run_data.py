@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ensemble.figure_style import shorten_name
-from ensemble.pictures import MissingDataError, demand
+from ensemble.pictures import MissingDataError, require
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting.curves import Curve, find_folds, read_record
 from ray_jobs.runs.files import read_json, read_parquet
@@ -33,7 +33,7 @@ class RunData:
         """The record of every fold that has finished an epoch."""
         curves = [read_record(self.folder.fold_record(number)) for number in find_folds(self.folder)]
         curves = [curve for curve in curves if not curve.epochs.empty]
-        return demand(curves, "no fold has recorded an epoch")
+        return require(curves, "no fold has recorded an epoch")
 
     def curves_with(self, *names: str, prefix: str | None = None) -> list[Curve]:
         """The curves that have one of the columns, or one that begins with the prefix."""
@@ -42,7 +42,7 @@ class RunData:
             for curve in self.curves
             if any(name in names or (prefix and name.startswith(prefix)) for name in curve.epochs)
         ]
-        return demand(curves, f"no fold has recorded {' or '.join(names) or prefix}")
+        return require(curves, f"no fold has recorded {' or '.join(names) or prefix}")
 
     @functools.cached_property
     def target(self) -> str:
@@ -53,7 +53,7 @@ class RunData:
     def scores(self) -> Mapping[str, Any]:
         """The summary's scores."""
         scores: Mapping[str, Any] | None = self.summary.get("scores")
-        return demand(scores, "no fold is finished")
+        return require(scores, "no fold is finished")
 
     @property
     def root(self) -> Path:
@@ -75,7 +75,7 @@ class RunData:
         """What the summary says of the submission, if there is one."""
         # An earlier submission's files may still be there when this one was not made.
         submission: Mapping[str, Any] = self.summary.get("submission") or {"created": False, "reason": "none was made"}
-        return demand(submission if submission["created"] else None, f"no submission: {submission.get('reason')}")
+        return require(submission if submission["created"] else None, f"no submission: {submission.get('reason')}")
 
     @property
     def model_labels(self) -> list[str]:
@@ -91,16 +91,16 @@ class RunData:
             row["ensemble/model_weights"] for row in rows if "ensemble/model_weights" in row
         ]
         has_weights = bool(tables) and len(tables[-1]["columns"]) > 1 and bool(tables[-1]["data"])
-        return demand(tables[-1] if has_weights else None, "the models of this run have no weights of their own")
+        return require(tables[-1] if has_weights else None, "the models of this run have no weights of their own")
 
     @property
     def statuses(self) -> list[FoldStatus]:
         """The status of every fold, if any was started."""
         statuses = read_statuses(self.folder, self.config.folds.count)
         known = [status for status in statuses if status.started is not None]
-        return demand(statuses if known else None, "no fold was started")
+        return require(statuses if known else None, "no fold was started")
 
     def _read(self, path: Path, part: str) -> pa.Table:
         if not path.exists():
             raise MissingDataError(f"{path.name}, which is written with the {part}, is not there")
-        return demand(read_parquet(path), f"{path.name} has no row")
+        return require(read_parquet(path), f"{path.name} has no row")

@@ -32,7 +32,7 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
     ensemble, kind = config.ensemble, config.kind
     hows = [kind.read_combination(ensemble), *kind.list_combinations(ensemble, for_sweep=False)]
     combinations = list(dict.fromkeys(hows))
-    honest = columns.predict_honestly(combinations)
+    honest = columns.predict_cross_fitted(combinations)
     num_members = len(columns.names)
     predictions_CN = np.stack([*columns.oof_MN, *honest])
     ranking = rank(kind, ensemble.metric, columns.target_N, predictions_CN, range(num_members), columns.unit_N)

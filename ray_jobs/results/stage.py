@@ -95,8 +95,8 @@ def _combine(
 def _compare(folder: RunFolder, config: RunConfig, run: Run, columns: Combinable, stage: dict[str, Any]) -> None:
     """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that did not see the
     row."""
-    stage["combinations"], honest_N = compare_combinations(config, columns, find_metric(folder, config))
-    kept = config.kind.join(columns.target_N, honest_N)
+    stage["combinations"], cross_fitted_N = compare_combinations(config, columns, find_metric(folder, config))
+    kept = config.kind.join(columns.target_N, cross_fitted_N)
     names = {"id": pa.array(columns.ids_N.astype(str)), "fold": pa.array(columns.fold_N.astype(np.int32))}
     write_parquet(folder.honest_predictions, pa.table(names | kept))
     log_news(folder.submission_record, list_metrics(stage["combinations"], find_metric(folder, config)))

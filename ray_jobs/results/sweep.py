@@ -25,7 +25,7 @@ from rich.table import Table
 from ensemble.config import EnsembleConfig
 from ensemble.members.search import Candidate, Choice, choose, list_candidates
 from ensemble.run import Combinable, Evaluation
-from ray_jobs.cli.console import chatter_to, say_what_is_awaited
+from ray_jobs.cli.console import redirect_output, report_pending_nodes
 from ray_jobs.cluster.start import RayStart, connect
 from ray_jobs.cluster.versions import COMMON_PACKAGES, package_versions
 from ray_jobs.config.run import RunConfig
@@ -101,8 +101,8 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     candidates = list(dict.fromkeys([default, *listed]))
     console.print(f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows")
     batches = _divide(candidates)
-    mark = _sum_up_columns(columns)
-    paths = [folder.root / "sweep" / f"{_sum_up(batch, mark)}.npz" for batch in batches]
+    mark = _hash_columns(columns)
+    paths = [folder.root / "sweep" / f"{_hash_batch(batch, mark)}.npz" for batch in batches]
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     if todo:
         _evaluate_in_trials(
@@ -140,7 +140,7 @@ def _divide(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     return [list(candidates[start::number]) for start in range(number)]
 
 
-def _sum_up_columns(columns: Mapping[CheckpointName, Combinable]) -> str:
+def _hash_columns(columns: Mapping[CheckpointName, Combinable]) -> str:
     """What the evaluation of any candidate depends on: predictions and packages."""
     digest = hashlib.sha256(json.dumps(package_versions(COMMON_PACKAGES)).encode())
     for one in columns.values():
@@ -148,7 +148,7 @@ def _sum_up_columns(columns: Mapping[CheckpointName, Combinable]) -> str:
     return digest.hexdigest()
 
 
-def _sum_up(batch: Sequence[Candidate], mark: str) -> str:
+def _hash_batch(batch: Sequence[Candidate], mark: str) -> str:
     """A name for what a batch comes to: another one for other candidates, predictions or packages."""
     candidates = json.dumps([dataclasses.asdict(one) for one in batch])
     return hashlib.sha256(f"{mark}{candidates}".encode()).hexdigest()[:16]
@@ -163,7 +163,7 @@ def _evaluate_in_trials(
 ) -> None:
     scratch = folder.sweep_scratch
     with (
-        chatter_to(folder.ray_log),
+        redirect_output(folder.ray_log),
         connect(RayStart.for_run(config, "sweep")) as cluster,
         _progress(console, [path for _, path in todo.values()]),
     ):
@@ -174,7 +174,7 @@ def _evaluate_in_trials(
 
         resources = {"cpu": 1.0}
         has_room = any(node.cpus >= 1 for node in cluster.resources.nodes)
-        say_what_is_awaited(console, None if has_room else "a node with a CPU, which each batch of combinations wants")
+        report_pending_nodes(console, None if has_room else "a node with a CPU, which each batch of combinations wants")
         if find_uri(folder) is not None:  # the files of the trials lie on this machine only
             resources[f"node:{ray.util.get_node_ip_address()}"] = 0.001
         trial = tune.with_parameters(SweepTrial, todo=todo, columns=columns)

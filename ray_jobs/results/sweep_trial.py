@@ -35,7 +35,9 @@ class SweepTrial(tune.Trainable):
         evaluations = self._evaluate()
         content = io.BytesIO()
         np.savez(
-            content, honest_CN=[one.honest_N for one in evaluations], inner_CF=[one.inner_F for one in evaluations]
+            content,
+            honest_CN=[one.cross_fitted_N for one in evaluations],
+            inner_CF=[one.inner_F for one in evaluations],
         )
         write_whole(self.path, content.getvalue())
         best = min(range(len(self.batch)), key=lambda index: np.nanmean(evaluations[index].inner_F))

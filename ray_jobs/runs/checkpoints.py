@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 
 from ray_jobs.errors import RunFolderError
 from ray_jobs.runs.files import read_json, write_json
-from trainers.storage.whole_files import appearing_whole, sum_up_file, write_whole
+from trainers.storage.whole_files import appearing_whole, sha256_file, write_whole
 
 CHECKPOINTS: tuple[Literal["best", "final"], ...] = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
@@ -145,7 +145,7 @@ class Checkpoint:
         """
         for part in parts or (self.tensors, *self.shards, *self.files):
             path = self.folder / part.name
-            if not path.is_file() or sum_up_file(path) != part.sha256:
+            if not path.is_file() or sha256_file(path) != part.sha256:
                 _refuse(path)
 
     def find_files(self) -> Path | None:
@@ -214,7 +214,7 @@ def _copy_files(source: Path, folder: Path) -> list[Part]:
         raise ValueError(
             f"files={source}: expected a folder with files whose names do not begin with a dot, found {names}"
         )
-    sums = [sum_up_file(path) for path in paths]
+    sums = [sha256_file(path) for path in paths]
     place = f"files-{hashlib.sha256(repr(list(zip(names, sums, strict=True))).encode()).hexdigest()[:12]}"
     for path, name in zip(paths, names, strict=True):
         with appearing_whole(folder / place / name) as file, path.open("rb") as content:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ray_jobs.errors import RunFolderError
 from trainers.interface import FORMULA
-from trainers.storage.whole_files import appearing_whole, sum_up_file, write_whole
+from trainers.storage.whole_files import appearing_whole, sha256_file, write_whole
 
 _CHECKSUM = "checksum"  # of a JSON file, in itself
 
@@ -43,7 +43,7 @@ def append_whole(file: int, content: bytes, path: Path) -> None:
 def write_json(path: Path, value: Any, *, checksum: bool = False) -> None:
     """Writes JSON, whole; a mapping may hold a checksum of itself, which `read_json` compares."""
     if checksum:
-        value = {**value, _CHECKSUM: _sum_up(value)}
+        value = {**value, _CHECKSUM: _hash_batch(value)}
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
@@ -55,7 +55,7 @@ def read_json(path: Path, **default: Any) -> Any:
     """
     try:
         value = json.loads(path.read_bytes())
-        if isinstance(value, dict) and _CHECKSUM in value and value.pop(_CHECKSUM) != _sum_up(value):
+        if isinstance(value, dict) and _CHECKSUM in value and value.pop(_CHECKSUM) != _hash_batch(value):
             raise ValueError("its checksum does not match")
         return value
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
@@ -64,7 +64,7 @@ def read_json(path: Path, **default: Any) -> Any:
         raise RunFolderError(f"{path} is missing or damaged: {error}") from None
 
 
-def _sum_up(value: Mapping[str, Any]) -> str:
+def _hash_batch(value: Mapping[str, Any]) -> str:
     """A checksum of what JSON makes of a mapping, whatever the order of its keys."""
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -97,11 +97,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in (header, *rows):
-        writer.writerow(disarm(cell) if isinstance(cell, str) else cell for cell in row)
+        writer.writerow(escape_formula(cell) if isinstance(cell, str) else cell for cell in row)
     write_whole(path, text.getvalue().encode())
 
 
-def disarm(cell: str) -> str:
+def escape_formula(cell: str) -> str:
     """A cell of a CSV file that no spreadsheet runs."""
     text = cell.replace("\r", " ")  # which Python before 3.13 does not quote
     return FORMULA.sub(lambda formula: f"{formula.group()[:-1]}'{formula.group()[-1]}", text)
@@ -114,9 +114,9 @@ def share_whole(source: Path, path: Path, sha256: str) -> None:
         RunFolderError: the file is not what its checksum says; it is removed, so that it will be made again.
         OSError: the storage does not take it.
     """
-    if path.exists() and (path.samefile(source) or sum_up_file(path) == sha256):
+    if path.exists() and (path.samefile(source) or sha256_file(path) == sha256):
         return
-    if sum_up_file(source) != sha256:
+    if sha256_file(source) != sha256:
         source.unlink()
         raise RunFolderError(f"{source} was damaged and is removed; the same command makes it again")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")

@@ -20,7 +20,7 @@ from ray_jobs.errors import RunBusyError, RunError, RunFolderError
 from ray_jobs.runs.checkpoints import CHECKPOINTS, RESUME_POINTS, remove_old_tensors
 from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
-from trainers.storage.whole_files import sum_up_file
+from trainers.storage.whole_files import sha256_file
 
 _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
 
@@ -300,4 +300,4 @@ def _remove_folder(path: Path) -> None:
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sum_up_file(path)}
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}

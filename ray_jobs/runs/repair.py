@@ -18,10 +18,10 @@ from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import FoldStatus, write_status
-from trainers.storage.whole_files import sum_up_file
+from trainers.storage.whole_files import sha256_file
 
 
-def mend_run(folder: RunFolder, num_folds: int, say: Callable[[str], None]) -> None:
+def reset_damaged_folds(folder: RunFolder, num_folds: int, say: Callable[[str], None]) -> None:
     """Looks at everything that finished folds left, and sets those back whose files are damaged.
 
     Args:
@@ -77,7 +77,7 @@ def rebuild_status(folder: RunFolder, fold: int) -> FoldStatus:
 def _find_damaged_shared_files(folder: RunFolder) -> list[Path]:
     """Tensors that all folds share; their name ends with the beginning of their checksum."""
     paths = sorted(folder.root.glob("*-*.safetensors"))
-    return [path for path in paths if not sum_up_file(path).startswith(path.stem.rpartition("-")[2])]
+    return [path for path in paths if not sha256_file(path).startswith(path.stem.rpartition("-")[2])]
 
 
 def _list(paths: list[Path]) -> str:

@@ -31,12 +31,12 @@ def read_stop_request(folder: RunFolder) -> StopWhen | None:
         return None
 
 
-def ask_to_leave(fold: FoldFolder, attempt: int) -> None:
+def request_resize(fold: FoldFolder, attempt: int) -> None:
     """Asks an attempt of a fold to save where it is and end: it goes on in another one, with another number of workers."""
     write_json(fold.leave_request, {"attempt": attempt})
 
 
-def is_asked_to_leave(fold: FoldFolder, attempt: int) -> bool:
+def is_resize_requested(fold: FoldFolder, attempt: int) -> bool:
     """Whether this attempt of a fold is to end; storage that is away asks for nothing."""
     try:
         return fold.leave_request.exists() and read_json(fold.leave_request, default={}).get("attempt") == attempt

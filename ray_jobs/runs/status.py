@@ -85,7 +85,7 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
 
 
 def _is_elsewhere(folder: RunFolder) -> bool:
-    """Whether the run is in object storage, of which somebody who only looks does not bring everything."""
+    """Whether the run is in object storage: a reader does not download all of it."""
     return find_uri(folder) is not None and not folder.is_locked()
 
 

@@ -22,7 +22,7 @@ from ray_jobs.planning.plan import Plan
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.summary import build_summary, save_summary
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.repair import mend_run
+from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.runs.status import FoldState, forget_attempt, last_attempt, read_statuses
 from ray_jobs.tuning.decisions import Halving
 from ray_jobs.tuning.planning import Tuning
@@ -70,7 +70,7 @@ class TrialTrainer:
         with folder.lock():
             plan = write_or_compare(plan, self._write_command(trial), warn)
             folder.remove_leftovers()
-            mend_run(folder, config.folds.count, warn)
+            reset_damaged_folds(folder, config.folds.count, warn)
             folder.stop_request.unlink(missing_ok=True)
             self.prepare(plan)
             is_stopped = self._train(trial, plan)

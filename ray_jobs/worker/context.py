@@ -49,7 +49,7 @@ from ray_jobs.worker.resume import (
 from ray_jobs.worker.shards import Shards
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import CheckpointName, Progress, ResumePoint, RowsName
-from trainers.storage.whole_files import sum_up_file, write_whole
+from trainers.storage.whole_files import sha256_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -325,7 +325,7 @@ class RayFoldContext:
 
         def write() -> None:  # several folds may do it at once: the same bytes, and a rename is whole
             if path.exists():
-                if sum_up_file(path) == checksum:
+                if sha256_file(path) == checksum:
                     return
                 logger.warning("%s is damaged: it is written again", path)
             write_whole(path, content)

@@ -232,8 +232,8 @@ def test_a_combination_of_equal_models_is_the_model_by_every_method(made):
     same = dataclasses.replace(made.run, members=dict.fromkeys(made.run.members, made.run.members["main"]))
     columns = made.kind.read_columns(same, "best")
     hows = [one for one in made.kind.list_combinations(same.ensemble, for_sweep=True) if one.method != "ridge"]
-    for how, honest_N in zip(hows, columns.predict_honestly(hows), strict=True):
-        np.testing.assert_allclose(honest_N, columns.oof_MN[0], err_msg=str(how), rtol=1e-9)
+    for how, cross_fitted_N in zip(hows, columns.predict_cross_fitted(hows), strict=True):
+        np.testing.assert_allclose(cross_fitted_N, columns.oof_MN[0], err_msg=str(how), rtol=1e-9)
 
 
 def test_candidates_are_evaluated_together_as_alone(made):
@@ -243,12 +243,12 @@ def test_candidates_are_evaluated_together_as_alone(made):
     together = columns.evaluate(candidates)
     for (names, how), evaluation in zip(candidates, together, strict=True):
         own = columns.take(names)
-        np.testing.assert_array_equal(evaluation.honest_N, own.predict_honestly([how])[0])
+        np.testing.assert_array_equal(evaluation.cross_fitted_N, own.predict_cross_fitted([how])[0])
         (alone,) = own.evaluate([(names, how)])
         np.testing.assert_array_equal(evaluation.inner_F, alone.inner_F)
         if not how.is_fitted:
             rest = columns.fold_N != 1
-            error = made.kind.measure_error(metric, columns.target_N[rest], evaluation.honest_N[rest])
+            error = made.kind.measure_error(metric, columns.target_N[rest], evaluation.cross_fitted_N[rest])
             assert evaluation.inner_F[1] == pytest.approx(error)
 
 
@@ -263,12 +263,12 @@ def test_of_folds_in_time_nothing_is_learned_from_later_ones(made):
     first_N = columns.fold_N == 0
     for one in evaluated:
         assert np.isnan(one.inner_F).tolist() == [True] + [False] * (NUM_FOLDS - 1)
-        np.testing.assert_allclose(one.honest_N[first_N], evaluated[0].honest_N[first_N])
+        np.testing.assert_allclose(one.cross_fitted_N[first_N], evaluated[0].cross_fitted_N[first_N])
 
 
 def test_its_predictions_can_be_ranked_and_compared(made):
     columns, kind, metric = made.kind.read_columns(made.run, "best"), made.kind, made.run.ensemble.metric
-    (mean_N,) = columns.predict_honestly([kind.read_combination(made.run.ensemble)])
+    (mean_N,) = columns.predict_cross_fitted([kind.read_combination(made.run.ensemble)])
     everyone = np.stack([*columns.oof_MN, mean_N])
     ranking = rank(kind, metric, columns.target_N, everyone, range(3), num_draws=50)
     assert (ranking.low_C <= ranking.error_C).all()
@@ -296,7 +296,7 @@ def test_a_submission_has_a_line_for_each_test_row_and_its_facts(made, members):
     assert ("fold_method" in submission.facts) == (len(members) > 1)
     assert made.kind.describe_scale(submission.facts) is not None
     assert set(made.kind.row_files) == {name.split("/")[0] for name in written}
-    combiner = pickle.loads(pickle.dumps(made.kind.settle(run, lambda: dict.fromkeys(members, own))))
+    combiner = pickle.loads(pickle.dumps(made.kind.build_combiner(run, lambda: dict.fromkeys(members, own))))
     assert combiner.list_columns("target", shows_models=True)[0] == "target"
 
 

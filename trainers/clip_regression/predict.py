@@ -29,7 +29,7 @@ from trainers.clip_regression.network.model import ClipRegressor
 from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.rows.table import Rows, read_block
 from trainers.interface import BlockPredictions, TrainedModel
-from trainers.learning.arithmetic import autocast, choose_precision, repeat_bits
+from trainers.learning.arithmetic import autocast, choose_precision, use_deterministic_algorithms
 from trainers.learning.batches import cut
 from trainers.learning.config_sections import read_sections, with_tuples
 from trainers.reading.picture_files import PictureFolder
@@ -52,7 +52,7 @@ class Predictor:
 
     def __init__(self, models: Sequence[TrainedModel], rows: NewRows, device: str, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
-        repeat_bits()
+        use_deterministic_algorithms()
         self.num_models, folders = len(models), rows.open_folders()
         self.views: dict[str, _View] = {}
         encoders: dict[str, Clip | None] = {}

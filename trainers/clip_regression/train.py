@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, RowFeatures, RowTensors, TargetStatistics
-from trainers.clip_regression.inputs.equipment import Equipment, equip, read_tables
+from trainers.clip_regression.inputs.fold_inputs import FoldInputs, build_fold_inputs, read_tables
 from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.network.model import ClipRegressor
 from trainers.interface import CheckpointName, FoldContext, Predictions, RowsName, Split
@@ -46,16 +46,16 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
     )
     learned_from = rows.take(train)
     numbers = Numbers.fit(learned_from, config)
-    equipment = equip(config, tables, numbers, split, context)
+    fold_inputs = build_fold_inputs(config, tables, numbers, split, context)
     if context.world_size > 1:  # the same initial weights on every rank, other dropout
         seed_fold(config.training.seed, split.fold, context.rank)
-    to_inputs = equipment.to_inputs
+    to_inputs = fold_inputs.to_inputs
     return _Fold(
         config=config,
         split=split,
         context=context,
-        equipment=equipment,
-        model=equipment.model.to(context.device),
+        fold_inputs=fold_inputs,
+        model=fold_inputs.model.to(context.device),
         numbers=numbers,
         statistics=TargetStatistics.fit(learned_from.target),
         train=to_inputs("train", train),
@@ -75,7 +75,7 @@ class _Fold:
     config: Config
     split: Split
     context: FoldContext
-    equipment: Equipment
+    fold_inputs: FoldInputs
     model: ClipRegressor
     numbers: Numbers
     statistics: TargetStatistics
@@ -163,8 +163,8 @@ class _Fold:
             "model_summary": {
                 f"{modality}_weight": metrics[f"weights/{modality}"] for modality in ("image", "text", "age")
             },
-            "architecture": self.equipment.architecture,
-            "preprocessing": self.equipment.preprocessing,
+            "architecture": self.fold_inputs.architecture,
+            "preprocessing": self.fold_inputs.preprocessing,
             "shared_tensors": self.shared,
             "config": asdict(self.config),
             "numbers": asdict(self.numbers),
@@ -173,8 +173,8 @@ class _Fold:
         self.context.save_checkpoint(name, self.model.trained_state(), description)
 
     def _share_encoders(self) -> dict[str, str]:
-        if self.equipment.weights is not None:
-            return self.context.share_file("frozen_encoders", *self.equipment.weights)
+        if self.fold_inputs.weights is not None:
+            return self.context.share_file("frozen_encoders", *self.fold_inputs.weights)
         frozen = self.model.frozen_state()
         return self.context.share_tensors("frozen_encoders", frozen) if frozen else {}
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def repeat_bits() -> None:
+def use_deterministic_algorithms() -> None:
     """Asks torch for algorithms that give the same bits each time."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
     # As use_deterministic_algorithms(True, warn_only=True), which also imports torch's compiler: 2 s of a fold's start.
@@ -22,7 +22,7 @@ def repeat_bits() -> None:
 
 def seed_fold(seed: int, fold: int, rank: int = 0) -> None:
     """Seeds torch for a fold and asks for algorithms that give the same bits each time."""
-    repeat_bits()
+    use_deterministic_algorithms()
     torch.manual_seed(int(np.random.SeedSequence([seed, fold, rank]).generate_state(1)[0]))
 
 

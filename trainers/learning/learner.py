@@ -21,7 +21,7 @@ from trainers.learning.arithmetic import sum_over_ranks
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.batches import cut, learning_rate_factor, share_of_rank, training_order
 from trainers.learning.model import Model
-from trainers.learning.optimizer_state import by_kind, pack_optimizer, unpack_optimizer
+from trainers.learning.optimizer_state import pack_optimizer, split_by_prefix, unpack_optimizer
 
 LONG_VALIDATION_S = 5.0  # before one that takes longer the fold saves where it is: an interrupt would not wait for it
 
@@ -195,7 +195,7 @@ class Learner:
 
     def resume(self, point: ResumePoint) -> None:
         """Takes up the state of an earlier attempt."""
-        parts, facts = by_kind(point.tensors), point.facts
+        parts, facts = split_by_prefix(point.tensors), point.facts
         self.fold.load_trained_state(parts["model"])
         for kind, optimizer in self._name_optimizers():
             unpack_optimizer(optimizer, parts.get(kind, {}))

@@ -41,7 +41,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     optimizer.load_state_dict({**optimizer.state_dict(), "state": by_parameter})
 
 
-def by_kind(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def split_by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """`kind/rest` to {kind: {rest: tensor}}."""
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():

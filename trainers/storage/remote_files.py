@@ -31,7 +31,7 @@ from trainers.interface import DataError
 from trainers.storage.object_storage import NO_ANSWER, WHAT_TO_CHECK, open_place
 
 DIGEST_BYTES = 16
-READ_PATIENCE_S = 60.0
+READ_RETRY_TIMEOUT_S = 60.0
 THREADS = 16  # reading one small object is waiting for the network
 SPARE_BYTES = 2 * 2**30  # no copy takes the last of a disk: checkpoints come first
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
@@ -70,7 +70,7 @@ class RemoteFile:
 
         Raises:
             OSError: the storage has not given it for READ_PATIENCE_S.
-            DataError: it is another now.
+            DataError: the object has changed.
         """
         with suppress(OSError):
             content = place_copy(self.copies, self.digest).read_bytes()
@@ -121,7 +121,7 @@ def read_all(files: Sequence[Path | RemoteFile | None]) -> list[bytes | None]:
         return list(pool.map(lambda file: None if file is None else file.read_bytes(), files))
 
 
-def read_object(uri: str, patience_s: float = READ_PATIENCE_S) -> bytes:
+def read_object(uri: str, patience_s: float = READ_RETRY_TIMEOUT_S) -> bytes:
     """An object's content.
 
     Raises:
@@ -140,7 +140,7 @@ def read_object(uri: str, patience_s: float = READ_PATIENCE_S) -> bytes:
     return ask_storage(uri, read, patience_s)
 
 
-def put_object(uri: str, content: bytes, patience_s: float = READ_PATIENCE_S) -> None:
+def put_object(uri: str, content: bytes, patience_s: float = READ_RETRY_TIMEOUT_S) -> None:
     """Writes an object; it appears whole.
 
     Raises:
@@ -172,7 +172,7 @@ def find_object(uri: str) -> FileInfo | None:
     return found if found.is_file else None
 
 
-def list_objects(folder: str, patience_s: float = READ_PATIENCE_S) -> dict[str, FileInfo]:
+def list_objects(folder: str, patience_s: float = READ_RETRY_TIMEOUT_S) -> dict[str, FileInfo]:
     """The objects right below a folder, by name; none where there is no such folder.
 
     Raises:
@@ -196,7 +196,7 @@ def bucket_exists(uri: str) -> bool:
         return True
 
 
-def ask_storage(uri: str, ask: Callable[[], Result], patience_s: float = READ_PATIENCE_S) -> Result:
+def ask_storage(uri: str, ask: Callable[[], Result], patience_s: float = READ_RETRY_TIMEOUT_S) -> Result:
     """Reads or writes, again and again while the network or the server is the cause that it fails.
 
     Raises:

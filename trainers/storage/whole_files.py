@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def sum_up_file(path: Path) -> str:
+def sha256_file(path: Path) -> str:
     """SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from trainers.interface import DataError, NewMap, TrainedModel
-from trainers.learning.arithmetic import choose_precision, repeat_bits
+from trainers.learning.arithmetic import choose_precision, use_deterministic_algorithms
 from trainers.learning.config_sections import read_sections
 from trainers.reading.pictures import UnusableError
 from trainers.unet_segmentation.config import Config, DataConfig
@@ -51,7 +51,7 @@ class Predictor:
     """
 
     def __init__(self, models: Sequence[TrainedModel], rows: NewRows, device: str, num_threads: int) -> None:
-        repeat_bits()
+        use_deterministic_algorithms()
         torch.set_num_threads(num_threads)
         self.device, self.models = device, [_build(model, device) for model in models]
         self.views = {model.config.data for model in self.models}  # members may read pictures at another scale

@@ -1,7 +1,7 @@
 """Combining members: models that each have one out-of-fold prediction of every row, made on the same folds.
 
 What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict that
-fold. A leak of the second level remains, see `predict_honestly`.
+fold. A leak of the second level remains, see `predict_cross_fitted`.
 
 Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows.
 """
@@ -46,7 +46,7 @@ def list_combinations(
     return combinations
 
 
-def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
+def predict_cross_fitted(how: Combination, columns: Columns) -> np.ndarray:
     """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to score a
     combination by. Of folds in time these are the earlier ones; for the first the members weigh the same.
 
@@ -58,30 +58,30 @@ def predict_honestly(how: Combination, columns: Columns) -> np.ndarray:
         ValueError: fewer than two folds, or as `combine` and `fit`.
     """
     if not how.is_fitted:
-        return settle(how, columns).predict(columns.oof_MN)
-    folds, honest_N = np.unique(columns.fold_N), np.empty(len(columns.target_N))
+        return fit_ensemble(how, columns).predict(columns.oof_MN)
+    folds, cross_fitted_N = np.unique(columns.fold_N), np.empty(len(columns.target_N))
     if len(folds) < 2:
         raise ValueError(f"{len(folds)} fold: expected at least 2, as weights are fitted on others")
     for fold in folds:
         held_N, other_N = columns.fold_N == fold, columns.others(fold)
         plain = Combination("mean", how.space)
-        settled = settle(how, columns.keep(other_N)) if other_N.any() else Settled(plain)
-        honest_N[held_N] = settled.predict(columns.oof_MN[:, held_N])
-    return honest_N
+        fitted = fit_ensemble(how, columns.keep(other_N)) if other_N.any() else FittedEnsemble(plain)
+        cross_fitted_N[held_N] = fitted.predict(columns.oof_MN[:, held_N])
+    return cross_fitted_N
 
 
 def evaluate(how: Combination, own: Columns) -> Evaluation:
     """What a combination of these models comes to."""
-    honest_N = predict_honestly(how, own)
+    cross_fitted_N = predict_cross_fitted(how, own)
     inner = []
     for fold in np.unique(own.fold_N):
         rest_N = own.others(fold)
         if not rest_N.any():
             inner.append(np.nan)
             continue
-        inner_N = honest_N[rest_N] if not how.is_fitted else predict_honestly(how, _keep(own, rest_N))
+        inner_N = cross_fitted_N[rest_N] if not how.is_fitted else predict_cross_fitted(how, _keep(own, rest_N))
         inner.append(measure_error(how.metric, own.target_N[rest_N], inner_N))
-    return Evaluation(honest_N, np.array(inner))
+    return Evaluation(cross_fitted_N, np.array(inner))
 
 
 def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
@@ -93,7 +93,7 @@ def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
 
 
 @dataclass(frozen=True)
-class Settled:
+class FittedEnsemble:
     """A combination whose weights are known, so that it predicts whatever rows its members predict.
 
     Attributes:
@@ -121,7 +121,7 @@ class Settled:
         return combine(predictions_MT, self.how.method, _need_space(self.how), self.weights_M, self.how.trim)
 
 
-def settle(how: Combination, columns: Columns) -> Settled:
+def fit_ensemble(how: Combination, columns: Columns) -> FittedEnsemble:
     """The combination with weights that are fitted, if any are, to all out-of-fold predictions.
 
     Raises:
@@ -129,10 +129,10 @@ def settle(how: Combination, columns: Columns) -> Settled:
     """
     if how.method in FITTED_METHODS:
         fitted = fit(how.method, columns.oof_MN, columns.target_N, how.metric, _need_space(how))
-        return Settled(how, fitted.weights_M, fitted)
+        return FittedEnsemble(how, fitted.weights_M, fitted)
     if how.weights is not None:
-        return Settled(how, normalise_weights(how.weights, len(columns.names)))
-    return Settled(how, _weigh(how, columns.oof_MN, columns.target_N) if how.is_fitted else None)
+        return FittedEnsemble(how, normalise_weights(how.weights, len(columns.names)))
+    return FittedEnsemble(how, _weigh(how, columns.oof_MN, columns.target_N) if how.is_fitted else None)
 
 
 def _weigh(how: Combination, oof_MN: np.ndarray, target_N: np.ndarray) -> np.ndarray:

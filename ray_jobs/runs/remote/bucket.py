@@ -45,7 +45,7 @@ class Bucket:
 
         name = self.path.partition("/")[0]
         try:
-            with self._told(""):
+            with self._as_os_errors(""):
                 is_there = self.files.get_file_info(name).type != FileType.NotFound
         except OSError as error:
             raise StorageError(self.advise(error)) from None
@@ -62,7 +62,7 @@ class Bucket:
         from pyarrow.fs import FileSelector, FileType
 
         start = f"{self.path}/{below}".rstrip("/")
-        with self._told(below):
+        with self._as_os_errors(below):
             found = self.files.get_file_info(FileSelector(start, allow_not_found=True, recursive=True))
         return {one.path[len(self.path) + 1 :]: one.size for one in found if one.type == FileType.File}
 
@@ -70,7 +70,7 @@ class Bucket:
         """Bytes of an object; None where there is none."""
         from pyarrow.fs import FileType
 
-        with self._told(name):
+        with self._as_os_errors(name):
             found = self.files.get_file_info(f"{self.path}/{name}")
         return found.size if found.type == FileType.File else None
 
@@ -81,7 +81,7 @@ class Bucket:
             FileNotFoundError: there is none.
         """
         while True:
-            with self._told(name), self.files.open_input_stream(f"{self.path}/{name}") as stream:
+            with self._as_os_errors(name), self.files.open_input_stream(f"{self.path}/{name}") as stream:
                 content: bytes = stream.read()
             if self.measure(name) in (len(content), None):
                 return content
@@ -95,13 +95,13 @@ class Bucket:
 
     def write(self, name: str, content: bytes) -> None:
         """Puts an object, whole."""
-        with self._told(name), self.files.open_output_stream(f"{self.path}/{name}") as stream:
+        with self._as_os_errors(name), self.files.open_output_stream(f"{self.path}/{name}") as stream:
             stream.write(content)
 
     def upload(self, path: Path, name: str) -> None:
         """Puts a file."""
         to = f"{self.path}/{name}"
-        with path.open("rb") as file, self._told(name), self.files.open_output_stream(to) as stream:
+        with path.open("rb") as file, self._as_os_errors(name), self.files.open_output_stream(to) as stream:
             shutil.copyfileobj(file, stream, 1 << 22)
 
     def download(self, name: str, path: Path, num_bytes: int) -> None:
@@ -111,7 +111,7 @@ class Bucket:
             FileNotFoundError: it was removed or replaced meanwhile.
         """
         origin = f"{self.path}/{name}"
-        with appearing_whole(path) as file, self._told(name), self.files.open_input_stream(origin) as stream:
+        with appearing_whole(path) as file, self._as_os_errors(name), self.files.open_input_stream(origin) as stream:
             shutil.copyfileobj(stream, file, 1 << 22)
             if file.tell() not in (num_bytes, self.measure(name)):
                 raise FileNotFoundError
@@ -119,11 +119,11 @@ class Bucket:
     def delete(self, names: Iterable[str]) -> None:
         """Removes objects, in this order; one that is not there is no error."""
         for name in names:
-            with contextlib.suppress(FileNotFoundError), self._told(name):
+            with contextlib.suppress(FileNotFoundError), self._as_os_errors(name):
                 self.files.delete_file(f"{self.path}/{name}")
 
     @contextlib.contextmanager
-    def _told(self, name: str) -> Iterator[None]:
+    def _as_os_errors(self, name: str) -> Iterator[None]:
         """pyarrow's errors, which have no number, as those of a storage that is away, with the object's URI."""
         uri = f"{self.uri}/{name}".rstrip("/")
         try:

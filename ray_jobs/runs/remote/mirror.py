@@ -39,7 +39,7 @@ from ray_jobs.runs.remote.object_names import (
     is_of_driver,
     split_segment,
 )
-from trainers.storage.whole_files import sum_up_file, write_whole
+from trainers.storage.whole_files import sha256_file, write_whole
 
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
 _STAGED, _FORGOTTEN_AFTER_S = "staged_", 3600.0  # what is being put; what a killed process has left of it
@@ -202,14 +202,14 @@ class Mirror:
                     self._replace([name], {name: size}, {})
             self._push(list_names, [name for name in list(self.pushed) if is_of_driver(name)])
 
-    def leave_launched(self, members: Iterable[RunFolder]) -> None:
+    def publish_inputs(self, members: Iterable[RunFolder]) -> None:
         """Pushes what the workers need, and the list of it, last."""
         self.push_run()
         paths = [path for path in self.folder.inputs.rglob("*") if path.is_file()]
         for member in members:
             paths += [member.config, member.provenance, member.fold_plan]
         names = sorted(set(map(self.name, paths)))
-        sums = {n: {"bytes": (self.root / n).stat().st_size, "sha256": sum_up_file(self.root / n)} for n in names}
+        sums = {n: {"bytes": (self.root / n).stat().st_size, "sha256": sha256_file(self.root / n)} for n in names}
         self.bucket.write(LAUNCHED, json.dumps({"files": sums}).encode())
 
     def name(self, path: Path) -> str:
@@ -281,7 +281,7 @@ class Mirror:
         wanted = sha256 or (by_name and by_name[1])
         if not wanted or not path.is_file() or path.stat().st_size != num_bytes:
             return False
-        return sum_up_file(path).startswith(wanted)
+        return sha256_file(path).startswith(wanted)
 
     def _download(self, name: str, num_bytes: int) -> None:
         path = self.root / name

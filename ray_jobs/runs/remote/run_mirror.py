@@ -81,11 +81,11 @@ class RunMirror(Mirror):
         """Raises RunBusyError where another driver was seen to have taken over."""
         self.lease.check()
 
-    def keeping(self, members: list[RunFolder], num_folds: int, say: Callable[[str], None]) -> Keeper:
+    def keeping(self, members: list[RunFolder], num_folds: int, say: Callable[[str], None]) -> BackgroundPusher:
         """Keeps the objects up to date while the folds of these members train; says so where it cannot."""
-        return Keeper(self, members, num_folds, say)
+        return BackgroundPusher(self, members, num_folds, say)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Puts what can be put, and lets the next driver begin at once."""
         with contextlib.suppress(OSError, RunBusyError):
             self.push_run(logs=True)
@@ -113,7 +113,7 @@ class RunMirror(Mirror):
         self.followed[key] = (attempt, path.stat().st_size)
 
 
-class Keeper:
+class BackgroundPusher:
     """Keeps the objects of a run up to date while its folds train, in a thread.
 
     Args:
@@ -127,7 +127,7 @@ class Keeper:
         self.is_over, self.is_failing = threading.Event(), False
         self.thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> BackgroundPusher:
         self.thread.start()
         return self
 
@@ -189,12 +189,12 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
             try:
                 yield mirror
             except BaseException:
-                mirror.let_go()
+                mirror.release()
                 raise
             if insists:
                 mirror.push_run(logs=True)
             else:
-                mirror.let_go()
+                mirror.release()
 
 
 def fetch_run(uri: str, *, whole: bool) -> Path:

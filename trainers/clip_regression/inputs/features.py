@@ -35,7 +35,7 @@ from trainers.interface import DataError, FoldContext, Split
 from trainers.learning.arithmetic import autocast, choose_precision
 from trainers.learning.config_sections import with_tuples
 from trainers.storage.row_blocks import KEY_BYTES, Part, RowBlocks, fill, place_remotely
-from trainers.storage.whole_files import appearing_whole, sum_up_file, write_whole
+from trainers.storage.whole_files import appearing_whole, sha256_file, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,7 +172,7 @@ class _Source:
         def write() -> str:
             with appearing_whole(path) as file:
                 save_file(tensors, file.name)  # into the same file, without a copy of all in memory
-            sha256 = sum_up_file(path)
+            sha256 = sha256_file(path)
             _write_facts(path.with_suffix(".json"), {"sha256": sha256})
             return sha256
 
@@ -247,7 +247,7 @@ class _Source:
         """Features of other weights would be filed under the old ones' name."""
         weights = self.config.model.pretrained
         if weights and os.path.isabs(weights):
-            now = self.context.retry_while_unavailable("reading model.pretrained", partial(sum_up_file, Path(weights)))
+            now = self.context.retry_while_unavailable("reading model.pretrained", partial(sha256_file, Path(weights)))
             if now != read_weights_digest(self.config.model, self.context.inputs):
                 raise DataError(f"{weights} was changed while the run works; put it back, or use another run.name")
 
@@ -271,7 +271,7 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
 def _read_checksum(weights: Path) -> str | None:
     """The SHA-256 of the encoders' weights; None: they are not there, or damaged."""
     known = _read_facts(weights.with_suffix(".json"))
-    if known is None or not weights.exists() or sum_up_file(weights) != known["sha256"]:
+    if known is None or not weights.exists() or sha256_file(weights) != known["sha256"]:
         return None
     return str(known["sha256"])
 

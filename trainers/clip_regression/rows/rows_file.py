@@ -21,7 +21,7 @@ from trainers.reading.picture_rules import WHITE
 from trainers.storage.mapped_table import new_table, open_table
 from trainers.storage.remote_files import RemoteFile, hash_content, read_all
 from trainers.storage.row_blocks import KEY_BYTES
-from trainers.storage.whole_files import sum_up_file, write_whole
+from trainers.storage.whole_files import sha256_file, write_whole
 
 _NO_DIGEST = bytes(KEY_BYTES)  # of a row without a picture
 _THREADS, _AT_ONCE = 4, 4096
@@ -130,7 +130,7 @@ def leave_weights_digest(model: ModelConfig, inputs: Path) -> None:
         OSError: it cannot be read, or the storage takes nothing.
     """
     if model.pretrained and os.path.isfile(model.pretrained):
-        write_whole(_place_digest(model, inputs), sum_up_file(Path(model.pretrained)).encode())
+        write_whole(_place_digest(model, inputs), sha256_file(Path(model.pretrained)).encode())
 
 
 def read_weights_digest(model: ModelConfig, inputs: Path) -> str:
@@ -166,7 +166,7 @@ def _hash_pictures(pictures: list[Path | RemoteFile | None]) -> Iterable[bytes]:
 def _hash_picture(file: Path | RemoteFile | None) -> bytes:
     if isinstance(file, RemoteFile):
         return file.digest
-    return _NO_DIGEST if file is None else bytes.fromhex(sum_up_file(file))[:KEY_BYTES]
+    return _NO_DIGEST if file is None else bytes.fromhex(sha256_file(file))[:KEY_BYTES]
 
 
 def _as_column(digests: Iterable[bytes]) -> pa.Array:

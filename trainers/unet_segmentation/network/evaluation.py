@@ -72,9 +72,9 @@ def enlarge(probability_CHW: Tensor, height: int, width: int) -> Tensor:
 def count_pixels(logits_CHW: Tensor, mask_HW: Tensor) -> Tensor:
     """(3, K) int64: of each class but the background the pixels that are rightly said to be of it, that are said to be, and that are."""
     num_classes = max(2, logits_CHW.shape[0])
-    said_HW = (logits_CHW[0] >= 0).long() if logits_CHW.shape[0] == 1 else logits_CHW.argmax(0)
+    predicted_HW = (logits_CHW[0] >= 0).long() if logits_CHW.shape[0] == 1 else logits_CHW.argmax(0)
     counts_HW = mask_HW != IGNORED
-    said, true = said_HW[counts_HW], mask_HW[counts_HW].long()
+    said, true = predicted_HW[counts_HW], mask_HW[counts_HW].long()
     sizes = [torch.bincount(values, minlength=num_classes)[1:] for values in (said[said == true], said, true)]
     return torch.stack(sizes)
 

@@ -8,7 +8,7 @@ from ensemble.kinds import load_kind
 from ensemble.members import search as members_search
 from ensemble.members.search import Candidate, choose
 from ensemble.numbers.columns import NumberColumns
-from ensemble.numbers.methods.combinations import TRIMS, WEIGHT_POWERS, list_combinations, predict_honestly
+from ensemble.numbers.methods.combinations import TRIMS, WEIGHT_POWERS, list_combinations, predict_cross_fitted
 from ensemble.numbers.metrics import measure_error
 
 NUMBERS = load_kind("number")
@@ -82,7 +82,7 @@ def test_the_choice_inside_a_fold_sees_nothing_of_the_fold():
         assert before.inner_F[1] == after.inner_F[1]
         assert before.inner_F[0] != after.inner_F[0]
         held = columns.fold_N == 1
-        np.testing.assert_array_equal(before.honest_N[held], after.honest_N[held])
+        np.testing.assert_array_equal(before.cross_fitted_N[held], after.cross_fitted_N[held])
 
 
 def test_the_nested_score_is_that_of_the_combinations_chosen_inside_the_folds():
@@ -92,7 +92,7 @@ def test_the_nested_score_is_that_of_the_combinations_chosen_inside_the_folds():
     for fold, chosen in enumerate(choice.chosen_F):
         held = columns.fold_N == fold
         one = candidates[chosen]
-        nested[held] = predict_honestly(one.how, columns.take(one.members))[held]
+        nested[held] = predict_cross_fitted(one.how, columns.take(one.members))[held]
     assert choice.nested_error == pytest.approx(measure_error("msle", columns.target_N, nested), rel=1e-12)
     assert choice.winner == choice.error_C.argmin()
 

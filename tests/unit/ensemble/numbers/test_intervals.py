@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ensemble.numbers import intervals
-from ensemble.numbers.intervals import bound_coverage, predict_intervals, tell_kind
+from ensemble.numbers.intervals import bound_coverage, interval_kind, predict_intervals
 
 
 def cross_validate(num_rows, num_folds, num_test, seed):
@@ -77,16 +77,16 @@ def test_the_guaranteed_floor_is_theorem_4s():
 
 
 def test_only_random_folds_with_final_checkpoints_are_called_cv_plus():
-    assert tell_kind("random", "final") == "cv+"
+    assert interval_kind("random", "final") == "cv+"
     for folds, checkpoint in (
         ("random", "best"),
         ("grouped", "final"),
         ("stratified", "final"),
         ("predefined", "final"),
     ):
-        assert tell_kind(folds, checkpoint) == "empirical"
+        assert interval_kind(folds, checkpoint) == "empirical"
     with pytest.raises(ValueError, match=r"no interval from folds.kind=time"):
-        tell_kind("time", "final")
+        interval_kind("time", "final")
 
 
 def test_folds_that_do_not_fit_the_models_are_refused():

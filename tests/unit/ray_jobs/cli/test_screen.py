@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from support.processes import REPOSITORY, clean_environment
 
-from ray_jobs.cli.console import chatter_to
+from ray_jobs.cli.console import redirect_output
 from ray_jobs.cli.screen import LossyFile
 
 COMMAND = """
 import sys, warnings
 from pathlib import Path
-from ray_jobs.cli.console import chatter_to, open_console
+from ray_jobs.cli.console import redirect_output, open_console
 from ray_jobs.cli.entry import main_with_errors
 
 def main(argv):
     console = open_console()
     print("first")
-    with chatter_to(Path(argv[0], "ray.log")):
+    with redirect_output(Path(argv[0], "ray.log")):
         for number in range(1000):
             console.print(f"line {number} × 2")
     warnings.warn("of a library")
@@ -78,7 +78,7 @@ def test_what_a_library_warns_of_is_shown_to_whoever_asks(tmp_path):
 
 
 def test_what_is_not_written_in_python_goes_to_the_log_too(tmp_path, capfd):
-    with chatter_to(tmp_path / "log" / "ray.log"):
+    with redirect_output(tmp_path / "log" / "ray.log"):
         os.write(2, b"E0000 task_manager.cc: of Ray's core\n")
         print("of a library")
         print("of another", file=sys.stderr)

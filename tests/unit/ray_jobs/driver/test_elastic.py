@@ -26,11 +26,11 @@ class MadeFold:
     def read_status(self):
         return self.status
 
-    def ask_to_leave(self, attempt):
+    def request_resize(self, attempt):
         self.asked.append(attempt)
 
 
-class MadeSeats:
+class MadeSlots:
     """A cluster with room for so many workers, which nobody else uses."""
 
     def __init__(self, room):
@@ -54,7 +54,7 @@ class MadeRun:
     def __init__(self, room, least=1, most=2, **resources):
         config = ResourcesConfig(workers_per_fold=(least, most), **resources)
         placement = Placement(least, most, 1.0, 0.0, 0, 1, 9, room)
-        self.seats, self.said, self.now, self.is_over = MadeSeats(room), [], 1000.0, False
+        self.seats, self.said, self.now, self.is_over = MadeSlots(room), [], 1000.0, False
         self.elastic = ElasticWorkers(placement, config, 9, self.said.append, lambda: self.is_over, self.seats)
 
     def wait(self, *folds):

@@ -22,7 +22,7 @@ class WatchedFold:
     def read_status(self):
         return self.status
 
-    def ask_to_leave(self, attempt):
+    def request_resize(self, attempt):
         self.asked.append(attempt)
 
 

@@ -17,7 +17,7 @@ from ray_jobs.cli.console import open_console
 from ray_jobs.cli.progress import RowProgress
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
 from ray_jobs.predict import main
-from ray_jobs.prediction.job import Wish, _write, check_wish, choose_block_rows, explain
+from ray_jobs.prediction.job import PredictRequest, _write, check_request, choose_block_rows, explain
 from ray_jobs.prediction.models import read_models, settle_run
 from ray_jobs.prediction.stream import _pack, _unpack
 from ray_jobs.prediction.tables import open_table
@@ -38,29 +38,29 @@ def table(tmp_path):
 
 def test_a_wish_is_checked_and_its_output_stands_below_the_run(tmp_path, table):
     folder, config, _ = make_run(tmp_path / "run", members=(WIDE,))
-    work = check_wish(folder, config, Wish(table, shows_models=True))
+    work = check_request(folder, config, PredictRequest(table, shows_models=True))
     assert (work.num_rows, work.rows.path) == (2, table / "test.csv")
     assert work.output == folder.root / "predictions" / "new_mean.csv"
     assert work.columns == ("ID", "price", "model_main", "model_wide", "std")
-    work = check_wish(folder, config, Wish(table / "test.csv", tmp_path / "x.parquet"))
+    work = check_request(folder, config, PredictRequest(table / "test.csv", tmp_path / "x.parquet"))
     assert (work.output, work.columns) == (tmp_path / "x.parquet", ("ID", "price"))
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("asked", "message"),
     [
-        (Wish("none"), "no such table"),
-        (Wish("new", "out.txt"), "--output .*out.txt: expected a file that ends in .csv or .parquet"),
-        (Wish("new", "new"), "--output .*new: expected a file"),
-        (Wish("new/test.csv", "new/test.csv"), "is the table that is predicted"),
-        (Wish("new", "new/test.csv/x.csv"), "test.csv is no folder that can be written to"),
+        (PredictRequest("none"), "no such table"),
+        (PredictRequest("new", "out.txt"), "--output .*out.txt: expected a file that ends in .csv or .parquet"),
+        (PredictRequest("new", "new"), "--output .*new: expected a file"),
+        (PredictRequest("new/test.csv", "new/test.csv"), "is the table that is predicted"),
+        (PredictRequest("new", "new/test.csv/x.csv"), "test.csv is no folder that can be written to"),
     ],
 )
-def test_a_wish_that_cannot_be_is_refused(tmp_path, table, wish, message):
+def test_a_request_that_cannot_be_is_refused(tmp_path, table, asked, message):
     folder, config, _ = make_run(tmp_path / "run")
-    output = wish.output and tmp_path / wish.output
+    output = asked.output and tmp_path / asked.output
     with pytest.raises((RunError, ValueError), match=message):
-        check_wish(folder, config, Wish(tmp_path / wish.place, output))
+        check_request(folder, config, PredictRequest(tmp_path / asked.place, output))
 
 
 def test_a_relative_path_in_a_submitted_job_is_refused(tmp_path, table, monkeypatch):
@@ -68,22 +68,22 @@ def test_a_relative_path_in_a_submitted_job_is_refused(tmp_path, table, monkeypa
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match="--data new is a relative path"):
-        check_wish(folder, config, Wish(table.relative_to(tmp_path)))
+        check_request(folder, config, PredictRequest(table.relative_to(tmp_path)))
 
 
 def test_a_run_whose_models_are_not_there_or_not_whole_is_refused(tmp_path, table):
     folder, config, _ = make_run(tmp_path / "waiting", waiting=(1,))
     with pytest.raises(IncompleteRunError, match=r"folds \[1\] of .* are not finished"):
-        check_wish(folder, config, Wish(table))
+        check_request(folder, config, PredictRequest(table))
     folder, config, _ = make_run(tmp_path / "damaged", members=(WIDE,))
     damaged = next(folder.of_member("wide").fold(2).checkpoint("best").glob("*.safetensors"))
     damaged.write_bytes(b"nono")
     with pytest.raises(RunFolderError, match=r"damaged or missing: `kfold.py` trains wide fold 2 again"):
-        check_wish(folder, config, Wish(table))
+        check_request(folder, config, PredictRequest(table))
     folder, config, _ = make_run(tmp_path / "external", members=(WIDE,))
     object.__setattr__(config.ensemble, "external", "other.parquet")
     with pytest.raises(RunError, match="made elsewhere cannot predict new rows"):
-        check_wish(folder, config, Wish(table))
+        check_request(folder, config, PredictRequest(table))
 
 
 def test_a_checkpoint_may_share_tensors_with_a_file_beside_it_only(tmp_path):
@@ -155,7 +155,7 @@ def test_a_block_is_one_row_of_ray_data_and_comes_back_as_it_was():
 
 def test_a_table_that_changes_while_it_is_predicted_gives_no_output(tmp_path, table):
     folder, config, _ = make_run(tmp_path / "run")
-    work = check_wish(folder, config, Wish(table))
+    work = check_request(folder, config, PredictRequest(table))
     blocks = [pa.table({"0": ["a", "b", "c"], "1": [1.0, 2.0, 3.0], "problem": [None, "no test/b.jpg", None]})]
     with pytest.raises(RunError, match=r"had 2 rows when it was checked and 3 when it was read"):
         _write(work, iter(blocks), RowProgress(open_console(), 2))

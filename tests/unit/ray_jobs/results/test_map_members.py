@@ -113,12 +113,14 @@ def test_what_a_sweep_sees_of_a_combination_is_what_it_is_worth_without_each_fol
     plain, weighted = columns.evaluate([(names, Combination("mean", None, "dice")), (names, how)])
     counts = combine_honestly(folder, names, "weighted_mean")
     expected = np.stack([np.concatenate([counts[i][0], counts[i][1]]) for i in columns.ids_N])
-    assert (weighted.honest_N == expected).all()
+    assert (weighted.cross_fitted_N == expected).all()
     for fold in range(3):
         inner = combine_honestly(folder, names, "weighted_mean", left_out=(fold,))
         rest = sum(one for row_id, one in inner.items() if columns.fold_N[columns.ids_N == row_id][0] != fold)
         assert weighted.inner_F[fold] == pytest.approx(1 - score_counts(rest)["dice"])
-    assert (plain.honest_N == columns.take(names).predict_honestly([Combination("mean", None, "dice")])[0]).all()
+    assert (
+        plain.cross_fitted_N == columns.take(names).predict_cross_fitted([Combination("mean", None, "dice")])[0]
+    ).all()
     assert columns.sum_up() == config.kind.read_columns(describe_run(folder, config), "best").sum_up()
 
 

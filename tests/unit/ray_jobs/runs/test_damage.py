@@ -17,7 +17,7 @@ from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.runs.files import read_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import Record, read_lines
-from ray_jobs.runs.repair import mend_run
+from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.runs.status import FoldState, FoldStatus, last_attempt, read_status, write_status
 from trainers.storage.whole_files import write_whole
 
@@ -43,7 +43,7 @@ def flip_bit(path, at=0.5):
 
 def mend(folder):
     said = []
-    mend_run(folder, 3, said.append)
+    reset_damaged_folds(folder, 3, said.append)
     return said
 
 

@@ -10,7 +10,7 @@ from ensemble.config import FITTED_METHODS
 from ensemble.kinds import load_kind
 from ensemble.members.search import choose
 from ensemble.numbers.columns import NumberColumns
-from ensemble.numbers.methods.combinations import evaluate, predict_honestly
+from ensemble.numbers.methods.combinations import evaluate, predict_cross_fitted
 from ensemble.numbers.methods.combine import combine
 from ensemble.numbers.methods.fitting import fit
 from ensemble.numbers.metrics import measure_error
@@ -36,11 +36,11 @@ def change(columns, fold):
 @pytest.mark.parametrize("how", HOWS, ids=str)
 def test_a_row_does_not_touch_the_weights_it_is_predicted_by(how):
     columns = make_columns()
-    honest, held = predict_honestly(how, columns), columns.fold_N == 2
-    np.testing.assert_array_equal(predict_honestly(how, change(columns, 2))[held], honest[held])
-    assert (predict_honestly(how, change(columns, 1))[held] != honest[held]).any()
+    honest, held = predict_cross_fitted(how, columns), columns.fold_N == 2
+    np.testing.assert_array_equal(predict_cross_fitted(how, change(columns, 2))[held], honest[held])
+    assert (predict_cross_fitted(how, change(columns, 1))[held] != honest[held]).any()
     with pytest.raises(ValueError, match="1 fold: expected at least 2"):
-        predict_honestly(how, replace(columns, fold_N=np.zeros(400, int)))
+        predict_cross_fitted(how, replace(columns, fold_N=np.zeros(400, int)))
 
 
 @pytest.mark.parametrize("method", FITTED_METHODS)
@@ -48,7 +48,7 @@ def test_weights_are_those_of_all_other_rows(method):
     columns = make_columns()
     held = columns.fold_N == 2
     fitted = fit(method, columns.oof_MN[:, ~held], columns.target_N[~held])
-    honest = predict_honestly(Combination(method), columns)
+    honest = predict_cross_fitted(Combination(method), columns)
     np.testing.assert_array_equal(honest[held], fitted.predict(columns.oof_MN[:, held]))
 
 
@@ -56,7 +56,7 @@ def test_fitted_weights_beat_the_mean_where_models_differ_in_skill():
     columns = make_columns(6, 3000, 5)
     mean = measure_error("msle", columns.target_N, combine(columns.oof_MN, "mean", "z"))
     for method in FITTED_METHODS:
-        honest = predict_honestly(Combination(method), columns)
+        honest = predict_cross_fitted(Combination(method), columns)
         assert measure_error("msle", columns.target_N, honest) < 0.95 * mean
 
 
@@ -65,13 +65,13 @@ def test_of_folds_in_time_later_ones_touch_nothing_that_is_scored_on_earlier_one
     columns = replace(make_columns(), is_ordered=True)
     before, after = (evaluate(how, each) for each in (columns, change(columns, 2)))
     earlier, last = columns.fold_N <= 2, columns.fold_N == 3
-    np.testing.assert_array_equal(before.honest_N[earlier], after.honest_N[earlier])
-    assert (before.honest_N[last] != after.honest_N[last]).any()
+    np.testing.assert_array_equal(before.cross_fitted_N[earlier], after.cross_fitted_N[earlier])
+    assert (before.cross_fitted_N[last] != after.cross_fitted_N[last]).any()
     assert np.isnan(before.inner_F).tolist() == [True, False, False, False]
     np.testing.assert_array_equal(before.inner_F[1:3], after.inner_F[1:3])
     assert before.inner_F[3] != after.inner_F[3]
     first = columns.fold_N == 0
-    np.testing.assert_allclose(before.honest_N[first], combine(columns.oof_MN[:, first], "mean", "z"))
+    np.testing.assert_allclose(before.cross_fitted_N[first], combine(columns.oof_MN[:, first], "mean", "z"))
 
 
 def test_before_the_first_fold_in_time_there_is_nothing_to_choose_by():

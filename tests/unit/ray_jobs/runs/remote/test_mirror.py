@@ -23,7 +23,7 @@ from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.lease import LEASE, Lease, read_lease
 from ray_jobs.runs.remote.object_names import LAUNCHED, counts, find_chain, find_fold, is_derived, is_local
-from ray_jobs.runs.remote.run_mirror import Keeper, RunMirror, fetch_run, hold_run, is_at_work, list_runs
+from ray_jobs.runs.remote.run_mirror import BackgroundPusher, RunMirror, fetch_run, hold_run, is_at_work, list_runs
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus, read_status, write_status
 from trainers.storage.whole_files import write_whole
@@ -349,7 +349,7 @@ def test_a_worker_on_another_machine_brings_what_the_driver_left_and_hears_it(fo
     (folder.inputs).mkdir()
     (folder.inputs / "rows.arrow").write_bytes(b"rows")
     driver = put_whole(folder, uri)
-    driver.leave_launched([folder])
+    driver.publish_inputs([folder])
     other = elsewhere(folder)
     (other.root / "inputs").mkdir()
     (other.root / "inputs" / "rows.arrow").write_bytes(b"ROWS")  # of an earlier run of this name
@@ -490,7 +490,7 @@ def test_the_driver_says_that_the_storage_is_away_and_back_and_ends_where_anothe
             assert time.monotonic() < deadline, said
             time.sleep(0.02)
 
-    with Keeper(mirror, [folder], 2, said.append) as keeper:
+    with BackgroundPusher(mirror, [folder], 2, said.append) as keeper:
         with gate.shut():
             write_json(folder.summary, {"outcome": "partial"})
             wait_for(1)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Equipment:
+class FoldInputs:
     """What a fold works with.
 
     Attributes:
@@ -58,9 +58,9 @@ def read_tables(config: Config, inputs: Path) -> dict[str, RowsFile]:
     return tables
 
 
-def equip(
+def build_fold_inputs(
     config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, context: FoldContext
-) -> Equipment:
+) -> FoldInputs:
     """Builds the model and finds its inputs; computes what of them is not kept yet.
 
     Args:
@@ -75,7 +75,7 @@ def equip(
     """
     if not has_encoders(config):
         model = _build_model(config, None, None, numbers)
-        return Equipment(
+        return FoldInputs(
             model, None, {}, None, _to_features(config, tables, numbers, {name: {} for name in tables}, context)
         )
     if not is_cached(config):
@@ -84,7 +84,7 @@ def equip(
     encoders = features.encoders
     model = _build_model(config, None, encoders.architecture, numbers, num_absent_params=encoders.num_params)
     to_inputs = _to_features(config, tables, numbers, features.blocks, context)
-    return Equipment(model, encoders.architecture, encoders.preprocessing, features.weights, to_inputs)
+    return FoldInputs(model, encoders.architecture, encoders.preprocessing, features.weights, to_inputs)
 
 
 def _to_features(
@@ -103,7 +103,7 @@ def _to_features(
 
 def _equip_with_encoders(
     config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, context: FoldContext
-) -> Equipment:
+) -> FoldInputs:
     from trainers.clip_regression.inputs.picture_reader import PictureReader, keep_decoded
     from trainers.clip_regression.network.clip_library import open_clip
     from trainers.clip_regression.network.encoders import describe_architecture, load_clip
@@ -124,7 +124,7 @@ def _equip_with_encoders(
         note = _note_unreadable(config, table, rows, context)
         return RowTensors(rows, numbers, config, reader, tokenizer, context.num_threads, note, stored)
 
-    return Equipment(model, architecture, preprocessing, None, to_inputs)
+    return FoldInputs(model, architecture, preprocessing, None, to_inputs)
 
 
 def _note_unreadable(config: Config, table: str, rows: Rows, context: FoldContext) -> Callable[[int, str], None]:
