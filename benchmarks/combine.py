@@ -2,9 +2,8 @@
 
     python benchmarks/combine.py [--rows 10000000] [--selection-rows 1000000]
 
-Baseline: `np.copyto` of the same warm array of 5 models (float32) into another warm one. One thread each, in CPU seconds, so that other
-programs on the machine count for less; the rate is of rows a second.
-"""
+Baseline: `np.copyto` of the same warm array of 5 models (float32) into another warm one. One thread each, in CPU
+seconds, so that other programs on the machine count for less; the rate is of rows a second."""
 
 from __future__ import annotations
 

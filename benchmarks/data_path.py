@@ -2,10 +2,10 @@
 
     python benchmarks/data_path.py [--rounds 3] [--threads 1]
 
-The default recipe without augmentation, average of weights and clipping, on its made-up data, one fold alone with as many threads as
-it has beside two others on two cores: rows a second as the run records them, its first epoch left out. Baseline: the same model, optimiser and batches in a loop that does nothing
-else, on tensors that are ready in memory, in a process with as many threads. Both take turns.
-"""
+The default recipe without augmentation, average of weights and clipping, on its made-up data, one fold alone with as
+many threads as it has beside two others on two cores: rows a second as the run records them, its first epoch left out.
+Baseline: the same model, optimiser and batches in a loop that does nothing else, on tensors that are ready in memory,
+in a process with as many threads. Both take turns."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def main() -> None:
         ratios.append(rate / bare)
         print(f"round {number + 1}: run {rate:,.0f} rows/s, bare loop {bare:,.0f} rows/s, ratio {ratios[-1]:.3f}")
     print(
-        f"rate of a run {statistics.median(ratios):.3f} of a bare loop's (limit 0.9); waits for data {statistics.median(waits):.2%} of the time"
+        f"rate of a run {statistics.median(ratios):.3f} of a bare loop's (limit 0.9); waits for data "
+        f"{statistics.median(waits):.2%} of the time"
     )
 
 

@@ -1,13 +1,14 @@
-"""What a cross-validation costs beyond its training: the same work in a plain loop, on Ray, by AutoGluon and by this project.
+"""What a cross-validation costs beyond its training: the same work in a plain loop, on Ray, by AutoGluon and by this
+project.
 
     python benchmarks/fixed_cost.py [--repeats 3] [--autogluon PYTHON] [--processes]
 
-3,000 made-up rows of 16 numbers, 3 folds, 10 epochs, a small network, one thread a fold; every side trains the same folds with the same
-code and must come to the same out-of-fold error to the last digit. The exception is AutoGluon, which has a network of its own (10 epochs,
-too) and runs in the Python that is named, where autogluon.tabular is installed. From start to exit of each side's process: wall time, CPU time
-of all its processes and of those that live on for a moment, peak of their memory (pages that are not shared) and of their number;
-medians. The fixed cost is the wall time less the plain loop's. `--processes` lists where the CPU time went.
-"""
+3,000 made-up rows of 16 numbers, 3 folds, 10 epochs, a small network, one thread a fold; every side trains the same
+folds with the same code and must come to the same out-of-fold error to the last digit. The exception is AutoGluon,
+which has a network of its own (10 epochs, too) and runs in the Python that is named, where autogluon.tabular is
+installed. From start to exit of each side's process: wall time, CPU time of all its processes and of those that live on
+for a moment, peak of their memory (pages that are not shared) and of their number; medians. The fixed cost is the wall
+time less the plain loop's. `--processes` lists where the CPU time went."""
 
 from __future__ import annotations
 
@@ -353,7 +354,8 @@ def clean_environment(home: str) -> dict[str, str]:
     """A user's environment who has set nothing, with one thread a fold."""
     dropped = ("RAY_", "WANDB_", "PYTHON", "NETRC")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    # Ray's workers give way to every other process unless told not to: whatever else the machine does would hit them alone.
+    # Ray's workers give way to every other process unless told not to: whatever else the machine does would hit them
+    # alone.
     return kept | {"HOME": home, "RAY_TMPDIR": home, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
 
 

@@ -2,11 +2,10 @@
 
     REAL_DATA_ROOT=/path/to/data python benchmarks/frozen_features.py
 
-Trains three folds of 30 epochs on the art auction lots with frozen encoders of ViT-B-32's shape (random weights: the time is the
-same) and an empty cache, then again with what the first run has left. The run without the cache would take hours: one epoch on the
-first 640 rows is measured instead, without and with the cache, and the difference gives the seconds of a pass of one row, by which
-the whole is extrapolated.
-"""
+Trains three folds of 30 epochs on the art auction lots with frozen encoders of ViT-B-32's shape (random weights: the
+time is the same) and an empty cache, then again with what the first run has left. The run without the cache would take
+hours: one epoch on the first 640 rows is measured instead, without and with the cache, and the difference gives the
+seconds of a pass of one row, by which the whole is extrapolated."""
 
 from __future__ import annotations
 
@@ -62,8 +61,8 @@ def main() -> None:
 
 
 def count_passes(num_train: int, num_test: int, num_epochs: int) -> int:
-    """How often a row goes through the encoders without the cache: to train and validate in each epoch of each fold, and for the
-    predictions of best and final."""
+    """How often a row goes through the encoders without the cache: to train and validate in each epoch of each fold,
+    and for the predictions of best and final."""
     predicted = 2 * (num_train + NUM_FOLDS * num_test)
     return num_epochs * NUM_FOLDS * num_train + predicted
 

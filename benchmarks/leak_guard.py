@@ -2,10 +2,9 @@
 
     python benchmarks/leak_guard.py [--rows 100000]
 
-Made-up rows with texts of about 500 characters and pictures of 20 to 80 kB, most of which share their size with another;
-one row in a hundred is a copy of another. Baseline: reading and checking the same tables and pictures, as every start does.
-The pictures are a header, a hole and 4 KiB of noise, so that the disk holds them.
-"""
+Made-up rows with texts of about 500 characters and pictures of 20 to 80 kB, most of which share their size with
+another; one row in a hundred is a copy of another. Baseline: reading and checking the same tables and pictures, as
+every start does. The pictures are a header, a hole and 4 KiB of noise, so that the disk holds them."""
 
 from __future__ import annotations
 
@@ -53,7 +52,8 @@ def main() -> None:
     print(f"  keys of texts                                       {keys_s - pictures_s:6.1f} s")
     search_s = _report_folds(inventory)
     print(
-        f"search for leaks {keys_s + search_s:.1f} s, {(keys_s + search_s) / (read_s + fingerprint_s):.2f} of the baseline"
+        f"search for leaks {keys_s + search_s:.1f} s, {(keys_s + search_s) / (read_s + fingerprint_s):.2f} "
+        "of the baseline"
     )
 
 

@@ -2,12 +2,11 @@
 
     python benchmarks/memory.py [--rows 100000 1000000]
 
-Makes a table with a picture for each row (links to a few files) and, in place of hours of encoding, fills the cache of features with
-random numbers; everything else is a run as users start it, of one epoch with large batches. Memory is what the driver and each of
-Ray's processes hold beside the page cache (anonymous and shared pages, read from /proc every 0.5 s): the peak of each kind of
-process. Limit: 3 GB at 1,000,000 rows for the driver and for each fold. The seconds by stage are what `benchmarks/scale.md`
-counts with.
-"""
+Makes a table with a picture for each row (links to a few files) and, in place of hours of encoding, fills the cache of
+features with random numbers; everything else is a run as users start it, of one epoch with large batches. Memory is
+what the driver and each of Ray's processes hold beside the page cache (anonymous and shared pages, read from /proc
+every 0.5 s): the peak of each kind of process. Limit: 3 GB at 1,000,000 rows for the driver and for each fold. The
+seconds by stage are what `benchmarks/scale.md` counts with."""
 
 from __future__ import annotations
 
@@ -91,7 +90,8 @@ def main() -> None:
         )
         Console(width=120).print(table)
     print(
-        f"at {num_rows:,} rows the driver takes {peaks['driver']:,.0f} MiB and a fold {peaks['fold']:,.0f} MiB (limit 2,861)"
+        f"at {num_rows:,} rows the driver takes {peaks['driver']:,.0f} MiB and a fold {peaks['fold']:,.0f} "
+        "MiB (limit 2,861)"
     )
 
 
@@ -131,7 +131,8 @@ def fill_cache(data: Path, storage: Path) -> None:
 
 
 def read_stages(folder: RunFolder) -> list[float]:
-    """Seconds of the check of all rows, of Ray's start, of the training, of it one epoch of the slowest fold, and of the ensemble."""
+    """Seconds of the check of all rows, of Ray's start, of the training, of it one epoch of the slowest fold, and of
+    the ensemble."""
     spent = read_json(folder.summary)["seconds"]
     rows = [json.loads(line) for fold in range(3) for line in folder.fold_record(fold).open()]
     epochs = [value for row in rows for name, value in row.items() if name.endswith("train/epoch_time")]

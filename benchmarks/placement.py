@@ -2,13 +2,13 @@
 
     python benchmarks/placement.py [--epochs 150] [--rounds 1] [field=value ...]
 
-The three folds of the small recipe on made-up data, side by side and one after another (`resources.max_folds_at_once=1`). A fold
-has the same share of the cores and the same threads on both sides (on two cores: one thread), so both do the same work, and
-their out-of-fold predictions are compared bit for bit. The ratio is one after another to side by side: of the whole job as the
-user waits for it, and of `seconds.train` of its summary, in which Ray's workers start and the folds train. Three folds of one
-thread on two cores can at best have 2.0; what the machine's cores can really do at once is measured, too, by processes that only
-train a small transformer, as many as there are cores. Ends with 1 if bits differ. Wants a machine that does nothing else.
-"""
+The three folds of the small recipe on made-up data, side by side and one after another
+(`resources.max_folds_at_once=1`). A fold has the same share of the cores and the same threads on both sides (on two
+cores: one thread), so both do the same work, and their out-of-fold predictions are compared bit for bit. The ratio is
+one after another to side by side: of the whole job as the user waits for it, and of `seconds.train` of its summary, in
+which Ray's workers start and the folds train. Three folds of one thread on two cores can at best have 2.0; what the
+machine's cores can really do at once is measured, too, by processes that only train a small transformer, as many as
+there are cores. Ends with 1 if bits differ. Wants a machine that does nothing else."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def main() -> int:
 
 
 def measure_ceiling() -> float:
-    """How many times more processes that do nothing but train get done when there is one on each core than when there is one."""
+    """How many times more processes that do nothing but train get done when there is one on each core than when there
+    is one."""
     num_cores = os.cpu_count() or 1
 
     def measure(count: int) -> float:

@@ -2,10 +2,10 @@
 
     python benchmarks/predict_memory.py [--rows 20000 200000]
 
-Trains a short run on the made-up data, without pictures, and predicts tables of these numbers of rows (text of about 60 characters and
-date). Memory is what the driver and all of Ray's processes have together, pages that several share counted once (proportional set
-size, read from /proc every 0.3 s): the peak, and the median of the last quarter of the time. Baseline: the smallest table.
-"""
+Trains a short run on the made-up data, without pictures, and predicts tables of these numbers of rows (text of about 60
+characters and date). Memory is what the driver and all of Ray's processes have together, pages that several share
+counted once (proportional set size, read from /proc every 0.3 s): the peak, and the median of the last quarter of the
+time. Baseline: the smallest table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def main() -> None:
             write_table(Path(scratch) / "memory" / "made_data" / "test.csv", table, num_rows)
             found.append(watch(["ray_jobs/predict.py", "memory", "--data", str(table), storage]))
             print(
-                f"  {table.stat().st_size / 2**20:.1f} MiB of rows: peak {found[-1][0]:,.0f}, level {found[-1][1]:,.0f} MiB"
+                f"  {table.stat().st_size / 2**20:.1f} MiB of rows: peak {found[-1][0]:,.0f}, level "
+                f"{found[-1][1]:,.0f} MiB"
             )
     for name, smallest, largest in zip(("peak", "level"), found[0], found[-1], strict=True):
         print(f"{name} of the largest table: {largest / smallest:.2f} of the smallest's, {largest - smallest:+.0f} MiB")

@@ -2,12 +2,11 @@
 
     python benchmarks/soak.py [--kills 30] [--seed 0] [--kinds worker,driver,…] [field=value ...]
 
-K-fold runs of the small recipe, with W&B online against a local stand-in server. The first run is left alone. The others are
-hit at random moments, in every way of `KINDS`, and started again by the same command at once, now on a Ray cluster of
-their own, now on one that they join. Each run that ends is compared with the one that was left alone: bits of the submission,
-the out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B; processes and placement groups
-that stay behind. Ends with 1 if anything differs.
-"""
+K-fold runs of the small recipe, with W&B online against a local stand-in server. The first run is left alone. The
+others are hit at random moments, in every way of `KINDS`, and started again by the same command at once, now on a Ray
+cluster of their own, now on one that they join. Each run that ends is compared with the one that was left alone: bits
+of the submission, the out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B;
+processes and placement groups that stay behind. Ends with 1 if anything differs."""
 
 from __future__ import annotations
 
@@ -44,8 +43,8 @@ LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
 HANGS_AFTER_S = 120.0
 STAYS_AFTER_S = 15.0
 TIMINGS = ("time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share")
-# Processes by a pattern of their title; these are killed while the driver lives. A run that has ended must not leave any of them in a cluster
-# that lives on.
+# Processes by a pattern of their title; these are killed while the driver lives. A run that has ended must not leave
+# any of them in a cluster that lives on.
 PROCESSES = {
     "worker": r"ray::(.*fold \d+ \(attempt|RayTrainWorker)",
     "coordinator": "ray::Coordinator",
@@ -69,8 +68,10 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.differing_bits)} files with differing bits, {len(self.wrong_rows)} records with lost or doubled rows, "
-            f"{len(self.lost_work)} attempts that lost work, {len(self.left_behind)} processes or placement groups left behind, {len(self.other)} other failures"
+            f"{len(self.differing_bits)} files with differing bits, {len(self.wrong_rows)} records with lost "
+            "or doubled rows, "
+            f"{len(self.lost_work)} attempts that lost work, {len(self.left_behind)} processes or placement "
+            f"groups left behind, {len(self.other)} other failures"
         )
 
     def list_all(self) -> list[str]:
@@ -351,7 +352,8 @@ class Cluster:
         code = (
             "import json, logging, ray; from ray.util import placement_group_table\n"
             "ray.init(address='auto', logging_level=logging.ERROR)\n"
-            "print('GROUPS', json.dumps([g['name'] or g['placement_group_id'] for g in placement_group_table().values()\n"
+            "print('GROUPS', json.dumps([g['name'] or g['placement_group_id'] for g in "
+            "placement_group_table().values()\n"
             "                            if g['state'] != 'REMOVED']))"
         )
         environment = clean_environment(HOME=str(self.root), RAY_TMPDIR=str(self.root)) | self.environment

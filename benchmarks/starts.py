@@ -1,11 +1,12 @@
-"""Does it always start? Starts the default run and a dry run, again and again, on a machine that is busy with other work.
+"""Does it always start? Starts the default run and a dry run, again and again, on a machine that is busy with other
+work.
 
     python benchmarks/starts.py [--starts 40] [--load 8]
 
-Beside each start so many processes compute, at the priority that Ray gives its own workers (15): of two that import at the same time each
-may then be held up anywhere. A start is good when all folds train and W&B's client has started; it is then interrupted and has to end with
-exit code 130. A dry run is good when it ends with 0. Whatever else happens is a failure, shown with the end of its output. The exit code is 1 if there was one.
-"""
+Beside each start so many processes compute, at the priority that Ray gives its own workers (15): of two that import at
+the same time each may then be held up anywhere. A start is good when all folds train and W&B's client has started; it
+is then interrupted and has to end with exit code 130. A dry run is good when it ends with 0. Whatever else happens is a
+failure, shown with the end of its output. The exit code is 1 if there was one."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def main() -> int:
                 seconds += [took_s] * (kind == "run")
     print(
         f"{failures} failures in {given.starts} runs and {given.starts} dry runs beside {given.load} busy processes; "
-        f"a run took {statistics.median(seconds):.1f} s until all folds trained and it was interrupted (median; most {max(seconds):.1f} s)"
+        f"a run took {statistics.median(seconds):.1f} s until all folds trained and it was interrupted "
+        f"(median; most {max(seconds):.1f} s)"
     )
     return 1 if failures else 0
 

@@ -3,10 +3,9 @@
     python benchmarks/wandb_outage.py [--seconds 60] [--rounds 3]
 
 One K-fold run on made-up data with W&B online against a local stand-in server. Windows in which the server is well and
-windows in which it is dead, hangs, or answers 500 take turns; each outage is compared with the well windows around it, in
-the same run. What counts is the number of optimiser steps that all folds together do in a second, from the times in the
-metric records; so a ratio of 0.98 means that a minute of outage makes that minute of training 2 % longer.
-"""
+windows in which it is dead, hangs, or answers 500 take turns; each outage is compared with the well windows around it,
+in the same run. What counts is the number of optimiser steps that all folds together do in a second, from the times in
+the metric records; so a ratio of 0.98 means that a minute of outage makes that minute of training 2 % longer."""
 
 from __future__ import annotations
 

@@ -16,35 +16,39 @@ FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Metho
 MAP_METHODS = get_args(MapMethod)
 NOTHING_TO_FIT = (
     "its weights are fitted on rows that every model predicts without having seen them, and each fold model has its "
-    f"out-of-fold predictions on other rows than the next. Add members, hold out a blend set (folds.blend_fraction=0.1), or combine fold models by one of {', '.join(METHODS)}"
+    "out-of-fold predictions on other rows than the next. Add members, hold out a blend set "
+    f"(folds.blend_fraction=0.1), or combine fold models by one of {', '.join(METHODS)}"
 )
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """How models' predictions become one: those of the members where there are several, else those of the folds. Changing it
-    re-runs the ensemble alone, never a fold."""
+    """How models' predictions become one: those of the members where there are several, else those of the folds.
+    Changing it re-runs the ensemble alone, never a fold."""
 
     method: Method | FittedMethod | MapMethod | str = "mean"
     """trimmed_mean: without the `trim` lowest and highest; geometric_mean: in z space the mean, in raw space 0 where a
-    model says 0; weighted_mean: by `weights` where given, else by validation score. simplex, ridge and greedy fit weights of the
-    members to their out-of-fold predictions, or of the fold models to the blend set. Of maps: mean, median, weighted_mean or
-    majority_vote, place by place."""
+    model says 0; weighted_mean: by `weights` where given, else by validation score. simplex, ridge and greedy fit
+    weights of the members to their out-of-fold predictions, or of the fold models to the blend set. Of maps: mean,
+    median, weighted_mean or majority_vote, place by place."""
     space: Space = "z"
     """z: combine log1p of the predictions, the scale in which MSLE lives; raw: the predictions themselves."""
     weights: tuple[float, ...] | None = None
     """One weight for each member in their order or, with one member, for each fold; they are scaled to add up to 1."""
     trim: float = 0.2
-    """Share of the models that trimmed_mean leaves out at each end, rounded down: 0.2 of fewer than 5 models is none."""
+    """Share of the models that trimmed_mean leaves out at each end, rounded down: 0.2 of fewer than 5 models is none.
+    """
     weight_power: float = 1.0
-    """weighted_mean by validation score: weights in proportion to 1 / error to this power; higher trusts the best more."""
+    """weighted_mean by validation score: weights in proportion to 1 / error to this power; higher trusts the best more.
+    """
     checkpoint: Checkpoint = "best"
     """Which checkpoint of each fold predicts. best was chosen on the fold's own validation rows, final was not."""
     interval: float | None = None
-    """Level of a prediction interval, such as 0.9: the submission gets two more columns, <target>_low and <target>_high."""
+    """Level of a prediction interval, such as 0.9: the submission gets two more columns, <target>_low and
+    <target>_high."""
     metric: str = "msle"
-    """What greedy makes small and combinations are compared by: msle, rmsle, mse, rmse, mae, log_loss or one of scikit-learn's
-    scorers."""
+    """What greedy makes small and combinations are compared by: msle, rmsle, mse, rmse, mae, log_loss or one of
+    scikit-learn's scorers."""
     fold_method: FoldMethod = "mean"
     """Where there are several members: how the fold models of each become one."""
     members: tuple[str, ...] | None = None
@@ -52,12 +56,14 @@ class EnsembleConfig:
     threshold: float = 0.5
     """Of maps with two classes: from which probability on a place counts as foreground."""
     external: str | None = None
-    """Parquet file with predictions made elsewhere, in the schema of oof.parquet: each of its members joins the others."""
+    """Parquet file with predictions made elsewhere, in the schema of oof.parquet: each of its members joins the others.
+    """
 
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, *FITTED_METHODS, *MAP_METHODS):
             raise ValueError(
-                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of maps one of "
+                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, "
+                "or of maps one of "
                 f"{', '.join(MAP_METHODS)}"
             )
         if not 0 < self.threshold < 1:

@@ -1,9 +1,8 @@
 """How every picture looks: size, colours, axes, PNG bytes. Knows nothing of what is drawn.
 
-Only matplotlib's `Figure` objects: no pyplot, so no global state, no window, and safe in any thread. Colours are those of
-Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart by people with any colour vision; markers and line styles
-repeat what they say.
-"""
+Only matplotlib's `Figure` objects: no pyplot, so no global state, no window, and safe in any thread. Colours are those
+of Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart by people with any colour vision; markers and line
+styles repeat what they say."""
 
 from __future__ import annotations
 

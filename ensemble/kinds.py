@@ -1,11 +1,13 @@
-"""What a prediction is: a family names its kind (`Config.PREDICTS`), and each kind is a folder of this package with a `kind.py`.
+"""What a prediction is: a family names its kind (`Config.PREDICTS`), and each kind is a folder of this package with a
+`kind.py`.
 
-A kind says what its predictions are worth, how several become one and what is submitted. What it cannot do it says itself, by its
-`methods`, `scores` and `offers`; nobody asks for its name. docs/new-kind.md says how to add one.
+A kind says what its predictions are worth, how several become one and what is submitted. What it cannot do it says
+itself, by its `methods`, `scores` and `offers`; nobody asks for its name. docs/new-kind.md says how to add one.
 
-Of each row so much is kept as every score of any rows needs: of its truth and of what a model predicts for it. These are the arrays
-`target_N` and `prediction_N` everywhere: N rows, of each a number or, (N, S), several. A score of rows follows from theirs alone, so the
-same code scores a fold, all folds, a drawn sample and a part of the rows, whatever is predicted.
+Of each row so much is kept as every score of any rows needs: of its truth and of what a model predicts for it. These
+are the arrays `target_N` and `prediction_N` everywhere: N rows, of each a number or, (N, S), several. A score of rows
+follows from theirs alone, so the same code scores a fold, all folds, a drawn sample and a part of the rows, whatever is
+predicted.
 
 Shape suffixes: N rows, M models, C candidates, D draws; an array of rows may have one more axis.
 """
@@ -62,8 +64,8 @@ class Metric:
 
     @property
     def error_label(self) -> str:
-        """Title and unit of the error, which is the value or, where higher values are better, what is missing to the highest or, where
-        there is none, its negative."""
+        """Title and unit of the error, which is the value or, where higher values are better, what is missing to the
+        highest or, where there is none, its negative."""
         if self.most is not None:
             return f"{self.most:g} - {self.label}"
         return f"minus {self.label}" if self.higher_is_better else self.label
@@ -89,8 +91,10 @@ class Kind(ABC):
         scores: the metrics that are measured whatever `ensemble.metric` is.
         offers: what else may be done with them.
         constant: what the predictor says that any model has to beat, in a few words.
-        files: what files of a run hold, by their names as the table of all files has them, where it depends on the kind.
-        records: what is recorded of a submission: moment (as `trainers.families.Metrics` has it), then meanings by name.
+        files: what files of a run hold, by their names as the table of all files has them, where it depends on the
+            kind.
+        records: what is recorded of a submission: moment (as `trainers.families.Metrics` has it), then meanings by
+            name.
         row_files: of new rows, the folders that get a file of each row, and the files' ending; none: a table holds all.
         most_rows_of_a_block: new rows that are predicted together.
         records_scores: whether the out-of-fold scores of the run's own recipe are recorded with the submission.
@@ -120,17 +124,20 @@ class Kind(ABC):
 
     @abstractmethod
     def check_metric(self, name: str, read_targets: Callable[[], np.ndarray] | None = None) -> None:
-        """Raises ValueError where models cannot be compared by a metric, on rows with these targets, (N,), if any are given."""
+        """Raises ValueError where models cannot be compared by a metric, on rows with these targets, (N,), if any are
+        given."""
 
     def can_weigh_by(self, name: str) -> bool:
         """Whether a model's weight can be one over its error by a metric: that is never negative."""
         return True
 
     def check_run(self, run: Run) -> None:  # noqa: B027 nothing of most kinds
-        """Raises ValueError (PredictionError of files) where what a run wants cannot be had from its rows, folds and files."""
+        """Raises ValueError (PredictionError of files) where what a run wants cannot be had from its rows, folds and
+        files."""
 
     def predict_constant(self, train_target_N: np.ndarray) -> float | None:
-        """The constant that any model has to beat, from the training rows' targets; None: `score_constant` finds it otherwise."""
+        """The constant that any model has to beat, from the training rows' targets; None: `score_constant` finds it
+        otherwise."""
         return None
 
     @abstractmethod
@@ -139,7 +146,8 @@ class Kind(ABC):
 
     @abstractmethod
     def measure(self, path: Path, ensemble: EnsembleConfig) -> pa.Table:
-        """A line for each row of a prediction file, as `oof.parquet` has it: `id`, `member`, `fold` and what this kind keeps.
+        """A line for each row of a prediction file, as `oof.parquet` has it: `id`, `member`, `fold` and what this kind
+        keeps.
 
         Raises:
             PredictionError: it is no such file.
@@ -203,15 +211,18 @@ class Kind(ABC):
 
     @abstractmethod
     def list_combinations(self, ensemble: EnsembleConfig, *, for_sweep: bool) -> list[Combination]:
-        """Every way to combine models by the config's metric: those that a report compares with the config's, or all that a sweep tries."""
+        """Every way to combine models by the config's metric: those that a report compares with the config's, or all
+        that a sweep tries."""
 
     @abstractmethod
     def find_columns(self, run: Run) -> Combinable | None:
-        """What scores combinations in the summary: the out-of-fold predictions of members; None: nothing is fitted or compared so."""
+        """What scores combinations in the summary: the out-of-fold predictions of members; None: nothing is fitted or
+        compared so."""
 
     @abstractmethod
     def read_columns(self, run: Run, checkpoint: str) -> Combinable:
-        """What a sweep tries combinations on: the members' out-of-fold predictions or, of one member, the blend set's by its fold models.
+        """What a sweep tries combinations on: the members' out-of-fold predictions or, of one member, the blend set's
+        by its fold models.
 
         Raises:
             PredictionError: there are no such rows, or files do not belong together.

@@ -81,7 +81,8 @@ def build_table(
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise PredictionError(
-                f"fold {fold} ({checkpoint}): {len(bad)} of {n} values of {name} are not finite; first id {str(ids[bad[0]])!r}"
+                f"fold {fold} ({checkpoint}): {len(bad)} of {n} values of {name} are not finite; first id "
+                f"{str(ids[bad[0]])!r}"
             )
     target = np.asarray(target, np.float64)
     columns = [
@@ -114,7 +115,8 @@ def stack_models(tables: list[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
         own = table["id"].to_numpy(zero_copy_only=False)
         if len(own) != len(ids) or set(own) != set(place):
             raise PredictionError(
-                f"model {number} predicts {len(own)} rows and model 0 {len(ids)}, {len(set(own) ^ set(place))} of them not shared"
+                f"model {number} predicts {len(own)} rows and model 0 {len(ids)}, "
+                f"{len(set(own) ^ set(place))} of them not shared"
             )
         stacked[number, [place[row_id] for row_id in own]] = table["prediction"].to_numpy()
     return ids, stacked

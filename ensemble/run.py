@@ -80,8 +80,8 @@ class Run:
         return self.fold_kind == "time"
 
     def divide(self, ids_N: np.ndarray) -> np.ndarray:
-        """Rows that no model was trained on, in parts from 0, groups kept together: fitted weights are scored on a part that they were
-        not fitted to."""
+        """Rows that no model was trained on, in parts from 0, groups kept together: fitted weights are scored on a part
+        that they were not fitted to."""
         units_N = self.find_units(ids_N)
         numbers_N = np.arange(len(ids_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1]
         num_units = int(numbers_N.max()) + 1
@@ -118,8 +118,8 @@ class Columns:
         fold_N: the fold that validated each row, from 0; of a blend set the part in which it is.
         target_N: the true values.
         oof_MN: predictions.
-        unit_N: rows of one unit (a group that no fold divides) are drawn together when a score's interval is estimated; None:
-            each row is one.
+        unit_N: rows of one unit (a group that no fold divides) are drawn together when a score's interval is estimated;
+            None: each row is one.
         is_ordered: the folds follow each other in time: nothing is learned from later ones.
     """
 
@@ -153,8 +153,8 @@ class Evaluation:
 
     Attributes:
         cross_fitted_N: each row's prediction by weights that were fitted without the row's fold.
-        inner_F: for each fold the error on all other rows (of folds in time: earlier ones), by weights fitted without it: what the choice
-            inside a fold sees. NaN where there are none.
+        inner_F: for each fold the error on all other rows (of folds in time: earlier ones), by weights fitted without
+            it: what the choice inside a fold sees. NaN where there are none.
     """
 
     cross_fitted_N: np.ndarray
@@ -170,8 +170,8 @@ class Combinable(Columns, ABC):
 
     @abstractmethod
     def predict_cross_fitted(self, hows: Sequence[Combination]) -> list[np.ndarray]:
-        """Of each combination the prediction of each row, (N,), by weights that were fitted on the other folds' rows if any are; of folds
-        in time on the earlier ones, and for the first the models weigh the same."""
+        """Of each combination the prediction of each row, (N,), by weights that were fitted on the other folds' rows if
+        any are; of folds in time on the earlier ones, and for the first the models weigh the same."""
 
     @abstractmethod
     def evaluate(self, candidates: Sequence[tuple[Sequence[str], Combination]]) -> list[Evaluation]:
@@ -225,7 +225,8 @@ class Submission:
         table: each model's prediction of each row beside the combined one: `ensemble/test_predictions.parquet`.
         facts: what was combined and how, as the summary and the file beside the submission have it.
         metrics: what this kind records besides the facts.
-        compared: of parts of the rows (blend, test) each model and each method with its scores, where nothing is fitted to them.
+        compared: of parts of the rows (blend, test) each model and each method with its scores, where nothing is fitted
+            to them.
     """
 
     header: Sequence[str]
@@ -243,8 +244,8 @@ class Combiner(Protocol):
         """Names of the columns that are written of each row, but for the id."""
 
     def predict(self, predictor: Any, block: pa.Table, *, shows_models: bool) -> pa.Table:
-        """What is written of the rows of a block, in their order: the columns by number, from the id as `0`; `problem`, what of a row
-        could not be used, or null; and of each of the kind's `row_files` the content.
+        """What is written of the rows of a block, in their order: the columns by number, from the id as `0`; `problem`,
+        what of a row could not be used, or null; and of each of the kind's `row_files` the content.
 
         Args:
             predictor: the family's, with all models.

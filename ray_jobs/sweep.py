@@ -1,5 +1,5 @@
-"""Tries every ensemble method, space, checkpoint, subset of members and weight parameter on a run's finished folds with Ray Tune.
-Nothing is trained.
+"""Tries every ensemble method, space, checkpoint, subset of members and weight parameter on a run's finished folds with
+Ray Tune. Nothing is trained.
 
     python ray_jobs/sweep.py auctions --apply
 

@@ -1,5 +1,5 @@
-"""Fixtures that every test may use: small data on disk, and where the real data lies. At the end of the tests: which of the project's
-processes have imported something in a thread."""
+"""Fixtures that every test may use: small data on disk, and where the real data lies. At the end of the tests: which of
+the project's processes have imported something in a thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from support.object_server import serving_objects
 
 
 def pytest_configure(config):
-    """Says where processes that tests start note what they import in threads: for all workers of pytest-xdist in one file."""
+    """Says where processes that tests start note what they import in threads: for all workers of pytest-xdist in one
+    file."""
     if not hasattr(config, "workerinput"):
         os.environ["THREAD_IMPORT_NOTES"] = str(Path(tempfile.mkdtemp(prefix="thread_imports_")) / "notes.txt")
 

@@ -81,8 +81,8 @@ def find_families() -> list[str]:
 
 
 def load_recipes_module(family: str) -> Any:
-    """The `recipes` module of a family: `RECIPES`, functions that return a `Recipe`; `ALIASES` by recipe, {flag: field}; `SMALLEST`.
-    (No torch.)"""
+    """The `recipes` module of a family: `RECIPES`, functions that return a `Recipe`; `ALIASES` by recipe, {flag:
+    field}; `SMALLEST`. (No torch.)"""
     return importlib.import_module(f"trainers.{family}.recipes")
 
 

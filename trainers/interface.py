@@ -1,4 +1,5 @@
-"""What a trainer is: the types through which `ray_jobs` and a model family meet. `docs/new-family.md` is the guide to it.
+"""What a trainer is: the types through which `ray_jobs` and a model family meet. `docs/new-family.md` is the guide to
+it.
 
 A family is a package `trainers/<family>/` with these modules. The last three may be absent; without the last two a
 finished run cannot predict new rows. Only `train.py` and `predict.py` may load torch.
@@ -67,15 +68,15 @@ CheckpointName = str  # `best` and `final`, which every fold saves, and others o
 RowsName = Literal["validation", "blend", "test"]
 
 
-# What a spreadsheet that opens a CSV file would run: an equals sign, or +, -, @ with more behind it than a name or a number
-# has, where a cell begins or, for a spreadsheet that cuts cells elsewhere, behind a separator.
+# What a spreadsheet that opens a CSV file would run: an equals sign, or +, -, @ with more behind it than a name or a
+# number has, where a cell begins or, for a spreadsheet that cuts cells elsewhere, behind a separator.
 FORMULA = re.compile(r"(?:^|[,;\t\r\n\"])\s*(?:[=＝]|[+@＋＠－-](?![A-Za-z0-9_.-]*(?:e\+\d+)?$))")
 
 
 NO_KEY = 0  # of a row that has nothing to compare
 
-# Calls a function with portions of a list, wherever there is room, and returns what it says of each item, in the list's order.
-# The function and its results are picklable; it runs anywhere, more than once if need be.
+# Calls a function with portions of a list, wherever there is room, and returns what it says of each item, in the list's
+# order. The function and its results are picklable; it runs anywhere, more than once if need be.
 Spread = Callable[[Callable[[Sequence[Any]], list[Any]], Sequence[Any]], list[Any]]
 
 
@@ -108,18 +109,20 @@ class Inventory:
     """What the driver must know of the data to plan folds and to recognise the same data later.
 
     Attributes:
-        ids: (N,) str, one for each training row, in table order, unique; none holds a FORMULA, for ids go into CSV files.
+        ids: (N,) str, one for each training row, in table order, unique; none holds a FORMULA, for ids go into CSV
+            files.
         target: (N,) of any type: float64 where the family predicts numbers; None: rows have no target.
         target_name: column name of the target; the submission's second column; empty: there is none.
         num_test: rows to predict without a target; 0 where there is no test table.
         fingerprint: SHA-256 over everything that was read; another value means other data.
         groups: (N,) or None, rows of one group stay on one side of a fold.
         time: (N,) float64 unix seconds or None, for time-ordered folds.
-        predefined_fold: (N,) int or None, the user's own fold column; -1 marks rows that always train, -2 the blend set.
+        predefined_fold: (N,) int or None, the user's own fold column; -1 marks rows that always train, -2 the blend
+            set.
         bad_rows: one mapping for each row that was dropped or mended: table, id, problem, done.
         test_ids: (T,) str, the ids of the rows to predict, or None.
-        row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for when
-            leaks are.
+        row_keys: by kind (picture, text, group, ...) which rows have the same; what is not named here is not looked for
+            when leaks are.
         tables: the rows themselves, as the family's own `write_inputs` takes them.
         notes: sentences for the user: what is no mistake, but worth knowing.
         strata: (N,) of any type: what stratified folds have alike; None: the target, numbers by their size.
@@ -153,8 +156,8 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Split:
-    """One fold: the ids that train, the ids that validate, and those of the blend set, which every fold's model predicts without
-    having been trained or chosen on them; each (n,) str, in plan order."""
+    """One fold: the ids that train, the ids that validate, and those of the blend set, which every fold's model
+    predicts without having been trained or chosen on them; each (n,) str, in plan order."""
 
     fold: int
     train_ids: np.ndarray
@@ -248,16 +251,17 @@ class NewMap:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """All that a trainer needs to go on bit for bit as if it had never stopped. The context adds the states of the random
-    generators and the position of the record.
+    """All that a trainer needs to go on bit for bit as if it had never stopped. The context adds the states of the
+    random generators and the position of the record.
 
     Attributes:
         tensors: the same on every rank (weights, optimiser); rank 0's are kept.
-        own: of this rank alone: its parts of sums (of the epoch's loss). Where a fold goes on with another number of ranks, the
-            first gets the sum of all and the others zeros.
+        own: of this rank alone: its parts of sums (of the epoch's loss). Where a fold goes on with another number of
+            ranks, the first gets the sum of all and the others zeros.
         facts: JSON: where in which epoch, the best so far, counters; in steps and batches of all ranks together.
-        shard: of this rank alone, and however large, such as its part of a sharded optimiser: written by the rank itself. None: no
-            rank has such tensors. Where the number of ranks has changed a fold that goes on finds it empty.
+        shard: of this rank alone, and however large, such as its part of a sharded optimiser: written by the rank
+            itself. None: no rank has such tensors. Where the number of ranks has changed a fold that goes on finds it
+            empty.
         shards: only where the number of ranks has changed: the shards of all that saved, in rank order.
     """
 
@@ -304,9 +308,10 @@ class FoldContext(Protocol):
 
     Attributes:
         inputs: folder of what the family's `write_inputs` has written for this run.
-        cache: folder that all runs of a storage share, for what need not be computed twice. Whoever writes there writes whole
-            files; the user may remove it while no run works.
-        cache_uri: where in object storage the blocks of `cache` are shared by machines that have no folder in common; None: nowhere.
+        cache: folder that all runs of a storage share, for what need not be computed twice. Whoever writes there writes
+            whole files; the user may remove it while no run works.
+        cache_uri: where in object storage the blocks of `cache` are shared by machines that have no folder in common;
+            None: nowhere.
     """
 
     rank: int
@@ -326,25 +331,25 @@ class FoldContext(Protocol):
         """Records values that are already reduced over all ranks."""
 
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
-        """Records an epoch's metrics and tells the coordinator and, of short epochs not each, Ray Train that it is over (a barrier
-        of the ranks).
-        `metrics` must hold `score`, the value of which the lowest is best, and `train/loss_epoch` and `val/loss_epoch` where
-        there are such losses."""
+        """Records an epoch's metrics and tells the coordinator and, of short epochs not each, Ray Train that it is over
+        (a barrier of the ranks). `metrics` must hold `score`, the value of which the lowest is best, and
+        `train/loss_epoch` and `val/loss_epoch` where there are such losses."""
 
     def report_evaluation(self, global_step: int, metrics: Mapping[str, float]) -> None:
         """As `report_epoch`, of an evaluation that ends no epoch. Losses are those since the evaluation before."""
 
     def begin_stage(self, name: str) -> None:
-        """From here on the fold is in this stage: its metrics are recorded as `<name>/<metric>`, all but `epoch` and `score`, and
-        its best score counts anew. An empty name ends the stages, and keeps the last one's best. A fold that goes on is in the stage of its resume point already."""
+        """From here on the fold is in this stage: its metrics are recorded as `<name>/<metric>`, all but `epoch` and
+        `score`, and its best score counts anew. An empty name ends the stages, and keeps the last one's best. A fold
+        that goes on is in the stage of its resume point already."""
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
-        """Says how many rows have gone through what comes before the training. If the run was asked to stop, the fold may end
-        here."""
+        """Says how many rows have gone through what comes before the training. If the run was asked to stop, the fold
+        may end here."""
 
     def touch(self) -> None:
-        """Says that this rank is at work, where it reports nothing else for long: of a validation each batch. A fold that stands
-        still for `run.stall_timeout_s` is ended."""
+        """Says that this rank is at work, where it reports nothing else for long: of a validation each batch. A fold
+        that stands still for `run.stall_timeout_s` is ended."""
 
     def report_progress(self, progress: Progress) -> None:
         """Says where the fold is, after each step."""
@@ -358,9 +363,9 @@ class FoldContext(Protocol):
         shard: Mapping[str, Tensor] | None = None,
         files: Path | None = None,
     ) -> None:
-        """Replaces the checkpoint `name` as a whole: `tensors` as safetensors, `description` as JSON, both rank 0's. `shard` are
-        further tensors under names that no other rank uses; each rank writes its own, and either all give one or none does. `files`
-        is a folder to copy, rank 0's: a tokenizer, an adapter."""
+        """Replaces the checkpoint `name` as a whole: `tensors` as safetensors, `description` as JSON, both rank 0's.
+        `shard` are further tensors under names that no other rank uses; each rank writes its own, and either all give
+        one or none does. `files` is a folder to copy, rank 0's: a tokenizer, an adapter."""
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
         """The tensors of a checkpoint that this fold saved, those of all shards together, on the CPU."""
@@ -369,33 +374,34 @@ class FoldContext(Protocol):
         """The folder of files of a checkpoint that this fold saved, under the names that they had."""
 
     def load_resume_point(self) -> ResumePoint | None:
-        """Where an earlier attempt of this fold was, tensors on the CPU; None: begin. To be called when everything is built:
-        it sets the random generators, too."""
+        """Where an earlier attempt of this fold was, tensors on the CPU; None: begin. To be called when everything is
+        built: it sets the random generators, too."""
 
     def is_resume_point_due(self, global_step: int) -> bool:
         """Whether a resume point is to be saved after this step, in the middle of an epoch. The same on every rank."""
 
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
-        """Replaces the point from which a later attempt goes on: after `report_epoch`, or `report_evaluation` of a training without
-        epochs (where it may be left out if the last one is only seconds old), before a validation that takes long, and whenever
-        one is due. If the run was asked to stop, the fold ends here."""
+        """Replaces the point from which a later attempt goes on: after `report_epoch`, or `report_evaluation` of a
+        training without epochs (where it may be left out if the last one is only seconds old), before a validation that
+        takes long, and whenever one is due. If the run was asked to stop, the fold ends here."""
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where and
-        their checksum, to be put into a checkpoint's description as `shared_tensors`."""
+        """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where
+        and their checksum, to be put into a checkpoint's description as `shared_tensors`."""
 
     def share_file(self, name: str, path: Path, sha256: str) -> dict[str, str]:
         """As `share_tensors`, for tensors that are a file in `cache` already."""
 
     def retry_while_unavailable(self, what: str, do: Callable[[], Any]) -> Any:
-        """Reads or writes below `inputs` or `cache`, again and again while the storage is the cause that it fails; `what` is for
-        the message."""
+        """Reads or writes below `inputs` or `cache`, again and again while the storage is the cause that it fails;
+        `what` is for the message."""
 
     def save_predictions(
         self, checkpoint: CheckpointName, rows: RowsName, ids: np.ndarray, predictions: Iterable[Any]
     ) -> None:
-        """Writes a prediction file of the fold. Each rank gives those of its rows, in any order, as the family's kind has them: numbers
-        in blocks (`Predictions`), maps one by one (`PredictedMap`). `ids`, (n,) str, are all rows in the file's order."""
+        """Writes a prediction file of the fold. Each rank gives those of its rows, in any order, as the family's kind
+        has them: numbers in blocks (`Predictions`), maps one by one (`PredictedMap`). `ids`, (n,) str, are all rows in
+        the file's order."""
 
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None:
         """Lists a row whose content turned out bad while it was read."""

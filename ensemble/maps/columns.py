@@ -1,7 +1,8 @@
-"""What combinations of maps are worth: members on the rows that no member has seen or, of one member, its fold models on the blend set.
+"""What combinations of maps are worth: members on the rows that no member has seen or, of one member, its fold models
+on the blend set.
 
-Maps are too large to be held, so rows are read one after another, by all models side by side, and each combination that is asked for is
-made of each row and counted. What remains of a row is what `scores.py` keeps.
+Maps are too large to be held, so rows are read one after another, by all models side by side, and each combination that
+is asked for is made of each row and counted. What remains of a row is what `scores.py` keeps.
 
 Shape suffixes: M models, N rows, n some of the rows, C combinations.
 """
@@ -87,8 +88,8 @@ class MapColumns(Combinable):
         return [self.names.index(name) for name in names]
 
     def _weigh(self, how: Combination, left_out: int | None = None) -> np.ndarray | None:
-        """The models' weights for each row, (N, M), from rows of other folds, of folds in time earlier ones (for the first all weigh the
-        same); None for a method without weights.
+        """The models' weights for each row, (N, M), from rows of other folds, of folds in time earlier ones (for the
+        first all weigh the same); None for a method without weights.
 
         Args:
             how: of all these models.
@@ -163,7 +164,8 @@ def read_columns(run: Run, checkpoint: str) -> MapColumns:
         return _count(run, files, None)
     if not run.has_blend_set:
         raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them predict unseen: add members, "
+            "with one member, combinations of its fold models can only be scored on rows that all of them "
+            "predict unseen: add members, "
             "or train a run with folds.blend_fraction=0.1"
         )
     (folds,) = run.members.values()

@@ -1,6 +1,8 @@
-"""Combining probability maps of M models for one row into one, what its places are then said to be, and how right that is.
+"""Combining probability maps of M models for one row into one, what its places are then said to be, and how right that
+is.
 
-A map has C channels: one, the probability of the foreground, or one for each class. Dice and IoU are of the classes but the background.
+A map has C channels: one, the probability of the foreground, or one for each class. Dice and IoU are of the classes but
+the background.
 
 Shape suffixes: M models, F fold models of all members, C channels, K classes but the background, H height, W width.
 """
@@ -21,9 +23,10 @@ def combine_maps(
 ) -> np.ndarray:
     """One map, (C, H, W) float32.
 
-    The median of several classes is scaled to add up to 1. With majority_vote each model has a vote for each place, and where votes
-    are equal the mean probability decides: (votes + mean) / (M + 1), which is above a half just where the majority or, at a tie,
-    the mean is. With another threshold, for votes and mean alike, the scale is bent so that it lies in the middle, and back.
+    The median of several classes is scaled to add up to 1. With majority_vote each model has a vote for each place, and
+    where votes are equal the mean probability decides: (votes + mean) / (M + 1), which is above a half just where the
+    majority or, at a tie, the mean is. With another threshold, for votes and mean alike, the scale is bent so that it
+    lies in the middle, and back.
 
     Args:
         probability_MCHW: from 0 to 1.
@@ -79,7 +82,8 @@ def _bend(values: np.ndarray, middle: float, becomes: float) -> np.ndarray:
 
 
 def measure_disagreement(probability_MCHW: np.ndarray) -> np.ndarray:
-    """Standard deviation over the models at each place, (H, W) float32; of several classes that of the class where it is largest."""
+    """Standard deviation over the models at each place, (H, W) float32; of several classes that of the class where it
+    is largest."""
     spread_HW: np.ndarray = probability_MCHW.std(0, dtype=np.float64).max(0)
     return spread_HW.astype(np.float32)
 
@@ -94,7 +98,8 @@ def choose_classes(probability_CHW: np.ndarray, threshold: float = 0.5) -> np.nd
 
 
 def count_places(predicted_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> np.ndarray:
-    """(3, K) int64: of each class but the background the places that are rightly said to be of it, that are said to be, and that are."""
+    """(3, K) int64: of each class but the background the places that are rightly said to be of it, that are said to be,
+    and that are."""
     counts_HW = true_HW != IGNORED
     said, true = predicted_HW[counts_HW], true_HW[counts_HW]
     parts = (said[said == true], said, true)
@@ -102,8 +107,8 @@ def count_places(predicted_HW: np.ndarray, true_HW: np.ndarray, num_classes: int
 
 
 def score_counts(counts_3K: np.ndarray) -> dict[str, float]:
-    """dice = 2 · right / (said + true) and iou = right / (said or true), each the mean over the classes that are somewhere; 1 where
-    none is."""
+    """dice = 2 · right / (said + true) and iou = right / (said or true), each the mean over the classes that are
+    somewhere; 1 where none is."""
     right_K, said_K, true_K = np.asarray(counts_3K, np.float64)
     known_K = said_K + true_K > 0
     if not known_K.any():

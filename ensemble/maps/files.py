@@ -1,10 +1,12 @@
-"""The schema of files of predicted maps: a row of a table each, its probabilities and its true classes as PNG pictures within.
+"""The schema of files of predicted maps: a row of a table each, its probabilities and its true classes as PNG pictures
+within.
 
 | column        | meaning |
 |---|---|
 | id, member, repeat, fold, checkpoint, in_sample | as in files of numbers, see `predictions.py` |
 | channels, height, width | of the map |
-| probability   | PNG, 8 bits, the channels one below the other: byte b stands for probabilities from b/256 to (b+1)/256, so 128 and above is a half and above |
+| probability   | PNG, 8 bits, the channels one below the other: byte b stands for probabilities from b/256 to
+                (b+1)/256, so 128 and above is a half and above |
 | target        | PNG, 8 bits: the true class of each place, 255 where it counts nowhere; null where it is unknown |
 
 Shape suffixes: M models, C channels, H height, W width.
@@ -82,7 +84,8 @@ def decode_map(probability: bytes, channels: int) -> np.ndarray:
 
 
 def _from_png(content: bytes) -> np.ndarray:
-    """What `to_png` has made, however large: `Image.open` takes more than 180 million pixels for an attack, which many classes have."""
+    """What `to_png` has made, however large: `Image.open` takes more than 180 million pixels for an attack, which many
+    classes have."""
     return np.asarray(PngImageFile(io.BytesIO(content)))
 
 
@@ -123,7 +126,8 @@ def read_maps(path: Path) -> Iterator[StoredMap]:
 
 
 def read_together(files: Sequence[Sequence[Path]]) -> Iterator[tuple[StoredMap, np.ndarray]]:
-    """What M models say of the same rows, row by row in the first one's order: its map, and the probabilities of all, (M, C, H, W).
+    """What M models say of the same rows, row by row in the first one's order: its map, and the probabilities of all,
+    (M, C, H, W).
 
     A model whose rows have another order, as on another division of them, is held in memory as it is in its files.
 

@@ -39,10 +39,13 @@ class Maps(Kind):
     files: Mapping[str, str] = {
         "folds/<i>/predictions/<rows>_<checkpoint>.parquet": "of each validation, blend or test row its probabilities and its true "
         "classes, as PNG pictures in the table, by the best and the final checkpoint",
-        "oof.parquet": "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, by the model "
+        "oof.parquet": "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, "
+        "by the model "
         "that did not train on it",
-        "masks/": "out_of_fold/: the class of each pixel, by the model that did not train on the row; test/: by the ensemble",
-        "overlays/": "the same over the pictures, true edges in white; out of fold at most 100, from the worst Dice to the best",
+        "masks/": "out_of_fold/: the class of each pixel, by the model that did not train on the row; test/: by the "
+        "ensemble",
+        "overlays/": "the same over the pictures, true edges in white; out of fold at most 100, from the worst Dice to "
+        "the best",
         "disagreement/": "test/: the standard deviation of the models' probabilities; white is 0.5, the largest possible value",
         "ensemble/test_predictions.parquet": "each model's share of foreground in each test row, the ensemble's, the mean disagreement",
         "ensemble/honest_predictions.parquet": "id, fold and counts of pixels: the combination on the rows that score it, by weights that "
@@ -169,7 +172,8 @@ class Maps(Kind):
         return hows + [replace(hows[self.methods.index("weighted_mean")], weight_power=power) for power in powers]
 
     def find_columns(self, run: Run) -> MapColumns | None:
-        """Of members out of fold; fold models are compared as they are, on the blend set and where the truth of test rows is known."""
+        """Of members out of fold; fold models are compared as they are, on the blend set and where the truth of test
+        rows is known."""
         return None if run.combines_folds else self.read_columns(run, run.ensemble.checkpoint)
 
     def read_columns(self, run: Run, checkpoint: str) -> MapColumns:

@@ -50,8 +50,8 @@ class MapCombiner:
         return (target, "disagreement", "dice", "iou", "mask", *models)
 
     def predict(self, predictor: Any, block: pa.Table, *, shows_models: bool) -> pa.Table:
-        """Of each row id, share of foreground, mean disagreement, Dice and IoU where the truth is known, path of the mask, each model's
-        share; then what was wrong, and mask, overlay and disagreement as PNG files."""
+        """Of each row id, share of foreground, mean disagreement, Dice and IoU where the truth is known, path of the
+        mask, each model's share; then what was wrong, and mask, overlay and disagreement as PNG files."""
         rows = [self._combine_row(one) for one in predictor.predict_maps(block)]
         shares = list(zip(*(row[-1] for row in rows), strict=True)) if shows_models else []
         texts, numbers = pa.string(), pa.float64()

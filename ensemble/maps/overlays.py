@@ -1,4 +1,5 @@
-"""Pictures of maps for people: what is said and what is true over what they lie on, and where models disagree. Arrays in and out.
+"""Pictures of maps for people: what is said and what is true over what they lie on, and where models disagree. Arrays
+in and out.
 
 Shape suffixes: K classes but the background, H height, W width.
 """
@@ -29,7 +30,8 @@ def draw_overlay(background_HW3: np.ndarray, predicted_HW: np.ndarray, true_HW: 
 
 
 def find_edges(classes_HW: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the places of a class but the background that have a neighbour of another class, or one that counts nowhere."""
+    """(H, W) bool: the places of a class but the background that have a neighbour of another class, or one that counts
+    nowhere."""
     edges = np.zeros(classes_HW.shape, bool)
     for axis in (0, 1):
         changes = np.diff(classes_HW.astype(np.int16), axis=axis) != 0
@@ -53,7 +55,8 @@ def to_heat(disagreement_HW: np.ndarray) -> np.ndarray:
 
 
 def spread_ranks(values: np.ndarray, number: int) -> list[int]:
-    """The places of at most `number` of the values, evenly spread over their ranks, the lowest first and the highest last."""
+    """The places of at most `number` of the values, evenly spread over their ranks, the lowest first and the highest
+    last."""
     order = np.argsort(values, kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int))
     places: list[int] = order[ranks].tolist()

@@ -1,5 +1,6 @@
-"""What is kept of a map, and scores from that. Of the truth: the places of each class, and all that count; of what is said: the places of
-each class that are rightly said to be of it, and that are said to be. All are sums over places, so those of many rows are added.
+"""What is kept of a map, and scores from that. Of the truth: the places of each class, and all that count; of what is
+said: the places of each class that are rightly said to be of it, and that are said to be. All are sums over places, so
+those of many rows are added.
 
 Shape suffixes: N rows, C candidates, K classes but the background, H height, W width.
 """
@@ -21,8 +22,8 @@ _KEPT = ("true", "places", "right", "said")
 
 
 def count_map(predicted_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is kept of a row: of the truth (K + 1,), places of each class and all that count; of what is said (2 K,), rightly said places of
-    each class and said ones."""
+    """What is kept of a row: of the truth (K + 1,), places of each class and all that count; of what is said (2 K,),
+    rightly said places of each class and said ones."""
     right_K, said_K, true_K = count_places(predicted_HW, true_HW, num_classes)
     return np.append(true_K, int((true_HW != IGNORED).sum())), np.concatenate([right_K, said_K])
 
@@ -39,7 +40,8 @@ def measure_share(classes_HW: np.ndarray) -> float:
 
 
 def measure_maps(path: Path, threshold: float) -> pa.Table:
-    """A line for each map of a file whose truth is known: true and predicted share of foreground, Dice, IoU, and what is kept.
+    """A line for each map of a file whose truth is known: true and predicted share of foreground, Dice, IoU, and what
+    is kept.
 
     Raises:
         PredictionError: it is no such file, or there is no map in it.
@@ -85,14 +87,16 @@ def split_kept(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """
     if missing := [name for name in _KEPT if name not in table.column_names]:
         raise PredictionError(
-            f"out-of-fold predictions without {', '.join(missing)}, from an earlier version: `python ray_jobs/submit.py` on the run adds them"
+            f"out-of-fold predictions without {', '.join(missing)}, from an earlier version: `python "
+            "ray_jobs/submit.py` on the run adds them"
         )
     true_N, right_N, said_N = (np.array(table[name].to_pylist(), np.int64) for name in ("true", "right", "said"))
     return np.column_stack([true_N, table["places"].to_numpy()]), np.concatenate([right_N, said_N], axis=1)
 
 
 def score_maps(target_N: np.ndarray, prediction_N: np.ndarray) -> dict[str, float | None]:
-    """Dice and IoU of all places together, the mean over the rows of their Dice and, of several classes, the Dice of each."""
+    """Dice and IoU of all places together, the mean over the rows of their Dice and, of several classes, the Dice of
+    each."""
     counts_N3K = _join_counts(target_N, prediction_N)
     counts_3K = counts_N3K.sum(axis=0)
     of_rows = [score_counts(row_3K)["dice"] for row_3K in counts_N3K]

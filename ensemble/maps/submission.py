@@ -1,8 +1,9 @@
-"""What is submitted of maps: the class of each place of each test row, and what is to be seen of it. Every way to combine the models is
-compared where the truth is known. It knows nothing of what the maps are of.
+"""What is submitted of maps: the class of each place of each test row, and what is to be seen of it. Every way to
+combine the models is compared where the truth is known. It knows nothing of what the maps are of.
 
     masks/out_of_fold/<id>.png       the class of each place, by the model that did not train on the row
-    overlays/out_of_fold/<id>.png    the same over what it lies on, true edges in white; of many rows some, from worst to best
+    overlays/out_of_fold/<id>.png    the same over what it lies on, true edges in white; of many rows some, from worst
+                                     to best
     masks/test/<id>.png              the class of each place, by the ensemble
     overlays/test/<id>.png           the same over what it lies on
     disagreement/test/<id>.png       where the models differ: their standard deviation, white a half
@@ -50,7 +51,8 @@ def draw_out_of_fold(
 def choose_weights(
     run: Run, columns: MapColumns | None, read_scores: Callable[[], Mapping[str, Any]]
 ) -> np.ndarray | None:
-    """One weight for each of what is combined; None for methods without. Arguments as in `Kind.submit`; columns are read if need be."""
+    """One weight for each of what is combined; None for methods without. Arguments as in `Kind.submit`; columns are
+    read if need be."""
     ensemble = run.ensemble
     if ensemble.method != "weighted_mean":
         return None
@@ -127,7 +129,8 @@ def _has(run: Run, part: str) -> bool:
 
 
 def _read_models(run: Run, part: str) -> Iterator[tuple[StoredMap, np.ndarray]]:
-    """Of each row of the test or the blend rows a fold model's map and the probabilities of what is combined, (M, C, H, W)."""
+    """Of each row of the test or the blend rows a fold model's map and the probabilities of what is combined, (M, C, H,
+    W)."""
     ensemble = run.ensemble
     files = [(fold.predictions(part, ensemble.checkpoint),) for folds in run.members.values() for fold in folds]
     for stored, probability_FCHW in read_together(files):

@@ -79,14 +79,15 @@ def compare_with_baseline(
     num_draws: int | None = None,
     seed: int = 0,
 ) -> Improvements:
-    """How far each of many candidates is below a baseline's error, with one-sided bounds that hold for all of them together.
+    """How far each of many candidates is below a baseline's error, with one-sided bounds that hold for all of them
+    together.
 
-    The bound is the improvement less q of its bootstrap standard deviations, q being the `level` quantile over the draws of the
-    largest standardised deviation of any candidate (the max statistic; White 2000, "A Reality Check for Data Snooping",
-    https://doi.org/10.1111/1468-0262.00152, studentised as in Romano and Wolf 2005, https://doi.org/10.1111/j.1468-0262.2005.00615.x).
-    So with probability of about `level` no candidate's true improvement is below its bound: the best of many that are equally
-    good has a bound above 0 no more often than 1 - level. Arguments as in `compare_pair`.
-    """
+    The bound is the improvement less q of its bootstrap standard deviations, q being the `level` quantile over the
+    draws of the largest standardised deviation of any candidate (the max statistic; White 2000, "A Reality Check for
+    Data Snooping", https://doi.org/10.1111/1468-0262.00152, studentised as in Romano and Wolf 2005,
+    https://doi.org/10.1111/j.1468-0262.2005.00615.x). So with probability of about `level` no candidate's true
+    improvement is below its bound: the best of many that are equally good has a bound above 0 no more often than 1 -
+    level. Arguments as in `compare_pair`."""
     everyone = np.concatenate([np.asarray(baseline_N)[None], candidates_CN])
     errors_C, drawn_DC = kind.draw_errors(metric, target_N, everyone, unit_N, num_draws, seed)
     improvement_C, drawn_DC = errors_C[0] - errors_C[1:], drawn_DC[:, :1] - drawn_DC[:, 1:]
@@ -102,8 +103,8 @@ class Ranking:
     """Errors of C predictions of the same rows, with intervals, and what each differs from the reference by.
 
     Attributes:
-        error_C, low_C, high_C: lower is better.
-        difference_C, difference_low_C, difference_high_C: error minus the reference's on the same drawn rows; an interval below 0:
+        error_C, low_C, high_C: lower is better. difference_C, difference_low_C, difference_high_C: error minus the
+        reference's on the same drawn rows; an interval below 0:
             better than the reference.
         reference: index of the reference among the C.
     """
@@ -135,8 +136,8 @@ def rank(
 ) -> Ranking:
     """Compares predictions with the best of the references by a paired percentile bootstrap (see `comparison`).
 
-    The intervals are of each comparison alone. Who picks the best of many by them picks a lucky one: `compare_with_baseline`
-    has bounds that hold for all together.
+    The intervals are of each comparison alone. Who picks the best of many by them picks a lucky one:
+    `compare_with_baseline` has bounds that hold for all together.
 
     Args:
         kind, metric, target_N: as in `compare_pair`.

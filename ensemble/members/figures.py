@@ -1,4 +1,5 @@
-"""Pictures of scores, whatever is predicted: of folds, and of models and their combinations. Numbers in, matplotlib figures out.
+"""Pictures of scores, whatever is predicted: of folds, and of models and their combinations. Numbers in, matplotlib
+figures out.
 
 Shape suffixes: F folds.
 """
@@ -61,11 +62,12 @@ def draw_performance(
 
 
 def draw_intervals(rows: Sequence[Mapping[str, Any]], metric: str, reference: str) -> Figure:
-    """Error of members and combinations, and what each differs from the best member by, with their intervals; best first.
+    """Error of members and combinations, and what each differs from the best member by, with their intervals; best
+    first.
 
     Args:
-        rows: `name`, `kind` (member or combination), `submitted`, `error`, `low`, `high`, `difference`, `difference_low`,
-            `difference_high` of each.
+        rows: `name`, `kind` (member or combination), `submitted`, `error`, `low`, `high`, `difference`,
+            `difference_low`, `difference_high` of each.
         metric: its name; lower is better.
         reference: name of the best member.
     """

@@ -1,8 +1,9 @@
-"""Choosing among many combinations without fooling oneself: which there are, how each is evaluated, and what the choice is worth.
+"""Choosing among many combinations without fooling oneself: which there are, how each is evaluated, and what the choice
+is worth.
 
-The best of many is lucky as well as good. So the choice is made once more inside each fold, on the other folds' rows alone, and
-scored on the fold: that is the score of choosing. And a winner replaces the default only if the bound of its improvement
-that holds for all candidates together is above 0.
+The best of many is lucky as well as good. So the choice is made once more inside each fold, on the other folds' rows
+alone, and scored on the fold: that is the score of choosing. And a winner replaces the default only if the bound of its
+improvement that holds for all candidates together is above 0.
 
 Shape suffixes: C candidates, N rows with an out-of-fold prediction, F folds.
 """
@@ -70,11 +71,13 @@ class Choice:
 
     Attributes:
         error_C, low_C, high_C: each candidate's honest error with its own 95 % interval.
-        improvement_C: how far it is below the default's error; improvement_low_C: the bound that holds for all together (95 %).
+        improvement_C: how far it is below the default's error; improvement_low_C: the bound that holds for all together
+            (95 %).
         winner: index of the candidate with the least error.
         default: index of the default.
         nested_error: error of the choice made inside each fold and scored on it: what to report.
-        chosen_F: index of the candidate that was chosen inside each fold; the default where nothing comes before it in time.
+        chosen_F: index of the candidate that was chosen inside each fold; the default where nothing comes before it in
+            time.
         replaces: whether the winner is shown to be better than the default.
     """
 
@@ -99,7 +102,8 @@ def choose(
     *,
     num_draws: int | None = None,
 ) -> Choice:
-    """Compares all candidates with the default (paired bootstrap over rows or groups, max statistic), and scores the choice."""
+    """Compares all candidates with the default (paired bootstrap over rows or groups, max statistic), and scores the
+    choice."""
     honest_CN = np.stack([one.cross_fitted_N for one in evaluations])
     ranking = rank(kind, metric, columns.target_N, honest_CN, [default], columns.unit_N, num_draws=num_draws)
     improvements = compare_with_baseline(

@@ -1,6 +1,6 @@
-"""Reads what is combined in a run, row by row: what its members predict out of fold, or what the fold models of its only member
-predict of the blend set; and for the test rows. Members that were made elsewhere come from a file, and are checked against the
-run's rows and folds.
+"""Reads what is combined in a run, row by row: what its members predict out of fold, or what the fold models of its
+only member predict of the blend set; and for the test rows. Members that were made elsewhere come from a file, and are
+checked against the run's rows and folds.
 
 Shape suffixes: M members, K folds, N rows with an out-of-fold prediction, T test rows.
 """
@@ -58,8 +58,8 @@ class NumberColumns(Combinable):
 
 
 def read_columns(run: Run, checkpoint: str) -> NumberColumns:
-    """The predictions that weights are fitted to and combinations are scored by: out of fold, of the members that are combined and
-    of external ones; with one member, of the blend set by each of its fold models.
+    """The predictions that weights are fitted to and combinations are scored by: out of fold, of the members that are
+    combined and of external ones; with one member, of the blend set by each of its fold models.
 
     Args:
         run: all folds of these members finished.
@@ -77,7 +77,8 @@ def read_columns(run: Run, checkpoint: str) -> NumberColumns:
 
 
 def read_oof(run: Run, checkpoint: str) -> NumberColumns:
-    """The out-of-fold predictions of the members that are combined, be it one; arguments and errors as in `read_columns`."""
+    """The out-of-fold predictions of the members that are combined, be it one; arguments and errors as in
+    `read_columns`."""
     tables = {
         name: pa.concat_tables(read_table(fold.predictions("validation", checkpoint)) for fold in folds)
         for name, folds in run.members.items()
@@ -98,14 +99,16 @@ def find_columns(run: Run) -> NumberColumns | None:
 
 
 def _read_blend(run: Run, checkpoint: str) -> NumberColumns:
-    """The fold models' predictions of the blend set, which is divided anew to score fitted weights on rows they did not see.
+    """The fold models' predictions of the blend set, which is divided anew to score fitted weights on rows they did not
+    see.
 
     Raises:
         PredictionError: there is no blend set.
     """
     if not run.has_blend_set:
         raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them predict unseen: add members, "
+            "with one member, combinations of its fold models can only be scored on rows that all of them "
+            "predict unseen: add members, "
             "or train a run with folds.blend_fraction=0.1"
         )
     (folds,) = run.members.values()
@@ -147,7 +150,8 @@ def combine_folds(ensemble: EnsembleConfig, predictions: np.ndarray, counts: Seq
 
 
 def read_test_of_folds(run: Run) -> dict[str, list[pa.Table]]:
-    """The test predictions of each fold model of each member that is combined, by the member's name; empty without test rows.
+    """The test predictions of each fold model of each member that is combined, by the member's name; empty without test
+    rows.
 
     Raises:
         PredictionError: a member from elsewhere has no test predictions.
@@ -169,8 +173,8 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
     """The members of `ensemble.external`: out-of-fold and test predictions of each, by name.
 
     Raises:
-        PredictionError: the file is no such table, or a member's out-of-fold predictions are not one honest one for each row on
-            the run's folds.
+        PredictionError: the file is no such table, or a member's out-of-fold predictions are not one honest one for
+            each row on the run's folds.
     """
     if run.ensemble.external is None:
         return {}
@@ -206,7 +210,8 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
     if not external:
         whose = f"{path} has {', '.join(sorted(names)) or 'none'}"
         raise PredictionError(
-            f"ensemble.external: no member of the file is combined: {whose}; name one in ensemble.members, or leave out ensemble.external"
+            f"ensemble.external: no member of the file is combined: {whose}; name one in ensemble.members, "
+            "or leave out ensemble.external"
         )
     return external
 
@@ -217,13 +222,15 @@ def _check_external(oof: pa.Table, fold_of: dict[str, int], what: str) -> None:
     if len(ids) != len(fold_of) or len(set(ids)) != len(ids):
         twice = len(ids) - len(set(ids))
         raise PredictionError(
-            f"{what} has {len(ids)} out-of-fold predictions ({twice} ids more than once) for the {len(fold_of)} rows that the "
+            f"{what} has {len(ids)} out-of-fold predictions ({twice} ids more than once) for the "
+            f"{len(fold_of)} rows that the "
             "run's folds validate: expected one for each"
         )
     other = [i for i, fold in zip(ids, oof["fold"].to_pylist(), strict=True) if fold != fold_of[i]]
     if other:
         raise PredictionError(
-            f"{what}: {len(other)} rows are validated by another fold than in fold_plan.parquet, such as {other[0]!r}: its models were "
+            f"{what}: {len(other)} rows are validated by another fold than in fold_plan.parquet, such as "
+            f"{other[0]!r}: its models were "
             "trained on rows that they should not have seen. Train it on the run's folds"
         )
     if any(oof["in_sample"].to_pylist()):

@@ -118,9 +118,10 @@ def describe_diversity(columns: Columns, metric: str, space: str) -> dict[str, A
     """How much the models differ, and what each adds to their mean.
 
     Returns:
-        `ensemble_error`, `member_error`, `ambiguity` of the mean (squared error in the space; the first is the second less the
-        third), `effective_models`, `error_correlation` and `prediction_correlation` (M, M), and `contributions`: of each model how
-        much the metric's error grows without it, with a 95 % interval; of a single model none.
+        `ensemble_error`, `member_error`, `ambiguity` of the mean (squared error in the space; the first is the second
+        less the third), `effective_models`, `error_correlation` and `prediction_correlation` (M, M), and
+        `contributions`: of each model how much the metric's error grows without it, with a 95 % interval; of a single
+        model none.
     """
     parts = decompose_error(columns.oof_MN, columns.target_N, space)
     errors_MM = correlate_errors(columns.oof_MN, columns.target_N, space)

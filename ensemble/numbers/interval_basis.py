@@ -1,6 +1,7 @@
 """The interval of each submitted prediction, by CV+ (see `ensemble.numbers.intervals`), and what stands behind it.
 
-A combination of members is one model to it: that of a fold is the members' models of the fold, combined by the submitted weights.
+A combination of members is one model to it: that of a fold is the members' models of the fold, combined by the
+submitted weights.
 
 Shape suffixes: K folds, M members, N rows with an out-of-fold prediction, T test rows.
 """
@@ -36,7 +37,8 @@ class IntervalBasis:
     Attributes:
         ensemble: of the run.
         fitted: the members' combination; None with one member, whose fold models give an interval each by itself.
-        oof_N, target_N, fold_N: what it predicts of the rows with an out-of-fold prediction, their true values and folds.
+        oof_N, target_N, fold_N: what it predicts of the rows with an out-of-fold prediction, their true values and
+        folds.
     """
 
     ensemble: EnsembleConfig
@@ -83,7 +85,8 @@ def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Inte
     assert ensemble.interval is not None, "intervals are wanted"
     if any(len(of_folds) != run.num_folds for of_folds in tests.values()):
         raise PredictionError(
-            f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of {run.num_folds} "
+            f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of "
+            f"{run.num_folds} "
             "folds, and an interval is made from those of each fold; leave it out, or give them"
         )
     basis, test_KMT = find_basis(run, fitted), []
@@ -100,8 +103,8 @@ def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Inte
 
 
 def _judge(run: Run, *, is_blind: bool) -> IntervalKind:
-    """The theorem holds for one recipe that is blind to the rows its residuals come from; fitted weights have seen them, and so have
-    the models of a member on another division."""
+    """The theorem holds for one recipe that is blind to the rows its residuals come from; fitted weights have seen
+    them, and so have the models of a member on another division."""
     kind = interval_kind(run.fold_kind, run.ensemble.checkpoint)
     is_blind = is_blind and run.is_blind and run.ensemble.external is None
     return kind if is_blind else IntervalKind.EMPIRICAL

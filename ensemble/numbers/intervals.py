@@ -1,14 +1,15 @@
 """Prediction intervals from the models of a cross-validation: CV+.
 
-Barber, Candès, Ramdas and Tibshirani 2021, "Predictive inference with the jackknife+", Annals of Statistics 49(1), 486-507,
-https://doi.org/10.1214/20-AOS1965 (https://arxiv.org/abs/1905.02928), section 3.
+Barber, Candès, Ramdas and Tibshirani 2021, "Predictive inference with the jackknife+", Annals of Statistics 49(1),
+486-507, https://doi.org/10.1214/20-AOS1965 (https://arxiv.org/abs/1905.02928), section 3.
 
-Theorem 4: with K folds of n/K rows each, an interval of level 1 - α holds a new row's true value with a probability of at least
+Theorem 4: with K folds of n/K rows each, an interval of level 1 - α holds a new row's true value with a probability of
+at least
 
     1 - 2α - min{ 2(1 - 1/K) / (n/K + 1), (1 - K/n) / (K + 1) },
 
-whatever the model and the distribution. That is a mean over training sets and new rows, not a promise for any one of them, and
-in practice coverage is near 1 - α. It needs that
+whatever the model and the distribution. That is a mean over training sets and new rows, not a promise for any one of
+them, and in practice coverage is near 1 - α. It needs that
 
 - training rows and the new row are exchangeable, and rows were assigned to folds without looking at them;
 - each fold's model comes from one fixed recipe, blind to the fold's validation rows and to the order of the rows: a
@@ -50,12 +51,13 @@ def interval_kind(folds_kind: str, checkpoint: str) -> IntervalKind:
         checkpoint: best or final.
 
     Raises:
-        ValueError: folds in the order of time: later rows are not exchangeable with earlier ones, and the models differ in
-            how much they were trained on.
+        ValueError: folds in the order of time: later rows are not exchangeable with earlier ones, and the models differ
+            in how much they were trained on.
     """
     if folds_kind == "time":
         raise ValueError(
-            "no interval from folds.kind=time: rows of another time are not exchangeable with those the residuals come from; "
+            "no interval from folds.kind=time: rows of another time are not exchangeable with those the "
+            "residuals come from; "
             "use other folds if the order of time does not matter"
         )
     return IntervalKind.CV_PLUS if (folds_kind, checkpoint) == ("random", "final") else IntervalKind.EMPIRICAL
@@ -78,9 +80,10 @@ def predict_intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The CV+ interval of each row to predict.
 
-    Every row with an out-of-fold prediction puts its absolute residual on both sides of what its fold's model, which has not
-    seen it, predicts for the new row. The interval goes from the ⌊α(n+1)⌋-th smallest of the lower values to the
-    ⌈(1-α)(n+1)⌉-th smallest of the upper ones. Where there are too few rows for that, an end is infinite (0 in z space).
+    Every row with an out-of-fold prediction puts its absolute residual on both sides of what its fold's model, which
+    has not seen it, predicts for the new row. The interval goes from the ⌊α(n+1)⌋-th smallest of the lower values to
+    the ⌈(1-α)(n+1)⌉-th smallest of the upper ones. Where there are too few rows for that, an end is infinite (0 in z
+    space).
 
     Args:
         test_predictions_KT: each fold model's predictions, in the target's unit.
@@ -118,6 +121,7 @@ def _check_folds(fold_N: np.ndarray, num_folds: int, num_rows: int, level: float
         raise ValueError(f"level={level}: expected a share between 0 and 1")
     if fold_N.shape != (num_rows,) or np.unique(fold_N).tolist() != list(range(num_folds)):
         raise ValueError(
-            f"fold {fold_N.shape} with folds {np.unique(fold_N).tolist()[:10]}: expected one for each of {num_rows} rows, and rows "
+            f"fold {fold_N.shape} with folds {np.unique(fold_N).tolist()[:10]}: expected one for each of "
+            f"{num_rows} rows, and rows "
             f"of each of the folds 0 to {num_folds - 1}"
         )

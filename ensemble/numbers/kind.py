@@ -74,7 +74,8 @@ class Numbers(Kind):
         ),
     )
     files: Mapping[str, str] = {
-        "oof.parquet": "for each member one prediction of each row that some fold validated, by the model that did not train on it",
+        "oof.parquet": "for each member one prediction of each row that some fold validated, by the model that did not "
+        "train on it",
         "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their standard deviation",
         "ensemble/honest_predictions.parquet": "id, fold, target, prediction: the combination on the rows that score it, by weights "
         "that did not see the row (only with members or a blend set)",
@@ -100,8 +101,8 @@ class Numbers(Kind):
         return name in _METRICS
 
     def check_run(self, run: Run) -> None:
-        """Raises ValueError where no interval can be had from such folds, PredictionError where `ensemble.external` does not belong to
-        these rows and folds."""
+        """Raises ValueError where no interval can be had from such folds, PredictionError where `ensemble.external`
+        does not belong to these rows and folds."""
         if run.ensemble.interval is not None:
             from ensemble.numbers.intervals import interval_kind
 

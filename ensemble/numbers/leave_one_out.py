@@ -37,8 +37,8 @@ def leave_each_out(
 ) -> Contributions:
     """How much the error grows when a model is left out and the others are combined as before.
 
-    The interval is a paired percentile bootstrap over the rows, or over `unit_N`, of the given predictions: it says nothing
-    of how another training run would turn out.
+    The interval is a paired percentile bootstrap over the rows, or over `unit_N`, of the given predictions: it says
+    nothing of how another training run would turn out.
 
     Args:
         predictions_MN: at least two models, in the target's unit.

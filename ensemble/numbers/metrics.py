@@ -1,8 +1,8 @@
 """Errors of predictions by name. One convention in this package: lower is better.
 
-msle, rmsle, mse, rmse, mae and log_loss (of the probability of class 1) are computed here, a row at a time; any other name is
-one of scikit-learn's scorers, where higher is better, and its negative is the error (`roc_auc`: minus the area). Scorers of
-values and of binary probabilities are meant; one that wants labels (`accuracy`) says so itself.
+msle, rmsle, mse, rmse, mae and log_loss (of the probability of class 1) are computed here, a row at a time; any other
+name is one of scikit-learn's scorers, where higher is better, and its negative is the error (`roc_auc`: minus the
+area). Scorers of values and of binary probabilities are meant; one that wants labels (`accuracy`) says so itself.
 
 Shape suffixes: M models, N rows, C candidates, U units that are drawn whole, D draws.
 """
@@ -79,7 +79,8 @@ def check_models(predictions_MN: np.ndarray, target_N: np.ndarray) -> tuple[np.n
     predictions_MN, target_N = np.asarray(predictions_MN), np.asarray(target_N, np.float64)
     if predictions_MN.ndim != 2 or predictions_MN.shape[1:] != target_N.shape or not predictions_MN.size:
         raise ValueError(
-            f"predictions {predictions_MN.shape} and target {target_N.shape}: expected (M, N) and (N,), at least one of each"
+            f"predictions {predictions_MN.shape} and target {target_N.shape}: expected (M, N) and (N,), at "
+            "least one of each"
         )
     for name, values in (("predictions", predictions_MN), ("targets", target_N)):
         if bad := int((~np.isfinite(values)).sum()):
@@ -99,8 +100,8 @@ def draw_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Errors on all rows, (C,), and on bootstrap samples of the units, (D, C); every candidate on the same samples.
 
-    Arguments and errors as in `Kind.draw_errors`; without `num_draws` 2,000 samples, or 200 for scikit-learn's scorers, which are asked
-    again for each. Samples for which a scorer is not defined, such as those of one class, are left out.
+    Arguments and errors as in `Kind.draw_errors`; without `num_draws` 2,000 samples, or 200 for scikit-learn's scorers,
+    which are asked again for each. Samples for which a scorer is not defined, such as those of one class, are left out.
     """
     predictions_CN, target_N = check_models(predictions_CN, target_N)
     unit_N, num_units = number_units(unit_N, len(target_N))

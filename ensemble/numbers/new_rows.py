@@ -1,7 +1,7 @@
 """New rows whose predictions are numbers: how the models' become one.
 
-Shape suffixes: F fold models of all members, M models that are combined (members, or the fold models of the only one), N rows.
-"""
+Shape suffixes: F fold models of all members, M models that are combined (members, or the fold models of the only one),
+N rows."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class NumberCombiner:
         return pa.table([strings[0], *values, strings[1]], names=[*numbers, "problem"])
 
     def combine(self, ids_N: np.ndarray, predictions_FN: np.ndarray, *, shows_models: bool) -> list[np.ndarray]:
-        """The combined prediction, (N,), in the target's unit, the ends of its interval, what is combined and its standard
-        deviation: as `list_columns` says.
+        """The combined prediction, (N,), in the target's unit, the ends of its interval, what is combined and its
+        standard deviation: as `list_columns` says.
 
         Raises:
             PredictionError: a model predicts no finite number.

@@ -9,8 +9,8 @@ from ensemble.numbers.metrics import is_mean_of_rows, measure_error
 
 
 def score(target: np.ndarray, prediction: np.ndarray, metric: str = "msle") -> dict[str, float | None]:
-    """msle, mae, mse and rmse of (n,) predictions, and another metric by its name: of a scorer of scikit-learn its own value, which is
-    better the higher it is; None where the metric is not defined for these rows."""
+    """msle, mae, mse and rmse of (n,) predictions, and another metric by its name: of a scorer of scikit-learn its own
+    value, which is better the higher it is; None where the metric is not defined for these rows."""
     mse = float(mean_squared_error(target, prediction))
     scores: dict[str, float | None] = {
         "msle": float(mean_squared_log_error(target, prediction)),

@@ -89,8 +89,8 @@ def open_console() -> RunConsole:
 
 @contextmanager
 def redirect_output(path: Path) -> Iterator[None]:
-    """What libraries print goes to a file, also what is not written in Python: Ray's core, gRPC. The screen is for the run (its console was
-    opened before)."""
+    """What libraries print goes to a file, also what is not written in Python: Ray's core, gRPC. The screen is for the
+    run (its console was opened before)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = LossyFile(path, "a")
     screen = os.dup(2)
@@ -123,7 +123,8 @@ def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
     if is_own:
         which, cure = "this run's own Ray cluster", "unset RAY_AUTH_MODE"
     console.print(
-        f"WARNING: {which} has NO AUTHENTICATION: whoever reaches its ports can run code on its machines and read what is "
+        f"WARNING: {which} has NO AUTHENTICATION: whoever reaches its ports can run code on its machines and "
+        "read what is "
         f"there. To close it: {cure}",
         style="bold red",
     )

@@ -14,9 +14,8 @@ from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_REFUSED, Run
 def main_with_errors(main: Any) -> None:
     """Runs a job's main function and ends the process.
 
-    Errors that are meant for the user, the project's own, and what a disk or network refuses are one message; exit code 2. Whatever else comes
-    up here nobody has expected: one sentence, then where it came from; exit code 1.
-    """
+    Errors that are meant for the user, the project's own, and what a disk or network refuses are one message; exit code
+    2. Whatever else comes up here nobody has expected: one sentence, then where it came from; exit code 1."""
     guard_screen()
     from ensemble.predictions import PredictionError
     from trainers.interface import DataError
@@ -44,6 +43,7 @@ def describe_unexpected(error: Exception) -> str:
     """What to say of an error that nobody has written a message for."""
     job, what = Path(sys.argv[0]).name, printable(f"{type(error).__name__}: {error}")
     return (
-        f"error: {job} met an error that it does not expect: {what}. Nothing that was saved is lost. Please report it as a bug of this "
+        f"error: {job} met an error that it does not expect: {what}. Nothing that was saved is lost. Please "
+        "report it as a bug of this "
         "project, with your command and these lines, which say where it came from:"
     )

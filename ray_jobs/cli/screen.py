@@ -1,8 +1,7 @@
 """What a user reads a command on: a terminal, a pipe, a file. Nothing depends on it.
 
-It may be closed (`| head`), full, gone with its terminal, or unable to show a character. A command goes on all the same: what it has done is
-in the run's folder. It refuses nothing.
-"""
+It may be closed (`| head`), full, gone with its terminal, or unable to show a character. A command goes on all the
+same: what it has done is in the run's folder. It refuses nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class LossyFile(io.FileIO):
-    """What it cannot take is lost, and costs whoever wrote it nothing: a line of a log on a full disk, or of a closed screen."""
+    """What it cannot take is lost, and costs whoever wrote it nothing: a line of a log on a full disk, or of a closed
+    screen."""
 
     def write(self, content: Any) -> int:
         try:
@@ -41,8 +41,8 @@ class _Screen(LossyFile):
 
 
 def open_screen(stream: TextIO) -> TextIO:
-    """A stream as it is, by a name of its own: it stays where it is when the stream's file is redirected. It loses what it cannot take, and
-    shows `?` for what it has no character for."""
+    """A stream as it is, by a name of its own: it stays where it is when the stream's file is redirected. It loses what
+    it cannot take, and shows `?` for what it has no character for."""
     try:
         number = os.dup(stream.fileno())
     except (AttributeError, OSError):  # there is none, or it is no file
@@ -52,8 +52,8 @@ def open_screen(stream: TextIO) -> TextIO:
 
 
 def guard_screen() -> None:
-    """To be called first of all: what this process shows goes through `open_screen`, and what libraries warn of is not shown unless
-    Python is asked to (`-W`, PYTHONWARNINGS)."""
+    """To be called first of all: what this process shows goes through `open_screen`, and what libraries warn of is not
+    shown unless Python is asked to (`-W`, PYTHONWARNINGS)."""
     for number in range(3):
         try:
             os.fstat(number)

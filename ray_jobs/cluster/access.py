@@ -38,14 +38,15 @@ def refuse_wrong_token(address: str) -> None:
     token = read_token()
     if ask_without_ray(address, token) == "UNAUTHENTICATED":
         raise ClusterError(
-            f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export RAY_AUTH_MODE=token and "
+            f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export "
+            "RAY_AUTH_MODE=token and "
             "copy ~/.ray/auth_token from its head node (or export RAY_AUTH_TOKEN)"
         )
 
 
 def ask_without_ray(address: str, token: str = "") -> str:
-    """The gRPC status of a harmless question to a cluster. Asking without a token is the only way to learn whether it has
-    authentication: one that has none lets in whoever sends a token, too."""
+    """The gRPC status of a harmless question to a cluster. Asking without a token is the only way to learn whether it
+    has authentication: one that has none lets in whoever sends a token, too."""
     import grpc
 
     metadata = [("authorization", f"Bearer {token}")] if token else None
@@ -60,14 +61,16 @@ def ask_without_ray(address: str, token: str = "") -> str:
 
 
 def prepare_home() -> None:
-    """Libraries end where a process has no home folder at all, and bear one that is not there, as daemons' users have it."""
+    """Libraries end where a process has no home folder at all, and bear one that is not there, as daemons' users have
+    it."""
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = "/nonexistent"
 
 
 def prepare_token() -> None:
-    """Ray writes a new token into ~/.ray so that every user of the machine may read it; the folder is closed to them. Where there is none
-    to write to (no HOME, or a read-only one) the cluster gets a token that only this job's processes know."""
+    """Ray writes a new token into ~/.ray so that every user of the machine may read it; the folder is closed to them.
+    Where there is none to write to (no HOME, or a read-only one) the cluster gets a token that only this job's
+    processes know."""
     folder = Path(os.path.expanduser("~"), ".ray")
     if folder.is_absolute():
         with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
@@ -90,7 +93,8 @@ def refuse_temporary_folder() -> None:
     folder = os.path.abspath(os.environ[name])
     if not folder.isascii() or len(folder) > longest:
         raise ClusterError(
-            f"{name}={folder} cannot hold Ray's sockets: expected at most {longest} characters, all of them ASCII. Name another folder for "
+            f"{name}={folder} cannot hold Ray's sockets: expected at most {longest} characters, all of them "
+            "ASCII. Name another folder for "
             "Ray alone: export RAY_TMPDIR=/tmp"
         )
 

@@ -1,5 +1,5 @@
-"""What folds wait for on a cluster that others use, too, or that starts nodes when they are needed: what Ray says of itself, in one
-line.
+"""What folds wait for on a cluster that others use, too, or that starts nodes when they are needed: what Ray says of
+itself, in one line.
 
 It asks only; what is wanted, Ray's autoscaler sees from the placement groups that wait.
 """

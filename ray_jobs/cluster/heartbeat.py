@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from ray_jobs.cluster.access import answers
 from ray_jobs.errors import ClusterLostError
 
-# How long nobody may answer at the cluster's address. Ray itself gives up after 60 s and ends the process without a word.
+# How long nobody may answer at the cluster's address. Ray itself gives up after 60 s and ends the process without a
+# word.
 GONE_AFTER_S, OWN_GONE_AFTER_S = 45.0, 3.0
 LOOK_INTERVAL_S = 2.0
 
 
 class Heartbeat:
-    """Notices that the cluster is gone: `ray stop`, or a head node that is lost. A head node that comes back in time (Ray
-    can restart it elsewhere) is not gone. A driver whose own machine has no node any more has to end: Ray would end it without
-    a word.
+    """Notices that the cluster is gone: `ray stop`, or a head node that is lost. A head node that comes back in time
+    (Ray can restart it elsewhere) is not gone. A driver whose own machine has no node any more has to end: Ray would
+    end it without a word.
 
     Args:
         address: host:port of the head node's control service.

@@ -68,7 +68,8 @@ def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
 
 
 def refuse_private_storage(folder: Path) -> None:
-    """Looks whether every node sees what the driver writes: folds run anywhere, and leave their files in the run's folder.
+    """Looks whether every node sees what the driver writes: folds run anywhere, and leave their files in the run's
+    folder.
 
     Raises:
         ClusterError: with the nodes that do not.
@@ -82,7 +83,8 @@ def refuse_private_storage(folder: Path) -> None:
     if blind := [node for node, is_seen in seen.items() if not is_seen]:
         raise ClusterError(
             f"{folder} is not shared: {len(blind)} of {len(seen)} nodes do not see what the driver writes there: "
-            f"{', '.join(blind)}. Set run.storage to a folder that is the same storage on every node (NFS, a shared volume), or to object storage (s3://bucket/folder)"
+            f"{', '.join(blind)}. Set run.storage to a folder that is the same storage on every node (NFS, a "
+            "shared volume), or to object storage (s3://bucket/folder)"
         )
 
 

@@ -32,8 +32,8 @@ class ClusterResources:
     Attributes:
         cpus, gpus: of all nodes that are alive.
         nodes: of each alive node.
-        startable: of each node that the autoscaler may have started at once, those that are there included, infinite where that is known
-            only of a started node; empty without autoscaling.
+        startable: of each node that the autoscaler may have started at once, those that are there included, infinite
+            where that is known only of a started node; empty without autoscaling.
         free_bytes: memory that this machine has left, where it is all there is.
     """
 
@@ -46,9 +46,9 @@ class ClusterResources:
 
 @dataclass(frozen=True)
 class Placement:
-    """The outcome: resources of one worker, workers of one fold (of an elastic one at least), folds at once, workers that the nodes
-    hold at once, what has to be started before any fold can train, whether more nodes may be started, and
-    whether more folds could train at once if there were more memory."""
+    """The outcome: resources of one worker, workers of one fold (of an elastic one at least), folds at once, workers
+    that the nodes hold at once, what has to be started before any fold can train, whether more nodes may be started,
+    and whether more folds could train at once if there were more memory."""
 
     num_workers: int
     most_workers: int
@@ -79,13 +79,15 @@ def place_folds(
 ) -> Placement:
     """Decides the resources of the folds of a run.
 
-    `num_folds` counts the whole plan, not what is left of it: a fold that is trained later, alone, gets the same threads
-    and therefore the same bits. `num_todo` are to be trained, of all members (by default that plan's): with room of their own as many
-    at once as there is room for, but where the cores were divided among the folds of a plan no more than these.
+    `num_folds` counts the whole plan, not what is left of it: a fold that is trained later, alone, gets the same
+    threads and therefore the same bits. `num_todo` are to be trained, of all members (by default that plan's): with
+    room of their own as many at once as there is room for, but where the cores were divided among the folds of a plan
+    no more than these.
 
-    With GPUs: one GPU a worker; with fewer GPUs than folds (and one worker a fold) an equal fraction, so that all
-    folds fit at once. Without: a fraction of the cores a fold, so that all folds run together, as far as there is memory for them. Memory
-    decides how many folds run at once, never their threads. A worker of an elastic fold is the same whatever their number.
+    With GPUs: one GPU a worker; with fewer GPUs than folds (and one worker a fold) an equal fraction, so that all folds
+    fit at once. Without: a fraction of the cores a fold, so that all folds run together, as far as there is memory for
+    them. Memory decides how many folds run at once, never their threads. A worker of an elastic fold is the same
+    whatever their number.
 
     Raises:
         ClusterError: no node that is there or could be started can hold a worker; or GPUs are left to `auto` on an
@@ -101,7 +103,8 @@ def place_folds(
     if at_once == 0:
         fits_without = _count_workers(cluster.nodes, worker._replace(memory_bytes=0)) >= workers
         raise ClusterError(
-            f"one fold asks for {workers} workers with {_describe(worker)} each; the cluster's nodes hold {slots} of them: "
+            f"one fold asks for {workers} workers with {_describe(worker)} each; the cluster's nodes hold "
+            f"{slots} of them: "
             f"{_list(cluster.nodes, worker)}. "
             + _advise(fits_without, "resources.workers_per_fold, resources.cpus_per_fold or resources.gpus_per_fold")
         )
@@ -164,8 +167,8 @@ def add_workers(sizes: Sequence[int], room: int, wishes: Sequence[int]) -> list[
 
 
 def find_gain(remaining_s: float, now: int, then: int, restart_s: float) -> float:
-    """Seconds that a fold is done earlier with another number of workers, at best; 0 where that is not clearly more than what
-    it costs to begin another attempt.
+    """Seconds that a fold is done earlier with another number of workers, at best; 0 where that is not clearly more
+    than what it costs to begin another attempt.
 
     Args:
         remaining_s: what it still needs as it is.
@@ -184,7 +187,8 @@ def _shape_worker(config: ResourcesConfig, cluster: ClusterResources, num_folds:
         cpus = config.cpus_per_fold / workers
         threads = max(1, int(cpus))
     else:
-        # Of elastic folds as many workers as have a core each, and at least the fewest with which all folds run together.
+        # Of elastic folds as many workers as have a core each, and at least the fewest with which all folds run
+        # together.
         num_workers = max(num_folds * config.least_workers, min(num_folds * workers, int(cluster.cpus)))
         cpus, threads = _choose_cpus(cluster, num_workers, gpus)
     memory = 0.0 if config.memory_per_fold is None else parse_memory(config.memory_per_fold)
@@ -299,6 +303,7 @@ def _advise(fits_without_memory: bool, other_fields: str) -> str:
     if not fits_without_memory:
         return f"Lower {other_fields}"
     return (
-        "A node's memory is what was free when Ray started there, less Ray's object store (`ray start --memory=BYTES` sets "
+        "A node's memory is what was free when Ray started there, less Ray's object store (`ray start "
+        "--memory=BYTES` sets "
         "it). Lower resources.memory_per_fold"
     )

@@ -23,7 +23,8 @@ _MOST_NODES = 1000  # of a kind without a limit
 
 
 def find_resources(*, is_own: bool = False) -> ClusterResources:
-    """What the nodes have, and what an autoscaler may start; of a cluster of this job's own what its machine has left, too."""
+    """What the nodes have, and what an autoscaler may start; of a cluster of this job's own what its machine has left,
+    too."""
     nodes = tuple(_read_resources(node["Resources"], 0.0) for node in list_nodes())
     return ClusterResources(
         cpus=sum(node.cpus for node in nodes),
@@ -35,8 +36,8 @@ def find_resources(*, is_own: bool = False) -> ClusterResources:
 
 
 def find_free_bytes() -> float | None:
-    """Memory that this process and its children may still take: what the machine has left, and a container or a batch job is allowed. None:
-    the system does not tell.
+    """Memory that this process and its children may still take: what the machine has left, and a container or a batch
+    job is allowed. None: the system does not tell.
 
     Ray looks at the uppermost cgroup only, which is not that of a batch job.
     """
@@ -78,9 +79,8 @@ def _read_resources(stated: Mapping[str, float], unstated_memory: float) -> Reso
 def _find_startable() -> tuple[Resources, ...]:
     """Resources of each node that the cluster's autoscaler may start; empty where nothing is known.
 
-    Known are clusters whose manager reports its node types to Ray, and those whose config lies on the head node when the driver runs
-    there, as submitted jobs do: of `ray up`, and of ray_jobs/deploy/rayjob.yaml.
-    """
+    Known are clusters whose manager reports its node types to Ray, and those whose config lies on the head node when
+    the driver runs there, as submitted jobs do: of `ray up`, and of ray_jobs/deploy/rayjob.yaml."""
     reported = read_cluster_config()
     if reported is not None:
         groups = [(_read_resources(one.resources, math.inf), one.max_count) for one in reported.node_group_configs]
@@ -90,8 +90,8 @@ def _find_startable() -> tuple[Resources, ...]:
 
 
 def parse_startable(config: str) -> tuple[Resources, ...]:
-    """Resources of each worker node that a `cluster.yaml` allows at once. A type without stated resources, or without stated memory,
-    counts as unlimited: Ray finds them out from the cloud only when it starts a node."""
+    """Resources of each worker node that a `cluster.yaml` allows at once. A type without stated resources, or without
+    stated memory, counts as unlimited: Ray finds them out from the cloud only when it starts a node."""
     values = yaml.safe_load(config)
     most = values.get("max_workers", 2)
     kinds = [
@@ -106,8 +106,8 @@ def parse_startable(config: str) -> tuple[Resources, ...]:
 
 
 def _repeat(kinds: list[tuple[Resources, int]], most: int) -> tuple[Resources, ...]:
-    """Each kind as often as it may be there, a negative number standing for any; where that is too much for all together, one of each and
-    what is left of the largest."""
+    """Each kind as often as it may be there, a negative number standing for any; where that is too much for all
+    together, one of each and what is left of the largest."""
     numbers = [min(number, _MOST_NODES) if number >= 0 else _MOST_NODES for _, number in kinds]
     nodes = [node for (node, _), number in zip(kinds, numbers, strict=True) for node in [node] * number]
     if len(nodes) <= most:

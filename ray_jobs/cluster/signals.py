@@ -24,9 +24,8 @@ def in_submitted_job(environment: Mapping[str, str] = os.environ) -> bool:
 def find_save_time_s(environment: Mapping[str, str] = os.environ) -> float:
     """How long folds may go on saving where they are after an interrupt.
 
-    `ray job stop` kills a job after RAY_JOB_STOP_WAIT_TIME_S. Ray takes it from the environment of the node that the job's
-    driver runs on, or from the job's runtime environment; the driver inherits both.
-    """
+    `ray job stop` kills a job after RAY_JOB_STOP_WAIT_TIME_S. Ray takes it from the environment of the node that the
+    job's driver runs on, or from the job's runtime environment; the driver inherits both."""
     if not in_submitted_job(environment):
         return _PATIENCE_S
     try:

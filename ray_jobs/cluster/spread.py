@@ -1,9 +1,8 @@
-"""Work on many things that a model family hands out before anything is launched (`trainers.interface.Spread`), by Ray Data: where its
-tasks have room, each on a portion, and again where a node is lost. Only what is found comes back.
+"""Work on many things that a model family hands out before anything is launched (`trainers.interface.Spread`), by Ray
+Data: where its tasks have room, each on a portion, and again where a node is lost. Only what is found comes back.
 
-Ray Data itself runs in a task: what it leaves in a process (threads, references that outlive the connection, a logger that speaks) is not
-the driver's.
-"""
+Ray Data itself runs in a task: what it leaves in a process (threads, references that outlive the connection, a logger
+that speaks) is not the driver's."""
 
 from __future__ import annotations
 
@@ -21,7 +20,8 @@ Function = Callable[[Sequence[Any]], list[Any]]
 
 
 class ClusterSpread:
-    """A `Spread` on the cluster that the run will use, which is started, or joined, when there is more to do than one portion.
+    """A `Spread` on the cluster that the run will use, which is started, or joined, when there is more to do than one
+    portion.
 
     Args:
         start: of Ray.

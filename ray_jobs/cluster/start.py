@@ -42,8 +42,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Connection:
-    """A Ray cluster to work on: what it has, its dashboard, whether it turns callers without its token away, whether this
-    job started it."""
+    """A Ray cluster to work on: what it has, its dashboard, whether it turns callers without its token away, whether
+    this job started it."""
 
     resources: ClusterResources
     dashboard_url: str | None
@@ -53,8 +53,9 @@ class Connection:
 
 
 class RayStart:
-    """Starts a cluster of this job's own, or joins the one that is there, when somebody first needs it: what reads data in object storage,
-    or else the training. Always in the thread that asks, which is the main thread: Ray imports modules while it starts.
+    """Starts a cluster of this job's own, or joins the one that is there, when somebody first needs it: what reads data
+    in object storage, or else the training. Always in the thread that asks, which is the main thread: Ray imports
+    modules while it starts.
 
     Args:
         job_name: what the dashboard's list of jobs calls this driver (a submitted job is named when it is submitted).
@@ -123,7 +124,8 @@ def connect(start: RayStart) -> Iterator[Connection]:
     import ray
 
     try:
-        # Ray imports what serialises when that is first needed; here, because the driver's threads must not import anything.
+        # Ray imports what serialises when that is first needed; here, because the driver's threads must not import
+        # anything.
         ray.put(None)
         if not start.is_own:
             packages = start.packages
@@ -193,8 +195,8 @@ def _find_own_node() -> str | None:
 
 
 def _find_cluster() -> tuple[str | None, str | None]:
-    """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that answers, unless it is
-    closed to this user: somebody else's. Of that one there is a note.
+    """Address of the cluster to join: RAY_ADDRESS, else the one that `ray start` noted on this machine and that
+    answers, unless it is closed to this user: somebody else's. Of that one there is a note.
 
     Raises:
         ClusterError: nobody answers at RAY_ADDRESS.
@@ -213,7 +215,8 @@ def _find_cluster() -> tuple[str | None, str | None]:
         if named or ask_without_ray(noted, read_token()) != "UNAUTHENTICATED":
             return noted, None
         note = (
-            f"the Ray cluster at {noted}, which `ray start` has noted on this machine, asks for another token: it may be another user's, and "
+            f"the Ray cluster at {noted}, which `ray start` has noted on this machine, asks for another "
+            "token: it may be another user's, and "
             f"is not used. RAY_ADDRESS={noted} and its token join it"
         )
         return None, note

@@ -11,7 +11,8 @@ from ray_jobs.errors import ClusterError
 from trainers.families import find_families
 from trainers.interface import load_config_class
 
-# Packages whose version decides what a fold computes or how files are read, whatever its family; each family adds its own.
+# Packages whose version decides what a fold computes or how files are read, whatever its family; each family adds its
+# own.
 COMMON_PACKAGES = ("ray", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn")
 
 

@@ -19,8 +19,8 @@ class FoldsConfig:
     """Number of folds, K."""
     kind: Literal["random", "stratified", "grouped", "stratified_grouped", "time", "predefined", "holdout"] = "random"
     """stratified: folds alike in the (binned log) target. grouped: `data.group_column` is never split. time: each fold
-    validates on rows later than all it trains on. predefined: `data.fold_column`. holdout: one run without folds, which validates on
-    `holdout_fraction` of the rows (`count=1`); groups, if there are any, are not split."""
+    validates on rows later than all it trains on. predefined: `data.fold_column`. holdout: one run without folds, which
+    validates on `holdout_fraction` of the rows (`count=1`); groups, if there are any, are not split."""
     holdout_fraction: float = 0.2
     """kind=holdout: share of the rows that validate; as near to it as whole groups allow."""
     seed: int = 0
@@ -28,13 +28,13 @@ class FoldsConfig:
     only: tuple[int, ...] | None = None
     """Train only these folds now; a later start without it adds the rest."""
     on_leak: Literal["warn", "error", "group"] = "warn"
-    """When rows with the same picture (file), text or group train and validate one fold, or are in training and test data:
-    say so, refuse, or (group) keep such training rows in one fold. They are listed in leaks.csv."""
+    """When rows with the same picture (file), text or group train and validate one fold, or are in training and test
+    data: say so, refuse, or (group) keep such training rows in one fold. They are listed in leaks.csv."""
 
     blend_fraction: float = 0.0
-    """Share of the rows held out of every fold. All fold models predict them unseen, so that weights of fold models can be fitted
-    there, and the whole ensemble has an honest score. folds.kind=time holds out the latest rows. As near to the share as whole groups,
-    or all rows of one time, allow."""
+    """Share of the rows held out of every fold. All fold models predict them unseen, so that weights of fold models can
+    be fitted there, and the whole ensemble has an honest score. folds.kind=time holds out the latest rows. As near to
+    the share as whole groups, or all rows of one time, allow."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.blend_fraction <= 0.5:
@@ -52,7 +52,8 @@ class FoldsConfig:
         if self.on_leak == "group" and not self.can_group:
             decides = "the dates decide" if self.kind == "time" else "data.fold_column decides"
             raise ValueError(
-                f"folds.on_leak=group with folds.kind={self.kind}: {decides} where a row is, so rows that are the same cannot "
+                f"folds.on_leak=group with folds.kind={self.kind}: {decides} where a row is, so rows that "
+                "are the same cannot "
                 "be kept together; use warn or error"
             )
         if self.only is not None:

@@ -1,9 +1,9 @@
-"""The members of a run: its recipe, called `main`, and variants of it that are trained on the same folds and combined with it.
+"""The members of a run: its recipe, called `main`, and variants of it that are trained on the same folds and combined
+with it.
 
-A member is written as `name [recipe] [field=value ...]`, such as `wide model.hidden_dim=128`. What is not said is as in the run's
-own config. With `folds.seed=1` it repeats the cross-validation on another division of the rows. A further member is a run folder
-inside the run's folder: `members/<name>/`.
-"""
+A member is written as `name [recipe] [field=value ...]`, such as `wide model.hidden_dim=128`. What is not said is as in
+the run's own config. With `folds.seed=1` it repeats the cross-validation on another division of the rows. A further
+member is a run folder inside the run's folder: `members/<name>/`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every named recipe of every family: a function that returns a complete config. `--config-name=NAME` picks one.
 
-The recipes stand in the families' own folders. Imports neither torch nor ray, so that `--help` and `--dry-run` answer at once.
-"""
+The recipes stand in the families' own folders. Imports neither torch nor ray, so that `--help` and `--dry-run` answer
+at once."""
 
 from __future__ import annotations
 

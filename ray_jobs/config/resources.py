@@ -21,16 +21,16 @@ class ResourcesConfig:
     cpus_per_fold: float | Literal["auto"] = "auto"
     """CPU cores that one fold reserves, over all its workers."""
     memory_per_fold: float | str | None = None
-    """Main memory that one fold reserves, over all its workers: bytes, as Ray counts them (4e9), or with a unit (4GiB, 4GB).
-    A fold waits until a node has so much unreserved; a fold that takes more is not stopped. None: not counted, but without GPUs no
-    more folds train at once than there is memory for, by what a small fold takes."""
+    """Main memory that one fold reserves, over all its workers: bytes, as Ray counts them (4e9), or with a unit (4GiB,
+    4GB). A fold waits until a node has so much unreserved; a fold that takes more is not stopped. None: not counted,
+    but without GPUs no more folds train at once than there is memory for, by what a small fold takes."""
     workers_per_fold: int | tuple[int, int] = 1
-    """Processes that train one fold together (DistributedDataParallel). [least,most]: as many as there is room for, changing while
-    the fold trains; gpus_per_fold, cpus_per_fold and memory_per_fold are then those of a fold with most workers. Such a run is
-    not bit-repeatable."""
+    """Processes that train one fold together (DistributedDataParallel). [least,most]: as many as there is room for,
+    changing while the fold trains; gpus_per_fold, cpus_per_fold and memory_per_fold are then those of a fold with most
+    workers. Such a run is not bit-repeatable."""
     resize_interval_s: float = 60.0
-    """A fold whose number of workers may change keeps them for at least so long, and as long as a change would cost more time than it
-    saves. 0: it takes whatever room there is at once, whatever that costs."""
+    """A fold whose number of workers may change keeps them for at least so long, and as long as a change would cost
+    more time than it saves. 0: it takes whatever room there is at once, whatever that costs."""
     max_folds_at_once: int | None = None
     """Upper limit of folds in training at the same time. Where it is given, memory is not estimated."""
 
@@ -43,7 +43,8 @@ class ResourcesConfig:
             raise ValueError(f"resources.gpus_per_fold={gpus}: expected a number from 0, or auto")
         if gpus != "auto" and gpus > 1 and (gpus / self.most_workers) % 1:
             raise ValueError(
-                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: above one GPU a "
+                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: "
+                "above one GPU a "
                 "worker can only have whole ones"
             )
         if gpus != "auto" and self.most_workers > 1 and 0 < gpus < self.most_workers:
@@ -83,7 +84,8 @@ class ResourcesConfig:
             raise ValueError(f"resources.workers_per_fold={self._show_workers()}: expected at least 1, or [least,most]")
         if isinstance(workers, tuple) and (len(workers) != 2 or workers[0] >= workers[1]):
             raise ValueError(
-                f"resources.workers_per_fold={self._show_workers()}: expected [least,most], the second number larger than the first; "
+                f"resources.workers_per_fold={self._show_workers()}: expected [least,most], the second "
+                "number larger than the first; "
                 "a number that never changes stands alone, without brackets"
             )
 
@@ -105,7 +107,8 @@ def parse_memory(value: float | str) -> float:
         num_bytes = math.nan
     if not _LEAST_MEMORY_BYTES <= num_bytes < math.inf:
         raise ValueError(
-            f"resources.memory_per_fold={value}: expected bytes (4e9) or a number with its unit (4GiB, 500MiB, 4GB), at "
+            f"resources.memory_per_fold={value}: expected bytes (4e9) or a number with its unit (4GiB, "
+            "500MiB, 4GB), at "
             "least 1MiB, or none"
         )
     return num_bytes

@@ -30,8 +30,8 @@ class RunSection:
     name: str | None = None
     """The run's name, and its folder's; None: the recipe's name; auto: with a time stamp, always a new run."""
     storage: str = "~/ray_results"
-    """Folder that holds the runs, or s3://bucket/prefix (gs://, untested). On a cluster of several nodes a folder that all of them
-    share, or object storage."""
+    """Folder that holds the runs, or s3://bucket/prefix (gs://, untested). On a cluster of several nodes a folder that
+    all of them share, or object storage."""
     dashboard: bool = True
     """Start Ray's dashboard when the job starts a cluster of its own."""
     stall_timeout_s: float | None = 1800.0
@@ -47,7 +47,8 @@ class RunSection:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a fold saves the point from which it goes on after a kill: at each epoch's end, and as often as is said here."""
+    """When a fold saves the point from which it goes on after a kill: at each epoch's end, and as often as is said
+    here."""
 
     every_steps: int | None = None
     """Also after so many optimiser steps, in the middle of an epoch."""
@@ -65,8 +66,8 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """What is recorded and how often, and how W&B shows it. WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_NAME set the
-    defaults of `wandb`, `project`, `entity` and `name`, and so do W&B's settings files."""
+    """What is recorded and how often, and how W&B shows it. WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_NAME set
+    the defaults of `wandb`, `project`, `entity` and `name`, and so do W&B's settings files."""
 
     log_interval: int = 10
     """Optimiser steps between two fetches of the step losses from the device, and between two progress lines in the
@@ -74,7 +75,8 @@ class TrackingConfig:
     log_batch_metrics: bool = False
     """Also write batch_metrics_<time>.csv, a line for each batch."""
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: as W&B's settings files say (`wandb offline`, `wandb disabled`); else online where there is a key, else offline."""
+    """auto: as W&B's settings files say (`wandb offline`, `wandb disabled`); else online where there is a key, else
+    offline."""
     project: str = "challenge_CSC_43M04_EP"
     """W&B project."""
     entity: str | None = None
@@ -130,7 +132,8 @@ class RunConfig:
         for name in names[1:]:
             if not _MEMBER.fullmatch(name):
                 raise ValueError(
-                    f"members: {name!r} is no name: expected letters, digits, '_' and '-', at most 32, then what differs, such as "
+                    f"members: {name!r} is no name: expected letters, digits, '_' and '-', at most 32, then "
+                    "what differs, such as "
                     "'wide model.hidden_dim=128'"
                 )
             if names.count(name) > 1:

@@ -16,15 +16,18 @@ class TuneConfig:
     name: str | None = None
     """The tuning's name, and its folder's below run.storage; None: the recipe's name and _tune."""
     space: tuple[str, ...] = ()
-    """What is tuned, each written as `field kind values`: `optimizer.lr loguniform 1e-5 1e-2`, `model.dropout choice 0.0 0.1
-    0.3`. Kinds are Ray Tune's: uniform, loguniform (low high), randint, lograndint (low, and high, which is left out), choice."""
+    """What is tuned, each written as `field kind values`: `optimizer.lr loguniform 1e-5 1e-2`, `model.dropout choice
+    0.0 0.1 0.3`. Kinds are Ray Tune's: uniform, loguniform (low high), randint, lograndint (low, and high, which is
+    left out), choice."""
     num_trials: int = 20
-    """Trials beside the recipe as it is. A larger number later adds trials. A space of choices ends when all are tried."""
+    """Trials beside the recipe as it is. A larger number later adds trials. A space of choices ends when all are tried.
+    """
     search: Literal["tpe", "random"] = "tpe"
-    """Where the next trial's values come from: Optuna's TPE, which learns from the trials that have ended (the first ten are random), or
-    random draws, which depend on the seed and the trial's number alone."""
+    """Where the next trial's values come from: Optuna's TPE, which learns from the trials that have ended (the first
+    ten are random), or random draws, which depend on the seed and the trial's number alone."""
     scheduler: Literal["none", "asha"] = "none"
-    """none: a trial's folds run side by side. asha: one after another, and after each fold only the better trials go on."""
+    """none: a trial's folds run side by side. asha: one after another, and after each fold only the better trials go
+    on."""
     reduction_factor: float = 2.0
     """asha: one of so many trials goes on after each fold."""
     max_trials_at_once: int | None = None

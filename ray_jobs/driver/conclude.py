@@ -57,7 +57,8 @@ def conclude_again(
     sink: WandbSink,
     console: Console,
 ) -> dict[str, Any]:
-    """As `conclude`, of a run whose folds were trained earlier: the other phases keep their times, and there is no total."""
+    """As `conclude`, of a run whose folds were trained earlier: the other phases keep their times, and there is no
+    total."""
     known = read_json(folder.summary, default={}).get("seconds", {}) | seconds
     known.pop("total", None)
     return conclude(folder, config, stage, known, sink, console)

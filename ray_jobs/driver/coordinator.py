@@ -192,8 +192,8 @@ class Coordinator:
         self.gauges.export()  # at once: the actor may end before the next refresh
 
     def show(self, lines: list[str]) -> None:
-        """Prints what the driver's terminal shows into this actor's log, of which Ray's dashboard opens stderr first: a driver that was not
-        submitted has no log there."""
+        """Prints what the driver's terminal shows into this actor's log, of which Ray's dashboard opens stderr first: a
+        driver that was not submitted has no log there."""
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
     def flush(self) -> None:
@@ -203,8 +203,8 @@ class Coordinator:
 
 
 def start_actor(folder: RunFolder, members: list[str], num_folds: int) -> Any:
-    """Starts the actor; it reserves nothing and comes back by itself if it dies. Of a run on object storage it lives on the driver's
-    machine, whose files it writes."""
+    """Starts the actor; it reserves nothing and comes back by itself if it dies. Of a run on object storage it lives on
+    the driver's machine, whose files it writes."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

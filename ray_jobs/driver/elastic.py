@@ -1,15 +1,17 @@
-"""How many workers each attempt of an elastic fold has, and when a fold is asked to begin another attempt with more or fewer.
+"""How many workers each attempt of an elastic fold has, and when a fold is asked to begin another attempt with more or
+fewer.
 
-Folds that wait take what room there is, each at least the least and all as evenly as can be. When none waits, the fold that gains
-most by the room of a fold that has ended, or of a new node, is asked to save where it is and goes on with more. When one waits in
-vain, the largest is asked to make room. Whoever is nearly done, or has just begun, is left alone.
+Folds that wait take what room there is, each at least the least and all as evenly as can be. When none waits, the fold
+that gains most by the room of a fold that has ended, or of a new node, is asked to save where it is and goes on with
+more. When one waits in vain, the largest is asked to make room. Whoever is nearly done, or has just begun, is left
+alone.
 
-Ray Train's own elasticity (`ScalingConfig(num_workers=(least, most))`, Ray 2.60) is not used. Measured with two trainers of (1, 3) on
-three cores that started together: one took all three workers, the other none until the first had ended, 55 s later. A resize kills the
-workers in the middle of a step without a word to them, so that they go back to their last checkpoint, and took 13 s. Its looks at
-the cluster are 60 s apart, and it does not count fractions of a core ("do not work well here"). A lost worker still ends `fit()`.
-Here a resize is an end of one attempt and the beginning of the next, which exist anyway: no step is lost, and all folds are weighed
-against each other.
+Ray Train's own elasticity (`ScalingConfig(num_workers=(least, most))`, Ray 2.60) is not used. Measured with two
+trainers of (1, 3) on three cores that started together: one took all three workers, the other none until the first had
+ended, 55 s later. A resize kills the workers in the middle of a step without a word to them, so that they go back to
+their last checkpoint, and took 13 s. Its looks at the cluster are 60 s apart, and it does not count fractions of a core
+("do not work well here"). A lost worker still ends `fit()`. Here a resize is an end of one attempt and the beginning of
+the next, which exist anyway: no step is lost, and all folds are weighed against each other.
 
 This owns the numbers; it launches nothing, and reads how far a fold is from its status.
 """
@@ -48,8 +50,8 @@ class ElasticFold(Protocol):
 
 
 class WorkerSlots:
-    """Room for workers, held by Ray placement groups of one worker each, until it is given to a fold: what Ray has granted nobody
-    else has, no draining node is among it, and what it cannot grant its autoscaler is asked for.
+    """Room for workers, held by Ray placement groups of one worker each, until it is given to a fold: what Ray has
+    granted nobody else has, no draining node is among it, and what it cannot grant its autoscaler is asked for.
 
     Args:
         bundle: what a worker reserves.
@@ -78,7 +80,8 @@ class WorkerSlots:
             self.groups.append(placement_group([self.bundle]))
 
     def give(self, number: int) -> None:
-        """Lets granted ones go, for a fold that is launched now. First those that are not granted, which would take its room."""
+        """Lets granted ones go, for a fold that is launched now. First those that are not granted, which would take its
+        room."""
         self.want(self.count())
         self.want(len(self.groups) - number)
 
@@ -95,8 +98,8 @@ class _Attempt:
 
 
 class ElasticWorkers:
-    """Gives the folds of a run their workers. `take` and `give_back` are called by each fold's own thread; everything is decided by
-    `decide`, which `watch` calls again and again.
+    """Gives the folds of a run their workers. `take` and `give_back` are called by each fold's own thread; everything
+    is decided by `decide`, which `watch` calls again and again.
 
     Args:
         placement: resources of a worker, and the least and the most of a fold.
@@ -135,7 +138,8 @@ class ElasticWorkers:
         self.content_until = 0.0  # nobody gains by the room that there was
 
     def enrol(self, folds: Sequence[ElasticFold]) -> None:
-        """Lets folds wait for room before their threads run, so that none takes the room of another that is late by a moment."""
+        """Lets folds wait for room before their threads run, so that none takes the room of another that is late by a
+        moment."""
         with self.changed:
             for fold in folds:
                 self.wait(fold, time.monotonic())
@@ -153,7 +157,8 @@ class ElasticWorkers:
             return self.running[fold].num_workers
 
     def wait(self, fold: ElasticFold, now: float) -> None:
-        """A fold is to be given workers. One that was asked to leave has had some of them itself: it waits until they are free."""
+        """A fold is to be given workers. One that was asked to leave has had some of them itself: it waits until they
+        are free."""
         if fold in self.wishes:
             self.patient_until = now + LEAVE_S
         self.waiting[fold] = self.wishes.pop(fold, self.most)
@@ -206,7 +211,8 @@ class ElasticWorkers:
             return  # one after the other: a fold is about to leave
         resizable = {} if waiting or now < self.content_until else self._find_resizable(remaining_s, now)
         most = sum(self.most - self.running[fold].num_workers for fold in resizable)
-        # Where a fold that shall leave does not answer, others take what they need to begin: its room may come back at any moment.
+        # Where a fold that shall leave does not answer, others take what they need to begin: its room may come back at
+        # any moment.
         wanted = [self.least if is_any_leaving else self.waiting[fold] for fold in waiting]
         self.seats.want(sum(wanted) or most)
         granted = self.seats.count()
@@ -224,8 +230,8 @@ class ElasticWorkers:
             self.seats.want(0)
 
     def _follow(self, fold: ElasticFold, attempt: _Attempt, now: float, unix_now: float) -> float:
-        """Seconds that the fold still needs as it is; 0 while nothing is known. Notices when it has its workers, and what it cost until
-        the first step was done."""
+        """Seconds that the fold still needs as it is; 0 while nothing is known. Notices when it has its workers, and
+        what it cost until the first step was done."""
         status = fold.read_status()
         if status.state != FoldState.TRAINING or status.attempt != attempt.number:
             return 0.0
@@ -305,7 +311,8 @@ class ElasticWorkers:
         fold.request_resize(attempt.number)
         self.wishes[fold] = num_workers
         self.say(
-            f"{fold}: {why}; it saves where it is and goes on with {num_workers} instead of {attempt.num_workers} workers"
+            f"{fold}: {why}; it saves where it is and goes on with {num_workers} instead of "
+            f"{attempt.num_workers} workers"
         )
 
 

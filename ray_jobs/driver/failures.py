@@ -1,12 +1,14 @@
 """What ended an attempt of a fold, in the user's words, and whether another attempt can help. Pure.
 
 PREEMPTED  its node is being taken away, and it was asked to leave: goes on elsewhere, as often as need be
-NO_ROOM    others took the room that its workers were given: tried again as often as need be (elastic folds only; others wait)
-DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point gained
+NO_ROOM    others took the room that its workers were given: tried again as often as need be (elastic folds only; others
+           wait)
+DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point
+           gained
 STALLED    it did nothing for `run.stall_timeout_s` and ended itself: like a death
 MEMORY     a GPU is full: the same settings would fill it again
-ERROR      an error of the trainer or its data, NaN losses among them: the same bits would fail again; and storage that was
-           away for longer than the fold's patience: the fold has tried again for long enough
+ERROR      an error of the trainer or its data, NaN losses among them: the same bits would fail again; and storage that
+           was away for longer than the fold's patience: the fold has tried again for long enough
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ class Failure:
 def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
     """The worker's own error rather than Ray Train's frame around it.
 
-    When one rank fails, the others lose their connection to it; the rank that did not is the cause. Ray does not wait for all of them:
-    where only lost connections are known, a rank has died.
+    When one rank fails, the others lose their connection to it; the rank that did not is the cause. Ray does not wait
+    for all of them: where only lost connections are known, a rank has died.
 
     Args:
         error: what has ended the attempt.
@@ -70,7 +72,8 @@ def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
         if type(error).__name__ == "ActorUnschedulableError":  # Ray Train's controllers run beside the driver
             return Failure(
                 Cause.ERROR,
-                "the driver's own node is being taken away, and no fold can start from there; the same command on another node goes on",
+                "the driver's own node is being taken away, and no fold can start from there; the same "
+                "command on another node goes on",
             )
         if _is_death(error):
             return Failure(Cause.DIED, _describe_death(error))

@@ -1,9 +1,8 @@
 """One attempt of a fold on Ray: a `TorchTrainer`, and what Ray's dashboard calls it.
 
-A fold of one worker needs no controller, no placement group and no worker group: its trainer runs in Ray Train's local mode
-(`ScalingConfig(num_workers=0)`) inside one Ray task that reserves what the worker reserves. A fold of several workers is a trainer with a
-controller of its own.
-"""
+A fold of one worker needs no controller, no placement group and no worker group: its trainer runs in Ray Train's local
+mode (`ScalingConfig(num_workers=0)`) inside one Ray task that reserves what the worker reserves. A fold of several
+workers is a trainer with a controller of its own."""
 
 from __future__ import annotations
 
@@ -49,7 +48,8 @@ def train_fold(task: dict[str, Any]) -> None:
 
 
 def hide_gpus_that_are_not_reserved() -> None:
-    """Before torch is loaded: in its local mode Ray Train would use any GPU that torch sees, also for a fold that has reserved none."""
+    """Before torch is loaded: in its local mode Ray Train would use any GPU that torch sees, also for a fold that has
+    reserved none."""
     import ray
 
     if not ray.get_gpu_ids():
@@ -72,12 +72,14 @@ def fit_with_workers(
     """Trains a fold of several workers; returns when it has ended.
 
     Args:
-        name: by which Ray Train knows it. A mark is added: Ray would take up what an earlier trainer of that name has left.
+        name: by which Ray Train knows it. A mark is added: Ray would take up what an earlier trainer of that name has
+            left.
         task: of `worker.train_worker`.
         placement: what a worker reserves.
         num_workers: how many there are.
         scratch: where Ray Train writes.
-        may_wait: whether Ray may wait for room. What an elastic fold has no room for takes what room there is in another attempt.
+        may_wait: whether Ray may wait for room. What an elastic fold has no room for takes what room there is in
+            another attempt.
 
     Raises:
         TrainingFailedError: whatever ended it; nothing is tried again here.

@@ -180,7 +180,8 @@ def _train(
     folders = [member.folder for member in plan.members.values()]
     members = f", {len(folders)} members" if len(folders) > 1 else ""
     console.print(
-        f"run {folder.root.name}: {len(plan.folds.ids)} rows, {config.folds.count} folds ({config.folds.kind}){members}, "
+        f"run {folder.root.name}: {len(plan.folds.ids)} rows, {config.folds.count} folds "
+        f"({config.folds.kind}){members}, "
         f"{plan.inventory.num_test} test rows"
     )
     if plan.inventory.bad_rows:

@@ -1,5 +1,5 @@
-"""Trains the folds of a run: each as a TorchTrainer of its own (`fold_task.py`), as many at once as the placement says. Of elastic
-folds `elastic.py` says how many, and with how many workers."""
+"""Trains the folds of a run: each as a TorchTrainer of its own (`fold_task.py`), as many at once as the placement says.
+Of elastic folds `elastic.py` says how many, and with how many workers."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class FoldLauncher:
 
     Args:
         folder: the run's own.
-        config: the run's: its name, by which Ray's dashboard shows the folds, how long a fold may stand still, how long the storage may
-            be away when a fold has ended, and how often a fold may be resized.
+        config: the run's: its name, by which Ray's dashboard shows the folds, how long a fold may stand still, how long
+            the storage may be away when a fold has ended, and how often a fold may be resized.
         placement: resources of a worker, folds at once.
         coordinator: handle of the coordination actor.
         cluster: where they train.
@@ -169,7 +169,8 @@ class FoldLauncher:
     def _wait_for(
         self, threads: dict[MemberFold, threading.Thread], console: LineConsole, watcher: FoldWatcher
     ) -> None:
-        """Returns when all folds have ended; meanwhile it shows how they get on and checks that cluster and storage are still there."""
+        """Returns when all folds have ended; meanwhile it shows how they get on and checks that cluster and storage are
+        still there."""
         say = partial(console.print, style="yellow")
         probe, waits = StorageProbe(self.folder, say), WaitReport(say)
         while living := [thread for thread in threads.values() if thread.is_alive()]:
@@ -208,7 +209,8 @@ class FoldLauncher:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short.
 
         Raises:
-            ClusterLostError: nobody is left to save: whoever ended the driver (`timeout`, a batch system) has ended its own cluster, too.
+            ClusterLostError: nobody is left to save: whoever ended the driver (`timeout`, a batch system) has ended its
+                own cluster, too.
         """
         time_s = find_save_time_s()
         # Where the storage takes nothing they go on from their last points.
@@ -338,7 +340,8 @@ class FoldLauncher:
             fit_with_workers(name, task, self.placement, num_workers, self.folder.train_scratch, may_wait=may_wait)
 
     def _run_task(self, fold: MemberFold, name: str, task: dict[str, Any]) -> None:
-        """Trains a fold of one worker. An elastic one that finds no room in time takes what room there is in another attempt."""
+        """Trains a fold of one worker. An elastic one that finds no room in time takes what room there is in another
+        attempt."""
         import ray
 
         running = run_as_task(name, task, self.placement)

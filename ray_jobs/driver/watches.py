@@ -1,5 +1,5 @@
-"""What the driver looks for while folds train, and no fold can notice itself: that its node is being taken away, that its process is
-frozen."""
+"""What the driver looks for while folds train, and no fold can notice itself: that its node is being taken away, that
+its process is frozen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FROZEN_GRACE_S = 60.0  # twice as long as a fold is silent at most, while someth
 
 
 class DrainWatch:
-    """Asks folds to leave nodes that are being taken away: they save where they are and end their attempt. One question to Ray for all
-    folds.
+    """Asks folds to leave nodes that are being taken away: they save where they are and end their attempt. One question
+    to Ray for all folds.
 
     Attributes:
         asked: folds, and in which attempt.
@@ -49,8 +49,8 @@ class DrainWatch:
 
 
 class FrozenWatch:
-    """Kills the process of a fold that has said nothing for longer than its own watchdog lets it stand still: a process that is stopped
-    cannot end itself. Its fold goes on in another attempt, as after any death.
+    """Kills the process of a fold that has said nothing for longer than its own watchdog lets it stand still: a process
+    that is stopped cannot end itself. Its fold goes on in another attempt, as after any death.
 
     Args:
         stall_timeout_s: after which a watchdog ends its process; None: never.

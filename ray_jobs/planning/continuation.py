@@ -30,7 +30,8 @@ from trainers.reading.data_folder import MADE_DATA
 
 
 def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None], job: str = "kfold.py") -> Plan:
-    """A new run, or a new member, writes its config and provenance; an existing one must train the same on the same data.
+    """A new run, or a new member, writes its config and provenance; an existing one must train the same on the same
+    data.
 
     Args:
         plan: of a run that this driver holds.
@@ -78,7 +79,8 @@ def _refuse_left_folds(folder: RunFolder) -> None:
     left = sorted(path for path in folder.root.glob("folds/*/checkpoints/*") if not path.name.startswith("."))
     if left:
         raise RunFolderError(
-            f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the folder, or choose another run.name"
+            f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the "
+            "folder, or choose another run.name"
         )
 
 
@@ -120,13 +122,16 @@ def _compare(member: MemberPlan) -> Differences:
         )
     if known["data_fingerprint"] != member.inventory.fingerprint:
         raise ConfigChangedError(
-            f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are not "
+            f"{folder.root} exists and its data changed: the tables or pictures below "
+            f"{config.trainer.data.root} are not "
             "the ones it began with. Put them back to continue it, or use another run.name"
         )
     if known["plan_fingerprint"] != member.folds.fingerprint():
         raise ConfigChangedError(
-            f"{folder.fold_plan} is missing or damaged, and the rows would be divided otherwise now: by another version of this "
-            f"project, or of scikit-learn (the run began with {known['versions'].get('scikit-learn')}). Put back a copy of the file to "
+            f"{folder.fold_plan} is missing or damaged, and the rows would be divided otherwise now: by "
+            "another version of this "
+            f"project, or of scikit-learn (the run began with {known['versions'].get('scikit-learn')}). Put "
+            "back a copy of the file to "
             "continue the run, or use another run.name"
         )
     return other
@@ -182,8 +187,8 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
 
 
 def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> list[float]:
-    """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise, or of rows
-    without a target."""
+    """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise,
+    or of rows without a target."""
     if inventory.target is None:
         return []
     target = dict(zip(folds.ids, inventory.target, strict=True))

@@ -1,7 +1,7 @@
 """Which rows train and validate in each fold. Pure: arrays in, a plan out.
 
-scikit-learn's splitters divide single rows; groups (see `groups.py`) and times are divided here, where no part is ever empty.
-"""
+scikit-learn's splitters divide single rows; groups (see `groups.py`) and times are divided here, where no part is ever
+empty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """The validation fold of every row; -1 where no fold validates it, -2 in the blend set, on which none trains either.
+    """The validation fold of every row; -1 where no fold validates it, -2 in the blend set, on which none trains
+    either.
 
     Attributes:
         ids: (N,) str, in table order.
@@ -70,7 +71,8 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
     if num_rows < 2 * folds.count and folds.kind != "predefined":
         lower = f"lower folds.count to {num_rows // 2} or " * (folds.kind != "holdout" and num_rows >= 4)
         raise DataError(
-            f"{num_rows} usable training rows for {folds.count} folds: expected at least {2 * folds.count}; {lower}add rows"
+            f"{num_rows} usable training rows for {folds.count} folds: expected at least {2 * folds.count}; "
+            f"{lower}add rows"
         )
     if folds.kind == "predefined":
         assigned = _use_predefined(folds, inventory)
@@ -115,7 +117,8 @@ def _refuse_small_blend(folds: FoldsConfig, num_blend: int, num_rest: int) -> No
     if num_blend < 2 or num_rest < for_folds:
         change = f"{'raise' if num_blend < 2 else 'lower'} it, or " * (num_rows >= 2 + for_folds)
         raise DataError(
-            f"folds.blend_fraction={folds.blend_fraction} holds out {num_blend} of {num_rows} rows: expected at least 2, and "
+            f"folds.blend_fraction={folds.blend_fraction} holds out {num_blend} of {num_rows} rows: expected "
+            "at least 2, and "
             f"{for_folds} for the folds; {change}leave it out"
         )
 
@@ -148,9 +151,8 @@ def _split_with_sklearn(folds: FoldsConfig, strata: np.ndarray | None, num_rows:
 def _divide_by_time(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     """Consecutive portions, the latest for the blend set; rows of one time stay together.
 
-    The first portion only trains. The folds' portions are of one size, as scikit-learn's TimeSeriesSplit has them, but for their
-    borders, which are moved to where another time begins.
-    """
+    The first portion only trains. The folds' portions are of one size, as scikit-learn's TimeSeriesSplit has them, but
+    for their borders, which are moved to where another time begins."""
     if inventory.time is None:
         raise DataError("folds.kind=time needs dates: set data.date_column")
     times, number_N = np.unique(inventory.time, return_inverse=True)
@@ -176,13 +178,15 @@ def _refuse_few_times(folds: FoldsConfig, num_times: int) -> None:
         what = f"{folds.count} time-ordered folds" + " and a blend set" * (folds.blend_fraction > 0)
         lower = f"lower folds.count to {num_times - others}, " * (num_times - others >= 2)
         raise DataError(
-            f"{num_times} different time{'s' * (num_times > 1)} for {what}: expected at least {folds.count + others}; {lower}choose another "
+            f"{num_times} different time{'s' * (num_times > 1)} for {what}: expected at least "
+            f"{folds.count + others}; {lower}choose another "
             "data.date_column or another folds.kind"
         )
 
 
 def _choose_latest(folds: FoldsConfig, num_before: np.ndarray, num_rows: int) -> int:
-    """How many of the latest rows are nearest to the share that is wanted, but at least 2, and the folds keep a time for each."""
+    """How many of the latest rows are nearest to the share that is wanted, but at least 2, and the folds keep a time
+    for each."""
     held = num_rows - num_before[: folds.count : -1]
     held = held[held >= 2] if (held >= 2).any() else held
     return int(held[np.abs(held - folds.blend_fraction * num_rows).argmin()])
@@ -205,7 +209,8 @@ def find_strata(folds: FoldsConfig, inventory: Inventory, rest: np.ndarray) -> n
 
 
 def _bin_target(target: np.ndarray, count: int) -> np.ndarray:
-    """Quantile bins of log1p(target), or of ranks where that is not defined; so few that a bin holds `count` rows on average."""
+    """Quantile bins of log1p(target), or of ranks where that is not defined; so few that a bin holds `count` rows on
+    average."""
     is_positive = target.min() > -1
     scale = np.log1p(target) if is_positive else np.unique(target, return_inverse=True)[1]
     num_bins = max(1, min(NUM_TARGET_BINS, len(target) // count))

@@ -1,4 +1,5 @@
-"""Groups of rows that stay together: which rows form one, and how whole groups are dealt out. Pure: arrays in, arrays out.
+"""Groups of rows that stay together: which rows form one, and how whole groups are dealt out. Pure: arrays in, arrays
+out.
 
 Shape suffixes: N rows, G groups, S strata, F folds.
 """
@@ -86,7 +87,8 @@ def connect_rows(columns: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
 def hold_out_groups(groups_N: np.ndarray, share: float, seed: int, *, least: int, most: int) -> np.ndarray:
     """The positions, ascending, of whole groups that have about a share of the rows.
 
-    Groups in random order are taken as long as they fit, then the smallest of the others if that is nearer to the share.
+    Groups in random order are taken as long as they fit, then the smallest of the others if that is nearer to the
+    share.
 
     Args:
         groups_N: the group of each row.
@@ -115,8 +117,8 @@ def hold_out_groups(groups_N: np.ndarray, share: float, seed: int, *, least: int
 def deal_groups(groups_N: np.ndarray, count: int, seed: int, strata_N: np.ndarray | None = None) -> np.ndarray:
     """Deals out whole groups to folds that have about as many rows each: (N,) the fold of each row.
 
-    Large groups first, those of about one size in random order; each goes to the fold with the fewest rows. So no fold is empty, and
-    two folds differ by no more rows than the largest group has; with strata by twice as many.
+    Large groups first, those of about one size in random order; each goes to the fold with the fewest rows. So no fold
+    is empty, and two folds differ by no more rows than the largest group has; with strata by twice as many.
 
     Args:
         groups_N: the group of each row; at least `count` different ones.
@@ -157,8 +159,8 @@ def _deal_evenly(sizes: Sequence[int], count: int) -> list[int]:
 
 
 def _deal_alike(sizes_GS: np.ndarray, count: int) -> list[int]:
-    """For each group in turn the fold that has least of the group's strata, among the fold with the fewest rows and those that have
-    room for it below their fair share."""
+    """For each group in turn the fold that has least of the group's strata, among the fold with the fewest rows and
+    those that have room for it below their fair share."""
     rows_F, dealt_FS, folds = np.zeros(count), np.zeros((count, sizes_GS.shape[1])), []
     fair, weight_S = sizes_GS.sum() / count, 1 / np.maximum(sizes_GS.sum(axis=0), 1)
     for sizes_S, size in zip(sizes_GS, sizes_GS.sum(axis=1), strict=True):

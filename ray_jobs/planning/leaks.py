@@ -1,5 +1,5 @@
-"""Rows with the same content on both sides of a fold, or in training and test data: what a model then seems to know it may
-only remember. Finds, counts and describes them; `groups.py` keeps them together. Pure: arrays in, leaks out."""
+"""Rows with the same content on both sides of a fold, or in training and test data: what a model then seems to know it
+may only remember. Finds, counts and describes them; `groups.py` keeps them together. Pure: arrays in, leaks out."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Leak:
 
     Attributes:
         kind: what is shared: picture, text, group or id.
-        where: fold: validation rows share it with rows that train their fold; blend: rows of the blend set, and test: test rows,
-            with training rows.
+        where: fold: validation rows share it with rows that train their fold; blend: rows of the blend set, and test:
+            test rows, with training rows.
         ids: (n,) str, the validation, blend or test rows, in table order.
         other_ids: (n,) str, for each of them one of the rows it shares it with.
         folds: (n,) int, the folds that the rows validate; negative for blend and test rows.
@@ -160,7 +160,8 @@ def _count(leak: Leak) -> str:
         return f"{len(leak.ids):,} of {leak.num_rows:,} {rows} share their {leak.kind} with training rows ({values})"
     folds = len(np.unique(leak.folds))
     return (
-        f"{len(leak.ids):,} of {leak.num_rows:,} validation rows ({folds} fold{'s' * (folds > 1)}) share their {leak.kind} "
+        f"{len(leak.ids):,} of {leak.num_rows:,} validation rows ({folds} fold{'s' * (folds > 1)}) share "
+        f"their {leak.kind} "
         f"with rows that train their fold ({values})"
     )
 

@@ -1,4 +1,5 @@
-"""What is no mistake in the targets and in the division of the rows, but worth knowing before anything is trained. Texts only."""
+"""What is no mistake in the targets and in the division of the rows, but worth knowing before anything is trained.
+Texts only."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def _note_constant_target(plan: FoldPlan, inventory: Inventory) -> list[str]:
         return []
     if (target == target[0]).all():
         return [
-            f"target {name} is {target[0]:g} in all {len(target):,} training rows: there is nothing to learn, and no model can beat that "
+            f"target {name} is {target[0]:g} in all {len(target):,} training rows: there is nothing to "
+            "learn, and no model can beat that "
             "constant. Is it the right column?"
         ]
     trained = [target[plan.trains(fold)] for fold in range(plan.count)]

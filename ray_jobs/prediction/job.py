@@ -1,5 +1,5 @@
-"""Predicts new rows with a run's models: checks what is wanted, and writes the blocks that come back through Ray Data, in the
-table's order."""
+"""Predicts new rows with a run's models: checks what is wanted, and writes the blocks that come back through Ray Data,
+in the table's order."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What the user wants: the rows at a place, predicted into a file or, where each row gets files, a folder (None: one below the run's
-    folder), and whether to show what each model says; where it is looked for, the folder with the truth, if it is not the usual one."""
+    """What the user wants: the rows at a place, predicted into a file or, where each row gets files, a folder (None:
+    one below the run's folder), and whether to show what each model says; where it is looked for, the folder with the
+    truth, if it is not the usual one."""
 
     place: Path
     output: Path | None = None
@@ -120,7 +121,8 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
     for option, path in {"data": request.place, "output": request.output, "masks": request.truth}.items():
         if path is not None and in_submitted_job() and not path.is_absolute():
             raise RunError(
-                f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working directory. "
+                f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the "
+                "working directory. "
                 "Give the absolute path as the cluster's machines see it"
             )
     # Workers are elsewhere.
@@ -192,7 +194,8 @@ def _predict_and_write(work: PredictionJob, placement: Placement, num_workers: i
 
 
 def _write(work: PredictionJob, blocks: Iterator[pa.Table], progress: RowProgress) -> int:
-    """Writes the predictions and, where there are any, the list of rows that could not be used whole; returns how many these are.
+    """Writes the predictions and, where there are any, the list of rows that could not be used whole; returns how many
+    these are.
 
     Raises:
         RunError: the table is not the one that was checked.
@@ -210,7 +213,8 @@ def _write(work: PredictionJob, blocks: Iterator[pa.Table], progress: RowProgres
             progress.advance(len(block))
         if progress.done != work.num_rows:
             raise RunError(
-                f"{work.rows.path} had {work.num_rows:,} rows when it was checked and {progress.done:,} when it was read: it was "
+                f"{work.rows.path} had {work.num_rows:,} rows when it was checked and {progress.done:,} when "
+                "it was read: it was "
                 "changed meanwhile; the same command predicts it as it is now"
             )
     if not num_imputed:
@@ -223,7 +227,8 @@ def _place_of_bad_rows(work: PredictionJob) -> Path:
 
 
 def _count_workers(placement: Placement, resources: ResourcesConfig) -> int:
-    """As many as folds would train at once, each with what a fold has, and therefore its bits; or one on each GPU's share."""
+    """As many as folds would train at once, each with what a fold has, and therefore its bits; or one on each GPU's
+    share."""
     if placement.gpus_per_worker:
         most = max(placement.slots, placement.folds_at_once * placement.num_workers)
         return min(most, (resources.max_folds_at_once or most) * placement.num_workers)

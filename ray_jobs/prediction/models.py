@@ -1,4 +1,5 @@
-"""The models of a finished run, as a later job uses them: whether they are whole, reading them, and how their predictions become one."""
+"""The models of a finished run, as a later job uses them: whether they are whole, reading them, and how their
+predictions become one."""
 
 from __future__ import annotations
 
@@ -100,8 +101,8 @@ def read_models(folder: RunFolder, config: RunConfig) -> list[TrainedModel]:
 
 
 def _find_shared(member: RunFolder, description: dict[str, Any]) -> tuple[Path, str] | None:
-    """Where the tensors are that a checkpoint shares with others, and their checksum; None: nowhere. Another file than one in
-    the member's folder is never read, whatever it names."""
+    """Where the tensors are that a checkpoint shares with others, and their checksum; None: nowhere. Another file than
+    one in the member's folder is never read, whatever it names."""
     place = description.get("shared_tensors")
     if not place:
         return None

@@ -1,6 +1,5 @@
-"""The output of a kind of predictions that gives each new row files: a folder with a table and a folder of files of each sort. It appears
-whole, and never takes the place of anything that no prediction has written.
-"""
+"""The output of a kind of predictions that gives each new row files: a folder with a table and a folder of files of
+each sort. It appears whole, and never takes the place of anything that no prediction has written."""
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ def write_row_files(block: pa.Table, output: Path, row_files: Mapping[str, str])
 
 @contextmanager
 def appearing_output(output: Path, row_files: Mapping[str, str]) -> Iterator[Path]:
-    """A folder to write into, which takes the place of the output, and of an earlier prediction there, once the block is left without
-    an error."""
+    """A folder to write into, which takes the place of the output, and of an earlier prediction there, once the block
+    is left without an error."""
     staged = output.with_name(f".{output.name}.part")
     shutil.rmtree(staged, ignore_errors=True)  # what a killed job has left
     staged.mkdir(parents=True)

@@ -1,6 +1,5 @@
-"""The way of new rows through Ray Data: a table is read in blocks by one task, and each block predicted as a whole by one of several
-actors that hold all models of the run. No process holds more of the table than a few blocks.
-"""
+"""The way of new rows through Ray Data: a table is read in blocks by one task, and each block predicted as a whole by
+one of several actors that hold all models of the run. No process holds more of the table than a few blocks."""
 
 from __future__ import annotations
 
@@ -107,7 +106,8 @@ class _Worker:
 
 
 def _pack(block: pa.Table) -> pa.Table:
-    """A block as one row: Ray Data divides and joins rows as it likes, and what is predicted together decides a row's last bits."""
+    """A block as one row: Ray Data divides and joins rows as it likes, and what is predicted together decides a row's
+    last bits."""
     rows = block.to_struct_array().combine_chunks()
     return pa.table({"rows": pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)})
 

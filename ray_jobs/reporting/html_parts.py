@@ -86,7 +86,8 @@ def build_figure(title: str, caption: str, png: bytes, file: str) -> str:
     data = base64.b64encode(png).decode()
     return (
         f'<figure class="card"><h3>{escape(title)}</h3><figcaption>{escape(caption)}</figcaption>'
-        f'<a href="{escape(quote(file))}"><img src="data:image/png;base64,{data}" alt="{escape(f"{title}. {caption}")}"></a>'
+        f'<a href="{escape(quote(file))}"><img src="data:image/png;base64,{data}" '
+        f'alt="{escape(f"{title}. {caption}")}"></a>'
         "</figure>"
     )
 

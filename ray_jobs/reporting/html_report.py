@@ -102,7 +102,10 @@ def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, 
     else:
         last = build_paragraph(f"No submission: {submission['reason']}.", "bad")
     outcome = summary["outcome"]
-    title = f"<h1>{escape(summary['run'])} <span class={'soft' if outcome == 'complete' else 'bad'}>{escape(outcome)}</span></h1>"
+    title = (
+        f"<h1>{escape(summary['run'])} <span "
+        f"class={'soft' if outcome == 'complete' else 'bad'}>{escape(outcome)}</span></h1>"
+    )
     return "\n".join([f"<header>{title}", build_paragraph(lead, f"lead {kind}"), build_paragraph(about, "soft"), last,
                       "</header>"])  # fmt: skip
 
@@ -158,7 +161,10 @@ def _write_scores(folder: RunFolder, config: RunConfig, summary: Mapping[str, An
     header = ["", "rows", f"{metric.label}, best epoch", "final epoch", "constant"]
     header += [] if metric.higher_is_better else ["of constant"]
     header += [f"{one.label}, {chosen}" for one in others]
-    note = f"Each fold is scored on the rows it did not train on; {metric.better} is better. The best epoch was chosen on these rows, "
+    note = (
+        f"Each fold is scored on the rows it did not train on; {metric.better} is better. The best epoch was "
+        "chosen on these rows, "
+    )
     note += f"so its score is a little optimistic; the final one was not chosen. Constant: {config.kind.constant}."
     title = f"Scores of member {MAIN}" if "members" in summary else "Scores"
     return build_section(title, build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
@@ -186,7 +192,10 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
         for row in sorted(combinations["rows"], key=lambda row: row["error"])
     ]
     header = ["", "", metric, "95 % interval", f"minus {best}", "95 % interval"]
-    note = f"{describe_scored_rows(combinations).capitalize()}, paired bootstrap. An interval below 0: better than {best}. "
+    note = (
+        f"{describe_scored_rows(combinations).capitalize()}, paired bootstrap. An interval below 0: better than "
+        f"{best}. "
+    )
     notes = build_paragraph(note + explain_cross_fitting(combinations), "soft")
     return build_section("Combinations", build_table(header, cells), notes, *_write_diversity(combinations))
 
@@ -207,12 +216,16 @@ def _write_compared_models(folder: RunFolder, config: RunConfig, summary: Mappin
 
 
 def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
-    """What the models' differing is worth, and what each of them adds; nothing of a single model, or where it is not known."""
+    """What the models' differing is worth, and what each of them adds; nothing of a single model, or where it is not
+    known."""
     diversity, metric = combinations.get("diversity"), label_error(combinations)
     if diversity is None or not diversity["contributions"]:
         return []
     effective = diversity["effective_models"]
-    text = f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} on average, less "
+    text = (
+        f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} "
+        "on average, less "
+    )
     text += f"{diversity['ambiguity']:.4f} because they differ (ambiguity)."
     if effective is not None:
         text += (
@@ -246,7 +259,8 @@ def _write_sweep(folder: RunFolder) -> str:
 
 
 def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
-    """Failed and missing folds, leaks, dropped and mended rows, workers that came and went; nothing where there are none."""
+    """Failed and missing folds, leaks, dropped and mended rows, workers that came and went; nothing where there are
+    none."""
     parts = []
     for fold in summary["folds"]:
         if fold["state"] == "failed":

@@ -32,8 +32,8 @@ _COLOURS = {
 
 
 def fold_table(members: Mapping[str, Sequence[FoldStatus]], title: str) -> Table:
-    """The live table: a row for each fold, by member where there are several. Of many folds only those that are under way, or
-    have gone wrong, have a row."""
+    """The live table: a row for each fold, by member where there are several. Of many folds only those that are under
+    way, or have gone wrong, have a row."""
     total = sum(len(statuses) for statuses in members.values())
     hidden = (FoldState.WAITING, FoldState.COMPLETED) if total > _MOST_ROWS else ()
     if hidden:

@@ -69,7 +69,8 @@ def print_members(console: Console, members: Mapping[str, Any], metric: Metric) 
 def print_compared_models(
     console: Console, part: str, compared: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
 ) -> None:
-    """Fold models and methods on the blend set or the test rows whose truth is known, by the metrics, of which the first counts."""
+    """Fold models and methods on the blend set or the test rows whose truth is known, by the metrics, of which the
+    first counts."""
     title = f"{metrics[0].label} on {describe_part(part, compared)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("", *(metric.label for metric in metrics)):

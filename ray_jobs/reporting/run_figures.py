@@ -1,4 +1,5 @@
-"""The pictures that are drawn from a run's record: curves of all folds, weights, timings. Arrays and tables in, figures out.
+"""The pictures that are drawn from a run's record: curves of all folds, weights, timings. Arrays and tables in, figures
+out.
 
 Names of weights, metrics and folds come from the record; nothing here knows a model family.
 """

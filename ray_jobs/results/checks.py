@@ -22,7 +22,8 @@ from ray_jobs.runs.folder import RunFolder
 
 
 def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
-    """Compares what this stage reads of finished folds with their manifests: predictions, and what is said of checkpoints.
+    """Compares what this stage reads of finished folds with their manifests: predictions, and what is said of
+    checkpoints.
 
     Raises:
         RunFolderError: a file is damaged; the message names it, and the command that repairs it.
@@ -34,7 +35,8 @@ def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
         if damaged:
             command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
             raise RunFolderError(
-                f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, with the same bits"
+                f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, "
+                "with the same bits"
             )
 
 
@@ -80,7 +82,8 @@ def with_absolute_external(config: RunConfig) -> RunConfig:
 
 
 def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[], np.ndarray]) -> None:
-    """What of the ensemble's config can only be judged once the rows and their folds are known, and what the kind of predictions offers.
+    """What of the ensemble's config can only be judged once the rows and their folds are known, and what the kind of
+    predictions offers.
 
     Args:
         config: of the run.
@@ -88,8 +91,8 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
         read_targets: gives the targets of some rows, (N,).
 
     Raises:
-        RunError: something that is not on offer, a metric that is unknown or not defined for such targets, or fitted weights without
-            rows to fit them to.
+        RunError: something that is not on offer, a metric that is unknown or not defined for such targets, or fitted
+            weights without rows to fit them to.
         PredictionError: `ensemble.external` does not belong to these rows and folds.
     """
     ensemble, kind = config.ensemble, config.kind
@@ -100,7 +103,8 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
         raise RunError(f"ensemble.metric={ensemble.metric}: {error}") from None
     if ensemble.method == "weighted_mean" and ensemble.weights is None and not kind.can_weigh_by(ensemble.metric):
         raise RunError(
-            f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the error, and a scorer's may be "
+            f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the "
+            "error, and a scorer's may be "
             "negative; give ensemble.weights, or use msle, mae or another error"
         )
     if combines_folds(config) and ensemble.method in FITTED_METHODS and not has_blend_set(plan):
@@ -116,13 +120,15 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
 
 
 def _refuse_single_unit(plan: pa.Table) -> None:
-    """Raises RunError where all rows that score members are one, or of one group: no interval can be estimated from them."""
+    """Raises RunError where all rows that score members are one, or of one group: no interval can be estimated from
+    them."""
     validated = plan.filter(pc.greater_equal(plan["fold"], 0))
     units = find_units(validated, validated["id"].to_pylist())
     if len(validated) < 2 or (units is not None and len(np.unique(units)) < 2):
         what = "row validates" if len(validated) < 2 else "group of rows validates"
         raise RunError(
-            f"one {what}, and from one alone members cannot be compared: raise folds.holdout_fraction, or train folds (kfold.py)"
+            f"one {what}, and from one alone members cannot be compared: raise folds.holdout_fraction, or "
+            "train folds (kfold.py)"
         )
 
 

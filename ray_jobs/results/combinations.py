@@ -17,8 +17,8 @@ from ray_jobs.results.run_files import combines_folds
 
 
 def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric) -> tuple[dict[str, Any], np.ndarray]:
-    """Every member and every method in the config's space, and the combination that is submitted, each with its honest error, an
-    interval, and what it differs from the best member by.
+    """Every member and every method in the config's space, and the combination that is submitted, each with its honest
+    error, an interval, and what it differs from the best member by.
 
     Args:
         config: of the run.
@@ -26,8 +26,10 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         metric: that counts.
 
     Returns:
-        `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `weights_from` (other_folds, earlier_folds or other_parts), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`, `low`,
-        `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is submitted, (N,).
+        `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `weights_from` (other_folds,
+        earlier_folds or other_parts), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`,
+        `low`, `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is
+        submitted, (N,).
     """
     ensemble, kind = config.ensemble, config.kind
     hows = [kind.read_combination(ensemble), *kind.list_combinations(ensemble, for_sweep=False)]

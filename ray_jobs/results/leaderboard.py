@@ -96,7 +96,8 @@ class Group:
         return len(self.ids)
 
     def find_units(self) -> np.ndarray | None:
-        """(N,) what is drawn together: the groups of the run that has the fewest; None: single rows, in which there are no groups."""
+        """(N,) what is drawn together: the groups of the run that has the fewest; None: single rows, in which there are
+        no groups."""
         found = [
             np.unique([entry.unit_of[row_id] for row_id in self.ids], return_inverse=True)[1]
             for entry in self.entries
@@ -124,8 +125,8 @@ class Group:
         return self.entries[0].describe_metric(metric).error_label
 
     def rank(self, metric: str) -> tuple[list[list[Any]], int]:
-        """A line for each entry, the best first: rank, run, what, rows, metric, error and its interval, difference from the best and its
-        interval, then the errors of the entry's own folds; and the most folds of any.
+        """A line for each entry, the best first: rank, run, what, rows, metric, error and its interval, difference from
+        the best and its interval, then the errors of the entry's own folds; and the most folds of any.
 
         Raises:
             RunFolderError: the metric is not defined for these rows.

@@ -99,8 +99,8 @@ def measure_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int], ch
 
 
 def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> tuple[dict[str, Any], pa.Table]:
-    """Scores each finished fold of a member and all of them together, by `ensemble.metric` and others, beside the constant predictor,
-    which is what a model has to beat.
+    """Scores each finished fold of a member and all of them together, by `ensemble.metric` and others, beside the
+    constant predictor, which is what a model has to beat.
 
     Returns:
         The scores, and the lines of `oof.parquet` by the config's checkpoint.

@@ -27,7 +27,8 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
         root: the run's folder.
 
     Returns:
-        What `summary.json` says: `scores` (of `main`), `scored_folds` by member, `submission`; with several members `members`
+        What `summary.json` says: `scores` (of `main`), `scored_folds` by member, `submission`; with several members
+            `members`
         (the scores of each); `combinations` or, where nothing is fitted to the rows that score it, `compared`.
 
     Raises:
@@ -93,8 +94,8 @@ def _combine(
 
 
 def _compare(folder: RunFolder, config: RunConfig, run: Run, columns: Combinable, stage: dict[str, Any]) -> None:
-    """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that did not see the
-    row."""
+    """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that
+    did not see the row."""
     stage["combinations"], cross_fitted_N = compare_combinations(config, columns, find_metric(folder, config))
     kept = config.kind.join(columns.target_N, cross_fitted_N)
     names = {"id": pa.array(columns.ids_N.astype(str)), "fold": pa.array(columns.fold_N.astype(np.int32))}

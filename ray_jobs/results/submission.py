@@ -1,4 +1,5 @@
-"""Writes a submission: the combined predictions of the test rows, what was combined and how, and the metrics that say so."""
+"""Writes a submission: the combined predictions of the test rows, what was combined and how, and the metrics that say
+so."""
 
 from __future__ import annotations
 

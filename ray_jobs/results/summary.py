@@ -104,7 +104,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
             lines.append(f"| {name} | {row['num_rows']} | {cells} |")
         lines += [
             "",
-            "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was not chosen.",
+            "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was "
+            "not chosen.",
             "",
         ]
     if "members" in summary:
@@ -131,7 +132,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
 
 def _explain_combinations(combinations: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"| {label_error(combinations)} on {describe_scored_rows(combinations)} | | 95 % interval | minus {combinations['best_member']} |",
+        f"| {label_error(combinations)} on {describe_scored_rows(combinations)} | | 95 % interval | minus "
+        f"{combinations['best_member']} |",
         "|---|---|---|---|",
     ]
     for row in combinations["rows"]:

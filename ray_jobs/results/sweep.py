@@ -1,5 +1,5 @@
-"""The search of `sweep.py`: candidates go to Ray Tune in batches, a trial each, since a trial costs a second and a candidate
-milliseconds. A batch that is done lies in the run's folder, so an interrupted search goes on with the others.
+"""The search of `sweep.py`: candidates go to Ray Tune in batches, a trial each, since a trial costs a second and a
+candidate milliseconds. A batch that is done lies in the run's folder, so an interrupted search goes on with the others.
 """
 
 from __future__ import annotations

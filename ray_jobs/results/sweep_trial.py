@@ -1,6 +1,5 @@
-"""The trial of a sweep. It is a class, whose steps run in their process's main thread; Ray Tune calls a function in a thread, and modules
-must not be loaded there.
-"""
+"""The trial of a sweep. It is a class, whose steps run in their process's main thread; Ray Tune calls a function in a
+thread, and modules must not be loaded there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Checkpoints: folders of tensors, files and a description. One counts once `checkpoint.json`, which holds checksums, is there.
+"""Checkpoints: folders of tensors, files and a description. One counts once `checkpoint.json`, which holds checksums,
+is there.
 
 checkpoint.json                     names all that counts here
 model-<checksum>.safetensors        tensors of rank 0
@@ -176,7 +177,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     except (TypeError, KeyError, AttributeError):
         pass
     raise RunFolderError(
-        f"{folder / 'checkpoint.json'} is damaged: expected tensors (model-<checksum>.safetensors beside it), sha256 and "
+        f"{folder / 'checkpoint.json'} is damaged: expected tensors (model-<checksum>.safetensors beside "
+        "it), sha256 and "
         f"description, found {manifest!r:.200}"
     )
 

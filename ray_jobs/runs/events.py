@@ -31,7 +31,8 @@ class FoldLaunched:
 
 @dataclass(frozen=True)
 class FoldStarted:
-    """A fold's workers run, on these nodes, rank 0 as process `pid`; from `step` on, if they go on where an earlier attempt was."""
+    """A fold's workers run, on these nodes, rank 0 as process `pid`; from `step` on, if they go on where an earlier
+    attempt was."""
 
     fold: int
     attempt: int
@@ -64,7 +65,8 @@ class AliveReported:
 
 @dataclass(frozen=True)
 class PreparationReported:
-    """Rows have gone through what comes before a fold's training, such as the encoding of pictures; shown, not recorded."""
+    """Rows have gone through what comes before a fold's training, such as the encoding of pictures; shown, not
+    recorded."""
 
     fold: int
     attempt: int

@@ -1,4 +1,5 @@
-"""The files of a run: what each holds, who writes it, what becomes of it. Every other list of them is made from this table.
+"""The files of a run: what each holds, who writes it, what becomes of it. Every other list of them is made from this
+table.
 
 A further member's files have the same names below `members/<name>/`. No kind of predictions is known here by its name.
 """
@@ -42,8 +43,8 @@ class RunFile:
     """A file of a run, or a folder of files.
 
     Attributes:
-        name: below the run's folder. `<i>` stands for a fold's number, other words in brackets for whatever is there. A folder's ends with
-            a slash. In a run without folds `fold_<i>/` is left out.
+        name: below the run's folder. `<i>` stands for a fold's number, other words in brackets for whatever is there. A
+            folder's ends with a slash. In a run without folds `fold_<i>/` is left out.
         about: what it holds.
         owner: who writes it.
         put: when it gets into object storage.
@@ -97,9 +98,8 @@ def _of_analysis(name: str, about: str) -> RunFile:
 
 
 class RunFiles:
-    """The table; `RunFolder` inherits the paths. Of two rows that match a name the first counts. Rows that are no single path of a run
-    have names with an underscore.
-    """
+    """The table; `RunFolder` inherits the paths. Of two rows that match a name the first counts. Rows that are no
+    single path of a run have names with an underscore."""
 
     config = RunFile("config.json", "the whole config, resolved", is_needed=True)
     provenance = RunFile(
@@ -107,7 +107,8 @@ class RunFiles:
     )
     own_fold_plan = RunFile(
         "fold_plan.parquet",
-        "id, repeat, fold, and the group where groups are kept together; fold is the fold that validates the row (-1: none, -2: the "
+        "id, repeat, fold, and the group where groups are kept together; fold is the fold that validates the "
+        "row (-1: none, -2: the "
         "blend set)",
         is_needed=True,
     )
@@ -115,7 +116,8 @@ class RunFiles:
     bad_rows = RunFile("bad_rows.csv", "rows that were dropped or repaired (only if there are any)")
     leaks = RunFile(
         "leaks.csv",
-        "kind, fold, id, other_id, where: rows that share picture, text, group or id with a training row (only if there are any)",
+        "kind, fold, id, other_id, where: rows that share picture, text, group or id with a training row "
+        "(only if there are any)",
     )
     events = RunFile("events.jsonl", "what happened when: folds launched, started, completed, failed", is_needed=True)
 

@@ -92,8 +92,8 @@ def read_parquet(path: Path) -> pa.Table:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes a CSV table, whole; floats with all their digits. What a spreadsheet would run gets an apostrophe before it;
-    ids, which hold no formula, stay as they are."""
+    """Writes a CSV table, whole; floats with all their digits. What a spreadsheet would run gets an apostrophe before
+    it; ids, which hold no formula, stay as they are."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in (header, *rows):

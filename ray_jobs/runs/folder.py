@@ -26,8 +26,9 @@ _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in plac
 
 
 class RunFolder(RunFiles):
-    """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's. A trial of a
-    tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one. The files: `file_table.py`.
+    """Paths of one run, or of one of its further members: a folder of the same kind at `members/<name>` of the run's. A
+    trial of a tuning is a run at `trials/<name>` of the tuning's folder, which is itself shaped like one. The files:
+    `file_table.py`.
 
     Attributes:
         member: the member's name; `main` for the run's own folder.
@@ -127,8 +128,8 @@ class RunFolder(RunFiles):
         return self.metrics / f"fold_{number}" if self._has_folds() else self.metrics
 
     def fold_logs(self, number: int) -> Path:
-        """Folder of a fold's logs, `training_<start>.log`; of further ranks `rank<r>_<start>.log`; of a run without folds that of all
-        its logs."""
+        """Folder of a fold's logs, `training_<start>.log`; of further ranks `rank<r>_<start>.log`; of a run without
+        folds that of all its logs."""
         return self.log / f"fold_{number}" if self._has_folds() else self.log
 
     def _has_folds(self) -> bool:
@@ -169,7 +170,8 @@ class RunFolder(RunFiles):
             except BlockingIOError:
                 file.seek(0)
                 raise RunBusyError(
-                    f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait for it, watch "
+                    f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait "
+                    "for it, watch "
                     f"it with status.py, or choose another run.name"
                 ) from None
             with contextlib.suppress(OSError):  # of a full disk: whoever comes second is not told who was first

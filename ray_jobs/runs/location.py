@@ -1,7 +1,8 @@
-"""Where a run lives: in `<run.storage>/<run.name>/`, or in object storage and, while it is worked on, in a folder of this machine.
+"""Where a run lives: in `<run.storage>/<run.name>/`, or in object storage and, while it is worked on, in a folder of
+this machine.
 
-That folder has the same path on every machine, so the run's code sees a folder as any other. The objects themselves: `remote/`.
-"""
+That folder has the same path on every machine, so the run's code sees a folder as any other. The objects themselves:
+`remote/`."""
 
 from __future__ import annotations
 
@@ -49,8 +50,8 @@ def resolve_storage(storage: str) -> str:
 
 
 def find_place(storage: str, name: str) -> Path:
-    """The folder of a run, or the one in which it is worked on where it is on object storage: below TMPDIR (/tmp), in a folder that is
-    closed to others.
+    """The folder of a run, or the one in which it is worked on where it is on object storage: below TMPDIR (/tmp), in a
+    folder that is closed to others.
 
     Raises:
         StorageError: somebody else has made that one.
@@ -81,7 +82,8 @@ def note_uri(folder: RunFolder, uri: str) -> None:
 
 
 def find_uri(folder: RunFolder) -> str | None:
-    """The URI of a run whose working folder this is; None: its folder is all there is, as a copy of a working folder elsewhere is."""
+    """The URI of a run whose working folder this is; None: its folder is all there is, as a copy of a working folder
+    elsewhere is."""
     root = folder.run_root
     with contextlib.suppress(OSError):
         uri = (folder.mirror_work / "uri").read_text()

@@ -107,7 +107,10 @@ class Storage:
             return f"error: {error}"
         if not _comes_from_storage(error):
             raise error
-        return f"error: the run's storage does not take or give a file: {error}. {_advise(error)}; the same command continues the run"
+        return (
+            f"error: the run's storage does not take or give a file: {error}. {_advise(error)}; the same command "
+            "continues the run"
+        )
 
     def _do_between_checks(self, do: Callable[[], Result]) -> Result:
         self.check()
@@ -126,12 +129,14 @@ class Storage:
         is_new, self.failing_since = self.failing_since is None, self.failing_since or now
         if now - self.failing_since >= self.patience_s:
             raise StorageError(
-                f"{what} could not be done for {now - self.failing_since:.1f} s: {error}. {_advise(error)}; the same command "
+                f"{what} could not be done for {now - self.failing_since:.1f} s: {error}. {_advise(error)}; "
+                "the same command "
                 "continues"
             ) from None
         if is_new:
             self.say(
-                f"{what} cannot be done: {error}. {_advise(error)}; tried again for {self.patience_s:g} s (checkpoint.storage_patience_s)"
+                f"{what} cannot be done: {error}. {_advise(error)}; tried again for {self.patience_s:g} s "
+                "(checkpoint.storage_patience_s)"
             )
         self.while_waiting()
         time.sleep(min(pause_s, self.patience_s))
@@ -150,8 +155,8 @@ class StorageProbe:
         self.wanted_bytes, self.measured = 0, -_MEASURE_INTERVAL_S
 
     def look(self) -> None:
-        """Writes and removes a small file, and asks whether a checkpoint would fit, if the last time is some seconds ago; speaks
-        when the outcome changes."""
+        """Writes and removes a small file, and asks whether a checkpoint would fit, if the last time is some seconds
+        ago; speaks when the outcome changes."""
         if time.monotonic() - self.last < _PROBE_INTERVAL_S:
             return
         self.last = time.monotonic()

@@ -67,7 +67,8 @@ class MetricRecord(Record):
     """Lines `{"step": line number, "global_step": n, "time": unix seconds, "<name>": value, ...}`."""
 
     def log(self, global_step: int, metrics: Mapping[str, Any], *, at: float | None = None) -> dict[str, Any]:
-        """Adds one row and returns it as it was written: scalars of NumPy and torch as Python's, what is not finite as None.
+        """Adds one row and returns it as it was written: scalars of NumPy and torch as Python's, what is not finite as
+        None.
 
         Args:
             global_step: optimiser step (or event number) that the values belong to.

@@ -23,13 +23,13 @@ class FoldState(StrEnum):
 
 @dataclass(frozen=True)
 class FoldStatus:
-    """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds. `preparation`
-    is what is done before the training, and of how many rows how many have gone through it; `prepared` when that was said;
-    `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which they run,
-    rank 0's first, and `pid` its process; `heard` when rank 0 last said anything, `pace` when it first said how much was
-    done, and how much (see `amounts`). Without epochs `num_epochs` is 0 and the best is known by its step; `stage` is empty
-    where there is one only; `tokens` are None where nobody counts them; `evaluated` is the step of the last evaluation
-    that ended no epoch."""
+    """What `status.json` of a fold holds. Losses and scores are None until the first epoch ends; times unix seconds.
+    `preparation` is what is done before the training, and of how many rows how many have gone through it; `prepared`
+    when that was said; `num_workers` those of the attempt, 0 before the first; `nodes` Ray's ids of the nodes on which
+    they run, rank 0's first, and `pid` its process; `heard` when rank 0 last said anything, `pace` when it first said
+    how much was done, and how much (see `amounts`). Without epochs `num_epochs` is 0 and the best is known by its step;
+    `stage` is empty where there is one only; `tokens` are None where nobody counts them; `evaluated` is the step of the
+    last evaluation that ended no epoch."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -70,8 +70,8 @@ class FoldStatus:
 
 
 def read_status(folder: RunFolder, fold: int) -> FoldStatus:
-    """The status of a fold as its folder tells; a fold whose manifest is gone is not completed, whatever was noted. Where there is
-    no status, or a damaged one, only the attempt is known: the events tell it."""
+    """The status of a fold as its folder tells; a fold whose manifest is gone is not completed, whatever was noted.
+    Where there is no status, or a damaged one, only the attempt is known: the events tell it."""
     known = read_json(folder.fold(fold).status, default=None)
     if known is None:
         return FoldStatus(fold, attempt=last_attempt(folder, fold))

@@ -118,8 +118,8 @@ class Epochs:
 
 
 class CsvFiles:
-    """Writes the CSV files of a fold. They never cost the training: lines that the disk refuses wait for the next ones, and
-    a value that makes no number ends the files.
+    """Writes the CSV files of a fold. They never cost the training: lines that the disk refuses wait for the next ones,
+    and a value that makes no number ends the files.
 
     Args:
         folder: `metrics/fold_<i>/`.

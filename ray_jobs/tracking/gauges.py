@@ -3,12 +3,11 @@
 Owns the gauges' names and what their values mean; `deploy/grafana_kfold.json` shows them. It only repeats what the
 coordinator knows: it stores nothing, and a gauge that fails is warned of once and never hurts the run.
 
-Prometheus sees each name with the prefix `ray_` and the labels `run`, `member` and `fold`. A series lives as long as the
-coordination actor and ends some seconds after the driver: nothing stays `training` for ever. On a cluster that goes on,
-its last state is how the fold ended, or `training` where the driver was interrupted. A cluster that the driver started
-ends with it, often before the last scrape: how a run ended is for its folder to tell. After an actor's restart the old
-series and the new ones overlap for some seconds; a query takes `max by (run, member, fold)`.
-"""
+Prometheus sees each name with the prefix `ray_` and the labels `run`, `member` and `fold`. A series lives as long as
+the coordination actor and ends some seconds after the driver: nothing stays `training` for ever. On a cluster that goes
+on, its last state is how the fold ended, or `training` where the driver was interrupted. A cluster that the driver
+started ends with it, often before the last scrape: how a run ended is for its folder to tell. After an actor's restart
+the old series and the new ones overlap for some seconds; a query takes `max by (run, member, fold)`."""
 
 from __future__ import annotations
 

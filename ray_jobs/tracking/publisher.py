@@ -1,13 +1,12 @@
-"""Sends the records of a run to W&B. A process of its own, started and watched by `wandb_sink.py`: whatever W&B's client
-does (hang, fail, lose its helper process), it does it here, and this process can be killed and started again.
+"""Sends the records of a run to W&B. A process of its own, started and watched by `wandb_sink.py`: whatever W&B's
+client does (hang, fail, lose its helper process), it does it here, and this process can be killed and started again.
 
     python ray_jobs/tracking/publisher.py [--check-s=60] [--without=KEY ...] RUN online|offline|auto
 
-It keeps nothing: where to go on is what the server (online) or the local `.wandb` files (offline) already hold. A record's
-line number is W&B's `_step`. `auto` is online where there is a key, else offline. Talks to its parent in JSON lines on stdout;
-the line `finish` on stdin makes it send what is left, finish the W&B runs, ask the server what it holds, and end. When stdin
-closes, the parent is gone, and it ends.
-"""
+It keeps nothing: where to go on is what the server (online) or the local `.wandb` files (offline) already hold. A
+record's line number is W&B's `_step`. `auto` is online where there is a key, else offline. Talks to its parent in JSON
+lines on stdout; the line `finish` on stdin makes it send what is left, finish the W&B runs, ask the server what it
+holds, and end. When stdin closes, the parent is gone, and it ends."""
 
 from __future__ import annotations
 

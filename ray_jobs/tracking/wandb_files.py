@@ -1,10 +1,9 @@
 """W&B's local `.wandb` files: what they hold, and cutting off what a kill left half-written.
 
-A file begins with a header of 7 bytes; then come blocks of 32 KiB (counted from the file's start) of LevelDB's log format:
-chunks of crc32 (4 bytes), length (2) and kind (1: whole record, 2: first, 3: middle, 4: last part of one), little-endian;
-less than 7 bytes at a block's end are padding. A record is a protobuf message (wandb_internal.proto).
-https://github.com/google/leveldb/blob/main/doc/log_format.md
-"""
+A file begins with a header of 7 bytes; then come blocks of 32 KiB (counted from the file's start) of LevelDB's log
+format: chunks of crc32 (4 bytes), length (2) and kind (1: whole record, 2: first, 3: middle, 4: last part of one),
+little-endian; less than 7 bytes at a block's end are padding. A record is a protobuf message (wandb_internal.proto).
+https://github.com/google/leveldb/blob/main/doc/log_format.md"""
 
 from __future__ import annotations
 

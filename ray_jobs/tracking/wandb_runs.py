@@ -1,5 +1,5 @@
-"""Which W&B runs a run of ours has: one a fold, one for the coordination of each member's folds, one for the submission. A tuning has
-one a trial. Loads no wandb."""
+"""Which W&B runs a run of ours has: one a fold, one for the coordination of each member's folds, one for the
+submission. A tuning has one a trial. Loads no wandb."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class WandbRun:
     """A W&B run.
 
     Attributes:
-        key: what people know it by: `fold_0`, `ensemble`, `submission`; of a further member `wide/fold_0`, `wide/ensemble`; of a
-            tuning `trial_000`.
+        key: what people know it by: `fold_0`, `ensemble`, `submission`; of a further member `wide/fold_0`,
+            `wide/ensemble`; of a tuning `trial_000`.
         id: W&B's identifier, the same for as long as the run's folder exists.
         name, group, job_type: as W&B shows it.
         record: the metric record that it shows.

@@ -1,8 +1,7 @@
 """Keeps a publisher process at work while a run goes on, and bounds what its end may cost. Loads no wandb.
 
-Whatever W&B does, training neither waits for it nor hears of it: the metric record is on disk, and what did not reach the
-server is sent by the next publisher or by `wandb_sync.py`.
-"""
+Whatever W&B does, training neither waits for it nor hears of it: the metric record is on disk, and what did not reach
+the server is sent by the next publisher or by `wandb_sync.py`."""
 
 from __future__ import annotations
 
@@ -31,8 +30,8 @@ from ray_jobs.tracking.wandb_tries import Tries
 PUBLISHER = [sys.executable, str(Path(__file__).with_name("publisher.py"))]
 # After the server could not be reached; twice as long each time.
 RETRY_ONLINE_S, _MAX_RETRY_ONLINE_S = 300.0, 3600.0
-# Waits after the first failure, and how they grow with each further one without coming further: to an hour, or at the end of
-# a run to a minute.
+# Waits after the first failure, and how they grow with each further one without coming further: to an hour, or at the
+# end of a run to a minute.
 _RESTART_S, _MAX_RESTART_S, _MAX_RESTART_AT_END_S = 1.0, 3600.0, 60.0
 _GROWTH, _GROWTH_AT_END = 5, 2
 # Then the client is given up; or the W&B run at which it fails, and further ones sooner.
@@ -167,7 +166,8 @@ class WandbSink:
             named = ", ".join(lacking[:_MAX_NAMED]) + (", ..." if len(lacking) > _MAX_NAMED else "")
             why = f": {self.reason}" if self.reason else ""
             self.say(
-                f"W&B: {missing} of {total} rows are not known to be uploaded ({named}{why}); nothing is lost: try again later"
+                f"W&B: {missing} of {total} rows are not known to be uploaded ({named}{why}); nothing is "
+                "lost: try again later"
             )
         elif not self.wants_online or not self.has_key:
             files = [path for run in runs for path in find_wandb_files(self.folder.wandb, run.id)]
@@ -176,7 +176,8 @@ class WandbSink:
             self.say(f"W&B: {total} rows offline in {self.folder.wandb}; {sync} uploads them{also}")
         else:
             self.say(
-                f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: {sync} uploads what is missing"
+                f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: {sync} "
+                "uploads what is missing"
             )
 
     def _wait(self, timeout_s: float) -> None:
@@ -239,8 +240,8 @@ class WandbSink:
         return number >= _MAX_LOOKS
 
     def _is_in_vain(self) -> bool:
-        """Takes in a failure, and waits; whether it is the last one. Where it is always the same W&B run at which W&B's client
-        fails, that one is left out and the others go on."""
+        """Takes in a failure, and waits; whether it is the last one. Where it is always the same W&B run at which W&B's
+        client fails, that one is left out and the others go on."""
         part = self.failing_part
         number = self.tries.count_failure(part)
         limit = _MAX_TRIES if part is None else _MAX_TRIES_OF_FURTHER if self.left_out else _MAX_TRIES_OF_RUN

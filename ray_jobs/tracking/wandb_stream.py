@@ -156,7 +156,8 @@ class WandbStream:
 
     def _to_wandb_value(self, value: Any) -> Any:
         if value is None:
-            return "NaN"  # as W&B's own API gives it back; a bare NaN is no JSON, and resuming the W&B run would fail on it
+            # as W&B's own API gives it back; a bare NaN is no JSON, and resuming the W&B run would fail on it
+            return "NaN"
         if isinstance(value, dict) and "columns" in value:
             return wandb.Table(columns=value["columns"], data=_with_one_type_a_column(value["data"]))
         if isinstance(value, dict) and "image" in value:

@@ -1,5 +1,5 @@
-"""The tries of a publisher: how often it has failed without coming further, and what a failed one leaves behind: folders,
-and wandb-core processes. Loads no wandb."""
+"""The tries of a publisher: how often it has failed without coming further, and what a failed one leaves behind:
+folders, and wandb-core processes. Loads no wandb."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Tries:
         return number
 
     def remove_leftovers(self) -> None:
-        """Removes the online folders of the publisher that has failed: the record holds their rows. Offline folders stay."""
+        """Removes the online folders of the publisher that has failed: the record holds their rows. Offline folders
+        stay."""
         end_cores(self.folder)
         for path in self._list_folders() - self.before:
             shutil.rmtree(path, ignore_errors=True)

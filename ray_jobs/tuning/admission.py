@@ -1,8 +1,8 @@
 """How many trials run at once, and with what resources: so many that all their folds do. Pure.
 
-A trial reserves nothing itself and holds nothing while it waits: only its folds' workers have resources, and each fold gives them
-back when it ends. So trials cannot block each other, however many there are; more than fit would only make each end later.
-"""
+A trial reserves nothing itself and holds nothing while it waits: only its folds' workers have resources, and each fold
+gives them back when it ends. So trials cannot block each other, however many there are; more than fit would only make
+each end later."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def admit_trials(
 ) -> tuple[Placement, int]:
     """Decides the resources of a fold and the number of trials at once.
 
-    What is left to `auto` is not cut into smaller parts than a core or a GPU for the sake of more trials: a trial that has
-    the cluster for itself is placed as `kfold.py` places it.
+    What is left to `auto` is not cut into smaller parts than a core or a GPU for the sake of more trials: a trial that
+    has the cluster for itself is placed as `kfold.py` places it.
 
     Args:
         resources: of a fold, and how many folds at once at most, of all trials together.

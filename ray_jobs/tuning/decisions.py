@@ -1,8 +1,7 @@
 """Which trial comes next, and which goes on: Ray Tune's search spaces, searcher and scheduler, asked by the driver.
 
-Tune's own loop is not used: it would keep a process and a state of its own for each trial, a second truth beside the folders. Here
-nothing is kept: both are built anew from what the trials' folders say.
-"""
+Tune's own loop is not used: it would keep a process and a state of its own for each trial, a second truth beside the
+folders. Here nothing is kept: both are built anew from what the trials' folders say."""
 
 from __future__ import annotations
 
@@ -82,8 +81,8 @@ def _draw_untried(
 def _draw_from_optuna(
     tune: TuneConfig, space: Sequence[Dimension], number: int, results: Sequence[tuple[Trial, Result]]
 ) -> Iterator[dict[str, str]]:
-    """Tune's OptunaSearch (tree-structured Parzen estimator, Bergstra et al. 2011), told of every trial that has ended. A failed one
-    counts as the worst."""
+    """Tune's OptunaSearch (tree-structured Parzen estimator, Bergstra et al. 2011), told of every trial that has ended.
+    A failed one counts as the worst."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -115,7 +114,8 @@ class _Named:
 
 
 class Halving:
-    """Tune's asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934), a rung after each fold.
+    """Tune's asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934), a rung after each
+    fold.
 
     Args:
         reduction_factor: one of so many goes on.
@@ -133,8 +133,8 @@ class Halving:
         self.lock = threading.Lock()
 
     def goes_on(self, name: str, num_folds: int, score: float) -> bool:
-        """Whether a trial that has trained so many folds, with this score, is among those that train the next. Asked again, it says
-        yes."""
+        """Whether a trial that has trained so many folds, with this score, is among those that train the next. Asked
+        again, it says yes."""
         trial = _Named(name)
         with self.lock:
             if name not in self.known:

@@ -84,7 +84,8 @@ def describe_result(console: Console, metric: str, trial: Trial, result: Result)
     why = f": {result.reason}" if result.reason else ""
     style = "bold red" if result.state == TrialState.FAILED else ""
     console.print(
-        f"{trial.name} {result.state.value.upper() if style else result.state.value}{why}{score}, {result.seconds:.0f} s ({trial})",
+        f"{trial.name} {result.state.value.upper() if style else result.state.value}{why}{score}, "
+        f"{result.seconds:.0f} s ({trial})",
         style=style,
     )
 

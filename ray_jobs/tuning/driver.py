@@ -199,7 +199,8 @@ def _collect(running: list[TrialThread], progress: Progress, console: Console) -
 
 
 class TrialThread(threading.Thread):
-    """Trains a trial. A daemon: what waits for Ray may wait for ever once Ray is shut down, and must not keep the driver."""
+    """Trains a trial. A daemon: what waits for Ray may wait for ever once Ray is shut down, and must not keep the
+    driver."""
 
     def __init__(self, trainer: TrialTrainer, trial: Trial, plan: Plan) -> None:
         super().__init__(name=trial.name, daemon=True)
@@ -253,7 +254,8 @@ def _show_tuning(console: Console, tuning: Tuning) -> None:
 
 
 def conclude_tuning(tuning: Tuning, sink: WandbSink, console: Console) -> int:
-    """Compares the trials, writes all files, waits for W&B as long as is allowed, says how it went; returns the exit code."""
+    """Compares the trials, writes all files, waits for W&B as long as is allowed, says how it went; returns the exit
+    code."""
     from ray_jobs.reporting.html_report import write_report_or_warn  # matplotlib is not loaded before the folds train
     from ray_jobs.tuning.report import write_tuning_report_or_warn
 

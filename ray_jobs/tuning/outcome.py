@@ -1,9 +1,9 @@
 """How a tuning ends: what the best trial is worth, `trials.csv`, `tune.json`, the report, the last words.
 
-The best of many trials on the same folds is lucky as well as good. So it is compared with the recipe as it is on the same rows, by a
-bound that holds for all trials together, and the choice is made once more inside each fold and scored there. Where ASHA has let the
-folds themselves choose which trials were trained to the end, neither would be honest, and neither is given.
-"""
+The best of many trials on the same folds is lucky as well as good. So it is compared with the recipe as it is on the
+same rows, by a bound that holds for all trials together, and the choice is made once more inside each fold and scored
+there. Where ASHA has let the folds themselves choose which trials were trained to the end, neither would be honest, and
+neither is given."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
     """What the best trial is worth, of those that have trained all folds.
 
     Returns:
-        `metric`, `num_trials`, `best` (its name, None: there is none), `fields`, `score`; where the recipe as it is has all its folds,
-        too: `recipe_score`, `improvement` and, without ASHA, the bound `improvement_low` (95 %, for all trials together), `is_better`,
-        `nested_score` (chosen inside each fold, scored on it); with a second trial `second` and its difference, from the best's.
+        `metric`, `num_trials`, `best` (its name, None: there is none), `fields`, `score`; where the recipe as it is has
+        all its folds, too: `recipe_score`, `improvement` and, without ASHA, the bound `improvement_low` (95 %, for all
+        trials together), `is_better`, `nested_score` (chosen inside each fold, scored on it); with a second trial
+        `second` and its difference, from the best's.
     """
     kind, metric = tuning.config.kind, tuning.config.ensemble.metric
     order = [number for number in rank_trials(results) if results[number].state == TrialState.COMPLETE]
@@ -142,8 +143,10 @@ def explain_tuning(outcome: Mapping[str, Any]) -> list[str]:
     lines = [f"Best: {outcome['best']}, {metric} {outcome['score']:.4f} ({fields})."]
     if "recipe_score" in outcome and "nested_score" not in outcome:
         lines.append(
-            f"The recipe as it is has {outcome['recipe_score']:.4f}, {outcome['improvement']:+.4f} more. How much of that is luck is not known: "
-            "the same folds chose which trials were trained to the end. The command below with another folds.seed, for the recipe, too, "
+            f"The recipe as it is has {outcome['recipe_score']:.4f}, {outcome['improvement']:+.4f} more. How "
+            "much of that is luck is not known: "
+            "the same folds chose which trials were trained to the end. The command below with another "
+            "folds.seed, for the recipe, too, "
             "gives scores that can be compared; tune.scheduler=none gives bounds."
         )
     elif "recipe_score" in outcome:
@@ -157,12 +160,15 @@ def explain_tuning(outcome: Mapping[str, Any]) -> list[str]:
         else:
             lines.append(f"Not shown to be better than the recipe as it is, {outcome['recipe_score']:.4f}: by {bound}.")
         lines.append(
-            f"Chosen inside each fold and scored on it: {metric} {outcome['nested_score']:.4f}. That is what tuning is worth; the best's "
-            f"own {outcome['score']:.4f} is the best of {outcome['num_trials']} on the same folds and flattered by luck."
+            f"Chosen inside each fold and scored on it: {metric} {outcome['nested_score']:.4f}. That is what "
+            "tuning is worth; the best's "
+            f"own {outcome['score']:.4f} is the best of {outcome['num_trials']} on the same folds and "
+            "flattered by luck."
         )
     if "second" in outcome:
         lines.append(
-            f"Minus the second best, {outcome['second']} with {outcome['second_score']:.4f}: {outcome['second_difference']:+.4f} "
+            f"Minus the second best, {outcome['second']} with {outcome['second_score']:.4f}: "
+            f"{outcome['second_difference']:+.4f} "
             f"(95 % interval {outcome['second_low']:+.4f} to {outcome['second_high']:+.4f})."
         )
     return lines

@@ -1,6 +1,6 @@
-"""What is found out about a tuning before anything is launched, and its folder: `tune.json`, `config.json` (the recipe as it is), a
-run's folder for each trial. The data is read once for all trials that read the same of it, and divided once.
-"""
+"""What is found out about a tuning before anything is launched, and its folder: `tune.json`, `config.json` (the recipe
+as it is), a run's folder for each trial. The data is read once for all trials that read the same of it, and divided
+once."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ class Tuning:
         if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
             raise RunError(
                 f"a trial reads {len(inventory.ids)} training and {inventory.num_test} test rows and the recipe "
-                f"{len(own.ids)} and {own.num_test}, not all the same: trials are compared row by row. Mend or remove the bad "
+                f"{len(own.ids)} and {own.num_test}, not all the same: trials are compared row by row. Mend "
+                "or remove the bad "
                 "rows, or do not tune what decides which rows can be used"
             )
         return replace(config.trainer, data=resolved.data, model=resolved.model), inventory
@@ -205,5 +206,6 @@ def _refuse_changes(
     ):
         if was[name] != provenance[name]:
             raise ConfigChangedError(
-                f"{tuning.folder.root} exists and {what}. Put back what it began with to continue it, or use another tune.name"
+                f"{tuning.folder.root} exists and {what}. Put back what it began with to continue it, or use "
+                "another tune.name"
             )

@@ -76,7 +76,8 @@ class Progress:
         return state in ENDED and not (self.retries_failed and state == TrialState.FAILED)
 
     def _choose(self) -> Trial | None:
-        """Adds a trial, if there is one to add. Numbers have no gap: a trial that was killed before it had a folder is there again."""
+        """Adds a trial, if there is one to add. Numbers have no gap: a trial that was killed before it had a folder is
+        there again."""
         tuning, number = self.tuning, next(n for n in range(len(self.trials) + 1) if n not in self.trials)
         if self.is_exhausted or number > tuning.tune.num_trials:
             return None

@@ -1,4 +1,5 @@
-"""The fields that are tuned and the values they may have. Every bound and choice is tried on the recipe before anything is launched.
+"""The fields that are tuned and the values they may have. Every bound and choice is tried on the recipe before anything
+is launched.
 
 A value is text, as on the command line: what a trial is made of is what a user could have typed.
 """

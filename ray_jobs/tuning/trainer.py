@@ -1,8 +1,8 @@
-"""Trains one trial: its folds as `kfold.py` trains them, side by side or one after another, and what its folder then says.
+"""Trains one trial: its folds as `kfold.py` trains them, side by side or one after another, and what its folder then
+says.
 
-Runs in a thread of the driver. Only the folds' workers reserve anything, each for as long as it trains: a trial that ends, however,
-leaves nothing behind.
-"""
+Runs in a thread of the driver. Only the folds' workers reserve anything, each for as long as it trains: a trial that
+ends, however, leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ class TrialTrainer:
                 ray.kill(coordinator)
 
     def _train_in_turn(self, trial: Trial, plan: Plan, coordinator: Any, halving: Halving) -> bool:
-        """Fold after fold while the trial is among the better ones; the recipe as it is goes on in any case, to be compared with."""
+        """Fold after fold while the trial is among the better ones; the recipe as it is goes on in any case, to be
+        compared with."""
         num_folds = plan.config.folds.count
         for number in range(num_folds):
             todo = [fold for fold in list_unfinished(plan) if fold.fold == number]

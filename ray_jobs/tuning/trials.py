@@ -1,6 +1,6 @@
-"""What a trial is, and what its folder says of it. The folders are the truth: a trial is known by its `config.json`. It has ended when
-all its folds are there and were summed up, or when its `summary.json` says that it was stopped or has failed.
-"""
+"""What a trial is, and what its folder says of it. The folders are the truth: a trial is known by its `config.json`. It
+has ended when all its folds are there and were summed up, or when its `summary.json` says that it was stopped or has
+failed."""
 
 from __future__ import annotations
 

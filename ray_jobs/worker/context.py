@@ -300,7 +300,8 @@ class RayFoldContext:
             raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
 
     def _write_shards(self, shard: Mapping[str, Tensor], is_wanted: bool) -> tuple[bool, list[Part]]:
-        """Whether a point is wanted and each rank's part of it was written, and these parts; rank 0 decides, and says where."""
+        """Whether a point is wanted and each rank's part of it was written, and these parts; rank 0 decides, and says
+        where."""
         if self.rank == 0:
             self.points.wait()
         is_wanted_there, number = self.ranks.hear_first(is_wanted, RESUME_POINTS.index(self.points.next_place))
@@ -310,8 +311,8 @@ class RayFoldContext:
         return parts is not None, parts or []
 
     def _is_worth_saving(self) -> bool:
-        """Whether a point is wanted now: in the middle of an epoch it was asked for, at the end it must be time. Points for
-        object storage take a tenth of the time at most, unless all are asked for."""
+        """Whether a point is wanted now: in the middle of an epoch it was asked for, at the end it must be time. Points
+        for object storage take a tenth of the time at most, unless all are asked for."""
         interval_s = self.checkpoint.min_interval_s and max(self.checkpoint.min_interval_s, 10 * self.put_s)
         is_time = time.monotonic() - self.saved_at >= interval_s
         return is_time or self.is_asked_for_point or not self.is_epoch_over or self.is_last_epoch

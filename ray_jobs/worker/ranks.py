@@ -43,7 +43,8 @@ class Ranks:
         return gathered
 
     def stream_to_first(self, own: Iterable[Any], at_once: int) -> Iterator[Any]:
-        """On rank 0 what all ranks have, `at_once` of each at a time: on GPUs it goes through their memory. On others nothing."""
+        """On rank 0 what all ranks have, `at_once` of each at a time: on GPUs it goes through their memory. On others
+        nothing."""
         if self.world_size == 1:
             yield from own
             return
@@ -82,8 +83,8 @@ class Ranks:
 
 
 def bring_for_node(mirror: FoldMirror | NoMirror, storage: Storage, checkpoint: CheckpointName | None = None) -> None:
-    """Lets one rank of each node but rank 0's, which holds the fold's files, bring them, or one checkpoint; returns when all are
-    there."""
+    """Lets one rank of each node but rank 0's, which holds the fold's files, bring them, or one checkpoint; returns
+    when all are there."""
     if mirror.uri is None:
         return
     nodes: list[Any] = [None] * dist.get_world_size()

@@ -33,8 +33,8 @@ class Requests:
         self.last_look, self.last_step, self.stride = 0.0, 0, 1  # in steps: from one look to the next
 
     def look(self, global_step: int) -> None:
-        """Finds out whether the fold is asked to end at this step. Ranks have to agree, so several ask each other only now and then:
-        rank 0 says after how many steps."""
+        """Finds out whether the fold is asked to end at this step. Ranks have to agree, so several ask each other only
+        now and then: rank 0 says after how many steps."""
         if self.ranks.world_size > 1:
             is_time = global_step >= self.last_step + self.stride
         else:
@@ -48,8 +48,8 @@ class Requests:
             self.stops_now = self.hear() == StopWhen.NOW
 
     def hear(self) -> StopWhen | None:
-        """The request to stop that lies in the folder of the run, or of the fold; rank 0 looks, so that all ranks stop at the same
-        step."""
+        """The request to stop that lies in the folder of the run, or of the fold; rank 0 looks, so that all ranks stop
+        at the same step."""
         request = None
         if self.ranks.rank == 0:
             request = read_stop_request(self.folder)

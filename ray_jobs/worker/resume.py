@@ -1,8 +1,7 @@
 """From where a fold goes on after a kill: its trainer's state, every random generator's, the position of its record.
 
-Two places take turns, so that the point before the last is whole when the last turns out damaged. A point is written by a
-thread while training goes on; one that cannot be written costs only itself, and the next takes its place.
-"""
+Two places take turns, so that the point before the last is whole when the last turns out damaged. A point is written by
+a thread while training goes on; one that cannot be written costs only itself, and the next takes its place."""
 
 from __future__ import annotations
 
@@ -36,7 +35,8 @@ class StoredPoint:
 
     Attributes:
         tensors: `shared/<name>`, and `rank<r>/<name>` for what only rank r has.
-        description: `facts` of the trainer, `global_step`, `epoch`, `best` (score, epoch), `record_lines`, `circumstances`.
+        description: `facts` of the trainer, `global_step`, `epoch`, `best` (score, epoch), `record_lines`,
+            `circumstances`.
         place: where it was read from.
         checkpoint: likewise, with what each rank has written by itself; None where nothing can be.
     """
@@ -52,8 +52,8 @@ class StoredPoint:
         return len({name.partition("/")[0] for name in self.tensors if name.startswith("rank")})
 
     def for_rank(self, rank: int, world_size: int) -> ResumePoint:
-        """What a rank goes on from. Of another number of ranks the first has the sum of what each had for itself, the others
-        nothing of it, and what each rank has written by itself they get all.
+        """What a rank goes on from. Of another number of ranks the first has the sum of what each had for itself, the
+        others nothing of it, and what each rank has written by itself they get all.
 
         Raises:
             RunFolderError: what a rank has written is missing or damaged.
@@ -73,8 +73,8 @@ class StoredPoint:
         return ResumePoint(_below(self.tensors, "shared/"), own, facts, shard, others)
 
     def restore_random_state(self, rank: int) -> None:
-        """Puts this rank's random generators where they were. Those of a rank that the point does not know are seeded from its own
-        number and from the first rank's, and so from the seed and all that has been drawn since."""
+        """Puts this rank's random generators where they were. Those of a rank that the point does not know are seeded
+        from its own number and from the first rank's, and so from the seed and all that has been drawn since."""
         state = _below(self.tensors, f"rank{rank}/random/")
         if state:
             set_random_state(state)

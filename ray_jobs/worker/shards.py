@@ -1,8 +1,7 @@
 """What each rank of a fold writes of a checkpoint by itself, because no other rank has it.
 
-On a file system that all ranks share a rank writes beside rank 0's files. On object storage a rank on another machine than
-rank 0 puts its part itself, before rank 0 says that the checkpoint counts.
-"""
+On a file system that all ranks share a rank writes beside rank 0's files. On object storage a rank on another machine
+than rank 0 puts its part itself, before rank 0 says that the checkpoint counts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Ends a worker that stands still: a file that hangs, a rank that waits for another for ever.
 
-Python's own `faulthandler` does it, from a thread that needs no interpreter: it writes the stack of every thread to a file and
-ends the process, which the driver sees as a death.
-"""
+Python's own `faulthandler` does it, from a thread that needs no interpreter: it writes the stack of every thread to a
+file and ends the process, which the driver sees as a death."""
 
 from __future__ import annotations
 

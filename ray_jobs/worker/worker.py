@@ -34,8 +34,9 @@ def train_worker(task: dict[str, Any]) -> None:
     """The train function of a fold's `TorchTrainer`.
 
     Args:
-        task: `folder` (the run's), `uri` (of a run on object storage, else None), `patience_s` (with the storage), `fold`,
-            `attempt`, `num_threads`, `progress_interval_s` (between two words to the coordinator), `versions` (of the driver's packages).
+        task: `folder` (the run's), `uri` (of a run on object storage, else None), `patience_s` (with the storage),
+            `fold`, `attempt`, `num_threads`, `progress_interval_s` (between two words to the coordinator), `versions`
+            (of the driver's packages).
     """
     refuse_other_versions(task["versions"], {ray.util.get_node_ip_address(): package_versions(list(task["versions"]))})
     folder = RunFolder(task["folder"])

@@ -45,8 +45,8 @@ class LocalCluster:
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """A finished run that was submitted through the job API: its folder, the fields that were given, what the job printed,
-    and the values of its gauges afterwards ({gauge: {fold: value}})."""
+    """A finished run that was submitted through the job API: its folder, the fields that were given, what the job
+    printed, and the values of its gauges afterwards ({gauge: {fold: value}})."""
 
     root: Path
     fields: tuple[str, ...]

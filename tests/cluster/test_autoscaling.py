@@ -22,7 +22,10 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import count_lines, read_lines
 
 HEAD_ID = f"{'f' * 51}00000"  # by which the fake provider knows the head node
-LISTS = "initialization_commands setup_commands head_setup_commands worker_setup_commands head_start_ray_commands worker_start_ray_commands rsync_exclude rsync_filter cluster_synced_files"
+LISTS = (
+    "initialization_commands setup_commands head_setup_commands worker_setup_commands head_start_ray_commands "
+    "worker_start_ray_commands rsync_exclude rsync_filter cluster_synced_files"
+)
 
 
 class GrowingCluster:

@@ -51,7 +51,8 @@ class Nodes:
         """Ids of the nodes that joined and are alive."""
         code = (
             "import logging, ray; ray.init(address='auto', logging_level=logging.ERROR)\n"
-            "print('IDS', *(n['NodeID'] for n in ray.nodes() if n['Alive'] and 'node:__internal_head__' not in n['Resources']))"
+            "print('IDS', *(n['NodeID'] for n in ray.nodes() if n['Alive'] and 'node:__internal_head__' not "
+            "in n['Resources']))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], env=self.environment, capture_output=True, text=True, check=True

@@ -27,8 +27,8 @@ print(json.dumps([group["state"] for group in ray.util.placement_group_table().v
 
 
 def list_left(cluster):
-    """Placement groups that are not removed, and living actors but those that Ray keeps one of a cluster, when all had some seconds
-    to go."""
+    """Placement groups that are not removed, and living actors but those that Ray keeps one of a cluster, when all had
+    some seconds to go."""
     for _ in range(5):
         look = [sys.executable, "-c", LOOK]
         done = subprocess.run(look, env=cluster.environment, capture_output=True, text=True, check=True, timeout=60)

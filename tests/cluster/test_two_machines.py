@@ -1,5 +1,5 @@
-"""A cluster of two machines on one: each has an address and a view of the folders of its own (Linux namespaces), and a bridge
-joins them with the machine that the user sits at. Jobs are submitted from there, with the token."""
+"""A cluster of two machines on one: each has an address and a view of the folders of its own (Linux namespaces), and a
+bridge joins them with the machine that the user sits at. Jobs are submitted from there, with the token."""
 
 from __future__ import annotations
 
@@ -200,8 +200,8 @@ def test_a_job_with_a_fold_that_fails_has_failed(machines, small_frame, write_da
 
 
 def test_two_users_do_not_meet_and_a_job_that_is_stopped_goes_on_and_leaves_a_machine_that_is_taken_away(machines):
-    """One user submits a job from another machine, the other drives a run on the head node: the same name, another storage and
-    another home. What is stopped, continued and moved ends with the bits of what is left alone."""
+    """One user submits a job from another machine, the other drives a run on the head node: the same name, another
+    storage and another home. What is stopped, continued and moved ends with the bits of what is left alone."""
     fields = ("run.name=same", "training.epochs=40", "tracking.wandb=offline", *SMALL)
     run, theirs = (RunFolder(machines.root / user / "runs" / "same") for user in ("one", "two"))
     patience = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}})

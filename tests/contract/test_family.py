@@ -1,7 +1,8 @@
-"""What every family has to do, asked of each folder of `trainers/` that has a `recipes.py`. A new one is asked by itself.
+"""What every family has to do, asked of each folder of `trainers/` that has a `recipes.py`. A new one is asked by
+itself.
 
-Each trains its smallest recipe, four steps in two epochs, on data that it makes itself, in this process and without Ray.
-"""
+Each trains its smallest recipe, four steps in two epochs, on data that it makes itself, in this process and without
+Ray."""
 
 from __future__ import annotations
 
@@ -123,8 +124,10 @@ def test_it_has_the_modules_and_the_names_of_the_interface(family):
 @each_family
 def test_what_the_driver_loads_of_it_is_light(family):
     code = (
-        f"import sys, trainers.{family}.config, trainers.{family}.recipes; heavy = {{'torch', 'ray', 'pandas'}} & set(sys.modules); "
-        f"import trainers.{family}.inventory, trainers.{family}.new_rows; heavy |= {{'torch', 'ray'}} & set(sys.modules); sys.exit(str(heavy or ''))"
+        f"import sys, trainers.{family}.config, trainers.{family}.recipes; heavy = {{'torch', 'ray', "
+        "'pandas'} & set(sys.modules); "
+        f"import trainers.{family}.inventory, trainers.{family}.new_rows; heavy |= {{'torch', 'ray'}} & "
+        "set(sys.modules); sys.exit(str(heavy or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, capture_output=True, text=True)
     assert not done.stderr.strip()

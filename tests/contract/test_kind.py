@@ -1,6 +1,5 @@
-"""What every kind of predictions has to do, asked of each folder of `ensemble/` that has a `kind.py`. A new one is asked once `BUILDERS`
-says how a few predictions of it are written.
-"""
+"""What every kind of predictions has to do, asked of each folder of `ensemble/` that has a `kind.py`. A new one is
+asked once `BUILDERS` says how a few predictions of it are written."""
 
 from __future__ import annotations
 
@@ -151,7 +150,10 @@ def test_it_says_what_it_is_and_what_it_can(kind):
 @each_kind
 def test_naming_it_loads_nothing_heavy(kind):
     code = f"import sys; from ensemble.kinds import load_kind; load_kind({kind.name!r}); "
-    code += "sys.exit(str({'torch', 'ray', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules) or ''))"
+    code += (
+        "sys.exit(str({'torch', 'ray', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules) "
+        "or ''))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, capture_output=True, text=True)
     assert not done.stderr.strip()
 

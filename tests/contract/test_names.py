@@ -1,4 +1,5 @@
-"""No family's name stands in `ray_jobs/`, in code, texts or comments, and no kind of predictions is asked for by its name."""
+"""No family's name stands in `ray_jobs/`, in code, texts or comments, and no kind of predictions is asked for by its
+name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A run folder that was written by an earlier layout of this project's code, and killed there (`data/killed_run.tar.gz`).
+"""A run folder that was written by an earlier layout of this project's code, and killed there
+(`data/killed_run.tar.gz`).
 
-It was made by the words below at commit e84332c: first fold 0 alone, then all folds, with SIGKILL to the driver while fold 1 trained. Without
-its pictures, logs, figures and report, which nothing reads again.
-"""
+It was made by the words below at commit e84332c: first fold 0 alone, then all folds, with SIGKILL to the driver while
+fold 1 trained. Without its pictures, logs, figures and report, which nothing reads again."""
 
 from __future__ import annotations
 

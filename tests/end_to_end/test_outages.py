@@ -1,5 +1,5 @@
-"""A run whose storage is full, read-only and away in turn, whose driver is killed and whose files are damaged: it ends with
-the bits of a run that was left alone."""
+"""A run whose storage is full, read-only and away in turn, whose driver is killed and whose files are damaged: it ends
+with the bits of a run that was left alone."""
 
 from __future__ import annotations
 

@@ -102,8 +102,8 @@ def test_the_submission_is_the_same_byte_for_byte(bucket_server, small_frame, wr
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_real_lots_are_read_from_the_server_once(bucket_server, real_data_root, tmp_path, capsys):
-    """200 lots and all that are to be predicted: a later start, and another run, read the listing and nothing else. (A request
-    that a busy machine answers too late is sent again by pyarrow itself.)"""
+    """200 lots and all that are to be predicted: a later start, and another run, read the listing and nothing else. (A
+    request that a busy machine answers too late is sent again by pyarrow itself.)"""
     bucket_server.put_folder(real_data_root / "art_auction", "art")
     time.sleep(SETTLED_S + 1)
     words = (f"data.root=s3://{BUCKET}/art", "data.target=price", "data.max_rows=200", *QUICK)

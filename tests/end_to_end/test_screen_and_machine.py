@@ -1,4 +1,5 @@
-"""A run on a machine that is not as it should be: without its screen or a home folder, among another user's files, ended from outside."""
+"""A run on a machine that is not as it should be: without its screen or a home folder, among another user's files,
+ended from outside."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def start(home, **wandb):
 
 @pytest.fixture(scope="module")
 def killed_tuning(tmp_path_factory):
-    """Its folder, the time of each file of the first trial's folds when the driver was killed, what the second one printed, and W&B's
-    server."""
+    """Its folder, the time of each file of the first trial's folds when the driver was killed, what the second one
+    printed, and W&B's server."""
     home = tmp_path_factory.mktemp("home")
     folder = RunFolder(home / "ray_results" / "search")
     with StandInServer() as server:

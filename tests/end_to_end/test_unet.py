@@ -1,4 +1,5 @@
-"""The second family on a real Ray: a K-fold run, its records and files, new pictures through it, and what a kill changes."""
+"""The second family on a real Ray: a K-fold run, its records and files, new pictures through it, and what a kill
+changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A K-fold run of maps without training: every file of its folder, written by the project's own writers, from the truth and noise."""
+"""A K-fold run of maps without training: every file of its folder, written by the project's own writers, from the truth
+and noise."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ def make_map_run(
     blend: float = 0.0,
     members: tuple[str, ...] = (),
 ) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
-    """Three folds on the made-up pictures; each fold's model, and each member's, errs by smooth noise of its own. Folder, config and
-    summary."""
+    """Three folds on the made-up pictures; each fold's model, and each member's, errs by smooth noise of its own.
+    Folder, config and summary."""
     folder = RunFolder(root)
     recipe = RECIPES["unet_segmentation_small"]()
     trainer, inventory = take_inventory(recipe.trainer, root)

@@ -41,8 +41,8 @@ def make_run(
     members: tuple[str, ...] = (),
     ensemble: EnsembleConfig | None = None,
 ) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
-    """Writes a run of `num_folds` folds with `num_rows` validation rows each; its folder, config and summary. Further members err
-    independently of it, each a little more than the one before."""
+    """Writes a run of `num_folds` folds with `num_rows` validation rows each; its folder, config and summary. Further
+    members err independently of it, each a little more than the one before."""
     folder = RunFolder(root)
     config = dataclasses.replace(
         RECIPES["clip_multimodal_small"](),

@@ -1,5 +1,5 @@
-"""Storage that misbehaves for real: a small tmpfs which only the processes of one shell see, in a mount namespace of its own,
-so that nothing stays mounted whatever a test does."""
+"""Storage that misbehaves for real: a small tmpfs which only the processes of one shell see, in a mount namespace of
+its own, so that nothing stays mounted whatever a test does."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class PrivateStorage:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The mount point is an empty folder on another disk. At the end nothing may stand there, but for a checkpoint and
-        a file that were being written when the storage went away."""
+        """The mount point is an empty folder on another disk. At the end nothing may stand there, but for a checkpoint
+        and a file that were being written when the storage went away."""
         self.do(f"mount -t tmpfs tmpfs {self.path}")
         try:
             yield

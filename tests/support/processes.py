@@ -16,7 +16,8 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 
 def clean_environment(**values: str) -> dict[str, str]:
-    """This process's environment without what would point Ray elsewhere, and with these values. Imports in threads are noted."""
+    """This process's environment without what would point Ray elsewhere, and with these values. Imports in threads are
+    noted."""
     dropped = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "NETRC")
     kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("WANDB_")}
     return kept | {"PYTHONPATH": str(Path(__file__).parent.with_name("thread_imports"))} | values
@@ -72,8 +73,8 @@ def start_node(
 
 
 def find_processes(folder: Path) -> dict[int, str]:
-    """{process id: command line} of processes that name a folder in their command line or whose output goes below it, as the
-    output of all of Ray's processes goes below its temporary folder."""
+    """{process id: command line} of processes that name a folder in their command line or whose output goes below it,
+    as the output of all of Ray's processes goes below its temporary folder."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:

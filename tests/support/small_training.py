@@ -17,7 +17,8 @@ TINY = RECIPES["clip_multimodal_small"]().trainer
 
 
 def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **sections: Any) -> LocalFoldContext:
-    """Two epochs on the first 16 rows, validated on the others or on `num_validation` of them; the place, with what was saved."""
+    """Two epochs on the first 16 rows, validated on the others or on `num_validation` of them; the place, with what was
+    saved."""
     config = Config(
         data=sections.get("data", DataConfig(root=str(root))),
         model=sections.get("model", replace(TINY.model, dropout=0.1)),

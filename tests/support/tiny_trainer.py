@@ -1,5 +1,6 @@
-"""The smallest trainer that asks for everything: two stages of steps, each with its own optimisers and schedule, a moving average of
-the weights, an evaluation every 5 steps, tensors that only one rank has, files in a checkpoint, no numeric target."""
+"""The smallest trainer that asks for everything: two stages of steps, each with its own optimisers and schedule, a
+moving average of the weights, an evaluation every 5 steps, tensors that only one rank has, files in a checkpoint, no
+numeric target."""
 
 from __future__ import annotations
 

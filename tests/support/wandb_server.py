@@ -1,8 +1,8 @@
 """A stand-in Weights & Biases server: what the wandb client of this project's version asks, answered from memory.
 
 It keeps what arrives (runs, history rows, files, artifacts) for tests to look at, and fails on demand, the ways servers
-and networks fail. By hand: `python tests/support/wandb_server.py --port 8099`, then `WANDB_BASE_URL=http://127.0.0.1:8099`.
-"""
+and networks fail. By hand: `python tests/support/wandb_server.py --port 8099`, then
+`WANDB_BASE_URL=http://127.0.0.1:8099`."""
 
 import argparse
 import base64
@@ -108,7 +108,8 @@ class StoredRun:
 
 
 class StandInServer:
-    """The server. `fault`, `fault_on`, `latency_s`, `malformed` and `forgets_rows` may be set from any thread and hold from the next request on."""
+    """The server. `fault`, `fault_on`, `latency_s`, `malformed` and `forgets_rows` may be set from any thread and hold
+    from the next request on."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port

@@ -1,4 +1,5 @@
-"""No thread of the project imports a module. What its processes really do is watched in every test that starts some (`thread_imports`)."""
+"""No thread of the project imports a module. What its processes really do is watched in every test that starts some
+(`thread_imports`)."""
 
 from __future__ import annotations
 

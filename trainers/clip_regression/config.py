@@ -20,8 +20,8 @@ class DataConfig:
     )  # fmt: skip
 
     root: str | None = None
-    """Folder with the tables and the picture folders, here or in object storage (s3://bucket/folder). Without it the project makes
-    data of its own."""
+    """Folder with the tables and the picture folders, here or in object storage (s3://bucket/folder). Without it the
+    project makes data of its own."""
     train_table: str = "train_val.csv"
     """Table of the rows to learn from (.csv or .parquet), below `root`."""
     encoding: str | None = None
@@ -35,8 +35,8 @@ class DataConfig:
     test_pictures: str = "test"
     """Folder of the test rows' pictures."""
     bit_depth: int | None = None
-    """Bits in use of pictures with 16 bits that do not say it themselves (8, 10, 12, 14, 16); None: the fewest that hold all their
-    values."""
+    """Bits in use of pictures with 16 bits that do not say it themselves (8, 10, 12, 14, 16); None: the fewest that
+    hold all their values."""
     background: tuple[int, ...] = WHITE
     """What transparent pictures are laid on: red, green and blue, from 0 to 255."""
     max_pixels: int = MAX_PICTURE_PIXELS
@@ -105,7 +105,8 @@ class ModelConfig:
     pretrained: str | None = None
     """open_clip weight tag (`openai`, `laion2b_s32b_b82k`, ...) or a weights file; None: random weights."""
     quick_gelu: bool | None = None
-    """Whether the weights were trained with QuickGELU, as OpenAI's were; None: as the tag says (a file does not say)."""
+    """Whether the weights were trained with QuickGELU, as OpenAI's were; None: as the tag says (a file does not say).
+    """
     freeze: bool = True
     """Keep the encoders as they are and train only the heads."""
     allow_random_frozen: bool = False
@@ -141,8 +142,8 @@ class TrainingConfig(TrainingSection):
     ema_decay: float = 0.0
     """Above 0: validate and save an exponential moving average of the weights with this decay."""
     picture_cache_gib: float = 16.0
-    """Decoded pictures are kept below `run.storage`, for all folds, epochs, members and runs, if all of a run fit into this size;
-    else each is decoded whenever it is needed. (Frozen encoders need each once.)"""
+    """Decoded pictures are kept below `run.storage`, for all folds, epochs, members and runs, if all of a run fit into
+    this size; else each is decoded whenever it is needed. (Frozen encoders need each once.)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,13 +153,14 @@ class TrainingConfig(TrainingSection):
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """What frozen encoders make of a row is computed once and kept below `run.storage` for all folds, epochs, members and runs."""
+    """What frozen encoders make of a row is computed once and kept below `run.storage` for all folds, epochs, members
+    and runs."""
 
     cache: bool = True
     """false: frozen encoders run again for each row in each epoch."""
     num_views: int = 2
-    """Versions of a training row that are encoded if it is to be augmented: a picture as it is and flipped (there are no more),
-    a text as it is and with other tokens blanked in each further version. 1: rows are not augmented."""
+    """Versions of a training row that are encoded if it is to be augmented: a picture as it is and flipped (there are
+    no more), a text as it is and with other tokens blanked in each further version. 1: rows are not augmented."""
 
     def __post_init__(self) -> None:
         if self.num_views < 1:

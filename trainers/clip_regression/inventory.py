@@ -151,8 +151,8 @@ def check_model(model: ModelConfig) -> None:
 
 
 def prepare_node(config: Config) -> None:
-    """Looks whether this machine sees the data, makes the made-up data where it has none, and fetches the weights of a tag into its
-    cache, so that folds find them there.
+    """Looks whether this machine sees the data, makes the made-up data where it has none, and fetches the weights of a
+    tag into its cache, so that folds find them there.
 
     Raises:
         DataError: it does not see the data, or the weights cannot be had.

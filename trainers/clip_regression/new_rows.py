@@ -36,8 +36,9 @@ class NewRows:
         path: the table.
         data: of each model; its root and test table are this table's.
         columns: that some model reads, in the table's order.
-        batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole (unless models
-            have batch sizes that agree only in tens of thousands of rows: then some rows' last digits differ).
+        batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole
+            (unless models have batch sizes that agree only in tens of thousands of rows: then some rows' last digits
+            differ).
     """
 
     PROBLEMS: ClassVar = (
@@ -56,7 +57,8 @@ class NewRows:
             How many rows it has.
 
         Raises:
-            DataError: it cannot be read, has no rows, or ids that are missing, unsafe, there twice or with several pictures.
+            DataError: it cannot be read, has no rows, or ids that are missing, unsafe, there twice or with several
+                pictures.
         """
         check_lines(self.path, self.data[0].table_format)
         fatal, hashes, num_rows = Problems(self.path), [], 0
@@ -123,7 +125,8 @@ def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     path = (place / first.test_table if place.is_dir() else place).absolute()
     if not path.is_file() or not is_table_name(path):
         raise DataError(
-            f"{path}: no such table; expected a .csv or .parquet file, or a folder that holds {first.test_table or 'one'}"
+            f"{path}: no such table; expected a .csv or .parquet file, or a folder that holds "
+            f"{first.test_table or 'one'}"
         )
     header = next(read_blocks(path, 1, given=first.table_format))
     placed = [replace(config.data, root=str(path.parent), test_table=path.name) for config in configs]

@@ -1,8 +1,8 @@
-"""Predicts new rows with trained models, from their checkpoints alone: texts, ages and numbers become inputs by what was learned
-from the training rows, and nothing is learned from the new ones.
+"""Predicts new rows with trained models, from their checkpoints alone: texts, ages and numbers become inputs by what
+was learned from the training rows, and nothing is learned from the new ones.
 
-Models share what they can: a row is read and its picture decoded once for all that read it alike, and encoded once for all with the
-same frozen encoders.
+Models share what they can: a row is read and its picture decoded once for all that read it alike, and encoded once for
+all with the same frozen encoders.
 
 Shape suffixes: M models, N rows of a block, B rows of a batch.
 """
@@ -68,8 +68,8 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, block: pa.Table) -> BlockPredictions:
-        """Predicts a block that `NewRows.read` gave. What cannot be used of a row (a picture, a date, a number) is replaced by what
-        stands for it (the mean colour, the training rows' median) and listed."""
+        """Predicts a block that `NewRows.read` gave. What cannot be used of a row (a picture, a date, a number) is
+        replaced by what stands for it (the mean colour, the training rows' median) and listed."""
         frame = block.to_pandas().astype(object)
         prediction_MN = np.empty((self.num_models, len(frame)))
         problems: dict[tuple[str, str], None] = {}
@@ -124,7 +124,8 @@ class _View:
         self.models: dict[int, _Model] = {}
 
     def predict(self, rows: Rows, problems: dict[tuple[str, str], None]) -> list[tuple[int, np.ndarray]]:
-        """Each model's number and predictions in the target's unit, (N,) float64; adds pictures that do not decode to the problems."""
+        """Each model's number and predictions in the target's unit, (N,) float64; adds pictures that do not decode to
+        the problems."""
 
         def note(row: int, problem: str) -> None:
             problems[str(rows.ids[row]), problem] = None

@@ -1,4 +1,5 @@
-"""The named configs of this family. `--config-name=NAME` picks one; its first words of documentation are shown by `--help`."""
+"""The named configs of this family. `--config-name=NAME` picks one; its first words of documentation are shown by
+`--help`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How every family computes: in which precision on a device, by algorithms that give the same bits each time, seeded by fold, and
-sums over the ranks."""
+"""How every family computes: in which precision on a device, by algorithms that give the same bits each time, seeded by
+fold, and sums over the ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which rows make up the batches of an epoch: a function of (seed, fold, epoch) alone, and each rank's share of a batch."""
+"""Which rows make up the batches of an epoch: a function of (seed, fold, epoch) alone, and each rank's share of a
+batch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the sections of every family's config have in common: how long is trained, by which steps, and how a config is read from a
-checkpoint. Plain dataclasses: no torch, no pandas."""
+"""What the sections of every family's config have in common: how long is trained, by which steps, and how a config is
+read from a checkpoint. Plain dataclasses: no torch, no pandas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class TrainingSection:
     epochs: int = 30
     """Passes over the fold's training rows."""
     batch_size: int = 16
-    """Rows of one optimiser step, over all workers of the fold together: more workers change the speed, not the experiment."""
+    """Rows of one optimiser step, over all workers of the fold together: more workers change the speed, not the
+    experiment."""
     eval_batch_size: int = 64
     """Rows of one forward pass when predicting, on each worker."""
     seed: int = 0
@@ -70,8 +71,8 @@ class OptimizerSection:
 
 
 def read_sections(cls: type[Config], values: Mapping[str, Mapping[str, Any]]) -> Config:
-    """A family's config from a checkpoint's description, where its sections are JSON. A section that was not there when the
-    checkpoint was written has its defaults.
+    """A family's config from a checkpoint's description, where its sections are JSON. A section that was not there when
+    the checkpoint was written has its defaults.
 
     Raises:
         TypeError: it has a field that is not known.

@@ -1,5 +1,5 @@
-"""How every family learns a fold: its stages, epochs or steps, evaluations, the best so far, and the point from which an interrupted
-fold goes on. A family says what a batch is, what its loss is and how a fold is validated."""
+"""How every family learns a fold: its stages, epochs or steps, evaluations, the best so far, and the point from which
+an interrupted fold goes on. A family says what a batch is, what its loss is and how a fold is validated."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ class Best:
 
 
 class Learner:
-    """What changes while a stage of a fold trains, of which most have one: optimisers, schedule, place in the data, best so far. A
-    family's own learner gives `read_batches` and `find_loss`.
+    """What changes while a stage of a fold trains, of which most have one: optimisers, schedule, place in the data,
+    best so far. A family's own learner gives `read_batches` and `find_loss`.
 
     Args:
         fold: what stays the same.
-        optimizer: of the parameters that learn. Several take their steps together; `lr_factor` of a group of parameters scales the
-            schedule's rate.
+        optimizer: of the parameters that learn. Several take their steps together; `lr_factor` of a group of parameters
+            scales the schedule's rate.
         num_rows: that the fold trains on.
         stage: its name; empty: the only one.
         training: the section with `epochs`, `batch_size` and `seed`; None: the config's.
@@ -129,7 +129,8 @@ class Learner:
         self.evaluated = 0  # the step of the last evaluation between epochs
         self.spent_s, self.waited_s = 0.0, 0.0  # on these batches, and of that for them to come
         self.validation_s = math.inf  # of the last one; unknown
-        # This rank's part of the loss since the epoch began, or since the last evaluation where there are none, summed over rows.
+        # This rank's part of the loss since the epoch began, or since the last evaluation where there are none, summed
+        # over rows.
         self.total, self.num_counted = torch.zeros((), device=context.device), 0
 
     @property
@@ -156,7 +157,8 @@ class Learner:
 
         Args:
             batch: of `read_batches`.
-            share_B: the weight of each row in the mean over the whole batch; 0: a filler for a rank that has no row of it.
+            share_B: the weight of each row in the mean over the whole batch; 0: a filler for a rank that has no row of
+                it.
         """
         raise NotImplementedError
 
@@ -246,7 +248,8 @@ class Learner:
             self.fold.context.save_resume_point(self.describe_point(), self.global_step)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training rows, or what is left of it; returns its metrics, `train/loss_epoch` the mean over all rows."""
+        """One pass over the training rows, or what is left of it; returns its metrics, `train/loss_epoch` the mean over
+        all rows."""
         self._learn_batches(epoch)
         self._share_buffers()
         loss_epoch = float(sum_over_ranks(self.total.clone())) / self.num_rows

@@ -17,9 +17,9 @@ _WRAPPED = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_di
 def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
     """The same optimiser, for a training that compiles nothing.
 
-    The wrappers of `torch.optim` import `torch._dynamo`, 1.6 s of CPU time in each process, to keep a compiler out that is not there. This
-    has the methods without their wrappers. Where a release of torch wraps none of them the class stays as it is.
-    """
+    The wrappers of `torch.optim` import `torch._dynamo`, 1.6 s of CPU time in each process, to keep a compiler out that
+    is not there. This has the methods without their wrappers. Where a release of torch wraps none of them the class
+    stays as it is."""
     plain = {name: method.__wrapped__ for name in _WRAPPED if hasattr(method := getattr(kind, name), "__wrapped__")}
     if "step" in plain:  # its wrapper turns gradients off, too
         plain["step"] = torch.no_grad()(plain["step"])

@@ -42,7 +42,8 @@ def prepare_folder(root: str, make_data: Callable[[Path], Path]) -> None:
         make_data(place.parent)
     if not place.is_dir():
         raise DataError(
-            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it has to lie on "
+            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the "
+            "data, so it has to lie on "
             "storage that all of them share, or under the same path on each"
         )
 
@@ -52,8 +53,8 @@ def name_view(data: Mapping[str, Any], later: Mapping[str, Collection[Any]]) -> 
 
     Args:
         data: its fields.
-        later: fields that came later, and their values with which all is read as before: with these, runs from before find the files
-            that they have left.
+        later: fields that came later, and their values with which all is read as before: with these, runs from before
+            find the files that they have left.
     """
     seen = {name: value for name, value in data.items() if name not in later or value not in later[name]}
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:12]

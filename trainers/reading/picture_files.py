@@ -1,4 +1,5 @@
-"""The files of pictures in a folder: which there are, and whether they can be used. `pictures.py` decodes them. No torch."""
+"""The files of pictures in a folder: which there are, and whether they can be used. `pictures.py` decodes them. No
+torch."""
 
 from __future__ import annotations
 
@@ -79,13 +80,14 @@ class LeftOut:
 
 
 def load_decoders() -> None:
-    """Imports what decodes pictures. To be called before several threads open some: Pillow would import it in whichever is first."""
+    """Imports what decodes pictures. To be called before several threads open some: Pillow would import it in whichever
+    is first."""
     import trainers.reading.pictures  # noqa: F401  (here: a table without pictures needs no Pillow)
 
 
 class PictureFolder:
-    """The pictures of a folder by the ids that they are named after. It is read once, and only names are kept: it may hold
-    millions.
+    """The pictures of a folder by the ids that they are named after. It is read once, and only names are kept: it may
+    hold millions.
 
     Args:
         root: the folder.
@@ -120,13 +122,14 @@ def describe_missing(folder: str, row_id: str, left_out: LeftOut) -> str:
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a file is taken for a picture. Hidden files are not: macOS leaves one of its own beside each that it packs."""
+    """Whether a file is taken for a picture. Hidden files are not: macOS leaves one of its own beside each that it
+    packs."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
 def sort_names(names: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]], LeftOut]:
-    """The names of pictures: the suffix by the id that each is named after, all names of an id that has several, and what is not
-    read. Beside a JPEG, PNG or WebP file one of another format is taken for what it was made from."""
+    """The names of pictures: the suffix by the id that each is named after, all names of an id that has several, and
+    what is not read. Beside a JPEG, PNG or WebP file one of another format is taken for what it was made from."""
     suffix_of: dict[str, str] = {}
     several: dict[str, list[str]] = {}
     left_out = LeftOut()

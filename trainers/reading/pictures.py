@@ -1,7 +1,9 @@
-"""What is in the file of a picture: the one place that decodes, for all families. docs/data.md has the rules as a table.
+"""What is in the file of a picture: the one place that decodes, for all families. docs/data.md has the rules as a
+table.
 
-A picture is turned as its EXIF orientation says, transparency is laid on a stated colour, and 16 bits are scaled by the bits that are
-in use. What these rules do not settle is refused, with the file's mode; nothing is cut off or dropped in silence. No torch.
+A picture is turned as its EXIF orientation says, transparency is laid on a stated colour, and 16 bits are scaled by the
+bits that are in use. What these rules do not settle is refused, with the file's mode; nothing is cut off or dropped in
+silence. No torch.
 
 Shape suffixes: C channels, H height, W width.
 """
@@ -293,7 +295,8 @@ def settle_depth(opened: Opened, rules: PictureRules) -> tuple[int, int]:
         if depth == 16 or count_bits(largest) == 16:
             return 16, 0
         raise UnusableError(
-            f"is of mode {opened.stored}, of which only the upper 8 bits can be read, and these are {largest // 257} at most: save it "
+            f"is of mode {opened.stored}, of which only the upper 8 bits can be read, and these are "
+            f"{largest // 257} at most: save it "
             "with 8 bits, or set data.bit_depth=16 if it is that dark"
         )
     if opened.own_depth is not None:
@@ -303,7 +306,8 @@ def settle_depth(opened: Opened, rules: PictureRules) -> tuple[int, int]:
         if rules.finds_depth or count_bits(largest) == 16:
             return 16, largest
         raise UnusableError(
-            f"is of mode {mode}, and how many of its 16 bits are in use is not known (its largest value is {largest:,}): save it "
+            f"is of mode {mode}, and how many of its 16 bits are in use is not known (its largest value is "
+            f"{largest:,}): save it "
             "with 8 bits"
         )
     if largest >= 2**depth:
@@ -368,7 +372,8 @@ def _flatten(part: Image.Image, channels: int, rules: PictureRules) -> Image.Ima
 
 
 def sum_pairwise(values_N: np.ndarray, map_to: Callable[[np.ndarray], np.ndarray]) -> float:
-    """`map_to(values_N).sum()` to the bit, with no more than a part of it in memory: numpy halves a sum in the same way.
+    """`map_to(values_N).sum()` to the bit, with no more than a part of it in memory: numpy halves a sum in the same
+    way.
 
     Args:
         values_N: contiguous.

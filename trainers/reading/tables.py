@@ -44,8 +44,8 @@ def read_frame(path: Path, given: TableFormat | None = None) -> pd.DataFrame:
 def read_blocks(
     path: Path, num_rows: int, columns: Sequence[str] | None = None, given: TableFormat | None = None
 ) -> Iterator[pd.DataFrame]:
-    """The table in blocks of `num_rows` rows, the last one smaller; one without rows where the table has none. Lines that are too
-    short are not looked for (`check_lines`).
+    """The table in blocks of `num_rows` rows, the last one smaller; one without rows where the table has none. Lines
+    that are too short are not looked for (`check_lines`).
 
     Args:
         path: the table.
@@ -118,7 +118,8 @@ def _read_parquet(path: Path, num_rows: int, columns: Sequence[str] | None) -> I
 
 
 def _name_index(frame: pd.DataFrame) -> pd.DataFrame:
-    """What pandas has kept as an index is a column like others, called `index` where it has no name; mere row numbers are none."""
+    """What pandas has kept as an index is a column like others, called `index` where it has no name; mere row numbers
+    are none."""
     index = frame.index
     if not isinstance(index, pd.MultiIndex) and index.name is None:
         is_column = not pd.api.types.is_numeric_dtype(index) and "index" not in frame

@@ -1,5 +1,5 @@
-"""Tables on disk that are opened without being read: a row's bytes come into memory when somebody looks at them, once for all
-processes of a machine, and leave it when something else needs the room."""
+"""Tables on disk that are opened without being read: a row's bytes come into memory when somebody looks at them, once
+for all processes of a machine, and leave it when something else needs the room."""
 
 from __future__ import annotations
 

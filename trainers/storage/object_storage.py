@@ -1,9 +1,9 @@
-"""Object storage by its URI: `s3://bucket/folder` (Amazon's and whatever speaks like it), `gs://bucket/folder` (Google's, untested).
+"""Object storage by its URI: `s3://bucket/folder` (Amazon's and whatever speaks like it), `gs://bucket/folder`
+(Google's, untested).
 
-Keys, region and endpoint come from the environment, as for AWS's own tools (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
-AWS_REGION, ~/.aws, the machine's own role) or Google's (GOOGLE_APPLICATION_CREDENTIALS); never from a config or a URI. pyarrow
-reads all of them but AWS_ENDPOINT_URL.
-"""
+Keys, region and endpoint come from the environment, as for AWS's own tools (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_SESSION_TOKEN, AWS_REGION, ~/.aws, the machine's own role) or Google's (GOOGLE_APPLICATION_CREDENTIALS); never from
+a config or a URI. pyarrow reads all of them but AWS_ENDPOINT_URL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ NO_ANSWER = getattr(
 )  # the number of an OSError that is no disk's; macOS has no EREMOTEIO
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5.0, 30.0
 WHAT_TO_CHECK = (
-    "Check network, bucket, region (AWS_REGION), endpoint (AWS_ENDPOINT_URL, of a server that is not Amazon's) and credentials "
+    "Check network, bucket, region (AWS_REGION), endpoint (AWS_ENDPOINT_URL, of a server that is not "
+    "Amazon's) and credentials "
     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, the machine's role, or Google's), on every node"
 )
 _URI = re.compile(r"(?:s3|gs)://([a-z0-9][a-z0-9._-]{1,62})((?:/[^/]+)*)/?")

@@ -1,8 +1,8 @@
 """Blocks of rows in object storage, by which machines without a shared folder share what they have computed.
 
-An object is a block's file, byte for byte, under the same name below a URI. It appears whole, and since its name stands for its content,
-it does not matter who of several writes it last. Whoever fetches one verifies the checksum in it; a damaged one is computed
-again and put anew.
+An object is a block's file, byte for byte, under the same name below a URI. It appears whole, and since its name stands
+for its content, it does not matter who of several writes it last. Whoever fetches one verifies the checksum in it; a
+damaged one is computed again and put anew.
 
 Nothing here is ever waited for: what cannot be asked, fetched or put now is as if it were not there, and said.
 """

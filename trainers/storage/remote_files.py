@@ -1,8 +1,9 @@
-"""Files in object storage as a model family reads them: listed, read with further tries, and kept on this machine by their content.
+"""Files in object storage as a model family reads them: listed, read with further tries, and kept on this machine by
+their content.
 
-Whoever reads an object leaves a copy at `<copies>/<first two digits>/<hash of its content>`, so that a later pass, fold or run on the
-same machine (or on any, where the folder is shared) need not fetch it again; as long as the disk has room to spare. A copy counts
-only if its content still has that hash.
+Whoever reads an object leaves a copy at `<copies>/<first two digits>/<hash of its content>`, so that a later pass, fold
+or run on the same machine (or on any, where the folder is shared) need not fetch it again; as long as the disk has room
+to spare. A copy counts only if its content still has that hash.
 
 Refuses what is wrong with the place or the keys at once; waits READ_PATIENCE_S for a network that is away.
 """
@@ -96,7 +97,8 @@ def place_copy(copies: Path, digest: bytes) -> Path:
 
 
 def keep_copy(copies: Path, digest: bytes, content: bytes) -> None:
-    """Leaves a copy where there is room; without one the object is fetched again. It is not synced: a torn one has another hash."""
+    """Leaves a copy where there is room; without one the object is fetched again. It is not synced: a torn one has
+    another hash."""
     path = place_copy(copies, digest)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with suppress(OSError):

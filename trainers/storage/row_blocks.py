@@ -1,15 +1,16 @@
 """Arrays of a table's rows that are computed once and kept for good: features of a frozen encoder, decoded pictures.
 
-Rows are cut, in table order, into blocks of BLOCK_ROWS. A block is a file whose name is a hash of what its rows were computed
-from, so whoever finds it need not compute it: other folds, epochs, members, later runs. A row that changes gives its block
-another name; no other block is touched. (A row that is put between others moves all that follow.) Files are memory-mapped; a damaged one counts as missing.
+Rows are cut, in table order, into blocks of BLOCK_ROWS. A block is a file whose name is a hash of what its rows were
+computed from, so whoever finds it need not compute it: other folds, epochs, members, later runs. A row that changes
+gives its block another name; no other block is touched. (A row that is put between others moves all that follow.) Files
+are memory-mapped; a damaged one counts as missing.
 
-Machines without a shared folder share blocks through object storage, if they are given a place there: a block that is not here is
-fetched, one that was computed here is put there as a whole. What is there is a copy and nothing waits for it: while the storage gives or
-takes nothing, each machine computes by itself.
+Machines without a shared folder share blocks through object storage, if they are given a place there: a block that is
+not here is fetched, one that was computed here is put there as a whole. What is there is a copy and nothing waits for
+it: while the storage gives or takes nothing, each machine computes by itself.
 
-Any number of processes fill the same folder at once without knowing of each other: each visits what is missing, first its own
-share, then what the others have not come to yet, and a block that two have computed is the same bytes twice.
+Any number of processes fill the same folder at once without knowing of each other: each visits what is missing, first
+its own share, then what the others have not come to yet, and a block that two have computed is the same bytes twice.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class RowBlocks:
 
     Args:
         folder: holds all blocks that were computed in the same way.
-        keys_NK: (N, KEY_BYTES) uint8, a hash of what each row is computed from; zeros are as good a key as any (no picture).
+        keys_NK: (N, KEY_BYTES) uint8, a hash of what each row is computed from; zeros are as good a key as any (no
+            picture).
         shape: of a row's array.
         dtype: of a row's array.
         remote: URI of a folder in object storage that stands for the same; None: there is none.
@@ -100,8 +102,8 @@ class RowBlocks:
             self.remote.put(self.paths[block])
 
     def find(self, block: int) -> bool:
-        """Whether a block is there and whole; maps it if so, removes it if it is damaged. One that is only in object storage is
-        fetched.
+        """Whether a block is there and whole; maps it if so, removes it if it is damaged. One that is only in object
+        storage is fetched.
 
         Raises:
             OSError: the storage does not give it.
@@ -149,7 +151,8 @@ class RowBlocks:
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise DataError(
-                    f"the system maps no more than {len(self.mapped)} blocks of {BLOCK_ROWS} rows into one process; raise "
+                    f"the system maps no more than {len(self.mapped)} blocks of {BLOCK_ROWS} rows into one "
+                    "process; raise "
                     "vm.max_map_count (sysctl), or train without features.cache"
                 ) from None
             if error.errno is not None:  # what pyarrow finds wrong with the content has no number
@@ -165,7 +168,8 @@ class Part:
 
     Attributes:
         blocks: what is to be there.
-        compute: gives for (n,) positions of rows their arrays, (n, *shape), and of each what could not be used (or nothing).
+        compute: gives for (n,) positions of rows their arrays, (n, *shape), and of each what could not be used (or
+            nothing).
     """
 
     blocks: RowBlocks

@@ -17,7 +17,8 @@ MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count n
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where pictures and masks are, and what the masks' values mean. A picture and its mask have the same name, but for its ending."""
+    """Where pictures and masks are, and what the masks' values mean. A picture and its mask have the same name, but for
+    its ending."""
 
     ROWS_FROM: ClassVar = (
         "root",
@@ -38,7 +39,8 @@ class DataConfig:
     root: str | None = None
     """Folder with the picture folders. Without it the project makes pictures of its own."""
     images: str = "images"
-    """Folder of the pictures to learn from (PNG, JPEG, TIFF, ...; 8 or 16 bits; grey, or colour with `channels=3`), below `root`."""
+    """Folder of the pictures to learn from (PNG, JPEG, TIFF, ...; 8 or 16 bits; grey, or colour with `channels=3`),
+    below `root`."""
     masks: str = "masks"
     """Folder of their masks: a single channel (or a palette) of class numbers, as large as the picture."""
     mask_suffix: str = ""
@@ -48,7 +50,8 @@ class DataConfig:
     test_masks: str = "test_masks"
     """Folder of their masks. May be absent: then there is no score of the ensemble on them."""
     table: str | None = None
-    """Table (.csv or .parquet, below `root`) with further columns of the pictures; only pictures that it names are used."""
+    """Table (.csv or .parquet, below `root`) with further columns of the pictures; only pictures that it names are
+    used."""
     encoding: str | None = None
     """Of a CSV table, such as cp1252; None: UTF-8, or UTF-16 where the file begins with its mark."""
     separator: str | None = None
@@ -62,23 +65,26 @@ class DataConfig:
     group_column: str | None = None
     """Its column with what is never split between folds, such as the patient (`folds.kind=grouped`)."""
     group_pattern: str | None = None
-    """Instead of a table: a regular expression whose first group, found in a picture's name, is what is never split, such as
-    '^(patient[0-9]+)_'."""
+    """Instead of a table: a regular expression whose first group, found in a picture's name, is what is never split,
+    such as '^(patient[0-9]+)_'."""
     fold_column: str | None = None
-    """Its column with the user's own folds, from 0; -1 marks pictures that always train, -2 the blend set (`folds.kind=predefined`)."""
+    """Its column with the user's own folds, from 0; -1 marks pictures that always train, -2 the blend set
+    (`folds.kind=predefined`)."""
     classes: int = 2
     """Number of classes, the background included. 2: one probability a pixel."""
     mask_values: tuple[int, ...] = ()
-    """The values in the masks that mean class 0, 1, ...; empty: 0, 1, 2, ..., or with two classes 0 and 1, 255 or 65535."""
+    """The values in the masks that mean class 0, 1, ...; empty: 0, 1, 2, ..., or with two classes 0 and 1, 255 or
+    65535."""
     ignore_value: int | None = None
     """The value in the masks of pixels that count nowhere: not in the loss, nor in Dice, IoU and class weights."""
     soft_masks: bool = False
-    """Two classes: values in between are allowed (smooth edges, JPEG); those above half of the largest are foreground."""
+    """Two classes: values in between are allowed (smooth edges, JPEG); those above half of the largest are foreground.
+    """
     channels: Literal[1, 3] = 1
     """1: pictures are read as grey (of colours their luminance); 3: as RGB."""
     bit_depth: int | None = None
-    """Bits in use of pictures with 16 bits that do not say it themselves (8, 10, 12, 14, 16); None: the fewest that hold all their
-    values."""
+    """Bits in use of pictures with 16 bits that do not say it themselves (8, 10, 12, 14, 16); None: the fewest that
+    hold all their values."""
     background: tuple[int, ...] = WHITE
     """What transparent pictures are laid on: red, green and blue, from 0 to 255."""
     max_pixels: int = MAX_PICTURE_PIXELS
@@ -86,9 +92,9 @@ class DataConfig:
     size: int = 512
     """Side in pixels of the squares that are trained on."""
     scaling: Literal["keep", "fit"] = "keep"
-    """keep: pixels stay as they are; of a larger picture a square is drawn anew for each epoch, and predictions are made of squares that
-    overlap. fit: a picture is scaled, undistorted, so that its longer side has `size` pixels. A smaller one is padded with what counts
-    nowhere."""
+    """keep: pixels stay as they are; of a larger picture a square is drawn anew for each epoch, and predictions are
+    made of squares that overlap. fit: a picture is scaled, undistorted, so that its longer side has `size` pixels. A
+    smaller one is padded with what counts nowhere."""
     max_rows: int | None = None
     """Learn from the first so many pictures only."""
     on_bad_row: Literal["error", "drop"] = "error"
@@ -109,7 +115,8 @@ class DataConfig:
             raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
         if self.mask_values and len(set(self.mask_values)) != self.classes:
             raise ValueError(
-                f"data.mask_values={list(self.mask_values)}: expected {self.classes} different values, one for each class"
+                f"data.mask_values={list(self.mask_values)}: expected {self.classes} different values, one "
+                "for each class"
             )
         if self.soft_masks and (self.classes != 2 or self.mask_values[:1] not in ((), (0,))):
             raise ValueError("data.soft_masks is for two classes, the background 0: between others there is no half")
@@ -154,7 +161,8 @@ def _check_pattern(pattern: str, group_column: str | None) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597), with batch normalisation and padded convolutions."""
+    """The U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597), with batch normalisation and padded
+    convolutions."""
 
     features: tuple[int, ...] = (64, 128, 256, 512)
     """Channels of the encoder's stages; the bottleneck has twice the last. Each stage halves the side."""
@@ -175,7 +183,8 @@ class TrainingConfig(TrainingSection):
     eval_batch_size: int = 8
     """Squares of one forward pass where a picture larger than `data.size` is predicted."""
     horizontal_flip: bool = True
-    """Mirror half of the training pictures left to right, drawn anew for each picture and epoch, together with their masks."""
+    """Mirror half of the training pictures left to right, drawn anew for each picture and epoch, together with their
+    masks."""
     vertical_flip: bool = True
     """Likewise upside down."""
     max_rotation: float = 10.0
@@ -206,8 +215,8 @@ class LossConfig:
     smooth: float = 1e-6
     """Added to both sides of the Dice fraction."""
     positive_weight: float | Literal["auto"] = 1.0
-    """Weight in the cross entropy of pixels that are not background. auto: as much rarer as each class is than the background in the
-    fold's training masks."""
+    """Weight in the cross entropy of pixels that are not background. auto: as much rarer as each class is than the
+    background in the fold's training masks."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dice_share <= 1:
@@ -243,6 +252,7 @@ class Config:
         smallest = 2 ** len(self.model.features)
         if self.data.size <= smallest:
             raise ValueError(
-                f"data.size={self.data.size}: {len(self.model.features)} stages of model.features halve it to a single pixel, which cannot "
+                f"data.size={self.data.size}: {len(self.model.features)} stages of model.features halve it "
+                "to a single pixel, which cannot "
                 f"be normalised; expected more than {smallest}, or fewer stages"
             )

@@ -1,4 +1,5 @@
-"""What the driver asks of this family before it launches anything: the pictures and masks, every one decoded and checked. No torch."""
+"""What the driver asks of this family before it launches anything: the pictures and masks, every one decoded and
+checked. No torch."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def take_inventory(
     """
     if config.data.root and is_uri(config.data.root):
         raise DataError(
-            f"data.root={config.data.root}: this family reads pictures and masks from a folder; copy them to one, as by `aws s3 cp --recursive`"
+            f"data.root={config.data.root}: this family reads pictures and masks from a folder; copy them to "
+            "one, as by `aws s3 cp --recursive`"
         )
     data = replace(config.data, root=resolve_folder(config.data.root, folder, make_data))
     labels = read_labels(data)
@@ -117,7 +119,8 @@ def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
         places = {value: [n for n, i in enumerate(pairs.ids) if is_test[i] == value] for value in (False, True)}
         if not places[True]:
             raise DataError(
-                f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set data.test_split to a value that is "
+                f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set "
+                "data.test_split to a value that is "
                 "there, or leave data.split_column out"
             )
         test = replace(
@@ -159,8 +162,10 @@ def _find_groups(data: DataConfig, labels: Labels | None, rows: Rows, *, is_test
         missing = [row_id for row_id, name in zip(rows.ids.tolist(), names, strict=True) if not name]
         if missing and not is_test:
             raise DataError(
-                f"data.group_pattern={data.group_pattern} finds nothing in {len(missing)} names, such as {missing[0]!r}; "
-                "give a pattern that fits, or data.group_pattern=none where pictures belong to nobody (and, of folds, folds.kind=random)"
+                f"data.group_pattern={data.group_pattern} finds nothing in {len(missing)} names, such as "
+                f"{missing[0]!r}; "
+                "give a pattern that fits, or data.group_pattern=none where pictures belong to nobody (and, "
+                "of folds, folds.kind=random)"
             )
         return np.array(names, str)
     if labels is None or labels.groups is None:
@@ -176,7 +181,8 @@ def _find_folds(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndarr
     cells = {row_id: fold_of[row_id] for row_id in rows.ids.tolist()}
     if wrong := [row_id for row_id, cell in cells.items() if not re.fullmatch(r"\s*(-[12]|\d{1,9})(\.0*)?\s*", cell)]:
         raise DataError(
-            f"{data.table}: {data.fold_column!r} holds no whole number from -2 in {len(wrong)} rows, such as {cells[wrong[0]]!r} of "
+            f"{data.table}: {data.fold_column!r} holds no whole number from -2 in {len(wrong)} rows, such as "
+            f"{cells[wrong[0]]!r} of "
             f"{wrong[0]!r}"
         )
     return np.array([int(float(cell)) for cell in cells.values()], np.int64)

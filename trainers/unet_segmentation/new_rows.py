@@ -131,8 +131,8 @@ def find_new_rows(configs: Sequence[Config], place: Path, truth: Path | None = N
 
     Args:
         configs: of the models that predict.
-        place: a picture; a folder of pictures, whose masks lie in `data.masks` or `data.test_masks` beside it; or a folder with such
-            folders in it.
+        place: a picture; a folder of pictures, whose masks lie in `data.masks` or `data.test_masks` beside it; or a
+            folder with such folders in it.
         truth: the folder of masks, if it is another.
 
     Raises:
@@ -144,7 +144,8 @@ def find_new_rows(configs: Sequence[Config], place: Path, truth: Path | None = N
     if not place.is_dir():
         if not place.is_file() or not is_wanted(place.name):
             raise DataError(
-                f"{place}: no such picture; expected a file that ends in {', '.join(PICTURE_SUFFIXES)}, or a folder of them"
+                f"{place}: no such picture; expected a file that ends in {', '.join(PICTURE_SUFFIXES)}, or a "
+                "folder of them"
             )
         return NewRows(place, truth or _find_masks(data, place.parent), data, masks_are_named=truth is not None)
     if not PictureFolder(place).suffix_of:

@@ -95,7 +95,8 @@ class Predictor:
         if target_HW.shape != size:
             return (
                 None,
-                f"its mask {Path(mask).name} is {target_HW.shape[1]} x {target_HW.shape[0]}, the picture {size[1]} x {size[0]}",
+                f"its mask {Path(mask).name} is {target_HW.shape[1]} x {target_HW.shape[0]}, the picture "
+                f"{size[1]} x {size[0]}",
             )
         return target_HW, ""
 

@@ -7,7 +7,8 @@ from trainers.unet_segmentation.config import Config, DataConfig, ModelConfig, O
 
 
 def unet_segmentation() -> Recipe:
-    """A class for each pixel of a picture by a U-Net of 31 million parameters, 200 epochs on squares of 512. Full size: wants a GPU."""
+    """A class for each pixel of a picture by a U-Net of 31 million parameters, 200 epochs on squares of 512. Full size:
+    wants a GPU."""
     return Recipe(Config(), {"ensemble": {"metric": "dice"}})
 
 

@@ -1,7 +1,7 @@
 """Combining members: models that each have one out-of-fold prediction of every row, made on the same folds.
 
-What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict that
-fold. A leak of the second level remains, see `predict_cross_fitted`.
+What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict
+that fold. A leak of the second level remains, see `predict_cross_fitted`.
 
 Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows.
 """
@@ -29,8 +29,8 @@ def list_combinations(
     trims: Sequence[float] = (0.2,),
     weight_powers: Sequence[float] = (1.0,),
 ) -> list[Combination]:
-    """Every method in every space; of the trimmed mean one for each share, of the weighted mean by score one for each power, but none
-    where the metric is a scorer, whose errors may be negative."""
+    """Every method in every space; of the trimmed mean one for each share, of the weighted mean by score one for each
+    power, but none where the metric is a scorer, whose errors may be negative."""
     combinations = []
     for space in spaces:
         for method in (*METHODS, *FITTED_METHODS):
@@ -47,12 +47,13 @@ def list_combinations(
 
 
 def predict_cross_fitted(how: Combination, columns: Columns) -> np.ndarray:
-    """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to score a
-    combination by. Of folds in time these are the earlier ones; for the first the members weigh the same.
+    """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to
+    score a combination by. Of folds in time these are the earlier ones; for the first the members weigh the same.
 
-    A leak of the second level remains, but for folds in time: the out-of-fold predictions of the other folds' rows, to which the
-    weights are fitted, come from base models that were trained on this fold's rows. Only nested cross-validation, which trains
-    every base model again within each outer fold, or a blend set is without it; with few weights on many rows it is small.
+    A leak of the second level remains, but for folds in time: the out-of-fold predictions of the other folds' rows, to
+    which the weights are fitted, come from base models that were trained on this fold's rows. Only nested
+    cross-validation, which trains every base model again within each outer fold, or a blend set is without it; with few
+    weights on many rows it is small.
 
     Raises:
         ValueError: fewer than two folds, or as `combine` and `fit`.
@@ -85,7 +86,8 @@ def evaluate(how: Combination, own: Columns) -> Evaluation:
 
 
 def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
-    """Some rows; those of a single fold are divided in two, so that weights can be fitted on one half and tried on the other."""
+    """Some rows; those of a single fold are divided in two, so that weights can be fitted on one half and tried on the
+    other."""
     kept = columns.keep(rows_N)
     if len(np.unique(kept.fold_N)) > 1:
         return kept

@@ -4,7 +4,8 @@ In z space the combination is done on log1p of the predictions: where the metric
 there is the combination whose error is never above the models' mean error, while a mean of raw predictions is pulled
 up by the largest (by Jensen's inequality it is never below the log mean).
 
-The rows are worked on in blocks that stay in the processor's cache, so that beside the result no more memory is used than a block.
+The rows are worked on in blocks that stay in the processor's cache, so that beside the result no more memory is used
+than a block.
 
 Shape suffixes: M models, N rows, B rows of a block.
 """
@@ -101,7 +102,8 @@ def _average(
 
 
 def _keep_middle(block_MB: np.ndarray, num_cut: int) -> list[np.ndarray]:
-    """Each row's predictions without the lowest and highest, M - 2 · num_cut arrays (B,); NaN where one is NaN or infinite."""
+    """Each row's predictions without the lowest and highest, M - 2 · num_cut arrays (B,); NaN where one is NaN or
+    infinite."""
     rows = _sort_models(block_MB)
     kept = rows[num_cut : len(rows) - num_cut]
     kept[0] = np.where(np.isfinite(rows[0]) & np.isfinite(rows[-1]), kept[0], np.nan)

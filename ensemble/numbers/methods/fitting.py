@@ -1,7 +1,7 @@
 """Combinations whose weights are fitted: on rows that all M models predict without having seen them.
 
-Such rows are the out-of-fold columns of several members, or a blend set. The K fold models of one member have none: each has
-its out-of-fold predictions on other rows than the next.
+Such rows are the out-of-fold columns of several members, or a blend set. The K fold models of one member have none:
+each has its out-of-fold predictions on other rows than the next.
 
 | method  | weights                              | fitted to                                    |
 |---|---|---|
@@ -62,8 +62,8 @@ def fit(
         method: simplex, ridge or greedy.
         predictions_MN: in the target's unit.
         target_N: the true values.
-        metric: what greedy makes small, by a name that `measure_error` knows; the others take the squared error in the space,
-            which is the metric for msle in z and mse in raw space.
+        metric: what greedy makes small, by a name that `measure_error` knows; the others take the squared error in the
+            space, which is the metric for msle in z and mse in raw space.
         space: z (weighted sums of log1p) or raw.
 
     Raises:
@@ -87,10 +87,10 @@ def _fit_simplex(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -
     https://doi.org/10.1007/BF00117832; van der Laan, Polley and Hubbard 2007, "Super Learner",
     https://doi.org/10.2202/1544-6115.1309).
 
-    As the weights add up to 1, the ensemble's error is the weighted sum E·w of the models' errors. Minimising |E·u|² + (1 - Σu)²
-    over u from 0, u = s·w, leaves |E·w|² / (1 + |E·w|²) at the best s: the same w is best. So one call without a constraint
-    on the sum is enough, and of E only EᵀE is needed.
-    """
+    As the weights add up to 1, the ensemble's error is the weighted sum E·w of the models' errors. Minimising |E·u|² +
+    (1 - Σu)²
+    over u from 0, u = s·w, leaves |E·w|² / (1 + |E·w|²) at the best s: the same w is best. So one call without a
+    constraint on the sum is enough, and of E only EᵀE is needed."""
     products_MM = multiply_errors(predictions_MN, target_N, space)
     size = products_MM.diagonal().mean() or 1.0
     values_M, vectors_MM = np.linalg.eigh(products_MM / size)
@@ -101,7 +101,8 @@ def _fit_simplex(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -
 
 
 def _fit_ridge(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -> tuple[np.ndarray, float]:
-    """Ridge regression (Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634; for stacking Breiman 1996).
+    """Ridge regression (Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634; for stacking Breiman
+    1996).
 
     The intercept is not shrunk: it takes up a bias that all models share. The strength, relative to the models' mean
     variance, is the one with the least exact leave-one-out squared error (scikit-learn's `RidgeCV`).

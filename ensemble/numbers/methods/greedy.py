@@ -2,9 +2,9 @@
 
 Caruana, Niculescu-Mizil, Crew and Ksikes 2004, "Ensemble Selection from Libraries of Models", section 2,
 https://doi.org/10.1145/1015330.1015432; with 25 steps and the ties of AutoGluon's `EnsembleSelection`
-(https://github.com/autogluon/autogluon, core/models/greedy_ensemble): errors count to 6 decimals once the first model is chosen,
-if its error is above 1e-4; among equals a model that is in the ensemble already goes first, and of those the first.
-AutoGluon draws that last choice at random.
+(https://github.com/autogluon/autogluon, core/models/greedy_ensemble): errors count to 6 decimals once the first model
+is chosen, if its error is above 1e-4; among equals a model that is in the ensemble already goes first, and of those the
+first. AutoGluon draws that last choice at random.
 
 Shape suffixes: M models, N rows.
 """
@@ -29,8 +29,8 @@ def select_greedily(
 ) -> np.ndarray:
     """How often each model was chosen, as a share of the best prefix, (M,), adding up to 1.
 
-    Where the metric is a squared error in the space itself, an ensemble's error follows from the (M, M) mean products of
-    the models' errors, and no step looks at the rows again; else each step asks the metric of M averages of N rows.
+    Where the metric is a squared error in the space itself, an ensemble's error follows from the (M, M) mean products
+    of the models' errors, and no step looks at the rows again; else each step asks the metric of M averages of N rows.
 
     Args:
         predictions_MN: in the target's unit.
@@ -57,7 +57,8 @@ def select_greedily(
 
 
 def multiply_errors(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -> np.ndarray:
-    """Mean over the rows of the products of each two models' errors in a space, (M, M); blocks of rows bound the memory."""
+    """Mean over the rows of the products of each two models' errors in a space, (M, M); blocks of rows bound the
+    memory."""
     num_models, num_rows = predictions_MN.shape
     products_MM, width = np.zeros((num_models, num_models)), max(1, _BLOCK_VALUES // num_models)
     for start in range(0, num_rows, width):

@@ -75,7 +75,8 @@ class Bucket:
         return found.size if found.type == FileType.File else None
 
     def read(self, name: str) -> bytes:
-        """An object. pyarrow asks for its size first: of one that is replaced by a longer one then, it would give a part.
+        """An object. pyarrow asks for its size first: of one that is replaced by a longer one then, it would give a
+        part.
 
         Raises:
             FileNotFoundError: there is none.

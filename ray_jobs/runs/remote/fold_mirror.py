@@ -1,9 +1,9 @@
-"""What a fold's workers do where a run is on object storage: bring what the fold needs to their machine, and put what it has come to.
+"""What a fold's workers do where a run is on object storage: bring what the fold needs to their machine, and put what
+it has come to.
 
-The record of a fold grows; objects do not. So it is put in segments, `metrics/segments/fold_<i>/<attempt>-<offset>`, before each
-checkpoint or resume point. An attempt's first segment holds all that it keeps of the attempts before, whose segments then go. The whole record
-is put before the fold's manifest.
-"""
+The record of a fold grows; objects do not. So it is put in segments, `metrics/segments/fold_<i>/<attempt>-<offset>`,
+before each checkpoint or resume point. An attempt's first segment holds all that it keeps of the attempts before, whose
+segments then go. The whole record is put before the fold's manifest."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class FoldMirror(Mirror):
         self.pull_fold(self.folder, self.fold)
 
     def bring_beside(self, bring: Callable[[], None]) -> None:
-        """On a node where rank 0 is not: brings, unless rank 0 works in this very folder, as where two nodes are one machine."""
+        """On a node where rank 0 is not: brings, unless rank 0 works in this very folder, as where two nodes are one
+        machine."""
         with self.holding(self._lock_name(), 0.0) as is_alone:
             if is_alone:
                 bring()
@@ -132,8 +133,8 @@ class FoldMirror(Mirror):
             self._push(lambda: [*self._list_derived(), self.name(self.folder.fold_record(self.fold))], [])
 
     def clean_up(self) -> None:
-        """The fold is complete and its record whole: resume points and segments are not needed any more, nor is what was put during an
-        outage without an answer and replaced since."""
+        """The fold is complete and its record whole: resume points and segments are not needed any more, nor is what
+        was put during an outage without an answer and replaced since."""
         with contextlib.suppress(OSError):
             self.push()
             listed = self.bucket.list(self.name(self.folder.fold(self.fold).root))
@@ -176,7 +177,8 @@ class FoldMirror(Mirror):
                 raise SupersededError(f"attempt {attempt} of fold {self.fold} has begun; attempt {self.attempt} stops")
 
     def _follow_driver(self) -> None:
-        """Brings what a driver on another machine says, and puts the record now and then so that it can be followed there."""
+        """Brings what a driver on another machine says, and puts the record now and then so that it can be followed
+        there."""
         put_at = time.monotonic()
         while not self.is_over.wait(POLL_S):
             with contextlib.suppress(OSError):  # the fold waits when it has something to put

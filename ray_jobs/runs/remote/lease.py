@@ -1,9 +1,8 @@
 """One driver a run on object storage, which has no locks: an object that the driver at work renews.
 
-Best effort. Who finds one watches it: one that is renewed belongs to a driver that lives; one that stands still for `SILENCE_S` is taken
-over. A driver that was silent for so long (a suspended machine) finds another's lease in its place, or none, and ends.
-No clock is compared with another.
-"""
+Best effort. Who finds one watches it: one that is renewed belongs to a driver that lives; one that stands still for
+`SILENCE_S` is taken over. A driver that was silent for so long (a suspended machine) finds another's lease in its
+place, or none, and ends. No clock is compared with another."""
 
 from __future__ import annotations
 
@@ -82,11 +81,13 @@ class Lease:
     def _refuse(self, other: dict[str, Any]) -> None:
         if not other:
             raise RunBusyError(
-                f"{self.bucket.uri} was taken over by another driver while this one was silent, and that one has ended. The same command "
+                f"{self.bucket.uri} was taken over by another driver while this one was silent, and that one "
+                "has ended. The same command "
                 "goes on from what it left"
             )
         raise RunBusyError(
-            f"another driver (process {other.get('process')} on {other.get('host')}) works on {self.bucket.uri}; wait for it, watch it with "
+            f"another driver (process {other.get('process')} on {other.get('host')}) works on "
+            f"{self.bucket.uri}; wait for it, watch it with "
             "status.py, or choose another run.name"
         )
 
@@ -114,7 +115,8 @@ def read_lease(bucket: Bucket) -> dict[str, Any] | None:
 
 
 def _describe_process(process: int) -> dict[str, Any]:
-    """What tells a process from every other on this machine, and the machine from others; nothing where the system does not tell."""
+    """What tells a process from every other on this machine, and the machine from others; nothing where the system does
+    not tell."""
     with contextlib.suppress(OSError):
         started = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
         machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,9 +1,9 @@
-"""A run on object storage: every process works in a folder of its own machine, and this module keeps that folder and the run's
-objects equal. The objects are the truth; what a machine has beside them is replaced or removed.
+"""A run on object storage: every process works in a folder of its own machine, and this module keeps that folder and
+the run's objects equal. The objects are the truth; what a machine has beside them is replaced or removed.
 
-The folder has the same path on every machine, so the run's code sees a folder as any other. Objects have the names of the files,
-with two differences: the growing record of a fold is a row of segments (`fold_mirror.py`), and some files stay where they are (`is_local`).
-"""
+The folder has the same path on every machine, so the run's code sees a folder as any other. Objects have the names of
+the files, with two differences: the growing record of a fold is a row of segments (`fold_mirror.py`), and some files
+stay where they are (`is_local`)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ class Mirror:
         if "config.json" not in listed:
             if left := [name for name in listed if find_fold(name) is not None]:
                 raise RunFolderError(
-                    f"{self.bucket.uri} has no config.json, but files of folds, such as {left[0]}: put back a copy of config.json, remove "
+                    f"{self.bucket.uri} has no config.json, but files of folds, such as {left[0]}: put back "
+                    "a copy of config.json, remove "
                     "the rest, or choose another run.name"
                 )
             if not may_begin:
@@ -183,8 +184,8 @@ class Mirror:
         return f"{self.prefix(member)}metrics/segments/fold_{fold}/"
 
     def push_run(self, *, logs: bool = False) -> None:
-        """Makes the objects as the driver's files are; what makes others count comes last. A file that changes meanwhile is
-        pushed the next time.
+        """Makes the objects as the driver's files are; what makes others count comes last. A file that changes
+        meanwhile is pushed the next time.
 
         Args:
             logs: those that grow all the time, too.
@@ -222,8 +223,8 @@ class Mirror:
         return "" if member.root == self.root else f"{self.name(member.root)}/"
 
     def _push(self, list_names: Callable[[], Iterable[str]], known: Iterable[str]) -> None:
-        """Puts these files where they have changed, and removes the known objects that are no files any more. Others may be writing
-        them meanwhile: what is put is how they were at one moment."""
+        """Puts these files where they have changed, and removes the known objects that are no files any more. Others
+        may be writing them meanwhile: what is put is how they were at one moment."""
         gone = sorted((name for name in known if _look(self.root / name) is None), key=by_importance, reverse=True)
         with tempfile.TemporaryDirectory(prefix=_STAGED, dir=self.own) as place:
             counting, others = self._stage(list_names, Path(place))
@@ -238,8 +239,8 @@ class Mirror:
     def _stage(
         self, list_names: Callable[[], Iterable[str]], place: Path
     ) -> tuple[dict[str, _Staged], dict[str, _Staged]]:
-        """The files to put as they are at one moment, those that make others count first: what they tell of is there as long as they
-        stay the same."""
+        """The files to put as they are at one moment, those that make others count first: what they tell of is there as
+        long as they stay the same."""
         while True:
             counting, others, number = {}, {}, 0
             with contextlib.suppress(FileNotFoundError):  # one was just replaced: once more

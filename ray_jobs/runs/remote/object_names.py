@@ -1,4 +1,5 @@
-"""The objects of a run on object storage by their names: whose they are, which make others count, which stay on a machine. Pure.
+"""The objects of a run on object storage by their names: whose they are, which make others count, which stay on a
+machine. Pure.
 
 The table of the files of a run says so. What it does not know is the driver's.
 """
@@ -51,8 +52,8 @@ def counts(name: str) -> bool:
 
 
 def by_importance(name: str) -> tuple[int, bool, str]:
-    """Sorts what makes other files count behind them; of several configs the run's own last, and resume points behind the best
-    checkpoint, which they need."""
+    """Sorts what makes other files count behind them; of several configs the run's own last, and resume points behind
+    the best checkpoint, which they need."""
     last = "" if _FILE_OF_CHECKPOINT.search(name) else name.rpartition("/")[2]
     return (_DECLARING.index(last) if last in _DECLARING else -1), "/" not in name, name
 
@@ -64,8 +65,8 @@ def split_segment(name: str) -> tuple[int, int]:
 
 
 def find_chain(segments: dict[str, int]) -> list[str]:
-    """The segments that are a record: those of the latest attempt that has begun one, up to a gap. Each attempt begins with all that it
-    keeps, so that whatever a survivor of an earlier one adds belongs to no chain."""
+    """The segments that are a record: those of the latest attempt that has begun one, up to a gap. Each attempt begins
+    with all that it keeps, so that whatever a survivor of an earlier one adds belongs to no chain."""
     attempts = [attempt for attempt, offset in map(split_segment, segments) if offset == 0]
     chain, end = [], 0
     for name in sorted(segments, key=split_segment):

@@ -1,5 +1,5 @@
-"""A run on object storage as its driver, or another job of the user, holds it: the lease, what is brought first, what is put while
-folds train, and what is put last."""
+"""A run on object storage as its driver, or another job of the user, holds it: the lease, what is brought first, what
+is put while folds train, and what is put last."""
 
 from __future__ import annotations
 
@@ -145,7 +145,8 @@ class BackgroundPusher:
             except (OSError, RunFolderError) as error:
                 if not self.is_failing:
                     self.say(
-                        f"the run's storage takes no files. {self.mirror.bucket.advise(error)}; what must be put is tried again for "
+                        f"the run's storage takes no files. {self.mirror.bucket.advise(error)}; what must be "
+                        "put is tried again for "
                         "checkpoint.storage_patience_s"
                     )
                 self.is_failing = True
@@ -157,7 +158,8 @@ class BackgroundPusher:
 
 @contextlib.contextmanager
 def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | NoMirror]:
-    """Holds a run for one job that changes it. One on object storage is brought first, and what the job has made is put at the end.
+    """Holds a run for one job that changes it. One on object storage is brought first, and what the job has made is put
+    at the end.
 
     Args:
         folder: the run's.

@@ -1,11 +1,12 @@
 """The files that describe clusters: `cluster.yaml`, and those of `ray_jobs/deploy`.
 
-Checked are: the cluster.yaml forms, by what `ray up` itself does before it asks Google or opens SSH (schema, defaults, node types), and
-what they would ask Google for, by the description of its Compute API that its client brings; which machines Ray's autoscaler chooses; the RayJob, by the code with which Ray's autoscaler reads a RayCluster, and its
-field names by KubeRay's API reference (v1.6) and Kubernetes' (v1.34) as written down here; that the files agree with each other and
-with the pins, and that their commands are understood by this project's command line. Not checked, since it takes an account or a
-Kubernetes cluster: whether Google has these machine types and images, values of pod fields, what KubeRay makes of it.
-"""
+Checked are: the cluster.yaml forms, by what `ray up` itself does before it asks Google or opens SSH (schema, defaults,
+node types), and what they would ask Google for, by the description of its Compute API that its client brings; which
+machines Ray's autoscaler chooses; the RayJob, by the code with which Ray's autoscaler reads a RayCluster, and its field
+names by KubeRay's API reference (v1.6) and Kubernetes' (v1.34) as written down here; that the files agree with each
+other and with the pins, and that their commands are understood by this project's command line. Not checked, since it
+takes an account or a Kubernetes cluster: whether Google has these machine types and images, values of pod fields, what
+KubeRay makes of it."""
 
 from __future__ import annotations
 
@@ -52,8 +53,10 @@ KUBERAY: dict[str, dict[str, Any]] = {
     "Pod": {"apiVersion": None, "kind": None, "metadata": None, "spec": "PodSpec"},
     "RayJob": {"apiVersion": None, "kind": None, "metadata": None, "spec": "RayJobSpec"},
     "RayJobSpec": dict.fromkeys(
-        "activeDeadlineSeconds backoffLimit metadata clusterSelector managedBy deletionStrategy entrypoint runtimeEnvYAML jobId "
-        "submissionMode entrypointResources entrypointNumCpus entrypointNumGpus ttlSecondsAfterFinished shutdownAfterJobFinishes "
+        "activeDeadlineSeconds backoffLimit metadata clusterSelector managedBy deletionStrategy entrypoint "
+            "runtimeEnvYAML jobId "
+        "submissionMode entrypointResources entrypointNumCpus entrypointNumGpus ttlSecondsAfterFinished "
+            "shutdownAfterJobFinishes "
         "suspend".split()
     ) | {"rayClusterSpec": "RayClusterSpec", "submitterPodTemplate": "PodTemplate", "submitterConfig": "SubmitterConfig"},
     "SubmitterConfig": {"backoffLimit": None},
@@ -62,20 +65,25 @@ KUBERAY: dict[str, dict[str, Any]] = {
     ) | {"authOptions": "AuthOptions", "autoscalerOptions": "AutoscalerOptions", "headGroupSpec": "HeadGroupSpec", "workerGroupSpecs": ["WorkerGroupSpec"]},
     "AuthOptions": dict.fromkeys(["mode", "secretName"]),
     "AutoscalerOptions": dict.fromkeys(
-        "version resources image imagePullPolicy env envFrom volumeMounts securityContext idleTimeoutSeconds upscalingMode".split()
+        "version resources image imagePullPolicy env envFrom volumeMounts securityContext idleTimeoutSeconds "
+            "upscalingMode".split()
     ),
     "HeadGroupSpec": dict.fromkeys("serviceType headService enableIngress rayStartParams resources labels".split()) | {"template": "PodTemplate"},
     "WorkerGroupSpec": dict.fromkeys(
-        "groupName replicas minReplicas maxReplicas numOfHosts idleTimeoutSeconds suspend priority rayStartParams resources labels "
+        "groupName replicas minReplicas maxReplicas numOfHosts idleTimeoutSeconds suspend priority "
+            "rayStartParams resources labels "
         "scaleStrategy".split()
     ) | {"template": "PodTemplate"},
     "PodTemplate": POD_TEMPLATE,
     "PodSpec": dict.fromkeys(
-        "affinity automountServiceAccountToken imagePullSecrets initContainers nodeSelector priorityClassName restartPolicy "
-        "schedulerName securityContext serviceAccountName terminationGracePeriodSeconds topologySpreadConstraints".split()
+        "affinity automountServiceAccountToken imagePullSecrets initContainers nodeSelector "
+            "priorityClassName restartPolicy "
+        "schedulerName securityContext serviceAccountName terminationGracePeriodSeconds "
+            "topologySpreadConstraints".split()
     ) | {"containers": ["Container"], "tolerations": ["Toleration"], "volumes": ["Volume"]},
     "Container": dict.fromkeys(
-        "args command image imagePullPolicy livenessProbe name readinessProbe securityContext startupProbe stdin tty workingDir".split()
+        "args command image imagePullPolicy livenessProbe name readinessProbe securityContext startupProbe "
+            "stdin tty workingDir".split()
     ) | {"env": ["EnvVar"], "envFrom": ["EnvFrom"], "lifecycle": "Lifecycle", "ports": ["Port"], "resources": "Resources", "volumeMounts": ["Mount"]},
     "Toleration": dict.fromkeys("effect key operator tolerationSeconds value".split()),
     "Volume": {"name": None, "persistentVolumeClaim": "Claim", "emptyDir": "EmptyDir", "configMap": None, "secret": None},

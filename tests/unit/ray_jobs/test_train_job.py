@@ -54,7 +54,10 @@ def test_train_takes_any_recipe_and_has_a_run_of_its_own():
 
 
 def test_the_flags_that_users_know_mean_fields():
-    words = "--config-name=unet_segmentation --epochs 7 --batch_size=2 --lr 3e-4 --features 64 128 256 512 --log_batch_metrics"
+    words = (
+        "--config-name=unet_segmentation --epochs 7 --batch_size=2 --lr 3e-4 --features 64 128 256 512 "
+        "--log_batch_metrics"
+    )
     config = parse_kfold([*words.split(), "--log-interval", "5", "run.name=x"], is_one_run=True).config
     assert (config.trainer.training.epochs, config.trainer.training.batch_size) == (7, 2)
     assert (config.trainer.optimizer.lr, config.trainer.model.features) == (3e-4, (64, 128, 256, 512))

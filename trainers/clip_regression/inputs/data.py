@@ -120,7 +120,8 @@ class RowTensors:
         tokenizer: open_clip's tokenizer of the encoder, if there are texts.
         num_threads: threads that decode pictures.
         on_unreadable: called with a row's position and what is wrong with its picture; may raise.
-        decoded: all decoded pictures of a table, and where each of the rows is among them; None: they are decoded whenever needed.
+        decoded: all decoded pictures of a table, and where each of the rows is among them; None: they are decoded
+            whenever needed.
     """
 
     def __init__(
@@ -199,7 +200,8 @@ class RowFeatures:
     Args:
         rows: checked rows.
         numbers: fitted on the training rows.
-        features: of the table, by modality: one store for each version of a row, the plain one first; empty: numbers alone.
+        features: of the table, by modality: one store for each version of a row, the plain one first; empty: numbers
+            alone.
         place_N: where each of the rows is in the table.
         on_unreadable: see `RowTensors`.
     """
@@ -300,8 +302,8 @@ class Augmentation:
             self.kept = torch.from_numpy(kept_NL)
 
     def choose_version(self, modality: str, num_versions: int, position_B: np.ndarray) -> np.ndarray:
-        """Which of the versions of a row that were encoded stands for it, (B,): of a picture the mirrored one where it is flipped,
-        of a text any but the plain one, if there are others."""
+        """Which of the versions of a row that were encoded stands for it, (B,): of a picture the mirrored one where it
+        is flipped, of a text any but the plain one, if there are others."""
         if num_versions == 1:
             return np.zeros(len(position_B), int)
         if modality == "image":

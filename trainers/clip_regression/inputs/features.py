@@ -5,8 +5,8 @@
                            weights.safetensors      their weights, which every run needs beside its checkpoints
                            image/ text/             blocks of rows (`trainers/storage/row_blocks.py`)
 
-The key stands for everything that decides a row's features besides its content: weights, preprocessing, precision, kind of
-device, versions. Number of threads and neighbours in a pass do not (`model.encode_fixed`).
+The key stands for everything that decides a row's features besides its content: weights, preprocessing, precision, kind
+of device, versions. Number of threads and neighbours in a pass do not (`model.encode_fixed`).
 
 Shape suffixes: N rows, K bytes of a hash, D embedding.
 """
@@ -116,7 +116,8 @@ def prepare_features(config: Config, tables: Mapping[str, RowsFile], split: Spli
 def plan_features(
     config: Config, tables: Mapping[str, RowsFile], context: FoldContext
 ) -> tuple[Encoders, dict[str, dict[str, list[Part]]]]:
-    """Where the features of all rows are, or how they are computed, by table, modality and version; for who fills them otherwise."""
+    """Where the features of all rows are, or how they are computed, by table, modality and version; for who fills them
+    otherwise."""
     source = _Source(config, context)
     source.find_weights()
     return source.plan_all(tables)

@@ -1,6 +1,6 @@
-"""What a fold works with: a model with encoders, on pictures and texts; or one without, on features that frozen encoders have
-computed before, or on numbers alone. Whatever can be kept for other folds, epochs and runs is kept. Only a fold that encodes
-loads open_clip, which takes 3 s of CPU time."""
+"""What a fold works with: a model with encoders, on pictures and texts; or one without, on features that frozen
+encoders have computed before, or on numbers alone. Whatever can be kept for other folds, epochs and runs is kept. Only
+a fold that encodes loads open_clip, which takes 3 s of CPU time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class FoldInputs:
         model: untrained.
         architecture: of the encoders; None where there is nothing to encode.
         preprocessing: of pictures; empty where there is nothing to encode.
-        weights: file and SHA-256 of frozen encoders that the model lacks because all rows come as features; on rank 0 only.
+        weights: file and SHA-256 of frozen encoders that the model lacks because all rows come as features; on rank 0
+            only.
         to_inputs: gives the inputs of these rows of a table (train, test).
     """
 

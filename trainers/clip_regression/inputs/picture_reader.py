@@ -33,7 +33,8 @@ _DECODED_BY = ("pillow", "torchvision", "open_clip_torch")
 class PictureReader:
     """Decodes and resizes pictures as the encoder's own preprocessing does, up to its last two steps.
 
-    Pictures are kept as uint8 and normalised on the device. `normalise(read(path))` equals open_clip's evaluation transform.
+    Pictures are kept as uint8 and normalised on the device. `normalise(read(path))` equals open_clip's evaluation
+    transform.
 
     Args:
         preprocessing: open_clip's preprocessing config of the encoder.
@@ -99,8 +100,8 @@ def keep_decoded(
     split: Split,
     context: FoldContext,
 ) -> dict[str, RowBlocks]:
-    """Decodes the pictures of these tables, or finds that somebody has: (3, H, W) uint8 of each row, by table. Nothing where they
-    would take more than half of what is free."""
+    """Decodes the pictures of these tables, or finds that somebody has: (3, H, W) uint8 of each row, by table. Nothing
+    where they would take more than half of what is free."""
     versions = {package: importlib.metadata.version(package) for package in _DECODED_BY}
     rules = [reader.rules.bit_depth, list(reader.rules.background)]
     described = json.dumps([_WAY_OF_DECODING, preprocessing, rules, versions], sort_keys=True)

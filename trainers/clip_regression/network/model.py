@@ -51,8 +51,8 @@ def text_encoder(clip: Clip, *, average: bool) -> Callable[[Tensor], Tensor]:
 
 
 def encode_fixed(encode: Callable[[Tensor], Tensor], inputs_B: Tensor) -> Tensor:
-    """Encodes in passes of exactly ENCODE_ROWS rows, the last one padded: a row's bits depend on the shape of the pass, and must
-    not on its neighbours."""
+    """Encodes in passes of exactly ENCODE_ROWS rows, the last one padded: a row's bits depend on the shape of the pass,
+    and must not on its neighbours."""
     parts = []
     for part_B in inputs_B.split(ENCODE_ROWS):
         num_absent = ENCODE_ROWS - len(part_B)
@@ -80,7 +80,8 @@ class ClipRegressor(Model):
     """Predicts the standardised log target from picture, text and encoded numbers.
 
     Args:
-        clip: open_clip's encoders; None where all rows come as features of frozen ones, or where there is nothing to encode.
+        clip: open_clip's encoders; None where all rows come as features of frozen ones, or where there is nothing to
+            encode.
         architecture: their config; None where there is nothing to encode.
         model: heads, freezing.
         has_image, has_text: whether the data has these modalities.
@@ -144,14 +145,16 @@ class ClipRegressor(Model):
         numbers_BN: Tensor | None,
         features: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """Predicted z, (B,). An input whose modality has no head is None; `features`, (B, D) by modality, stand for pictures and
-        texts that were encoded before."""
+        """Predicted z, (B,). An input whose modality has no head is None; `features`, (B, D) by modality, stand for
+        pictures and texts that were encoded before."""
         return self.mix(self.encode(images_BCHW, tokens_BL) if features is None else features, numbers_BN)
 
     def encode(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None) -> dict[str, Tensor]:
-        """What the encoders make of pictures and texts, (B, D) by modality: the same for all models with the same frozen ones."""
+        """What the encoders make of pictures and texts, (B, D) by modality: the same for all models with the same
+        frozen ones."""
         features = {}
-        # Training changes no frozen encoder, but a row that is predicted must have the bits that it has among any other rows.
+        # Training changes no frozen encoder, but a row that is predicted must have the bits that it has among any other
+        # rows.
         is_fixed = self.frozen and not self.training
         with torch.no_grad() if self.frozen else nullcontext():
             if "image" in self.heads:
@@ -167,7 +170,8 @@ class ClipRegressor(Model):
 
     def mix(self, features: dict[str, Tensor], numbers_BN: Tensor | None) -> Tensor:
         """Predicted z of encoded rows, (B,)."""
-        # Mixed precision is for the encoders; heads and mix are small, and half precision would show in the predictions.
+        # Mixed precision is for the encoders; heads and mix are small, and half precision would show in the
+        # predictions.
         with torch.autocast(self.weight_logits.device.type, enabled=False):
             inputs = features if numbers_BN is None else {**features, "age": numbers_BN}
             outputs = [head(inputs[name].float()) for name, head in self.heads.items()]

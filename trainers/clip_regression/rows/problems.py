@@ -50,7 +50,8 @@ class Problems:
         """A sentence on test rows with problems, which are predicted all the same."""
         kinds = "; ".join(f"{kind}: {len(offenders):,}" for kind, offenders in self.found.items())
         return (
-            f"{len(self.rows):,} of {num_rows:,} test rows are predicted by what is left of them (the mean colour stands for a picture, "
+            f"{len(self.rows):,} of {num_rows:,} test rows are predicted by what is left of them (the mean "
+            "colour stands for a picture, "
             f"the median for a number): {kinds}"
         )
 
@@ -75,7 +76,10 @@ def refuse_problems(fatal: Problems, bad: Problems, num_rows: int, *, drops: boo
         return
     advice = "Mend the table"
     if not fatal.found and is_test:
-        advice += ", or set data.on_bad_row=drop: these rows are then predicted by what is left of them (listed in bad_rows.csv)"
+        advice += (
+            ", or set data.on_bad_row=drop: these rows are then predicted by what is left of them (listed in "
+            "bad_rows.csv)"
+        )
     elif not fatal.found and len(bad.rows) < num_rows:
         advice += ", or set data.on_bad_row=drop to go on without bad training rows (they are listed in bad_rows.csv)"
     described = Problems(fatal.table, blocking, bad.explain).describe(num_rows)

@@ -1,15 +1,16 @@
-"""`data.root` in object storage: its tables come to this machine whole, its pictures are looked at wherever there is room.
+"""`data.root` in object storage: its tables come to this machine whole, its pictures are looked at wherever there is
+room.
 
-What of a picture is to be known before anything is launched (the hash of its content, whether its header is a picture's) takes reading all of
-it. The driver hands this out (`interface.Spread`: Ray Data on the cluster), and only hashes and problems come back; a node that
-has read a picture keeps a copy, and folds on another node read the object itself, checked by its hash. So neither the driver's
-memory nor its disk nor a shared file system stands between the pictures and the folds, and nothing else of this family knows
-where pictures are. (Ray Data's own reading of files fails as a whole where one object is missing, and asks for sizes that the listing
-has told.)
+What of a picture is to be known before anything is launched (the hash of its content, whether its header is a
+picture's) takes reading all of it. The driver hands this out (`interface.Spread`: Ray Data on the cluster), and only
+hashes and problems come back; a node that has read a picture keeps a copy, and folds on another node read the object
+itself, checked by its hash. So neither the driver's memory nor its disk nor a shared file system stands between the
+pictures and the folds, and nothing else of this family knows where pictures are. (Ray Data's own reading of files fails
+as a whole where one object is missing, and asks for sizes that the listing has told.)
 
-What was found is remembered for a picture of the same size and time: a later start reads the listing and what has changed. Times have
-the resolution of a second, so nothing is remembered of an object that was written a moment before it was listed.
-"""
+What was found is remembered for a picture of the same size and time: a later start reads the listing and what has
+changed. Times have the resolution of a second, so nothing is remembered of an object that was written a moment before
+it was listed."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ PIXEL_BYTES = 4  # of a picture of the largest size that is allowed, not compres
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about an object: a hash of its content, what is wrong with it, if anything is, and its `Found.largest`."""
+    """What was found out about an object: a hash of its content, what is wrong with it, if anything is, and its
+    `Found.largest`."""
 
     num_bytes: int
     modified_ns: int
@@ -104,7 +106,8 @@ def opened_data(data: DataConfig, cache: Path, spread: Spread) -> Iterator[tuple
         if not str(error.filename or "").startswith(root):
             raise
         raise DataError(
-            f"{error.filename}: {error.strerror}. Check the network and, of a server that is not Amazon's, AWS_ENDPOINT_URL"
+            f"{error.filename}: {error.strerror}. Check the network and, of a server that is not Amazon's, "
+            "AWS_ENDPOINT_URL"
         ) from None
 
 
@@ -136,7 +139,8 @@ def _open_remote_pictures(
     pictures = RemotePictures(f"{root}/{folder}", cache, spread, data.picture_rules)
     if not pictures.listed:
         raise DataError(
-            f"{root}/{folder}: no objects, and so no pictures for {table}; set data.train_pictures and data.test_pictures, or "
+            f"{root}/{folder}: no objects, and so no pictures for {table}; set data.train_pictures and "
+            "data.test_pictures, or "
             "data.train_pictures= to learn without pictures"
         )
     return pictures

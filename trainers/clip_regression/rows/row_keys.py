@@ -1,9 +1,8 @@
 """Keys that two rows share where they have the same picture, the same text or the same group.
 
-Same picture: a file with the same bytes; a copy that was encoded anew or resized is not found. Same text: the joined and cleaned
-text, whatever its case and white space, which CLIP's tokenizers do not tell apart either; links that became the same token
-are the same. No picture and an empty text have no key.
-"""
+Same picture: a file with the same bytes; a copy that was encoded anew or resized is not found. Same text: the joined
+and cleaned text, whatever its case and white space, which CLIP's tokenizers do not tell apart either; links that became
+the same token are the same. No picture and an empty text have no key."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the driver leaves to the folds: the checked rows of a table as an Arrow file, memory-mapped, so that no fold parses the
-table, opens every picture's header or hashes contents again, and none holds texts that it does not read."""
+"""What the driver leaves to the folds: the checked rows of a table as an Arrow file, memory-mapped, so that no fold
+parses the table, opens every picture's header or hashes contents again, and none holds texts that it does not read."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def read_checked(table: RowsFile, positions: np.ndarray, context: FoldContext) -
     for position, content in zip(positions, contents, strict=True):
         if content is not None and hash_content(content) != table.rows.digests["picture"][position].tobytes():
             raise DataError(
-                f"the picture of id {str(table.rows.ids[position])!r} was changed while the run works; put the old one back, or use "
+                f"the picture of id {str(table.rows.ids[position])!r} was changed while the run works; put "
+                "the old one back, or use "
                 "another run.name"
             )
     return contents

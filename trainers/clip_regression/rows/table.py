@@ -49,15 +49,17 @@ class Rows:
 
     Attributes:
         ids: str.
-        texts: the text columns joined, cut to MAX_TEXT_LENGTH characters (then cleaned where the config says so). Empty, as
-            `pictures` may be, where features stand for them.
+        texts: the text columns joined, cut to MAX_TEXT_LENGTH characters (then cleaned where the config says so).
+            Empty, as `pictures` may be, where features stand for them.
         time: float64 unix seconds, NaN without a date.
         numbers: (N, F) float64 in the order of `data.numeric_columns`, NaN where a cell is empty.
         target: float64, NaN for test rows.
-        pictures: each picture's file (links are followed), None where there is none or it is unreadable (the mean colour then).
+        pictures: each picture's file (links are followed), None where there is none or it is unreadable (the mean
+            colour then).
         groups, folds: values of `data.group_column` ("" for a test row without one), `data.fold_column`, or None.
         bad_rows: the rows that were dropped or mended, and files that were left out.
-        digests: by kind (picture, text) a hash of the content, (N, 16) uint8; only of rows that `rows_file.py` has read.
+        digests: by kind (picture, text) a hash of the content, (N, 16) uint8; only of rows that `rows_file.py` has
+            read.
         largest: values of pictures with 16 bits that do not say how many are in use, of all rows of the table.
         notes: sentences for the user.
     """
@@ -105,7 +107,8 @@ def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | 
     root = data.folder / folder
     if not root.is_dir():
         raise DataError(
-            f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and data.test_pictures, or "
+            f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and "
+            "data.test_pictures, or "
             "data.train_pictures= to learn without pictures"
         )
     return PictureFolder(root, data.picture_rules)
@@ -147,8 +150,8 @@ def read_test_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) 
 
 
 def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None = None) -> str:
-    """SHA-256 over the bytes of the tables, and over name, size and last 4 KiB of each picture and of a weights file; of a picture in
-    object storage over name and content."""
+    """SHA-256 over the bytes of the tables, and over name, size and last 4 KiB of each picture and of a weights file;
+    of a picture in object storage over name and content."""
     digest = hashlib.sha256()
     for name in (data.train_table, data.test_table):
         path = data.folder / name
@@ -231,7 +234,8 @@ def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictu
 
 
 def list_inputs(data: DataConfig) -> dict[str, list[str]]:
-    """The columns that a row is predicted from, by the field that names them; what can be made from the text is left out."""
+    """The columns that a row is predicted from, by the field that names them; what can be made from the text is left
+    out."""
     made = LINK_COLUMNS if data.text_columns else ()
     return {
         "data.id_column": [data.id_column],

@@ -1,7 +1,8 @@
-"""Turns checked pictures into tensors: decoding ahead of their use, normalisation, squares, and the random changes of each epoch.
+"""Turns checked pictures into tensors: decoding ahead of their use, normalisation, squares, and the random changes of
+each epoch.
 
-The changes of a picture are a function of (seed, fold, epoch, row) alone, so any epoch can be built again by any number of
-workers and threads, with the same bits.
+The changes of a picture are a function of (seed, fold, epoch, row) alone, so any epoch can be built again by any number
+of workers and threads, with the same bits.
 
 Shape suffixes: B pictures, C channels, H height, W width, S side of a square.
 """
@@ -101,7 +102,8 @@ class Examples:
     def batches(
         self, portions: list[np.ndarray], make: Callable[[Example], tuple[Tensor, Tensor]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Squares and their masks, (B, C, S, S) and (B, S, S), of each portion of positions; `make` turns an example into them."""
+        """Squares and their masks, (B, C, S, S) and (B, S, S), of each portion of positions; `make` turns an example
+        into them."""
         with ThreadPoolExecutor(self.num_threads) as pool:
             waiting: list[list[tuple[int, Future[tuple[Tensor, Tensor]]]]] = []
 

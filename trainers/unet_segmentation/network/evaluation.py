@@ -1,7 +1,8 @@
 """What a U-Net says of a whole picture, and how well it fits the mask.
 
-A picture is predicted by itself, so that its bits do not depend on others. One that is larger than the squares that were trained on
-is predicted in squares that overlap by a quarter; where they do, the one whose middle is nearer counts more.
+A picture is predicted by itself, so that its bits do not depend on others. One that is larger than the squares that
+were trained on is predicted in squares that overlap by a quarter; where they do, the one whose middle is nearer counts
+more.
 
 Shape suffixes: C channels, K classes but the background, H height, W width, S side of a square, N squares.
 """
@@ -70,7 +71,8 @@ def enlarge(probability_CHW: Tensor, height: int, width: int) -> Tensor:
 
 
 def count_pixels(logits_CHW: Tensor, mask_HW: Tensor) -> Tensor:
-    """(3, K) int64: of each class but the background the pixels that are rightly said to be of it, that are said to be, and that are."""
+    """(3, K) int64: of each class but the background the pixels that are rightly said to be of it, that are said to be,
+    and that are."""
     num_classes = max(2, logits_CHW.shape[0])
     predicted_HW = (logits_CHW[0] >= 0).long() if logits_CHW.shape[0] == 1 else logits_CHW.argmax(0)
     counts_HW = mask_HW != IGNORED

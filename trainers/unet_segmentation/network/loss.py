@@ -4,8 +4,8 @@
     CE     = mean over the pixels of w(t) · -log p(t)           w = 1 for the background
     loss   = d · Dice + (1 - d) · CE
 
-p is the predicted probability of a class and t whether the pixel is of it; sums go over all pixels of the batch that count. With two
-classes there is one logit, p its sigmoid, and CE the binary cross entropy with a positive weight.
+p is the predicted probability of a class and t whether the pixel is of it; sums go over all pixels of the batch that
+count. With two classes there is one logit, p its sigmoid, and CE the binary cross entropy with a positive weight.
 
 Sums are over the batch of all ranks together, so that several workers learn what one would.
 

@@ -1,4 +1,5 @@
-"""The U-Net: an encoder of double convolutions, a bottleneck, and a decoder that joins what the encoder saw on each scale.
+"""The U-Net: an encoder of double convolutions, a bottleneck, and a decoder that joins what the encoder saw on each
+scale.
 
 Shape suffixes: B pictures, C channels, H height, W width.
 """

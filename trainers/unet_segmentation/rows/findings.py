@@ -55,7 +55,10 @@ def examine_pair(data: DataConfig, picture: Path, mask: Path | None) -> Finding:
         sizes = [f"{width} x {height}" for height, width in (scan.size, mask_HW.shape)]
         detail = f"picture {sizes[0]}, mask {sizes[1]}"
         if scan.is_turned:
-            detail += "; the picture is turned as its EXIF orientation says: draw the mask on what viewers show, or remove the tag"
+            detail += (
+                "; the picture is turned as its EXIF orientation says: draw the mask on what viewers show, or "
+                "remove the tag"
+            )
         return replace(scan, problem="mask of another size than its picture", detail=detail, is_of_mask=True)
     scan.digests = (scan.digests[0], digest(content))
     values, times = _count_values(mask_HW)

@@ -81,7 +81,8 @@ class Rows:
 
 
 def place_rows(inputs: Path, data: DataConfig, table: str) -> Path:
-    """Where the rows of a table (train or test) are below a run's folder of inputs, for those who read them by this config."""
+    """Where the rows of a table (train or test) are below a run's folder of inputs, for those who read them by this
+    config."""
     seen = {name: value for name, value in asdict(data).items() if name != "max_pixels"}
     return inputs / f"{table}-{name_view(seen, _LATER)}.arrow"
 
@@ -130,7 +131,8 @@ def read_picture(rows: Rows, row: int, data: DataConfig) -> np.ndarray:
 
 
 def read_mask(rows: Rows, row: int, data: DataConfig, *, scaled: bool) -> np.ndarray | None:
-    """A mask of class numbers, (H, W) uint8, as large as its picture or at the scale that is trained on; None: there is none.
+    """A mask of class numbers, (H, W) uint8, as large as its picture or at the scale that is trained on; None: there is
+    none.
 
     Raises:
         OSError: it cannot be read.

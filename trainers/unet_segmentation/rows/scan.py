@@ -108,8 +108,8 @@ def _collect_problems(found: Found, scans: list[Finding]) -> Problems:
 def _refuse(
     data: DataConfig, found: dict[str, Found], problems: dict[str, Problems], scans: dict[str, list[Finding]]
 ) -> None:
-    """Raises DataError where there is a problem that is not to be dropped: every one, or with `data.on_bad_row=drop` names that
-    collide and pictures that are to be predicted and cannot be."""
+    """Raises DataError where there is a problem that is not to be dropped: every one, or with `data.on_bad_row=drop`
+    names that collide and pictures that are to be predicted and cannot be."""
     fatal: Problems = {}
     for what, names in [pair for one in found.values() for pair in one.fatal.items()]:
         fatal.setdefault(what, []).extend(name for name in names if name not in fatal.get(what, []))
@@ -146,7 +146,10 @@ def _advise_on_values(data: DataConfig, scans: list[Finding]) -> str:
     if 255 in seen and len(seen - {255}) > 1 and max(seen - {255}) < max(data.classes, 2):
         return advice + "; if 255 marks pixels that count nowhere, data.ignore_value=255 leaves them out"
     if len(unknown) == 1:
-        advice += f"; if {unknown.copy().pop()} marks pixels that count nowhere, data.ignore_value={unknown.copy().pop()} leaves them out"
+        advice += (
+            f"; if {unknown.copy().pop()} marks pixels that count nowhere, "
+            f"data.ignore_value={unknown.copy().pop()} leaves them out"
+        )
     return advice + (", data.soft_masks=true takes half as the border" if data.classes == 2 else "")
 
 
@@ -216,7 +219,8 @@ def _note(data: DataConfig, table: str, rows: Rows, scans: list[Finding]) -> tup
         notes.append(f"{num:,} {table} pictures have colours and are read as grey; data.channels=3 reads colours")
     if num := sum(scan.is_turned for scan in scans):
         notes.append(
-            f"{num:,} {table} pictures are turned as their EXIF orientation says; their masks have to fit what viewers show"
+            f"{num:,} {table} pictures are turned as their EXIF orientation says; their masks have to fit "
+            "what viewers show"
         )
     if num := sum(scan.is_transparent for scan in scans):
         notes.append(
@@ -230,6 +234,7 @@ def _refuse_one_class(data: DataConfig, number: int, num_masks: int) -> None:
     others = tuple(value for value in data.mask_values if value != data.mask_values[number])
     expected = describe_values(others) if len(others) > 1 else str(others[0])
     raise DataError(
-        f"{data.root}: all {num_masks} masks are {what}: every pixel has the value {data.mask_values[number]}. Expected some with "
+        f"{data.root}: all {num_masks} masks are {what}: every pixel has the value "
+        f"{data.mask_values[number]}. Expected some with "
         f"{expected}; data.mask_values says which value means which class"
     )

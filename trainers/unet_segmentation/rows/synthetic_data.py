@@ -1,8 +1,8 @@
-"""Pictures that the project makes itself, so that a first run needs no download: bright and dark blobs on a noisy ground.
+"""Pictures that the project makes itself, so that a first run needs no download: bright and dark blobs on a noisy
+ground.
 
-The mask is the bright blobs; the dark ones, and a brightness that differs from picture to picture, are there to mislead. Pictures come
-in fours of one "patient", whose ground is the same: folds that split patients would flatter.
-"""
+The mask is the bright blobs; the dark ones, and a brightness that differs from picture to picture, are there to
+mislead. Pictures come in fours of one "patient", whose ground is the same: folds that split patients would flatter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Paired bootstrap: intervals that cover, the same draws for the same seed, bounds that hold for many candidates at once."""
+"""Paired bootstrap: intervals that cover, the same draws for the same seed, bounds that hold for many candidates at
+once."""
 
 from functools import partial
 

@@ -112,7 +112,8 @@ def test_the_winner_by_a_scorer_with_positive_values_replaces_the_default_too(me
 
 
 def test_luck_seldom_replaces_the_default():
-    """Members that are equally good, and calibrated: in truth nothing beats their mean by more than a hair. One in 20 may."""
+    """Members that are equally good, and calibrated: in truth nothing beats their mean by more than a hair. One in 20
+    may."""
 
     def replaces(seed):
         rng = np.random.default_rng(seed)

@@ -10,7 +10,8 @@ from ensemble.numbers.intervals import bound_coverage, interval_kind, predict_in
 
 
 def cross_validate(num_rows, num_folds, num_test, seed):
-    """A ridge regression on made-up rows: test predictions (K, T), out-of-fold predictions, targets, folds, true test values."""
+    """A ridge regression on made-up rows: test predictions (K, T), out-of-fold predictions, targets, folds, true test
+    values."""
     rng = np.random.default_rng(seed)
     features = rng.normal(0, 1, (num_rows + num_test, 6))
     logs = features @ np.array([1, -1, 0.5, 0, 0, 0.2]) + 6 + rng.standard_t(4, len(features)) * 0.5

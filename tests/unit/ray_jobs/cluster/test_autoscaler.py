@@ -42,7 +42,8 @@ def test_what_is_pending_starting_and_failed_is_said():
         resource_demands=ResourceDemandSummary(placement_group_demand=demands),
     )
     assert describe_status(status) == (
-        "2 node(s) run; no room for 3 × {1 CPU, 0.5 GPU}; starting: 3 × gpu; failed to start: gpu (out of quota), spot (no capacity)"
+        "2 node(s) run; no room for 3 × {1 CPU, 0.5 GPU}; starting: 3 × gpu; failed to start: gpu (out of "
+        "quota), spot (no capacity)"
     )
     waiting = ClusterStatus(resource_demands=ResourceDemandSummary(placement_group_demand=demands[:1]))
     assert describe_status(waiting) == "0 node(s) run; no room for 2 × {1 CPU, 0.5 GPU}; no node is being started"

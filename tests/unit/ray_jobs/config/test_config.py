@@ -24,7 +24,10 @@ def test_every_recipe_builds_and_survives_json(name):
 
 
 def test_recipes_load_neither_torch_nor_ray():
-    code = "import sys, ray_jobs.config.recipes; sys.exit(bool({'torch', 'ray', 'open_clip', 'pandas'} & set(sys.modules)))"
+    code = (
+        "import sys, ray_jobs.config.recipes; sys.exit(bool({'torch', 'ray', 'open_clip', 'pandas'} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

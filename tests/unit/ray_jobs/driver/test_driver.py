@@ -20,8 +20,8 @@ from trainers.interface import DataError
 
 @pytest.fixture
 def leaking_run(small_frame, write_data, tmp_path):
-    """Words for a run in `tmp_path/runs` on 24 rows: fold 0 validates v03 and fold 2 v08, which have one text; the only test
-    row has the text of v05."""
+    """Words for a run in `tmp_path/runs` on 24 rows: fold 0 validates v03 and fold 2 v08, which have one text; the only
+    test row has the text of v05."""
     small_frame.loc[[3, 8], "title"] = "a [red] vase"
     test = small_frame.drop(columns="views").iloc[[5]].assign(id="t")
     root = write_data(small_frame.assign(fold=small_frame.index % 3), test)

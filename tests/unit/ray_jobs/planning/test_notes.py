@@ -64,6 +64,7 @@ def test_the_real_share_of_a_holdout_is_told_where_it_differs():
     inventory = make_inventory(np.arange(100), groups=np.arange(100) // 50)
     (told,) = tell(inventory, kind="holdout", count=1, holdout_fraction=0.1)
     assert told == (
-        "rows that validate: 50 of 100 rows (50.0%), where folds.holdout_fraction=0.1 asks for 10.0%: no group is divided, and the "
+        "rows that validate: 50 of 100 rows (50.0%), where folds.holdout_fraction=0.1 asks for 10.0%: no "
+        "group is divided, and the "
         "largest of 2 has 50 of 100 rows"
     )

@@ -157,6 +157,9 @@ def test_following_says_each_new_epoch_once_and_ends_with_the_driver(tmp_path):
 
 
 def test_analysis_and_report_load_neither_torch_nor_ray_nor_a_window_system():
-    code = "import sys, ray_jobs.analyze, ray_jobs.reporting.analysis_files, ray_jobs.reporting.html_report; print(*sys.modules)"
+    code = (
+        "import sys, ray_jobs.analyze, ray_jobs.reporting.analysis_files, ray_jobs.reporting.html_report; "
+        "print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {"torch", "ray", "matplotlib.pyplot"} & set(loaded.stdout.split())

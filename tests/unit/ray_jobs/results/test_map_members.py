@@ -1,4 +1,5 @@
-"""Members of a run whose family predicts maps: combined, scored without what they have seen, swept, and on the leaderboard."""
+"""Members of a run whose family predicts maps: combined, scored without what they have seen, swept, and on the
+leaderboard."""
 
 from __future__ import annotations
 

@@ -84,7 +84,10 @@ def test_the_submission_is_the_mean_of_the_models_and_every_method_is_compared(r
 def test_the_record_holds_the_catalogues_metrics_of_a_submission(run):
     folder, _, _ = run
     row = read_lines(folder.submission_record)[-1]
-    names = "n_models checkpoint_type method space test_samples prediction_diversity pred_std_mean pred_std_max pred_std_min "
+    names = (
+        "n_models checkpoint_type method space test_samples prediction_diversity pred_std_mean pred_std_max "
+        "pred_std_min "
+    )
     names += (
         "final_pred_min final_pred_max final_pred_mean final_pred_std submission_created submission_path model_weights "
     )

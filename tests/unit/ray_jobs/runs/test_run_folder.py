@@ -97,7 +97,10 @@ def test_damaged_json_is_an_error_unless_a_default_is_given(tmp_path):
 
 def test_a_second_driver_is_refused_while_the_first_lives_and_not_after_it_was_killed(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    code = f"import sys, time\nfrom ray_jobs.runs.folder import RunFolder\nwith RunFolder({str(folder.root)!r}).lock():\n    print('held', flush=True)\n    time.sleep(60)"
+    code = (
+        "import sys, time\nfrom ray_jobs.runs.folder import RunFolder\nwith "
+        f"RunFolder({str(folder.root)!r}).lock():\n    print('held', flush=True)\n    time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "held\n"
         assert folder.is_locked()

@@ -1,4 +1,5 @@
-"""Storage that is full, read-only or away: writers wait, double nothing, write nowhere else, and give up with one message."""
+"""Storage that is full, read-only or away: writers wait, double nothing, write nowhere else, and give up with one
+message."""
 
 from __future__ import annotations
 
@@ -199,7 +200,8 @@ def test_patience_ends_once_with_a_message_that_says_what_to_do(folder):
     assert failure.cause == Cause.ERROR
     assert not failure.may_be_retried(1)
     assert re.fullmatch(
-        r"checkpoint best could not be done for \d\.\d s: \[Errno 28\] No space left on device\. Free disk space or bring the "
+        r"checkpoint best could not be done for \d\.\d s: \[Errno 28\] No space left on device\. Free disk "
+        r"space or bring the "
         "storage back; the same command continues",
         failure.message,
     )

@@ -121,8 +121,8 @@ def test_the_log_tells_progress_epochs_and_new_bests(tmp_path, caplog):
     lines = [line.message for line in caplog.records]
     assert lines[0].startswith("epoch 1/3 [1/3  33%] loss 1.000000, learning rate 0.00100000, ETA 00:00:0")
     assert (
-        "epoch 1/3 is over: batch loss mean 2.000000, min 0.333333, max 1.000000; validation loss 0.500000, score 1.000000"
-        in lines[3]
+        "epoch 1/3 is over: batch loss mean 2.000000, min 0.333333, max 1.000000; validation loss 0.500000, "
+        "score 1.000000" in lines[3]
     )
     assert lines[4] == "new best at epoch 1: score 1.000000"
     assert lines[9] == "new best at epoch 2: score 0.000000, better by 1.000000"

@@ -209,7 +209,8 @@ def test_a_trial_whose_data_cannot_be_read_has_failed_and_is_listed(tmp_path):
 
 
 def test_a_search_that_learns_knows_every_trial_that_has_ended():
-    """On a bowl, TPE's trials gather at its bottom, wherever the recipe lies, and not where trials fail after one good fold."""
+    """On a bowl, TPE's trials gather at its bottom, wherever the recipe lies, and not where trials fail after one good
+    fold."""
     config, tune = RECIPES["clip_multimodal_small"](), TuneConfig(search="tpe", space=LINES)
     space, fields, results = parse_space(LINES, config), {}, []
     for number in range(31):

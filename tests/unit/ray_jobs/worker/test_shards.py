@@ -1,4 +1,5 @@
-"""What only one rank has: two ranks write their parts of checkpoints and resume points, on one file system or through objects."""
+"""What only one rank has: two ranks write their parts of checkpoints and resume points, on one file system or through
+objects."""
 
 from __future__ import annotations
 

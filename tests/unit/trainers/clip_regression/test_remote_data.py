@@ -1,4 +1,5 @@
-"""A data.root in object storage, on a real server: the same rows as from a folder, read once; what is wrong is told with its URI."""
+"""A data.root in object storage, on a real server: the same rows as from a folder, read once; what is wrong is told
+with its URI."""
 
 import time
 
@@ -26,7 +27,8 @@ def storage(bucket_server, monkeypatch):
 
 @pytest.fixture
 def put_data(storage, small_frame, write_data, request):
-    """A function that puts the small data into a folder of the bucket that this test has for itself; its URI and local folder."""
+    """A function that puts the small data into a folder of the bucket that this test has for itself; its URI and local
+    folder."""
 
     def put(train=None, test=None):
         root = write_data(small_frame if train is None else train, test)

@@ -1,4 +1,5 @@
-"""A fold of two stages that counts steps: killed at each of them it ends with the same bits. By epochs, evaluations between them."""
+"""A fold of two stages that counts steps: killed at each of them it ends with the same bits. By epochs, evaluations
+between them."""
 
 from __future__ import annotations
 

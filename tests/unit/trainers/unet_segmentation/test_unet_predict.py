@@ -1,4 +1,5 @@
-"""New pictures through the models of a finished fold: found with their masks, large ones in squares, and written with scores."""
+"""New pictures through the models of a finished fold: found with their masks, large ones in squares, and written with
+scores."""
 
 from __future__ import annotations
 

@@ -41,11 +41,12 @@ def select_by_definition(models_MN, target_N, metric, num_steps=NUM_STEPS):
 
 @pytest.mark.parametrize("metric", ["mse", "mae"])
 def test_greedy_selection_of_an_example_worked_out_by_hand(metric):
-    # Errors (1, 0), (0, -2), (-1, 0): the first and the third are equal, the first goes first; with the third it has no error.
+    # Errors (1, 0), (0, -2), (-1, 0): the first and the third are equal, the first goes first; with the third it has no
+    # error.
     target, models = np.array([2.0, 2.0]), np.array([[3.0, 2.0], [2.0, 0.0], [1.0, 2.0]])
     np.testing.assert_array_equal(select_greedily(models, target, metric, "raw"), [0.5, 0, 0.5])
-    # Of the first two the squared errors go 0.5, 0.5, 0.444 (a third of the second), 0.406 (a quarter) and 0.4 (a fifth),
-    # then they rise. The absolute error grows with any share of the second.
+    # Of the first two the squared errors go 0.5, 0.5, 0.444 (a third of the second), 0.406 (a quarter) and 0.4 (a
+    # fifth), then they rise. The absolute error grows with any share of the second.
     share = 0.2 if metric == "mse" else 0
     np.testing.assert_array_equal(select_greedily(models[:2], target, metric, "raw"), [1 - share, share])
 
