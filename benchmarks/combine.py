@@ -65,7 +65,8 @@ def measure_combining(num_rows: int) -> None:
 
 
 def measure_selection(num_rows: int) -> None:
-    """Prints how long greedy selection takes where errors are squared in the space, and where each step asks the rows."""
+    """Prints how long greedy selection takes where errors are squared in the space, and where each step asks the
+    rows."""
     rng = np.random.default_rng(0)
     logs_N = rng.normal(5, 1.5, num_rows).astype(np.float32)
     predictions_MN = np.empty((NUM_MEMBERS, num_rows), np.float32)

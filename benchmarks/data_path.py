@@ -50,7 +50,9 @@ def main() -> None:
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as storage:
             words = [f"run.storage={storage}", "run.name=path", f"resources.cpus_per_fold={num_threads}", *PLAIN]
-            subprocess.run([sys.executable, "ray_jobs/kfold.py", *words], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+            subprocess.run(
+                [sys.executable, "ray_jobs/kfold.py", *words], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
+            )
             folder = RunFolder(Path(storage) / "path")
             epochs = [row for row in map(json.loads, folder.fold_record(0).open()) if "train/epoch_time" in str(row)]
             rate = statistics.median(row["fold_0/train/samples_per_second"] for row in epochs[1:])

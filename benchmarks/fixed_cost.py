@@ -40,7 +40,8 @@ _TICKS, _PAGE_MIB = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE") / 2**20
 COLUMNS = [f"x{number}" for number in range(NUM_COLUMNS)]
 DATA_WORDS = ["data.train_pictures=", "data.test_pictures=", "data.text_columns=[]", "data.date_column=none"]
 WORDS = [
-    *DATA_WORDS, f"data.numeric_columns=[{','.join(COLUMNS)}]", f"training.epochs={NUM_EPOCHS}", f"training.batch_size={BATCH_SIZE}",
+    *DATA_WORDS, f"data.numeric_columns=[{','.join(COLUMNS)}]", f"training.epochs={NUM_EPOCHS}",
+    f"training.batch_size={BATCH_SIZE}",
 ]  # fmt: skip
 
 
@@ -204,7 +205,8 @@ def run_autogluon(root: Path) -> float:
     }
     predictor = TabularPredictor("views", path=str(root / "autogluon"), problem_type="regression", verbosity=1)
     predictor.fit(
-        table, hyperparameters={"NN_TORCH": network}, num_bag_folds=NUM_FOLDS, num_bag_sets=1, fit_weighted_ensemble=False, num_cpus=NUM_FOLDS,
+        table, hyperparameters={"NN_TORCH": network}, num_bag_folds=NUM_FOLDS, num_bag_sets=1,
+        fit_weighted_ensemble=False, num_cpus=NUM_FOLDS,
         ag_args_ensemble={"fold_fitting_strategy": "parallel_local"},
     )  # fmt: skip
     assert predictor.info()["model_info"], "nothing was trained"
@@ -325,11 +327,20 @@ def measure(name: str, python: str) -> Cost:
         make_table(root / "train_val.csv")
         script = [__file__, "--side", name, "--root", home]
         if SIDES[name].run is None:
-            script = ["ray_jobs/kfold.py", *WORDS, f"data.root={home}", f"run.storage={home}/runs", "run.name=fixed", *SIDES[name].words]  # fmt: skip
+            script = [
+                "ray_jobs/kfold.py",
+                *WORDS,
+                f"data.root={home}",
+                f"run.storage={home}/runs",
+                "run.name=fixed",
+                *SIDES[name].words,
+            ]
         family, log = Family(), root / "output.txt"
         with log.open("wb") as output:
             began = time.monotonic()
-            job = subprocess.Popen([python, *script], cwd=REPOSITORY, env=clean_environment(home), stdout=output, stderr=output)  # fmt: skip
+            job = subprocess.Popen(
+                [python, *script], cwd=REPOSITORY, env=clean_environment(home), stdout=output, stderr=output
+            )
             wall_s = watch(job, family, began)
         if job.returncode:
             raise SystemExit(f"{NAMES[name]} ended with {job.returncode}:\n{log.read_text()[-3000:]}")
@@ -365,9 +376,13 @@ def make_table(path: Path) -> None:
 
     rng = np.random.default_rng(0)
     values = rng.normal(size=(NUM_ROWS, NUM_COLUMNS))
-    target = np.expm1(3 + 0.8 * values[:, 0] - 0.6 * values[:, 1] * values[:, 2] + 0.3 * rng.normal(size=NUM_ROWS)).clip(0)  # fmt: skip
+    target = np.expm1(
+        3 + 0.8 * values[:, 0] - 0.6 * values[:, 1] * values[:, 2] + 0.3 * rng.normal(size=NUM_ROWS)
+    ).clip(0)
     lines = [",".join(["id", *COLUMNS, "views"])]
-    lines += [f"r{row},{','.join(f'{value:.6f}' for value in values[row])},{target[row]:.6f}" for row in range(NUM_ROWS)]  # fmt: skip
+    lines += [
+        f"r{row},{','.join(f'{value:.6f}' for value in values[row])},{target[row]:.6f}" for row in range(NUM_ROWS)
+    ]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -408,7 +423,8 @@ def show(costs: dict[str, list[Cost]], shows_processes: bool) -> None:
         walls = [one.wall_s for one in costs[name]]
         fixed = (f"{cost.wall_s - plain.wall_s:.1f}", f"{cost.cpu_s - plain.cpu_s:.1f}") if name != PLAIN else ("", "")
         table.add_row(
-            NAMES[name], f"{cost.wall_s:.1f}", f"{min(walls):.1f}, {max(walls):.1f}", f"{cost.cpu_s:.1f}", f"{cost.mib:,.0f}",
+            NAMES[name], f"{cost.wall_s:.1f}", f"{min(walls):.1f}, {max(walls):.1f}", f"{cost.cpu_s:.1f}",
+            f"{cost.mib:,.0f}",
             str(cost.num_processes), *fixed,
         )  # fmt: skip
     console.print(table)

@@ -31,7 +31,12 @@ def main() -> None:
     sizes = arguments.parse_args().rows
     with tempfile.TemporaryDirectory() as scratch:
         storage = f"run.storage={scratch}"
-        subprocess.run([sys.executable, "ray_jobs/kfold.py", storage, *TRAINING.split()], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+        subprocess.run(
+            [sys.executable, "ray_jobs/kfold.py", storage, *TRAINING.split()],
+            cwd=REPOSITORY,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         found = []
         for num_rows in sizes:
             table = Path(scratch) / f"new_{num_rows}.csv"

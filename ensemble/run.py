@@ -143,7 +143,8 @@ class Columns:
         )
 
     def others(self, fold: int) -> np.ndarray:
-        """(N,) bool: from which rows may be learned what is scored on a fold; none before the first of folds in time."""
+        """(N,) bool: from which rows may be learned what is scored on a fold; none before the first of folds in
+        time."""
         return self.fold_N < fold if self.is_ordered else self.fold_N != fold
 
 

@@ -34,7 +34,8 @@ import re
 EXIT_OK, EXIT_INCOMPLETE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
 # What a full, read-only, broken, forbidden or unreachable file system says. A file that is not there is none of these.
 _REFUSALS = (
-    "ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EACCES", "EPERM", "ENODEV", "ENXIO", "EHOSTDOWN",
+    "ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EACCES", "EPERM", "ENODEV", "ENXIO",
+    "EHOSTDOWN",
     "EHOSTUNREACH", "EREMOTE", "EREMOTEIO",
 )  # fmt: skip
 # By name: not every system has all of them.
@@ -42,7 +43,8 @@ REFUSALS_OF_MACHINE = frozenset(getattr(errno, name) for name in _REFUSALS if ha
 
 
 def printable(text: str) -> str:
-    """A text without the characters that a terminal obeys: errors and names may come from data and other people's runs."""
+    """A text without the characters that a terminal obeys: errors and names may come from data and other people's
+    runs."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text)
 
 

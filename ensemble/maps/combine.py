@@ -89,7 +89,8 @@ def measure_disagreement(probability_MCHW: np.ndarray) -> np.ndarray:
 
 
 def choose_classes(probability_CHW: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The class of each place, (H, W) uint8: with one channel foreground (1) from the threshold on, else the likeliest."""
+    """The class of each place, (H, W) uint8: with one channel foreground (1) from the threshold on, else the
+    likeliest."""
     if len(probability_CHW) == 1:
         classes_HW: np.ndarray = probability_CHW[0] >= threshold
     else:

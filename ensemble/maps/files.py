@@ -52,7 +52,8 @@ class EncodedMap:
 
 @dataclass(frozen=True)
 class StoredMap:
-    """A row's map as it is read: probabilities (C, H, W) float32 and, where they are known, true classes (H, W) uint8."""
+    """A row's map as it is read: probabilities (C, H, W) float32 and, where they are known, true classes (H, W)
+    uint8."""
 
     row_id: str
     fold: int

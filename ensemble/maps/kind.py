@@ -37,20 +37,31 @@ class Maps(Kind):
     offers: frozenset[Offer] = frozenset(("members", "sweep", "leaderboard", "tuning", "threshold", "truth"))
     constant = "one class everywhere"
     files: Mapping[str, str] = {
-        "folds/<i>/predictions/<rows>_<checkpoint>.parquet": "of each validation, blend or test row its probabilities and its true "
-        "classes, as PNG pictures in the table, by the best and the final checkpoint",
-        "oof.parquet": "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, "
-        "by the model "
-        "that did not train on it",
+        "folds/<i>/predictions/<rows>_<checkpoint>.parquet": (
+            "of each validation, blend or test row its probabilities and its true classes, as PNG pictures in the "
+            "table, by the best and the final checkpoint"
+        ),
+        "oof.parquet": (
+            "of each row that some fold validated: its true and its predicted share of foreground, Dice and IoU, by "
+            "the model that did not train on it"
+        ),
         "masks/": "out_of_fold/: the class of each pixel, by the model that did not train on the row; test/: by the "
         "ensemble",
         "overlays/": "the same over the pictures, true edges in white; out of fold at most 100, from the worst Dice to "
         "the best",
-        "disagreement/": "test/: the standard deviation of the models' probabilities; white is 0.5, the largest possible value",
-        "ensemble/test_predictions.parquet": "each model's share of foreground in each test row, the ensemble's, the mean disagreement",
-        "ensemble/honest_predictions.parquet": "id, fold and counts of pixels: the combination on the rows that score it, by weights that "
-        "did not see the row (only with members)",
-        "submission_<method>.csv": "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known",
+        "disagreement/": (
+            "test/: the standard deviation of the models' probabilities; white is 0.5, the largest possible value"
+        ),
+        "ensemble/test_predictions.parquet": (
+            "each model's share of foreground in each test row, the ensemble's, the mean disagreement"
+        ),
+        "ensemble/honest_predictions.parquet": (
+            "id, fold and counts of pixels: the combination on the rows that score it, by weights that did not see "
+            "the row (only with members)"
+        ),
+        "submission_<method>.csv": (
+            "of each test row: share of foreground, disagreement, mask, and Dice and IoU where the truth is known"
+        ),
     }
     records = (
         (

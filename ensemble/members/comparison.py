@@ -29,7 +29,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Improvements:
-    """How much lower than the baseline's each candidate's error is, (C,), and lower bounds that hold for all at once."""
+    """How much lower than the baseline's each candidate's error is, (C,), and lower bounds that hold for all at
+    once."""
 
     improvement_C: np.ndarray
     low_C: np.ndarray

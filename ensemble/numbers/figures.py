@@ -57,8 +57,15 @@ def draw_agreement(predictions_MN: np.ndarray, labels: list[str]) -> Figure:
     if num_models <= _MOST_NUMBERS:
         for (row, column), value in np.ndenumerate(correlation):
             colour = "white" if row != column and value < (low + high) / 2 else "black"
-            axes.text(column, row, "1" if row == column else _write_correlation(value), ha="center", va="center", color=colour,
-                      fontsize="medium" if num_models < 7 else "small")  # fmt: skip
+            axes.text(
+                column,
+                row,
+                "1" if row == column else _write_correlation(value),
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize="medium" if num_models < 7 else "small",
+            )
     describe_panel(axes, "Agreement of the models on the test rows", "", "")
     return figure
 

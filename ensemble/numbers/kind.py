@@ -76,9 +76,13 @@ class Numbers(Kind):
     files: Mapping[str, str] = {
         "oof.parquet": "for each member one prediction of each row that some fold validated, by the model that did not "
         "train on it",
-        "ensemble/test_predictions.parquet": "each model's prediction of each test row, the combined one, their standard deviation",
-        "ensemble/honest_predictions.parquet": "id, fold, target, prediction: the combination on the rows that score it, by weights "
-        "that did not see the row (only with members or a blend set)",
+        "ensemble/test_predictions.parquet": (
+            "each model's prediction of each test row, the combined one, their standard deviation"
+        ),
+        "ensemble/honest_predictions.parquet": (
+            "id, fold, target, prediction: the combination on the rows that score it, by weights that did not see the"
+            " row (only with members or a blend set)"
+        ),
         "submission_<method>.csv": "ID and prediction",
     }
 

@@ -37,7 +37,8 @@ def draw_predicted_against_actual(target_N: np.ndarray, prediction_N: np.ndarray
 
 
 def draw_residuals(target_N: np.ndarray, prediction_N: np.ndarray, target: str) -> Figure:
-    """log1p(prediction) − log1p(truth): its distribution, and against the prediction with the median of equal groups."""
+    """log1p(prediction) − log1p(truth): its distribution, and against the prediction with the median of equal
+    groups."""
     x_N = np.log1p(prediction_N)
     residual_N = x_N - np.log1p(target_N)
     figure, (distribution, against) = new_figure(4.2, 1, 2, sharey=True, width_ratios=(2, 3))

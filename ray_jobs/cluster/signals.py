@@ -77,7 +77,8 @@ def listening() -> Iterator[Interrupts]:
 
 @contextmanager
 def without_hangup() -> Iterator[None]:
-    """Processes that are started here outlive the terminal, as the driver does: they still have to save where they are."""
+    """Processes that are started here outlive the terminal, as the driver does: they still have to save where they
+    are."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield

@@ -188,7 +188,8 @@ class ElasticWorkers:
             self.waiting.pop(fold, None)
 
     def watch(self) -> None:
-        """Decides until nothing is left to decide. Runs in a thread of its own: a cluster that is gone does not answer."""
+        """Decides until nothing is left to decide. Runs in a thread of its own: a cluster that is gone does not
+        answer."""
         while not self.is_over():
             try:
                 with self.changed:

@@ -21,7 +21,8 @@ from ray_jobs.errors import StorageError
 MAX_DEATHS = 3
 # Errors by which Ray says that a process is gone; their texts are pages of Ray's own affairs.
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError", "NodeDiedError",
-           "OutOfMemoryError", "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError", "WorkerGroupStartupFailedError",
+           "OutOfMemoryError", "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError",
+           "WorkerGroupStartupFailedError",
            "WorkerGroupStartupTimeoutError")  # fmt: skip
 
 
@@ -44,7 +45,8 @@ class Failure:
     message: str
 
     def may_be_retried(self, num_deaths: int) -> bool:
-        """Whether another attempt makes sense, after so many deaths without a resume point gained, this one included."""
+        """Whether another attempt makes sense, after so many deaths without a resume point gained, this one
+        included."""
         if self.cause in (Cause.PREEMPTED, Cause.NO_ROOM):
             return True
         return self.cause in (Cause.DIED, Cause.STALLED) and num_deaths <= MAX_DEATHS

@@ -150,7 +150,8 @@ def _combine_and_conclude(
     sink: WandbSink,
     stage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything after the training; returns the summary. Without what an ensemble task has returned it combines here."""
+    """Everything after the training; returns the summary. Without what an ensemble task has returned it combines
+    here."""
     if stage is None:
         began = time.monotonic()
         stage = run_ensemble_stage(str(plan.folder.root))

@@ -14,7 +14,8 @@ _NOTABLE = 0.1  # of a fold's rows, or of a share that was asked for
 
 
 def note_division(folds: FoldsConfig, plan: FoldPlan, inventory: Inventory, kind: Kind) -> tuple[str, ...]:
-    """Sentences for the user: targets that teach nothing, folds of uneven sizes, shares that are not those asked for."""
+    """Sentences for the user: targets that teach nothing, folds of uneven sizes, shares that are not those asked
+    for."""
     has_constant = kind.predict_constant(np.zeros(1)) is not None  # else it is not the target that is learned
     notes = _note_constant_target(plan, inventory) if has_constant else []
     return (*notes, *_note_uneven_folds(folds, plan), *_note_shares(folds, plan))

@@ -36,7 +36,8 @@ def settle_run(folder: RunFolder, config: RunConfig) -> Combiner:
 
 
 def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
-    """The scores of each member that is combined: the run's own, if it was scored by the metric and as now, else anew."""
+    """The scores of each member that is combined: the run's own, if it was scored by the metric and as now, else
+    anew."""
     summary, folds = read_json(folder.summary, default={}), list(range(config.folds.count))
     stored = summary.get("members") or {MAIN: summary.get("scores")}
     is_as_now = summary.get("ensemble", {}).get("metric") == config.ensemble.metric

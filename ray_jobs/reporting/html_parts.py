@@ -30,7 +30,8 @@ figure { margin: 0; } figure img { display: block; width: 100%; height: auto; ma
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
 th { border-bottom: 1px solid var(--line); color: var(--soft); font-weight: 600; }
-.number { text-align: right; } .rows td:first-child { white-space: nowrap; } tr.total td { border-top: 1px solid var(--line); font-weight: 700; }
+.number { text-align: right; } .rows td:first-child { white-space: nowrap; }
+tr.total td { border-top: 1px solid var(--line); font-weight: 700; }
 code, pre { font: .875rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; } pre { margin: .5rem 0 0;
            overflow-x: auto; white-space: pre-wrap; } summary { cursor: pointer; font-weight: 600; }
 """

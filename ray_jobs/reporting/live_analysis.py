@@ -1,4 +1,5 @@
-"""Follows a run while it trains: redraws one picture and prints a line for each new epoch. Reads the run's folder only."""
+"""Follows a run while it trains: redraws one picture and prints a line for each new epoch. Reads the run's folder
+only."""
 
 from __future__ import annotations
 

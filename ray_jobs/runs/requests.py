@@ -32,7 +32,8 @@ def read_stop_request(folder: RunFolder) -> StopWhen | None:
 
 
 def request_resize(fold: FoldFolder, attempt: int) -> None:
-    """Asks an attempt of a fold to save where it is and end: it goes on in another one, with another number of workers."""
+    """Asks an attempt of a fold to save where it is and end: it goes on in another one, with another number of
+    workers."""
     write_json(fold.leave_request, {"attempt": attempt})
 
 

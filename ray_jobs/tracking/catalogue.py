@@ -141,7 +141,9 @@ _OF_SUBMISSION = (
         SUBMITTED,
         _ensemble(
             {
-                "prediction_diversity": "standard deviation over the models, mean over the rows; of maps: of probabilities",
+                "prediction_diversity": (
+                    "standard deviation over the models, mean over the rows; of maps: of probabilities"
+                ),
                 "pred_std_mean": "the same number under a second name",
                 "pred_std_max": "largest standard deviation of a row",
                 "pred_std_min": "smallest standard deviation of a row",

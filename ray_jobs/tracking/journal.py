@@ -1,4 +1,5 @@
-"""What rank 0 writes down of a fold while it trains: the metric record, the CSV files made from it, lines in the log."""
+"""What rank 0 writes down of a fold while it trains: the metric record, the CSV files made from it, lines in the
+log."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ class FoldJournal:
             self.unsaid = dict(metrics)
 
     def follow(self, position: Progress) -> None:
-        """Takes in where the fold is; writes a progress line when step losses have come from the device since the last."""
+        """Takes in where the fold is; writes a progress line when step losses have come from the device since the
+        last."""
         self.position = position
         if self.first is None:
             self.first = position.amounts[0] - (1 if position.tokens is None else 0)

@@ -124,7 +124,8 @@ def _read_columns(tuning: Tuning, trial: Trial) -> Columns:
 
 
 def _evaluate(kind: Kind, columns: Columns, metric: str) -> Evaluation:
-    """What choosing among trials sees: the predictions, and for each fold the error on all other rows, or earlier ones."""
+    """What choosing among trials sees: the predictions, and for each fold the error on all other rows, or earlier
+    ones."""
     rest, oof_N = [columns.others(fold) for fold in np.unique(columns.fold_N)], columns.oof_MN[0]
     errors = [kind.measure_error(metric, columns.target_N[n], oof_N[n]) if n.any() else np.nan for n in rest]
     return Evaluation(oof_N, np.array(errors))

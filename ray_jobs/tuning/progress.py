@@ -45,7 +45,8 @@ class Progress:
         return not self.todo and (self.is_exhausted or len(self.trials) > self.tuning.tune.num_trials)
 
     def take_next(self) -> tuple[Trial, Plan] | None:
-        """The next trial to train; None: there is none left. One whose values turn out not to be trainable has failed."""
+        """The next trial to train; None: there is none left. One whose values turn out not to be trainable has
+        failed."""
         while self.todo or self._choose():
             trial = self.trials[self.todo.pop(0)]
             try:

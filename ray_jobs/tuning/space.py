@@ -186,7 +186,8 @@ def _try_values(dimension: Dimension, config: RunConfig) -> Dimension:
 
 
 def _refuse_field(name: str, config: RunConfig) -> None:
-    """Fields that a trial must not change: those that are not there, that decide which rows are learned, or only how."""
+    """Fields that a trial must not change: those that are not there, that decide which rows are learned, or only
+    how."""
     sections = {section.name: getattr(config.trainer, section.name) for section in dataclasses.fields(config.trainer)}
     offered = flatten({section: dataclasses.asdict(value) for section, value in sections.items()})
     places = {f"data.{field}" for field in config.trainer.data.ROWS_FROM}

@@ -418,7 +418,8 @@ class RayFoldContext:
         return describe_circumstances(self.world_size, self.num_threads, self.device, self.packages)
 
     def _report_to_train(self, metrics: Mapping[str, float]) -> None:
-        """A barrier of the ranks, at which Ray Train hears the metrics; it keeps none without a checkpoint of its own."""
+        """A barrier of the ranks, at which Ray Train hears the metrics; it keeps none without a checkpoint of its
+        own."""
         ray.train.report({f"fold_{self.fold}/{name}": value for name, value in metrics.items()})
 
     def retry_while_unavailable(self, what: str, do: Callable[[], Result]) -> Result:

@@ -1,4 +1,5 @@
-"""What a fold records and tells while it trains: the metric record, the coordination actor, rows that turned out bad."""
+"""What a fold records and tells while it trains: the metric record, the coordination actor, rows that turned out
+bad."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class GrowingCluster:
         new.replace(self.config)
 
     def drain(self, number: int) -> None:
-        """What a cloud's notice of a spot machine's end becomes in Ray; nodes are numbered from 1 as they are started."""
+        """What a cloud's notice of a spot machine's end becomes in Ray; nodes are numbered from 1 as they are
+        started."""
         words = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=120"]
         command = [
             RAY,

@@ -24,9 +24,12 @@ METHODS = (
     "ray.rpc.ActorInfoGcsService/RegisterActor", "ray.rpc.InternalKVGcsService/InternalKVPut",
     "ray.rpc.JobInfoGcsService/AddJob", "ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
     "ray.rpc.autoscaler.AutoscalerStateService/DrainNode", "ray.rpc.NodeManagerService/RequestWorkerLease",
-    "ray.rpc.NodeManagerService/ShutdownRaylet", "ray.rpc.ObjectManagerService/Pull", "ray.rpc.ObjectManagerService/Push",
-    "ray.rpc.CoreWorkerService/PushTask", "ray.rpc.CoreWorkerService/KillActor", "ray.rpc.CoreWorkerService/GetObjectStatus",
-    "ray.rpc.ReporterService/GetTraceback", "ray.rpc.LogService/StreamLog", "ray.rpc.events.EventAggregatorService/AddEvents",
+    "ray.rpc.NodeManagerService/ShutdownRaylet", "ray.rpc.ObjectManagerService/Pull",
+    "ray.rpc.ObjectManagerService/Push",
+    "ray.rpc.CoreWorkerService/PushTask", "ray.rpc.CoreWorkerService/KillActor",
+    "ray.rpc.CoreWorkerService/GetObjectStatus",
+    "ray.rpc.ReporterService/GetTraceback", "ray.rpc.LogService/StreamLog",
+    "ray.rpc.events.EventAggregatorService/AddEvents",
 )  # fmt: skip
 HOLD = """
 import sys

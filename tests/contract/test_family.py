@@ -239,7 +239,8 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def find_files(made: Path, ids: set[str]) -> list[Path]:
-    """One file of each folder and type of what a family has made, of these rows if it is of rows; not what explains it."""
+    """One file of each folder and type of what a family has made, of these rows if it is of rows; not what explains
+    it."""
     chosen: dict[tuple[Path, str], Path] = {}
     for path in sorted(filter(Path.is_file, made.rglob("*"))):
         if path.suffix != ".txt" and (path.stem in ids or (path.parent, path.suffix) not in chosen):

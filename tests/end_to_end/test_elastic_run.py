@@ -35,7 +35,8 @@ def uneven_data(tmp_path):
 def test_the_worker_of_a_fold_that_is_done_goes_to_the_other_which_loses_no_step(tmp_path, uneven_data):
     words = (
         "run.name=elastic", "run.dashboard=false", "tracking.wandb=disabled", f"data.root={uneven_data}",
-        "data.text_columns=[]", "data.date_column=none", "folds.kind=predefined", "folds.count=2", "data.fold_column=fold",
+        "data.text_columns=[]", "data.date_column=none", "folds.kind=predefined", "folds.count=2",
+        "data.fold_column=fold",
         "training.batch_size=8", f"training.epochs={EPOCHS}", "resources.workers_per_fold=[1,2]",
         "resources.resize_interval_s=0", "resources.cpus_per_fold=2",
     )  # fmt: skip

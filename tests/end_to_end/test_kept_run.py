@@ -20,8 +20,10 @@ from ray_jobs.runs.record import read_lines
 
 KEPT = Path(__file__).with_name("data") / "killed_run.tar.gz"
 WORDS = (
-    "run.name=before", "data.max_rows=40", "data.train_pictures=", "data.test_pictures=", "data.text_columns=[]", "folds.count=2",
-    "training.epochs=30", "training.batch_size=4", "model.hidden_dim=8", "run.dashboard=false", "tracking.wandb=disabled",
+    "run.name=before", "data.max_rows=40", "data.train_pictures=", "data.test_pictures=", "data.text_columns=[]",
+    "folds.count=2",
+    "training.epochs=30", "training.batch_size=4", "model.hidden_dim=8", "run.dashboard=false",
+    "tracking.wandb=disabled",
     "checkpoint.every_steps=1", "tracking.log_interval=1",
 )  # fmt: skip
 
@@ -37,7 +39,8 @@ def test_a_run_of_earlier_code_goes_on_where_it_was_killed(tmp_path):
     ]
     done = subprocess.run(
         [sys.executable, "ray_jobs/kfold.py", f"run.storage={tmp_path}", *WORDS],
-        cwd=REPOSITORY, env=clean_environment(HOME=str(tmp_path)), text=True, capture_output=True, timeout=600, check=False,
+        cwd=REPOSITORY, env=clean_environment(HOME=str(tmp_path)), text=True, capture_output=True, timeout=600,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "training fold 1\n" in done.stdout

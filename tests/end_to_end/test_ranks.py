@@ -18,8 +18,10 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import count_lines, read_lines
 
 WORDS = (
-    "run.name=pair", "run.dashboard=false", "tracking.wandb=disabled", "folds.count=2", "data.max_rows=80", "training.epochs=20",
-    "resources.workers_per_fold=2", "resources.cpus_per_fold=2", "resources.max_folds_at_once=1", "checkpoint.min_interval_s=0",
+    "run.name=pair", "run.dashboard=false", "tracking.wandb=disabled", "folds.count=2", "data.max_rows=80",
+    "training.epochs=20",
+    "resources.workers_per_fold=2", "resources.cpus_per_fold=2", "resources.max_folds_at_once=1",
+    "checkpoint.min_interval_s=0",
 )  # fmt: skip
 
 

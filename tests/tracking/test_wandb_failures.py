@@ -1,4 +1,5 @@
-"""W&B's client that fails in the same way each time: real client, real processes, a server whose answer it cannot read."""
+"""W&B's client that fails in the same way each time: real client, real processes, a server whose answer it cannot
+read."""
 
 from __future__ import annotations
 

@@ -152,7 +152,8 @@ class _Fold:
         }
 
     def save(self, name: CheckpointName, epoch: int, metrics: dict[str, float]) -> None:
-        """Writes a checkpoint from which predictions can be made without this project's config or open_clip's registry."""
+        """Writes a checkpoint from which predictions can be made without this project's config or open_clip's
+        registry."""
         if self.shared is None:
             self.shared = self._share_encoders()
         description = {

@@ -186,8 +186,10 @@ class Learner:
         for kind, optimizer in self._name_optimizers():
             tensors |= {f"{kind}/{name}": value for name, value in pack_optimizer(optimizer).items()}
         facts = {
-            "stage": self.number, "step": self.step, "epoch": self.epoch, "num_batches": self.num_batches, "rate": self.rate,
-            "evaluated": self.evaluated, "num_counted": self.num_counted, "spent_s": self.spent_s, "waited_s": self.waited_s,
+            "stage": self.number, "step": self.step, "epoch": self.epoch, "num_batches": self.num_batches,
+            "rate": self.rate,
+            "evaluated": self.evaluated, "num_counted": self.num_counted, "spent_s": self.spent_s,
+            "waited_s": self.waited_s,
             "best": asdict(self.best), "scaler": self.scaler.state_dict(),
         }  # fmt: skip
         if self.average is not None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 NO_PICTURE = "their endings are no picture's"
 _FIRST = (".jpg", ".jpeg", ".png", ".webp")
 PICTURE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".jp2", ".j2k", ".jpx",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".jp2", ".j2k",
+    ".jpx",
     ".ppm", ".pgm", ".pbm", ".pnm", ".avif",
 )  # fmt: skip
 _END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "WEBP": b""}  # of others all is decoded

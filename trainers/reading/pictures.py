@@ -47,7 +47,8 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: np.rot90,
 }  # What Pillow's decoders raise of a damaged file.
 _EXPECTED = (
-    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, Warning
+    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+    Warning
 )  # fmt: skip
 
 Image.preinit()

@@ -1,1 +1,2 @@
-"""What families share to keep data: whole files, object storage, tables on disk, blocks of rows that are computed once."""
+"""What families share to keep data: whole files, object storage, tables on disk, blocks of rows that are computed
+once."""

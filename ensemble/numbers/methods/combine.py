@@ -127,7 +127,8 @@ def _sort_models(block_MB: np.ndarray) -> list[np.ndarray]:
 
 @functools.cache
 def _list_comparisons(num: int) -> list[tuple[int, int]]:
-    """Batcher's merge exchange for any number of inputs (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M)."""
+    """Batcher's merge exchange for any number of inputs (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm
+    M)."""
     top = 1 << max(0, (num - 1).bit_length() - 1)
     pairs, size = [], top
     while size:

@@ -58,11 +58,13 @@ KUBERAY: dict[str, dict[str, Any]] = {
         "submissionMode entrypointResources entrypointNumCpus entrypointNumGpus ttlSecondsAfterFinished "
             "shutdownAfterJobFinishes "
         "suspend".split()
-    ) | {"rayClusterSpec": "RayClusterSpec", "submitterPodTemplate": "PodTemplate", "submitterConfig": "SubmitterConfig"},
+    ) | {"rayClusterSpec": "RayClusterSpec", "submitterPodTemplate": "PodTemplate",
+    "submitterConfig": "SubmitterConfig"},
     "SubmitterConfig": {"backoffLimit": None},
     "RayClusterSpec": dict.fromkeys(
         "suspend managedBy rayVersion enableInTreeAutoscaling gcsFaultToleranceOptions headServiceAnnotations".split()
-    ) | {"authOptions": "AuthOptions", "autoscalerOptions": "AutoscalerOptions", "headGroupSpec": "HeadGroupSpec", "workerGroupSpecs": ["WorkerGroupSpec"]},
+    ) | {"authOptions": "AuthOptions", "autoscalerOptions": "AutoscalerOptions", "headGroupSpec": "HeadGroupSpec",
+    "workerGroupSpecs": ["WorkerGroupSpec"]},
     "AuthOptions": dict.fromkeys(["mode", "secretName"]),
     "AutoscalerOptions": dict.fromkeys(
         "version resources image imagePullPolicy env envFrom volumeMounts securityContext idleTimeoutSeconds "
@@ -84,7 +86,8 @@ KUBERAY: dict[str, dict[str, Any]] = {
     "Container": dict.fromkeys(
         "args command image imagePullPolicy livenessProbe name readinessProbe securityContext startupProbe "
             "stdin tty workingDir".split()
-    ) | {"env": ["EnvVar"], "envFrom": ["EnvFrom"], "lifecycle": "Lifecycle", "ports": ["Port"], "resources": "Resources", "volumeMounts": ["Mount"]},
+    ) | {"env": ["EnvVar"], "envFrom": ["EnvFrom"], "lifecycle": "Lifecycle", "ports": ["Port"],
+    "resources": "Resources", "volumeMounts": ["Mount"]},
     "Toleration": dict.fromkeys("effect key operator tolerationSeconds value".split()),
     "Volume": {"name": None, "persistentVolumeClaim": "Claim", "emptyDir": "EmptyDir", "configMap": None, "secret": None},
     "Claim": dict.fromkeys(["claimName", "readOnly"]),
@@ -132,7 +135,8 @@ def check_as_ray_up(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_names(value: Any, kind: Any, where: str = "") -> None:
-    """Refuses fields that KubeRay's or Kubernetes' API does not have; theirs would be left out or refused there, too."""
+    """Refuses fields that KubeRay's or Kubernetes' API does not have; theirs would be left out or refused there,
+    too."""
     if isinstance(kind, list):
         for number, item in enumerate(value):
             check_names(item, kind[0], f"{where}[{number}]")

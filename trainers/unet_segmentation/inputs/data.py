@@ -183,7 +183,8 @@ class Augmentation:
         return picture, mask
 
     def _cut_or_pad(self, picture: Tensor, mask_HW: np.ndarray, row: int) -> tuple[Tensor, Tensor]:
-        """A square of the picture: at a drawn place where it is larger, in the middle of nothing where it is smaller."""
+        """A square of the picture: at a drawn place where it is larger, in the middle of nothing where it is
+        smaller."""
         side, (height, width) = self.side, mask_HW.shape
         top, left = (
             int(place * (max(0, length - side) + 1))

@@ -1,4 +1,5 @@
-"""Choosing among many combinations: what is tried, that the choice is scored outside, and that luck replaces nothing."""
+"""Choosing among many combinations: what is tried, that the choice is scored outside, and that luck replaces
+nothing."""
 
 import numpy as np
 import pytest

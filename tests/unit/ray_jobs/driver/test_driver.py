@@ -42,7 +42,8 @@ def test_a_dry_run_tells_what_leaks_and_writes_nothing(leaking_run, tmp_path, ca
 
 
 def test_a_run_on_made_up_data_goes_on_wherever_its_folder_is(tmp_path):
-    """A run on object storage is worked on below the folder for temporary files, which is another's on another machine."""
+    """A run on object storage is worked on below the folder for temporary files, which is another's on another
+    machine."""
     words = ["members=[seed1 training.seed=1]", "run.name=moved", "data.max_rows=40"]
     before = write_or_compare(check_run(parse_kfold([*words, f"run.storage={tmp_path / 'a'}"]).config, None), [], print)
     shutil.copytree(tmp_path / "a", tmp_path / "b")

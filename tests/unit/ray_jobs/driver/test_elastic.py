@@ -1,4 +1,5 @@
-"""Which workers elastic folds get, and when they are asked to go on with others: decisions on made time, without Ray."""
+"""Which workers elastic folds get, and when they are asked to go on with others: decisions on made time, without
+Ray."""
 
 import threading
 import time

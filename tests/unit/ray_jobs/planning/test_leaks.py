@@ -73,7 +73,11 @@ def test_test_rows_with_a_twin_among_the_training_rows_are_found():
     inventory = make_inventory([5, 6, 6, 0], test=[6, 0, 9, 5, 6])
     leaks = find_leaks(make_plan([0, 1, 1, 0]), inventory)
     assert [(leak.kind, leak.where) for leak in leaks] == [("text", "test")]
-    assert list_rows(leaks) == [["text", "", "t0", "r1", "test"], ["text", "", "t3", "r0", "test"], ["text", "", "t4", "r1", "test"]]  # fmt: skip
+    assert list_rows(leaks) == [
+        ["text", "", "t0", "r1", "test"],
+        ["text", "", "t3", "r0", "test"],
+        ["text", "", "t4", "r1", "test"],
+    ]
 
 
 def test_an_id_of_a_training_row_is_found_in_the_test_table():

@@ -1,4 +1,5 @@
-"""What predict.py finds out before anything is launched, how a run's models become one, and how its output is written."""
+"""What predict.py finds out before anything is launched, how a run's models become one, and how its output is
+written."""
 
 from __future__ import annotations
 
@@ -191,7 +192,11 @@ def test_a_streamed_table_is_the_table_written_at_once_and_a_failed_one_leaves_n
             write(rows.slice(0, 6))
             assert not (tmp_path / name).exists()
             write(rows.slice(6))
-    write_csv(tmp_path / "w.csv", ["ID", "=price"], [[i, repr(float(v))] for i, v in zip(rows["id"].to_pylist(), numbers)])  # noqa: B905  # fmt: skip
+    write_csv(
+        tmp_path / "w.csv",
+        ["ID", "=price"],
+        [[i, repr(float(v))] for i, v in zip(rows["id"].to_pylist(), numbers, strict=True)],
+    )
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "w.csv").read_bytes()
     assert read_parquet(tmp_path / "t.parquet")["=price"].to_pylist() == numbers.tolist()
 

@@ -128,7 +128,8 @@ def test_a_config_names_no_module_outside_trainers(family):
     [
         *[("run", "name", name) for name in ("..", "../x", "/x", "a/b", "a\0b", "a\nb", "a\n", ".x", "-x", "", "x" * 200)],
         ("ensemble", "method", "../../x"), ("ensemble", "checkpoint", "../../x"), ("folds", "kind", "../x"),
-        ("data", "on_bad_row", "x"), ("run", "surprise", 1), ("folds", "count", "x"), ("folds", "count", []), ("folds", "count", 10**12),
+        ("data", "on_bad_row", "x"), ("run", "surprise", 1), ("folds", "count", "x"), ("folds", "count", []),
+        ("folds", "count", 10**12),
     ],
 )  # fmt: skip
 def test_a_config_file_whose_fields_reach_outside_is_refused(tmp_path, section, field, value):

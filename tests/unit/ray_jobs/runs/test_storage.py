@@ -67,7 +67,8 @@ folder = RunFolder(disk / "run")
 write_json(folder.config, {})
 folder.fold(0).root.mkdir(parents=True)
 context = RayFoldContext(folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1, kind=load_kind("number"),
-                     tracking=TrackingConfig(log_batch_metrics=True), checkpoint=CheckpointConfig(storage_patience_s=30),
+                     tracking=TrackingConfig(log_batch_metrics=True),
+                     checkpoint=CheckpointConfig(storage_patience_s=30),
                      watchdog=Watchdog(folder, 0, 1, 0, None))
 context.recording.journal = FoldJournal(folder, 0, log_batches=True, storage=context.storage)
 tensors = {"weight": torch.arange(30_000.0)}

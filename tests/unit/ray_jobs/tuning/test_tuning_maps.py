@@ -1,4 +1,5 @@
-"""A tuning of a family that predicts maps: trials are ranked and compared by their error, 1 - Dice, on the same rows."""
+"""A tuning of a family that predicts maps: trials are ranked and compared by their error, 1 - Dice, on the same
+rows."""
 
 from __future__ import annotations
 

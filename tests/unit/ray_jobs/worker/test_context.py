@@ -29,7 +29,8 @@ def context(tmp_path):
     return RayFoldContext(
         folder, 0, 1, rank=0, world_size=1, device="cpu", num_threads=1,
         kind=load_kind("number"),
-        tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(), watchdog=Watchdog(folder, 0, 1, 0, None),
+        tracking=TrackingConfig(log_interval=100), checkpoint=CheckpointConfig(),
+        watchdog=Watchdog(folder, 0, 1, 0, None),
         loss_advice="lower optimizer.lr",
     )  # fmt: skip
 

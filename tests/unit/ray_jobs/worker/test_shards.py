@@ -42,7 +42,8 @@ def build(
     mirror.bring()
     context = RayFoldContext(
         folder, 0, attempt, rank=rank, world_size=world_size, device="cpu", num_threads=1, kind=load_kind("number"),
-        tracking=TrackingConfig(), checkpoint=CheckpointConfig(min_interval_s=0, every_steps=4), watchdog=Watchdog(folder, 0, 1, rank, None),
+        tracking=TrackingConfig(), checkpoint=CheckpointConfig(min_interval_s=0, every_steps=4),
+        watchdog=Watchdog(folder, 0, 1, rank, None),
         mirror=mirror,
     )  # fmt: skip
     context.root, context._report_to_train = root, lambda metrics: None

@@ -1,4 +1,5 @@
-"""Pictures and tables of the regressor as people have them: read as the user sees them, or told with the likely cause."""
+"""Pictures and tables of the regressor as people have them: read as the user sees them, or told with the likely
+cause."""
 
 from __future__ import annotations
 
