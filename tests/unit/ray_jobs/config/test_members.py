@@ -283,8 +283,7 @@ def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_val
     combinations = summary["combinations"]
     assert (combinations["scored_on"], combinations["num_rows"]) == ("out_of_fold", 60)
     assert "each fifth of the rows by weights from the others" in explain_cross_fitting(combinations)
-    in_time = replace(config, folds=replace(config.folds, kind="time"))  # parts of its only fold have no order
-    columns = config.kind.read_columns(describe_run(folder, in_time), "best")
+    columns = config.kind.read_columns(describe_run(folder, config), "best")
     assert (np.unique(columns.fold_N, return_counts=True)[1].tolist(), columns.is_ordered) == ([12] * 5, False)
     plan = read_parquet(folder.fold_plan).append_column("group", pa.array([0] * 60))
     with pytest.raises(RunError, match=r"one group of rows validates, .* raise folds.holdout_fraction"):
