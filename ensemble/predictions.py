@@ -41,7 +41,7 @@ class PredictionError(ValueError):
 
 
 def read_table(path: Path) -> pa.Table:
-    """A prediction file.
+    """A prediction file, or another Parquet table.
 
     Raises:
         PredictionError: it is missing or damaged.

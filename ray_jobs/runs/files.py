@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ensemble.predictions import PredictionError, read_table
 from ray_jobs.errors import RunFolderError
 from trainers.interface import FORMULA
 from trainers.storage.whole_files import appearing_whole, sha256_file, write_whole
@@ -84,11 +85,9 @@ def read_parquet(path: Path) -> pa.Table:
         RunFolderError: it is missing or damaged.
     """
     try:
-        # Not by pq.read_table, which imports pyarrow.dataset when it is first called, perhaps in a thread.
-        with pq.ParquetFile(path) as file:
-            return file.read()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunFolderError(f"{path} is missing or damaged: {error}") from None
+        return read_table(path)
+    except PredictionError as error:
+        raise RunFolderError(str(error)) from None
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

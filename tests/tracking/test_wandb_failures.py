@@ -3,13 +3,11 @@ read."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 
 import pytest
-from support.processes import REPOSITORY
-from support.publishing import fill
+from support.publishing import fill, sync
 
 from ray_jobs.runs.record import MetricRecord
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
@@ -27,17 +25,6 @@ def run_with_table(server, make_run):
     record.close()
     server.malformed.add("ArtifactType")
     return folder, config
-
-
-def sync(folder, *words):
-    return subprocess.run(
-        [sys.executable, "ray_jobs/wandb_sync.py", str(folder.root), *words],
-        cwd=REPOSITORY,
-        text=True,
-        capture_output=True,
-        timeout=240,
-        check=False,
-    )
 
 
 def stored_rows(server, folder, config):

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.processes import REPOSITORY
-from support.publishing import fill, find_cores
+from support.publishing import fill, find_cores, sync
 
 from ray_jobs.config.run import to_dict
 from ray_jobs.runs.files import write_json
@@ -39,17 +38,6 @@ def wandb_sync(folder):
     files = sorted(map(str, folder.wandb.glob("offline-run-*")))
     command = [sys.executable, "-m", "wandb", "sync", *files]
     return subprocess.run(command, cwd=folder.root, text=True, capture_output=True, timeout=120, check=False)
-
-
-def sync(folder, *words):
-    return subprocess.run(
-        [sys.executable, "ray_jobs/wandb_sync.py", str(folder.root), *words],
-        cwd=REPOSITORY,
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def stored(server, folder, config):
