@@ -66,7 +66,7 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A head node with 2 CPUs, and 4 GB for those who reserve memory, that asks every caller for its token."""
+    """A head node with 2 CPUs, and 5 GB for those who reserve memory, that asks every caller for its token."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     # A submitted job's `python` is the first on the head node's PATH, as in an activated environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -77,7 +77,7 @@ def cluster():
     # Sockets below /tmp: their path may not be longer than 107 characters.
     folder = Path(f"/tmp/kfold_test_{os.getpid()}")
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
-    command += ["--include-dashboard=true", f"--temp-dir={folder}", "--disable-usage-stats", "--memory=4000000000"]
+    command += ["--include-dashboard=true", f"--temp-dir={folder}", "--disable-usage-stats", "--memory=5000000000"]
     command += [f"--dashboard-agent-listen-port={agent}"]  # the usual one may be another cluster's on this machine
     # --block: ends with its own processes and leaves other clusters on this machine alone, as `ray stop` would not.
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
