@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError
@@ -22,6 +22,7 @@ from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import sha256_file
 
+_LOCK_PAUSES_S = (0.02, 0.05, 0.1, 0.2)  # between tries to take the lock
 _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
 
 
@@ -165,15 +166,12 @@ class RunFolder(RunFiles):
         """
         self.run_root.mkdir(parents=True, exist_ok=True)
         with self.driver_lock.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _is_taken(file):
                 file.seek(0)
                 raise RunBusyError(
-                    f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait "
-                    "for it, watch "
-                    f"it with status.py, or choose another run.name"
-                ) from None
+                    f"another driver ({file.read().strip() or 'unknown process'}) works on {self.root}; wait for it, "
+                    "watch it with status.py, or choose another run.name"
+                )
             with contextlib.suppress(OSError):  # of a full disk: whoever comes second is not told who was first
                 os.ftruncate(file.fileno(), 0)
                 os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
@@ -303,3 +301,15 @@ def _remove_folder(path: Path) -> None:
 
 def _describe_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _is_taken(file: IO[str]) -> bool:
+    """Takes a lock; whether that was possible. A reader holds it for a moment when it looks whether a driver does."""
+    for pause_s in (*_LOCK_PAUSES_S, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if pause_s is not None:
+                time.sleep(pause_s)
+    return False

@@ -8,15 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+_STATISTICS = ("running_mean", "running_var")
+
 
 class AverageOfWeights:
-    """Exponential moving average of the parameters that learn.
+    """Exponential moving average of the parameters that learn, and of the statistics of batch normalisation, which
+    belong to them.
 
     The decay warms up, min(decay, (1 + n) / (10 + n)) after n steps, as in TensorFlow's ExponentialMovingAverage.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.parameters: list[Tensor] = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.parameters += [buffer for name, buffer in module.named_buffers() if name.endswith(_STATISTICS)]
         self.decay, self.num_updates = decay, 0
         self.average = [parameter.detach().clone() for parameter in self.parameters]
 

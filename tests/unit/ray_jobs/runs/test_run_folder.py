@@ -1,11 +1,13 @@
 """Files appear whole, damage is noticed, one driver a run."""
 
+import fcntl
 import hashlib
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -152,3 +154,16 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path, monkeypatch):
 def test_sizes_are_measured(tmp_path):
     write_whole(tmp_path / "a", bytes(np.zeros(10, np.uint8)))
     assert RunFolder(tmp_path).measure_bytes() == 10
+
+
+def test_a_reader_that_looks_for_a_driver_in_this_instant_is_no_driver(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        pass
+    with folder.driver_lock.open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        timer = threading.Timer(0.1, fcntl.flock, (reader, fcntl.LOCK_UN))
+        timer.start()
+        with folder.lock():
+            assert folder.is_locked()
+        timer.join()

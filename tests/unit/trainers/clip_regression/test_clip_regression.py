@@ -259,6 +259,16 @@ def test_the_average_of_weights_swaps_in_and_out():
     assert layer.weight.item() == 1.0
 
 
+def test_the_statistics_of_batch_normalisation_are_averaged_with_the_weights_they_belong_to():
+    layer = torch.nn.BatchNorm1d(2, affine=False)
+    average = AverageOfWeights(layer, 0.9)
+    layer.running_mean.fill_(1.0)
+    average.update()
+    with average.swapped():
+        assert layer.running_mean.tolist() == pytest.approx([1 - 2 / 11] * 2)
+    assert layer.running_mean.tolist() == [1.0, 1.0]
+
+
 def test_made_data_is_the_same_each_time_and_each_modality_explains_a_third(tmp_path):
     first, second = make_data(tmp_path / "a"), make_data(tmp_path / "b")
     assert (first / "train_val.csv").read_bytes() == (second / "train_val.csv").read_bytes()
