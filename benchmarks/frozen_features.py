@@ -55,8 +55,8 @@ def main() -> None:
         f"a row's pass takes {1000 * pass_s:.1f} ms (by {passes:,} passes); without the cache there are {all_passes:,}"
     )
     print(
-        f"with an empty cache 1/{extrapolated / seconds['empty cache']:.0f} of the time without (limit 1/40), "
-        f"with a full one 1/{extrapolated / seconds['full cache']:.0f}"
+        f"with an empty cache 1/{extrapolated / seconds['empty cache']:.0f} of the time without (limit 1/40), with a "
+        f"full one 1/{extrapolated / seconds['full cache']:.0f}"
     )
 
 

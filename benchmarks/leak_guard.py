@@ -52,8 +52,8 @@ def main() -> None:
     print(f"  keys of texts                                       {keys_s - pictures_s:6.1f} s")
     search_s = _report_folds(inventory)
     print(
-        f"search for leaks {keys_s + search_s:.1f} s, {(keys_s + search_s) / (read_s + fingerprint_s):.2f} "
-        "of the baseline"
+        f"search for leaks {keys_s + search_s:.1f} s, {(keys_s + search_s) / (read_s + fingerprint_s):.2f} of the "
+        "baseline"
     )
 
 

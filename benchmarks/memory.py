@@ -90,8 +90,8 @@ def main() -> None:
         )
         Console(width=120).print(table)
     print(
-        f"at {num_rows:,} rows the driver takes {peaks['driver']:,.0f} MiB and a fold {peaks['fold']:,.0f} "
-        "MiB (limit 2,861)"
+        f"at {num_rows:,} rows the driver takes {peaks['driver']:,.0f} MiB and a fold {peaks['fold']:,.0f} MiB (limit "
+        "2,861)"
     )
 
 

@@ -68,10 +68,9 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.differing_bits)} files with differing bits, {len(self.wrong_rows)} records with lost "
-            "or doubled rows, "
-            f"{len(self.lost_work)} attempts that lost work, {len(self.left_behind)} processes or placement "
-            f"groups left behind, {len(self.other)} other failures"
+            f"{len(self.differing_bits)} files with differing bits, {len(self.wrong_rows)} records with lost or "
+            f"doubled rows, {len(self.lost_work)} attempts that lost work, {len(self.left_behind)} processes or "
+            f"placement groups left behind, {len(self.other)} other failures"
         )
 
     def list_all(self) -> list[str]:

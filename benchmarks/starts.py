@@ -52,8 +52,8 @@ def main() -> int:
                 seconds += [took_s] * (kind == "run")
     print(
         f"{failures} failures in {given.starts} runs and {given.starts} dry runs beside {given.load} busy processes; "
-        f"a run took {statistics.median(seconds):.1f} s until all folds trained and it was interrupted "
-        f"(median; most {max(seconds):.1f} s)"
+        f"a run took {statistics.median(seconds):.1f} s until all folds trained and it was interrupted (median; most "
+        f"{max(seconds):.1f} s)"
     )
     return 1 if failures else 0
 

@@ -62,9 +62,8 @@ class EnsembleConfig:
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, *FITTED_METHODS, *MAP_METHODS):
             raise ValueError(
-                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, "
-                "or of maps one of "
-                f"{', '.join(MAP_METHODS)}"
+                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of "
+                f"maps one of {', '.join(MAP_METHODS)}"
             )
         if not 0 < self.threshold < 1:
             raise ValueError(f"ensemble.threshold={self.threshold}: expected a probability between 0 and 1")

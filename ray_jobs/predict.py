@@ -60,9 +60,8 @@ def main(argv: list[str]) -> int:
     for option, place in {"data": given.data, "output": given.output, "masks": given.masks}.items():
         if place and "://" in place:
             raise RunError(
-                f"--{option} {place}: new rows are read from a folder and written to one, not to object "
-                "storage; copy the table and its "
-                f"pictures first, as by `aws s3 cp --recursive`"
+                f"--{option} {place}: new rows are read from a folder and written to one, not to object storage; copy "
+                "the table and its pictures first, as by `aws s3 cp --recursive`"
             )
     if given.threshold is not None:
         if "threshold" not in config.kind.offers:

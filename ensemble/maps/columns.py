@@ -164,9 +164,8 @@ def read_columns(run: Run, checkpoint: str) -> MapColumns:
         return _count(run, files, None)
     if not run.has_blend_set:
         raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them "
-            "predict unseen: add members, "
-            "or train a run with folds.blend_fraction=0.1"
+            "with one member, combinations of its fold models can only be scored on rows that all of them predict "
+            "unseen: add members, or train a run with folds.blend_fraction=0.1"
         )
     (folds,) = run.members.values()
     files = dict(zip(run.model_names, ((fold.predictions("blend", checkpoint),) for fold in folds), strict=True))

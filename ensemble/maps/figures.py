@@ -85,16 +85,15 @@ PICTURES: tuple[str | Picture, ...] = (
     Picture(
         "dice_of_rows",
         "Dice of each row",
-        "Low points at the left: small areas are missed. Rows without any foreground have 1 where nothing is "
-        "said and else 0.",
+        "Low points at the left: small areas are missed. Rows without any foreground have 1 where nothing is said "
+        "and else 0.",
         lambda run: draw_dice(*_read_dice(run)[1:]),
     ),
     Picture(
         "disagreement",
         "Where the models differ most",
-        "Test rows: what the ensemble says, and the standard deviation of the models' probabilities; bright "
-        "at edges is usual, bright "
-        "areas are uncertain.",
+        "Test rows: what the ensemble says, and the standard deviation of the models' probabilities; bright at edges "
+        "is usual, bright areas are uncertain.",
         lambda run: draw_gallery(*_read_test_examples(run, 4)),
     ),
     "loss_of_all_folds",

@@ -107,9 +107,8 @@ def _read_blend(run: Run, checkpoint: str) -> NumberColumns:
     """
     if not run.has_blend_set:
         raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them "
-            "predict unseen: add members, "
-            "or train a run with folds.blend_fraction=0.1"
+            "with one member, combinations of its fold models can only be scored on rows that all of them predict "
+            "unseen: add members, or train a run with folds.blend_fraction=0.1"
         )
     (folds,) = run.members.values()
     tables = [read_table(fold.predictions("blend", checkpoint)) for fold in folds]
@@ -210,8 +209,8 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
     if not external:
         whose = f"{path} has {', '.join(sorted(names)) or 'none'}"
         raise PredictionError(
-            f"ensemble.external: no member of the file is combined: {whose}; name one in ensemble.members, "
-            "or leave out ensemble.external"
+            f"ensemble.external: no member of the file is combined: {whose}; name one in ensemble.members, or leave "
+            "out ensemble.external"
         )
     return external
 
@@ -222,16 +221,15 @@ def _check_external(oof: pa.Table, fold_of: dict[str, int], what: str) -> None:
     if len(ids) != len(fold_of) or len(set(ids)) != len(ids):
         twice = len(ids) - len(set(ids))
         raise PredictionError(
-            f"{what} has {len(ids)} out-of-fold predictions ({twice} ids more than once) for the "
-            f"{len(fold_of)} rows that the "
-            "run's folds validate: expected one for each"
+            f"{what} has {len(ids)} out-of-fold predictions ({twice} ids more than once) for the {len(fold_of)} rows "
+            "that the run's folds validate: expected one for each"
         )
     other = [i for i, fold in zip(ids, oof["fold"].to_pylist(), strict=True) if fold != fold_of[i]]
     if other:
         raise PredictionError(
             f"{what}: {len(other)} rows are validated by another fold than in fold_plan.parquet, such as "
-            f"{other[0]!r}: its models were "
-            "trained on rows that they should not have seen. Train it on the run's folds"
+            f"{other[0]!r}: its models were trained on rows that they should not have seen. Train it on the run's "
+            "folds"
         )
     if any(oof["in_sample"].to_pylist()):
         raise PredictionError(f"{what} has out-of-fold predictions that say in_sample: those models have seen the rows")

@@ -56,9 +56,8 @@ def interval_kind(folds_kind: str, checkpoint: str) -> IntervalKind:
     """
     if folds_kind == "time":
         raise ValueError(
-            "no interval from folds.kind=time: rows of another time are not exchangeable with those the "
-            "residuals come from; "
-            "use other folds if the order of time does not matter"
+            "no interval from folds.kind=time: rows of another time are not exchangeable with those the residuals "
+            "come from; use other folds if the order of time does not matter"
         )
     return IntervalKind.CV_PLUS if (folds_kind, checkpoint) == ("random", "final") else IntervalKind.EMPIRICAL
 
@@ -121,7 +120,6 @@ def _check_folds(fold_N: np.ndarray, num_folds: int, num_rows: int, level: float
         raise ValueError(f"level={level}: expected a share between 0 and 1")
     if fold_N.shape != (num_rows,) or np.unique(fold_N).tolist() != list(range(num_folds)):
         raise ValueError(
-            f"fold {fold_N.shape} with folds {np.unique(fold_N).tolist()[:10]}: expected one for each of "
-            f"{num_rows} rows, and rows "
-            f"of each of the folds 0 to {num_folds - 1}"
+            f"fold {fold_N.shape} with folds {np.unique(fold_N).tolist()[:10]}: expected one for each of {num_rows} "
+            f"rows, and rows of each of the folds 0 to {num_folds - 1}"
         )

@@ -79,8 +79,8 @@ def check_models(predictions_MN: np.ndarray, target_N: np.ndarray) -> tuple[np.n
     predictions_MN, target_N = np.asarray(predictions_MN), np.asarray(target_N, np.float64)
     if predictions_MN.ndim != 2 or predictions_MN.shape[1:] != target_N.shape or not predictions_MN.size:
         raise ValueError(
-            f"predictions {predictions_MN.shape} and target {target_N.shape}: expected (M, N) and (N,), at "
-            "least one of each"
+            f"predictions {predictions_MN.shape} and target {target_N.shape}: expected (M, N) and (N,), at least one "
+            "of each"
         )
     for name, values in (("predictions", predictions_MN), ("targets", target_N)):
         if bad := int((~np.isfinite(values)).sum()):

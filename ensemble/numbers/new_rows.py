@@ -70,8 +70,8 @@ class NumberCombiner:
         if len(bad):
             model, row = divmod(int(bad[0][0]), self.num_folds), bad[0][1]
             raise PredictionError(
-                f"member {self.members[model[0]]}, fold {model[1]}: the prediction of id {str(ids_N[row])!r} is "
-                "not finite; leave the member out (ensemble.members), or use the other checkpoint (ensemble.checkpoint)"
+                f"member {self.members[model[0]]}, fold {model[1]}: the prediction of id {str(ids_N[row])!r} is not "
+                "finite; leave the member out (ensemble.members), or use the other checkpoint (ensemble.checkpoint)"
             )
         num_members, models_MN = len(self.members), predictions_FN
         if num_members > 1:

@@ -123,8 +123,7 @@ def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
     if is_own:
         which, cure = "this run's own Ray cluster", "unset RAY_AUTH_MODE"
     console.print(
-        f"WARNING: {which} has NO AUTHENTICATION: whoever reaches its ports can run code on its machines and "
-        "read what is "
-        f"there. To close it: {cure}",
+        f"WARNING: {which} has NO AUTHENTICATION: whoever reaches its ports can run code on its machines and read "
+        f"what is there. To close it: {cure}",
         style="bold red",
     )

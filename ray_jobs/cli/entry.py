@@ -43,7 +43,6 @@ def describe_unexpected(error: Exception) -> str:
     """What to say of an error that nobody has written a message for."""
     job, what = Path(sys.argv[0]).name, printable(f"{type(error).__name__}: {error}")
     return (
-        f"error: {job} met an error that it does not expect: {what}. Nothing that was saved is lost. Please "
-        "report it as a bug of this "
-        "project, with your command and these lines, which say where it came from:"
+        f"error: {job} met an error that it does not expect: {what}. Nothing that was saved is lost. Please report it "
+        "as a bug of this project, with your command and these lines, which say where it came from:"
     )

@@ -38,9 +38,8 @@ def refuse_wrong_token(address: str) -> None:
     token = read_token()
     if ask_without_ray(address, token) == "UNAUTHENTICATED":
         raise ClusterError(
-            f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export "
-            "RAY_AUTH_MODE=token and "
-            "copy ~/.ray/auth_token from its head node (or export RAY_AUTH_TOKEN)"
+            f"the Ray cluster at {address} asks for {'another' if token else 'its'} token: export RAY_AUTH_MODE=token "
+            "and copy ~/.ray/auth_token from its head node (or export RAY_AUTH_TOKEN)"
         )
 
 
@@ -93,9 +92,8 @@ def refuse_temporary_folder() -> None:
     folder = os.path.abspath(os.environ[name])
     if not folder.isascii() or len(folder) > longest:
         raise ClusterError(
-            f"{name}={folder} cannot hold Ray's sockets: expected at most {longest} characters, all of them "
-            "ASCII. Name another folder for "
-            "Ray alone: export RAY_TMPDIR=/tmp"
+            f"{name}={folder} cannot hold Ray's sockets: expected at most {longest} characters, all of them ASCII. "
+            "Name another folder for Ray alone: export RAY_TMPDIR=/tmp"
         )
 
 

@@ -83,8 +83,8 @@ def refuse_private_storage(folder: Path) -> None:
     if blind := [node for node, is_seen in seen.items() if not is_seen]:
         raise ClusterError(
             f"{folder} is not shared: {len(blind)} of {len(seen)} nodes do not see what the driver writes there: "
-            f"{', '.join(blind)}. Set run.storage to a folder that is the same storage on every node (NFS, a "
-            "shared volume), or to object storage (s3://bucket/folder)"
+            f"{', '.join(blind)}. Set run.storage to a folder that is the same storage on every node (NFS, a shared "
+            "volume), or to object storage (s3://bucket/folder)"
         )
 
 

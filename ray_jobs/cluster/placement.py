@@ -304,6 +304,5 @@ def _advise(fits_without_memory: bool, other_fields: str) -> str:
         return f"Lower {other_fields}"
     return (
         "A node's memory is what was free when Ray started there, less Ray's object store (`ray start "
-        "--memory=BYTES` sets "
-        "it). Lower resources.memory_per_fold"
+        "--memory=BYTES` sets it). Lower resources.memory_per_fold"
     )

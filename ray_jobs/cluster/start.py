@@ -215,9 +215,8 @@ def _find_cluster() -> tuple[str | None, str | None]:
         if named or ask_without_ray(noted, read_token()) != "UNAUTHENTICATED":
             return noted, None
         note = (
-            f"the Ray cluster at {noted}, which `ray start` has noted on this machine, asks for another "
-            "token: it may be another user's, and "
-            f"is not used. RAY_ADDRESS={noted} and its token join it"
+            f"the Ray cluster at {noted}, which `ray start` has noted on this machine, asks for another token: it may "
+            f"be another user's, and is not used. RAY_ADDRESS={noted} and its token join it"
         )
         return None, note
     if named == "auto":

@@ -52,9 +52,8 @@ class FoldsConfig:
         if self.on_leak == "group" and not self.can_group:
             decides = "the dates decide" if self.kind == "time" else "data.fold_column decides"
             raise ValueError(
-                f"folds.on_leak=group with folds.kind={self.kind}: {decides} where a row is, so rows that "
-                "are the same cannot "
-                "be kept together; use warn or error"
+                f"folds.on_leak=group with folds.kind={self.kind}: {decides} where a row is, so rows that are the "
+                "same cannot be kept together; use warn or error"
             )
         if self.only is not None:
             outside = [fold for fold in self.only if not 0 <= fold < self.count]

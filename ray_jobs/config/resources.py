@@ -43,15 +43,14 @@ class ResourcesConfig:
             raise ValueError(f"resources.gpus_per_fold={gpus}: expected a number from 0, or auto")
         if gpus != "auto" and gpus > 1 and (gpus / self.most_workers) % 1:
             raise ValueError(
-                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: "
-                "above one GPU a "
-                "worker can only have whole ones"
+                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: above one "
+                "GPU a worker can only have whole ones"
             )
         if gpus != "auto" and self.most_workers > 1 and 0 < gpus < self.most_workers:
             most = f" (gpus_per_fold is that of {self.most_workers} workers)" if self.is_elastic else ""
             raise ValueError(
-                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: "
-                f"NCCL refuses two workers of one fold on one GPU; give one GPU a worker{most}, or one worker a fold"
+                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: NCCL refuses "
+                f"two workers of one fold on one GPU; give one GPU a worker{most}, or one worker a fold"
             )
         if self.max_folds_at_once is not None and self.max_folds_at_once < 1:
             raise ValueError(f"resources.max_folds_at_once={self.max_folds_at_once}: expected at least 1")
@@ -84,9 +83,8 @@ class ResourcesConfig:
             raise ValueError(f"resources.workers_per_fold={self._show_workers()}: expected at least 1, or [least,most]")
         if isinstance(workers, tuple) and (len(workers) != 2 or workers[0] >= workers[1]):
             raise ValueError(
-                f"resources.workers_per_fold={self._show_workers()}: expected [least,most], the second "
-                "number larger than the first; "
-                "a number that never changes stands alone, without brackets"
+                f"resources.workers_per_fold={self._show_workers()}: expected [least,most], the second number larger "
+                "than the first; a number that never changes stands alone, without brackets"
             )
 
     def _show_workers(self) -> str:
@@ -107,9 +105,8 @@ def parse_memory(value: float | str) -> float:
         num_bytes = math.nan
     if not _LEAST_MEMORY_BYTES <= num_bytes < math.inf:
         raise ValueError(
-            f"resources.memory_per_fold={value}: expected bytes (4e9) or a number with its unit (4GiB, "
-            "500MiB, 4GB), at "
-            "least 1MiB, or none"
+            f"resources.memory_per_fold={value}: expected bytes (4e9) or a number with its unit (4GiB, 500MiB, 4GB), "
+            "at least 1MiB, or none"
         )
     return num_bytes
 

@@ -132,9 +132,8 @@ class RunConfig:
         for name in names[1:]:
             if not _MEMBER.fullmatch(name):
                 raise ValueError(
-                    f"members: {name!r} is no name: expected letters, digits, '_' and '-', at most 32, then "
-                    "what differs, such as "
-                    "'wide model.hidden_dim=128'"
+                    f"members: {name!r} is no name: expected letters, digits, '_' and '-', at most 32, then what "
+                    "differs, such as 'wide model.hidden_dim=128'"
                 )
             if names.count(name) > 1:
                 raise ValueError(f"members: {name!r} is there twice (main is the run's own recipe)")

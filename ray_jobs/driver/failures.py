@@ -74,8 +74,8 @@ def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
         if type(error).__name__ == "ActorUnschedulableError":  # Ray Train's controllers run beside the driver
             return Failure(
                 Cause.ERROR,
-                "the driver's own node is being taken away, and no fold can start from there; the same "
-                "command on another node goes on",
+                "the driver's own node is being taken away, and no fold can start from there; the same command on "
+                "another node goes on",
             )
         if _is_death(error):
             return Failure(Cause.DIED, _describe_death(error))

@@ -196,8 +196,8 @@ class Session:
         if not self._is_told:
             self._is_told = True
             self.console.print(
-                f"{what_happened}: every fold goes on from its last checkpoint. "
-                f"The same command continues {self.continued}"
+                f"{what_happened}: every fold goes on from its last checkpoint. The same command continues "
+                f"{self.continued}"
             )
 
 

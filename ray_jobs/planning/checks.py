@@ -54,9 +54,8 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     _check_storage_folder(folder.root, makes_it=scratch is None)
     if folder.cache.exists() and not os.access(folder.cache, os.W_OK):
         raise RunError(
-            f"{folder.cache}, in which the runs of this storage share what need not be computed twice, "
-            "belongs to somebody else and cannot "
-            "be written to; have it opened to your group, or choose another run.storage"
+            f"{folder.cache}, in which the runs of this storage share what need not be computed twice, belongs to "
+            "somebody else and cannot be written to; have it opened to your group, or choose another run.storage"
         )
     if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
         kinds = ("run", "tune.name") if is_tuning else ("tuning, which tune.py continues", "run.name")
@@ -94,8 +93,7 @@ def _refuse_relative_paths(config: RunConfig) -> None:
         if value and not os.path.isabs(os.path.expanduser(value)) and not is_uri(value):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working "
-                "directory. "
-                "Give the absolute path as the cluster's machines see it, such as "
+                "directory. Give the absolute path as the cluster's machines see it, such as "
                 f"{name}=/mnt/shared/{Path(value).name}"
             )
 
@@ -138,10 +136,8 @@ def _check_members(
         if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
             raise RunError(
                 f"member {name!r} reads {len(own.ids)} training and {own.num_test} test rows and the run "
-                f"{len(inventory.ids)} and "
-                f"{inventory.num_test}, not all the same: members are combined row by row. Mend or remove "
-                "the bad rows (they are "
-                "dropped only where a member needs what is wrong with them)"
+                f"{len(inventory.ids)} and {inventory.num_test}, not all the same: members are combined row by row. "
+                "Mend or remove the bad rows (they are dropped only where a member needs what is wrong with them)"
                 + "".join(f", such as {row_id!r}" for row_id in sorted({*own.ids} ^ {*inventory.ids})[:1])
                 + ", or give the run and all members the same columns and pictures, so that all drop the same rows"
             )

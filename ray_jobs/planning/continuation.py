@@ -79,8 +79,8 @@ def _refuse_left_folds(folder: RunFolder) -> None:
     left = sorted(path for path in folder.root.glob("folds/*/checkpoints/*") if not path.name.startswith("."))
     if left:
         raise RunFolderError(
-            f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the "
-            "folder, or choose another run.name"
+            f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the folder, or "
+            "choose another run.name"
         )
 
 
@@ -122,17 +122,15 @@ def _compare(member: MemberPlan) -> Differences:
         )
     if known["data_fingerprint"] != member.inventory.fingerprint:
         raise ConfigChangedError(
-            f"{folder.root} exists and its data changed: the tables or pictures below "
-            f"{config.trainer.data.root} are not "
-            "the ones it began with. Put them back to continue it, or use another run.name"
+            f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are "
+            "not the ones it began with. Put them back to continue it, or use another run.name"
         )
     if known["plan_fingerprint"] != member.folds.fingerprint():
         raise ConfigChangedError(
-            f"{folder.fold_plan} is missing or damaged, and the rows would be divided otherwise now: by "
-            "another version of this "
-            f"project, or of scikit-learn (the run began with {known['versions'].get('scikit-learn')}). Put "
-            "back a copy of the file to "
-            "continue the run, or use another run.name"
+            f"{folder.fold_plan} is missing or damaged, and the rows would be divided otherwise now: by another "
+            "version of this project, or of scikit-learn (the run began with "
+            f"{known['versions'].get('scikit-learn')}). Put back a copy of the file to continue the run, or use "
+            "another run.name"
         )
     return other
 

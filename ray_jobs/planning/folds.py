@@ -117,9 +117,8 @@ def _refuse_small_blend(folds: FoldsConfig, num_blend: int, num_rest: int) -> No
     if num_blend < 2 or num_rest < for_folds:
         change = f"{'raise' if num_blend < 2 else 'lower'} it, or " * (num_rows >= 2 + for_folds)
         raise DataError(
-            f"folds.blend_fraction={folds.blend_fraction} holds out {num_blend} of {num_rows} rows: expected "
-            "at least 2, and "
-            f"{for_folds} for the folds; {change}leave it out"
+            f"folds.blend_fraction={folds.blend_fraction} holds out {num_blend} of {num_rows} rows: expected at least "
+            f"2, and {for_folds} for the folds; {change}leave it out"
         )
 
 
@@ -178,9 +177,8 @@ def _refuse_few_times(folds: FoldsConfig, num_times: int) -> None:
         what = f"{folds.count} time-ordered folds" + " and a blend set" * (folds.blend_fraction > 0)
         lower = f"lower folds.count to {num_times - others}, " * (num_times - others >= 2)
         raise DataError(
-            f"{num_times} different time{'s' * (num_times > 1)} for {what}: expected at least "
-            f"{folds.count + others}; {lower}choose another "
-            "data.date_column or another folds.kind"
+            f"{num_times} different time{'s' * (num_times > 1)} for {what}: expected at least {folds.count + others}; "
+            f"{lower}choose another data.date_column or another folds.kind"
         )
 
 
@@ -226,8 +224,8 @@ def _use_predefined(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     if found != list(range(folds.count)):
         shown = ", ".join(map(str, found[:_MOST_SHOWN])) + (", …" if len(found) > _MOST_SHOWN else "")
         raise DataError(
-            f"the fold column holds folds [{shown}], folds.count={folds.count} expects 0 to {folds.count - 1} "
-            "(and -1 for rows that always train, -2 for rows of the blend set)"
+            f"the fold column holds folds [{shown}], folds.count={folds.count} expects 0 to {folds.count - 1} (and -1 "
+            "for rows that always train, -2 for rows of the blend set)"
         )
     if (inventory.predefined_fold == BLEND).sum() == 1:
         raise DataError("the fold column marks 1 row with -2: expected at least 2 in a blend set, or none")

@@ -160,9 +160,8 @@ def _count(leak: Leak) -> str:
         return f"{len(leak.ids):,} of {leak.num_rows:,} {rows} share their {leak.kind} with training rows ({values})"
     folds = len(np.unique(leak.folds))
     return (
-        f"{len(leak.ids):,} of {leak.num_rows:,} validation rows ({folds} fold{'s' * (folds > 1)}) share "
-        f"their {leak.kind} "
-        f"with rows that train their fold ({values})"
+        f"{len(leak.ids):,} of {leak.num_rows:,} validation rows ({folds} fold{'s' * (folds > 1)}) share their "
+        f"{leak.kind} with rows that train their fold ({values})"
     )
 
 

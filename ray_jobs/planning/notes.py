@@ -28,9 +28,8 @@ def _note_constant_target(plan: FoldPlan, inventory: Inventory) -> list[str]:
         return []
     if (target == target[0]).all():
         return [
-            f"target {name} is {target[0]:g} in all {len(target):,} training rows: there is nothing to "
-            "learn, and no model can beat that "
-            "constant. Is it the right column?"
+            f"target {name} is {target[0]:g} in all {len(target):,} training rows: there is nothing to learn, and no "
+            "model can beat that constant. Is it the right column?"
         ]
     trained = [target[plan.trains(fold)] for fold in range(plan.count)]
     alike = [str(fold) for fold, values in enumerate(trained) if (values == values[0]).all()]

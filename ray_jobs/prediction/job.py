@@ -121,9 +121,8 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
     for option, path in {"data": request.place, "output": request.output, "masks": request.truth}.items():
         if path is not None and in_submitted_job() and not path.is_absolute():
             raise RunError(
-                f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the "
-                "working directory. "
-                "Give the absolute path as the cluster's machines see it"
+                f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working "
+                "directory. Give the absolute path as the cluster's machines see it"
             )
     # Workers are elsewhere.
     request = replace(request, place=request.place.absolute(), truth=request.truth and request.truth.absolute())
@@ -213,9 +212,8 @@ def _write(work: PredictionJob, blocks: Iterator[pa.Table], progress: RowProgres
             progress.advance(len(block))
         if progress.done != work.num_rows:
             raise RunError(
-                f"{work.rows.path} had {work.num_rows:,} rows when it was checked and {progress.done:,} when "
-                "it was read: it was "
-                "changed meanwhile; the same command predicts it as it is now"
+                f"{work.rows.path} had {work.num_rows:,} rows when it was checked and {progress.done:,} when it was "
+                "read: it was changed meanwhile; the same command predicts it as it is now"
             )
     if not num_imputed:
         _place_of_bad_rows(work).unlink(missing_ok=True)  # of an earlier prediction

@@ -162,8 +162,8 @@ def _write_scores(folder: RunFolder, config: RunConfig, summary: Mapping[str, An
     header += [] if metric.higher_is_better else ["of constant"]
     header += [f"{one.label}, {chosen}" for one in others]
     note = (
-        f"Each fold is scored on the rows it did not train on; {metric.better} is better. The best epoch was "
-        "chosen on these rows, "
+        f"Each fold is scored on the rows it did not train on; {metric.better} is better. The best epoch was chosen "
+        "on these rows, "
     )
     note += f"so its score is a little optimistic; the final one was not chosen. Constant: {config.kind.constant}."
     title = f"Scores of member {MAIN}" if "members" in summary else "Scores"
@@ -223,8 +223,8 @@ def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
         return []
     effective = diversity["effective_models"]
     text = (
-        f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} "
-        "on average, less "
+        f"Their mean has a squared error of {diversity['ensemble_error']:.4f}: {diversity['member_error']:.4f} on "
+        "average, less "
     )
     text += f"{diversity['ambiguity']:.4f} because they differ (ambiguity)."
     if effective is not None:

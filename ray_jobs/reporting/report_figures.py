@@ -59,17 +59,15 @@ PICTURES = (
     Picture(
         "members_and_combinations",
         "Members and their combinations",
-        "Error on rows that no model saw, with 95 % intervals. Right: a bar wholly left of the dashed line "
-        "is better than the best "
-        "member on the same rows.",
+        "Error on rows that no model saw, with 95 % intervals. Right: a bar wholly left of the dashed line is better "
+        "than the best member on the same rows.",
         _draw_combinations,
     ),
     Picture(
         "performance_by_fold",
         "Score of each fold",
-        "Of the rows each fold did not train on. Blue far from the grey cross, on the better side: the model "
-        "has learned something. "
-        "Folds far apart: the score depends on which rows are held out.",
+        "Of the rows each fold did not train on. Blue far from the grey cross, on the better side: the model has "
+        "learned something. Folds far apart: the score depends on which rows are held out.",
         _draw_performance,
     ),
     Picture(

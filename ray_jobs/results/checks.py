@@ -35,8 +35,8 @@ def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
         if damaged:
             command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
             raise RunFolderError(
-                f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, "
-                "with the same bits"
+                f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, with the "
+                "same bits"
             )
 
 
@@ -103,9 +103,8 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
         raise RunError(f"ensemble.metric={ensemble.metric}: {error}") from None
     if ensemble.method == "weighted_mean" and ensemble.weights is None and not kind.can_weigh_by(ensemble.metric):
         raise RunError(
-            f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the "
-            "error, and a scorer's may be "
-            "negative; give ensemble.weights, or use msle, mae or another error"
+            f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the error, and "
+            "a scorer's may be negative; give ensemble.weights, or use msle, mae or another error"
         )
     if combines_folds(config) and ensemble.method in FITTED_METHODS and not has_blend_set(plan):
         raise RunError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
@@ -127,8 +126,8 @@ def _refuse_single_unit(plan: pa.Table) -> None:
     if len(validated) < 2 or (units is not None and len(np.unique(units)) < 2):
         what = "row validates" if len(validated) < 2 else "group of rows validates"
         raise RunError(
-            f"one {what}, and from one alone members cannot be compared: raise folds.holdout_fraction, or "
-            "train folds (kfold.py)"
+            f"one {what}, and from one alone members cannot be compared: raise folds.holdout_fraction, or train folds "
+            "(kfold.py)"
         )
 
 

@@ -104,8 +104,8 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
             lines.append(f"| {name} | {row['num_rows']} | {cells} |")
         lines += [
             "",
-            "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was "
-            "not chosen.",
+            "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was not "
+            "chosen.",
             "",
         ]
     if "members" in summary:

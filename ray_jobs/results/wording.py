@@ -25,37 +25,31 @@ def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
     """How fitted weights are scored, and what leak remains."""
     if combinations["scored_on"] == "blend":
         return (
-            "Fitted weights are scored by cross-fitting: each fifth of the blend set by weights from the "
-            "others. No model has seen any of "
-            "these rows."
+            "Fitted weights are scored by cross-fitting: each fifth of the blend set by weights from the others. No "
+            "model has seen any of these rows."
         )
     if combinations.get("weights_from") == "other_parts":
         return (
-            "Fitted weights are scored by cross-fitting: each fifth of the rows by weights from the others. "
-            "No model was trained on any of "
-            "these rows."
+            "Fitted weights are scored by cross-fitting: each fifth of the rows by weights from the others. No model "
+            "was trained on any of these rows."
         )
     if combinations.get("weights_from") == "earlier_folds":
         return (
-            "Fitted weights are scored in the order of time: each fold by weights from the earlier folds, "
-            "and the first, before which there "
-            "is none, by equal weights."
+            "Fitted weights are scored in the order of time: each fold by weights from the earlier folds, and the "
+            "first, before which there is none, by equal weights."
         )
     return (
         "Fitted weights are scored by cross-fitting: each fold by weights from the other folds. Those folds' "
-        "predictions come from models "
-        "that were trained on its rows, so a small leak of the second level remains."
+        "predictions come from models that were trained on its rows, so a small leak of the second level remains."
     )
 
 
 def explain_outcome(outcome: Mapping[str, Any]) -> list[str]:
     """What to believe of a search, in sentences."""
     lines = [
-        f"Chosen inside each fold and scored on it: {label_error(outcome)} {outcome['nested_error']:.4f}. "
-        "That is what choosing is worth; "
-        f"the winner's own {outcome['winner_error']:.4f} is the best of {outcome['num_combinations']} and "
-        "flattered by luck. The default has "
-        f"{outcome['default_error']:.4f}."
+        f"Chosen inside each fold and scored on it: {label_error(outcome)} {outcome['nested_error']:.4f}. That is "
+        f"what choosing is worth; the winner's own {outcome['winner_error']:.4f} is the best of "
+        f"{outcome['num_combinations']} and flattered by luck. The default has {outcome['default_error']:.4f}."
     ]
     bound = f"{outcome['improvement']:+.4f}, at least {outcome['improvement_low']:+.4f} (95 %, for all together)"
     if outcome["replaces"]:

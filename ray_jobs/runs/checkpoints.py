@@ -177,9 +177,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     except (TypeError, KeyError, AttributeError):
         pass
     raise RunFolderError(
-        f"{folder / 'checkpoint.json'} is damaged: expected tensors (model-<checksum>.safetensors beside "
-        "it), sha256 and "
-        f"description, found {manifest!r:.200}"
+        f"{folder / 'checkpoint.json'} is damaged: expected tensors (model-<checksum>.safetensors beside it), sha256 "
+        f"and description, found {manifest!r:.200}"
     )
 
 

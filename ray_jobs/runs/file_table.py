@@ -107,17 +107,16 @@ class RunFiles:
     )
     own_fold_plan = RunFile(
         "fold_plan.parquet",
-        "id, repeat, fold, and the group where groups are kept together; fold is the fold that validates the "
-        "row (-1: none, -2: the "
-        "blend set)",
+        "id, repeat, fold, and the group where groups are kept together; fold is the fold that validates the row "
+        "(-1: none, -2: the blend set)",
         is_needed=True,
     )
     fold_info = RunFile("fold_info.csv", "rows that train and rows that validate in each fold")
     bad_rows = RunFile("bad_rows.csv", "rows that were dropped or repaired (only if there are any)")
     leaks = RunFile(
         "leaks.csv",
-        "kind, fold, id, other_id, where: rows that share picture, text, group or id with a training row "
-        "(only if there are any)",
+        "kind, fold, id, other_id, where: rows that share picture, text, group or id with a training row (only if "
+        "there are any)",
     )
     events = RunFile("events.jsonl", "what happened when: folds launched, started, completed, failed", is_needed=True)
 

@@ -129,9 +129,8 @@ class Storage:
         is_new, self.failing_since = self.failing_since is None, self.failing_since or now
         if now - self.failing_since >= self.patience_s:
             raise StorageError(
-                f"{what} could not be done for {now - self.failing_since:.1f} s: {error}. {_advise(error)}; "
-                "the same command "
-                "continues"
+                f"{what} could not be done for {now - self.failing_since:.1f} s: {error}. {_advise(error)}; the same "
+                "command continues"
             ) from None
         if is_new:
             self.say(

@@ -166,8 +166,8 @@ class WandbSink:
             named = ", ".join(lacking[:_MAX_NAMED]) + (", ..." if len(lacking) > _MAX_NAMED else "")
             why = f": {self.reason}" if self.reason else ""
             self.say(
-                f"W&B: {missing} of {total} rows are not known to be uploaded ({named}{why}); nothing is "
-                "lost: try again later"
+                f"W&B: {missing} of {total} rows are not known to be uploaded ({named}{why}); nothing is lost: try "
+                "again later"
             )
         elif not self.wants_online or not self.has_key:
             files = [path for run in runs for path in find_wandb_files(self.folder.wandb, run.id)]
@@ -176,8 +176,8 @@ class WandbSink:
             self.say(f"W&B: {total} rows offline in {self.folder.wandb}; {sync} uploads them{also}")
         else:
             self.say(
-                f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: {sync} "
-                "uploads what is missing"
+                f"W&B: {missing} of {total} rows are not known to be uploaded; nothing is lost: {sync} uploads what "
+                "is missing"
             )
 
     def _wait(self, timeout_s: float) -> None:

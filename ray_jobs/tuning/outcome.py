@@ -144,11 +144,10 @@ def explain_tuning(outcome: Mapping[str, Any]) -> list[str]:
     lines = [f"Best: {outcome['best']}, {metric} {outcome['score']:.4f} ({fields})."]
     if "recipe_score" in outcome and "nested_score" not in outcome:
         lines.append(
-            f"The recipe as it is has {outcome['recipe_score']:.4f}, {outcome['improvement']:+.4f} more. How "
-            "much of that is luck is not known: "
-            "the same folds chose which trials were trained to the end. The command below with another "
-            "folds.seed, for the recipe, too, "
-            "gives scores that can be compared; tune.scheduler=none gives bounds."
+            f"The recipe as it is has {outcome['recipe_score']:.4f}, {outcome['improvement']:+.4f} more. How much of "
+            "that is luck is not known: the same folds chose which trials were trained to the end. The command below "
+            "with another folds.seed, for the recipe, too, gives scores that can be compared; tune.scheduler=none "
+            "gives bounds."
         )
     elif "recipe_score" in outcome:
         bound = (
@@ -161,16 +160,15 @@ def explain_tuning(outcome: Mapping[str, Any]) -> list[str]:
         else:
             lines.append(f"Not shown to be better than the recipe as it is, {outcome['recipe_score']:.4f}: by {bound}.")
         lines.append(
-            f"Chosen inside each fold and scored on it: {metric} {outcome['nested_score']:.4f}. That is what "
-            "tuning is worth; the best's "
-            f"own {outcome['score']:.4f} is the best of {outcome['num_trials']} on the same folds and "
-            "flattered by luck."
+            f"Chosen inside each fold and scored on it: {metric} {outcome['nested_score']:.4f}. That is what tuning "
+            f"is worth; the best's own {outcome['score']:.4f} is the best of {outcome['num_trials']} on the same "
+            "folds and flattered by luck."
         )
     if "second" in outcome:
         lines.append(
             f"Minus the second best, {outcome['second']} with {outcome['second_score']:.4f}: "
-            f"{outcome['second_difference']:+.4f} "
-            f"(95 % interval {outcome['second_low']:+.4f} to {outcome['second_high']:+.4f})."
+            f"{outcome['second_difference']:+.4f} (95 % interval {outcome['second_low']:+.4f} to "
+            f"{outcome['second_high']:+.4f})."
         )
     return lines
 

@@ -105,9 +105,8 @@ class Tuning:
         if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
             raise RunError(
                 f"a trial reads {len(inventory.ids)} training and {inventory.num_test} test rows and the recipe "
-                f"{len(own.ids)} and {own.num_test}, not all the same: trials are compared row by row. Mend "
-                "or remove the bad "
-                "rows, or do not tune what decides which rows can be used"
+                f"{len(own.ids)} and {own.num_test}, not all the same: trials are compared row by row. Mend or remove "
+                "the bad rows, or do not tune what decides which rows can be used"
             )
         return replace(config.trainer, data=resolved.data, model=resolved.model), inventory
 

@@ -49,8 +49,8 @@ def _write_report(
     folder, is_found = tuning.folder, outcome["best"] is not None
     lead, *lines = explain_tuning(outcome)
     about = (
-        f"Recipe {tuning.config.recipe}, {len(trials)} trials of {tuning.config.folds.count} folds each on the "
-        "same rows, "
+        f"Recipe {tuning.config.recipe}, {len(trials)} trials of {tuning.config.folds.count} folds each on the same "
+        "rows, "
     )
     about += f"{outcome['seconds']:,.0f} s of training. Finished {outcome['finished']}."
     parts = [

@@ -190,8 +190,8 @@ class Recording:
             where = f" (epoch {epoch + 1} of {now.num_epochs}, batch {batch} of {now.num_batches})"
         raise NonFiniteLossError(
             f"the training loss of step {global_step}{where} is {loss}. "
-            f"{self.loss_advice[0].upper()}{self.loss_advice[1:]} "
-            "in a new run (another run.name); the checkpoints from before this step are kept"
+            f"{self.loss_advice[0].upper()}{self.loss_advice[1:]} in a new run (another run.name); the checkpoints "
+            "from before this step are kept"
         )
 
     def _record_row(self, global_step: int, at: float, metrics: Mapping[str, float]) -> None:

@@ -42,9 +42,8 @@ def prepare_folder(root: str, make_data: Callable[[Path], Path]) -> None:
         make_data(place.parent)
     if not place.is_dir():
         raise DataError(
-            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the "
-            "data, so it has to lie on "
-            "storage that all of them share, or under the same path on each"
+            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it "
+            "has to lie on storage that all of them share, or under the same path on each"
         )
 
 

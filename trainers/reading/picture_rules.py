@@ -35,8 +35,8 @@ class PictureRules:
     def __post_init__(self) -> None:
         if self.bit_depth is not None and self.bit_depth not in BIT_DEPTHS:
             raise ValueError(
-                f"data.bit_depth={self.bit_depth}: expected {', '.join(map(str, BIT_DEPTHS))}, or none: "
-                "found in the pictures"
+                f"data.bit_depth={self.bit_depth}: expected {', '.join(map(str, BIT_DEPTHS))}, or none: found in the "
+                "pictures"
             )
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
             raise ValueError(f"data.background={list(self.background)}: expected red, green and blue from 0 to 255")
@@ -62,7 +62,6 @@ def find_depth(largest: Sequence[int], bit_depth: int | None) -> tuple[int | Non
     whole = "the whole range of 65,536 values is read" if depth == 16 else f"{depth} bits are taken to be in use"
     note = (
         f"{len(largest):,} pictures have 16 bits and do not say how many are in use; the largest value is "
-        f"{max(largest):,}, so {whole} "
-        "(data.bit_depth says otherwise)"
+        f"{max(largest):,}, so {whole} (data.bit_depth says otherwise)"
     )
     return depth, (note,)

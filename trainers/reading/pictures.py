@@ -296,9 +296,8 @@ def settle_depth(opened: Opened, rules: PictureRules) -> tuple[int, int]:
         if depth == 16 or count_bits(largest) == 16:
             return 16, 0
         raise UnusableError(
-            f"is of mode {opened.stored}, of which only the upper 8 bits can be read, and these are "
-            f"{largest // 257} at most: save it "
-            "with 8 bits, or set data.bit_depth=16 if it is that dark"
+            f"is of mode {opened.stored}, of which only the upper 8 bits can be read, and these are {largest // 257} "
+            "at most: save it with 8 bits, or set data.bit_depth=16 if it is that dark"
         )
     if opened.own_depth is not None:
         return opened.own_depth, 0
@@ -308,8 +307,7 @@ def settle_depth(opened: Opened, rules: PictureRules) -> tuple[int, int]:
             return 16, largest
         raise UnusableError(
             f"is of mode {mode}, and how many of its 16 bits are in use is not known (its largest value is "
-            f"{largest:,}): save it "
-            "with 8 bits"
+            f"{largest:,}): save it with 8 bits"
         )
     if largest >= 2**depth:
         raise UnusableError(f"is of mode {mode} and has the value {largest:,}: more than data.bit_depth={depth} allows")

@@ -102,8 +102,8 @@ class CsvFile:
                         return self.find_open_quote()
                     is_more = len(cells) > expected
                     return (
-                        f"line {began + 1} has {'more' if is_more else 'fewer'} cells than its header has "
-                        f"names ({len(cells)} and {expected})"
+                        f"line {began + 1} has {'more' if is_more else 'fewer'} cells than its header has names "
+                        f"({len(cells)} and {expected})"
                         + (f"; a {self.separator!r} within a cell wants quotes around the cell" if is_more else "")
                     )
                 began = rows.line_num
@@ -165,9 +165,8 @@ def refuse_other_kinds(path: Path) -> None:
         is_sheet = any(name.startswith("xl/") or name == "content.xml" for name in members)
     if is_sheet or path.suffix.lower() in _EXCEL:
         raise DataError(
-            f"{path} is a workbook of a spreadsheet: save its sheet as CSV there, or by "
-            f"`python -c \"import pandas; pandas.read_excel('{path.name}', "
-            f"dtype=str).to_csv('{path.stem}.csv', index=False)\"`"
+            f'{path} is a workbook of a spreadsheet: save its sheet as CSV there, or by `python -c "import pandas; '
+            f"pandas.read_excel('{path.name}', dtype=str).to_csv('{path.stem}.csv', index=False)\"`"
         )
     if first.startswith((b"ARROW1", b"\x89HDF", b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"SQLite f")):
         raise DataError(f"{path} is no table that is read: expected CSV or Parquet")
@@ -264,9 +263,8 @@ def _explain_bytes(line: bytes, place: int, number: int, encoding: str) -> str:
     word = next(match for match in _WORD.finditer(line) if match.end() > place)[0]
     shown = "".join(mark if mark.isprintable() else "?" for mark in word.decode(guess, "replace"))[:40]
     return (
-        f"line {number}, byte {place} is not {name}; it may be {guess}, which would read {shown!r}: save the "
-        "table as UTF-8, or set "
-        f"data.encoding={guess} if that is right"
+        f"line {number}, byte {place} is not {name}; it may be {guess}, which would read {shown!r}: save the table as "
+        f"UTF-8, or set data.encoding={guess} if that is right"
     )
 
 

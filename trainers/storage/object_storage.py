@@ -21,9 +21,9 @@ NO_ANSWER = getattr(
 )  # the number of an OSError that is no disk's; macOS has no EREMOTEIO
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5.0, 30.0
 WHAT_TO_CHECK = (
-    "Check network, bucket, region (AWS_REGION), endpoint (AWS_ENDPOINT_URL, of a server that is not "
-    "Amazon's) and credentials "
-    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, the machine's role, or Google's), on every node"
+    "Check network, bucket, region (AWS_REGION), endpoint (AWS_ENDPOINT_URL, of a server that is not Amazon's) and "
+    "credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, the machine's role, or Google's), on every "
+    "node"
 )
 _URI = re.compile(r"(?:s3|gs)://([a-z0-9][a-z0-9._-]{1,62})((?:/[^/]+)*)/?")
 

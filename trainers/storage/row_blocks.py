@@ -151,9 +151,8 @@ class RowBlocks:
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise DataError(
-                    f"the system maps no more than {len(self.mapped)} blocks of {BLOCK_ROWS} rows into one "
-                    "process; raise "
-                    "vm.max_map_count (sysctl), or train without features.cache"
+                    f"the system maps no more than {len(self.mapped)} blocks of {BLOCK_ROWS} rows into one process; "
+                    "raise vm.max_map_count (sysctl), or train without features.cache"
                 ) from None
             if error.errno is not None:  # what pyarrow finds wrong with the content has no number
                 raise

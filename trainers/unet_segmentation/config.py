@@ -115,8 +115,8 @@ class DataConfig:
             raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
         if self.mask_values and len(set(self.mask_values)) != self.classes:
             raise ValueError(
-                f"data.mask_values={list(self.mask_values)}: expected {self.classes} different values, one "
-                "for each class"
+                f"data.mask_values={list(self.mask_values)}: expected {self.classes} different values, one for each "
+                "class"
             )
         if self.soft_masks and (self.classes != 2 or self.mask_values[:1] not in ((), (0,))):
             raise ValueError("data.soft_masks is for two classes, the background 0: between others there is no half")
@@ -252,7 +252,6 @@ class Config:
         smallest = 2 ** len(self.model.features)
         if self.data.size <= smallest:
             raise ValueError(
-                f"data.size={self.data.size}: {len(self.model.features)} stages of model.features halve it "
-                "to a single pixel, which cannot "
-                f"be normalised; expected more than {smallest}, or fewer stages"
+                f"data.size={self.data.size}: {len(self.model.features)} stages of model.features halve it to a "
+                f"single pixel, which cannot be normalised; expected more than {smallest}, or fewer stages"
             )

@@ -40,8 +40,8 @@ def take_inventory(
     """
     if config.data.root and is_uri(config.data.root):
         raise DataError(
-            f"data.root={config.data.root}: this family reads pictures and masks from a folder; copy them to "
-            "one, as by `aws s3 cp --recursive`"
+            f"data.root={config.data.root}: this family reads pictures and masks from a folder; copy them to one, as "
+            "by `aws s3 cp --recursive`"
         )
     data = replace(config.data, root=resolve_folder(config.data.root, folder, make_data))
     labels = read_labels(data)
@@ -119,9 +119,8 @@ def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
         places = {value: [n for n, i in enumerate(pairs.ids) if is_test[i] == value] for value in (False, True)}
         if not places[True]:
             raise DataError(
-                f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set "
-                "data.test_split to a value that is "
-                "there, or leave data.split_column out"
+                f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set data.test_split to a "
+                "value that is there, or leave data.split_column out"
             )
         test = replace(
             pairs.take(places[True]), is_test=True, problems={}, fatal={}, causes=(), left_out={}
@@ -163,9 +162,8 @@ def _find_groups(data: DataConfig, labels: Labels | None, rows: Rows, *, is_test
         if missing and not is_test:
             raise DataError(
                 f"data.group_pattern={data.group_pattern} finds nothing in {len(missing)} names, such as "
-                f"{missing[0]!r}; "
-                "give a pattern that fits, or data.group_pattern=none where pictures belong to nobody (and, "
-                "of folds, folds.kind=random)"
+                f"{missing[0]!r}; give a pattern that fits, or data.group_pattern=none where pictures belong to "
+                "nobody (and, of folds, folds.kind=random)"
             )
         return np.array(names, str)
     if labels is None or labels.groups is None:

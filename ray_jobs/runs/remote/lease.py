@@ -81,14 +81,12 @@ class Lease:
     def _refuse(self, other: dict[str, Any]) -> None:
         if not other:
             raise RunBusyError(
-                f"{self.bucket.uri} was taken over by another driver while this one was silent, and that one "
-                "has ended. The same command "
-                "goes on from what it left"
+                f"{self.bucket.uri} was taken over by another driver while this one was silent, and that one has "
+                "ended. The same command goes on from what it left"
             )
         raise RunBusyError(
-            f"another driver (process {other.get('process')} on {other.get('host')}) works on "
-            f"{self.bucket.uri}; wait for it, watch it with "
-            "status.py, or choose another run.name"
+            f"another driver (process {other.get('process')} on {other.get('host')}) works on {self.bucket.uri}; wait "
+            "for it, watch it with status.py, or choose another run.name"
         )
 
     def _write(self) -> None:

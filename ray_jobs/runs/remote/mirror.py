@@ -98,9 +98,8 @@ class Mirror:
         if "config.json" not in listed:
             if left := [name for name in listed if find_fold(name) is not None]:
                 raise RunFolderError(
-                    f"{self.bucket.uri} has no config.json, but files of folds, such as {left[0]}: put back "
-                    "a copy of config.json, remove "
-                    "the rest, or choose another run.name"
+                    f"{self.bucket.uri} has no config.json, but files of folds, such as {left[0]}: put back a copy of "
+                    "config.json, remove the rest, or choose another run.name"
                 )
             if not may_begin:
                 raise RunError(f"there is no run at {self.bucket.uri}; what {self.root} holds of it was left there")

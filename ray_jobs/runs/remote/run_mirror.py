@@ -145,9 +145,8 @@ class BackgroundPusher:
             except (OSError, RunFolderError) as error:
                 if not self.is_failing:
                     self.say(
-                        f"the run's storage takes no files. {self.mirror.bucket.advise(error)}; what must be "
-                        "put is tried again for "
-                        "checkpoint.storage_patience_s"
+                        f"the run's storage takes no files. {self.mirror.bucket.advise(error)}; what must be put is "
+                        "tried again for checkpoint.storage_patience_s"
                     )
                 self.is_failing = True
                 continue

@@ -50,9 +50,8 @@ class Problems:
         """A sentence on test rows with problems, which are predicted all the same."""
         kinds = "; ".join(f"{kind}: {len(offenders):,}" for kind, offenders in self.found.items())
         return (
-            f"{len(self.rows):,} of {num_rows:,} test rows are predicted by what is left of them (the mean "
-            "colour stands for a picture, "
-            f"the median for a number): {kinds}"
+            f"{len(self.rows):,} of {num_rows:,} test rows are predicted by what is left of them (the mean colour "
+            f"stands for a picture, the median for a number): {kinds}"
         )
 
     @property

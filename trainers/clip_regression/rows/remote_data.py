@@ -140,8 +140,7 @@ def _open_remote_pictures(
     if not pictures.listed:
         raise DataError(
             f"{root}/{folder}: no objects, and so no pictures for {table}; set data.train_pictures and "
-            "data.test_pictures, or "
-            "data.train_pictures= to learn without pictures"
+            "data.test_pictures, or data.train_pictures= to learn without pictures"
         )
     return pictures
 

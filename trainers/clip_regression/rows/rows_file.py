@@ -117,9 +117,8 @@ def read_checked(table: RowsFile, positions: np.ndarray, context: FoldContext) -
     for position, content in zip(positions, contents, strict=True):
         if content is not None and hash_content(content) != table.rows.digests["picture"][position].tobytes():
             raise DataError(
-                f"the picture of id {str(table.rows.ids[position])!r} was changed while the run works; put "
-                "the old one back, or use "
-                "another run.name"
+                f"the picture of id {str(table.rows.ids[position])!r} was changed while the run works; put the old "
+                "one back, or use another run.name"
             )
     return contents
 

@@ -108,8 +108,7 @@ def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | 
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and "
-            "data.test_pictures, or "
-            "data.train_pictures= to learn without pictures"
+            "data.test_pictures, or data.train_pictures= to learn without pictures"
         )
     return PictureFolder(root, data.picture_rules)
 

@@ -105,8 +105,8 @@ def _read_palette(picture: Image.Image) -> np.ndarray:
         return shown_HW
     if is_grey and (np.diff(colours[:, 0]) < 0).any():
         raise UnusableError(
-            f"is of mode {picture.mode} with greys that fall where its numbers rise, so that it is not known "
-            f"which are meant: {_PLAIN}"
+            f"is of mode {picture.mode} with greys that fall where its numbers rise, so that it is not known which "
+            f"are meant: {_PLAIN}"
         )
     return values_HW
 
@@ -125,8 +125,8 @@ def _lay_on_background(values_HW: np.ndarray, picture: Image.Image, data: DataCo
         raise UnusableError(f"is of mode {mode} and wholly transparent, with values below: {_PLAIN}")
     if not data.soft_masks and ((alpha_HW > 0) & (alpha_HW < 255)).any():
         raise UnusableError(
-            f"is of mode {mode} and half transparent in places: {_PLAIN}, or data.soft_masks=true takes half "
-            "as the border"
+            f"is of mode {mode} and half transparent in places: {_PLAIN}, or data.soft_masks=true takes half as the "
+            "border"
         )
     if high > 0 and not values_HW[alpha_HW > 0].any():
         raise UnusableError(

@@ -219,8 +219,8 @@ def _note(data: DataConfig, table: str, rows: Rows, scans: list[Finding]) -> tup
         notes.append(f"{num:,} {table} pictures have colours and are read as grey; data.channels=3 reads colours")
     if num := sum(scan.is_turned for scan in scans):
         notes.append(
-            f"{num:,} {table} pictures are turned as their EXIF orientation says; their masks have to fit "
-            "what viewers show"
+            f"{num:,} {table} pictures are turned as their EXIF orientation says; their masks have to fit what "
+            "viewers show"
         )
     if num := sum(scan.is_transparent for scan in scans):
         notes.append(
