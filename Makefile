@@ -5,7 +5,7 @@
 # make format  sorts imports, fixes what ruff can fix, formats
 # make types   checks the types
 # make docs    writes the generated pages of docs/
-# Both use uv where it is installed. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
+# All use uv where it is installed. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
 
 PYTHON ?= python3
 ARGS ?=

@@ -104,9 +104,9 @@ class Ranking:
     """Errors of C predictions of the same rows, with intervals, and what each differs from the reference by.
 
     Attributes:
-        error_C, low_C, high_C: lower is better. difference_C, difference_low_C, difference_high_C: error minus the
-        reference's on the same drawn rows; an interval below 0:
-            better than the reference.
+        error_C, low_C, high_C: lower is better.
+        difference_C, difference_low_C, difference_high_C: error minus the reference's on the same drawn rows; an
+            interval below 0: better than the reference.
         reference: index of the reference among the C.
     """
 

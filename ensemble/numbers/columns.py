@@ -8,6 +8,7 @@ Shape suffixes: M members, K folds, N rows with an out-of-fold prediction, T tes
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,7 +178,7 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
     """
     if run.ensemble.external is None:
         return {}
-    path = Path(run.ensemble.external).expanduser()
+    path = Path(os.path.expanduser(run.ensemble.external))
     if not path.is_file():
         raise PredictionError(f"ensemble.external={path}: no such file")
     table = read_table(path)

@@ -14,8 +14,9 @@ from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_REFUSED, Run
 def main_with_errors(main: Any) -> None:
     """Runs a job's main function and ends the process.
 
-    Errors that are meant for the user, the project's own, and what a disk or network refuses are one message; exit code
-    2. Whatever else comes up here nobody has expected: one sentence, then where it came from; exit code 1."""
+    Errors that are meant for the user (the project's own) and what a disk or network refuses are one message, with exit
+    code 2. Whatever else comes up here nobody has expected: one sentence, then where it came from, with exit code 1.
+    """
     guard_screen()
     from ensemble.predictions import PredictionError
     from trainers.interface import DataError

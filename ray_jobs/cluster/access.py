@@ -71,10 +71,9 @@ def prepare_token() -> None:
     Where there is none to write to (no HOME, or a read-only one) the cluster gets a token that only this job's
     processes know."""
     folder = Path(os.path.expanduser("~"), ".ray")
-    if folder.is_absolute():
-        with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o700)
+    with suppress(OSError):  # a folder of another owner, or a read-only one: whoever made it has decided
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
     if not has_token() and not ("HOME" in os.environ and os.access(folder, os.W_OK)):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 

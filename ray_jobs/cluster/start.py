@@ -154,9 +154,9 @@ def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], 
     apply_settings(SETTINGS_OF_OWN_CLUSTER if is_own else SETTINGS_OF_JOINED_CLUSTER)
     import ray
 
+    prepare_home()
     if address is None:
         refuse_temporary_folder()
-        prepare_home()
         prepare_token()
     else:
         refuse_wrong_token(address)

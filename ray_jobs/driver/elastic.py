@@ -45,7 +45,7 @@ class ElasticFold(Protocol):
     def read_status(self) -> FoldStatus:
         """How far it is."""
 
-    def request_resize(self, attempt: int) -> None:
+    def request_leave(self, attempt: int) -> None:
         """Asks its workers to save where they are and end."""
 
 
@@ -309,7 +309,7 @@ class ElasticWorkers:
 
     def _ask(self, fold: ElasticFold, num_workers: int, why: str, now: float) -> None:
         attempt, self.asked_at = self.running[fold], now
-        fold.request_resize(attempt.number)
+        fold.request_leave(attempt.number)
         self.wishes[fold] = num_workers
         self.say(
             f"{fold}: {why}; it saves where it is and goes on with {num_workers} instead of "
@@ -318,9 +318,7 @@ class ElasticWorkers:
 
 
 def estimate_remaining(status: FoldStatus, now: float) -> float:
-    """Seconds that a fold in training still needs, by what its attempt has done so far; 0 before its first step."""
-    done = status.step - status.first_step
-    if done <= 0 or not status.started:
-        return 0.0
-    since = max(status.started, status.prepared or 0.0)
-    return (now - since) * (status.num_steps - status.step) / done
+    """Seconds that a fold in training still needs, by what its attempt has done so far; 0 where that is not known."""
+    done, total = status.amounts
+    since, first = status.pace or (now, done)
+    return (now - since) * (total - done) / (done - first) if first < done < total else 0.0

@@ -31,7 +31,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage, StorageProbe
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.run_mirror import RunMirror
-from ray_jobs.runs.requests import StopWhen, read_stop_request, request_resize, request_stop
+from ray_jobs.runs.requests import StopWhen, read_stop_request, request_leave, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus, last_attempt, read_status
 from ray_jobs.worker.watchdog import keep_stacks
 
@@ -60,9 +60,9 @@ class MemberFold:
         """How far it is."""
         return read_status(self.folder, self.fold)
 
-    def request_resize(self, attempt: int) -> None:
+    def request_leave(self, attempt: int) -> None:
         """Asks its workers to save where they are and end."""
-        request_resize(self.folder.fold(self.fold), attempt)
+        request_leave(self.folder.fold(self.fold), attempt)
 
     @property
     def name_parts(self) -> list[str]:

@@ -44,7 +44,7 @@ class DrainWatch:
                 status = fold.read_status()
                 key = (fold, status.attempt)
                 if status.state == FoldState.TRAINING and key not in self.asked and draining.intersection(status.nodes):
-                    fold.request_resize(status.attempt)
+                    fold.request_leave(status.attempt)
                     self.asked.add(key)
 
 

@@ -181,11 +181,11 @@ def _predict_and_write(work: PredictionJob, placement: Placement, num_workers: i
         blocks = stream_predictions(work, placement, num_workers, block_rows)
         with appearing_output(work.output.parent, row_files) if row_files else nullcontext() as staged:
             there = work if staged is None else replace(work, output=staged / work.output.name)
-            num_imputed = _write(there, blocks, progress)
+            num_flawed = _write(there, blocks, progress)
     seconds = time.monotonic() - began
-    if num_imputed:
+    if num_flawed:
         console.print(
-            f"{num_imputed:,} rows have {work.rows.PROBLEMS}; all are listed in {_place_of_bad_rows(work)}",
+            f"{num_flawed:,} rows have {work.rows.PROBLEMS}; all are listed in {_place_of_bad_rows(work)}",
             style="yellow",
         )
     rate = work.num_rows / seconds
@@ -199,25 +199,25 @@ def _write(work: PredictionJob, blocks: Iterator[pa.Table], progress: RowProgres
     Raises:
         RunError: the table is not the one that was checked.
     """
-    num_imputed, note = 0, None
+    num_flawed, note = 0, None
     with contextlib.ExitStack() as listing, open_table(work.output, work.columns) as write:
         for block in blocks:
             write_row_files(block, work.output.parent, work.config.kind.row_files)
             write(block.select([name for name in block.column_names if name.isdecimal()]))
-            mended = block.filter(block["problem"].is_valid()).select(["0", "problem"])
-            if len(mended):
+            flawed = block.filter(block["problem"].is_valid()).select(["0", "problem"])
+            if len(flawed):
                 note = note or listing.enter_context(open_table(_place_of_bad_rows(work), ["id", "problem"]))
-                note(mended)
-                num_imputed += len(mended)
+                note(flawed)
+                num_flawed += len(flawed)
             progress.advance(len(block))
         if progress.done != work.num_rows:
             raise RunError(
                 f"{work.rows.path} had {work.num_rows:,} rows when it was checked and {progress.done:,} when it was "
                 "read: it was changed meanwhile; the same command predicts it as it is now"
             )
-    if not num_imputed:
+    if not num_flawed:
         _place_of_bad_rows(work).unlink(missing_ok=True)  # of an earlier prediction
-    return num_imputed
+    return num_flawed
 
 
 def _place_of_bad_rows(work: PredictionJob) -> Path:

@@ -206,10 +206,9 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 tokens=event.tokens,
                 num_tokens=event.num_tokens,
                 preparation=None,
-                pace=status.pace or (now, event.tokens or 0 if event.num_tokens else event.step),
-            )
+            ).with_pace(now)
         case EpochReported() | EvaluationReported():
-            return _score(status, event)
+            return _score(status, event).with_pace(now)
         case FoldCompleted():
             return replace(status, state=FoldState.COMPLETED, finished=now, error=None, preparation=None)
         case FoldFailed():

@@ -44,7 +44,7 @@ def append_whole(file: int, content: bytes, path: Path) -> None:
 def write_json(path: Path, value: Any, *, checksum: bool = False) -> None:
     """Writes JSON, whole; a mapping may hold a checksum of itself, which `read_json` compares."""
     if checksum:
-        value = {**value, _CHECKSUM: _hash_batch(value)}
+        value = {**value, _CHECKSUM: _hash_json(value)}
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
@@ -56,7 +56,7 @@ def read_json(path: Path, **default: Any) -> Any:
     """
     try:
         value = json.loads(path.read_bytes())
-        if isinstance(value, dict) and _CHECKSUM in value and value.pop(_CHECKSUM) != _hash_batch(value):
+        if isinstance(value, dict) and _CHECKSUM in value and value.pop(_CHECKSUM) != _hash_json(value):
             raise ValueError("its checksum does not match")
         return value
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
@@ -65,7 +65,7 @@ def read_json(path: Path, **default: Any) -> Any:
         raise RunFolderError(f"{path} is missing or damaged: {error}") from None
 
 
-def _hash_batch(value: Mapping[str, Any]) -> str:
+def _hash_json(value: Mapping[str, Any]) -> str:
     """A checksum of what JSON makes of a mapping, whatever the order of its keys."""
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

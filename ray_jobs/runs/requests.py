@@ -31,13 +31,13 @@ def read_stop_request(folder: RunFolder) -> StopWhen | None:
         return None
 
 
-def request_resize(fold: FoldFolder, attempt: int) -> None:
-    """Asks an attempt of a fold to save where it is and end: it goes on in another one, with another number of
-    workers."""
+def request_leave(fold: FoldFolder, attempt: int) -> None:
+    """Asks an attempt of a fold to save where it is and end: it goes on in another one, with another number of workers,
+    or off a node that is about to go."""
     write_json(fold.leave_request, {"attempt": attempt})
 
 
-def is_resize_requested(fold: FoldFolder, attempt: int) -> bool:
+def is_leave_requested(fold: FoldFolder, attempt: int) -> bool:
     """Whether this attempt of a fold is to end; storage that is away asks for nothing."""
     try:
         return fold.leave_request.exists() and read_json(fold.leave_request, default={}).get("attempt") == attempt

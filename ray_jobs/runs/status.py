@@ -66,7 +66,11 @@ class FoldStatus:
     @property
     def amounts(self) -> tuple[int, int]:
         """What is done, and all of it (0: unknown): in tokens where they are counted, else in steps."""
-        return (self.tokens or 0, self.num_tokens) if self.num_tokens else (self.step, self.num_steps)
+        return (self.step, self.num_steps) if self.tokens is None else (self.tokens, self.num_tokens or 0)
+
+    def with_pace(self, now: float) -> FoldStatus:
+        """With the pace, if none is known yet."""
+        return self if self.pace else replace(self, pace=(now, self.amounts[0]))
 
 
 def read_status(folder: RunFolder, fold: int) -> FoldStatus:

@@ -6,7 +6,7 @@ import time
 
 from ray_jobs.errors import FoldStoppedError
 from ray_jobs.runs.folder import FoldFolder, RunFolder
-from ray_jobs.runs.requests import StopWhen, is_resize_requested, read_stop_request
+from ray_jobs.runs.requests import StopWhen, is_leave_requested, read_stop_request
 from ray_jobs.worker.ranks import Ranks
 
 LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
@@ -53,7 +53,7 @@ class Requests:
         request = None
         if self.ranks.rank == 0:
             request = read_stop_request(self.folder)
-            if request is None and is_resize_requested(self.files, self.attempt):
+            if request is None and is_leave_requested(self.files, self.attempt):
                 request = StopWhen.NOW
         kinds: list[StopWhen | None] = [None, *StopWhen]
         return kinds[self.ranks.hear_first(kinds.index(request))[0]]
@@ -69,5 +69,5 @@ class Requests:
                 f"the run was asked to stop: fold {self.files.number} ends while it prepares ({what})"
             )
         # Of several ranks on object storage not all see the file.
-        if self.ranks.world_size == 1 and is_resize_requested(self.files, self.attempt):
+        if self.ranks.world_size == 1 and is_leave_requested(self.files, self.attempt):
             raise FoldStoppedError(f"fold {self.files.number} was asked to end while it prepares ({what})")

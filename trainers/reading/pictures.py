@@ -45,11 +45,21 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     6: lambda values_HW: np.rot90(values_HW, -1),
     7: lambda values_HW: np.rot90(values_HW, 2).T,
     8: np.rot90,
-}  # What Pillow's decoders raise of a damaged file.
+}
+
+# What Pillow's decoders raise of a damaged file.
 _EXPECTED = (
-    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
-    Warning
-)  # fmt: skip
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    Warning,
+)
 
 Image.preinit()
 Image.MAX_IMAGE_PIXELS = None  # PictureRules has the limit, looked at before anything is decoded

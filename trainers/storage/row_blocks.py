@@ -55,7 +55,7 @@ class RowBlocks:
         self.folder, self.num_rows, self.shape, self.dtype = folder, len(keys_NK), shape, np.dtype(dtype)
         self.remote = None if remote is None else RemoteBlocks(remote)
         portions = [keys_NK[start : start + BLOCK_ROWS] for start in range(0, len(keys_NK), BLOCK_ROWS)]
-        self.paths = [folder / f"{_hash_batch(portion.tobytes())}.arrow" for portion in portions]
+        self.paths = [folder / f"{_hash_content(portion.tobytes())}.arrow" for portion in portions]
         self.mapped: dict[int, np.ndarray] = {}
         self.problems: dict[int, str] = {}  # of the rows of mapped blocks
 
@@ -91,7 +91,7 @@ class RowBlocks:
         content, noted = rows.tobytes(), list(problems) or [None] * len(rows)
         schema = pa.schema(
             [("row", pa.binary(len(content) // len(rows))), ("problem", pa.string())],
-            {"checksum": _hash_batch(content, noted)},
+            {"checksum": _hash_content(content, noted)},
         )
         column = pa.FixedSizeBinaryArray.from_buffers(
             schema.field("row").type, len(rows), [None, pa.py_buffer(content)]
@@ -145,7 +145,10 @@ class RowBlocks:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(self.paths[block]))).read_all()
             content, problems = table["row"].chunk(0).buffers()[1], table["problem"].to_pylist()
-            if table.schema.metadata[b"checksum"].decode() != _hash_batch(content, problems) or len(table) != num_rows:
+            if (
+                table.schema.metadata[b"checksum"].decode() != _hash_content(content, problems)
+                or len(table) != num_rows
+            ):
                 return None
             return np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape), problems
         except OSError as error:
@@ -238,7 +241,7 @@ def count_away(parts: Iterable[Part]) -> int:
     return sum(part.blocks.num_rows_away for part in parts)
 
 
-def _hash_batch(content: bytes | pa.Buffer, problems: Sequence[str | None] = ()) -> str:
+def _hash_content(content: bytes | pa.Buffer, problems: Sequence[str | None] = ()) -> str:
     digest = hashlib.sha256(content)
     digest.update(repr(list(problems)).encode())
     return digest.hexdigest()[: 2 * KEY_BYTES]

@@ -59,7 +59,7 @@ def take_inventory(
         target=rows.foreground,
         target_name="foreground",
         num_test=len(test_rows),
-        fingerprint=_hash_batch(found, labels),
+        fingerprint=_fingerprint(found, labels),
         groups=groups,
         predefined_fold=_find_folds(data, labels, rows),
         bad_rows=tuple(bad for one in found.values() for bad in one.bad_rows) + left_out,
@@ -208,7 +208,7 @@ def _to_key(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
 
 
-def _hash_batch(found: dict[str, Found], labels: Labels | None) -> str:
+def _fingerprint(found: dict[str, Found], labels: Labels | None) -> str:
     """SHA-256 over names and contents of all files, and what the table says of them."""
     whole = hashlib.sha256()
     for name in ("train", "test"):

@@ -29,7 +29,7 @@ class Finding:
     kind: str = ""
     is_turned: bool = False
     is_transparent: bool = False
-    largest: int = 0  # see `storage.pictures.Decoded`
+    largest: int = 0  # see `reading.pictures.Decoded`
     size: tuple[int, int] = (0, 0)
     digests: tuple[bytes, bytes] = (b"", b"")
     sums_C: np.ndarray | None = None

@@ -112,7 +112,8 @@ def test_a_cluster_has_a_token_also_where_there_is_no_home_folder_to_write_it_to
     assert prepare(tmp_path / "file", has_token=True) is None
 
 
-def test_a_process_without_a_home_folder_gets_one_that_is_not_there(monkeypatch):
+def test_a_process_without_a_home_folder_gets_one_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     access.prepare_home()
     assert os.environ["HOME"] != "/nonexistent"
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a container's user

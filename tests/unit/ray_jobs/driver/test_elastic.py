@@ -27,7 +27,7 @@ class MadeFold:
     def read_status(self):
         return self.status
 
-    def request_resize(self, attempt):
+    def request_leave(self, attempt):
         self.asked.append(attempt)
 
 
@@ -72,6 +72,7 @@ class MadeRun:
         """The fold's workers have run for 10 s; it needs so many more."""
         self.elastic.launch(fold, attempt)
         steps = {"step": 100, "num_steps": 100 + int(10 * remaining_s), "started": self.now - 10}
+        steps["pace"] = (self.now - 10, 0)
         fold.status = FoldStatus(0, FoldState.TRAINING, attempt, **steps)
 
     def end(self, fold):

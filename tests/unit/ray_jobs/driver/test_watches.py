@@ -22,7 +22,7 @@ class WatchedFold:
     def read_status(self):
         return self.status
 
-    def request_resize(self, attempt):
+    def request_leave(self, attempt):
         self.asked.append(attempt)
 
 

@@ -18,7 +18,7 @@ from ray_jobs.errors import RunBusyError, RunFolderError
 from ray_jobs.runs.checkpoints import read_checkpoint, write_checkpoint
 from ray_jobs.runs.files import read_json, share_whole, write_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.requests import is_resize_requested, request_resize
+from ray_jobs.runs.requests import is_leave_requested, request_leave
 from trainers.interface import DataError
 from trainers.storage.whole_files import write_whole
 
@@ -81,9 +81,9 @@ def test_a_file_that_is_just_being_written_is_no_part_of_a_manifest(tmp_path):
 
 def test_only_the_attempt_that_is_asked_to_leave_leaves_and_the_request_is_no_part_of_the_fold(tmp_path):
     fold = RunFolder(tmp_path).fold(0)
-    assert not is_resize_requested(fold, 1)
-    request_resize(fold, 2)
-    assert [is_resize_requested(fold, attempt) for attempt in (1, 2, 3)] == [False, True, False]
+    assert not is_leave_requested(fold, 1)
+    request_leave(fold, 2)
+    assert [is_leave_requested(fold, attempt) for attempt in (1, 2, 3)] == [False, True, False]
     fold.write_manifest()  # it was done before it heard
     fold.leave_request.unlink()
     assert fold.is_complete()
