@@ -304,7 +304,7 @@ class Progress:
 
 
 class FoldContext(Protocol):
-    """What a trainer may ask of the place it runs in. Every rank calls every method; rank 0 writes.
+    """What a trainer may ask of what it runs in. Every rank calls every method; rank 0 writes.
 
     Attributes:
         inputs: folder of what the family's `write_inputs` has written for this run.

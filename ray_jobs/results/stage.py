@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.run import Combinable, NoSubmissionError, Run
+from ensemble.run import Combinable, NoSubmissionError
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.results.checks import refuse_damaged
 from ray_jobs.results.combinations import compare_combinations, list_metrics
@@ -86,14 +86,14 @@ def _combine(
     run = describe_run(folder, config)
     columns = config.kind.find_columns(run)
     if columns is not None:
-        _compare(folder, config, run, columns, stage)
+        _compare(folder, config, columns, stage)
     submission, metrics, compared = submit(folder, config, run, columns, scores)
     if compared:
         stage["compared"] = compared
     return submission, metrics
 
 
-def _compare(folder: RunFolder, config: RunConfig, run: Run, columns: Combinable, stage: dict[str, Any]) -> None:
+def _compare(folder: RunFolder, config: RunConfig, columns: Combinable, stage: dict[str, Any]) -> None:
     """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that
     did not see the row."""
     stage["combinations"], cross_fitted_N = compare_combinations(config, columns, find_metric(folder, config))

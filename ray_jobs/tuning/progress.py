@@ -32,9 +32,8 @@ class Progress:
         self.todo = [number for number in self.trials if not self._has_ended(number)]
         self.plans: dict[int, Plan] = {}
         self.is_exhausted = False
-        if (
-            tuning.tune.search == "random"
-        ):  # what every trial is made of is known, and checked, before anything is launched
+        # What every trial is made of is known, and checked, before anything is launched.
+        if tuning.tune.search == "random":
             while self._choose() is not None:
                 continue
         for number in self.todo:

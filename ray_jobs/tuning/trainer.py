@@ -118,9 +118,8 @@ class TrialTrainer:
             log_news(plan.folder.trial_record, {"tune/score": score, "tune/folds_done": number + 1})
             assert score is not None
             goes_on = halving.goes_on(trial.name, number + 1, score)
-            was_let_on = (
-                last_attempt(plan.folder, number + 1) > 0
-            )  # before an interrupt: others that have ended since do not change it
+            # Before an interrupt: others that have ended since do not change it.
+            was_let_on = last_attempt(plan.folder, number + 1) > 0
             if trial.number > 0 and number + 1 < num_folds and not goes_on and not was_let_on:
                 return True
         return False

@@ -248,9 +248,8 @@ class RayFoldContext:
         if self.world_size > 1:
             if self.rank == 0:
                 self.points.wait()
-                self.retry_while_unavailable(
-                    "putting the checkpoints", self._put
-                )  # other machines' ranks are to read the same
+                # Other machines' ranks are to read the same.
+                self.retry_while_unavailable("putting the checkpoints", self._put)
             self.ranks.wait()  # rank 0 may still be writing
             bring_for_node(self.mirror, self.storage, name)
         return self.storage.retry_while_unavailable(
@@ -293,9 +292,8 @@ class RayFoldContext:
         if stops:
             self.points.wait()
             if self.rank == 0 and self.mirror.uri:
-                self.retry_while_unavailable(
-                    "putting the resume point", self._put
-                )  # the first try may have met a storage that was away
+                # The first try may have met a storage that was away.
+                self.retry_while_unavailable("putting the resume point", self._put)
             self.ranks.wait()  # Ray ends all ranks when one has raised, and rank 0 may still be writing
             raise FoldStoppedError(f"fold {self.fold} was asked to end: it has saved where it is, step {global_step}")
 

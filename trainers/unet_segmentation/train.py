@@ -60,9 +60,8 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
     )
     learned_from = table.rows.take(train)
     model = UNet(config.data.channels, config.data.outputs, config.model.features)
-    if context.world_size > 1 and context.device.startswith(
-        "cuda"
-    ):  # on CPUs each worker's share is normalised by itself
+    # On CPUs each worker's share is normalised by itself.
+    if context.world_size > 1 and context.device.startswith("cuda"):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return _Fold(
         config=config,

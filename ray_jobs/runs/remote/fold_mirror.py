@@ -66,9 +66,8 @@ class FoldMirror(Mirror):
                 self.is_over.set()
                 if watcher.is_alive():
                     watcher.join()
-                with contextlib.suppress(
-                    OSError
-                ):  # what counts was put before; of a fold that has failed the last lines are new
+                # What counts was put before; of a fold that has failed the last lines are new.
+                with contextlib.suppress(OSError):
                     self.push_record()
                     self._push(self._list_derived, [])
 

@@ -153,7 +153,7 @@ def find_pairs(
         )
         if wanted is None and lone:
             problems[f"mask in {masks.name}/ without a picture in {images.name}/"] = [(name, "") for name in lone]
-        causes.append(_explain_masks(pictures, bare, lone))
+        causes.append(_explain_masks(bare, lone))
     found = [pictures.root / f"{row_id}{pictures.suffix_of[row_id]}" for row_id in ids]
     left_out = {folder.root.name: folder.left_out for folder in (pictures, found_masks) if folder is not None}
     return Found(
@@ -192,7 +192,7 @@ def _check_names(pictures: PictureFolder, masks: PictureFolder | None, wanted: l
     return fatal
 
 
-def _explain_masks(pictures: PictureFolder, bare: list[str], lone: list[str]) -> str:
+def _explain_masks(bare: list[str], lone: list[str]) -> str:
     """Why masks and pictures do not meet."""
     if not bare or not lone:
         return ""
