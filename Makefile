@@ -9,7 +9,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-TESTS ?= tests/unit tests/contract
+TESTS ?= tests/unit tests/contract tests/tracking
 VENV := .venv
 RUN := $(VENV)/bin/python
 
@@ -19,7 +19,7 @@ kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
 
 test: lint unit $(VENV)/s3/installed
-	$(RUN) -m pytest --ignore=tests/unit --ignore=tests/contract $(ARGS)
+	$(RUN) -m pytest tests/cluster tests/end_to_end $(ARGS)
 
 slow: $(VENV)/s3/installed
 	$(RUN) -m pytest -m slow $(ARGS)

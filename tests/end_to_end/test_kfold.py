@@ -231,6 +231,7 @@ def test_a_member_that_is_added_later_trains_alone_and_is_combined(default_run):
     assert "ensemble (simplex)" in board.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_data_with_another_target_reaches_its_mark(real_data_root, tmp_path):
     """2,178 art auction lots: the constant predictor scores MSLE 1.33, the date alone 1.03, ridge on the text 0.69."""
