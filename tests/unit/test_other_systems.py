@@ -11,15 +11,14 @@ from support.processes import REPOSITORY
 
 # After the standard library itself, which asks for them by hasattr when it is imported.
 CODE = """
-import asyncio, errno, mmap, os, pkgutil, resource, select, shutil, signal, socket, subprocess, tempfile, threading,
-importlib
+import asyncio, errno, importlib, mmap, os, pkgutil, resource, select, shutil, signal, socket, subprocess
+import tempfile, threading
 
 LINUX_ONLY = {
     errno: ["EREMOTEIO", "ENOMEDIUM", "EMEDIUMTYPE", "EBADFD", "ECHRNG", "ENOTUNIQ", "EUCLEAN", "ERESTART", "ENOKEY"],
-    os: ["sched_getaffinity", "sched_setaffinity", "posix_fadvise", "posix_fallocate", "pidfd_open", "memfd_create", "eventfd", "splice",
-         "copy_file_range", "getrandom", "setns", "unshare", "fdatasync", "O_DIRECT", "O_TMPFILE", "O_PATH",
-         "listxattr", "setresuid",
-         "sched_setscheduler"],
+    os: ["sched_getaffinity", "sched_setaffinity", "posix_fadvise", "posix_fallocate", "pidfd_open", "memfd_create",
+         "eventfd", "splice", "copy_file_range", "getrandom", "setns", "unshare", "fdatasync", "O_DIRECT", "O_TMPFILE",
+         "O_PATH", "listxattr", "setresuid", "sched_setscheduler"],
     mmap: ["MAP_POPULATE", "MAP_STACK", "MADV_HUGEPAGE", "MADV_DONTFORK"],
     signal: ["SIGPWR", "SIGPOLL", "SIGRTMIN", "sigwaitinfo", "sigtimedwait", "pidfd_send_signal"],
     select: ["epoll"],
