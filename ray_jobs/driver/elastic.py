@@ -241,7 +241,7 @@ class ElasticWorkers:
             attempt.has_begun = True
             took_s = now - attempt.launched - max(0.0, (status.prepared or 0.0) - (status.started or 0.0))
             self.restart_s = took_s if self.restart_s is None else min(took_s, self.restart_s)
-        return estimate_remaining(status, unix_now)
+        return status.estimate_remaining(unix_now)
 
     def _next_to_run(self) -> list[ElasticFold]:
         """Folds that wait, in the order in which they get workers; no more than may train at once."""
@@ -315,10 +315,3 @@ class ElasticWorkers:
             f"{fold}: {why}; it saves where it is and goes on with {num_workers} instead of "
             f"{attempt.num_workers} workers"
         )
-
-
-def estimate_remaining(status: FoldStatus, now: float) -> float:
-    """Seconds that a fold in training still needs, by what its attempt has done so far; 0 where that is not known."""
-    done, total = status.amounts
-    since, first = status.pace or (now, done)
-    return (now - since) * (total - done) / (done - first) if first < done < total else 0.0

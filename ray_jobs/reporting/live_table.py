@@ -188,12 +188,8 @@ def _times(status: FoldStatus) -> tuple[str, str]:
     if status.started is None:
         return "", ""
     seconds = (status.finished or time.time()) - status.started
-    left = ""
-    done, total = status.amounts
-    since, first = status.pace or (0.0, done)  # what came before the first word of them was no training
-    if status.state == FoldState.TRAINING and first < done < total:
-        left = _clock((time.time() - since) * (total - done) / (done - first))
-    return _clock(seconds), left
+    left = status.estimate_remaining(time.time()) if status.state == FoldState.TRAINING else 0.0
+    return _clock(seconds), _clock(left) if left else ""
 
 
 def _clock(seconds: float) -> str:

@@ -68,6 +68,13 @@ class FoldStatus:
         """What is done, and all of it (0: unknown): in tokens where they are counted, else in steps."""
         return (self.step, self.num_steps) if self.tokens is None else (self.tokens, self.num_tokens or 0)
 
+    def estimate_remaining(self, now: float) -> float:
+        """Seconds that a fold in training still needs, by what its attempt has done since its pace is known; 0 where
+        nothing is known. What came before the first word of steps was no training."""
+        done, total = self.amounts
+        since, first = self.pace or (now, done)
+        return (now - since) * (total - done) / (done - first) if first < done < total else 0.0
+
     def with_pace(self, now: float) -> FoldStatus:
         """With the pace, if none is known yet."""
         return self if self.pace else replace(self, pace=(now, self.amounts[0]))
