@@ -16,16 +16,18 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from trainers.learning.batches import learning_rate_factor
 
-EPOCHS = 50
+EPOCHS = 40
+ROWS = 328  # fold 1 trains on 320 of them: it is at work long after fold 0 is done, whichever began first
+STEPS = 40  # of an epoch of fold 1
 
 
 @pytest.fixture
 def uneven_data(tmp_path):
-    """Fold 0 trains on 8 rows, fold 1 on 72."""
+    """Fold 0 trains on 8 rows, fold 1 on 320."""
     rng, root = np.random.default_rng(0), tmp_path / "data"
     (root / "train_val").mkdir(parents=True)
-    frame = pd.DataFrame({"id": [f"v{number:02d}" for number in range(80)], "views": rng.integers(10, 10_000, 80)})
-    frame["fold"] = [1] * 8 + [0] * 72
+    frame = pd.DataFrame({"id": [f"v{number:03d}" for number in range(ROWS)], "views": rng.integers(10, 10_000, ROWS)})
+    frame["fold"] = [1] * 8 + [0] * (ROWS - 8)
     frame.to_csv(root / "train_val.csv", index=False)
     for row_id in frame["id"]:
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(root / "train_val" / f"{row_id}.jpg")
@@ -56,7 +58,7 @@ def test_the_worker_of_a_fold_that_is_done_goes_to_the_other_which_loses_no_step
     ]  # fmt: skip
     assert [row["num_workers"] for event, _, row in events if event == "FoldLaunched"] == [1, 2]
     (left,) = [row["step"] for event, attempt, row in events if (event, attempt) == ("FoldStarted", 2)]
-    assert 0 < left < 9 * EPOCHS, done.stdout
+    assert 0 < left < STEPS * EPOCHS, done.stdout
     for line in (
         "2 fold(s) at once, 1 to 2 worker(s) each with 1 CPU (1 threads)",
         "fold 1: there is room; it saves where it is and goes on with 2 instead of 1 workers",
@@ -69,7 +71,7 @@ def test_the_worker_of_a_fold_that_is_done_goes_to_the_other_which_loses_no_step
     assert "not bit-repeatable" in folder.report.read_text()
     assert "not bit-repeatable" in folder.readme.read_text()
 
-    rows, num_steps = read_lines(folder.fold_record(1)), 9 * EPOCHS
+    rows, num_steps = read_lines(folder.fold_record(1)), STEPS * EPOCHS
     steps = [row for row in rows if "fold_1/train/loss_step" in row]
     assert [row["global_step"] for row in steps] == list(range(1, num_steps + 1))
     rates = [row["fold_1/learning_rate"] for row in steps]
@@ -83,7 +85,7 @@ def test_the_worker_of_a_fold_that_is_done_goes_to_the_other_which_loses_no_step
     assert [row["fold_1/epoch"] for row in epochs] == list(range(EPOCHS))
     for row in epochs:  # the mean over all rows, the epoch under way at the change included
         last = row["global_step"]
-        losses = [one["fold_1/train/loss_step"] for one in steps[last - 9 : last]]
+        losses = [one["fold_1/train/loss_step"] for one in steps[last - STEPS : last]]
         assert row["fold_1/train/loss_epoch"] == pytest.approx(np.mean(losses), rel=1e-4)
     changed = [row for row in rows if "fold_1/setup/world_size" in row]
     assert [(row["global_step"], row["fold_1/setup/world_size"]) for row in changed] == [(0, 1), (left, 2)]
