@@ -25,8 +25,9 @@ from rich.table import Table
 from ensemble.config import EnsembleConfig
 from ensemble.members.search import Candidate, Choice, choose, list_candidates
 from ensemble.run import Combinable, Evaluation
-from ray_jobs.cli.console import redirect_output, report_pending_nodes
-from ray_jobs.cluster.start import RayStart, connect
+from ray_jobs.cli.connection import on_cluster
+from ray_jobs.cli.console import report_pending_nodes
+from ray_jobs.cluster.start import RayStart
 from ray_jobs.cluster.versions import COMMON_PACKAGES, package_versions
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.headline import find_metric
@@ -164,8 +165,7 @@ def _evaluate_in_trials(
 ) -> None:
     scratch = folder.sweep_scratch
     with (
-        redirect_output(folder.ray_log),
-        connect(RayStart.for_run(config, "sweep")) as cluster,
+        on_cluster(RayStart.for_run(config, "sweep"), folder.ray_log, console) as (cluster, _),
         _progress(console, [path for _, path in todo.values()]),
     ):
         import ray
