@@ -249,7 +249,7 @@ class Combiner(Protocol):
         what of a row could not be used, or null; and of each of the kind's `row_files` the content.
 
         Args:
-            predictor: the family's, with all models.
+            predictor: the family's, with all models; its `predict(block)` returns what this kind combines.
             block: of the family's new rows.
             shows_models: whether to show what each model says.
 

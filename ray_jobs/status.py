@@ -23,10 +23,10 @@ from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run
 from ray_jobs.reporting.live_table import Watcher, fold_table
 from ray_jobs.reporting.outcome import print_outcome
-from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.remote.run_mirror import is_at_work
 from ray_jobs.runs.status import FoldState, FoldStatus, read_statuses
+from ray_jobs.runs.summary import find_summary
 
 INTERVAL_S = 1.0
 
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
             while is_at_work(folder):
                 watcher.update()
                 time.sleep(INTERVAL_S)
-    summary = read_json(folder.summary, default=None)
+    summary = find_summary(folder)
     if summary:
         print_outcome(console, folder, summary)
     return 0

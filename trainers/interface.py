@@ -43,9 +43,9 @@ new_rows.py
 
 predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).
-    `predict(block)` returns `BlockPredictions`; of maps `predict_maps(block)` yields `NewMap`. Statistics are the
-    checkpoint's, never the new rows'. A row has the same bits as among the run's own test rows, on the same kind of
-    device with the same threads.
+    `predict(block)` returns what the family's kind of predictions combines: `BlockPredictions` of numbers, an iterable
+    of `NewMap` of maps. Statistics are the checkpoint's, never the new rows'. A row has the same bits as among the
+    run's own test rows, on the same kind of device with the same threads.
 
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `FoldContext`.
 """

@@ -52,7 +52,7 @@ class MapCombiner:
     def predict(self, predictor: Any, block: pa.Table, *, shows_models: bool) -> pa.Table:
         """Of each row id, share of foreground, mean disagreement, Dice and IoU where the truth is known, path of the
         mask, each model's share; then what was wrong, and mask, overlay and disagreement as PNG files."""
-        rows = [self._combine_row(one) for one in predictor.predict_maps(block)]
+        rows = [self._combine_row(one) for one in predictor.predict(block)]
         shares = list(zip(*(row[-1] for row in rows), strict=True)) if shows_models else []
         texts, numbers = pa.string(), pa.float64()
         kinds = (texts, numbers, numbers, numbers, numbers, texts)

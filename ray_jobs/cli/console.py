@@ -111,19 +111,3 @@ def report_pending_nodes(console: Console, waits_for: str | None) -> None:
     """That nothing happens before a node is started, if so."""
     if waits_for:
         console.print(f"waiting for the autoscaler to start {waits_for}", style="yellow")
-
-
-def warn_of_open_cluster(console: Console, *, is_own: bool) -> None:
-    """Says, so that nobody overlooks it, that a cluster lets everybody in, and what closes it."""
-    which, cure = (
-        "the Ray cluster that this run joins",
-        "`ray get-auth-token --generate` and RAY_AUTH_MODE=token, then ",
-    )
-    cure += "`ray stop` and `ray start` on each node"
-    if is_own:
-        which, cure = "this run's own Ray cluster", "unset RAY_AUTH_MODE"
-    console.print(
-        f"WARNING: {which} has NO AUTHENTICATION: whoever reaches its ports can run code on its machines and read "
-        f"what is there. To close it: {cure}",
-        style="bold red",
-    )

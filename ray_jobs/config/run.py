@@ -4,9 +4,9 @@ how. Frozen dataclasses; imports neither torch nor ray."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT, EnsembleConfig
 from ensemble.kinds import Kind, load_kind
 from ray_jobs.config.folds import FoldsConfig
+from ray_jobs.config.json_fields import from_json
 from ray_jobs.config.resources import ResourcesConfig
 from trainers.interface import load_config_class
 
@@ -214,12 +215,13 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     known = {"recipe", "family", "members", *SECTIONS, *trainer_sections}
     if unknown := set(values) - known:
         raise ValueError(f"unknown sections {sorted(unknown)}; known: {sorted(known)}")
+    read = functools.partial(from_json, takes_unknown=False)
     return RunConfig(
         recipe=values["recipe"],
         family=values["family"],
-        trainer=_build(trainer_class, {name: values[name] for name in trainer_sections if name in values}),
+        trainer=read(trainer_class, {name: values[name] for name in trainer_sections if name in values}),
         members=tuple(values.get("members", ())),
-        **{name: _build(_section_class(name), values[name]) for name in SECTIONS if name in values},
+        **{name: read(_section_class(name), values[name]) for name in SECTIONS if name in values},
     )
 
 
@@ -269,25 +271,3 @@ def _is_elastic(name: str, before: dict[str, Any], after: dict[str, Any]) -> boo
 def _section_class(name: str) -> type[Any]:
     section: type[Any] = typing.get_type_hints(RunConfig)[name]
     return section
-
-
-def _build(cls: type, values: dict[str, Any]) -> Any:
-    """A (nested) dataclass from JSON values; lists become tuples where the field is one."""
-    hints = typing.get_type_hints(cls)
-    if unknown := set(values) - set(hints):
-        raise ValueError(f"{cls.__name__}: unknown fields {sorted(unknown)}; known: {sorted(hints)}")
-    built = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            value = _build(hints[name], value)
-        elif isinstance(value, list) and _is_tuple(hints[name]):
-            value = tuple(value)
-        if typing.get_origin(hints[name]) is Literal and value not in typing.get_args(hints[name]):
-            raise ValueError(f"{cls.__name__}: {name}={value!r}, expected one of {typing.get_args(hints[name])}")
-        built[name] = value
-    return cls(**built)
-
-
-def _is_tuple(hint: Any) -> bool:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return any(typing.get_origin(option) is tuple for option in options)

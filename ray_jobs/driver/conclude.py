@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from rich.console import Console
 
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.summary import build_summary, save_summary
-from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import log_news
+from ray_jobs.runs.summary import StageResult, Summary, find_summary
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 
 def conclude(
     folder: RunFolder,
     config: RunConfig,
-    stage: dict[str, Any],
+    stage: StageResult,
     seconds: dict[str, float],
     sink: WandbSink,
     console: Console,
-) -> dict[str, Any]:
+) -> Summary:
     """Writes summary and report, records the report's pictures, waits for W&B as long as is allowed, says how it went.
 
     Args:
@@ -52,14 +51,14 @@ def conclude(
 def conclude_again(
     folder: RunFolder,
     config: RunConfig,
-    stage: dict[str, Any],
+    stage: StageResult,
     seconds: dict[str, float],
     sink: WandbSink,
     console: Console,
-) -> dict[str, Any]:
+) -> Summary:
     """As `conclude`, of a run whose folds were trained earlier: the other phases keep their times, and there is no
     total."""
-    known = read_json(folder.summary, default={}).get("seconds", {}) | seconds
+    known = {**(find_summary(folder) or Summary()).seconds, **seconds}
     known.pop("total", None)
     return conclude(folder, config, stage, known, sink, console)
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -45,6 +44,7 @@ from ray_jobs.runs.remote.run_mirror import hold_run
 from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, forget_attempt, read_status
+from ray_jobs.runs.summary import StageResult, Summary, find_summary, read_summary
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 
@@ -86,7 +86,7 @@ def _run(command: Command, config: RunConfig, argv: Sequence[str], console: RunC
         todo = list_unfinished(plan)
         if not todo and _is_up_to_date(plan):
             console.print(f"run {plan.folder.root.name} is finished: nothing to do")
-            print_outcome(console, plan.folder, read_json(plan.folder.summary))
+            print_outcome(console, plan.folder, read_summary(plan.folder))
             return EXIT_OK
         if command.retry_failed:
             todo = keep_failed(todo)
@@ -113,7 +113,7 @@ def _work(session: Session, plan: Plan, todo: list[MemberFold], started: float) 
                 _train(session, plan, todo, sink, seconds, end) if todo else _conclude_without_training(plan, sink, end)
             )
     patient.retry_while_unavailable("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
-    return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary["outcome"], EXIT_OK)
+    return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary.outcome, EXIT_OK)
 
 
 def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:
@@ -137,9 +137,9 @@ def _hear_stop(plan: Plan, console: Console, wandb_run: str) -> None:
 
 
 def _is_up_to_date(plan: Plan) -> bool:
-    summary = read_json(plan.folder.summary, default={})  # written last
-    done = {name: member.folder.completed_folds(plan.folds.count) for name, member in plan.members.items()}
-    return bool(summary.get("ensemble") == to_dict(plan.config)["ensemble"] and summary.get("scored_folds") == done)
+    summary = find_summary(plan.folder) or Summary()
+    done = {name: tuple(member.folder.completed_folds(plan.folds.count)) for name, member in plan.members.items()}
+    return bool(summary.ensemble == to_dict(plan.config)["ensemble"] and summary.stage.scored_folds == done)
 
 
 def _combine_and_conclude(
@@ -148,8 +148,8 @@ def _combine_and_conclude(
     started: float,
     seconds: dict[str, float],
     sink: WandbSink,
-    stage: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    stage: StageResult | None = None,
+) -> Summary:
     """Everything after the training; returns the summary. Without what an ensemble task has returned it combines
     here."""
     if stage is None:
@@ -161,7 +161,7 @@ def _combine_and_conclude(
     return conclude(plan.folder, plan.config, stage, seconds, sink, session.console)
 
 
-def _conclude_without_training(plan: Plan, sink: WandbSink, end: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _conclude_without_training(plan: Plan, sink: WandbSink, end: Callable[[], Summary]) -> Summary:
     """The end of a run without Ray: there is nothing to train."""
     sink.start()
     for member in plan.members.values():
@@ -175,8 +175,8 @@ def _train(
     todo: list[MemberFold],
     sink: WandbSink,
     seconds: dict[str, float],
-    end: Callable[[dict[str, Any] | None], dict[str, Any]],
-) -> dict[str, Any]:
+    end: Callable[[StageResult | None], Summary],
+) -> Summary:
     folder, config, console, mirror = plan.folder, plan.config, session.console, session.mirror
     folders = [member.folder for member in plan.members.values()]
     members = f", {len(folders)} members" if len(folders) > 1 else ""
@@ -218,12 +218,13 @@ def _train(
         return summary
 
 
-def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> dict[str, Any]:
+def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> StageResult:
     """The ensemble stage on a cluster that others use, too: where Ray has room, and again if its process dies."""
     import ray
 
     began = time.monotonic()
-    stage = ray.get(ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble").remote(str(folder.root)))
+    task = ray.remote(num_cpus=0)(run_ensemble_stage).options(name="ensemble")
+    stage: StageResult = ray.get(task.remote(str(folder.root)))
     seconds["ensemble"] = time.monotonic() - began
     return stage
 

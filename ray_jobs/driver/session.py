@@ -15,12 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cli.console import RunConsole, redirect_output, report_pending_nodes, warn_of_open_cluster
+from ray_jobs.cli.connection import on_cluster
+from ray_jobs.cli.console import RunConsole, report_pending_nodes
 from ray_jobs.cluster.nodes import refuse_private_storage, run_on_each_node
 from ray_jobs.cluster.placement import FOLD_BYTES, Placement, count_in_memory
 from ray_jobs.cluster.resources import find_free_bytes
-from ray_jobs.cluster.signals import Interrupts, find_save_time_s, listening
-from ray_jobs.cluster.start import Connection, RayStart, connect
+from ray_jobs.cluster.signals import Interrupts, find_save_time_s
+from ray_jobs.cluster.start import Connection, RayStart
 from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.resources import show_memory
 from ray_jobs.config.run import RunConfig
@@ -106,26 +107,11 @@ class Session:
 
     @contextmanager
     def on_cluster(self) -> Iterator[None]:
-        """A cluster to train on, this job's own or one that others use, too; while it is used, interrupts are heard and
-        what libraries print goes into the log.
-
-        Raises:
-            ClusterError: none can be had.
-            KeyboardInterrupt: there was an interrupt meanwhile.
-        """
+        """A cluster to train on; errors as in `ray_jobs.cli.connection.on_cluster`."""
         if self.config.resources.most_workers > 1:
             load_trainer()  # here, because the threads that launch folds must not import anything
-        with (
-            listening() as self.interrupts,
-            redirect_output(self.folder.ray_log),
-            connect(self.start) as self.cluster,
-        ):
-            self.interrupts.listen()
+        with on_cluster(self.start, self.folder.ray_log, self.console) as (self.cluster, self.interrupts):
             self.check()
-            if self.start.note:
-                self.console.print(self.start.note, style="yellow")
-            if not self.cluster.asks_for_token:
-                warn_of_open_cluster(self.console, is_own=self.cluster.is_own)
             yield
 
     def check(self) -> None:

@@ -10,7 +10,6 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,8 +21,9 @@ from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import COLUMNS, count_leaks, list_rows
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
 from ray_jobs.planning.saved_folds import with_saved_folds
-from ray_jobs.runs.files import read_json, read_parquet, write_csv, write_json, write_parquet
+from ray_jobs.runs.files import read_parquet, write_csv, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import Provenance, read_provenance, write_provenance
 from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 from trainers.interface import Inventory
 from trainers.reading.data_folder import MADE_DATA
@@ -103,7 +103,9 @@ def _compare(member: MemberPlan) -> Differences:
     """
     folder, config = member.folder, member.config
     try:
-        old, known = folder.read_config(), _read_provenance(folder)
+        old, known = folder.read_config(), read_provenance(folder)
+        if not (known.data_fingerprint and known.plan_fingerprint):
+            raise RunFolderError(f"{folder.provenance} has no fingerprints of data and folds")
     except RunFolderError as error:
         raise _with_advice(error) from None
     trained, other = find_differences(old, config)
@@ -120,16 +122,16 @@ def _compare(member: MemberPlan) -> Differences:
             f"{folder.root} exists and these fields change what is trained:\n{changes}\n"
             f"Use the old values to continue it, or {anew}"
         )
-    if known["data_fingerprint"] != member.inventory.fingerprint:
+    if known.data_fingerprint != member.inventory.fingerprint:
         raise ConfigChangedError(
             f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are "
             "not the ones it began with. Put them back to continue it, or use another run.name"
         )
-    if known["plan_fingerprint"] != member.folds.fingerprint():
+    if known.plan_fingerprint != member.folds.fingerprint():
         raise ConfigChangedError(
             f"{folder.fold_plan} is missing or damaged, and the rows would be divided otherwise now: by another "
             "version of this project, or of scikit-learn (the run began with "
-            f"{known['versions'].get('scikit-learn')}). Put back a copy of the file to continue the run, or use "
+            f"{known.versions.get('scikit-learn')}). Put back a copy of the file to continue the run, or use "
             "another run.name"
         )
     return other
@@ -150,14 +152,6 @@ def _keep_wandb_place(old: RunConfig, new: RunConfig) -> RunConfig:
     return dataclasses.replace(new, tracking=dataclasses.replace(new.tracking, **kept))
 
 
-def _read_provenance(folder: RunFolder) -> dict[str, Any]:
-    known: dict[str, Any] = read_json(folder.provenance)
-    missing = {"data_fingerprint", "plan_fingerprint", "versions"} - set(known)
-    if missing:
-        raise RunFolderError(f"{folder.provenance} has no {', '.join(sorted(missing))}")
-    return known
-
-
 def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
     folder, folds, inventory = member.folder, member.folds, member.inventory
     write_csv(folder.fold_info, ["fold", "train_size", "val_size"], folds.sizes())
@@ -167,32 +161,32 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
     leaks = plan.leaks if folder.member == MAIN else []  # found by what the run's own recipe reads
     if leaks:
         write_csv(folder.leaks, COLUMNS, list_rows(leaks))
-    provenance = {
-        "command": command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "target": inventory.target_name,
-        "data_fingerprint": inventory.fingerprint,
-        "plan_fingerprint": folds.fingerprint(),
-        "constant_predictions": _predict_constants(member.config.kind, folds, plan.inventory),
-        "num_train": len(folds.ids),
-        "num_test": inventory.num_test,
-        "leaks": count_leaks(leaks, inventory),
-        "notes": list(inventory.notes),
-        "versions": package_versions(list_all_packages()),
-    }
-    write_json(folder.provenance, provenance, checksum=True)
+    provenance = Provenance(
+        command=command,
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        target=inventory.target_name,
+        data_fingerprint=inventory.fingerprint,
+        plan_fingerprint=folds.fingerprint(),
+        constant_predictions=_predict_constants(member.config.kind, folds, plan.inventory),
+        num_train=len(folds.ids),
+        num_test=inventory.num_test,
+        leaks=count_leaks(leaks, inventory),
+        notes=inventory.notes,
+        versions=package_versions(list_all_packages()),
+    )
+    write_provenance(folder, provenance)
     folder.write_config(member.config)  # last: from here on it exists
 
 
-def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> list[float]:
+def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> tuple[float, ...]:
     """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise,
     or of rows without a target."""
     if inventory.target is None:
-        return []
+        return ()
     target = dict(zip(folds.ids, inventory.target, strict=True))
     splits = [folds.split(fold) for fold in range(folds.count)]
     constants = [kind.predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
-    return [constant for constant in constants if constant is not None]
+    return tuple(constant for constant in constants if constant is not None)
 
 
 def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:

@@ -11,8 +11,9 @@ from ray_jobs.errors import RunFolderError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import find_leaks
 from ray_jobs.planning.plan import Plan
-from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import read_provenance
 from trainers.interface import Inventory
 
 
@@ -28,9 +29,9 @@ def find_saved_folds(folder: RunFolder, config: RunConfig, inventory: Inventory)
         None where it is new, its plan is damaged, or its rows or folds are to be others than they were.
     """
     try:
-        begun = read_json(folder.provenance)["plan_fingerprint"]
+        begun = read_provenance(folder).plan_fingerprint
         changes, _ = find_differences(folder.read_config(), config)
-    except (RunFolderError, KeyError):
+    except RunFolderError:
         return None
     if any(name.startswith("folds.") for name in changes):
         return None

@@ -16,15 +16,16 @@ import pyarrow as pa
 from rich.console import Console
 
 from ensemble.predictions import PredictionError
-from ray_jobs.cli.console import open_console, redirect_output, report_pending_nodes, warn_of_open_cluster
+from ray_jobs.cli.connection import on_cluster
+from ray_jobs.cli.console import open_console, report_pending_nodes
 from ray_jobs.cli.progress import RowProgress
 from ray_jobs.cluster.heartbeat import interrupted_when_lost
 from ray_jobs.cluster.placement import Placement, place_folds
-from ray_jobs.cluster.signals import in_submitted_job, listening
-from ray_jobs.cluster.start import RayStart, connect
+from ray_jobs.cluster.signals import in_submitted_job
+from ray_jobs.cluster.start import RayStart
 from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.config.run import RunConfig
-from ray_jobs.errors import ClusterLostError, RunError
+from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, ClusterLostError, RunError
 from ray_jobs.prediction.models import refuse_unusable, settle_run
 from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from ray_jobs.prediction.stream import PredictionJob, stream_predictions
@@ -33,8 +34,6 @@ from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.results.wording import describe_submission
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import DataError, load_new_rows_module
-
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,8 @@ def predict_rows(folder: RunFolder, config: RunConfig, request: PredictRequest) 
         console.print(note, style="yellow")
     log = folder.ray_log
     try:
-        with (
-            listening() as interrupts,
-            redirect_output(log),
-            connect(RayStart.for_run(config, "predict")) as cluster,
-        ):
-            interrupts.listen()
+        with on_cluster(RayStart.for_run(config, "predict"), log, console) as (cluster, _):
             placement = place_folds(config.resources, cluster.resources, config.folds.count)
-            if not cluster.asks_for_token:
-                warn_of_open_cluster(console, is_own=cluster.is_own)
             report_pending_nodes(console, placement.waits_for)
             with interrupted_when_lost(cluster.heartbeat), _failures_told():
                 _predict_and_write(work, placement, _count_workers(placement, config.resources), console)
@@ -81,8 +73,8 @@ def predict_rows(folder: RunFolder, config: RunConfig, request: PredictRequest) 
         console.print(f"{error}\nnothing was written; {log} has the details", style="bold red")
         if isinstance(error, ClusterLostError):
             console.file.flush()
-            os._exit(EXIT_FAILED)  # what is left of Ray would print over the message, or hang
-        return EXIT_FAILED
+            os._exit(EXIT_INCOMPLETE)  # what is left of Ray would print over the message, or hang
+        return EXIT_INCOMPLETE
     return EXIT_OK
 
 

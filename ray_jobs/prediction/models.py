@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble.run import Combiner
+from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.results.checks import check_finished
 from ray_jobs.results.run_files import describe_run, score_folds
 from ray_jobs.runs.checkpoints import open_checkpoint, read_description
-from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import read_provenance
+from ray_jobs.runs.summary import Summary, find_summary
 from trainers.interface import TrainedModel
 from trainers.storage.whole_files import sha256_file
 
@@ -36,17 +38,19 @@ def settle_run(folder: RunFolder, config: RunConfig) -> Combiner:
 
 
 def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
-    """The scores of each member that is combined: the run's own, if it was scored by the metric and as now, else
-    anew."""
-    summary, folds = read_json(folder.summary, default={}), list(range(config.folds.count))
-    stored = summary.get("members") or {MAIN: summary.get("scores")}
-    is_as_now = summary.get("ensemble", {}).get("metric") == config.ensemble.metric
+    """The scores of each member that is combined, as kinds read them: the run's own, if it was scored by the metric and
+    as now, else anew."""
+    summary, folds = find_summary(folder) or Summary(), range(config.folds.count)
+    stored = (summary.stage.members or {MAIN: summary.stage.scores}) if _has_metric(summary, config) else {}
+    known = {name: scores for name, scores in stored.items() if scores and len(scores.folds) == len(folds)}
     return {
-        name: stored[name]
-        if is_as_now and stored.get(name) and len(stored[name]["folds"]) == len(folds)
-        else score_folds(folder.of_member(name), config, folds)[0]
+        name: to_json(known.get(name) or score_folds(folder.of_member(name), config, folds)[0])
         for name in config.combined_members
     }
+
+
+def _has_metric(summary: Summary, config: RunConfig) -> bool:
+    return bool(summary.ensemble.get("metric") == config.ensemble.metric)
 
 
 def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
@@ -64,7 +68,7 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
         )
     members = [folder.of_member(name) for name in config.combined_members]
     check_finished(folder, config, config.combined_members)
-    command, name = read_json(folder.provenance)["command"], config.ensemble.checkpoint
+    command, name = read_provenance(folder).command, config.ensemble.checkpoint
     shared: set[tuple[Path, str]] = set()
     for own in members:
         for fold in range(config.folds.count):

@@ -8,10 +8,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from ray_jobs.config.run import MAIN, RunConfig, to_dict
 from ray_jobs.reporting.html_parts import (
@@ -24,7 +23,7 @@ from ray_jobs.reporting.html_parts import (
     build_table,
 )
 from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
-from ray_jobs.results.headline import find_metric, label_error, list_compared_metrics, show_score
+from ray_jobs.results.headline import find_metric, list_compared_metrics, show_score
 from ray_jobs.results.run_files import combines_folds
 from ray_jobs.results.wording import (
     describe_counts,
@@ -36,9 +35,12 @@ from ray_jobs.results.wording import (
     explain_workers,
 )
 from ray_jobs.runs.file_table import list_files
-from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import find_provenance
 from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.status import FoldState
+from ray_jobs.runs.summary import Combinations, FoldOutcome, Summary
+from ray_jobs.runs.sweep_outcome import find_sweep_outcome
 from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ _MOST_COMBINATIONS = 20
 _MOST_LINKS = 12
 
 
-def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> Path:
+def write_report(folder: RunFolder, config: RunConfig, summary: Summary) -> Path:
     """Writes `figures/*.png` and `report.html`.
 
     Args:
@@ -71,12 +73,12 @@ def write_report(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any
         _write_provenance(folder, config, summary),
         _list_files(folder, config),
     ]
-    page = build_page(f"{summary['run']}: {summary['outcome']}", filter(None, parts))
+    page = build_page(f"{summary.run}: {summary.outcome}", filter(None, parts))
     write_whole(folder.report, page.encode(errors="replace"))
     return folder.report
 
 
-def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> None:
+def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Summary) -> None:
     """`write_report` for a run that is finished: whatever goes wrong is logged, and the run stays finished."""
     try:
         write_report(folder, config, summary)
@@ -85,79 +87,79 @@ def write_report_or_warn(folder: RunFolder, config: RunConfig, summary: Mapping[
         logger.warning("%s could not be written: %s", folder.report, error, exc_info=is_bug)
 
 
-def _write_headline(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
-    provenance = read_json(folder.provenance, default={})
-    lead, kind = (
-        _judge_combination(summary["combinations"]) if "combinations" in summary else _judge(folder, config, summary)
-    )
+def _write_headline(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
+    provenance, stage = find_provenance(folder), summary.stage
+    lead, kind = _judge_combination(stage.combinations) if stage.combinations else _judge(folder, config, summary)
     folds = f"{config.folds.count} {config.folds.kind} folds"
     folds = "one split without folds" if config.folds.kind == "holdout" else folds
-    about = f"Recipe {config.recipe}, {folds}, target {provenance.get('target', '?')}"
-    about += f", {provenance.get('num_train', '?')} training rows, {provenance.get('num_test', '?')} test rows. "
-    about += f"Finished {summary.get('finished', '?')}."
-    submission = summary.get("submission") or {"created": False, "reason": "none was made"}
-    if submission["created"]:
-        text = f"{describe_submission(config.kind, submission)}, {submission['test_samples']} rows: "
-        last = f"<p>Submission: {escape(text)}{build_link(Path(submission['path']).name)}</p>"
+    about = f"Recipe {config.recipe}, {folds}, target {_show(provenance.target)}"
+    about += f", {_show(provenance.num_train)} training rows, {_show(provenance.num_test)} test rows. "
+    about += f"Finished {summary.finished}."
+    submission, outcome = stage.submission, summary.outcome
+    if submission.created:
+        text = f"{describe_submission(config.kind, submission.facts)}, {submission.facts['test_samples']} rows: "
+        last = f"<p>Submission: {escape(text)}{build_link(submission.file)}</p>"
     else:
-        last = build_paragraph(f"No submission: {submission['reason']}.", "bad")
-    outcome = summary["outcome"]
+        last = build_paragraph(f"No submission: {submission.reason}.", "bad")
     title = (
-        f"<h1>{escape(summary['run'])} <span "
+        f"<h1>{escape(summary.run)} <span "
         f"class={'soft' if outcome == 'complete' else 'bad'}>{escape(outcome)}</span></h1>"
     )
     return "\n".join([f"<header>{title}", build_paragraph(lead, f"lead {kind}"), build_paragraph(about, "soft"), last,
                       "</header>"])  # fmt: skip
 
 
-def _judge(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> tuple[str, str]:
+def _show(fact: object) -> str:
+    return "?" if fact is None else str(fact)
+
+
+def _judge(folder: RunFolder, config: RunConfig, summary: Summary) -> tuple[str, str]:
     """The result in words, and whether it is good or bad news."""
-    if not summary.get("scores"):
+    scores = summary.stage.scores
+    if not scores:
         return "No fold is finished, so there is no score yet.", "bad"
-    overall = summary["scores"]["out_of_fold"]
-    metric = find_metric(folder, config)
-    value, constant = overall[overall["checkpoint"]].get(metric.name), overall["constant"].get(metric.name)
-    folds, num_folds = summary["scores"]["folds"], sum(fold["member"] == MAIN for fold in summary["folds"])
+    metric, overall = find_metric(folder, config), scores.out_of_fold
+    value, constant = scores.chosen.get(metric.name), overall.constant.get(metric.name)
+    num_done, num_folds = len(scores.folds), sum(fold.member == MAIN for fold in summary.folds)
     if value is None or constant is None:
         return f"{metric.title} is not defined for the out-of-fold predictions, or for the constant predictor.", "bad"
-    what = (
-        f"Out-of-fold {metric.label} {value:.4f} on {overall['num_rows']:,} rows ({overall['checkpoint']} checkpoints)"
-    )
-    what = f"Member {MAIN}: {what[0].lower()}{what[1:]}" if "members" in summary else what
+    what = f"Out-of-fold {metric.label} {value:.4f} on {overall.num_rows:,} rows ({overall.checkpoint} checkpoints)"
+    what = f"Member {MAIN}: {what[0].lower()}{what[1:]}" if summary.stage.members else what
     against = f"{config.kind.constant} would give {constant:.4f}"
-    missing = "" if len(folds) == num_folds else f" Only {len(folds)} of {num_folds} folds are finished."
+    missing = "" if num_done == num_folds else f" Only {num_done} of {num_folds} folds are finished."
     if not (value > constant if metric.higher_is_better else value < constant):
         return f"{what}: no better than the constant predictor; {against}.{missing}", "bad"
     gain = "better than" if metric.higher_is_better else f"{1 - value / constant:.0%} below"
     return f"{what}: {gain} the constant predictor; {against}.{missing}", "good"
 
 
-def _judge_combination(combinations: Mapping[str, Any]) -> tuple[str, str]:
+def _judge_combination(combinations: Combinations) -> tuple[str, str]:
     """Whether the submitted combination is better than the best member."""
-    row, best = next(row for row in combinations["rows"] if row["submitted"]), combinations["best_member"]
-    kind = "members" if combinations["scored_on"] == "out_of_fold" else "fold models"
-    number = sum(row["kind"] == "member" for row in combinations["rows"])
-    what = f"{label_error(combinations)} {row['error']:.4f} of the {row['name']} of {number} {kind} on "
+    row, best = combinations.submitted, combinations.best_member
+    kind = "members" if combinations.scored_on == "out_of_fold" else "fold models"
+    number = sum(row.kind == "member" for row in combinations.rows)
+    what = f"{combinations.error_label} {row.error:.4f} of the {row.name} of {number} {kind} on "
     what += describe_scored_rows(combinations)
-    interval = f"{row['difference']:+.4f} ({row['difference_low']:+.4f} to {row['difference_high']:+.4f})"
-    if row["difference_high"] < 0:
+    interval = f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
+    if row.difference_high < 0:
         return f"{what}: better than the best of them, {best}, by {interval}.", "good"
     return f"{what}: not shown to be better than the best of them, {best}: {interval}.", "bad"
 
 
-def _write_scores(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
-    if not summary.get("scores"):
+def _write_scores(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
+    scores = summary.stage.scores
+    if not scores:
         return build_section("Scores", build_paragraph("There are none: no fold is finished."))
-    overall = summary["scores"]["out_of_fold"]
-    metric, chosen = find_metric(folder, config), overall["checkpoint"]
-    others = [find_metric(folder, config, name) for name in overall["best"] if name != metric.name]
+    metric, chosen = find_metric(folder, config), scores.out_of_fold.checkpoint or "best"
+    others = [find_metric(folder, config, name) for name in scores.out_of_fold.best if name != metric.name]
     cells = []
-    for row in (*summary["scores"]["folds"], overall):
-        cells.append([f"fold {row['fold']}" if "fold" in row else "out of fold", f"{row['num_rows']:,}"])
-        cells[-1] += [show_score(row[kind], metric) for kind in ("best", "final", "constant")]
+    for row in scores.rows:
+        own = row.by_column[chosen]
+        cells.append([row.name, f"{row.num_rows:,}"])
+        cells[-1] += [show_score(column, metric) for column in row.by_column.values()]
         if not metric.higher_is_better:
-            cells[-1] += [_share_of_constant(row[chosen].get(metric.name), row["constant"].get(metric.name))]
-        cells[-1] += [f"{row[chosen][one.name]:,.4g}" for one in others]
+            cells[-1] += [_share_of_constant(own.get(metric.name), row.constant.get(metric.name))]
+        cells[-1] += [f"{own[one.name]:,.4g}" for one in others]
     header = ["", "rows", f"{metric.label}, best epoch", "final epoch", "constant"]
     header += [] if metric.higher_is_better else ["of constant"]
     header += [f"{one.label}, {chosen}" for one in others]
@@ -166,7 +168,7 @@ def _write_scores(folder: RunFolder, config: RunConfig, summary: Mapping[str, An
         "on these rows, "
     )
     note += f"so its score is a little optimistic; the final one was not chosen. Constant: {config.kind.constant}."
-    title = f"Scores of member {MAIN}" if "members" in summary else "Scores"
+    title = f"Scores of member {MAIN}" if summary.stage.members else "Scores"
     return build_section(title, build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
 
 
@@ -174,22 +176,22 @@ def _share_of_constant(value: float | None, constant: float | None) -> str:
     return "" if value is None or not constant else f"{100 * value / constant:.0f} %"
 
 
-def _write_combinations(summary: Mapping[str, Any]) -> str:
+def _write_combinations(summary: Summary) -> str:
     """Members and combinations by their honest error; nothing where there is one member."""
-    combinations = summary.get("combinations")
+    combinations = summary.stage.combinations
     if not combinations:
         return ""
-    metric, best = label_error(combinations), combinations["best_member"]
+    metric, best = combinations.error_label, combinations.best_member
     cells = [
         [
-            row["name"] + (" (submitted)" if row["submitted"] else ""),
-            row["kind"],
-            f"{row['error']:.4f}",
-            f"{row['low']:.4f} to {row['high']:.4f}",
-            f"{row['difference']:+.4f}",
-            f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}",
+            row.name + (" (submitted)" if row.submitted else ""),
+            row.kind,
+            f"{row.error:.4f}",
+            f"{row.low:.4f} to {row.high:.4f}",
+            f"{row.difference:+.4f}",
+            f"{row.difference_low:+.4f} to {row.difference_high:+.4f}",
         ]
-        for row in sorted(combinations["rows"], key=lambda row: row["error"])
+        for row in sorted(combinations.rows, key=lambda row: row.error)
     ]
     header = ["", "", metric, "95 % interval", f"minus {best}", "95 % interval"]
     note = (
@@ -200,7 +202,7 @@ def _write_combinations(summary: Mapping[str, Any]) -> str:
     return build_section("Combinations", build_table(header, cells), notes, *_write_diversity(combinations))
 
 
-def _write_compared_models(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
+def _write_compared_models(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
     """Fold models and methods on rows that no model has seen; nothing where there are none."""
     parts, metrics = [], list_compared_metrics(folder, config)
     kinds = {
@@ -208,17 +210,19 @@ def _write_compared_models(folder: RunFolder, config: RunConfig, summary: Mappin
         "combination": "all models",
         "submitted": "all models (submitted)",
     }
-    for part, compared in summary.get("compared", {}).items():
-        rows = [[row["name"], kinds[row["kind"]], *(show_score(row, metric) for metric in metrics)] for row in compared]
+    for part, compared in (summary.stage.compared or {}).items():
+        rows = [
+            [row.name, kinds[row.kind], *(show_score(row.scores, metric) for metric in metrics)] for row in compared
+        ]
         parts.append(build_table(["", "", *(metric.label for metric in metrics)], rows))
         parts.append(build_paragraph(f"On {describe_part(part, compared)}; {metrics[0].better} is better.", "soft"))
     return build_section("Combinations", *parts) if parts else ""
 
 
-def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
+def _write_diversity(combinations: Combinations) -> list[str]:
     """What the models' differing is worth, and what each of them adds; nothing of a single model, or where it is not
     known."""
-    diversity, metric = combinations.get("diversity"), label_error(combinations)
+    diversity, metric = combinations.diversity, combinations.error_label
     if diversity is None or not diversity["contributions"]:
         return []
     effective = diversity["effective_models"]
@@ -249,28 +253,28 @@ def _write_diversity(combinations: Mapping[str, Any]) -> list[str]:
 
 def _write_sweep(folder: RunFolder) -> str:
     """The best of what sweep.py tried, and what to believe of it; nothing where it was not called."""
-    outcome = read_json(folder.sweep_outcome, default=None)
+    outcome = find_sweep_outcome(folder)
     if not outcome:
         return ""
     cells = [["" if cell is None else f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
-             for row in outcome["rows"][:_MOST_COMBINATIONS]]  # fmt: skip
+             for row in outcome.rows[:_MOST_COMBINATIONS]]  # fmt: skip
     lines = [build_paragraph(line) for line in explain_outcome(outcome)]
-    return build_section("Sweep", *lines, build_table([name.replace("_", " ") for name in outcome["columns"]], cells))
+    return build_section("Sweep", *lines, build_table([name.replace("_", " ") for name in outcome.columns], cells))
 
 
-def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
+def _write_problems(folder: RunFolder, summary: Summary) -> str:
     """Failed and missing folds, leaks, dropped and mended rows, workers that came and went; nothing where there are
     none."""
     parts = []
-    for fold in summary["folds"]:
-        if fold["state"] == "failed":
-            parts.append(build_fold_out(f"{_name_fold(fold)} failed", str(fold["error"]), is_open=True))
-        elif fold["state"] != "completed":
-            parts.append(build_paragraph(f"{_name_fold(fold)} is not finished ({fold['state']}).", "bad"))
-    if not summary.get("bit_repeatable", True):
+    for fold in summary.folds:
+        if fold.state == FoldState.FAILED:
+            parts.append(build_fold_out(f"{_name_fold(fold)} failed", str(fold.error), is_open=True))
+        elif fold.state != FoldState.COMPLETED:
+            parts.append(build_paragraph(f"{_name_fold(fold)} is not finished ({fold.state}).", "bad"))
+    if not summary.bit_repeatable:
         parts.append(build_paragraph(f"This run is {explain_workers(summary)}."))
-    parts += [build_paragraph(f"Leak: {line}.", "bad") for line in describe_counts(summary.get("leaks", {}))]
-    rows = _read_bad_rows(folder, summary["folds"])
+    parts += [build_paragraph(f"Leak: {line}.", "bad") for line in describe_counts(summary.leaks)]
+    rows = _read_bad_rows(folder, summary.folds)
     if rows:
         shown = f", the first {_MOST_BAD_ROWS} of them" if len(rows) > _MOST_BAD_ROWS else ""
         parts.append(build_paragraph(f"Rows that were dropped or mended: {len(rows):,}{shown}"))
@@ -278,11 +282,11 @@ def _write_problems(folder: RunFolder, summary: Mapping[str, Any]) -> str:
     return build_section("What went wrong", *parts) if parts else ""
 
 
-def _name_fold(fold: Mapping[str, Any]) -> str:
-    return f"Fold {fold['fold']}" if fold["member"] == MAIN else f"Fold {fold['fold']} of member {fold['member']}"
+def _name_fold(fold: FoldOutcome) -> str:
+    return f"Fold {fold.fold}" if fold.member == MAIN else f"Fold {fold.fold} of member {fold.member}"
 
 
-def _read_bad_rows(folder: RunFolder, folds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _read_bad_rows(folder: RunFolder, folds: Sequence[FoldOutcome]) -> list[list[str]]:
     """table, id, problem, done of each bad row, found while checking or while training; each once."""
     rows = []
     if folder.bad_rows.is_file():
@@ -291,7 +295,7 @@ def _read_bad_rows(folder: RunFolder, folds: Sequence[Mapping[str, Any]]) -> lis
                 [row.get(name) or "" for name in ("table", "id", "problem", "done")] for row in csv.DictReader(file)
             ]
     for fold in folds:
-        for path in sorted(folder.of_member(fold["member"]).fold(fold["fold"]).root.glob("bad_rows*.jsonl")):
+        for path in sorted(folder.of_member(fold.member).fold(fold.fold).root.glob("bad_rows*.jsonl")):
             rows += [[str(row.get(n, "")) for n in ("table", "id", "problem", "done")] for row in read_lines(path)]
     return [list(row) for row in dict.fromkeys(map(tuple, rows))]
 
@@ -310,17 +314,16 @@ def _write_figures(pictures: list[DrawnPicture]) -> str:
     return build_section("Figures", f'<div class="figures">{"".join(drawn)}</div>', *missing)
 
 
-def _write_timings(summary: Mapping[str, Any]) -> str:
-    rows = [[name.replace("_", " "), f"{seconds:,.2f} s"] for name, seconds in (summary.get("seconds") or {}).items()]
-    rows += [[_name_fold(f).lower(), f"{f['seconds']:,.2f} s"] for f in summary["folds"] if f["seconds"] is not None]
+def _write_timings(summary: Summary) -> str:
+    rows = [[name.replace("_", " "), f"{seconds:,.2f} s"] for name, seconds in summary.seconds.items()]
+    rows += [[_name_fold(f).lower(), f"{f.seconds:,.2f} s"] for f in summary.folds if f.seconds is not None]
     return build_section("Times", build_table(["part", "wall time"], rows)) if rows else ""
 
 
-def _write_provenance(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> str:
-    provenance = read_json(folder.provenance, default={})
-    versions = summary.get("versions") or provenance.get("versions", {})
-    facts = {"command": provenance.get("command", ""), "started": provenance.get("started", "")}
-    facts |= {"data": provenance.get("data_fingerprint", "")}
+def _write_provenance(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
+    provenance = find_provenance(folder)
+    versions = summary.versions or provenance.versions
+    facts = {"command": provenance.command, "started": provenance.started, "data": provenance.data_fingerprint}
     facts |= {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     return build_section(
         "Config and provenance",

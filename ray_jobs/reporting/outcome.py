@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +11,6 @@ from ensemble.kinds import Metric
 from ray_jobs.results.headline import (
     compare_with_constant,
     find_metric,
-    label_error,
     list_compared_metrics,
     show_score,
 )
@@ -26,9 +23,10 @@ from ray_jobs.results.wording import (
 )
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
+from ray_jobs.runs.summary import Combinations, ScoredModel, Scores, Summary
 
 
-def print_scores(console: Console, scores: Mapping[str, Any], metric: Metric, constant: str) -> None:
+def print_scores(console: Console, scores: Scores, metric: Metric, constant: str) -> None:
     """Scores of each fold and of all out-of-fold predictions beside the constant predictor's.
 
     Args:
@@ -41,33 +39,32 @@ def print_scores(console: Console, scores: Mapping[str, Any], metric: Metric, co
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("", "rows", "best epoch", "final epoch", "constant"):
         table.add_column(name, justify="right" if name else "left")
-    overall = scores["out_of_fold"]
-    for name, row in [*((f"fold {fold['fold']}", fold) for fold in scores["folds"]), ("out of fold", overall)]:
-        if row is overall:
+    for row in scores.rows:
+        if row is scores.out_of_fold:
             table.add_section()
-        cells = (show_score(row[kind], metric) for kind in ("best", "final", "constant"))
-        table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
+        cells = (show_score(column, metric) for column in row.by_column.values())
+        table.add_row(row.name, str(row.num_rows), *cells, style="bold" if row is scores.out_of_fold else "")
     console.print(table)
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
-    console.print(compare_with_constant(overall, metric, constant))
+    console.print(compare_with_constant(scores, metric, constant))
 
 
-def print_members(console: Console, members: Mapping[str, Any], metric: Metric) -> None:
+def print_members(console: Console, members: Mapping[str, Scores], metric: Metric) -> None:
     """The out-of-fold score of each member beside the constant predictor's."""
     title = f"{metric.label} on the rows that each fold validates"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("member", "folds", "rows", "best epoch", "final epoch", "constant"):
         table.add_column(name, justify="left" if name == "member" else "right")
     for name, scores in members.items():
-        overall = scores["out_of_fold"]
-        cells = (show_score(overall[kind], metric) for kind in ("best", "final", "constant"))
-        table.add_row(name, str(len(scores["folds"])), str(overall["num_rows"]), *cells)
+        overall = scores.out_of_fold
+        cells = (show_score(column, metric) for column in overall.by_column.values())
+        table.add_row(name, str(len(scores.folds)), str(overall.num_rows), *cells)
     console.print(table)
     console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
 
 
 def print_compared_models(
-    console: Console, part: str, compared: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
+    console: Console, part: str, compared: Sequence[ScoredModel], metrics: Sequence[Metric]
 ) -> None:
     """Fold models and methods on the blend set or the test rows whose truth is known, by the metrics, of which the
     first counts."""
@@ -76,66 +73,65 @@ def print_compared_models(
     for name in ("", *(metric.label for metric in metrics)):
         table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
     for row in compared:
-        name = f"{row['name']} <- submitted" if row["kind"] == "submitted" else row["name"]
-        cells = (show_score(row, metric) for metric in metrics)
-        table.add_row(name, *cells, style="bold" if row["kind"] == "submitted" else "")
+        name = f"{row.name} <- submitted" if row.kind == "submitted" else row.name
+        cells = (show_score(row.scores, metric) for metric in metrics)
+        table.add_row(name, *cells, style="bold" if row.kind == "submitted" else "")
     console.print(table)
 
 
-def print_combinations(console: Console, combinations: Mapping[str, Any]) -> None:
+def print_combinations(console: Console, combinations: Combinations) -> None:
     """Members and combinations by their honest error, the best first, each with its difference from the best member."""
-    best = combinations["best_member"]
-    title = f"{label_error(combinations)} on {describe_scored_rows(combinations)}, with 95 % intervals"
+    best = combinations.best_member
+    title = f"{combinations.error_label} on {describe_scored_rows(combinations)}, with 95 % intervals"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("", "error", "interval", f"minus {best}", "interval"):
         table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
-    for row in sorted(combinations["rows"], key=lambda row: row["error"]):
-        style = "bold" if row["submitted"] else "cyan" if row["kind"] == "member" else ""
-        is_best = row["name"] == best
+    for row in sorted(combinations.rows, key=lambda row: row.error):
+        style = "bold" if row.submitted else "cyan" if row.kind == "member" else ""
+        is_best = row.name == best
         table.add_row(
-            row["name"] + (" <- submitted" if row["submitted"] else ""),
-            f"{row['error']:.4f}",
-            f"{row['low']:.4f} {row['high']:.4f}",
-            "" if is_best else f"{row['difference']:+.4f}",
-            "" if is_best else f"{row['difference_low']:+.4f} {row['difference_high']:+.4f}",
+            row.name + (" <- submitted" if row.submitted else ""),
+            f"{row.error:.4f}",
+            f"{row.low:.4f} {row.high:.4f}",
+            "" if is_best else f"{row.difference:+.4f}",
+            "" if is_best else f"{row.difference_low:+.4f} {row.difference_high:+.4f}",
             style=style,
         )
     console.print(table)
     console.print(explain_cross_fitting(combinations), style="dim")
 
 
-def print_outcome(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
+def print_outcome(console: Console, folder: RunFolder, summary: Summary) -> None:
     """The last words: scores, what is missing, where everything is."""
     config = folder.read_config()
-    metric = find_metric(folder, config)
-    if "members" in summary:
-        print_members(console, summary["members"], metric)
-    elif summary["scores"]:
-        print_scores(console, summary["scores"], metric, config.kind.constant)
-    if "combinations" in summary:
-        print_combinations(console, summary["combinations"])
-    for part, rows in summary.get("compared", {}).items():
+    metric, stage = find_metric(folder, config), summary.stage
+    if stage.members:
+        print_members(console, stage.members, metric)
+    elif stage.scores:
+        print_scores(console, stage.scores, metric, config.kind.constant)
+    if stage.combinations:
+        print_combinations(console, stage.combinations)
+    for part, rows in (stage.compared or {}).items():
         print_compared_models(console, part, rows, list_compared_metrics(folder, config))
-    for fold in summary["folds"]:
-        if fold["error"]:
-            own = folder.of_member(fold["member"])
-            console.print(f"{own.describe_fold(fold['fold'])} FAILED: {fold['error']}", style="bold red")
-            console.print(f"  its log: {own.newest_fold_log(fold['fold'])}")
-    repeatable = summary.get("bit_repeatable", True)
-    for note in (*summary.get("notes", []), *(() if repeatable else (explain_workers(summary),))):
+    for fold in summary.folds:
+        if fold.error:
+            own = folder.of_member(fold.member)
+            console.print(f"{own.describe_fold(fold.fold)} FAILED: {fold.error}", style="bold red")
+            console.print(f"  its log: {own.newest_fold_log(fold.fold)}")
+    for note in (*summary.notes, *(() if summary.bit_repeatable else (explain_workers(summary),))):
         console.print(note, style="yellow")
-    if summary["outcome"] == "interrupted":
+    if summary.outcome == "interrupted":
         console.print("the run was asked to stop; the same command continues it")
-    submission = summary["submission"]
-    if submission["created"]:
-        weights = f", weights {[round(w, 4) for w in submission['weights']]}" if submission["weights"] else ""
-        place = f"{find_uri(folder) or folder.root}/{Path(submission['path']).name}"  # wherever it was written
-        console.print(f"submission: {place}\n  {describe_submission(config.kind, submission)}{weights}")
+    submission, facts = stage.submission, stage.submission.facts
+    if submission.created:
+        weights = f", weights {[round(w, 4) for w in facts['weights']]}" if facts["weights"] else ""
+        place = f"{find_uri(folder) or folder.root}/{submission.file}"  # wherever it was written
+        console.print(f"submission: {place}\n  {describe_submission(config.kind, facts)}{weights}")
     else:
-        console.print(f"no submission: {submission['reason']}", style="yellow")
+        console.print(f"no submission: {submission.reason}", style="yellow")
     if folder.report.is_file():
         console.print(f"report: {folder.report}")
-    size = f"{summary['size_bytes'] / 1e6:,.0f} MB"
+    size = f"{summary.size_bytes / 1e6:,.0f} MB"
     console.print(f"everything: {find_uri(folder) or folder.root} ({size}; README.md there explains the files)")
-    if "total" in summary["seconds"]:
-        console.print(f"took {summary['seconds']['total']:.0f} s")
+    if "total" in summary.seconds:
+        console.print(f"took {summary.seconds['total']:.0f} s")

@@ -6,20 +6,20 @@ A picture whose data is missing, or that cannot be drawn, becomes a sentence: it
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from ensemble.figure_style import shorten_name, to_png
 from ensemble.members.figures import draw_intervals, draw_performance
 from ensemble.pictures import MissingDataError, Picture
+from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting import run_figures
 from ray_jobs.reporting.run_data import RunData
-from ray_jobs.results.headline import find_metric, label_error
+from ray_jobs.results.headline import find_metric
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.summary import Summary
 from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ class DrawnPicture:
 
 
 def _draw_performance(run: RunData) -> Figure:
-    rows = [*run.scores["folds"], run.scores["out_of_fold"]]
     metric = find_metric(run.folder, run.config)
-    kinds = ("best", "final", "constant")
-    *folds, overall = ({kind: _as_float(row[kind].get(metric.name)) for kind in kinds} for row in rows)
-    labels = [f"fold {row['fold']}" for row in rows[:-1]]
+    *folds, overall = (
+        {column: _as_float(scores.get(metric.name)) for column, scores in row.by_column.items()} for row in run.scores
+    )
+    labels = [row.name for row in run.scores[:-1]]
     return draw_performance(
         folds, labels, overall, shorten_name(metric.label), higher_is_better=metric.higher_is_better
     )
@@ -50,8 +50,9 @@ def _as_float(value: float | None) -> float:
 
 
 def _draw_combinations(run: RunData) -> Figure:
-    combinations = run.summary["combinations"]
-    return draw_intervals(combinations["rows"], label_error(combinations), combinations["best_member"])
+    combinations = run.summary.stage.combinations
+    assert combinations is not None, "`choose_pictures` leaves the picture out"
+    return draw_intervals(to_json(combinations.rows), combinations.error_label, combinations.best_member)
 
 
 # Those that runs of all kinds may have; a kind names them among its own.
@@ -100,21 +101,21 @@ PICTURES = (
         "timings",
         "Timings",
         "Bars that overlap: the folds trained side by side. Below, where the wall time of the whole job went.",
-        lambda run: run_figures.draw_timings(run.statuses, run.summary.get("seconds") or {}),
+        lambda run: run_figures.draw_timings(run.statuses, run.summary.seconds),
     ),
 )
 
 
-def choose_pictures(config: RunConfig, summary: Mapping[str, Any]) -> tuple[Picture, ...]:
+def choose_pictures(config: RunConfig, summary: Summary) -> tuple[Picture, ...]:
     """Those that such a run has."""
     shared = {picture.name: picture for picture in PICTURES}
-    if "combinations" not in summary:
+    if summary.stage.combinations is None:
         del shared["members_and_combinations"]
     chosen = (shared.get(one) if isinstance(one, str) else one for one in config.kind.load_pictures())
     return tuple(picture for picture in chosen if picture is not None)
 
 
-def write_pictures(folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> list[DrawnPicture]:
+def write_pictures(folder: RunFolder, config: RunConfig, summary: Summary) -> list[DrawnPicture]:
     """Draws every picture into `figures/<name>.png` of the run; one that has no data any more is removed."""
     run, drawn = RunData(folder, config, summary), []
     for picture in choose_pictures(config, summary):

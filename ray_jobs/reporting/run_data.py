@@ -16,16 +16,18 @@ from ensemble.figure_style import shorten_name
 from ensemble.pictures import MissingDataError, require
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting.curves import Curve, find_folds, read_record
-from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import find_provenance
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import FoldStatus, read_statuses
+from ray_jobs.runs.summary import RowScores, Summary
 
 
 class RunData:
     """What the pictures are drawn from; each file is read when a picture first wants it."""
 
-    def __init__(self, folder: RunFolder, config: RunConfig, summary: Mapping[str, Any]) -> None:
+    def __init__(self, folder: RunFolder, config: RunConfig, summary: Summary) -> None:
         self.folder, self.config, self.summary = folder, config, summary
 
     @functools.cached_property
@@ -47,13 +49,13 @@ class RunData:
     @functools.cached_property
     def target(self) -> str:
         """The target's name, short enough for an axis."""
-        return shorten_name(str(read_json(self.folder.provenance, default={}).get("target", "prediction")))
+        return shorten_name(find_provenance(self.folder).target or "prediction")
 
     @property
-    def scores(self) -> Mapping[str, Any]:
-        """The summary's scores."""
-        scores: Mapping[str, Any] | None = self.summary.get("scores")
-        return require(scores, "no fold is finished")
+    def scores(self) -> tuple[RowScores, ...]:
+        """The scores of each fold and of all their rows."""
+        scores = self.summary.stage.scores
+        return require(scores and scores.rows, "no fold is finished")
 
     @property
     def root(self) -> Path:
@@ -74,8 +76,8 @@ class RunData:
     def submission(self) -> Mapping[str, Any]:
         """What the summary says of the submission, if there is one."""
         # An earlier submission's files may still be there when this one was not made.
-        submission: Mapping[str, Any] = self.summary.get("submission") or {"created": False, "reason": "none was made"}
-        return require(submission if submission["created"] else None, f"no submission: {submission.get('reason')}")
+        submission = self.summary.stage.submission
+        return require(submission.facts if submission.created else None, f"no submission: {submission.reason}")
 
     @property
     def model_labels(self) -> list[str]:

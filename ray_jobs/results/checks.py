@@ -17,8 +17,9 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
 from ray_jobs.results.run_files import combines_folds, describe_planned, measure_folds
 from ray_jobs.runs.checkpoints import CHECKPOINTS
-from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import find_provenance
 
 
 def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
@@ -33,7 +34,7 @@ def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
         described = (str((files.checkpoint(name) / "checkpoint.json").relative_to(files.root)) for name in CHECKPOINTS)
         damaged = files.find_damage("predictions/", *described) if files.manifest.exists() else []
         if damaged:
-            command = read_json(folder.provenance, default={}).get("command", "the command that trained the run")
+            command = find_provenance(folder).command or "the command that trained the run"
             raise RunFolderError(
                 f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, with the "
                 "same bits"

@@ -14,9 +14,10 @@ from ensemble.members.comparison import rank
 from ensemble.run import Combinable
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.run_files import combines_folds
+from ray_jobs.runs.summary import Combinations, Compared, WeightsFrom
 
 
-def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric) -> tuple[dict[str, Any], np.ndarray]:
+def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric) -> tuple[Combinations, np.ndarray]:
     """Every member and every method in the config's space, and the combination that is submitted, each with its honest
     error, an interval, and what it differs from the best member by.
 
@@ -26,10 +27,7 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         metric: that counts.
 
     Returns:
-        `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `weights_from` (other_folds,
-        earlier_folds or other_parts), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`,
-        `low`, `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is
-        submitted, (N,).
+        The comparison, and the honest predictions of what is submitted, (N,).
     """
     ensemble, kind = config.ensemble, config.kind
     hows = [kind.read_combination(ensemble), *kind.list_combinations(ensemble, for_sweep=False)]
@@ -40,45 +38,42 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
     ranking = rank(kind, ensemble.metric, columns.target_N, predictions_CN, range(num_members), columns.unit_N)
     names = [*columns.names, *map(str, combinations)]
     rows = [
-        {
-            "name": name,
-            "kind": "member" if number < num_members else "combination",
-            "submitted": number == num_members,
-            **ranking.describe(number),
-        }
-        for number, name in enumerate(names)
+        Compared(name, "member" if at < num_members else "combination", at == num_members, **ranking.describe(at))
+        for at, name in enumerate(names)
     ]
-    compared = {
-        "metric": ensemble.metric,
-        "label": metric.error_label,
-        "best_member": columns.names[ranking.reference],
-        "num_rows": len(columns.target_N),
-        "scored_on": "blend" if combines_folds(config) else "out_of_fold",
-        "weights_from": _tell_cross_fitting(config),
-        "rows": rows,
-    }
-    diversity = columns.describe_diversity(ensemble)
-    return compared if diversity is None else compared | {"diversity": diversity}, honest[0]
+    compared = Combinations(
+        metric=ensemble.metric,
+        label=metric.error_label,
+        best_member=columns.names[ranking.reference],
+        num_rows=len(columns.target_N),
+        scored_on="blend" if combines_folds(config) else "out_of_fold",
+        weights_from=_tell_cross_fitting(config),
+        rows=tuple(rows),
+        diversity=columns.describe_diversity(ensemble),
+    )
+    return compared, honest[0]
 
 
-def _tell_cross_fitting(config: RunConfig) -> str:
+def _tell_cross_fitting(config: RunConfig) -> WeightsFrom:
     """From which rows weights are fitted to score them on the others."""
     if combines_folds(config) or config.folds.count == 1:
         return "other_parts"
     return "earlier_folds" if config.folds.kind == "time" else "other_folds"
 
 
-def list_metrics(combinations: dict[str, Any], metric: Metric) -> dict[str, Any]:
+def list_metrics(combinations: Combinations, metric: Metric) -> dict[str, Any]:
     """The submitted combination's honest error beside the best member's, each member's error, and the table of all."""
-    rows, name = combinations["rows"], metric.error_name
-    submitted = next(row for row in rows if row["submitted"])
-    best = next(row for row in rows if row["name"] == combinations["best_member"])
+    rows, name = combinations.rows, metric.error_name
+    best = next(row for row in rows if row.name == combinations.best_member)
     columns = ["name", "kind", "error", "low", "high", "difference", "difference_low", "difference_high"]
-    diversity = combinations.get("diversity", {})
+    diversity = combinations.diversity or {}
     return {
-        f"ensemble/{combinations['scored_on']}_{name}": submitted["error"],
-        f"ensemble/best_member_{name}": best["error"],
-        **{f"ensemble/member_{row['name']}_{name}": row["error"] for row in rows if row["kind"] == "member"},
+        f"ensemble/{combinations.scored_on}_{name}": combinations.submitted.error,
+        f"ensemble/best_member_{name}": best.error,
+        **{f"ensemble/member_{row.name}_{name}": row.error for row in rows if row.kind == "member"},
         **{f"ensemble/{one}": diversity[one] for one in ("ambiguity", "effective_models") if one in diversity},
-        "ensemble/combinations": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]},
+        "ensemble/combinations": {
+            "columns": columns,
+            "data": [[getattr(row, name) for name in columns] for row in rows],
+        },
     }

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ensemble.kinds import Metric
 from ray_jobs.config.run import RunConfig
-from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import find_provenance
+from ray_jobs.runs.summary import ByMetric, Scores
 
 
 def find_metric(folder: RunFolder, config: RunConfig, name: str | None = None) -> Metric:
     """How the values of a metric are read in a run; of `ensemble.metric` if none is named."""
-    target = str(read_json(folder.provenance, default={}).get("target", ""))
+    target = find_provenance(folder).target or ""
     return config.kind.describe_metric(name or config.ensemble.metric).of_target(target)
 
 
@@ -23,26 +21,21 @@ def list_compared_metrics(folder: RunFolder, config: RunConfig) -> list[Metric]:
     return [find_metric(folder, config, name) for name in names]
 
 
-def label_error(compared: Mapping[str, Any]) -> str:
-    """The metric of combinations or of a sweep, for people; of files from before there was one its name."""
-    return str(compared.get("label", compared["metric"]))
-
-
-def show_score(scores: Mapping[str, Any], metric: Metric) -> str:
+def show_score(scores: ByMetric, metric: Metric) -> str:
     """A metric's value among the scores of some rows; empty where it is not defined for them."""
     value = scores.get(metric.name)
     return "" if value is None else f"{value:.4f}"
 
 
-def compare_with_constant(overall: Mapping[str, Any], metric: Metric, constant: str) -> str:
+def compare_with_constant(scores: Scores, metric: Metric, constant: str) -> str:
     """The out-of-fold score of a run beside the constant predictor's, in a sentence.
 
     Args:
-        overall: the scores of all out-of-fold rows.
+        scores: of its folds.
         metric: that counts.
         constant: what the constant predictor says.
     """
-    value, of_constant = overall[overall["checkpoint"]].get(metric.name), overall["constant"].get(metric.name)
+    value, of_constant = scores.chosen.get(metric.name), scores.out_of_fold.constant.get(metric.name)
     if value is None or of_constant is None:
         return f"out-of-fold {metric.title} cannot be compared with the constant predictor's: it is not defined"
     if metric.higher_is_better or not of_constant:

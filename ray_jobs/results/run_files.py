@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from ensemble.run import Materials, Model, Run
 from ensemble.run import combines_folds as combines_folds_of
 from ray_jobs.config.run import RunConfig
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_description
-from ray_jobs.runs.files import read_json, read_parquet
+from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
+from ray_jobs.runs.provenance import find_provenance, read_provenance
+from ray_jobs.runs.summary import RowScores, Scores
 from trainers.interface import CheckpointName, load_inventory_module
 from trainers.storage.whole_files import write_whole
 
@@ -29,7 +32,7 @@ def describe_run(folder: RunFolder, config: RunConfig) -> Run:
         config.folds.count,
         tuple(config.member_names),
         read_parquet(folder.fold_plan),
-        str(read_json(folder.provenance, default={}).get("target", "")),
+        find_provenance(folder).target or "",
         config.folds.kind,
         config.folds.seed,
         not repeats and config.folds.on_leak != "group",
@@ -98,7 +101,7 @@ def measure_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int], ch
     return [config.kind.measure(path, config.ensemble) for path in paths]
 
 
-def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> tuple[dict[str, Any], pa.Table]:
+def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> tuple[Scores, pa.Table]:
     """Scores each finished fold of a member and all of them together, by `ensemble.metric` and others, beside the
     constant predictor, which is what a model has to beat.
 
@@ -109,27 +112,29 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
     tables: dict[str, list[pa.Table]] = {
         checkpoint: measure_folds(folder, config, folds, checkpoint) for checkpoint in CHECKPOINTS
     }
-    constants = read_json(folder.provenance)["constant_predictions"] or None
+    constants = read_provenance(folder).constant_predictions or None
     by_fold = []
     for index, fold in enumerate(folds):
         of_fold: dict[str, pa.Table] = {checkpoint: tables[checkpoint][index] for checkpoint in CHECKPOINTS}
-        by_fold.append({"fold": fold, **_score(kind, of_fold, chosen, constants, metric)})
+        by_fold.append(replace(_score(kind, of_fold, chosen, constants, metric), fold=fold))
     whole: dict[str, pa.Table] = {checkpoint: pa.concat_tables(tables[checkpoint]) for checkpoint in CHECKPOINTS}
     overall = _score(kind, whole, chosen, constants, metric)
-    return {"folds": by_fold, "out_of_fold": {"checkpoint": chosen, **overall}}, whole[chosen]
+    return Scores(tuple(by_fold), replace(overall, checkpoint=chosen)), whole[chosen]
 
 
 def _score(
     kind: Kind,
     tables: Mapping[CheckpointName, pa.Table],
     chosen: CheckpointName,
-    constants: list[float] | None,
+    constants: Sequence[float] | None,
     metric: str,
-) -> dict[str, Any]:
+) -> RowScores:
     target_N, _ = kind.split(tables[chosen])
     constant_N = None if constants is None else np.array([constants[f] for f in tables[chosen]["fold"].to_pylist()])
-    return {
-        "num_rows": len(tables[chosen]),
-        **{checkpoint: kind.score(*kind.split(table), metric) for checkpoint, table in tables.items()},
-        "constant": kind.score_constant(target_N, constant_N, metric),
-    }
+    scores = {checkpoint: kind.score(*kind.split(table), metric) for checkpoint, table in tables.items()}
+    return RowScores(
+        num_rows=len(tables[chosen]),
+        best=scores["best"],
+        final=scores["final"],
+        constant=kind.score_constant(target_N, constant_N, metric),
+    )

@@ -3,6 +3,8 @@ submission."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,18 +20,14 @@ from ray_jobs.results.submission import submit
 from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.record import log_news
+from ray_jobs.runs.summary import Combinations, Scores, StageResult, SubmissionRecord
 
 
-def run_ensemble_stage(root: str) -> dict[str, Any]:
+def run_ensemble_stage(root: str) -> StageResult:
     """Scores the finished folds and, when all are finished, writes the submission.
 
     Args:
         root: the run's folder.
-
-    Returns:
-        What `summary.json` says: `scores` (of `main`), `scored_folds` by member, `submission`; with several members
-            `members`
-        (the scores of each); `combinations` or, where nothing is fitted to the rows that score it, `compared`.
 
     Raises:
         RunFolderError: a file of a finished fold is damaged.
@@ -42,65 +40,56 @@ def run_ensemble_stage(root: str) -> dict[str, Any]:
     for own in folders.values():
         refuse_damaged(own, config.folds.count)
     scored = {name: score_folds(own, config, folds[name]) for name, own in folders.items() if folds[name]}
-    stage: dict[str, Any] = {"scores": None, "scored_folds": folds}
+    stage = StageResult(scored_folds={name: tuple(done) for name, done in folds.items()})
     if not scored:
-        return stage | {"submission": {"created": False, "reason": "no fold is finished"}}
+        return replace(stage, submission=SubmissionRecord(reason="no fold is finished"))
     write_parquet(folder.oof, pa.concat_tables(lines for _, lines in scored.values()))
     scores = {name: scores for name, (scores, _) in scored.items()}
-    stage["scores"] = scores.get(MAIN)
-    if len(folders) > 1:
-        stage["members"] = scores
+    stage = replace(stage, scores=scores.get(MAIN), members=scores if len(folders) > 1 else None)
     if MAIN in scored:
         own_folds = [folder.fold(fold) for fold in range(config.folds.count)]
         materials = open_materials(folder, config)
         config.kind.draw_out_of_fold(config.ensemble, own_folds, scored[MAIN][1], materials)
-    recorded = _list_scores(config, stage["scores"])
+    recorded = _list_scores(config, stage.scores)
     try:
-        submission, metrics = _combine(folder, config, folds, scores, stage)
-        submission = {"created": True, **submission}
+        _refuse_missing(config, folds)
+        run = describe_run(folder, config)
+        columns = config.kind.find_columns(run)
+        if columns is not None:
+            stage = replace(stage, combinations=_compare(folder, config, columns))
+        submission, metrics, compared = submit(folder, config, run, columns, scores)
+        stage = replace(stage, submission=submission, compared=compared)
     except NoSubmissionError as reason:
-        submission, metrics = {"created": False, "reason": str(reason)}, {"ensemble/submission_created": 0}
+        metrics = {"ensemble/submission_created": 0}
+        stage = replace(stage, submission=SubmissionRecord(reason=str(reason)))
     log_news(folder.submission_record, recorded | metrics)
-    return stage | {"submission": submission}
+    return stage
 
 
-def _list_scores(config: RunConfig, scores: dict[str, Any] | None) -> dict[str, Any]:
+def _list_scores(config: RunConfig, scores: Scores | None) -> dict[str, Any]:
     """The out-of-fold scores of a kind that has them recorded."""
     if scores is None or not config.kind.records_scores:
         return {}
-    overall = scores["out_of_fold"]
-    return {f"ensemble/out_of_fold_{name}": value for name, value in overall[overall["checkpoint"]].items()}
+    return {f"ensemble/out_of_fold_{name}": value for name, value in scores.chosen.items()}
 
 
-def _combine(
-    folder: RunFolder, config: RunConfig, folds: dict[str, list[int]], scores: dict[str, Any], stage: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The submission's part of the summary, and its metrics; adds what is known of combinations to the stage's result.
-
-    Raises:
-        NoSubmissionError: something is missing.
-    """
-    for name in config.combined_members:
-        if missing := sorted(set(range(config.folds.count)) - set(folds[name])):
-            raise NoSubmissionError(_explain_missing(config, name, missing))
-    run = describe_run(folder, config)
-    columns = config.kind.find_columns(run)
-    if columns is not None:
-        _compare(folder, config, columns, stage)
-    submission, metrics, compared = submit(folder, config, run, columns, scores)
-    if compared:
-        stage["compared"] = compared
-    return submission, metrics
-
-
-def _compare(folder: RunFolder, config: RunConfig, columns: Combinable, stage: dict[str, Any]) -> None:
+def _compare(folder: RunFolder, config: RunConfig, columns: Combinable) -> Combinations:
     """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that
     did not see the row."""
-    stage["combinations"], cross_fitted_N = compare_combinations(config, columns, find_metric(folder, config))
+    metric = find_metric(folder, config)
+    combinations, cross_fitted_N = compare_combinations(config, columns, metric)
     kept = config.kind.join(columns.target_N, cross_fitted_N)
     names = {"id": pa.array(columns.ids_N.astype(str)), "fold": pa.array(columns.fold_N.astype(np.int32))}
     write_parquet(folder.honest_predictions, pa.table(names | kept))
-    log_news(folder.submission_record, list_metrics(stage["combinations"], find_metric(folder, config)))
+    log_news(folder.submission_record, list_metrics(combinations, metric))
+    return combinations
+
+
+def _refuse_missing(config: RunConfig, folds: Mapping[str, Sequence[int]]) -> None:
+    """Raises NoSubmissionError where a fold of what is combined is not finished."""
+    for name in config.combined_members:
+        if missing := sorted(set(range(config.folds.count)) - set(folds[name])):
+            raise NoSubmissionError(_explain_missing(config, name, missing))
 
 
 def _explain_missing(config: RunConfig, name: str, missing: list[int]) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensemble.run import Combinable, Model, Run
+from ray_jobs.config.json_fields import from_json, to_json
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.run_files import describe_models, open_materials
 from ray_jobs.runs.files import write_csv, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.summary import ScoredModel, Scores, SubmissionRecord
 
 _FACTS = (
     *("method", "n_models", "test_samples", "prediction_diversity", "pred_std_mean", "pred_std_max", "pred_std_min"),
@@ -19,8 +21,8 @@ _FACTS = (
 
 
 def submit(
-    folder: RunFolder, config: RunConfig, run: Run, columns: Combinable | None, scores: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    folder: RunFolder, config: RunConfig, run: Run, columns: Combinable | None, scores: Mapping[str, Scores]
+) -> tuple[SubmissionRecord, dict[str, Any], dict[str, tuple[ScoredModel, ...]] | None]:
     """Combines the test predictions of the members or, with one member, of its fold models.
 
     Args:
@@ -29,19 +31,20 @@ def submit(
         scores: of each member, by name.
 
     Returns:
-        The submission's part of the summary, its metrics, and what was compared of it.
+        The submission's part of the summary, its metrics, and what was compared of it, if anything was.
 
     Raises:
         NoSubmissionError: there are no test rows.
     """
     models = describe_models(folder, config, () if columns is None else columns.names)
-    submission = config.kind.submit(run, columns, lambda: scores, models, open_materials(folder, config))
+    submission = config.kind.submit(run, columns, lambda: to_json(scores), models, open_materials(folder, config))
     path, facts = folder.submission(config.ensemble.method), submission.facts
     write_csv(path, submission.header, submission.rows)
     write_parquet(folder.test_predictions, submission.table)
     write_json(path.with_suffix(".json"), facts)
     metrics = _list_metrics(facts, models, str(path)) | submission.metrics
-    return {"path": str(path), **facts}, metrics, submission.compared
+    compared = {part: tuple(from_json(ScoredModel, row) for row in rows) for part, rows in submission.compared.items()}
+    return SubmissionRecord(created=True, path=str(path), facts=facts), metrics, compared or None
 
 
 def _list_metrics(facts: Mapping[str, Any], models: Sequence[Model], path: str) -> dict[str, Any]:

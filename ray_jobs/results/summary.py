@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import RunConfig, to_dict
-from ray_jobs.results.headline import find_metric, label_error, show_score
+from ray_jobs.results.headline import find_metric, show_score
 from ray_jobs.results.wording import (
     describe_counts,
     describe_scored_rows,
@@ -17,21 +14,20 @@ from ray_jobs.results.wording import (
     explain_workers,
 )
 from ray_jobs.runs.file_table import MEMBERS, list_files
-from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder, find_members
+from ray_jobs.runs.provenance import find_provenance
 from ray_jobs.runs.status import FoldState, list_workers, read_statuses
+from ray_jobs.runs.summary import Combinations, FoldOutcome, StageResult, Summary, write_summary
 from trainers.storage.whole_files import write_whole
 
 
-def save_summary(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> None:
-    """Writes `summary.json` and `README.md`."""
+def save_summary(folder: RunFolder, config: RunConfig, summary: Summary) -> None:
+    """Writes `README.md` and `summary.json`."""
     write_whole(folder.readme, _explain(folder, config, summary).encode())
-    write_json(folder.summary, summary)
+    write_summary(folder, summary)
 
 
-def build_summary(
-    folder: RunFolder, config: RunConfig, stage: dict[str, Any], seconds: dict[str, float]
-) -> dict[str, Any]:
+def build_summary(folder: RunFolder, config: RunConfig, stage: StageResult, seconds: dict[str, float]) -> Summary:
     """What `summary.json` holds.
 
     Args:
@@ -53,72 +49,69 @@ def build_summary(
         outcome = "failed"
     else:
         outcome = "interrupted" if folder.stop_request.exists() else "partial"
-    summary = {
-        "run": folder.root.name,
-        "recipe": config.recipe,
-        "outcome": outcome,
-        **stage,
-        "leaks": read_json(folder.provenance, default={}).get("leaks", {}),
-        "notes": read_json(folder.provenance, default={}).get("notes", []),
-        "ensemble": to_dict(config)["ensemble"],
-        "bit_repeatable": len({number for of_folds in workers.values() for fold in of_folds for number in fold}) <= 1,
-        "folds": [
-            {
-                "member": member,
-                "fold": status.fold,
-                "state": status.state.value,
-                "attempts": status.attempt,
-                "workers": workers[member][status.fold],
-                "best_epoch": status.best_epoch,
-                "seconds": None
-                if status.finished is None or status.started is None
-                else status.finished - status.started,
-                "error": status.error,
-            }
+    provenance = find_provenance(folder)
+    return Summary(
+        run=folder.root.name,
+        recipe=config.recipe,
+        outcome=outcome,
+        stage=stage,
+        leaks=provenance.leaks or {},
+        notes=provenance.notes or (),
+        ensemble=to_dict(config)["ensemble"],
+        bit_repeatable=len({number for of_folds in workers.values() for fold in of_folds for number in fold}) <= 1,
+        folds=tuple(
+            FoldOutcome(
+                member=member,
+                fold=status.fold,
+                state=status.state,
+                attempts=status.attempt,
+                workers=tuple(workers[member][status.fold]),
+                best_epoch=status.best_epoch,
+                seconds=None if status.finished is None or status.started is None else status.finished - status.started,
+                error=status.error,
+            )
             for member, status in statuses
-        ],
-        "seconds": seconds,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "paths": {name: str(getattr(folder, name)) for name in ("root", "config", "fold_plan", "metrics", "oof")},
-        "size_bytes": folder.measure_bytes(),
-        "versions": package_versions(list_all_packages()),
-    }
-    return summary
+        ),
+        seconds=seconds,
+        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        paths={name: str(getattr(folder, name)) for name in ("root", "config", "fold_plan", "metrics", "oof")},
+        size_bytes=folder.measure_bytes(),
+        versions=package_versions(list_all_packages()),
+    )
 
 
-def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> str:
+def _explain(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
     lines = [
         f"# Run {folder.root.name}",
         "",
-        f"Recipe `{config.recipe}`, {config.folds.count} folds: {summary['outcome']}.",
+        f"Recipe `{config.recipe}`, {config.folds.count} folds: {summary.outcome}.",
         "",
     ]
-    if "combinations" in summary:
-        lines += _explain_combinations(summary["combinations"])
-    if summary["scores"]:
+    stage = summary.stage
+    if stage.combinations:
+        lines += _explain_combinations(stage.combinations)
+    if stage.scores:
         metric = find_metric(folder, config)
         lines += [f"| {metric.label} | rows | best epoch | final epoch | constant |", "|---|---|---|---|---|"]
-        rows = [(f"fold {fold['fold']}", fold) for fold in summary["scores"]["folds"]]
-        for name, row in [*rows, ("out of fold", summary["scores"]["out_of_fold"])]:
-            cells = " | ".join(show_score(row[kind], metric) for kind in ("best", "final", "constant"))
-            lines.append(f"| {name} | {row['num_rows']} | {cells} |")
+        for row in stage.scores.rows:
+            cells = " | ".join(show_score(scores, metric) for scores in row.by_column.values())
+            lines.append(f"| {row.name} | {row.num_rows} | {cells} |")
         lines += [
             "",
             "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was not "
             "chosen.",
             "",
         ]
-    if "members" in summary:
+    if stage.members:
         lines += [f"That is member `main`; the others are in `{MEMBERS}/`, each a folder like this one.", ""]
-    if not summary.get("bit_repeatable", True):
+    if not summary.bit_repeatable:
         lines += [f"This run is {explain_workers(summary)}.", ""]
-    lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary["leaks"])]
-    lines += [f"Data: {note}.\n" for note in summary.get("notes", [])]
-    submission = summary["submission"]
+    lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary.leaks)]
+    lines += [f"Data: {note}.\n" for note in summary.notes]
     lines.append(
-        f"Submission: `{Path(submission['path']).name}`."
-        if submission["created"]
-        else f"No submission: {submission['reason']}."
+        f"Submission: `{stage.submission.file}`."
+        if stage.submission.created
+        else f"No submission: {stage.submission.reason}."
     )
     lines += [
         "",
@@ -130,16 +123,16 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     return "\n".join(lines)
 
 
-def _explain_combinations(combinations: Mapping[str, Any]) -> list[str]:
+def _explain_combinations(combinations: Combinations) -> list[str]:
     lines = [
-        f"| {label_error(combinations)} on {describe_scored_rows(combinations)} | | 95 % interval | minus "
-        f"{combinations['best_member']} |",
+        f"| {combinations.error_label} on {describe_scored_rows(combinations)} | | 95 % interval | minus "
+        f"{combinations.best_member} |",
         "|---|---|---|---|",
     ]
-    for row in combinations["rows"]:
-        name = f"**{row['name']}** (submitted)" if row["submitted"] else row["name"]
+    for row in combinations.rows:
+        name = f"**{row.name}** (submitted)" if row.submitted else row.name
         lines.append(
-            f"| {name} | {row['error']:.4f} | {row['low']:.4f} to {row['high']:.4f} | {row['difference']:+.4f} "
-            f"({row['difference_low']:+.4f} to {row['difference_high']:+.4f}) |"
+            f"| {name} | {row.error:.4f} | {row.low:.4f} to {row.high:.4f} | {row.difference:+.4f} "
+            f"({row.difference_low:+.4f} to {row.difference_high:+.4f}) |"
         )
     return [*lines, "", explain_cross_fitting(combinations), ""]

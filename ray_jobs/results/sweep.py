@@ -25,18 +25,20 @@ from rich.table import Table
 from ensemble.config import EnsembleConfig
 from ensemble.members.search import Candidate, Choice, choose, list_candidates
 from ensemble.run import Combinable, Evaluation
-from ray_jobs.cli.console import redirect_output, report_pending_nodes
-from ray_jobs.cluster.start import RayStart, connect
+from ray_jobs.cli.connection import on_cluster
+from ray_jobs.cli.console import report_pending_nodes
+from ray_jobs.cluster.start import RayStart
 from ray_jobs.cluster.versions import COMMON_PACKAGES, package_versions
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.headline import find_metric
 from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
-from ray_jobs.runs.files import write_csv, write_json
+from ray_jobs.runs.files import write_csv
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
+from ray_jobs.runs.sweep_outcome import SweepOutcome, write_sweep_outcome
 from trainers.interface import CheckpointName
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
@@ -163,8 +165,7 @@ def _evaluate_in_trials(
 ) -> None:
     scratch = folder.sweep_scratch
     with (
-        redirect_output(folder.ray_log),
-        connect(RayStart.for_run(config, "sweep")) as cluster,
+        on_cluster(RayStart.for_run(config, "sweep"), folder.ray_log, console) as (cluster, _),
         _progress(console, [path for _, path in todo.values()]),
     ):
         import ray
@@ -228,16 +229,16 @@ def record_search(folder: RunFolder, found: Search) -> None:
     rows = _list_rows(found)
     write_csv(folder.sweep_leaderboard, COLUMNS, rows)
     outcome = describe_outcome(found)
-    write_json(folder.sweep_outcome, outcome | {"rows": rows[:_RECORDED], "columns": COLUMNS})
+    write_sweep_outcome(folder, outcome)
     log_news(
         folder.submission_record,
         {
             "ensemble/sweep_combinations": len(rows),
-            "ensemble/sweep_nested_error": outcome["nested_error"],
-            "ensemble/sweep_winner": outcome["winner"],
-            "ensemble/sweep_improvement": outcome["improvement"],
-            "ensemble/sweep_improvement_low": outcome["improvement_low"],
-            "ensemble/sweep_replaces_default": int(outcome["replaces"]),
+            "ensemble/sweep_nested_error": outcome.nested_error,
+            "ensemble/sweep_winner": outcome.winner,
+            "ensemble/sweep_improvement": outcome.improvement,
+            "ensemble/sweep_improvement_low": outcome.improvement_low,
+            "ensemble/sweep_replaces_default": int(outcome.replaces),
             "ensemble/sweep_leaderboard": {"columns": list(COLUMNS), "data": rows[:_RECORDED]},
         },
     )
@@ -255,26 +256,28 @@ def _list_rows(found: Search) -> list[list[Any]]:
     return rows
 
 
-def describe_outcome(found: Search) -> dict[str, Any]:
+def describe_outcome(found: Search) -> SweepOutcome:
     """The outcome as `sweep.json` has it."""
     choice = found.choice
-    return {
-        "metric": found.metric,
-        "label": found.label,
-        "num_rows": found.num_rows,
-        "num_combinations": len(found.candidates),
-        "num_trials": found.num_trials,
-        "seconds": found.seconds,
-        "default": str(found.candidates[choice.default]),
-        "default_error": float(choice.error_C[choice.default]),
-        "winner": str(found.candidates[choice.winner]),
-        "winner_error": float(choice.error_C[choice.winner]),
-        "improvement": float(choice.improvement_C[choice.winner]),
-        "improvement_low": float(choice.improvement_low_C[choice.winner]),
-        "replaces": choice.replaces,
-        "nested_error": choice.nested_error,
-        "chosen_in_folds": [str(found.candidates[index]) for index in choice.chosen_F],
-    }
+    return SweepOutcome(
+        metric=found.metric,
+        label=found.label,
+        num_rows=found.num_rows,
+        num_combinations=len(found.candidates),
+        num_trials=found.num_trials,
+        seconds=found.seconds,
+        default=str(found.candidates[choice.default]),
+        default_error=float(choice.error_C[choice.default]),
+        winner=str(found.candidates[choice.winner]),
+        winner_error=float(choice.error_C[choice.winner]),
+        improvement=float(choice.improvement_C[choice.winner]),
+        improvement_low=float(choice.improvement_low_C[choice.winner]),
+        replaces=choice.replaces,
+        nested_error=choice.nested_error,
+        chosen_in_folds=tuple(str(found.candidates[index]) for index in choice.chosen_F),
+        rows=tuple(map(tuple, _list_rows(found)[:_RECORDED])),
+        columns=COLUMNS,
+    )
 
 
 def describe_search(console: Console, folder: RunFolder, found: Search) -> None:

@@ -6,34 +6,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensemble.kinds import Kind
-from ray_jobs.results.headline import label_error
+from ray_jobs.runs.summary import Combinations, ScoredModel, Summary
+from ray_jobs.runs.sweep_outcome import SweepOutcome
 
 
-def describe_part(part: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def describe_part(part: str, rows: Sequence[ScoredModel]) -> str:
     """The rows on which models are compared as they are: those of the blend set, or test rows."""
     which = "rows of the blend set" if part == "blend" else "test rows whose truth is known"
-    return f"{rows[0]['num_rows']:,} {which}, which no model has seen"
+    return f"{rows[0].num_rows:,} {which}, which no model has seen"
 
 
-def describe_scored_rows(combinations: Mapping[str, Any]) -> str:
+def describe_scored_rows(combinations: Combinations) -> str:
     """Which rows score the combinations."""
-    what = "rows of the blend set" if combinations["scored_on"] == "blend" else "out-of-fold rows"
-    return f"{combinations['num_rows']:,} {what}"
+    what = "rows of the blend set" if combinations.scored_on == "blend" else "out-of-fold rows"
+    return f"{combinations.num_rows:,} {what}"
 
 
-def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
+def explain_cross_fitting(combinations: Combinations) -> str:
     """How fitted weights are scored, and what leak remains."""
-    if combinations["scored_on"] == "blend":
+    if combinations.scored_on == "blend":
         return (
             "Fitted weights are scored by cross-fitting: each fifth of the blend set by weights from the others. No "
             "model has seen any of these rows."
         )
-    if combinations.get("weights_from") == "other_parts":
+    if combinations.weights_from == "other_parts":
         return (
             "Fitted weights are scored by cross-fitting: each fifth of the rows by weights from the others. No model "
             "was trained on any of these rows."
         )
-    if combinations.get("weights_from") == "earlier_folds":
+    if combinations.weights_from == "earlier_folds":
         return (
             "Fitted weights are scored in the order of time: each fold by weights from the earlier folds, and the "
             "first, before which there is none, by equal weights."
@@ -44,23 +45,23 @@ def explain_cross_fitting(combinations: Mapping[str, Any]) -> str:
     )
 
 
-def explain_outcome(outcome: Mapping[str, Any]) -> list[str]:
+def explain_outcome(outcome: SweepOutcome) -> list[str]:
     """What to believe of a search, in sentences."""
     lines = [
-        f"Chosen inside each fold and scored on it: {label_error(outcome)} {outcome['nested_error']:.4f}. That is "
-        f"what choosing is worth; the winner's own {outcome['winner_error']:.4f} is the best of "
-        f"{outcome['num_combinations']} and flattered by luck. The default has {outcome['default_error']:.4f}."
+        f"Chosen inside each fold and scored on it: {outcome.error_label} {outcome.nested_error:.4f}. That is "
+        f"what choosing is worth; the winner's own {outcome.winner_error:.4f} is the best of "
+        f"{outcome.num_combinations} and flattered by luck. The default has {outcome.default_error:.4f}."
     ]
-    bound = f"{outcome['improvement']:+.4f}, at least {outcome['improvement_low']:+.4f} (95 %, for all together)"
-    if outcome["replaces"]:
+    bound = f"{outcome.improvement:+.4f}, at least {outcome.improvement_low:+.4f} (95 %, for all together)"
+    if outcome.replaces:
         lines.append(
-            f"The winner is better than the default by {bound}: {outcome['winner']}. --apply writes its submission."
+            f"The winner is better than the default by {bound}: {outcome.winner}. --apply writes its submission."
         )
-    elif outcome["winner"] == outcome["default"]:
+    elif outcome.winner == outcome.default:
         lines.append("The default is the winner.")
     else:
         lines.append(
-            f"The winner, {outcome['winner']}, is not shown to be better than the default: {bound}. The default stays."
+            f"The winner, {outcome.winner}, is not shown to be better than the default: {bound}. The default stays."
         )
     return lines
 
@@ -80,22 +81,22 @@ def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
-def explain_workers(summary: Mapping[str, Any]) -> str:
+def explain_workers(summary: Summary) -> str:
     """Why a run cannot be repeated bit for bit."""
-    several = len({fold["member"] for fold in summary["folds"]}) > 1
+    several = len({fold.member for fold in summary.folds}) > 1
     folds = [
-        f"{fold['member'] + ' ' if several else ''}fold {fold['fold']}: {', then '.join(map(str, fold['workers']))}"
-        for fold in summary["folds"]
-        if fold["workers"]
+        f"{fold.member + ' ' if several else ''}fold {fold.fold}: {', then '.join(map(str, fold.workers))}"
+        for fold in summary.folds
+        if fold.workers
     ]
     return f"not bit-repeatable: the number of workers was not always the same ({'; '.join(folds)})"
 
 
-def describe_submission(kind: Kind, submission: Mapping[str, Any]) -> str:
-    """What was combined and how, in one line."""
-    what = "members'" if "fold_method" in submission else "models'"
-    text = f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints"
-    return f"{text} {kind.describe_scale(submission)}".rstrip() + _describe_interval(submission.get("interval"))
+def describe_submission(kind: Kind, facts: Mapping[str, Any]) -> str:
+    """What was combined and how, in one line; facts are a submission's."""
+    what = "members'" if "fold_method" in facts else "models'"
+    text = f"{facts['method']} of {facts['n_models']} {what} {facts['checkpoints']} checkpoints"
+    return f"{text} {kind.describe_scale(facts)}".rstrip() + _describe_interval(facts.get("interval"))
 
 
 def _describe_interval(facts: Mapping[str, Any] | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
+from ray_jobs.config.json_fields import from_json
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
@@ -86,10 +87,7 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
     known = read_json(folder.fold(fold).status, default=None)
     if known is None:
         return FoldStatus(fold, attempt=last_attempt(folder, fold))
-    known = {name: value for name, value in known.items() if name in FoldStatus.__dataclass_fields__}
-    status = FoldStatus(**{"fold": fold, **known})
-    pace = None if status.pace is None else (status.pace[0], status.pace[1])
-    status = replace(status, state=FoldState(status.state), nodes=tuple(status.nodes), pace=pace)
+    status = from_json(FoldStatus, {"fold": fold, **known})
     if status.state == FoldState.COMPLETED and not folder.fold(fold).is_complete() and not _is_elsewhere(folder):
         return FoldStatus(fold, attempt=status.attempt, train_size=status.train_size, val_size=status.val_size)
     return status

@@ -16,6 +16,7 @@ from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import FoldFolder, RunFolder
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.summary import Summary, find_summary
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TrialRecord:
 
     def is_complete(self) -> bool:
         """Whether nothing more comes: the trial has ended, which its summary says before its record does."""
-        return "trial" in read_json(self.folder.summary, default={}) and "tune/state" in _read_last(self.record)
+        return (find_summary(self.folder) or Summary()).trial is not None and "tune/state" in _read_last(self.record)
 
     @property
     def record(self) -> Path:

@@ -33,6 +33,7 @@ from ray_jobs.driver.session import (
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_OK
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.summary import read_summary
 from ray_jobs.tracking.wandb_sink import WandbSink
 from ray_jobs.tuning.admission import admit_trials
 from ray_jobs.tuning.display import TrialWatcher, describe_result
@@ -265,7 +266,7 @@ def conclude_tuning(tuning: Tuning, sink: WandbSink, console: Console) -> int:
     outcome = compare_trials(tuning, trials, results)
     if outcome["best"] is not None:
         best = folder.of_trial(outcome["best"])
-        write_report_or_warn(best, best.read_config(), read_json(best.summary))
+        write_report_or_warn(best, best.read_config(), read_summary(best))
     said = {"tune": asdict(tuning.tune), "outcome": outcome}
     write_tuning_report_or_warn(tuning, trials, results, outcome)
     write_json(folder.tune, said | {"ensemble": describe_ensemble(tuning)})  # last: from here on it is finished

@@ -23,6 +23,7 @@ from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.provenance import Provenance, read_provenance, write_provenance
 from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
@@ -160,34 +161,34 @@ def write_or_compare_tuning(tuning: Tuning, argv: Sequence[str]) -> None:
         ConfigChangedError, RunFolderError: nothing was written.
     """
     folder, plan = tuning.folder, tuning.plan
-    provenance = {
-        "command": shlex.join(["python", "ray_jobs/tune.py", *argv]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "data_fingerprint": plan.inventory.fingerprint,
-        "plan_fingerprint": plan.folds.fingerprint(),
-        "versions": package_versions(list_all_packages()),
-    }
+    provenance = Provenance(
+        command=shlex.join(["python", "ray_jobs/tune.py", *argv]),
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        data_fingerprint=plan.inventory.fingerprint,
+        plan_fingerprint=plan.folds.fingerprint(),
+        versions=package_versions(list_all_packages()),
+    )
     known = _read_known(folder)
     if known is not None:
         _refuse_changes(tuning, provenance, *known)
     else:
-        write_json(folder.provenance, provenance, checksum=True)
+        write_provenance(folder, provenance)
     write_json(folder.tune, read_json(folder.tune, default={}) | {"tune": asdict(tuning.tune)})
     folder.write_config(tuning.config)  # last: from here on it exists
 
 
-def _read_known(folder: RunFolder) -> tuple[RunConfig, dict[str, Any], dict[str, Any]] | None:
+def _read_known(folder: RunFolder) -> tuple[RunConfig, Provenance, dict[str, Any]] | None:
     """The config, provenance and `tune` section that a tuning began with; None: it is new."""
     if not folder.config.exists():
         return None
     try:
-        return folder.read_config(), read_json(folder.provenance), read_json(folder.tune)["tune"]
+        return folder.read_config(), read_provenance(folder), read_json(folder.tune)["tune"]
     except (RunFolderError, KeyError) as error:
         raise RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another tune.name") from None
 
 
 def _refuse_changes(
-    tuning: Tuning, provenance: dict[str, Any], old: RunConfig, was: dict[str, Any], before: dict[str, Any]
+    tuning: Tuning, provenance: Provenance, old: RunConfig, was: Provenance, before: dict[str, Any]
 ) -> None:
     now = asdict(tuning.tune)
     changes = {f"tune.{name}": (before.get(name), now[name]) for name in _CHOSEN_BY}
@@ -199,11 +200,11 @@ def _refuse_changes(
             f"{tuning.folder.root} exists and its trials were made by other values:\n" + "\n".join(lines) + "\n"
             "Use the old values to continue it, or another tune.name for a new tuning"
         )
-    for name, what in (
-        ("data_fingerprint", "its data changed"),
-        ("plan_fingerprint", "its rows would be divided otherwise"),
+    for begun, now_is, what in (
+        (was.data_fingerprint, provenance.data_fingerprint, "its data changed"),
+        (was.plan_fingerprint, provenance.plan_fingerprint, "its rows would be divided otherwise"),
     ):
-        if was[name] != provenance[name]:
+        if begun != now_is:
             raise ConfigChangedError(
                 f"{tuning.folder.root} exists and {what}. Put back what it began with to continue it, or use "
                 "another tune.name"

@@ -136,7 +136,7 @@ class TrialTrainer:
         stage = run_ensemble_stage(str(folder.root))
         result = judge(plan, is_stopped=is_stopped)
         summary = build_summary(folder, config, stage, {"train": result.seconds})
-        save_summary(folder, config, summary | {"trial": result.as_json(config.ensemble.metric)})
+        save_summary(folder, config, replace(summary, trial=result.as_json(config.ensemble.metric)))
         scores = {
             f"tune/fold_{fold}_score": value for fold, value in zip(result.folds, result.fold_scores, strict=True)
         }

@@ -15,9 +15,9 @@ import numpy as np
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.results.run_files import measure_folds
-from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, read_status
+from ray_jobs.runs.summary import find_summary
 from ray_jobs.tuning.space import Dimension, read_fields
 
 _NAME = re.compile(r"trial_(\d{3,})")
@@ -107,8 +107,8 @@ def read_result(trial: Trial, config: RunConfig) -> Result:
     folder, num_folds = trial.folder, config.folds.count
     folds = tuple(folder.completed_folds(num_folds))
     statuses = [read_status(folder, fold) for fold in range(num_folds)]
-    summary = read_json(folder.summary, default={})
-    said = summary.get("trial") or {}  # submit.py and kfold.py on a trial's folder write a summary without it
+    summary = find_summary(folder)
+    said = (summary and summary.trial) or {}  # submit.py and kfold.py on a trial's folder write a summary without it
     state, reason = said.get("state"), said.get("reason")
     if summary and len(folds) == num_folds:
         state, reason, has_ended = TrialState.COMPLETE, None, True

@@ -206,15 +206,14 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
     assert rows.check() == trained.inventory.num_test
     assert rows.PROBLEMS
     predictor = load(trained.family, "predict").Predictor([as_trained_model(trained.context)], rows, "cpu", 1)
-    blocks = list(rows.read(rows.batch_rows * 4))
+    found = [predictor.predict(block) for block in rows.read(rows.batch_rows * 4)]
     expected = trained.context.predictions["best", "test"]
     if isinstance(expected, list):
-        found = [one for block in blocks for one in predictor.predict_maps(block)]
+        found = [one for block in found for one in block]
         assert [one.row_id for one in found] == list_ids(expected)
         for one, known in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one.probability_MCHW[0], known.probability_CHW)
     else:
-        found = [predictor.predict(block) for block in blocks]
         assert [row_id for one in found for row_id in one.ids] == list_ids(expected)
         np.testing.assert_array_equal(np.concatenate([one.prediction[0] for one in found]), expected.prediction)
 

@@ -58,7 +58,7 @@ class Predictor:
         self.data = self.models[0].config.data
 
     @torch.inference_mode()
-    def predict_maps(self, block: pa.Table) -> Iterator[NewMap]:
+    def predict(self, block: pa.Table) -> Iterator[NewMap]:
         """What the models say of each picture of a block, as large as its file is.
 
         Raises:

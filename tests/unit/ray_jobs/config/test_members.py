@@ -17,6 +17,7 @@ from ensemble.numbers.intervals import bound_coverage, predict_intervals
 from ensemble.predictions import PredictionError
 from ray_jobs.cli.command_line import parse_kfold
 from ray_jobs.cli.console import open_console
+from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.members import resolve_members
 from ray_jobs.config.run import from_dict, to_dict
 from ray_jobs.errors import ConfigChangedError, RunError
@@ -114,29 +115,29 @@ def test_members_have_columns_in_one_file_and_their_combination_is_scored_on_row
     assert oof.groupby("member", sort=False).size().to_dict() == {"main": 180, "wide": 180, "deep": 180, "odd": 180}
     wide = oof.pivot(index="id", columns="member", values="prediction")
     target = oof.drop_duplicates("id").set_index("id")["target"].loc[wide.index]
-    rows = {row["name"]: row for row in summary["combinations"]["rows"]}
+    rows = {row.name: row for row in summary.stage.combinations.rows}
     mean = np.expm1(np.log1p(wide).mean(axis=1))
-    assert rows["mean, z space"]["error"] == pytest.approx(mean_squared_log_error(target, mean), rel=1e-12)
-    assert rows["mean, z space"]["submitted"]
+    assert rows["mean, z space"].error == pytest.approx(mean_squared_log_error(target, mean), rel=1e-12)
+    assert rows["mean, z space"].submitted
     singles = {name: mean_squared_log_error(target, wide[name]) for name in wide}
-    assert summary["combinations"]["best_member"] == min(singles, key=singles.get)
+    assert summary.stage.combinations.best_member == min(singles, key=singles.get)
     for name, error in singles.items():
-        assert rows[name]["error"] == pytest.approx(error, rel=1e-12)
-        assert summary["members"][name]["out_of_fold"]["best"]["msle"] == pytest.approx(error, rel=1e-12)
+        assert rows[name].error == pytest.approx(error, rel=1e-12)
+        assert summary.stage.members[name].out_of_fold.best["msle"] == pytest.approx(error, rel=1e-12)
     assert set(rows) == {
         *singles,
         *(f"{method}{' 0.2' * (method == 'trimmed_mean')}, z space" for method in (*METHODS, *FITTED_METHODS)),
     }
     for method in FITTED_METHODS:  # members that err independently: every one of them helps
         row = rows[f"{method}, z space"]
-        assert row["difference_high"] < 0
-        assert row["low"] < row["error"] < row["high"]
+        assert row.difference_high < 0
+        assert row.low < row.error < row.high
 
 
 def test_what_the_members_differing_is_worth_is_told(tmp_path):
     folder, config, summary = make_run(tmp_path / "run", members=(WIDE, "deep"), num_epochs=1)
-    diversity = summary["combinations"]["diversity"]
-    mean = next(row["error"] for row in summary["combinations"]["rows"] if row["name"] == "mean, z space")
+    diversity = summary.stage.combinations.diversity
+    mean = next(row.error for row in summary.stage.combinations.rows if row.name == "mean, z space")
     assert diversity["ensemble_error"] == pytest.approx(mean, rel=1e-9)
     assert diversity["member_error"] - diversity["ambiguity"] == pytest.approx(mean, rel=1e-9)
     assert 2.5 < diversity["effective_models"] <= 3  # they err independently
@@ -145,14 +146,14 @@ def test_what_the_members_differing_is_worth_is_told(tmp_path):
     page = write_report(folder, config, summary).read_text()
     assert "3 models amount to" in page
     assert f"{diversity['contributions'][1]['contribution']:+.4f}" in page
-    json.loads(json.dumps(summary), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.loads(json.dumps(to_json(summary)), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 @pytest.mark.parametrize("method", [*METHODS, *FITTED_METHODS])
 def test_every_method_submits_the_members(tmp_path, method):
     ensemble = EnsembleConfig(method=method)
     folder, _, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=ensemble, num_epochs=1)
-    submission = summary["submission"]
+    submission = summary.stage.submission.facts
     assert (submission["method"], submission["n_models"], submission["fold_method"]) == (method, 2, "mean")
     assert [model["member"] for model in submission["model_weights"]] == ["main", "wide"]
     table = pq.read_table(folder.test_predictions)
@@ -169,7 +170,7 @@ def test_chosen_members_are_combined_and_one_alone_as_a_run_without_others(tmp_p
         write_json(folder.config, to_dict(replace(config, ensemble=EnsembleConfig(members=chosen))))
         stage = run_ensemble_stage(str(folder.root))
         label = "member" if len(chosen) > 1 else "fold"
-        assert [model[label] for model in stage["submission"]["model_weights"]] == models
+        assert [model[label] for model in stage.submission.facts["model_weights"]] == models
     alone = [
         pd.read_parquet(folder.of_member("wide").fold(f).predictions("test", "best"))["prediction"] for f in range(3)
     ]
@@ -180,17 +181,17 @@ def test_chosen_members_are_combined_and_one_alone_as_a_run_without_others(tmp_p
 def test_a_member_that_is_not_finished_is_named_with_what_to_do(tmp_path):
     folder, _, _ = make_run(tmp_path / "run", members=(WIDE,), num_epochs=1)
     folder.of_member("wide").fold(1).manifest.unlink()
-    submission = run_ensemble_stage(str(folder.root))["submission"]
-    assert not submission["created"]
-    assert "folds [1] of member wide are not trained" in submission["reason"]
-    assert "ensemble.members=[main] leaves it out" in submission["reason"]
+    submission = run_ensemble_stage(str(folder.root)).submission
+    assert not submission.created
+    assert "folds [1] of member wide are not trained" in submission.reason
+    assert "ensemble.members=[main] leaves it out" in submission.reason
 
 
 def test_the_outcome_shows_members_and_combinations_by_error(tmp_path, capsys):
     folder, _, summary = make_run(tmp_path / "run", members=(WIDE,), num_epochs=1)
     print_outcome(open_console(), folder, summary)
     shown = capsys.readouterr().out
-    names = [row["name"] for row in sorted(summary["combinations"]["rows"], key=lambda row: row["error"])]
+    names = [row.name for row in sorted(summary.stage.combinations.rows, key=lambda row: row.error)]
     places = [shown.index(f"\n{name} ", shown.index("out-of-fold rows")) for name in names]
     assert places == sorted(places)
     assert "mean, z space <- submitted" in shown
@@ -214,8 +215,8 @@ def test_columns_made_elsewhere_join_the_members(tmp_path):
     ensemble = EnsembleConfig(method="simplex", external=str(tmp_path / "boosted.parquet"))
     write_json(folder.config, to_dict(replace(config, ensemble=ensemble)))
     stage = run_ensemble_stage(str(folder.root))
-    assert [model["member"] for model in stage["submission"]["model_weights"]] == ["main", "boosted"]
-    rows = {row["name"]: row["error"] for row in stage["combinations"]["rows"]}
+    assert [model["member"] for model in stage.submission.facts["model_weights"]] == ["main", "boosted"]
+    rows = {row.name: row.error for row in stage.combinations.rows}
     assert {"main", "boosted", "simplex, z space"} <= set(rows)
     table = pq.read_table(folder.test_predictions)
     ratio = np.expm1(np.log1p(table["model_1"].to_numpy())) / table["model_0"].to_numpy()
@@ -268,9 +269,9 @@ def test_a_file_of_which_no_member_is_combined_is_refused(tmp_path):
 def test_the_only_model_of_a_run_without_folds_is_scored_on_a_blend_set(tmp_path, method):
     ensemble = EnsembleConfig(method=method)
     folder, config, summary = make_run(tmp_path / "run", num_folds=1, num_blend=60, num_epochs=1, ensemble=ensemble)
-    combinations = summary["combinations"]
-    assert (combinations["scored_on"], combinations["num_rows"]) == ("blend", 60)
-    assert combinations["diversity"]["contributions"] == []
+    combinations = summary.stage.combinations
+    assert (combinations.scored_on, combinations.num_rows) == ("blend", 60)
+    assert combinations.diversity["contributions"] == []
     print_outcome(open_console(), folder, summary)
     write_report(folder, config, summary)
     assert "amount to" not in folder.report.read_text()
@@ -280,8 +281,8 @@ def test_the_only_model_of_a_run_without_folds_is_scored_on_a_blend_set(tmp_path
 def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_validate(tmp_path, method):
     ensemble = EnsembleConfig(method=method)
     folder, config, summary = make_run(tmp_path / "run", num_folds=1, members=(WIDE,), num_epochs=1, ensemble=ensemble)
-    combinations = summary["combinations"]
-    assert (combinations["scored_on"], combinations["num_rows"]) == ("out_of_fold", 60)
+    combinations = summary.stage.combinations
+    assert (combinations.scored_on, combinations.num_rows) == ("out_of_fold", 60)
     assert "each fifth of the rows by weights from the others" in explain_cross_fitting(combinations)
     columns = config.kind.read_columns(describe_run(folder, config), "best")
     assert (np.unique(columns.fold_N, return_counts=True)[1].tolist(), columns.is_ordered) == ([12] * 5, False)
@@ -292,15 +293,13 @@ def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_val
 
 def test_weights_are_scored_in_the_order_of_time_where_the_folds_have_one(tmp_path):
     folder, config, summary = make_run(tmp_path / "run", members=(WIDE,), num_epochs=1)
-    assert summary["combinations"]["weights_from"] == "other_folds"
+    assert summary.stage.combinations.weights_from == "other_folds"
     config = replace(config, folds=replace(config.folds, kind="time"))
     write_json(folder.config, to_dict(config))
-    combinations = run_ensemble_stage(str(folder.root))["combinations"]
+    combinations = run_ensemble_stage(str(folder.root)).combinations
     assert config.kind.read_columns(describe_run(folder, config), "best").is_ordered
     assert "each fold by weights from the earlier folds" in explain_cross_fitting(combinations)
-    one, other = (
-        {row["name"]: row["error"] for row in each["rows"]} for each in (combinations, summary["combinations"])
-    )
+    one, other = ({row.name: row.error for row in each.rows} for each in (combinations, summary.stage.combinations))
     assert one["mean, z space"] == other["mean, z space"]
     assert one["simplex, z space"] != other["simplex, z space"]
 
@@ -309,28 +308,28 @@ def test_weights_are_scored_in_the_order_of_time_where_the_folds_have_one(tmp_pa
 def test_fold_models_are_weighted_and_scored_on_a_blend_set_that_none_has_seen(tmp_path, method):
     ensemble = EnsembleConfig(method=method)
     folder, _, summary = make_run(tmp_path / "run", num_blend=300, num_epochs=1, ensemble=ensemble)
-    combinations = summary["combinations"]
-    assert (combinations["scored_on"], combinations["num_rows"]) == ("blend", 300)
+    combinations = summary.stage.combinations
+    assert (combinations.scored_on, combinations.num_rows) == ("blend", 300)
     models = [pd.read_parquet(folder.fold(fold).predictions("blend", "best")) for fold in range(3)]
     assert (models[0]["target"] > 0).all()
-    rows = {row["name"]: row for row in combinations["rows"]}
+    rows = {row.name: row for row in combinations.rows}
     for fold, model in enumerate(models):
         error = mean_squared_log_error(model["target"], model["prediction"])
-        assert rows[f"fold_{fold}"]["error"] == pytest.approx(error, rel=1e-12)
+        assert rows[f"fold_{fold}"].error == pytest.approx(error, rel=1e-12)
     mean = np.expm1(np.mean([np.log1p(model["prediction"]) for model in models], axis=0))
-    assert rows["mean, z space"]["error"] == pytest.approx(mean_squared_log_error(models[0]["target"], mean), rel=1e-12)
-    submission = summary["submission"]
+    assert rows["mean, z space"].error == pytest.approx(mean_squared_log_error(models[0]["target"], mean), rel=1e-12)
+    submission = summary.stage.submission.facts
     assert [model["fold"] for model in submission["model_weights"]] == [0, 1, 2]
     if method in ("simplex", "greedy", "weighted_mean"):  # fold 2 errs upwards by 0.2, fold 0 does not
         assert submission["weights"][0] > submission["weights"][2]
     honest = pq.read_table(folder.honest_predictions).to_pandas()
     error = mean_squared_log_error(honest["target"], honest["prediction"])
-    assert error == pytest.approx(next(row["error"] for row in combinations["rows"] if row["submitted"]), rel=1e-12)
+    assert error == pytest.approx(combinations.submitted.error, rel=1e-12)
 
 
 def test_without_a_blend_set_fold_models_are_not_scored_together(tmp_path):
     folder, config, summary = make_run(tmp_path / "run", num_epochs=1)
-    assert "combinations" not in summary
+    assert summary.stage.combinations is None
     with pytest.raises(PredictionError, match=r"add members, or train a run with folds.blend_fraction=0.1"):
         config.kind.read_columns(describe_run(folder, config), "best")
 
@@ -343,7 +342,7 @@ def test_an_interval_stands_beside_each_prediction_and_says_what_is_behind_it(tm
     assert list(table) == ["ID", "price", "price_low", "price_high"]
     assert (table["price_low"] < table["price"]).mean() > 0.99
     assert (table["price"] < table["price_high"]).mean() > 0.99
-    facts = summary["submission"]["interval"]
+    facts = summary.stage.submission.facts["interval"]
     assert (facts["level"], facts["kind"]) == (0.9, "cv+")
     assert facts["guaranteed"] == pytest.approx(bound_coverage(0.9, 1200, 3))
     truth = np.expm1(np.random.default_rng(99).normal(4, 1.2, 40).clip(0))
@@ -368,17 +367,17 @@ def test_an_interval_stands_beside_each_prediction_and_says_what_is_behind_it(tm
 def test_an_interval_without_the_conditions_of_the_theorem_is_called_empirical(tmp_path, changes):
     ensemble = EnsembleConfig(interval=0.9, **changes)
     _, _, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=ensemble, num_epochs=1)
-    assert summary["submission"]["interval"]["kind"] == "empirical"
-    assert summary["submission"]["interval"]["guaranteed"] is None
+    assert summary.stage.submission.facts["interval"]["kind"] == "empirical"
+    assert summary.stage.submission.facts["interval"]["guaranteed"] is None
 
 
 def test_an_interval_of_a_member_on_another_division_is_called_empirical(tmp_path):
     """Its models have seen rows that the others' residuals come from."""
     ensemble = EnsembleConfig(interval=0.9, checkpoint="final")
     folder, _, summary = make_run(tmp_path / "run", members=("again folds.seed=7",), ensemble=ensemble, num_epochs=1)
-    assert summary["submission"]["interval"]["kind"] == "cv+"
+    assert summary.stage.submission.facts["interval"]["kind"] == "cv+"
     shutil.copyfile(folder.fold_plan, folder.of_member("again").own_fold_plan)
-    facts = run_ensemble_stage(str(folder.root))["submission"]["interval"]
+    facts = run_ensemble_stage(str(folder.root)).submission.facts["interval"]
     assert (facts["kind"], facts["guaranteed"]) == ("empirical", None)
 
 
@@ -411,6 +410,6 @@ def test_what_could_only_fail_after_the_training_is_refused_before_it(
 
 def test_members_are_compared_by_a_scorer_of_scikit_learn(tmp_path):
     _, _, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=EnsembleConfig(metric="r2"), num_epochs=1)
-    rows = {row["name"]: row["error"] for row in summary["combinations"]["rows"]}
+    rows = {row.name: row.error for row in summary.stage.combinations.rows}
     assert -1 < rows["greedy, z space"] < min(rows["main"], rows["wide"]) + 0.05
     assert not any(name.startswith("weighted_mean") for name in rows)

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -193,6 +194,6 @@ def test_what_a_terminal_would_obey_is_not_shown(tmp_path, capsys):
 def test_names_and_paths_are_escaped_in_the_report(tmp_path):
     evil = '"><script>alert(1)<'
     folder, config, summary = make_run(tmp_path / f"{evil}b>" / "run", target=evil, failed=(1,))
-    page = write_report(folder, config, summary | {"run": evil, "finished": evil}).read_text()
+    page = write_report(folder, config, replace(summary, run=evil, finished=evil)).read_text()
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 3

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,6 +17,7 @@ from ray_jobs.reporting.report_figures import choose_pictures
 from ray_jobs.results.summary import build_summary
 from ray_jobs.runs.files import write_csv, write_json
 from ray_jobs.runs.record import Record
+from ray_jobs.runs.summary import SubmissionRecord
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -39,11 +41,11 @@ def test_a_complete_run_has_its_scores_in_words_and_all_figures(tmp_path):
     assert path == tmp_path / "whole" / "report.html"
     assert path.stat().st_size < 3e6
     page = path.read_text()
-    text, overall = read_text(page), summary["scores"]["out_of_fold"]
-    error, constant = overall["best"]["msle"], overall["constant"]["msle"]
+    text, overall = read_text(page), summary.stage.scores.out_of_fold
+    error, constant = overall.best["msle"], overall.constant["msle"]
     assert f"Out-of-fold MSLE {error:.4f} on 180 rows (best checkpoints): {1 - error / constant:.0%} below" in text
-    for fold in summary["scores"]["folds"]:
-        assert f"fold {fold['fold']} 60 {fold['best']['msle']:.4f} {fold['final']['msle']:.4f}" in text
+    for fold in summary.stage.scores.folds:
+        assert f"{fold.name} 60 {fold.best['msle']:.4f} {fold.final['msle']:.4f}" in text
     assert list_missing(page) == []
     files = {file.stem for file in (folder.root / "figures").glob("*.png")}
     pictures = choose_pictures(config, summary)
@@ -79,14 +81,14 @@ def test_text_from_the_data_is_harmless(tmp_path):
 
 def test_a_run_whose_workers_changed_is_said_not_to_be_repeatable(tmp_path):
     folder, config, summary = make_run(tmp_path / "run")
-    assert summary["bit_repeatable"]
+    assert summary.bit_repeatable
     events = Record(folder.events)
     for attempt, workers in ((1, 2), (2, 1)):
         events.append({"event": "FoldLaunched", "fold": 0, "attempt": attempt, "num_workers": workers})
         events.append({"event": "FoldStarted", "fold": 0, "attempt": attempt, "step": 5 * (attempt - 1)})
     events.close()
-    summary = build_summary(folder, config, summary, {})
-    assert not summary["bit_repeatable"]
+    summary = build_summary(folder, config, summary.stage, {})
+    assert not summary.bit_repeatable
     page = write_report(folder, config, summary).read_text()
     assert "not bit-repeatable: the number of workers was not always the same (fold 0: 2, then 1)" in page
 
@@ -112,7 +114,7 @@ def test_a_run_without_a_finished_fold_still_has_a_report(tmp_path):
 
 def test_a_model_worse_than_the_constant_is_not_praised(tmp_path):
     folder, config, summary = make_run(tmp_path / "bad")
-    summary["scores"]["out_of_fold"]["best"]["msle"] = 9.0
+    summary.stage.scores.out_of_fold.best["msle"] = 9.0
     assert "no better than the constant predictor" in write_report(folder, config, summary).read_text()
 
 
@@ -126,15 +128,17 @@ def test_a_damaged_file_costs_its_figures_and_nothing_else(tmp_path, caplog):
 
 
 def test_a_report_that_cannot_be_written_is_a_warning(tmp_path, caplog):
-    folder, config, _ = make_run(tmp_path / "finished", num_epochs=1, waiting=(1, 2))
-    write_report_or_warn(folder, config, {})
+    folder, config, summary = make_run(tmp_path / "finished", num_epochs=1, waiting=(1, 2))
+    folder.report.mkdir()
+    write_report_or_warn(folder, config, summary)
     assert "report.html could not be written" in caplog.text
 
 
 def test_figures_of_an_earlier_submission_do_not_stay(tmp_path):
     folder, config, summary = make_run(tmp_path / "again")
     write_report(folder, config, summary)
-    write_report(folder, config, summary | {"submission": {"created": False, "reason": "folds [0] are not trained"}})
+    stage = replace(summary.stage, submission=SubmissionRecord(reason="folds [0] are not trained"))
+    write_report(folder, config, replace(summary, stage=stage))
     assert not (folder.root / "figures" / "final_predictions.png").exists()
     assert (folder.root / "figures" / "residuals.png").exists()
 
@@ -171,7 +175,7 @@ def test_a_browser_shows_the_scores_and_every_picture(tmp_path):
     dom = dump_dom(copy, tmp_path / "profile")
     widths = re.search(r'data-widths="([^"]*)"', dom)[1].split(",")
     assert widths == ["1200"] * page.count("<img ")
-    assert f"{summary['scores']['out_of_fold']['best']['msle']:.4f}" in dom
+    assert f"{summary.stage.scores.out_of_fold.best['msle']:.4f}" in dom
     assert "whole: failed" in re.search(r"<title>(.*?)</title>", dom)[1]
 
 

@@ -14,6 +14,7 @@ from ray_jobs.runs.events import PreparationReported, ProgressReported, advance
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, FoldStatus, write_status
+from ray_jobs.runs.summary import RowScores, Scores
 
 
 def make_console(*, terminal: bool) -> RunConsole:
@@ -105,11 +106,10 @@ def test_the_autoscaler_is_waited_for_with_a_word(tmp_path):
 
 def test_scores_stand_beside_the_constant_predictor():
     console = make_console(terminal=False)
-    row = {kind: {"msle": value} for kind, value in (("best", 0.5), ("final", 0.6), ("constant", 2.0))}
-    overall = {"num_rows": 9, "checkpoint": "final", **row}
+    row = RowScores(num_rows=9, best={"msle": 0.5}, final={"msle": 0.6}, constant={"msle": 2.0})
     print_scores(
         console,
-        {"folds": [{"fold": 0, "num_rows": 9, **row}], "out_of_fold": overall},
+        Scores((replace(row, fold=0),), replace(row, checkpoint="final")),
         Metric("msle", "MSLE"),
         "one number",
     )

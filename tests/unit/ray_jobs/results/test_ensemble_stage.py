@@ -25,7 +25,7 @@ def test_every_method_writes_its_submission_between_the_models(tmp_path):
     for method in METHODS:
         ensemble = replace(config.ensemble, method=method, space="raw")
         write_json(folder.config, to_dict(replace(config, ensemble=ensemble)))
-        assert run_ensemble_stage(str(folder.root))["submission"]["method"] == method
+        assert run_ensemble_stage(str(folder.root)).submission.facts["method"] == method
         info = json.loads((folder.root / f"submission_{method}.json").read_text())
         assert info["trim"] == (0.2 if method == "trimmed_mean" else None)
         table = pq.read_table(folder.test_predictions)

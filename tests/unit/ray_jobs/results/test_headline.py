@@ -19,6 +19,7 @@ from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.headline import compare_with_constant, find_metric
 from ray_jobs.results.summary import build_summary, save_summary
 from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.summary import RowScores, Scores, read_summary
 
 
 def test_fold_models_are_weighed_by_the_metric_that_counts():
@@ -30,16 +31,16 @@ def test_fold_models_are_weighed_by_the_metric_that_counts():
 
 def test_a_runs_weights_are_by_its_metric(tmp_path):
     _, _, summary = make_run(tmp_path / "run", ensemble=EnsembleConfig(method="weighted_mean", metric="rmsle"))
-    errors = np.array([fold["best"]["rmsle"] for fold in summary["scores"]["folds"]])
-    assert summary["submission"]["weights"] == pytest.approx(1 / errors / (1 / errors).sum())
+    errors = np.array([fold.best["rmsle"] for fold in summary.stage.scores.folds])
+    assert summary.stage.submission.facts["weights"] == pytest.approx(1 / errors / (1 / errors).sum())
 
 
 @pytest.mark.parametrize(("metric", "label"), [("mae", "MAE (price)"), ("r2", "r2")])
 def test_whatever_tells_the_result_tells_it_by_the_metric_that_counts(tmp_path, metric, label):
     folder, config, summary = make_run(tmp_path / "run", ensemble=EnsembleConfig(metric=metric))
-    value = summary["scores"]["out_of_fold"]["best"][metric]
+    value = summary.stage.scores.out_of_fold.best[metric]
     terminal = Console(file=io.StringIO(), width=120)
-    print_outcome(terminal, folder, read_json(folder.summary))
+    print_outcome(terminal, folder, read_summary(folder))
     shown = terminal.file.getvalue()
     assert f"{label} on the rows that each fold validates" in shown
     assert f"{value:.4f}" in shown
@@ -51,9 +52,9 @@ def test_whatever_tells_the_result_tells_it_by_the_metric_that_counts(tmp_path, 
 
 
 def test_what_is_worth_knowing_of_the_data_is_told_at_the_end_too(tmp_path):
-    folder, config, stage = make_run(tmp_path / "run")
+    folder, config, before = make_run(tmp_path / "run")
     write_json(folder.provenance, read_json(folder.provenance) | {"notes": ["2 files are left out"]})
-    summary = build_summary(folder, config, stage, {})
+    summary = build_summary(folder, config, before.stage, {})
     save_summary(folder, config, summary)
     terminal = Console(file=io.StringIO(), width=120)
     print_outcome(terminal, folder, summary)
@@ -65,10 +66,10 @@ def test_combinations_are_told_by_their_error(tmp_path):
     _, _, summary = make_run(
         tmp_path / "run", members=("wide model.hidden_dim=128",), ensemble=EnsembleConfig(metric="r2")
     )
-    combinations = summary["combinations"]
-    assert (combinations["metric"], combinations["label"]) == ("r2", "minus r2")
-    by_name = {row["name"]: row["error"] for row in combinations["rows"]}
-    assert by_name["main"] == pytest.approx(-summary["scores"]["out_of_fold"]["best"]["r2"])
+    combinations = summary.stage.combinations
+    assert (combinations.metric, combinations.label) == ("r2", "minus r2")
+    by_name = {row.name: row.error for row in combinations.rows}
+    assert by_name["main"] == pytest.approx(-summary.stage.scores.out_of_fold.best["r2"])
 
 
 def test_scores_have_the_metric_that_counts_in_its_own_direction():
@@ -94,8 +95,10 @@ def test_each_kind_says_how_a_metric_is_read():
 
 def test_a_score_stands_beside_the_constants():
     def compare(value, constant, metric):
-        overall = {"checkpoint": "best", "best": {metric.name: value}, "constant": {metric.name: constant}}
-        return compare_with_constant(overall, metric, "one class everywhere")
+        scores = {"best": {metric.name: value}, "final": {}, "constant": {metric.name: constant}}
+        return compare_with_constant(
+            Scores((), RowScores(num_rows=1, checkpoint="best", **scores)), metric, "one class everywhere"
+        )
 
     assert compare(0.5, 2.0, Metric("mae", "MAE")) == "out-of-fold MAE is 25% of the constant predictor's"
     shown = compare(0.9, 0.5, Metric("dice", "Dice", higher_is_better=True))

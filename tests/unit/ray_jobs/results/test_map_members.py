@@ -66,29 +66,29 @@ def combine_honestly(folder, names, method, left_out=()):
 
 def test_members_are_combined_and_scored_on_rows_that_none_has_seen(with_members):
     folder, config, summary = with_members
-    assert set(summary["members"]) == {"main", "wide", "again"}
-    combinations = summary["combinations"]
-    assert (combinations["scored_on"], combinations["label"], combinations["num_rows"]) == (
+    assert set(summary.stage.members) == {"main", "wide", "again"}
+    combinations = summary.stage.combinations
+    assert (combinations.scored_on, combinations.label, combinations.num_rows) == (
         "out_of_fold",
         "1 - Dice",
         60,
     )
-    rows = {row["name"]: row for row in combinations["rows"]}
+    rows = {row.name: row for row in combinations.rows}
     assert set(rows) == {"main", "wide", "again", *MAP_METHODS}
-    for name, scores in summary["members"].items():
-        assert rows[name]["error"] == pytest.approx(1 - scores["out_of_fold"]["best"]["dice"])
+    for name, scores in summary.stage.members.items():
+        assert rows[name].error == pytest.approx(1 - scores.out_of_fold.best["dice"])
     for method in ("weighted_mean", "majority_vote"):
         counts = combine_honestly(folder, ["main", "wide", "again"], method)
-        assert rows[method]["error"] == pytest.approx(1 - score_counts(sum(counts.values()))["dice"])
-    assert rows["weighted_mean"]["submitted"]
-    assert rows["mean"]["error"] < rows["main"]["error"]  # independent noise
-    assert rows["mean"]["low"] < rows["mean"]["error"] < rows["mean"]["high"]
-    submission = summary["submission"]
+        assert rows[method].error == pytest.approx(1 - score_counts(sum(counts.values()))["dice"])
+    assert rows["weighted_mean"].submitted
+    assert rows["mean"].error < rows["main"].error  # independent noise
+    assert rows["mean"].low < rows["mean"].error < rows["mean"].high
+    submission = summary.stage.submission.facts
     assert [model["member"] for model in submission["model_weights"]] == ["main", "wide", "again"]
     assert (submission["n_models"], submission["fold_method"]) == (3, "mean")
     assert sum(submission["weights"]) == pytest.approx(1)
     row = next(row for row in read_lines(folder.submission_record) if "ensemble/combinations" in row)
-    assert row["ensemble/out_of_fold_dice_error"] == rows["weighted_mean"]["error"]
+    assert row["ensemble/out_of_fold_dice_error"] == rows["weighted_mean"].error
     assert {"ensemble/best_member_dice_error", "ensemble/member_wide_dice_error"} <= set(row)
     page = write_report(folder, config, summary).read_text()
     assert "1 - Dice" in page
@@ -97,7 +97,7 @@ def test_members_are_combined_and_scored_on_rows_that_none_has_seen(with_members
 
 def test_the_masks_of_members_are_of_their_combined_fold_models(with_members):
     folder, _, summary = with_members
-    weights = np.array(summary["submission"]["weights"])
+    weights = np.array(summary.stage.submission.facts["weights"])
     names = ["main", "wide", "again"]
     tests = [[read_test(folder.of_member(name), fold) for fold in range(3)] for name in names]
     for place in range(12):
@@ -132,7 +132,7 @@ def test_members_and_their_ensemble_stand_on_the_leaderboard(with_members, tmp_p
     with (tmp_path / "board.csv").open() as file:
         rows = {row["what"]: float(row["error"]) for row in csv.DictReader(file)}
     assert set(rows) == {"main", "wide", "again", "ensemble (weighted_mean)"}
-    error = next(row["error"] for row in summary["combinations"]["rows"] if row["submitted"])
+    error = summary.stage.combinations.submitted.error
     assert rows["ensemble (weighted_mean)"] == pytest.approx(error)
     with pytest.raises(RunError, match="nothing to compare"):
         compare([folder.root], "msle", None)
@@ -158,8 +158,8 @@ def test_a_sweep_tries_methods_checkpoints_members_and_powers(with_members, monk
     default = found.candidates[0]
     assert default.members == (members or ("main", "wide", "again"))
     if members is None:
-        submitted = next(row for row in summary["combinations"]["rows"] if row["submitted"])
-        assert found.choice.error_C[0] == pytest.approx(submitted["error"])
+        submitted = summary.stage.combinations.submitted
+        assert found.choice.error_C[0] == pytest.approx(submitted.error)
     winner = found.as_config(config.ensemble)
     assert winner.method in MAP_METHODS
     assert winner.space == config.ensemble.space
@@ -179,6 +179,6 @@ def test_a_sweep_of_one_member_is_on_the_blend_set_by_the_weights_that_would_be_
     folder, config, summary = make_map_run(tmp_path / "blend", blend=0.2, ensemble=ensemble)
     monkeypatch.setattr(sweep, "_evaluate_in_trials", evaluate_here)
     found = sweep.search(folder, config, open_console())
-    (submitted,) = [row for row in summary["compared"]["blend"] if row["kind"] == "submitted"]
-    assert found.choice.error_C[0] == pytest.approx(1 - submitted["dice"])
-    assert found.num_rows == submitted["num_rows"]
+    (submitted,) = [row for row in summary.stage.compared["blend"] if row.kind == "submitted"]
+    assert found.choice.error_C[0] == pytest.approx(1 - submitted.scores["dice"])
+    assert found.num_rows == submitted.num_rows

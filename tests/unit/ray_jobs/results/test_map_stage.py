@@ -28,6 +28,7 @@ from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.files import read_json, read_parquet, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.summary import SubmissionRecord
 
 
 @pytest.fixture(scope="module")
@@ -41,25 +42,25 @@ def read_test(folder, number):
 
 def test_scores_are_of_all_places_together_and_beside_the_best_single_class(run):
     folder, _, summary = run
-    overall, counts = summary["scores"]["out_of_fold"], np.zeros((3, 1), np.int64)
+    overall, counts = summary.stage.scores.out_of_fold, np.zeros((3, 1), np.int64)
     places = 0
     for fold in range(3):
         for one in read_maps(folder.fold(fold).predictions("validation", "best")):
             counts += count_places(choose_classes(one.probability_CHW), one.target_HW, 2)
             places += one.target_HW.size
-    assert overall["best"]["dice"] == score_counts(counts)["dice"]
-    assert overall["num_rows"] == 60
+    assert overall.best["dice"] == score_counts(counts)["dice"]
+    assert overall.num_rows == 60
     share = counts[2, 0] / places
-    assert overall["constant"]["dice"] == pytest.approx(2 * share / (1 + share))
+    assert overall.constant["dice"] == pytest.approx(2 * share / (1 + share))
     table = read_parquet(folder.oof)
-    assert table["dice"].to_numpy().mean() == pytest.approx(overall["best"]["dice_of_rows"])
+    assert table["dice"].to_numpy().mean() == pytest.approx(overall.best["dice_of_rows"])
     assert set(table["id"].to_pylist()) == {path.stem for path in (folder.masks / "out_of_fold").iterdir()}
     assert len(list((folder.overlays / "out_of_fold").iterdir())) == 60
 
 
 def test_the_submission_is_the_mean_of_the_models_and_every_method_is_compared(run):
     folder, _, summary = run
-    submission = summary["submission"]
+    submission = summary.stage.submission.facts
     assert (submission["n_models"], submission["test_samples"], submission["weights"]) == (3, 12, None)
     models = [read_test(folder, fold) for fold in range(3)]
     counts = {method: np.zeros((3, 1), np.int64) for method in MAP_METHODS if method != "weighted_mean"}
@@ -98,7 +99,7 @@ def test_the_record_holds_the_catalogues_metrics_of_a_submission(run):
 def test_the_report_tells_dice_and_shows_examples(run, capsys):
     folder, config, summary = run
     page = write_report(folder, config, summary).read_text()
-    assert f"Out-of-fold Dice {summary['scores']['out_of_fold']['best']['dice']:.4f}" in page
+    assert f"Out-of-fold Dice {summary.stage.scores.out_of_fold.best['dice']:.4f}" in page
     for name in ("performance_by_fold", "example_overlays", "dice_of_rows", "disagreement"):
         assert (folder.figures / f"{name}.png").is_file()
     assert "majority_vote" in page
@@ -127,20 +128,18 @@ def test_another_method_is_combined_anew_from_the_same_maps(run):
 
 def test_a_blend_set_compares_the_methods_too(tmp_path):
     folder, config, summary = make_map_run(tmp_path / "blend", blend=0.2)
-    assert set(summary["compared"]) == {"blend", "test"}
-    rows = summary["compared"]["blend"]
-    assert {row["name"] for row in rows} == {"fold 0", "fold 1", "fold 2", *MAP_METHODS}
-    assert rows[0]["num_rows"] == 60 - summary["scores"]["out_of_fold"]["num_rows"]
+    assert set(summary.stage.compared) == {"blend", "test"}
+    rows = summary.stage.compared["blend"]
+    assert {row.name for row in rows} == {"fold 0", "fold 1", "fold 2", *MAP_METHODS}
+    assert rows[0].num_rows == 60 - summary.stage.scores.out_of_fold.num_rows
     assert "rows of the blend set" in write_report(folder, config, summary).read_text()
 
 
 def test_a_run_with_unfinished_folds_scores_what_is_there(tmp_path):
     folder, _, summary = make_map_run(tmp_path / "part", unfinished=(1,))
-    assert [fold["fold"] for fold in summary["scores"]["folds"]] == [0, 2]
-    assert summary["submission"] == {
-        "created": False,
-        "reason": "folds [1] are not trained; the same command trains them",
-    }
+    assert [fold.fold for fold in summary.stage.scores.folds] == [0, 2]
+    reason = "folds [1] are not trained; the same command trains them"
+    assert summary.stage.submission == SubmissionRecord(reason=reason)
     next((folder.fold(0).root / "predictions").glob("validation_best*")).write_bytes(b"broken")
     with pytest.raises(RunFolderError, match=r"validation_best\.parquet is damaged"):
         check_finished(folder, folder.read_config(), ["main"])

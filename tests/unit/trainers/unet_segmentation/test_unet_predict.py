@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
 def predict(model, rows, num=100):
     predictor = Predictor([model, model], rows, "cpu", 1)
     torch.set_num_threads(1)
-    return [one for block in rows.read(num) for one in predictor.predict_maps(block)]
+    return [one for block in rows.read(num) for one in predictor.predict(block)]
 
 
 def test_a_folder_is_found_with_its_masks_and_predicted_with_the_bits_of_the_runs_own_test_pictures(trained):
@@ -107,7 +107,7 @@ def test_of_each_row_pictures_and_a_line_are_written(trained, tmp_path):
     root, _, model = trained
     ensemble = MapCombiner(EnsembleConfig(metric="dice", threshold=0.3), None, ("fold_0", "fold_1"))
     found = predict(model, find_new_rows([SMALL], root / "test_images"))[:3]
-    table = ensemble.predict(SimpleNamespace(predict_maps=iter), found, shows_models=True)
+    table = ensemble.predict(SimpleNamespace(predict=iter), found, shows_models=True)
     write_row_files(table, tmp_path / "out", ROW_FILES)
     names = ensemble.list_columns("foreground", shows_models=True)
     assert names == ("foreground", "disagreement", "dice", "iou", "mask", "model_fold_0", "model_fold_1")
@@ -156,7 +156,7 @@ def test_members_that_read_pictures_at_another_scale_predict_as_alone(trained):
     rows = find_new_rows([SMALL], root / "images" / "p00_1.png")
     (block,) = rows.read(1)
     own, others, (both,) = (
-        list(Predictor(models, rows, "cpu", 1).predict_maps(block)) for models in ([model], [other], [model, other])
+        list(Predictor(models, rows, "cpu", 1).predict(block)) for models in ([model], [other], [model, other])
     )
     assert (both.probability_MCHW[0] == own[0].probability_MCHW[0]).all()
     assert (both.probability_MCHW[1] == others[0].probability_MCHW[0]).all()

@@ -1,0 +1,237 @@
+"""`summary.json`: what a run has come to. Written last, so a run that has one is finished.
+
+What depends on the kind of predictions stays a mapping: scores by the metric's name, facts of a submission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ray_jobs.config.json_fields import IF_ANY, INLINE, from_json, to_json
+from ray_jobs.config.run import MAIN
+from ray_jobs.errors import RunFolderError
+from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.status import FoldState
+from trainers.interface import CheckpointName
+
+WeightsFrom = Literal["other_folds", "earlier_folds", "other_parts"]
+ByMetric = Mapping[str, float | None]  # None: the metric is not defined for these rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowScores:
+    """Scores of the validation rows of a fold, or of all folds.
+
+    Attributes:
+        fold: whose; None: all out-of-fold rows.
+        checkpoint: that counts, of all out-of-fold rows.
+        best, final: of the predictions by these checkpoints.
+        constant: of the constant predictor, which a model has to beat.
+    """
+
+    fold: int | None = field(default=None, metadata=IF_ANY)
+    checkpoint: CheckpointName | None = field(default=None, metadata=IF_ANY)
+    num_rows: int
+    best: ByMetric
+    final: ByMetric
+    constant: ByMetric
+
+    @property
+    def name(self) -> str:
+        """Of the rows, in a table."""
+        return "out of fold" if self.fold is None else f"fold {self.fold}"
+
+    @property
+    def by_column(self) -> dict[str, ByMetric]:
+        """By what a table has a column of: best, final, constant."""
+        return {"best": self.best, "final": self.final, "constant": self.constant}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a member: of each finished fold, and of all their rows together."""
+
+    folds: tuple[RowScores, ...]
+    out_of_fold: RowScores
+
+    @property
+    def rows(self) -> tuple[RowScores, ...]:
+        """Those of the folds, then those of all rows."""
+        return (*self.folds, self.out_of_fold)
+
+    @property
+    def chosen(self) -> ByMetric:
+        """Of all rows, by the checkpoint that counts."""
+        return self.out_of_fold.by_column[self.out_of_fold.checkpoint or "best"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A member or a combination with its error on rows that it has not seen, and minus the best member's; each with the
+    ends of its 95 % interval."""
+
+    name: str
+    kind: Literal["member", "combination"]
+    submitted: bool
+    error: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combinations:
+    """What is combined and every way to combine it, by their errors.
+
+    Attributes:
+        metric, label: by which, and with its unit, for people.
+        best_member: from which differences are taken.
+        scored_on: whose rows: of the folds, or of the blend set.
+        weights_from: the rows to which weights are fitted that score the others.
+        diversity: how much the models differ, if the kind says it.
+    """
+
+    metric: str
+    label: str = ""
+    best_member: str
+    num_rows: int
+    scored_on: Literal["out_of_fold", "blend"]
+    weights_from: WeightsFrom = "other_folds"
+    rows: tuple[Compared, ...]
+    diversity: Mapping[str, Any] | None = field(default=None, metadata=IF_ANY)
+
+    @property
+    def error_label(self) -> str:
+        """The metric for people; of files from before there was a label its name."""
+        return self.label or self.metric
+
+    @property
+    def submitted(self) -> Compared:
+        """What is submitted."""
+        return next(row for row in self.rows if row.submitted)
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model or a combination of all with its scores on rows that no model has seen."""
+
+    kind: Literal["model", "combination", "submitted"]
+    name: str
+    num_rows: int
+    scores: ByMetric = field(default_factory=dict, metadata=INLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionRecord:
+    """The submission, or why there is none; and what was combined and how, as its kind says it."""
+
+    created: bool = False
+    reason: str | None = field(default=None, metadata=IF_ANY)
+    path: str | None = field(default=None, metadata=IF_ANY)
+    facts: Mapping[str, Any] = field(default_factory=dict, metadata=INLINE)
+
+    @property
+    def file(self) -> str:
+        """Name of the submission's file."""
+        return Path(self.path or "").name
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What the ensemble stage has found.
+
+    Attributes:
+        scores: of the run's own recipe; None: no fold is finished.
+        scored_folds: those that are finished, by member.
+        members: the scores of each, where there are several.
+        combinations: on rows that score them; None: nothing is fitted to these rows.
+        compared: by part of the rows (blend, test), where nothing is fitted to them.
+    """
+
+    scores: Scores | None = None
+    scored_folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    members: Mapping[str, Scores] | None = field(default=None, metadata=IF_ANY)
+    combinations: Combinations | None = field(default=None, metadata=IF_ANY)
+    compared: Mapping[str, tuple[ScoredModel, ...]] | None = field(default=None, metadata=IF_ANY)
+    submission: SubmissionRecord = SubmissionRecord(reason="none was made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOutcome:
+    """How a fold has ended.
+
+    Attributes:
+        workers: of each attempt that has trained it as it is now.
+        seconds: of its last attempt.
+    """
+
+    member: str = MAIN
+    fold: int
+    state: FoldState
+    attempts: int = 0
+    workers: tuple[int, ...] = ()
+    best_epoch: int | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run has come to.
+
+    Attributes:
+        outcome: complete, partial, failed or interrupted.
+        stage: scores, combinations and the submission.
+        leaks, notes: of the provenance.
+        ensemble: the section of the config by which folds were combined.
+        bit_repeatable: whether each fold had the same number of workers throughout.
+        seconds: wall time by phase.
+        trial: of a tuning's trial how it has ended.
+    """
+
+    run: str = ""
+    recipe: str = ""
+    outcome: str = ""
+    stage: StageResult = field(default_factory=StageResult, metadata=INLINE)
+    leaks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    ensemble: Mapping[str, Any] = field(default_factory=dict)
+    bit_repeatable: bool = True
+    folds: tuple[FoldOutcome, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    finished: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    trial: Mapping[str, Any] | None = field(default=None, metadata=IF_ANY)
+
+
+def write_summary(folder: RunFolder, summary: Summary) -> None:
+    """Writes `summary.json`."""
+    write_json(folder.summary, to_json(summary))
+
+
+def read_summary(folder: RunFolder) -> Summary:
+    """Reads `summary.json`.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    try:
+        return from_json(Summary, read_json(folder.summary))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RunFolderError(f"{folder.summary} is missing or damaged: {error}") from None
+
+
+def find_summary(folder: RunFolder) -> Summary | None:
+    """As `read_summary`; None: it is missing or damaged."""
+    try:
+        return read_summary(folder)
+    except RunFolderError:
+        return None
