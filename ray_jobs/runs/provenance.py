@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ray_jobs.config.json_fields import IF_ANY, from_json, to_json
-from ray_jobs.errors import RunFolderError
-from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.config.json_fields import IF_ANY
+from ray_jobs.runs.files import find_record, read_record, write_record
 from ray_jobs.runs.folder import RunFolder
 
 
@@ -42,24 +41,14 @@ class Provenance:
 
 def write_provenance(folder: RunFolder, provenance: Provenance) -> None:
     """Writes `provenance.json`."""
-    write_json(folder.provenance, to_json(provenance), checksum=True)
+    write_record(folder.provenance, provenance, checksum=True)
 
 
 def read_provenance(folder: RunFolder) -> Provenance:
-    """Reads `provenance.json`.
-
-    Raises:
-        RunFolderError: it is missing or damaged.
-    """
-    try:
-        return from_json(Provenance, read_json(folder.provenance))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise RunFolderError(f"{folder.provenance} is missing or damaged: {error}") from None
+    """Reads `provenance.json`; errors as in `read_record`."""
+    return read_record(folder.provenance, Provenance)
 
 
 def find_provenance(folder: RunFolder) -> Provenance:
     """As `read_provenance`; of a missing or damaged file nothing is known."""
-    try:
-        return read_provenance(folder)
-    except RunFolderError:
-        return Provenance()
+    return find_record(folder.provenance, Provenance) or Provenance()
