@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ray_jobs.config.json_fields import IF_ANY
 from ray_jobs.runs.files import find_record, read_record, write_record
@@ -19,7 +20,7 @@ class Provenance:
         started: when.
         target: the target's name; empty: rows have none.
         data_fingerprint, plan_fingerprint: of what was read, and of how rows were divided.
-        constant_predictions: for each fold what a model has to beat; empty: the kind finds it otherwise.
+        constant_predictions: for each fold what a model has to beat, as the kind has it; empty: it finds it otherwise.
         num_train, num_test: rows.
         leaks: by what is shared the number of rows of each table (see `count_leaks`).
         notes: sentences about the data.
@@ -31,7 +32,7 @@ class Provenance:
     target: str | None = field(default=None, metadata=IF_ANY)
     data_fingerprint: str = ""
     plan_fingerprint: str = ""
-    constant_predictions: tuple[float, ...] | None = field(default=None, metadata=IF_ANY)
+    constant_predictions: tuple[Any, ...] | None = field(default=None, metadata=IF_ANY)
     num_train: int | None = field(default=None, metadata=IF_ANY)
     num_test: int | None = field(default=None, metadata=IF_ANY)
     leaks: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=IF_ANY)

@@ -52,10 +52,12 @@ class RowScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a member: of each finished fold, and of all their rows together."""
+    """Scores of a member: of each finished fold, and of all their rows together; and what else its kind says of
+    them."""
 
     folds: tuple[RowScores, ...]
     out_of_fold: RowScores
+    facts: Mapping[str, Any] = field(default_factory=dict, metadata=INLINE)
 
     @property
     def rows(self) -> tuple[RowScores, ...]:
