@@ -65,14 +65,11 @@ class Inventories:
 
 
 def _resolve(trainer: Any, given: Any, resolved: Any) -> Any:
-    """A trainer's config with what reading has changed in one that reads the same."""
+    """A trainer's config with what reading has changed in one that reads the same: paths, and what was found."""
     sections = {}
-    for section in dataclasses.fields(trainer):
-        before, after = getattr(given, section.name), getattr(resolved, section.name)
-        changed = {
-            field.name: getattr(after, field.name)
-            for field in dataclasses.fields(before)
-            if getattr(after, field.name) != getattr(before, field.name)
-        }
-        sections[section.name] = dataclasses.replace(getattr(trainer, section.name), **changed)
+    for name in ("data", "model"):
+        before, after, own = getattr(given, name), getattr(resolved, name), getattr(trainer, name)
+        values = {field.name: getattr(after, field.name) for field in dataclasses.fields(before)}
+        found = {one: value for one, value in values.items() if value != getattr(before, one)}
+        sections[name] = dataclasses.replace(own, **found)
     return dataclasses.replace(trainer, **sections)
