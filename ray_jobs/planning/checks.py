@@ -125,7 +125,8 @@ def _check_members(
     Raises:
         RunError: a member has other rows than the run, because of what it reads of them.
     """
-    inventories, members = Inventories(config, inventory, take), {}
+    inventories = Inventories(config, inventory, take)
+    members = {}
     for name, member in resolve_members(config).items():
         trainer, own = inventories.take(
             member,

@@ -54,7 +54,9 @@ class Inventories:
                 self.known[key] = (config.trainer, *self.read(config))
             given, resolved, own = self.known[key]
         first = self.inventory
-        if not all(np.array_equal(getattr(own, n), getattr(first, n)) for n in ("ids", "target", "test_ids")):
+        if own is not first and not all(
+            np.array_equal(getattr(own, n), getattr(first, n)) for n in ("ids", "target", "test_ids")
+        ):
             example = "".join(f", such as {row_id!r}" for row_id in sorted({*own.ids} ^ {*first.ids})[:1])
             raise RunError(
                 f"{who} reads {len(own.ids)} training and {own.num_test} test rows and {others} {len(first.ids)} and "
