@@ -57,7 +57,7 @@ class Inventories:
         if own is not first and not all(
             np.array_equal(getattr(own, n), getattr(first, n)) for n in ("ids", "target", "test_ids")
         ):
-            example = "".join(f", such as {row_id!r}" for row_id in sorted({*own.ids} ^ {*first.ids})[:1])
+            example = "".join(f", such as {str(row_id)!r}" for row_id in sorted({*own.ids} ^ {*first.ids})[:1])
             raise RunError(
                 f"{who} reads {len(own.ids)} training and {own.num_test} test rows and {others} {len(first.ids)} and "
                 f"{first.num_test}, not all the same{example}: predictions are compared row by row. Mend or remove the "
