@@ -14,9 +14,9 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
+from docs.catalogue import CATALOGUE, TUNING_CATALOGUE
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.runs.file_table import FILES, RunFile, list_files
-from ray_jobs.tracking.catalogue import CATALOGUE, TUNING_CATALOGUE
 
 LINE_LENGTH = 118
 NOTE = "<!-- Written by docs/generate.py (`make docs`). Edit {source} instead. -->\n"
@@ -54,7 +54,7 @@ Its score there is a little optimistic. *final* is the last epoch, which nobody 
 def write_metrics() -> str:
     """The text of metrics.md."""
     lines = [
-        NOTE.format(source="ray_jobs/tracking/catalogue.py, a family's metrics.py or a kind's kind.py"),
+        NOTE.format(source="docs/catalogue.py, a family's metrics.py or a kind's kind.py"),
         METRICS_HEAD,
     ]
     for run, of_run in itertools.groupby((*CATALOGUE, *TUNING_CATALOGUE), key=lambda metrics: metrics.run):

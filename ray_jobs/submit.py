@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         old = with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ)
         config = override(old, typed.fields, sections=("ensemble",))
         from ray_jobs.cli.console import open_console
-        from ray_jobs.driver.conclude import conclude_again
+        from ray_jobs.driver.conclude import conclude, keep_times
         from ray_jobs.results.checks import check_finished
         from ray_jobs.results.stage import run_ensemble_stage
         from ray_jobs.tracking.wandb_sink import WandbSink
@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
             sink.start()
             folder.write_config(config)
             stage = run_ensemble_stage(str(folder.root))
-            conclude_again(folder, config, stage, {"ensemble": time.monotonic() - began}, sink, console)
+            seconds = keep_times(folder, {"ensemble": time.monotonic() - began})
+            conclude(folder, config, stage, seconds, sink, console)
     return 0
 
 

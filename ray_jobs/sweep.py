@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
     """Searches, shows and records what came out, and applies it if that is wanted and it is better."""
     from ray_jobs.cli.console import open_console
-    from ray_jobs.driver.conclude import conclude_again
+    from ray_jobs.driver.conclude import conclude, keep_times
     from ray_jobs.results.stage import run_ensemble_stage
     from ray_jobs.results.sweep import describe_search, record_search, search
     from ray_jobs.tracking.wandb_sink import WandbSink
@@ -73,7 +73,8 @@ def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
         elif applies:
             console.print("nothing is applied: the run's ensemble stays")
         stage = run_ensemble_stage(str(folder.root))
-        conclude_again(folder, folder.read_config(), stage, {"sweep": time.monotonic() - began}, sink, console)
+        seconds = keep_times(folder, {"sweep": time.monotonic() - began})
+        conclude(folder, folder.read_config(), stage, seconds, sink, console)
     return 0
 
 

@@ -48,19 +48,10 @@ def conclude(
     return summary
 
 
-def conclude_again(
-    folder: RunFolder,
-    config: RunConfig,
-    stage: StageResult,
-    seconds: dict[str, float],
-    sink: WandbSink,
-    console: Console,
-) -> Summary:
-    """As `conclude`, of a run whose folds were trained earlier: the other phases keep their times, and there is no
-    total."""
-    known = {**(find_summary(folder) or Summary()).seconds, **seconds}
-    known.pop("total", None)
-    return conclude(folder, config, stage, known, sink, console)
+def keep_times(folder: RunFolder, seconds: dict[str, float]) -> dict[str, float]:
+    """The wall times of a run whose folds were trained earlier: the other phases keep theirs, and there is no total."""
+    known = (find_summary(folder) or Summary()).seconds
+    return {name: value for name, value in {**known, **seconds}.items() if name != "total"}
 
 
 def _record_pictures(folder: RunFolder) -> None:

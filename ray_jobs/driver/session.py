@@ -37,6 +37,7 @@ from ray_jobs.errors import (
     RunFolderError,
     StorageError,
 )
+from ray_jobs.planning.inventories import describe_inputs
 from ray_jobs.planning.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.events import RunStarted
@@ -209,12 +210,9 @@ def list_unfinished(plan: Plan) -> list[MemberFold]:
 
 def write_inputs(plan: Plan) -> None:
     """Writes what the folds read; members that read the same share it."""
-    left = []
-    for member in plan.members.values():
-        trainer = member.config.trainer
-        if (trainer.data, trainer.model) not in left:
-            left.append((trainer.data, trainer.model))
-            load_inventory_module(member.config.family).write_inputs(trainer, member.inventory, plan.folder.inputs)
+    for member in {describe_inputs(member.config): member for member in plan.members.values()}.values():
+        module = load_inventory_module(member.config.family)
+        module.write_inputs(member.config.trainer, member.inventory, plan.folder.inputs)
 
 
 def start_coordinator(plan: Plan, placement: Placement) -> Any:

@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ray_jobs.cluster.signals import in_submitted_job
 from ray_jobs.config.members import resolve_members
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.planning.folds import FoldPlan, plan_folds
+from ray_jobs.planning.inventories import Inventories
 from ray_jobs.planning.leaks import find_leaks, refuse_leaks
 from ray_jobs.planning.notes import note_division
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
@@ -126,22 +125,15 @@ def _check_members(
     Raises:
         RunError: a member has other rows than the run, because of what it reads of them.
     """
-    seen = {(config.trainer.data, config.trainer.model): (config.trainer, inventory)}
+    inventories = Inventories(config, inventory, take)
     members = {}
     for name, member in resolve_members(config).items():
-        key = (member.trainer.data, member.trainer.model)
-        if key not in seen:
-            seen[key] = take(member)
-        resolved, own = seen[key]
-        if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
-            raise RunError(
-                f"member {name!r} reads {len(own.ids)} training and {own.num_test} test rows and the run "
-                f"{len(inventory.ids)} and {inventory.num_test}, not all the same: members are combined row by row. "
-                "Mend or remove the bad rows (they are dropped only where a member needs what is wrong with them)"
-                + "".join(f", such as {row_id!r}" for row_id in sorted({*own.ids} ^ {*inventory.ids})[:1])
-                + ", or give the run and all members the same columns and pictures, so that all drop the same rows"
-            )
-        trainer = dataclasses.replace(member.trainer, data=resolved.data, model=resolved.model)
+        trainer, own = inventories.take(
+            member,
+            f"member {name!r}",
+            "the run",
+            "give the run and all members the same columns and pictures, so that all drop the same rows",
+        )
         member, its_folder = dataclasses.replace(member, trainer=trainer), folder.of_member(name)
         divided = folds if member.folds.seed == config.folds.seed else _divide(member, its_folder, inventory)
         members[name] = MemberPlan(member, its_folder, own, divided)

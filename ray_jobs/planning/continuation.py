@@ -167,7 +167,7 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
         target=inventory.target_name,
         data_fingerprint=inventory.fingerprint,
         plan_fingerprint=folds.fingerprint(),
-        constant_predictions=_predict_constants(member.config.kind, folds, plan.inventory),
+        constant_predictions=tuple(_predict_constants(member.config.kind, folds, plan.inventory)),
         num_train=len(folds.ids),
         num_test=inventory.num_test,
         leaks=count_leaks(leaks, inventory),
@@ -178,15 +178,15 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
     folder.write_config(member.config)  # last: from here on it exists
 
 
-def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> tuple[float, ...]:
+def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> list[float]:
     """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise,
     or of rows without a target."""
     if inventory.target is None:
-        return ()
+        return []
     target = dict(zip(folds.ids, inventory.target, strict=True))
     splits = [folds.split(fold) for fold in range(folds.count)]
     constants = [kind.predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
-    return tuple(constant for constant in constants if constant is not None)
+    return [constant for constant in constants if constant is not None]
 
 
 def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:

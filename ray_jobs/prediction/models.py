@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from ray_jobs.results.run_files import describe_run, score_folds
 from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.provenance import read_provenance
-from ray_jobs.runs.summary import Summary, find_summary
+from ray_jobs.runs.summary import Scores, Summary, find_summary
 from trainers.interface import TrainedModel
 from trainers.storage.whole_files import sha256_file
 
@@ -41,7 +42,9 @@ def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The scores of each member that is combined, as kinds read them: the run's own, if it was scored by the metric and
     as now, else anew."""
     summary, folds = find_summary(folder) or Summary(), range(config.folds.count)
-    stored = (summary.stage.members or {MAIN: summary.stage.scores}) if _has_metric(summary, config) else {}
+    stored: Mapping[str, Scores | None] = (
+        (summary.stage.members or {MAIN: summary.stage.scores}) if _has_metric(summary, config) else {}
+    )
     known = {name: scores for name, scores in stored.items() if scores and len(scores.folds) == len(folds)}
     return {
         name: to_json(known.get(name) or score_folds(folder.of_member(name), config, folds)[0])

@@ -35,12 +35,13 @@ from ray_jobs.results.wording import (
     explain_workers,
 )
 from ray_jobs.runs.file_table import list_files
+from ray_jobs.runs.files import find_record
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.provenance import find_provenance
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.status import FoldState
 from ray_jobs.runs.summary import Combinations, FoldOutcome, Summary
-from ray_jobs.runs.sweep_outcome import find_sweep_outcome
+from ray_jobs.runs.sweep_outcome import SweepOutcome
 from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ def _write_diversity(combinations: Combinations) -> list[str]:
 
 def _write_sweep(folder: RunFolder) -> str:
     """The best of what sweep.py tried, and what to believe of it; nothing where it was not called."""
-    outcome = find_sweep_outcome(folder)
+    outcome = find_record(folder.sweep_outcome, SweepOutcome)
     if not outcome:
         return ""
     cells = [["" if cell is None else f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]

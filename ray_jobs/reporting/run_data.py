@@ -55,7 +55,7 @@ class RunData:
     def scores(self) -> tuple[RowScores, ...]:
         """The scores of each fold and of all their rows."""
         scores = self.summary.stage.scores
-        return require(scores and scores.rows, "no fold is finished")
+        return require(scores.rows if scores else None, "no fold is finished")
 
     @property
     def root(self) -> Path:

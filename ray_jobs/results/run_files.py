@@ -112,7 +112,7 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
     tables: dict[str, list[pa.Table]] = {
         checkpoint: measure_folds(folder, config, folds, checkpoint) for checkpoint in CHECKPOINTS
     }
-    constants = read_provenance(folder).constant_predictions or None
+    constants = list(read_provenance(folder).constant_predictions or ()) or None
     by_fold = []
     for index, fold in enumerate(folds):
         of_fold: dict[str, pa.Table] = {checkpoint: tables[checkpoint][index] for checkpoint in CHECKPOINTS}
@@ -126,7 +126,7 @@ def _score(
     kind: Kind,
     tables: Mapping[CheckpointName, pa.Table],
     chosen: CheckpointName,
-    constants: Sequence[float] | None,
+    constants: list[float] | None,
     metric: str,
 ) -> RowScores:
     target_N, _ = kind.split(tables[chosen])

@@ -34,11 +34,11 @@ from ray_jobs.results.headline import find_metric
 from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
-from ray_jobs.runs.files import write_csv
+from ray_jobs.runs.files import write_csv, write_record
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.sweep_outcome import SweepOutcome, write_sweep_outcome
+from ray_jobs.runs.sweep_outcome import SweepOutcome
 from trainers.interface import CheckpointName
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
@@ -229,7 +229,7 @@ def record_search(folder: RunFolder, found: Search) -> None:
     rows = _list_rows(found)
     write_csv(folder.sweep_leaderboard, COLUMNS, rows)
     outcome = describe_outcome(found)
-    write_sweep_outcome(folder, outcome)
+    write_record(folder.sweep_outcome, outcome)
     log_news(
         folder.submission_record,
         {

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ensemble.predictions import PredictionError, read_table
+from ray_jobs.config.json_fields import Record, from_json, to_json
 from ray_jobs.errors import RunFolderError
 from trainers.interface import FORMULA
 from trainers.storage.whole_files import appearing_whole, sha256_file, write_whole
@@ -63,6 +64,31 @@ def read_json(path: Path, **default: Any) -> Any:
         if default:
             return default["default"]
         raise RunFolderError(f"{path} is missing or damaged: {error}") from None
+
+
+def write_record(path: Path, record: Any, *, checksum: bool = False) -> None:
+    """Writes a dataclass as JSON, whole; arguments as in `write_json`."""
+    write_json(path, to_json(record), checksum=checksum)
+
+
+def read_record(path: Path, kind: type[Record]) -> Record:
+    """Reads a dataclass from JSON.
+
+    Raises:
+        RunFolderError: the file is missing or damaged.
+    """
+    try:
+        return from_json(kind, read_json(path))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RunFolderError(f"{path} is missing or damaged: {error}") from None
+
+
+def find_record(path: Path, kind: type[Record]) -> Record | None:
+    """As `read_record`; None: the file is missing or damaged."""
+    try:
+        return read_record(path, kind)
+    except RunFolderError:
+        return None
 
 
 def _hash_json(value: Mapping[str, Any]) -> str:

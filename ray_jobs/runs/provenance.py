@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from ray_jobs.config.json_fields import IF_ANY, from_json, to_json
-from ray_jobs.errors import RunFolderError
-from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.config.json_fields import IF_ANY
+from ray_jobs.runs.files import find_record, read_record, write_record
 from ray_jobs.runs.folder import RunFolder
 
 
@@ -20,7 +20,7 @@ class Provenance:
         started: when.
         target: the target's name; empty: rows have none.
         data_fingerprint, plan_fingerprint: of what was read, and of how rows were divided.
-        constant_predictions: for each fold what a model has to beat; empty: the kind finds it otherwise.
+        constant_predictions: for each fold what a model has to beat, as the kind has it; empty: it finds it otherwise.
         num_train, num_test: rows.
         leaks: by what is shared the number of rows of each table (see `count_leaks`).
         notes: sentences about the data.
@@ -32,7 +32,7 @@ class Provenance:
     target: str | None = field(default=None, metadata=IF_ANY)
     data_fingerprint: str = ""
     plan_fingerprint: str = ""
-    constant_predictions: tuple[float, ...] | None = field(default=None, metadata=IF_ANY)
+    constant_predictions: tuple[Any, ...] | None = field(default=None, metadata=IF_ANY)
     num_train: int | None = field(default=None, metadata=IF_ANY)
     num_test: int | None = field(default=None, metadata=IF_ANY)
     leaks: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=IF_ANY)
@@ -42,24 +42,14 @@ class Provenance:
 
 def write_provenance(folder: RunFolder, provenance: Provenance) -> None:
     """Writes `provenance.json`."""
-    write_json(folder.provenance, to_json(provenance), checksum=True)
+    write_record(folder.provenance, provenance, checksum=True)
 
 
 def read_provenance(folder: RunFolder) -> Provenance:
-    """Reads `provenance.json`.
-
-    Raises:
-        RunFolderError: it is missing or damaged.
-    """
-    try:
-        return from_json(Provenance, read_json(folder.provenance))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise RunFolderError(f"{folder.provenance} is missing or damaged: {error}") from None
+    """Reads `provenance.json`; errors as in `read_record`."""
+    return read_record(folder.provenance, Provenance)
 
 
 def find_provenance(folder: RunFolder) -> Provenance:
     """As `read_provenance`; of a missing or damaged file nothing is known."""
-    try:
-        return read_provenance(folder)
-    except RunFolderError:
-        return Provenance()
+    return find_record(folder.provenance, Provenance) or Provenance()

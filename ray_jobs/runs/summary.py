@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ray_jobs.config.json_fields import IF_ANY, INLINE, from_json, to_json
+from ray_jobs.config.json_fields import IF_ANY, INLINE
 from ray_jobs.config.run import MAIN
-from ray_jobs.errors import RunFolderError
-from ray_jobs.runs.files import read_json, write_json
+from ray_jobs.runs.files import find_record, read_record, write_record
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState
 from trainers.interface import CheckpointName
@@ -53,10 +52,12 @@ class RowScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a member: of each finished fold, and of all their rows together."""
+    """Scores of a member: of each finished fold, and of all their rows together; and what else its kind says of
+    them."""
 
     folds: tuple[RowScores, ...]
     out_of_fold: RowScores
+    facts: Mapping[str, Any] = field(default_factory=dict, metadata=INLINE)
 
     @property
     def rows(self) -> tuple[RowScores, ...]:
@@ -214,24 +215,14 @@ class Summary:
 
 def write_summary(folder: RunFolder, summary: Summary) -> None:
     """Writes `summary.json`."""
-    write_json(folder.summary, to_json(summary))
+    write_record(folder.summary, summary)
 
 
 def read_summary(folder: RunFolder) -> Summary:
-    """Reads `summary.json`.
-
-    Raises:
-        RunFolderError: it is missing or damaged.
-    """
-    try:
-        return from_json(Summary, read_json(folder.summary))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise RunFolderError(f"{folder.summary} is missing or damaged: {error}") from None
+    """Reads `summary.json`; errors as in `read_record`."""
+    return read_record(folder.summary, Summary)
 
 
 def find_summary(folder: RunFolder) -> Summary | None:
     """As `read_summary`; None: it is missing or damaged."""
-    try:
-        return read_summary(folder)
-    except RunFolderError:
-        return None
+    return find_record(folder.summary, Summary)

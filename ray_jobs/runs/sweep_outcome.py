@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.config.json_fields import from_json, to_json
-from ray_jobs.runs.files import read_json, write_json
-from ray_jobs.runs.folder import RunFolder
-
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOutcome:
@@ -45,16 +41,3 @@ class SweepOutcome:
     def error_label(self) -> str:
         """The metric for people; of files from before there was a label its name."""
         return self.label or self.metric
-
-
-def write_sweep_outcome(folder: RunFolder, outcome: SweepOutcome) -> None:
-    """Writes `sweep/sweep.json`."""
-    write_json(folder.sweep_outcome, to_json(outcome))
-
-
-def find_sweep_outcome(folder: RunFolder) -> SweepOutcome | None:
-    """Reads `sweep/sweep.json`; None: it is missing or damaged."""
-    try:
-        return from_json(SweepOutcome, read_json(folder.sweep_outcome, default=None))
-    except (TypeError, ValueError, AttributeError):
-        return None

@@ -7,6 +7,7 @@ neither is given."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,7 +26,6 @@ from ray_jobs.results.run_files import describe_run, measure_folds
 from ray_jobs.runs.files import read_json, write_csv
 from ray_jobs.tuning.display import build_trial_table, rank_trials
 from ray_jobs.tuning.planning import Tuning
-from ray_jobs.tuning.trainer import show_command
 from ray_jobs.tuning.trials import Result, Trial, TrialState, read_result, read_trials
 
 
@@ -83,7 +83,8 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
         return outcome
     best = trials[order[0]]
     outcome |= {"best": best.name, "fields": best.fields, "score": results[best.number].score}
-    outcome |= {"command": show_command([*tuning.words, *_as_words(best), f"run.name={tuning.folder.root.name}_best"])}
+    words = [*tuning.words, *_as_words(best), f"run.name={tuning.folder.root.name}_best"]
+    outcome |= {"command": shlex.join(["python", "ray_jobs/kfold.py", *words])}
     if len(order) == 1:
         return outcome
     columns = [_read_columns(tuning, trials[number]) for number in order]

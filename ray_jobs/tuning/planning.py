@@ -6,20 +6,19 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import threading
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig, find_differences
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.planning.checks import check_run
+from ray_jobs.planning.inventories import Inventories
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
@@ -48,8 +47,6 @@ class Tuning:
     tune: TuneConfig
     space: list[Dimension]
     words: list[str]
-    read: dict[Hashable, tuple[Any, Inventory]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def folder(self) -> RunFolder:
@@ -74,7 +71,9 @@ class Tuning:
             DataError: the data cannot be read as its fields say.
         """
         config = with_fields(self.config, trial.fields)
-        trainer, inventory = self._take_inventory(config)
+        trainer, inventory = self._inventories.take(
+            config, "a trial", "the recipe", "do not tune what decides which rows can be used"
+        )
         group = config.tracking.name or self.folder.root.name
         config = replace(
             config,
@@ -85,31 +84,14 @@ class Tuning:
         )
         return Plan({MAIN: MemberPlan(config, trial.folder, inventory, self.plan.folds)}, self.plan.leaks)
 
-    def describe_inputs(self, config: RunConfig) -> Hashable:
-        """What of a config decides what is read of the data: equal for trials that share it."""
-        module = load_inventory_module(config.family)
-        described: Hashable = getattr(module, "describe_inputs", lambda trainer: trainer)(config.trainer)
-        return described
+    @cached_property
+    def _inventories(self) -> Inventories:
+        return Inventories(self.config, self.plan.inventory, self._read)
 
-    def _take_inventory(self, config: RunConfig) -> tuple[Any, Inventory]:
-        """The trainer's config with whole paths, and the rows that it reads."""
-        key, own = self.describe_inputs(config), self.plan.inventory
-        if key == self.describe_inputs(self.config):
-            return config.trainer, own
-        with self.lock:
-            if key not in self.read:
-                taken = load_inventory_module(config.family).take_inventory(
-                    config.trainer, self.folder.root, self.folder.cache
-                )
-                self.read[key] = taken
-            resolved, inventory = self.read[key]
-        if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
-            raise RunError(
-                f"a trial reads {len(inventory.ids)} training and {inventory.num_test} test rows and the recipe "
-                f"{len(own.ids)} and {own.num_test}, not all the same: trials are compared row by row. Mend or remove "
-                "the bad rows, or do not tune what decides which rows can be used"
-            )
-        return replace(config.trainer, data=resolved.data, model=resolved.model), inventory
+    def _read(self, config: RunConfig) -> tuple[Any, Inventory]:
+        module, folder = load_inventory_module(config.family), self.folder
+        taken: tuple[Any, Inventory] = module.take_inventory(config.trainer, folder.root, folder.cache)
+        return taken
 
 
 def check_tuning(

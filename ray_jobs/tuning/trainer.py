@@ -7,7 +7,6 @@ ends, however, leaves nothing behind."""
 from __future__ import annotations
 
 import contextlib
-import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -163,8 +162,3 @@ def judge(plan: Plan, *, is_stopped: bool) -> Result:
     else:
         state, reason = TrialState.FAILED, "; ".join(errors) or "a fold ended early"
     return Result(state, folds, score, fold_scores, seconds, reason)
-
-
-def show_command(words: list[str]) -> str:
-    """The command of a K-fold run, to be typed."""
-    return shlex.join(["python", "ray_jobs/kfold.py", *words])

@@ -108,7 +108,9 @@ def read_result(trial: Trial, config: RunConfig) -> Result:
     folds = tuple(folder.completed_folds(num_folds))
     statuses = [read_status(folder, fold) for fold in range(num_folds)]
     summary = find_summary(folder)
-    said = (summary and summary.trial) or {}  # submit.py and kfold.py on a trial's folder write a summary without it
+    said = (
+        summary.trial if summary else None
+    ) or {}  # submit.py and kfold.py on a trial's folder write a summary without it
     state, reason = said.get("state"), said.get("reason")
     if summary and len(folds) == num_folds:
         state, reason, has_ended = TrialState.COMPLETE, None, True

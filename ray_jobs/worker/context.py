@@ -34,8 +34,9 @@ from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.status import read_status
+from ray_jobs.worker.nodes import bring_for_node
 from ray_jobs.worker.predictions import gather_predictions, join_in_order
-from ray_jobs.worker.ranks import Ranks, bring_for_node
+from ray_jobs.worker.ranks import Ranks
 from ray_jobs.worker.recording import Recording
 from ray_jobs.worker.requests import Requests
 from ray_jobs.worker.resume import (

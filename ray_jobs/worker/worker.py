@@ -23,7 +23,7 @@ from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.worker.context import RayFoldContext
-from ray_jobs.worker.ranks import bring_for_node
+from ray_jobs.worker.nodes import bring_for_node
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import load_train_module
 

@@ -4,6 +4,7 @@ asked once `BUILDERS` says how a few predictions of it are written."""
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import pickle
 import subprocess
 import sys
@@ -28,7 +29,6 @@ from ensemble.pictures import Picture
 from ensemble.predictions import build_table
 from ensemble.run import Combinable, Materials, Model, NoSubmissionError, Run
 from ray_jobs.reporting.report_figures import PICTURES
-from ray_jobs.tracking import catalogue
 
 KINDS = find_kinds()
 NUM_FOLDS, NUM_ROWS, NUM_TEST = 3, 8, 5
@@ -139,6 +139,7 @@ def test_it_says_what_it_is_and_what_it_can(kind):
         assert how.method in kind.methods
     with pytest.raises(ValueError, match=r"no such metric|compared by"):
         kind.check_metric("no such metric")
+    catalogue = importlib.import_module("docs.catalogue")
     named = [getattr(catalogue, name) for name in dir(catalogue) if name.isupper()]
     assert {moment for moment, _ in kind.records} <= {value for value in named if isinstance(value, str)}
     pictures = kind.load_pictures()

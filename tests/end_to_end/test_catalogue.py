@@ -13,10 +13,10 @@ import pytest
 from support.processes import REPOSITORY, clean_environment
 from support.wandb_server import StandInServer
 
+from docs import catalogue
+from docs.catalogue import Metrics, list_metrics
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
-from ray_jobs.tracking import catalogue
-from ray_jobs.tracking.catalogue import Metrics, list_metrics
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 

@@ -15,13 +15,13 @@ from PIL import Image
 from support.processes import REPOSITORY, clean_environment
 from support.run_files import list_unknown_files
 
+from docs import catalogue
+from docs.catalogue import list_metrics
 from ensemble.maps.combine import combine_maps
 from ensemble.maps.files import read_maps
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
-from ray_jobs.tracking import catalogue
-from ray_jobs.tracking.catalogue import list_metrics
 
 NUM_FOLDS, NUM_EPOCHS, STEPS_PER_EPOCH = 3, 3, 10
 WORDS = (

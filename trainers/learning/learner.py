@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,70 +16,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.interface import CheckpointName, FoldContext, Progress, ResumePoint, Split
+from trainers.interface import Progress, ResumePoint
 from trainers.learning.arithmetic import sum_over_ranks
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.batches import cut, learning_rate_factor, share_of_rank, training_order
-from trainers.learning.model import Model
+from trainers.learning.fold import Best, Fold
 from trainers.learning.optimizer_state import pack_optimizer, split_by_prefix, unpack_optimizer
 
 LONG_VALIDATION_S = 5.0  # before one that takes longer the fold saves where it is: an interrupt would not wait for it
-
-
-class Fold(Protocol):
-    """What stays the same while a fold trains: its data, its model, and how to validate, save and predict.
-
-    Attributes:
-        CHOSEN_BY: the metric by which best is chosen, such as `val/msle`.
-        config: the family's `Config`, with the sections of `config_sections.py`.
-        precision: of forward passes; with float16 gradients are scaled.
-    """
-
-    CHOSEN_BY: ClassVar[str]
-    config: Any
-    split: Split
-    context: FoldContext
-    precision: torch.dtype
-
-    @property
-    def model(self) -> Model:
-        """What is trained."""
-
-    def validate(self) -> dict[str, float]:
-        """The metrics of the validation rows, `val/loss_epoch` and CHOSEN_BY among them, the same on every rank."""
-
-    def score(self, metrics: Mapping[str, float]) -> float:
-        """From `validate`'s metrics what the lowest of is best."""
-
-    def save(self, name: CheckpointName, epoch: int, metrics: dict[str, float]) -> None:
-        """Writes a checkpoint from which predictions can be made without this run."""
-
-    def trained_state(self) -> dict[str, Tensor]:
-        """All tensors of the model that the fold changes."""
-
-    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes up what `trained_state` gave."""
-
-    def predict_checkpoints(self) -> None:
-        """Loads best and final again, from the files, and writes their predictions of all rows that do not train."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best evaluation so far.
-
-    Attributes:
-        epoch: of it, or under way.
-        value: of the metric that it was chosen by.
-        score: the lower, the better.
-        step: of the stage.
-    """
-
-    epoch: int = -1
-    val_loss: float = math.inf
-    value: float = math.nan
-    score: float = math.inf
-    step: int = -1
 
 
 class Learner:

@@ -30,7 +30,7 @@ ALIASES = {"brand_new": {"rate": "optimizer.lr"}}
 def with_new_family(tmp_path_factory):
     """A copy of the project with one more folder in `trainers/`, and nothing else."""
     root = tmp_path_factory.mktemp("project")
-    for name in ("ray_jobs", "ensemble", "trainers"):
+    for name in ("ray_jobs", "ensemble", "trainers", "docs"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     folder = root / "trainers" / "new_family"
     shutil.copytree(root / "trainers" / "unet_segmentation", folder)
@@ -51,7 +51,7 @@ def test_a_new_family_is_one_new_folder(with_new_family):
 from ray_jobs.cli.command_line import parse_kfold
 from ray_jobs.cluster.versions import list_all_packages, list_packages
 from ray_jobs.config.run import find_differences
-from ray_jobs.tracking.catalogue import list_metrics
+from docs.catalogue import list_metrics
 config = parse_kfold(["--config-name=brand_new", "--rate", "0.5"]).config
 other = parse_kfold(["--config-name=brand_new", "--rate", "0.5", "training.eval_batch_size=3"]).config
 assert (config.family, config.trainer.optimizer.lr, config.ensemble.metric) == ("new_family", 0.5, "dice")
