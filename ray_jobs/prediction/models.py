@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from ensemble.run import Combiner
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.results.checks import check_finished
-from ray_jobs.results.run_files import describe_run, score_folds
+from ray_jobs.results.run_files import describe_run, list_combined_folds, score_folds
 from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
@@ -38,12 +39,12 @@ def settle_run(folder: RunFolder, config: RunConfig) -> Combiner:
 def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The scores of each member that is combined: the run's own, if it was scored by the metric and as now, else
     anew."""
-    summary, folds = read_json(folder.summary, default={}), list(range(config.folds.count))
+    summary, folds = read_json(folder.summary, default={}), list_combined_folds(folder, config)
     stored = summary.get("members") or {MAIN: summary.get("scores")}
     is_as_now = summary.get("ensemble", {}).get("metric") == config.ensemble.metric
     return {
         name: stored[name]
-        if is_as_now and stored.get(name) and len(stored[name]["folds"]) == len(folds)
+        if is_as_now and stored.get(name) and [fold["fold"] for fold in stored[name]["folds"]] == list(folds)
         else score_folds(folder.of_member(name), config, folds)[0]
         for name in config.combined_members
     }
@@ -67,7 +68,7 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
     command, name = read_json(folder.provenance)["command"], config.ensemble.checkpoint
     shared: set[tuple[Path, str]] = set()
     for own in members:
-        for fold in range(config.folds.count):
+        for fold in list_combined_folds(folder, config):
             if damaged := own.fold(fold).find_damage(f"checkpoints/{name}/"):
                 what = f"trains {own.describe_fold(fold)} again, with the same bits"
                 raise RunFolderError(f"{damaged[0]} is damaged or missing: `{command}` {what}")
@@ -78,8 +79,8 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
             raise RunFolderError(f"{path} is damaged or missing: `{command}` makes it again, with the same bits")
 
 
-def read_models(folder: RunFolder, config: RunConfig) -> list[TrainedModel]:
-    """All fold models of the members that are combined, those of a member one after the other.
+def read_models(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> list[TrainedModel]:
+    """The models of these folds of the members that are combined, those of a member one after the other.
 
     Raises:
         RunFolderError: a file is missing or its checksum does not match.
@@ -90,7 +91,7 @@ def read_models(folder: RunFolder, config: RunConfig) -> list[TrainedModel]:
     models = []
     for name in config.combined_members:
         own = folder.of_member(name)
-        for fold in range(config.folds.count):
+        for fold in folds:
             checkpoint = open_checkpoint(own.fold(fold).checkpoint(config.ensemble.checkpoint))
             found = _find_shared(own, checkpoint.description)
             if found and found[1] not in shared:

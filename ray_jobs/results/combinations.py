@@ -16,7 +16,9 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.results.run_files import combines_folds
 
 
-def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric) -> tuple[dict[str, Any], np.ndarray]:
+def compare_combinations(
+    config: RunConfig, columns: Combinable, metric: Metric, num_folds: int
+) -> tuple[dict[str, Any], np.ndarray]:
     """Every member and every method in the config's space, and the combination that is submitted, each with its honest
     error, an interval, and what it differs from the best member by.
 
@@ -24,11 +26,12 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         config: of the run.
         columns: what is combined.
         metric: that counts.
+        num_folds: that are combined.
 
     Returns:
         `metric`, `label`, `best_member`, `num_rows`, `scored_on` (out_of_fold or blend), `weights_from` (other_folds,
-        earlier_folds or other_parts), `rows`: of each `name`, `kind` (member or combination), `submitted`, `error`,
-        `low`, `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is
+        earlier_folds or other_parts), `fold_kind`; `rows`: of each `name`, `kind` (member or combination), `submitted`,
+        `error`, `low`, `high`, `difference`, `difference_low`, `difference_high`. And the honest predictions of what is
         submitted, (N,).
     """
     ensemble, kind = config.ensemble, config.kind
@@ -54,16 +57,17 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         "best_member": columns.names[ranking.reference],
         "num_rows": len(columns.target_N),
         "scored_on": "blend" if combines_folds(config) else "out_of_fold",
-        "weights_from": _tell_cross_fitting(config),
+        "weights_from": _tell_cross_fitting(config, num_folds),
+        "fold_kind": config.folds.kind,
         "rows": rows,
     }
     diversity = columns.describe_diversity(ensemble)
     return compared if diversity is None else compared | {"diversity": diversity}, honest[0]
 
 
-def _tell_cross_fitting(config: RunConfig) -> str:
+def _tell_cross_fitting(config: RunConfig, num_folds: int) -> str:
     """From which rows weights are fitted to score them on the others."""
-    if combines_folds(config) or config.folds.count == 1:
+    if combines_folds(config) or num_folds == 1:
         return "other_parts"
     return "earlier_folds" if config.folds.kind == "time" else "other_folds"
 

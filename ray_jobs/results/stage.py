@@ -13,7 +13,13 @@ from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.results.checks import refuse_damaged
 from ray_jobs.results.combinations import compare_combinations, list_metrics
 from ray_jobs.results.headline import find_metric
-from ray_jobs.results.run_files import describe_run, open_materials, score_folds
+from ray_jobs.results.run_files import (
+    describe_run,
+    explain_part,
+    list_combined_folds,
+    open_materials,
+    score_folds,
+)
 from ray_jobs.results.submission import submit
 from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
@@ -21,7 +27,7 @@ from ray_jobs.runs.record import log_news
 
 
 def run_ensemble_stage(root: str) -> dict[str, Any]:
-    """Scores the finished folds and, when all are finished, writes the submission.
+    """Scores the finished folds and, when all are finished that are to be combined, writes the submission.
 
     Args:
         root: the run's folder.
@@ -80,32 +86,37 @@ def _combine(
     Raises:
         NoSubmissionError: something is missing.
     """
+    combined = list_combined_folds(folder, config)
     for name in config.combined_members:
-        if missing := sorted(set(range(config.folds.count)) - set(folds[name])):
-            raise NoSubmissionError(_explain_missing(config, name, missing))
+        if missing := sorted(set(combined) - set(folds[name])):
+            raise NoSubmissionError(_explain_missing(config, name, missing, folds[name]))
+    if reason := explain_part(folder, config, combined):
+        raise NoSubmissionError(reason)
     run = describe_run(folder, config)
     columns = config.kind.find_columns(run)
     if columns is not None:
-        _compare(folder, config, columns, stage)
+        _compare(folder, config, columns, stage, run.num_folds)
     submission, metrics, compared = submit(folder, config, run, columns, scores)
     if compared:
         stage["compared"] = compared
     return submission, metrics
 
 
-def _compare(folder: RunFolder, config: RunConfig, columns: Combinable, stage: dict[str, Any]) -> None:
+def _compare(folder: RunFolder, config: RunConfig, columns: Combinable, stage: dict[str, Any], num_folds: int) -> None:
     """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that
     did not see the row."""
-    stage["combinations"], cross_fitted_N = compare_combinations(config, columns, find_metric(folder, config))
+    metric = find_metric(folder, config)
+    stage["combinations"], cross_fitted_N = compare_combinations(config, columns, metric, num_folds)
     kept = config.kind.join(columns.target_N, cross_fitted_N)
     names = {"id": pa.array(columns.ids_N.astype(str)), "fold": pa.array(columns.fold_N.astype(np.int32))}
     write_parquet(folder.honest_predictions, pa.table(names | kept))
-    log_news(folder.submission_record, list_metrics(stage["combinations"], find_metric(folder, config)))
+    log_news(folder.submission_record, list_metrics(stage["combinations"], metric))
 
 
-def _explain_missing(config: RunConfig, name: str, missing: list[int]) -> str:
+def _explain_missing(config: RunConfig, name: str, missing: list[int], finished: list[int]) -> str:
     without = " without folds.only" if config.folds.only else ""
     whose = f" of member {name}" if name != MAIN else ""
     others = [other for other in config.combined_members if other != name]
     advice = f"; ensemble.members=[{','.join(others)}] leaves it out" if others else ""
+    advice += "; ensemble.folds=finished combines the others" if finished else ""
     return f"folds {missing}{whose} are not trained; the same command{without} trains them{advice}"

@@ -12,6 +12,7 @@ from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.results.headline import find_metric, label_error, show_score
 from ray_jobs.results.wording import (
     describe_counts,
+    describe_folds,
     describe_scored_rows,
     explain_cross_fitting,
     explain_workers,
@@ -116,7 +117,7 @@ def _explain(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> s
     lines += [f"Data: {note}.\n" for note in summary.get("notes", [])]
     submission = summary["submission"]
     lines.append(
-        f"Submission: `{Path(submission['path']).name}`."
+        f"Submission: `{Path(submission['path']).name}`{describe_folds(submission)}."
         if submission["created"]
         else f"No submission: {submission['reason']}."
     )
