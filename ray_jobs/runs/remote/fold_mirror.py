@@ -159,11 +159,10 @@ class FoldMirror(Mirror):
         was put during an outage without an answer and replaced since."""
         with contextlib.suppress(OSError):
             self.refuse_if_superseded()
-            files = self.folder.fold(self.fold)
-            lasting = {files.manifest, *(files.root / name for name in read_json(files.manifest)["files"])}
-            listed = sorted(self.bucket.list(self.name(files.root)), key=by_importance, reverse=True)
-            for name in listed:
-                if find_fold(name) == self.mine and self.root / name not in lasting:
+            lasting = self._list_lasting()
+            listed = self.bucket.list(self.name(self.folder.fold(self.fold).root))
+            for name in sorted(listed, key=by_importance, reverse=True):
+                if lasting and find_fold(name) == self.mine and name not in lasting:
                     self.bucket.delete([name])
                     self.pushed.pop(name, None)
             self._remove_segments(lambda attempt, _: attempt <= self.attempt)
@@ -261,8 +260,17 @@ class FoldMirror(Mirror):
         """Names of the fold's own files that have objects and are not on this machine any more."""
         return [name for name in list(self.pushed) if find_fold(name) == self.mine and not (self.root / name).exists()]
 
+    def _list_lasting(self) -> set[str]:
+        """Names of what stays of a complete fold; of another nothing."""
+        files = self.folder.fold(self.fold)
+        manifest = read_json(files.manifest, default={"files": {}})
+        return {self.name(files.root / name) for name in ("manifest.json", *manifest["files"]) if manifest["files"]}
+
     def _is_replaced(self, name: str) -> bool:
-        """Whether a file is part of a checkpoint and nothing names it any more."""
+        """Whether a file is part of a checkpoint and nothing names it any more; of a complete fold, in which resume
+        points count no more, whether its manifest does not name it."""
+        if lasting := self._list_lasting():
+            return name not in lasting
         checkpoints = self.folder.fold(self.fold).checkpoint("")
         place = (self.root / name).relative_to(self.folder.fold(self.fold).root).parts
         if place[0] != checkpoints.name or len(place) < 3 or not is_part(place[2]):
