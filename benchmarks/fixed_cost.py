@@ -24,7 +24,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,9 @@ class MemoryContext:
 
     def retry_while_unavailable(self, what: str, do: Callable[[], Any]) -> Any:
         return do()
+
+    def preparing(self) -> nullcontext[None]:
+        return nullcontext()
 
     def report_preparation(self, what: str, done: int, total: int) -> None: ...
     def touch(self) -> None: ...

@@ -12,6 +12,7 @@ FittedMethod = Literal["simplex", "ridge", "greedy"]
 MapMethod = Literal["mean", "median", "weighted_mean", "majority_vote"]
 Space = Literal["z", "raw"]
 Checkpoint = Literal["best", "final"]
+CombinedFolds = Literal["all", "finished"]
 FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Method, FittedMethod, Space))
 MAP_METHODS = get_args(MapMethod)
 NOTHING_TO_FIT = (
@@ -43,6 +44,9 @@ class EnsembleConfig:
     """
     checkpoint: Checkpoint = "best"
     """Which checkpoint of each fold predicts. best was chosen on the fold's own validation rows, final was not."""
+    folds: CombinedFolds = "all"
+    """Which fold models are combined. finished: those of the folds that are finished, of several members in each of
+    them; all: there is no submission before all are."""
     interval: float | None = None
     """Level of a prediction interval, such as 0.9: the submission gets two more columns, <target>_low and
     <target>_high."""
@@ -69,6 +73,8 @@ class EnsembleConfig:
             raise ValueError(f"ensemble.threshold={self.threshold}: expected a probability between 0 and 1")
         if self.fold_method not in FOLD_METHODS:
             raise ValueError(f"ensemble.fold_method={self.fold_method!r}: expected one of {', '.join(FOLD_METHODS)}")
+        if self.folds not in get_args(CombinedFolds):
+            raise ValueError(f"ensemble.folds={self.folds!r}: expected one of {', '.join(get_args(CombinedFolds))}")
         if self.members is not None and (not self.members or len(set(self.members)) < len(self.members)):
             raise ValueError(f"ensemble.members={list(self.members)}: expected names, each once, or none for all")
         if not 0 <= self.trim < 0.5:

@@ -37,12 +37,14 @@ class Run:
     Attributes:
         ensemble: how its models are combined.
         members: the files of every fold of each member that is combined, by the member's name.
-        num_folds: of each member.
+        num_folds: of each member, that are combined.
         names: of all members of the run.
         plan: its fold plan: `id`, `fold` and, where groups are kept together, `group`.
         target: the target's name.
         fold_kind, seed: how rows were divided (`folds.kind`, `folds.seed`).
-        is_blind: whether all members have the same division, which was made without a look at what rows share.
+        is_blind: whether all members have the same division, which was made without a look at what rows share, and all
+            of its folds are combined.
+        fold_numbers: (num_folds,) of the folds that are combined, in order; empty: of each.
     """
 
     ensemble: EnsembleConfig
@@ -54,6 +56,12 @@ class Run:
     fold_kind: str = "random"
     seed: int = 0
     is_blind: bool = True
+    fold_numbers: tuple[int, ...] = ()
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds that are combined, in order."""
+        return self.fold_numbers or tuple(range(self.num_folds))
 
     @property
     def combines_folds(self) -> bool:
@@ -68,7 +76,7 @@ class Run:
     @property
     def model_names(self) -> tuple[str, ...]:
         """Of the run's own models that are combined: its members or, of one, the fold models."""
-        return tuple(f"fold_{fold}" for fold in range(self.num_folds)) if self.combines_folds else tuple(self.members)
+        return tuple(f"fold_{fold}" for fold in self.folds) if self.combines_folds else tuple(self.members)
 
     def find_units(self, ids_N: np.ndarray) -> np.ndarray | None:
         """The group of each row, where groups were kept together."""

@@ -25,6 +25,7 @@ from ray_jobs.cli.arguments import parse
 from ray_jobs.cli.console import open_console
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run, find_runs
+from ray_jobs.cli.places import refuse_unwritable
 from ray_jobs.errors import RunBusyError, RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
@@ -80,6 +81,8 @@ def main(argv: list[str]) -> int:
         folders = [_find_newest_run(storage)]
     if is_pruning:
         return _prune(folders, wanted)
+    output = wanted.output_dir or (wanted.metrics_file.parent if wanted.metrics_file else folders[0].analysis)
+    refuse_unwritable(output, "--output_dir=FOLDER names another")
     if wanted.metrics_file:
         return _analyse_file(wanted.metrics_file, wanted)
     if wanted.follow:

@@ -22,6 +22,7 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 from ray_jobs.cli.arguments import parse
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.lookup import find_run, find_runs
+from ray_jobs.cli.places import refuse_unwritable
 from ray_jobs.errors import RunError, RunFolderError
 
 _WIDTH_BESIDE_FOLDS = 58  # columns of a terminal that the names and the other numbers need
@@ -56,6 +57,8 @@ class Arguments:
 def main(argv: list[str]) -> int:
     typed = parse("leaderboard.py", argv, __doc__, Arguments)
     given, storage = typed.arguments, typed.storage
+    if given.csv:
+        refuse_unwritable(given.csv.parent, f"--csv={given.csv}: name another file")
     roots = [find_run(run, storage) for run in given.runs] or find_runs(storage)
     return compare(roots, given.metric, given.csv)
 

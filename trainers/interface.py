@@ -55,6 +55,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -343,9 +344,13 @@ class FoldContext(Protocol):
         `score`, and its best score counts anew. An empty name ends the stages, and keeps the last one's best. A fold
         that goes on is in the stage of its resume point already."""
 
+    def preparing(self) -> AbstractContextManager[Any]:
+        """Around what each rank does by itself before the training: at its end the ranks wait for each other, so that
+        all end where one was asked to."""
+
     def report_preparation(self, what: str, done: int, total: int) -> None:
-        """Says how many rows have gone through what comes before the training. If the run was asked to stop, the fold
-        may end here."""
+        """Says how many rows have gone through what comes before the training, within `preparing`. If the run was asked
+        to stop, the fold may end here."""
 
     def touch(self) -> None:
         """Says that this rank is at work, where it reports nothing else for long: of a validation each batch. A fold

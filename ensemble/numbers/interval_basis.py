@@ -38,7 +38,7 @@ class IntervalBasis:
         ensemble: of the run.
         fitted: the members' combination; None with one member, whose fold models give an interval each by itself.
         oof_N, target_N, fold_N: what it predicts of the rows with an out-of-fold prediction, their true values and
-        folds.
+            folds (of those that are combined, from 0).
     """
 
     ensemble: EnsembleConfig
@@ -64,7 +64,8 @@ def find_basis(run: Run, fitted: FittedEnsemble) -> IntervalBasis:
     """
     oof = read_oof(run, run.ensemble.checkpoint)
     of_members = None if run.combines_folds else fitted
-    return IntervalBasis(run.ensemble, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, oof.fold_N)
+    place_N = np.searchsorted(run.folds, oof.fold_N)  # of each row's fold among those that are combined
+    return IntervalBasis(run.ensemble, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, place_N)
 
 
 def _become_one(fitted: FittedEnsemble | None, predictions_MX: np.ndarray) -> np.ndarray:
@@ -102,8 +103,8 @@ def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Inte
 
 
 def _judge(run: Run, *, is_blind: bool) -> IntervalKind:
-    """The theorem holds for one recipe that is blind to the rows its residuals come from; fitted weights have seen
-    them, and so have the models of a member on another division."""
+    """The theorem holds for one recipe that is blind to the rows its residuals come from, of which each row has one;
+    fitted weights have seen them, and so have the models of a member on another division."""
     kind = interval_kind(run.fold_kind, run.ensemble.checkpoint)
     is_blind = is_blind and run.is_blind and run.ensemble.external is None
     return kind if is_blind else IntervalKind.EMPIRICAL

@@ -30,7 +30,7 @@ class NumberCombiner:
         ensemble: of the run.
         fitted: the combination that its submission has.
         names: (M,) of what is combined: `fold_0`, or the members.
-        members, num_folds: whose fold models predict, those of a member one after the other.
+        members, folds: whose fold models predict, those of a member one after the other.
         basis: of intervals, if the run has them.
     """
 
@@ -38,7 +38,7 @@ class NumberCombiner:
     fitted: FittedEnsemble
     names: tuple[str, ...]
     members: tuple[str, ...]
-    num_folds: int
+    folds: tuple[int, ...]
     basis: IntervalBasis | None = None
 
     def list_columns(self, target: str, *, shows_models: bool) -> tuple[str, ...]:
@@ -66,19 +66,20 @@ class NumberCombiner:
         Raises:
             PredictionError: a model predicts no finite number.
         """
+        num_folds = len(self.folds)
         bad = np.argwhere(~np.isfinite(predictions_FN))
         if len(bad):
-            model, row = divmod(int(bad[0][0]), self.num_folds), bad[0][1]
+            (member, fold), row = divmod(int(bad[0][0]), num_folds), bad[0][1]
             raise PredictionError(
-                f"member {self.members[model[0]]}, fold {model[1]}: the prediction of id {str(ids_N[row])!r} is not "
-                "finite; leave the member out (ensemble.members), or use the other checkpoint (ensemble.checkpoint)"
+                f"member {self.members[member]}, fold {self.folds[fold]}: the prediction of id {str(ids_N[row])!r} is "
+                "not finite; leave the member out (ensemble.members), or use the other checkpoint (ensemble.checkpoint)"
             )
         num_members, models_MN = len(self.members), predictions_FN
         if num_members > 1:
-            models_MN = combine_folds(self.ensemble, predictions_FN, [self.num_folds] * num_members)
+            models_MN = combine_folds(self.ensemble, predictions_FN, [num_folds] * num_members)
         columns = [self.fitted.predict(models_MN)]
         if self.basis:
-            columns += self.basis.predict(predictions_FN.reshape(num_members, self.num_folds, -1).swapaxes(0, 1))
+            columns += self.basis.predict(predictions_FN.reshape(num_members, num_folds, -1).swapaxes(0, 1))
         return [*columns, *models_MN, spread(models_MN)] if shows_models else columns
 
 
@@ -86,4 +87,4 @@ def build_combiner(run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> Nu
     """The run's combination with the weights that its submission has; arguments as in `Kind.build_combiner`."""
     fitted = fit_run(run, find_columns(run), read_scores)
     basis = None if run.ensemble.interval is None else find_basis(run, fitted)
-    return NumberCombiner(run.ensemble, fitted, run.model_names, tuple(run.members), run.num_folds, basis)
+    return NumberCombiner(run.ensemble, fitted, run.model_names, tuple(run.members), run.folds, basis)

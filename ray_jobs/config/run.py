@@ -175,6 +175,11 @@ def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsC
     if ensemble.method in FITTED_METHODS and combined == 1 and not may_have_blend_set:
         raise ValueError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
     wanted, what = (combined, "member") if combined > 1 else (folds.count, "fold")
+    if ensemble.weights is not None and what == "fold" and ensemble.folds != "all":
+        raise ValueError(
+            f"ensemble.weights gives each of {folds.count} folds one, and ensemble.folds={ensemble.folds} combines "
+            "those that are there: leave out one of the two"
+        )
     if ensemble.weights is not None and len(ensemble.weights) != wanted:
         raise ValueError(
             f"ensemble.weights has {len(ensemble.weights)} numbers for {wanted} {what}s; give one for each {what}"

@@ -244,7 +244,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
             f"{field}={now}" for field, (_, now) in find_differences(plan.config, member.config)[0].items()
         )
         console.print(f"  member {name}: {differs or 'as main'}")
-    for note in (*plan.inventory.notes, *filter(None, [note_memory(plan.config)])):
+    for note in (*plan.inventory.notes, *filter(None, [note_memory(plan.config, plan.folds.count)])):
         console.print(note, style="yellow")
     print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     say_dry_run_ends(console, plan)

@@ -240,8 +240,8 @@ def say_dry_run_ends(console: Console, plan: Plan) -> None:
     console.print(f"dry run: nothing was launched or written{kept}")
 
 
-def note_memory(config: RunConfig) -> str | None:
-    """What a dry run says of this machine's memory, where it is too little for all folds at once without a GPU."""
+def note_memory(config: RunConfig, num_folds: int) -> str | None:
+    """What a dry run says of this machine's memory, where it is too little for so many folds at once without a GPU."""
     free_bytes, resources = find_free_bytes(), config.resources
     if (
         free_bytes is None
@@ -251,7 +251,7 @@ def note_memory(config: RunConfig) -> str | None:
     ):
         return None
     room = max(1, count_in_memory(free_bytes) // resources.least_workers)
-    return f"without a GPU: {describe_memory(room)}" if room < config.folds.count else None
+    return f"without a GPU: {describe_memory(room)}" if room < num_folds else None
 
 
 def describe_memory(num_folds: int) -> str:

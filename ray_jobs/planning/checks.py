@@ -24,7 +24,8 @@ from ray_jobs.planning.saved_folds import find_saved_folds
 from ray_jobs.results.checks import check_ensemble, with_absolute_external
 from ray_jobs.runs.file_table import MEMBERS
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.location import find_place, refuse_other_storage, resolve_storage
+from ray_jobs.runs.location import find_place, join_run, open_cache, refuse_other_storage, resolve_storage
+from ray_jobs.runs.remote.run_mirror import bring_division
 from trainers.interface import Inventory, Spread, call_here, load_inventory_module
 from trainers.storage.object_storage import is_uri
 
@@ -51,15 +52,14 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     if folder.root.parent.name == MEMBERS:
         raise RunError(f"run.storage={folder.root.parent}: a folder named {MEMBERS} holds the members of a run")
     _check_storage_folder(folder.root, makes_it=scratch is None)
-    if folder.cache.exists() and not os.access(folder.cache, os.W_OK):
-        raise RunError(
-            f"{folder.cache}, in which the runs of this storage share what need not be computed twice, belongs to "
-            "somebody else and cannot be written to; have it opened to your group, or choose another run.storage"
-        )
+    if folder.cache.exists() or is_uri(config.trainer.data.root or ""):
+        open_cache(folder.cache)
     if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
         kinds = ("run", "tune.name") if is_tuning else ("tuning, which tune.py continues", "run.name")
         raise RunError(f"{folder.root} is a {kinds[0]}; choose another {kinds[1]}")
     resolve_members(config)  # a mistake in one is told before the data is read
+    if uri := join_run(config.run.storage, folder.root.name):
+        bring_division(folder, uri)
     take = partial(_take_inventory, (scratch or folder.root, folder.cache), spread)
     trainer, inventory = take(config)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config.run.storage))

@@ -49,7 +49,8 @@ def find_saved_folds(folder: RunFolder, config: RunConfig, inventory: Inventory)
 
 
 def with_saved_folds(plan: Plan) -> Plan:
-    """The plan on the folds that the run and its members began with: from object storage they come after the checks."""
+    """The plan on the folds that the run and its members began with: another driver may have begun it since the
+    checks."""
     main = plan.members[MAIN]
     folds = find_saved_folds(plan.folder, main.config, main.inventory) or plan.folds
     members = {}

@@ -18,6 +18,7 @@ from rich.console import Console
 from ensemble.predictions import PredictionError
 from ray_jobs.cli.connection import on_cluster
 from ray_jobs.cli.console import open_console, report_pending_nodes
+from ray_jobs.cli.places import is_writable, refuse_unwritable
 from ray_jobs.cli.progress import RowProgress
 from ray_jobs.cluster.heartbeat import interrupted_when_lost
 from ray_jobs.cluster.placement import Placement, place_folds
@@ -30,8 +31,8 @@ from ray_jobs.prediction.models import refuse_unusable, settle_run
 from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from ray_jobs.prediction.stream import PredictionJob, stream_predictions
 from ray_jobs.prediction.tables import TABLE_SUFFIXES, open_table
-from ray_jobs.results.run_files import combines_folds, describe_run
-from ray_jobs.results.wording import describe_submission
+from ray_jobs.results.run_files import combines_folds, describe_run, list_combined_folds
+from ray_jobs.results.wording import describe_part_of_folds, describe_submission
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import DataError, load_new_rows_module
 
@@ -56,10 +57,10 @@ def predict_rows(folder: RunFolder, config: RunConfig, request: PredictRequest) 
     """
     console = open_console()
     work = check_request(folder, config, request)
-    console.print(f"run {folder.root.name}: {_describe(config)}; {work.num_rows:,} rows of {work.rows.path}")
+    console.print(f"run {folder.root.name}: {_describe(folder, config)}; {work.num_rows:,} rows of {work.rows.path}")
     for note in getattr(work.rows, "notes", ()):
         console.print(note, style="yellow")
-    log = folder.ray_log
+    log = choose_log(folder, work)
     try:
         with on_cluster(RayStart.for_run(config, "predict"), log, console) as (cluster, _):
             placement = place_folds(config.resources, cluster.resources, config.folds.count)
@@ -124,7 +125,8 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
     output = (request.output or _name_output(folder, config, request.place)).absolute()
     if not kind.row_files and (output.suffix not in TABLE_SUFFIXES or output.is_dir()):
         raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
-    _refuse_unwritable(output)
+    advice = f"--output {request.output}: name another file" if request.output else "--output FILE names another place"
+    refuse_unwritable(output.parent, advice)
     refuse_unusable(folder, config)
     configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
     truth = (request.truth,) if looks_for_truth else ()
@@ -135,14 +137,17 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
     if rows.path == output:
         raise RunError(f"--output {output} is the table that is predicted; name another file")
     num_rows, combiner = rows.check(), settle_run(folder, config)
-    named = combiner.list_columns(describe_run(folder, config).target, shows_models=request.shows_models)
-    return PredictionJob(folder.root, config, combiner, rows, num_rows, output, ("ID", *named), request.shows_models)
+    run, shows_models = describe_run(folder, config), request.shows_models
+    columns = ("ID", *combiner.list_columns(run.target, shows_models=shows_models))
+    return PredictionJob(folder.root, config, run.folds, combiner, rows, num_rows, output, columns, shows_models)
 
 
-def _refuse_unwritable(output: Path) -> None:
-    above = next(path for path in output.parents if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise RunError(f"--output {output}: {above} is no folder that can be written to; name another file")
+def choose_log(folder: RunFolder, work: PredictionJob) -> Path:
+    """The run's log of Ray; beside the output where the run may only be read."""
+    if is_writable(folder.log) and (not folder.ray_log.exists() or os.access(folder.ray_log, os.W_OK)):
+        return folder.ray_log
+    output = work.output.parent if work.config.kind.row_files else work.output
+    return output.with_name(f"{output.stem}.log")
 
 
 def _name_output(folder: RunFolder, config: RunConfig, place: Path) -> Path:
@@ -151,11 +156,12 @@ def _name_output(folder: RunFolder, config: RunConfig, place: Path) -> Path:
     return folder.predictions / f"{name}_{config.ensemble.method}{'' if config.kind.row_files else '.csv'}"
 
 
-def _describe(config: RunConfig) -> str:
-    ensemble, num_members = config.ensemble, len(config.combined_members)
+def _describe(folder: RunFolder, config: RunConfig) -> str:
+    ensemble, num_members, folds = config.ensemble, len(config.combined_members), list_combined_folds(folder, config)
     facts: dict[str, object] = {"method": ensemble.method, "space": ensemble.space, "checkpoints": ensemble.checkpoint}
+    facts |= describe_part_of_folds(folds, config.folds.count)
     if combines_folds(config):
-        return describe_submission(config.kind, facts | {"n_models": config.folds.count})
+        return describe_submission(config.kind, facts | {"n_models": len(folds)})
     return describe_submission(config.kind, facts | {"n_models": num_members, "fold_method": ensemble.fold_method})
 
 

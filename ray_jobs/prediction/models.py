@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.results.checks import check_finished
-from ray_jobs.results.run_files import describe_run, score_folds
+from ray_jobs.results.run_files import describe_run, list_combined_folds, score_folds
 from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.provenance import read_provenance
@@ -41,11 +41,13 @@ def settle_run(folder: RunFolder, config: RunConfig) -> Combiner:
 def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The scores of each member that is combined, as kinds read them: the run's own, if it was scored by the metric and
     as now, else anew."""
-    summary, folds = find_summary(folder) or Summary(), range(config.folds.count)
+    summary, folds = find_summary(folder) or Summary(), list_combined_folds(folder, config)
     stored: Mapping[str, Scores | None] = (
         (summary.stage.members or {MAIN: summary.stage.scores}) if _has_metric(summary, config) else {}
     )
-    known = {name: scores for name, scores in stored.items() if scores and len(scores.folds) == len(folds)}
+    known = {
+        name: scores for name, scores in stored.items() if scores and [row.fold for row in scores.folds] == list(folds)
+    }
     return {
         name: to_json(known.get(name) or score_folds(folder.of_member(name), config, folds)[0])
         for name in config.combined_members
@@ -74,7 +76,7 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
     command, name = read_provenance(folder).command, config.ensemble.checkpoint
     shared: set[tuple[Path, str]] = set()
     for own in members:
-        for fold in range(config.folds.count):
+        for fold in list_combined_folds(folder, config):
             if damaged := own.fold(fold).find_damage(f"checkpoints/{name}/"):
                 what = f"trains {own.describe_fold(fold)} again, with the same bits"
                 raise RunFolderError(f"{damaged[0]} is damaged or missing: `{command}` {what}")
@@ -85,8 +87,8 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
             raise RunFolderError(f"{path} is damaged or missing: `{command}` makes it again, with the same bits")
 
 
-def read_models(folder: RunFolder, config: RunConfig) -> list[TrainedModel]:
-    """All fold models of the members that are combined, those of a member one after the other.
+def read_models(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> list[TrainedModel]:
+    """The models of these folds of the members that are combined, those of a member one after the other.
 
     Raises:
         RunFolderError: a file is missing or its checksum does not match.
@@ -97,7 +99,7 @@ def read_models(folder: RunFolder, config: RunConfig) -> list[TrainedModel]:
     models = []
     for name in config.combined_members:
         own = folder.of_member(name)
-        for fold in range(config.folds.count):
+        for fold in folds:
             checkpoint = open_checkpoint(own.fold(fold).checkpoint(config.ensemble.checkpoint))
             found = _find_shared(own, checkpoint.description)
             if found and found[1] not in shared:

@@ -30,6 +30,7 @@ class PredictionJob:
     Attributes:
         root: the run's folder.
         config: of the run.
+        folds: whose models are combined.
         combiner: of its models.
         rows: the family's `NewRows`.
         output: the file.
@@ -38,6 +39,7 @@ class PredictionJob:
 
     root: Path
     config: RunConfig
+    folds: tuple[int, ...]
     combiner: Combiner
     rows: Any
     num_rows: int
@@ -95,7 +97,7 @@ class _Worker:
     def __init__(self, work: PredictionJob, uri: str | None, uses_gpu: bool, num_threads: int) -> None:
         config = work.config
         bring_run(work.root, uri)
-        models = read_models(RunFolder(work.root), config)
+        models = read_models(RunFolder(work.root), config, work.folds)
         device = "cuda:0" if uses_gpu else "cpu"
         self.predictor = load_predict_module(config.family).Predictor(models, work.rows, device, num_threads)
         self.work = work

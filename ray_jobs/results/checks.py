@@ -15,7 +15,13 @@ from ensemble.predictions import PredictionError
 from ensemble.run import find_units, has_blend_set
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
-from ray_jobs.results.run_files import combines_folds, describe_planned, measure_folds
+from ray_jobs.results.run_files import (
+    combines_folds,
+    describe_planned,
+    explain_part,
+    list_combined_folds,
+    measure_folds,
+)
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
@@ -24,7 +30,7 @@ from ray_jobs.runs.provenance import find_provenance
 
 def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
     """Compares what this stage reads of finished folds with their manifests: predictions, and what is said of
-    checkpoints.
+    checkpoints; of the other files their sizes.
 
     Raises:
         RunFolderError: a file is damaged; the message names it, and the command that repairs it.
@@ -32,7 +38,11 @@ def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
     for fold in range(num_folds):
         files = folder.fold(fold)
         described = (str((files.checkpoint(name) / "checkpoint.json").relative_to(files.root)) for name in CHECKPOINTS)
-        damaged = files.find_damage("predictions/", *described) if files.manifest.exists() else []
+        if not files.manifest.exists():
+            continue
+        damaged = files.find_damage("predictions/", *described)
+        if not damaged and not files.is_complete():
+            damaged = files.find_damage()
         if damaged:
             command = find_provenance(folder).command or "the command that trained the run"
             raise RunFolderError(
@@ -56,18 +66,23 @@ def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str])
         RunError: a fold is not finished or damaged, or the ensemble's config does not fit the run.
         PredictionError: `ensemble.external` does not.
     """
+    folds = list_combined_folds(folder, config)
     for own in map(folder.of_member, members):
         refuse_damaged(own, config.folds.count)
-        missing = sorted(set(range(config.folds.count)) - set(own.completed_folds(config.folds.count)))
-        if missing:
+        finished = own.completed_folds(config.folds.count)
+        if missing := sorted(set(folds) - set(finished)):
+            advice = ", or combine the others by ensemble.folds=finished" if finished else ""
             raise IncompleteRunError(
-                f"folds {missing} of {own.root} are not finished; train them first: the command is in provenance.json"
+                f"folds {missing} of {own.root} are not finished; train them first: the command is in "
+                f"provenance.json{advice}"
             )
+    if reason := explain_part(folder, config, folds):
+        raise IncompleteRunError(f"{folder.root}: {reason}")
     config = with_absolute_external(config)
     some = folder.of_member(members[0])
 
     def read_targets() -> np.ndarray:
-        target_N, _ = config.kind.split(measure_folds(some, config, [0], "final")[0])
+        target_N, _ = config.kind.split(measure_folds(some, config, folds[:1], "final")[0])
         return target_N
 
     check_ensemble(config, read_parquet(folder.fold_plan), read_targets)

@@ -17,7 +17,9 @@ from ray_jobs.results.run_files import combines_folds
 from ray_jobs.runs.summary import Combinations, Compared, WeightsFrom
 
 
-def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric) -> tuple[Combinations, np.ndarray]:
+def compare_combinations(
+    config: RunConfig, columns: Combinable, metric: Metric, num_folds: int
+) -> tuple[Combinations, np.ndarray]:
     """Every member and every method in the config's space, and the combination that is submitted, each with its honest
     error, an interval, and what it differs from the best member by.
 
@@ -25,6 +27,7 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         config: of the run.
         columns: what is combined.
         metric: that counts.
+        num_folds: that are combined.
 
     Returns:
         The comparison, and the honest predictions of what is submitted, (N,).
@@ -47,16 +50,17 @@ def compare_combinations(config: RunConfig, columns: Combinable, metric: Metric)
         best_member=columns.names[ranking.reference],
         num_rows=len(columns.target_N),
         scored_on="blend" if combines_folds(config) else "out_of_fold",
-        weights_from=_tell_cross_fitting(config),
+        weights_from=_tell_cross_fitting(config, num_folds),
+        fold_kind=config.folds.kind,
         rows=tuple(rows),
         diversity=columns.describe_diversity(ensemble),
     )
     return compared, honest[0]
 
 
-def _tell_cross_fitting(config: RunConfig) -> WeightsFrom:
+def _tell_cross_fitting(config: RunConfig, num_folds: int) -> WeightsFrom:
     """From which rows weights are fitted to score them on the others."""
-    if combines_folds(config) or config.folds.count == 1:
+    if combines_folds(config) or num_folds == 1:
         return "other_parts"
     return "earlier_folds" if config.folds.kind == "time" else "other_folds"
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from ensemble.kinds import Kind
 from ensemble.run import Materials, Model, Run
 from ensemble.run import combines_folds as combines_folds_of
-from ray_jobs.config.run import RunConfig
+from ray_jobs.config.run import MAIN, RunConfig
+from ray_jobs.results.wording import name_folds
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_description
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
@@ -24,19 +25,55 @@ from trainers.storage.whole_files import write_whole
 
 def describe_run(folder: RunFolder, config: RunConfig) -> Run:
     """The run with the files of the members that are combined."""
-    folders = find_members(folder, config)
-    repeats = any(own.own_fold_plan.exists() for own in list(folders.values())[1:])
+    folders, folds = find_members(folder, config), list_combined_folds(folder, config)
+    is_whole = len(folds) == config.folds.count
     return Run(
         config.ensemble,
-        {name: [folders[name].fold(fold) for fold in range(config.folds.count)] for name in config.combined_members},
-        config.folds.count,
+        {name: [folders[name].fold(fold) for fold in folds] for name in config.combined_members},
+        len(folds),
         tuple(config.member_names),
         read_parquet(folder.fold_plan),
         find_provenance(folder).target or "",
         config.folds.kind,
         config.folds.seed,
-        not repeats and config.folds.on_leak != "group",
+        is_whole and not _list_repeating(folder, config) and config.folds.on_leak != "group",
+        folds,
     )
+
+
+def list_combined_folds(folder: RunFolder, config: RunConfig) -> tuple[int, ...]:
+    """Numbers of the folds whose models are combined: of `ensemble.folds=finished` those that are finished in each
+    member that is combined."""
+    folds = set(range(config.folds.count))
+    if config.ensemble.folds == "finished":
+        folds.intersection_update(
+            *(folder.of_member(name).completed_folds(config.folds.count) for name in config.combined_members)
+        )
+    return tuple(sorted(folds))
+
+
+def explain_part(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> str | None:
+    """Why a part of the folds cannot be combined; None: it can, or it is all of them."""
+    if not folds:
+        return "no fold is finished" + (" in each member" if len(config.combined_members) > 1 else "")
+    if len(folds) == config.folds.count:
+        return None
+    some = f"ensemble.folds=finished combines {name_folds(folds, config.folds.count)}"
+    if config.ensemble.external is not None:
+        return f"{some}, and ensemble.external has predictions of the rows of all: leave out one of the two"
+    repeating = [name for name in _list_repeating(folder, config) if name in config.combined_members]
+    if repeating and len(config.combined_members) > 1:
+        return (
+            f"{some}, and member {repeating[0]}, with a division of its own, has other rows in these: leave it out of "
+            "ensemble.members, or finish all folds"
+        )
+    return None
+
+
+def _list_repeating(folder: RunFolder, config: RunConfig) -> list[str]:
+    """Further members that repeat the cross-validation on another division."""
+    folders = find_members(folder, config)
+    return [name for name, own in folders.items() if name != MAIN and own.own_fold_plan.exists()]
 
 
 def describe_planned(config: RunConfig, plan: pa.Table) -> Run:
@@ -71,23 +108,23 @@ def describe_models(folder: RunFolder, config: RunConfig, names: Sequence[str]) 
         names: of the members, those from elsewhere included; not looked at where fold models are combined.
     """
     if not combines_folds(config):
-        folders = find_members(folder, config)
-        return [Model({"member": name}, _average_summaries(folders.get(name), config)) for name in names]
+        folders, folds = find_members(folder, config), list_combined_folds(folder, config)
+        return [Model({"member": name}, _average_summaries(folders.get(name), config, folds)) for name in names]
     member = folder.of_member(config.combined_members[0])
-    described = _describe_folds(member, config)
-    return [Model({"fold": fold, "epoch": one["epoch"]}, one["model_summary"]) for fold, one in enumerate(described)]
+    folds = list_combined_folds(folder, config)
+    described = zip(folds, _describe_folds(member, config, folds), strict=True)
+    return [Model({"fold": fold, "epoch": one["epoch"]}, one["model_summary"]) for fold, one in described]
 
 
-def _describe_folds(member: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
-    folds = range(config.folds.count)
+def _describe_folds(member: RunFolder, config: RunConfig, folds: Sequence[int]) -> list[dict[str, Any]]:
     return [read_description(member.fold(fold).checkpoint(config.ensemble.checkpoint)) for fold in folds]
 
 
-def _average_summaries(member: RunFolder | None, config: RunConfig) -> dict[str, float]:
+def _average_summaries(member: RunFolder | None, config: RunConfig, folds: Sequence[int]) -> dict[str, float]:
     """What a member's fold models say of themselves, on average; nothing of a member that was made elsewhere."""
     if member is None:
         return {}
-    summaries = [one["model_summary"] for one in _describe_folds(member, config)]
+    summaries = [one["model_summary"] for one in _describe_folds(member, config, folds)]
     return {name: float(np.mean([summary[name] for summary in summaries])) for name in summaries[0]}
 
 

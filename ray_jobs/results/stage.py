@@ -15,7 +15,13 @@ from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.results.checks import refuse_damaged
 from ray_jobs.results.combinations import compare_combinations, list_metrics
 from ray_jobs.results.headline import find_metric
-from ray_jobs.results.run_files import describe_run, open_materials, score_folds
+from ray_jobs.results.run_files import (
+    describe_run,
+    explain_part,
+    list_combined_folds,
+    open_materials,
+    score_folds,
+)
 from ray_jobs.results.submission import submit
 from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
@@ -24,7 +30,7 @@ from ray_jobs.runs.summary import Combinations, Scores, StageResult, SubmissionR
 
 
 def run_ensemble_stage(root: str) -> StageResult:
-    """Scores the finished folds and, when all are finished, writes the submission.
+    """Scores the finished folds and, when all are finished that are to be combined, writes the submission.
 
     Args:
         root: the run's folder.
@@ -52,11 +58,11 @@ def run_ensemble_stage(root: str) -> StageResult:
         config.kind.draw_out_of_fold(config.ensemble, own_folds, scored[MAIN][1], materials)
     recorded = _list_scores(config, stage.scores)
     try:
-        _refuse_missing(config, folds)
+        _refuse_missing(folder, config, folds)
         run = describe_run(folder, config)
         columns = config.kind.find_columns(run)
         if columns is not None:
-            stage = replace(stage, combinations=_compare(folder, config, columns))
+            stage = replace(stage, combinations=_compare(folder, config, columns, run.num_folds))
         submission, metrics, compared = submit(folder, config, run, columns, scores)
         stage = replace(stage, submission=submission, compared=compared)
     except NoSubmissionError as reason:
@@ -73,11 +79,11 @@ def _list_scores(config: RunConfig, scores: Scores | None) -> dict[str, Any]:
     return {f"ensemble/out_of_fold_{name}": value for name, value in scores.chosen.items()}
 
 
-def _compare(folder: RunFolder, config: RunConfig, columns: Combinable) -> Combinations:
+def _compare(folder: RunFolder, config: RunConfig, columns: Combinable, num_folds: int) -> Combinations:
     """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that
     did not see the row."""
     metric = find_metric(folder, config)
-    combinations, cross_fitted_N = compare_combinations(config, columns, metric)
+    combinations, cross_fitted_N = compare_combinations(config, columns, metric, num_folds)
     kept = config.kind.join(columns.target_N, cross_fitted_N)
     names = {"id": pa.array(columns.ids_N.astype(str)), "fold": pa.array(columns.fold_N.astype(np.int32))}
     write_parquet(folder.honest_predictions, pa.table(names | kept))
@@ -85,16 +91,20 @@ def _compare(folder: RunFolder, config: RunConfig, columns: Combinable) -> Combi
     return combinations
 
 
-def _refuse_missing(config: RunConfig, folds: Mapping[str, Sequence[int]]) -> None:
-    """Raises NoSubmissionError where a fold of what is combined is not finished."""
+def _refuse_missing(folder: RunFolder, config: RunConfig, folds: Mapping[str, Sequence[int]]) -> None:
+    """Raises NoSubmissionError where a fold of what is combined is not finished, or too few are."""
+    combined = list_combined_folds(folder, config)
     for name in config.combined_members:
-        if missing := sorted(set(range(config.folds.count)) - set(folds[name])):
-            raise NoSubmissionError(_explain_missing(config, name, missing))
+        if missing := sorted(set(combined) - set(folds[name])):
+            raise NoSubmissionError(_explain_missing(config, name, missing, folds[name]))
+    if reason := explain_part(folder, config, combined):
+        raise NoSubmissionError(reason)
 
 
-def _explain_missing(config: RunConfig, name: str, missing: list[int]) -> str:
+def _explain_missing(config: RunConfig, name: str, missing: list[int], finished: Sequence[int]) -> str:
     without = " without folds.only" if config.folds.only else ""
     whose = f" of member {name}" if name != MAIN else ""
     others = [other for other in config.combined_members if other != name]
     advice = f"; ensemble.members=[{','.join(others)}] leaves it out" if others else ""
+    advice += "; ensemble.folds=finished combines the others" if finished else ""
     return f"folds {missing}{whose} are not trained; the same command{without} trains them{advice}"

@@ -10,6 +10,7 @@ from ensemble.run import Combinable, Model, Run
 from ray_jobs.config.json_fields import from_json, to_json
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.run_files import describe_models, open_materials
+from ray_jobs.results.wording import describe_part_of_folds
 from ray_jobs.runs.files import write_csv, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.summary import ScoredModel, Scores, SubmissionRecord
@@ -38,7 +39,8 @@ def submit(
     """
     models = describe_models(folder, config, () if columns is None else columns.names)
     submission = config.kind.submit(run, columns, lambda: to_json(scores), models, open_materials(folder, config))
-    path, facts = folder.submission(config.ensemble.method), submission.facts
+    path = folder.submission(config.ensemble.method)
+    facts = submission.facts | describe_part_of_folds(run.folds, config.folds.count)
     write_csv(path, submission.header, submission.rows)
     write_parquet(folder.test_predictions, submission.table)
     write_json(path.with_suffix(".json"), facts)

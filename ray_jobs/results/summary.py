@@ -9,6 +9,7 @@ from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.results.headline import find_metric, show_score
 from ray_jobs.results.wording import (
     describe_counts,
+    describe_folds,
     describe_scored_rows,
     explain_cross_fitting,
     explain_workers,
@@ -109,7 +110,7 @@ def _explain(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
     lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary.leaks)]
     lines += [f"Data: {note}.\n" for note in summary.notes]
     lines.append(
-        f"Submission: `{stage.submission.file}`."
+        f"Submission: `{stage.submission.file}`{describe_folds(stage.submission.facts)}."
         if stage.submission.created
         else f"No submission: {stage.submission.reason}."
     )

@@ -24,15 +24,17 @@ def describe_scored_rows(combinations: Combinations) -> str:
 
 def explain_cross_fitting(combinations: Combinations) -> str:
     """How fitted weights are scored, and what leak remains."""
+    # The plan knows the order of folds, but not the time of a row.
+    drawn = "drawn at random" + ", not in the order of time" * (combinations.fold_kind == "time")
     if combinations.scored_on == "blend":
         return (
-            "Fitted weights are scored by cross-fitting: each fifth of the blend set by weights from the others. No "
-            "model has seen any of these rows."
+            f"Fitted weights are scored by cross-fitting: each fifth of the blend set, {drawn}, by weights from the "
+            "others. No model has seen any of these rows."
         )
     if combinations.weights_from == "other_parts":
         return (
-            "Fitted weights are scored by cross-fitting: each fifth of the rows by weights from the others. No model "
-            "was trained on any of these rows."
+            f"Fitted weights are scored by cross-fitting: each fifth of the rows, {drawn}, by weights from the others. "
+            "No model was trained on any of these rows."
         )
     if combinations.weights_from == "earlier_folds":
         return (
@@ -92,11 +94,29 @@ def explain_workers(summary: Summary) -> str:
     return f"not bit-repeatable: the number of workers was not always the same ({'; '.join(folds)})"
 
 
-def describe_submission(kind: Kind, facts: Mapping[str, Any]) -> str:
-    """What was combined and how, in one line; facts are a submission's."""
-    what = "members'" if "fold_method" in facts else "models'"
-    text = f"{facts['method']} of {facts['n_models']} {what} {facts['checkpoints']} checkpoints"
-    return f"{text} {kind.describe_scale(facts)}".rstrip() + _describe_interval(facts.get("interval"))
+def describe_submission(kind: Kind, submission: Mapping[str, Any]) -> str:
+    """What was combined and how, in one line, from a submission's facts."""
+    what = "members'" if "fold_method" in submission else "models'"
+    text = f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints"
+    text = f"{text} {kind.describe_scale(submission)}".rstrip() + _describe_interval(submission.get("interval"))
+    return text + describe_folds(submission)
+
+
+def describe_folds(submission: Mapping[str, Any]) -> str:
+    """Whose models were combined, where it was not all folds'."""
+    if "folds" not in submission:
+        return ""
+    return f", of {name_folds(submission['folds'], submission['num_folds'])} (the others are not finished)"
+
+
+def name_folds(folds: Sequence[int], num_folds: int) -> str:
+    """`fold 1 of 5`; `folds 0, 2 of 5`."""
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))} of {num_folds}"
+
+
+def describe_part_of_folds(folds: Sequence[int], num_folds: int) -> dict[str, Any]:
+    """What a submission's facts say of its folds: nothing where all are combined."""
+    return {} if len(folds) == num_folds else {"folds": list(folds), "num_folds": num_folds}
 
 
 def _describe_interval(facts: Mapping[str, Any] | None) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn
@@ -25,6 +25,7 @@ from trainers.storage.whole_files import appearing_whole, sha256_file, write_who
 
 CHECKPOINTS: tuple[Literal["best", "final"], ...] = ("best", "final")
 RESUME_POINTS = ("resume_0", "resume_1")
+KNOWN = "checkpoints"  # in a resume point's description: of each checkpoint beside it what its `checkpoint.json` says
 _TENSORS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 _SHARD_NAME = re.compile(r"shard\d+-[0-9a-f]{12}\.safetensors")
 _FILES_NAME = re.compile(r"files-[0-9a-f]{12}")
@@ -58,8 +59,10 @@ def write_checkpoint(
     *,
     shards: Sequence[Part] = (),
     files: Path | None = None,
-) -> None:
-    """Replaces a checkpoint: what is new first, then `checkpoint.json`, which makes it count, then the old goes.
+    keep: Collection[str] = (),
+) -> dict[str, Any]:
+    """Replaces a checkpoint: what is new first, then `checkpoint.json`, which makes it count, then the old goes, but
+    for what a resume point beside it would put back. Returns what `checkpoint.json` says.
 
     Args:
         folder: of the checkpoint.
@@ -67,6 +70,7 @@ def write_checkpoint(
         description: JSON.
         shards: what the ranks have written by `write_tensors`, in rank order.
         files: a folder to copy.
+        keep: parts that stay, too: a resume point that names them is just being written.
 
     Raises:
         OSError: the storage does not take it; the old one stays.
@@ -79,25 +83,47 @@ def write_checkpoint(
             manifest["shards"] = [asdict(shard) for shard in shards]
         if files is not None:
             manifest["files"] = [asdict(part) for part in _copy_files(files, folder)]
-        write_json(folder / "checkpoint.json", {**manifest, "description": description}, checksum=True)
+        manifest["description"] = dict(description)
+        write_json(folder / "checkpoint.json", manifest, checksum=True)
     finally:
-        remove_old_tensors(folder)  # of the new ones, too, if they do not count
+        with contextlib.suppress(OSError):
+            remove_old_tensors(folder, find_needed(folder).union(keep))  # of the new ones, too, if they do not count
+    return manifest
 
 
-def remove_old_tensors(folder: Path) -> None:
-    """Removes what `checkpoint.json` does not name; what cannot be removed now is removed the next time."""
+def find_needed(folder: Path) -> set[str]:
+    """The parts of a checkpoint that `checkpoint.json` names, or one of the resume points beside it."""
+    needed = name_parts(read_json(folder / "checkpoint.json", default=None))
+    for place in RESUME_POINTS:
+        point = read_json(folder.parent / place / "checkpoint.json", default=None)
+        with contextlib.suppress(TypeError, KeyError, AttributeError):
+            needed |= name_parts(point["description"][KNOWN].get(folder.name))
+    return needed
+
+
+def name_parts(manifest: Any) -> set[str]:
+    """The names in a checkpoint's folder of what its `checkpoint.json` lists; of a damaged one nothing."""
+    with contextlib.suppress(RunFolderError):
+        known = describe_checkpoint(Path(), manifest)
+        return {part.name.partition("/")[0] for part in (known.tensors, *known.shards, *known.files)}
+    return set()
+
+
+def remove_old_tensors(folder: Path, needed: Collection[str]) -> None:
+    """Removes parts that are not needed; what cannot be removed now is removed the next time."""
     with contextlib.suppress(OSError):
-        counts = set()
-        with contextlib.suppress(RunFolderError):
-            known = open_checkpoint(folder)
-            counts = {part.name.partition("/")[0] for part in (known.tensors, *known.shards, *known.files)}
         for path in folder.iterdir():
-            if path.name in counts:
+            if path.name in needed:
                 continue
             if _FILES_NAME.fullmatch(path.name):
                 shutil.rmtree(path)
-            elif _TENSORS_NAME.fullmatch(path.name) or _SHARD_NAME.fullmatch(path.name):
+            elif is_part(path.name):
                 path.unlink()
+
+
+def is_part(name: str) -> bool:
+    """Whether a file or folder of this name in a checkpoint's folder is a part of it."""
+    return any(pattern.fullmatch(name) for pattern in (_TENSORS_NAME, _SHARD_NAME, _FILES_NAME))
 
 
 @dataclass(frozen=True)
@@ -167,7 +193,15 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         RunFolderError: it is not there or damaged.
     """
-    manifest = read_json(folder / "checkpoint.json")
+    return describe_checkpoint(folder, read_json(folder / "checkpoint.json"))
+
+
+def describe_checkpoint(folder: Path, manifest: Any) -> Checkpoint:
+    """The checkpoint that `checkpoint.json` in a folder names, or would name.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
     try:
         tensors = Part(manifest["tensors"], manifest["sha256"], manifest.get("bytes", 0))
         shards, files = ([Part(**one) for one in manifest.get(kind, ())] for kind in ("shards", "files"))
@@ -180,16 +214,6 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         f"{folder / 'checkpoint.json'} is damaged: expected tensors (model-<checksum>.safetensors beside it), sha256 "
         f"and description, found {manifest!r:.200}"
     )
-
-
-def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
-    """Rank 0's tensors (safetensors bytes) and the description of a checkpoint.
-
-    Raises:
-        RunFolderError: it is not there or its checksum does not match.
-    """
-    checkpoint = open_checkpoint(folder)
-    return checkpoint.read(checkpoint.tensors), checkpoint.description
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -7,17 +7,18 @@ which holds checksums, is there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
-from ray_jobs.errors import RunBusyError, RunError, RunFolderError
-from ray_jobs.runs.checkpoints import CHECKPOINTS, RESUME_POINTS, remove_old_tensors
+from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
+from ray_jobs.runs.checkpoints import RESUME_POINTS, name_parts, remove_old_tensors
 from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import sha256_file
@@ -163,9 +164,19 @@ class RunFolder(RunFiles):
 
         Raises:
             RunBusyError: another driver lives.
+            StorageError: the run may only be read.
         """
-        self.run_root.mkdir(parents=True, exist_ok=True)
-        with self.driver_lock.open("a+") as file:
+        try:
+            self.run_root.mkdir(parents=True, exist_ok=True)
+            file = self.driver_lock.open("a+")
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise StorageError(
+                f"{self.run_root} may only be read ({error.strerror}), and this changes files there; copy the run into "
+                "a folder of your own, and name the copy"
+            ) from None
+        with file:
             if not _is_taken(file):
                 file.seek(0)
                 raise RunBusyError(
@@ -246,6 +257,29 @@ class FoldFolder:
         """Rows that turned out bad only when a rank read them."""
         return self.root / ("bad_rows.jsonl" if rank == 0 else f"bad_rows_rank{rank}.jsonl")
 
+    def list_checkpoints(self) -> dict[str, dict[str, Any]]:
+        """Of each checkpoint, resume points apart, what its `checkpoint.json` says.
+
+        Raises:
+            RunFolderError: one is damaged.
+        """
+        paths = sorted(self.checkpoint("").glob("*/checkpoint.json"))
+        return {path.parent.name: read_json(path) for path in paths if path.parent.name not in RESUME_POINTS}
+
+    def put_back_checkpoints(self, known: Mapping[str, Any]) -> None:
+        """Makes the checkpoints those that a resume point knew: a killed attempt may have written others since.
+
+        Args:
+            known: what `list_checkpoints` said then.
+        """
+        for path in self.checkpoint("").iterdir():
+            if path.name not in (*known, *RESUME_POINTS):
+                _remove_folder(path)
+        for name, manifest in known.items():
+            path = self.checkpoint(name) / "checkpoint.json"
+            if read_json(path, default=None) != manifest:
+                write_json(path, manifest, checksum=True)
+
     def is_complete(self) -> bool:
         """Whether the fold was trained to its end and its files are as long as its manifest says."""
         manifest = read_json(self.manifest, default=None)
@@ -258,8 +292,8 @@ class FoldFolder:
 
     def write_manifest(self) -> None:
         """Declares the fold finished, with size and SHA-256 of each of its files."""
-        for name in CHECKPOINTS:
-            remove_old_tensors(self.checkpoint(name))
+        for name, manifest in self.list_checkpoints().items():
+            remove_old_tensors(self.checkpoint(name), name_parts(manifest))
         passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
         lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
         # Not what begins with a dot: the coordinator may just be writing the fold's status beside.

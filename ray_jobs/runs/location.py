@@ -122,3 +122,25 @@ def _open_own(own: Path) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise StorageError(f"{own} belongs to somebody else; name another folder for temporary files in TMPDIR")
     own.chmod(0o700)
+
+
+def open_cache(cache: Path) -> Path:
+    """Makes the cache of a storage, closed to others. What lies in it is used by every later run, and a file is what
+    its name says only if nobody else may write there.
+
+    Raises:
+        RunError: somebody else has made it, or may write there.
+    """
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = cache.stat()
+    what = f"{cache}, in which the runs of this storage share what need not be computed twice,"
+    if found.st_uid != os.geteuid():
+        raise RunError(f"{what} belongs to somebody else (user {found.st_uid}); choose another run.storage")
+    if found.st_mode & 0o022:
+        raise RunError(
+            f"{what} may be written to by others (mode {stat.S_IMODE(found.st_mode):o}), so that a run might take up "
+            f"what they have left; remove it, or, if you trust what it holds, `chmod 700 {cache}`"
+        )
+    if found.st_mode & 0o077:
+        cache.chmod(0o700)
+    return cache

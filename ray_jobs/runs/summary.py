@@ -95,6 +95,7 @@ class Combinations:
         best_member: from which differences are taken.
         scored_on: whose rows: of the folds, or of the blend set.
         weights_from: the rows to which weights are fitted that score the others.
+        fold_kind: of the run.
         diversity: how much the models differ, if the kind says it.
     """
 
@@ -104,6 +105,7 @@ class Combinations:
     num_rows: int
     scored_on: Literal["out_of_fold", "blend"]
     weights_from: WeightsFrom = "other_folds"
+    fold_kind: str | None = field(default=None, metadata=IF_ANY)
     rows: tuple[Compared, ...]
     diversity: Mapping[str, Any] | None = field(default=None, metadata=IF_ANY)
 

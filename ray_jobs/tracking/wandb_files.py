@@ -24,20 +24,12 @@ class WandbFile:
     """What a `.wandb` file holds.
 
     Attributes:
-        whole_bytes: up to the end of its last whole record.
         num_rows: history rows.
         last_step: step of the last of them; -1: none.
     """
 
-    path: Path
-    whole_bytes: int
     num_rows: int
     last_step: int
-
-    @property
-    def is_torn(self) -> bool:
-        """Whether something follows the last whole record."""
-        return self.path.stat().st_size > self.whole_bytes
 
 
 def read_wandb_file(path: Path) -> WandbFile:
@@ -45,12 +37,12 @@ def read_wandb_file(path: Path) -> WandbFile:
     # wandb is loaded by those who need it.
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined] # made by protoc
 
-    end, num_rows, last_step = _HEADER_BYTES, 0, -1
-    for end, content in _records(path.read_bytes()):  # noqa: B007
+    num_rows, last_step = 0, -1
+    for _, content in _records(path.read_bytes()):
         record = Record.FromString(content)
         if record.HasField("history"):
             num_rows, last_step = num_rows + 1, record.history.step.num
-    return WandbFile(path, end, num_rows, last_step)
+    return WandbFile(num_rows, last_step)
 
 
 def find_wandb_files(folder: Path, run_id: str, *, offline_only: bool = False) -> list[Path]:

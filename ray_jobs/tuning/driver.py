@@ -26,6 +26,7 @@ from ray_jobs.config.tune import TuneConfig
 from ray_jobs.driver.session import (
     Session,
     no_empty_run,
+    note_memory,
     print_leaks,
     say_dry_run_ends,
     write_inputs,
@@ -71,7 +72,7 @@ def run_tuning(
     console = open_console()
     if command.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            _show_tuning(console, check_tuning(command.config, tune, space, command.words, Path(scratch)))
+            show_tuning(console, check_tuning(command.config, tune, space, command.words, Path(scratch)))
         return EXIT_OK
     named = dataclasses.replace(command.config.run, name=tune.name or f"{command.config.recipe}_tune")
     assert named.name is not None
@@ -148,7 +149,7 @@ def _train_trials(session: Session, progress: Progress) -> None:
         OSError, RunError: of a trial; the others under way were let end.
     """
     tuning, tune, config = progress.tuning, progress.tuning.tune, progress.tuning.config
-    folds_each = 1 if tune.scheduler == "asha" else config.folds.count
+    folds_each = _count_folds_of_trial(tuning)
     placement, at_once = admit_trials(
         config.resources, session.cluster.resources, folds_each, tune.num_trials + 1, tune.max_trials_at_once
     )
@@ -237,11 +238,18 @@ class PreparedInputs:
                 self.done.add(key)
 
 
-def _show_tuning(console: Console, tuning: Tuning) -> None:
+def _count_folds_of_trial(tuning: Tuning) -> int:
+    """Folds that a trial trains at the same time."""
+    return 1 if tuning.tune.scheduler == "asha" else tuning.config.folds.count
+
+
+def show_tuning(console: Console, tuning: Tuning) -> None:
+    """What a dry run shows: the recipe, its folds, what memory allows, the trials."""
     console.print(show(tuning.config))
     for fold, train_size, val_size in tuning.plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
-    for note in tuning.plan.inventory.notes:
+    memory = note_memory(tuning.config, _count_folds_of_trial(tuning))
+    for note in (*tuning.plan.inventory.notes, *filter(None, [memory])):
         console.print(note, style="yellow")
     console.print(f"\nwould tune in {tuning.folder.root}:")
     for dimension in tuning.space:

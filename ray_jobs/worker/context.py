@@ -9,8 +9,9 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,19 @@ from ensemble.kinds import Kind
 from ray_jobs.cluster.versions import COMMON_PACKAGES
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import FoldStoppedError, RunFolderError, SupersededError
-from ray_jobs.runs.checkpoints import RESUME_POINTS, Checkpoint, Part, open_checkpoint, write_checkpoint
+from ray_jobs.runs.checkpoints import (
+    KNOWN,
+    RESUME_POINTS,
+    Checkpoint,
+    Part,
+    describe_checkpoint,
+    open_checkpoint,
+    write_checkpoint,
+)
 from ray_jobs.runs.events import EpochReported, EvaluationReported, Event, FoldStarted, StageBegun
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.location import split_run
+from ray_jobs.runs.location import open_cache, split_run
 from ray_jobs.runs.outages import Result, Storage
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
@@ -85,7 +94,7 @@ class RayFoldContext:
         self.checkpoint, self.watchdog, self.mirror = checkpoint, watchdog, mirror
         self.saved_at, self.put_s = -math.inf, 0.0  # the last resume point: when it was saved, how long it was put
         self.files = folder.fold(fold)
-        self.inputs, self.cache = folder.inputs, folder.cache
+        self.inputs = folder.inputs
         self.cache_uri = mirror.uri and f"{split_run(mirror.uri)[0]}/{folder.cache.name}"
         self.storage = Storage(folder, checkpoint.storage_patience_s, while_waiting=watchdog.touch)
         self.ranks = Ranks(rank, world_size, device)
@@ -105,9 +114,15 @@ class RayFoldContext:
         self.points = ResumePoints(self.files, self.storage.check, self._put)
         self.point: StoredPoint | None = None
         self.best: tuple[float, int | None, int | None] | None = None  # of the stage: score, epoch, step
+        self.checkpoints: dict[str, dict[str, Any]] = {}  # on rank 0, of each saved one what its checkpoint.json says
         # Whether an epoch, or an evaluation of a training without epochs, was the last that happened.
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
         self.is_asked_for_point = False
+
+    @cached_property
+    def cache(self) -> Path:
+        """See the interface. Raises RunError where others may write there."""
+        return self.storage.retry_while_unavailable("opening the cache", lambda: open_cache(self.folder.cache))
 
     def start(self) -> None:
         """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs."""
@@ -119,7 +134,7 @@ class RayFoldContext:
         self.epochs_done, self.recording.stage = known.get("epoch", 0), known.get("stage", "")
         nodes = self.ranks.gather(ray.get_runtime_context().get_node_id())
         if nodes[self.rank] != nodes[0]:
-            self.shards.mirror = self.mirror
+            self.shards.mirror = self.requests.mirror = self.mirror
         if self.rank != 0:
             return
         self.retry_while_unavailable(
@@ -198,6 +213,16 @@ class RayFoldContext:
     def report_progress(self, progress: Progress) -> None:
         self.recording.report_progress(progress)
 
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        stopped = None
+        try:
+            yield
+        except FoldStoppedError as error:
+            stopped = error
+        if any(self.ranks.gather(stopped is not None)):
+            raise stopped or FoldStoppedError(f"fold {self.fold} was asked to end before it trains")
+
     def report_preparation(self, what: str, done: int, total: int) -> None:
         self.recording.report_preparation(what, done, total)
         self.requests.end_preparation(what)
@@ -228,8 +253,9 @@ class RayFoldContext:
                 )
             content = to_bytes(tensors)
             # In object storage it is put with the next resume point, or with all that the fold has come to.
-            self.retry_while_unavailable(
-                what, lambda: write_checkpoint(folder, content, description, shards=parts, files=files)
+            keep = self.points.list_needed(name)
+            self.checkpoints[name] = self.retry_while_unavailable(
+                what, lambda: write_checkpoint(folder, content, description, shards=parts, files=files, keep=keep)
             )
 
     def load_checkpoint(self, name: CheckpointName) -> dict[str, Tensor]:
@@ -246,6 +272,8 @@ class RayFoldContext:
 
     def _bring_checkpoint(self, name: CheckpointName) -> Checkpoint:
         """A checkpoint that rank 0 has written, on every rank."""
+        if self.rank == 0:
+            self.retry_while_unavailable(f"bringing back checkpoint {name}", self.mirror.bring_back)
         if self.world_size > 1:
             if self.rank == 0:
                 self.points.wait()
@@ -378,19 +406,24 @@ class RayFoldContext:
 
     def _find_usable_point(self) -> StoredPoint | None:
         point = self.points.find_newest()
-        return point if point is not None and self._can_go_on(point) else None
+        if point is None or not self._can_go_on(point):
+            return None
+        self.files.put_back_checkpoints(self.checkpoints)
+        return point
 
     def _can_go_on(self, point: StoredPoint) -> bool:
-        """Whether what the point stands on is there, too: the rows of the record and the best checkpoint."""
+        """Whether what the point stands on is there, too: the rows of the record and the checkpoints of that moment."""
         try:
             lines = len(read_lines(self.folder.fold_record(self.fold)))
             if lines < point.description["record_lines"]:
                 raise RunFolderError(f"its metric record has {lines} lines of {point.description['record_lines']}")
-            if point.description["best"]:
-                open_checkpoint(self.files.checkpoint("best"))
-            for path in self.files.checkpoint("").glob("*/checkpoint.json"):
-                if path.parent.name not in RESUME_POINTS:
-                    open_checkpoint(path.parent).check()
+            # A point of an earlier version knows none: then they are what the attempt before has left.
+            known = point.description[KNOWN] if KNOWN in point.description else self.files.list_checkpoints()
+            if point.description["best"] and "best" not in known:
+                raise RunFolderError("its best checkpoint is missing")
+            for name, manifest in known.items():
+                describe_checkpoint(self.files.checkpoint(name), manifest).check()
+            self.checkpoints = dict(known)
         except RunFolderError as error:
             logger.warning("fold %d starts over: %s", self.fold, error)
             return False
@@ -410,6 +443,7 @@ class RayFoldContext:
             "best": self.best,
             "stage": self.recording.stage,
             "record_lines": self.recording.num_lines,
+            KNOWN: dict(self.checkpoints),
             "circumstances": self._circumstances(),
         }
 

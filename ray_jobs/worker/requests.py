@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 
 from ray_jobs.errors import FoldStoppedError
 from ray_jobs.runs.folder import FoldFolder, RunFolder
+from ray_jobs.runs.remote.fold_mirror import FoldMirror
+from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.requests import StopWhen, is_leave_requested, read_stop_request
 from ray_jobs.worker.ranks import Ranks
 
 LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop
 LOOK_TOGETHER_S = 1.0  # between two of several ranks
+LOOK_ELSEWHERE_S = 2.0  # between two of a rank that has to ask the object storage
 
 
 class Requests:
@@ -25,11 +30,14 @@ class Requests:
 
     Attributes:
         stops_now: whether the fold is to end at this step.
+        mirror: of a rank on another machine than rank 0, where the run is on object storage.
     """
 
     def __init__(self, folder: RunFolder, files: FoldFolder, attempt: int, ranks: Ranks, most_steps: int) -> None:
         self.folder, self.files, self.attempt, self.ranks, self.most_steps = folder, files, attempt, ranks, most_steps
         self.stops_now = False
+        self.mirror: FoldMirror | NoMirror = NO_MIRROR
+        self.heard_at = -math.inf
         self.last_look, self.last_step, self.stride = 0.0, 0, 1  # in steps: from one look to the next
 
     def look(self, global_step: int) -> None:
@@ -59,15 +67,19 @@ class Requests:
         return kinds[self.ranks.hear_first(kinds.index(request))[0]]
 
     def end_preparation(self, what: str) -> None:
-        """Ends a fold that is asked to before it trains: nothing is shared yet, so each rank may end by itself.
+        """Ends what a rank does before the fold trains, where it is asked to. Ranks do not meet here: the context lets
+        them end together.
 
         Raises:
             FoldStoppedError: it is asked to.
         """
+        if self.mirror.uri and time.monotonic() - self.heard_at > LOOK_ELSEWHERE_S:
+            self.heard_at = time.monotonic()
+            with contextlib.suppress(OSError):
+                self.mirror.hear_driver()
         if read_stop_request(self.folder) == StopWhen.NOW:
             raise FoldStoppedError(
                 f"the run was asked to stop: fold {self.files.number} ends while it prepares ({what})"
             )
-        # Of several ranks on object storage not all see the file.
-        if self.ranks.world_size == 1 and is_leave_requested(self.files, self.attempt):
+        if is_leave_requested(self.files, self.attempt):
             raise FoldStoppedError(f"fold {self.files.number} was asked to end while it prepares ({what})")

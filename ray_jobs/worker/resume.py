@@ -22,7 +22,15 @@ from torch import Tensor
 
 from ray_jobs.cluster.versions import are_same_versions, package_versions
 from ray_jobs.errors import RunFolderError, SupersededError
-from ray_jobs.runs.checkpoints import RESUME_POINTS, Checkpoint, Part, open_checkpoint, write_checkpoint
+from ray_jobs.runs.checkpoints import (
+    KNOWN,
+    RESUME_POINTS,
+    Checkpoint,
+    Part,
+    name_parts,
+    open_checkpoint,
+    write_checkpoint,
+)
 from ray_jobs.runs.folder import FoldFolder
 from trainers.interface import ResumePoint
 
@@ -36,7 +44,7 @@ class StoredPoint:
     Attributes:
         tensors: `shared/<name>`, and `rank<r>/<name>` for what only rank r has.
         description: `facts` of the trainer, `global_step`, `epoch`, `best` (score, epoch), `record_lines`,
-            `circumstances`.
+            `checkpoints` (those that were there), `circumstances`.
         place: where it was read from.
         checkpoint: likewise, with what each rank has written by itself; None where nothing can be.
     """
@@ -97,6 +105,7 @@ class ResumePoints:
     ) -> None:
         self.files, self.check, self.put = files, check, put
         self.next_place = RESUME_POINTS[0]
+        self.last: dict[str, Any] = {}  # the description of the last one, which may still be being written
         self._writing: threading.Thread | None = None
 
     def exist(self) -> bool:
@@ -144,9 +153,14 @@ class ResumePoints:
         """
         content = to_bytes(tensors)
         self.wait()
-        arguments = (self.next_place, content, dict(description), shards)
+        self.last = dict(description)
+        arguments = (self.next_place, content, self.last, shards)
         self._writing = threading.Thread(target=self._write, args=arguments)
         self._writing.start()
+
+    def list_needed(self, checkpoint: str) -> set[str]:
+        """The parts of a checkpoint that belong to the last point."""
+        return name_parts(self.last.get(KNOWN, {}).get(checkpoint))
 
     def wait(self) -> None:
         """Returns when no point is being written."""

@@ -55,6 +55,7 @@ class Shards:
         part = None
         try:
             part = self._write(folder, to_bytes(tensors))
+            self._remove_old(folder, part.name)
         except OSError as error:
             logger.warning("a part of a resume point could not be written, the point before counts: %s", error)
         parts = [one for one in self.ranks.gather(part) if one is not None]
@@ -64,11 +65,13 @@ class Shards:
         part = write_tensors(folder, content, f"shard{self.ranks.rank}")
         if self.mirror.uri:
             self.mirror.push_part(folder / part.name)
-            self._remove_old(folder, part.name)
         return part
 
     def _remove_old(self, folder: Path, name: str) -> None:
-        """Where rank 0 is, it removes what does not count any more; elsewhere nobody else does."""
+        """Of resume points, which rank 0 does not bring from other machines: there nobody else removes what does not
+        count any more. Of checkpoints it does."""
+        if not self.mirror.uri:
+            return
         written = [one for one in self._written.get(folder, []) if one != name]
         self._written[folder] = [*written, name][-_KEPT:]
         for old in written[: 1 - _KEPT]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -95,6 +96,9 @@ class LocalFoldContext:
 
     def retry_while_unavailable(self, what, do):
         return do()
+
+    def preparing(self):
+        return nullcontext()
 
     def report_preparation(self, what, done, total):
         self.prepared.append((what, done, total))

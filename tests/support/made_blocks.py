@@ -1,6 +1,7 @@
 """Blocks of rows whose arrays are cheap to compute and easy to verify."""
 
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,12 @@ def make_keys(num_rows=NUM_ROWS):
 
 def make_place(tell=lambda *_: None):
     return SimpleNamespace(
-        rank=0, world_size=1, retry_while_unavailable=lambda what, do: do(), report_preparation=tell, touch=lambda: None
+        rank=0,
+        world_size=1,
+        retry_while_unavailable=lambda what, do: do(),
+        preparing=nullcontext,
+        report_preparation=tell,
+        touch=lambda: None,
     )
 
 

@@ -187,6 +187,11 @@ def fill(parts: Sequence[Part], what: str, split: Split, context: FoldContext) -
         split: says which of how many folds this is.
         context: hears how far it is; may end the fold here.
     """
+    with context.preparing():
+        _fill(parts, what, split, context)
+
+
+def _fill(parts: Sequence[Part], what: str, split: Split, context: FoldContext) -> None:
     look_for = f"looking for what {what} has left"
     count = partial(context.retry_while_unavailable, look_for, partial(count_missing, parts))
     total = count()

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ray_jobs.errors import SupersededError
+from ray_jobs.runs.checkpoints import find_needed, is_part
+from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.mirror import Mirror
-from ray_jobs.runs.remote.object_names import find_fold, is_derived, is_local, split_segment
+from ray_jobs.runs.remote.object_names import by_importance, counts, find_fold, is_derived, is_local, split_segment
 from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -94,10 +96,14 @@ class FoldMirror(Mirror):
     def begin_record(self) -> None:
         """Puts what the attempt keeps of the record, and takes away what it does not keep of the fold."""
         self.offset, self.num_segments, self.has_begun = 0, 0, True
-        self.push()
+        with self.lock:
+            self.push_record()
+            self.refuse_if_superseded()
+            self._push(self._list_files, self._list_gone())
 
     def push(self) -> None:
-        """Puts the fold's record, then what is new of its checkpoints and other files; removes what is gone.
+        """Puts the fold's record, then what is new of its checkpoints and other files; removes what of a checkpoint was
+        replaced. Whatever else is gone from this machine is brought back.
 
         Raises:
             SupersededError: a later attempt of the fold has begun.
@@ -106,7 +112,24 @@ class FoldMirror(Mirror):
         with self.lock:
             self.push_record()
             self.refuse_if_superseded()
-            self._push(self._list_files, [name for name in list(self.pushed) if find_fold(name) == self.mine])
+            self.bring_back()
+            self._push(self._list_files, filter(self._is_replaced, self._list_gone()))
+
+    def bring_back(self) -> None:
+        """Brings what somebody who clears old temporary files has taken from this machine. The fold itself removes
+        nothing while it trains but parts of checkpoints that it has replaced."""
+        with self.lock:
+            gone = self._list_gone()
+            # What names parts comes first: only then it can be seen which parts were replaced.
+            for name in sorted(gone, key=counts, reverse=True):
+                if self._is_replaced(name):
+                    continue
+                size = self.bucket.measure(name)
+                if size is None:
+                    del self.pushed[name]
+                    continue
+                logger.warning("%s was removed from %s by somebody: it is brought back", name, self.root)
+                self._replace([name], {name: size}, {})
 
     def push_record(self) -> None:
         """Puts the lines that are new in the record."""
@@ -135,9 +158,13 @@ class FoldMirror(Mirror):
         """The fold is complete and its record whole: resume points and segments are not needed any more, nor is what
         was put during an outage without an answer and replaced since."""
         with contextlib.suppress(OSError):
-            self.push()
+            self.refuse_if_superseded()
+            lasting = self._list_lasting()
             listed = self.bucket.list(self.name(self.folder.fold(self.fold).root))
-            self.bucket.delete(n for n in listed if find_fold(n) == self.mine and not (self.root / n).exists())
+            for name in sorted(listed, key=by_importance, reverse=True):
+                if lasting and find_fold(name) == self.mine and name not in lasting:
+                    self.bucket.delete([name])
+                    self.pushed.pop(name, None)
             self._remove_segments(lambda attempt, _: attempt <= self.attempt)
 
     def push_shared(self, path: Path) -> None:
@@ -181,11 +208,19 @@ class FoldMirror(Mirror):
         put_at = time.monotonic()
         while not self.is_over.wait(POLL_S):
             with contextlib.suppress(OSError):  # the fold waits when it has something to put
-                self.pull_request()
-                self._bring_word()
+                self.hear_driver()
                 if time.monotonic() - put_at > _SHARE_OF_AGE * (time.monotonic() - self.began):
                     self.push_record()
                     put_at = time.monotonic()
+
+    def hear_driver(self) -> None:
+        """Brings what a driver on another machine asks the fold to do.
+
+        Raises:
+            OSError: the storage does not give it.
+        """
+        self.pull_request()
+        self._bring_word()
 
     def _bring_word(self) -> None:
         """Makes what the driver says of the fold as its objects are: its status, and a request to leave."""
@@ -220,6 +255,27 @@ class FoldMirror(Mirror):
     def _list_derived(self) -> list[str]:
         """Names of its logs, and of files made from its record."""
         return [name for name in self._walk() if is_derived(name) and find_fold(name) == self.mine]
+
+    def _list_gone(self) -> list[str]:
+        """Names of the fold's own files that have objects and are not on this machine any more."""
+        return [name for name in list(self.pushed) if find_fold(name) == self.mine and not (self.root / name).exists()]
+
+    def _list_lasting(self) -> set[str]:
+        """Names of what stays of a complete fold; of another nothing."""
+        files = self.folder.fold(self.fold)
+        manifest = read_json(files.manifest, default={"files": {}})
+        return {self.name(files.root / name) for name in ("manifest.json", *manifest["files"]) if manifest["files"]}
+
+    def _is_replaced(self, name: str) -> bool:
+        """Whether a file is part of a checkpoint and nothing names it any more; of a complete fold, in which resume
+        points count no more, whether its manifest does not name it."""
+        if lasting := self._list_lasting():
+            return name not in lasting
+        checkpoints = self.folder.fold(self.fold).checkpoint("")
+        place = (self.root / name).relative_to(self.folder.fold(self.fold).root).parts
+        if place[0] != checkpoints.name or len(place) < 3 or not is_part(place[2]):
+            return False
+        return place[2] not in find_needed(checkpoints / place[1])
 
     def _status_name(self) -> str:
         return self.name(self.folder.fold(self.fold).status)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
-from ray_jobs.runs.file_table import Owner, find_file
+from ray_jobs.runs.file_table import Owner, RunFiles, find_file
 from ray_jobs.runs.files import append_whole
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place, find_uri, split_run
@@ -23,6 +23,7 @@ from ray_jobs.runs.remote.object_names import find_chain, find_fold, split_segme
 from ray_jobs.runs.status import FoldState, read_status
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
+_OF_DIVISION = [vars(RunFiles)[name] for name in ("config", "provenance", "own_fold_plan")]
 _fetched: list[RunMirror] = []  # by this process
 _seen: dict[str, tuple[object, float]] = {}  # by URI the last lease, and when it was first seen so
 
@@ -223,6 +224,28 @@ def fetch_run(uri: str, *, whole: bool) -> Path:
                 return folder.root
     _fetched.append(mirror)
     return folder.root / member
+
+
+def bring_division(folder: RunFolder, uri: str) -> None:
+    """Brings what says how a run and its members were begun, before anybody holds it: the rows are checked on its
+    division. Of a run that is not there, or whose driver works here, nothing.
+
+    Raises:
+        StorageError: the object storage cannot be used.
+    """
+    was_there = folder.root.exists()
+    mirror = RunMirror(folder, uri)
+    mirror.bucket.check()
+    try:
+        with mirror.holding():
+            listed = {} if folder.is_locked() else mirror.bucket.list()
+            names = [name for name in listed if find_file(name).file in _OF_DIVISION]
+            if "config.json" in names:
+                mirror._replace(names, listed, {})
+    except OSError as error:
+        raise StorageError(mirror.bucket.advise(error)) from None
+    if not was_there and not folder.config.exists():
+        shutil.rmtree(folder.root)
 
 
 def bring_run(root: Path, uri: str | None) -> None:

@@ -283,7 +283,9 @@ def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_val
     folder, config, summary = make_run(tmp_path / "run", num_folds=1, members=(WIDE,), num_epochs=1, ensemble=ensemble)
     combinations = summary.stage.combinations
     assert (combinations.scored_on, combinations.num_rows) == ("out_of_fold", 60)
-    assert "each fifth of the rows by weights from the others" in explain_cross_fitting(combinations)
+    assert "each fifth of the rows, drawn at random, by weights from the others" in explain_cross_fitting(combinations)
+    of_time = replace(combinations, scored_on="blend", fold_kind="time")
+    assert "of the blend set, drawn at random, not in the order of time, by" in explain_cross_fitting(of_time)
     columns = config.kind.read_columns(describe_run(folder, config), "best")
     assert (np.unique(columns.fold_N, return_counts=True)[1].tolist(), columns.is_ordered) == ([12] * 5, False)
     plan = read_parquet(folder.fold_plan).append_column("group", pa.array([0] * 60))

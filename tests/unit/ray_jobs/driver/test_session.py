@@ -83,10 +83,10 @@ def test_a_dry_run_says_where_memory_is_short(monkeypatch):
     config = RECIPES["clip_multimodal_small"]()
     for free_gib, said in ((64, None), (4, "without a GPU: there is memory for 1 fold(s) at once, of 1.4 GiB each, ")):
         monkeypatch.setattr(session_module, "find_free_bytes", lambda: free_gib * 2**30)  # noqa: B023
-        note = note_memory(config)
+        note = note_memory(config, 3)
         assert note is None if said is None else note.startswith(said)
     gpus = dataclasses.replace(config, resources=dataclasses.replace(config.resources, gpus_per_fold=1))
-    assert note_memory(gpus) is None
+    assert note_memory(gpus, 3) is None
 
 
 def test_a_bug_goes_on_to_whoever_called(session):

@@ -5,8 +5,11 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from support.object_server import BUCKET
 
+from ensemble.predictions import build_table
 from ray_jobs.cli.command_line import parse_kfold
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.tune import TuneConfig
@@ -15,6 +18,7 @@ from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.planning.plan import build_plan_table
 from ray_jobs.runs.files import write_json, write_parquet
+from ray_jobs.runs.remote.run_mirror import RunMirror
 from ray_jobs.tuning.planning import check_tuning, write_or_compare_tuning
 from ray_jobs.tuning.space import parse_space
 
@@ -73,6 +77,32 @@ def test_a_run_that_comes_from_object_storage_after_the_checks_keeps_its_divisio
     checked = check(words)
     shutil.copytree(tmp_path / "bucket", plan.folder.root)
     assert write_or_compare(checked, [], print).folds.fold.tolist() == fold
+
+
+def test_a_run_on_object_storage_is_checked_on_its_division_where_nothing_of_it_is_here(
+    words, tmp_path, bucket_server, monkeypatch
+):
+    """Predictions from elsewhere on the run's division would be refused on another."""
+    for name, value in bucket_server.environment.items():
+        monkeypatch.setenv(name, value)
+    storage = f"s3://{BUCKET}/{tmp_path.name}"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    words = [word for word in words if not word.startswith("run.storage")] + [f"run.storage={storage}"]
+    plan = check(words)
+    assert not plan.folder.root.exists()  # of a run that is not there nothing is left
+    plan = write_or_compare(plan, [], print)
+    fold = np.array(divide_as_an_earlier_version(plan.members["main"]))
+    RunMirror(plan.folder, f"{storage}/x").push_run()
+    shutil.rmtree(plan.folder.root)
+    tables = []
+    for number in range(3):
+        rows = fold == number
+        target = plan.inventory.target[rows]
+        columns = (plan.folds.ids[rows], target + 1, np.log1p(target + 1), target)
+        tables.append(build_table(*columns, fold=number, checkpoint="best", member="other"))
+    write_parquet(tmp_path / "other.parquet", pa.concat_tables(tables))
+    words.append(f"ensemble.external={tmp_path / 'other.parquet'}")
+    assert check(words).folds.fold.tolist() == fold.tolist()
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PAR1")])

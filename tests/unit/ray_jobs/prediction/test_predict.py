@@ -54,7 +54,10 @@ def test_a_wish_is_checked_and_its_output_stands_below_the_run(tmp_path, table):
         (PredictRequest("new", "out.txt"), "--output .*out.txt: expected a file that ends in .csv or .parquet"),
         (PredictRequest("new", "new"), "--output .*new: expected a file"),
         (PredictRequest("new/test.csv", "new/test.csv"), "is the table that is predicted"),
-        (PredictRequest("new", "new/test.csv/x.csv"), "test.csv is no folder that can be written to"),
+        (
+            PredictRequest("new", "new/test.csv/x.csv"),
+            "test.csv is no folder that can be written to; --output .*x.csv: ",
+        ),
     ],
 )
 def test_a_request_that_cannot_be_is_refused(tmp_path, table, asked, message):
@@ -99,7 +102,7 @@ def test_a_checkpoint_may_share_tensors_with_a_file_beside_it_only(tmp_path):
         values["description"]["shared_tensors"] = place
         path.write_text(json.dumps(values))
         with pytest.raises(RunFolderError, match=message):
-            read_models(folder, config)
+            read_models(folder, config, range(3))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ray_jobs.config.run import from_dict, to_dict
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.reporting.live_table import Watcher
-from ray_jobs.runs.checkpoints import read_checkpoint, read_description, write_checkpoint
+from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
 from ray_jobs.runs.files import read_parquet, write_csv, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.worker.resume import ResumePoints
@@ -86,9 +86,8 @@ def test_a_checkpoint_names_no_file_but_its_own(tmp_path, tensors):
         tmp_path / "best" / "checkpoint.json",
         {"tensors": tensors, "sha256": hashlib.sha256(b"secret").hexdigest(), "description": {}},
     )
-    for read in (read_checkpoint, read_description):
-        with pytest.raises(RunFolderError, match=r"checkpoint\.json is damaged: expected tensors"):
-            read(tmp_path / "best")
+    with pytest.raises(RunFolderError, match=r"checkpoint\.json is damaged: expected tensors"):
+        open_checkpoint(tmp_path / "best")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_a_checkpoint_names_no_file_but_its_own(tmp_path, tensors):
 def test_a_checkpoint_description_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "checkpoint.json").write_text(content)
     with pytest.raises(RunFolderError, match="damaged"):
-        read_checkpoint(tmp_path)
+        open_checkpoint(tmp_path)
 
 
 def test_a_resume_point_with_code_in_it_does_not_count_and_the_code_does_not_run(tmp_path, caplog):

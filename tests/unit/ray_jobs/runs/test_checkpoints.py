@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ray_jobs.errors import RunFolderError
-from ray_jobs.runs.checkpoints import open_checkpoint, read_checkpoint, write_checkpoint, write_tensors
+from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint, write_tensors
 from ray_jobs.runs.folder import RunFolder
 
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_names_no_file_outside_of_its_folder(folder, kind, name):
     manifest[kind] = [{"name": name, "sha256": "0", "bytes": 1}]
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
     with pytest.raises(RunFolderError, match="is damaged"):
-        read_checkpoint(folder)
+        open_checkpoint(folder)
 
 
 def test_files_that_could_not_be_kept_are_refused(folder, source, tmp_path):

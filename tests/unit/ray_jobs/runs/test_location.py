@@ -15,6 +15,7 @@ from ray_jobs.runs.location import (
     join_run,
     list_run_folders,
     note_uri,
+    open_cache,
     refuse_other_storage,
     resolve_storage,
 )
@@ -39,6 +40,21 @@ def test_a_run_in_object_storage_is_worked_on_in_one_place_of_this_user_s(tmp_pa
     assert find_uri(folder) is None
     note_uri(folder, uri)
     assert find_uri(folder) == find_uri(folder.of_member("wide")) == uri
+
+
+def test_the_cache_is_closed_to_others_and_not_used_where_they_may_write(tmp_path, monkeypatch):
+    cache = RunFolder(tmp_path / "runs" / "one").cache
+    assert open_cache(cache).stat().st_mode & 0o777 == 0o700
+    cache.chmod(0o755)  # as an earlier version made it
+    assert open_cache(cache).stat().st_mode & 0o777 == 0o700
+    for mode in (0o770, 0o702):
+        cache.chmod(mode)
+        with pytest.raises(RunError, match=rf"may be written to by others \(mode {mode:o}\).* `chmod 700 {cache}`"):
+            open_cache(cache)
+    cache.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: cache.stat().st_uid + 1)
+    with pytest.raises(RunError, match=r"belongs to somebody else \(user \d+\); choose another run.storage"):
+        open_cache(cache)
 
 
 def test_other_storages_are_refused():

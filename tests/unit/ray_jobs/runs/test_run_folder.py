@@ -15,7 +15,7 @@ import pytest
 import ray_jobs.errors
 from ensemble.predictions import PredictionError
 from ray_jobs.errors import RunBusyError, RunFolderError
-from ray_jobs.runs.checkpoints import read_checkpoint, write_checkpoint
+from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
 from ray_jobs.runs.files import read_json, share_whole, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.requests import is_leave_requested, request_leave
@@ -42,7 +42,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypat
 def test_a_checkpoint_is_replaced_and_the_old_tensors_go(tmp_path):
     write_checkpoint(tmp_path, b"first", {"epoch": 1})
     write_checkpoint(tmp_path, b"second", {"epoch": 2})
-    assert read_checkpoint(tmp_path) == (b"second", {"epoch": 2})
+    checkpoint = open_checkpoint(tmp_path)
+    assert (checkpoint.read_tensors(), checkpoint.description) == ([b"second"], {"epoch": 2})
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -53,7 +54,7 @@ def test_one_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
     content[500] ^= 1
     file.write_bytes(content)
     with pytest.raises(RunFolderError, match="checksum"):
-        read_checkpoint(tmp_path)
+        open_checkpoint(tmp_path).check()
 
 
 def test_a_fold_counts_as_complete_only_with_its_manifest_and_every_file(tmp_path):

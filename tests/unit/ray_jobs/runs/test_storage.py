@@ -21,7 +21,7 @@ from support.processes import REPOSITORY
 from ray_jobs.driver.coordinator import Coordination
 from ray_jobs.driver.failures import Cause, explain_failure
 from ray_jobs.errors import RunFolderError, StorageError
-from ray_jobs.runs.checkpoints import read_checkpoint, write_checkpoint
+from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
 from ray_jobs.runs.events import FoldCompleted, FoldLaunched, FoldStarted
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
@@ -151,7 +151,7 @@ def test_every_write_of_a_fold_waits_for_a_disk_that_is_full_or_read_only(tmp_pa
         (batches,) = folder.fold_csv(0).glob("batch_metrics_*.csv")
         assert len(batches.read_text().splitlines()) == 201  # the lines of a full disk came later
         assert len(read_lines(folder.fold(0).bad_rows(0))) == 1
-        assert read_checkpoint(folder.fold(0).checkpoint("best"))[1] == {"epoch": 1}
+        assert open_checkpoint(folder.fold(0).checkpoint("best")).description == {"epoch": 1}
         assert len(list(folder.fold(0).checkpoint("best").iterdir())) == 2
         assert folder.fold(0).find_damage() == []
         assert not list(folder.root.rglob("*.tmp"))
@@ -176,7 +176,7 @@ def test_a_file_that_is_missing_while_the_run_is_there_is_no_outage(folder):
     began = time.monotonic()
     with pytest.raises(RunFolderError, match="is missing or damaged"):
         Storage(folder, 30.0).retry_while_unavailable(
-            "reading", lambda: read_checkpoint(folder.fold(0).checkpoint("best"))
+            "reading", lambda: open_checkpoint(folder.fold(0).checkpoint("best"))
         )
     assert time.monotonic() - began < 1
 

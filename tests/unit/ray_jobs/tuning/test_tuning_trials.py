@@ -27,7 +27,7 @@ from ray_jobs.runs.status import FoldState, FoldStatus, write_status
 from ray_jobs.status import main as show_status
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 from ray_jobs.tuning.decisions import Halving, choose_fields
-from ray_jobs.tuning.driver import run_tuning
+from ray_jobs.tuning.driver import run_tuning, show_tuning
 from ray_jobs.tuning.outcome import compare_trials, explain_tuning, print_tuning, read_all, write_trials
 from ray_jobs.tuning.planning import Tuning, check_tuning, write_or_compare_tuning
 from ray_jobs.tuning.progress import Progress, rebuild_halving
@@ -388,6 +388,16 @@ def test_a_tuning_goes_on_only_as_it_began(tmp_path, write_data, small_frame):
     write_json(folder.provenance, known, checksum=True)
     with pytest.raises(ConfigChangedError, match="its data changed"):
         write_or_compare_tuning(tuning, [])
+
+
+def test_a_dry_run_tells_that_memory_is_short_for_the_folds_of_a_trial(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ray_jobs.driver.session.find_free_bytes", lambda: 4 * 2**30)
+    tuning = check(tmp_path)
+    for scheduler, is_told in (("none", True), ("asha", False)):
+        show_tuning(
+            open_console(), dataclasses.replace(tuning, tune=dataclasses.replace(tuning.tune, scheduler=scheduler))
+        )
+        assert ("there is memory for 1 fold(s) at once" in " ".join(capsys.readouterr().out.split())) is is_told
 
 
 def test_a_dry_run_tells_that_the_target_is_constant(tmp_path, write_data, small_frame, capsys):

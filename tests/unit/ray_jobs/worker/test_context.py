@@ -9,11 +9,13 @@ from support.local_context import LocalFoldContext
 
 from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
-from ray_jobs.errors import NonFiniteLossError
+from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunError
 from ray_jobs.reporting import live_table
 from ray_jobs.runs.events import advance
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
+from ray_jobs.runs.remote.no_mirror import NoMirror
+from ray_jobs.runs.requests import StopWhen, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.context import RayFoldContext
@@ -57,6 +59,28 @@ def test_a_loss_that_is_not_finite_ends_the_fold_within_its_epoch_and_names_step
     ):
         train(context, [1.0, 1.0, 1.0, 1.0, 1.0, float("nan"), float("inf"), float("nan"), 1.0])
     assert not context.points.exist()
+
+
+def test_the_cache_is_opened_where_it_is_asked_for_and_refused_where_others_may_write(context):
+    cache = context.folder.cache
+    assert not cache.exists()
+    assert context.cache.stat().st_mode & 0o777 == 0o700
+    del context.cache
+    cache.chmod(0o777)
+    with pytest.raises(RunError, match="may be written to by others"):
+        _ = context.cache
+
+
+def test_a_rank_that_does_not_see_the_drivers_files_asks_the_object_storage_while_it_prepares(context):
+    class Elsewhere(NoMirror):
+        uri = "s3://lab/run"
+
+        def hear_driver(self):
+            request_stop(context.folder, StopWhen.NOW, "a driver on another machine")
+
+    context.requests.mirror = Elsewhere()
+    with pytest.raises(FoldStoppedError, match="fold 0 ends while it prepares"), context.preparing():
+        context.report_preparation("encoding", 1, 2)
 
 
 def test_a_point_from_before_fewer_packages_were_recorded_has_the_same_circumstances(context):

@@ -149,6 +149,34 @@ def test_what_a_cleaner_of_old_files_takes_from_the_machine_is_brought_back_and_
     assert folder.provenance.exists()
 
 
+def test_what_a_cleaner_takes_from_a_fold_in_training_is_brought_back_and_never_removed(folder, uri, caplog):
+    put_whole(folder, uri)
+    fold, worker = folder.fold(0), FoldMirror(folder, uri, 0, 2)
+    worker.pull_fold(folder, 0)
+    fold.clear(keep_checkpoints=True)  # as an attempt that goes on begins: what it makes anew is removed there, too
+    worker.begin_record()
+    assert fold.is_complete() is False
+    assert not [name for name in worker.bucket.list("folds/0") if "predictions" in name or "manifest" in name]
+    write_checkpoint(fold.checkpoint("resume_0"), b"point", {"global_step": 1})
+    worker.push()
+    held, objects = list_files(fold.root), worker.bucket.list("folds/0")
+    assert {"checkpoints/best/checkpoint.json", "checkpoints/resume_0/checkpoint.json"} < set(held)
+    shutil.rmtree(fold.checkpoint("resume_0"))
+    for path in fold.checkpoint("best").iterdir():
+        path.unlink()
+    worker.push()
+    assert list_files(fold.root) == held
+    assert worker.bucket.list("folds/0") == objects
+    assert caplog.text.count("by somebody: it is brought back") == 4
+    (tensors,) = fold.checkpoint("best").glob("*.safetensors")
+    tensors.unlink()
+    worker.bring_back()  # before it is read
+    open_checkpoint(fold.checkpoint("best")).check()
+    write_checkpoint(fold.checkpoint("best"), b"better", {})
+    worker.push()
+    assert worker.name(tensors) not in worker.bucket.list("folds/0")
+
+
 def test_what_other_jobs_have_made_stays_until_they_have_put_it(folder, uri):
     mirror = put_whole(folder, uri)
     for name in ("predictions/new_mean.csv", "analysis/training_live.png"):
@@ -209,7 +237,7 @@ def test_what_makes_files_count_is_put_last_and_removed_first(folder, uri, serve
     worker = FoldMirror(folder, uri, 0, 2)
     worker.pull_fold(folder, 0)
     folder.fold(0).clear(keep_checkpoints=False)
-    worker.push()
+    worker.begin_record()
     removed = [name.removeprefix(start) for name in server.list_keys("DELETE") if f"{start}folds/0/" in name]
     assert removed[0] == "folds/0/manifest.json"
     assert [name.endswith("checkpoint.json") for name in removed[1:]] == [True] * 2 + [False] * (len(removed) - 3)
