@@ -139,7 +139,7 @@ def test_a_run_with_unfinished_folds_scores_what_is_there(tmp_path):
     assert [fold["fold"] for fold in summary["scores"]["folds"]] == [0, 2]
     assert summary["submission"] == {
         "created": False,
-        "reason": "folds [1] are not trained; the same command trains them",
+        "reason": "folds [1] are not trained; the same command trains them; ensemble.folds=finished combines the others",
     }
     next((folder.fold(0).root / "predictions").glob("validation_best*")).write_bytes(b"broken")
     with pytest.raises(RunFolderError, match=r"validation_best\.parquet is damaged"):
