@@ -138,7 +138,7 @@ def test_a_blend_set_compares_the_methods_too(tmp_path):
 def test_a_run_with_unfinished_folds_scores_what_is_there(tmp_path):
     folder, _, summary = make_map_run(tmp_path / "part", unfinished=(1,))
     assert [fold.fold for fold in summary.stage.scores.folds] == [0, 2]
-    reason = "folds [1] are not trained; the same command trains them"
+    reason = "folds [1] are not trained; the same command trains them; ensemble.folds=finished combines the others"
     assert summary.stage.submission == SubmissionRecord(reason=reason)
     next((folder.fold(0).root / "predictions").glob("validation_best*")).write_bytes(b"broken")
     with pytest.raises(RunFolderError, match=r"validation_best\.parquet is damaged"):
