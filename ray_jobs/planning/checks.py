@@ -50,12 +50,14 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     if in_submitted_job():
         _refuse_relative_paths(config)
     if folder.root.parent.name == MEMBERS:
-        raise RunError(f"run.storage={folder.root.parent}: a folder named {MEMBERS} holds the members of a run")
+        raise RunError(
+            f"run.storage={folder.root.parent}: expected another name than {MEMBERS}, which holds a run's members"
+        )
     _check_storage_folder(folder.root, makes_it=scratch is None)
     if folder.cache.exists() and not os.access(folder.cache, os.W_OK):
         raise RunError(
-            f"{folder.cache}, in which the runs of this storage share what need not be computed twice, belongs to "
-            "somebody else and cannot be written to; have it opened to your group, or choose another run.storage"
+            f"{folder.cache}, the cache of all runs of this storage, cannot be written to (permission denied); give "
+            "your group the right to write, or choose another run.storage"
         )
     if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
         kinds = ("run", "tune.name") if is_tuning else ("tuning, which tune.py continues", "run.name")
@@ -93,7 +95,7 @@ def _refuse_relative_paths(config: RunConfig) -> None:
         if value and not os.path.isabs(os.path.expanduser(value)) and not is_uri(value):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working "
-                "directory. Give the absolute path as the cluster's machines see it, such as "
+                "directory. Set the absolute path as the cluster's machines see it, such as "
                 f"{name}=/mnt/shared/{Path(value).name}"
             )
 
@@ -107,7 +109,7 @@ def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
     """
     there = next(path for path in (root, *root.parents) if path.exists())
     if not there.is_dir():
-        raise RunError(f"{there} is a file; choose another run.storage or run.name")
+        raise RunError(f"{there} is a file: expected a folder; choose another run.storage or run.name")
     refused = "" if os.access(there, os.W_OK) else "permission denied"
     if makes_it and not refused:
         try:
@@ -115,7 +117,9 @@ def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
         except OSError as error:
             refused = str(error.strerror)
     if refused:
-        raise RunError(f"run.storage={root.parent} cannot be written to ({refused}); choose another folder")
+        raise RunError(
+            f"run.storage={root.parent} cannot be written to ({refused.lower()}); choose another run.storage"
+        )
 
 
 def _check_members(
@@ -137,7 +141,7 @@ def _check_members(
             raise RunError(
                 f"member {name!r} reads {len(own.ids)} training and {own.num_test} test rows and the run "
                 f"{len(inventory.ids)} and {inventory.num_test}, not all the same: members are combined row by row. "
-                "Mend or remove the bad rows (they are dropped only where a member needs what is wrong with them)"
+                "Correct or remove the bad rows (they are dropped only where a member needs what is wrong with them)"
                 + "".join(f", such as {row_id!r}" for row_id in sorted({*own.ids} ^ {*inventory.ids})[:1])
                 + ", or give the run and all members the same columns and pictures, so that all drop the same rows"
             )

@@ -63,7 +63,7 @@ def test_the_runs_below_a_folder_are_those_with_a_config(tmp_path):
 def test_where_there_is_no_home_folder_one_is_asked_for_and_another_is_taken(tmp_path, monkeypatch):
     """As for a user without an entry, such as a container's."""
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(RunError, match=r"^run.storage=~/ray_results: no such home folder \(HOME is not set\?\)"):
+    with pytest.raises(RunError, match=r"^run.storage=~/ray_results: no such home folder; set HOME"):
         resolve_storage("~/ray_results")
     assert find_place(str(tmp_path), "one") == tmp_path / "one"
     assert list_run_folders("~/ray_results") == []

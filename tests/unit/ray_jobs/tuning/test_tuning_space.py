@@ -52,7 +52,7 @@ def test_choices_are_kept_as_the_config_has_them():
     [
         ("optimizer.ler uniform 0 1", ["no field 'optimizer.ler'", "nearest: optimizer.lr"]),
         ("lr uniform 0.1 1", ["no field 'lr'", "optimizer.lr"]),
-        ("optimizer.lr logunifrom 1e-5 1", ["no kind 'logunifrom'", "nearest: loguniform"]),
+        ("optimizer.lr logunifrom 1e-5 1", ["kind 'logunifrom': expected one of", "nearest: loguniform"]),
         ("optimizer.lr", ["expected `field kind values`"]),
         ("optimizer.lr loguniform 0 1", ["needs a low above 0"]),
         ("optimizer.lr loguniform 1 0.1", ["the lower one first"]),

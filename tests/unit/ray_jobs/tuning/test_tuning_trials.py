@@ -356,9 +356,9 @@ def test_other_jobs_tell_a_tuning_from_a_run(tmp_path, capsys):
     tuning = make_tuning(tmp_path / "search")
     add_trial(tuning, 0, 0.5)
     storage = f"run.storage={tmp_path}"
-    with pytest.raises(RunError, match="is a tuning; name one of its trials"):
+    with pytest.raises(RunError, match="is a tuning: expected a run; name one of its trials"):
         find_run("search", str(tmp_path))
-    with pytest.raises(RunError, match="no run below"):
+    with pytest.raises(RunError, match="no run in this folder"):
         find_runs(str(tmp_path))
     assert find_run("trial_000", str(tuning.folder.trials)).name == "trial_000"
     assert show_status(["search", storage]) == 0
