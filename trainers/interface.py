@@ -150,7 +150,7 @@ class Inventory:
             DataError: rows have none.
         """
         if self.target is None:
-            raise DataError("the rows have no target: expected one of each row")
+            raise DataError("no target of the rows: expected one of each row")
         return self.target
 
 

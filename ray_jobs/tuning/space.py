@@ -158,7 +158,9 @@ def _parse_dimension(line: str) -> Dimension:
     if kind == "choice":
         return Dimension(name, kind, tuple(values))
     if len(values) != 2:
-        raise RunError(f"tune.space: {line!r}: {len(values)} values: expected low and high for {kind}")
+        raise RunError(
+            f"tune.space: {line!r}: {len(values)} value{'s' * (len(values) != 1)}: expected low and high for {kind}"
+        )
     try:
         low, high = map(int if kind.endswith("randint") else float, values)
     except ValueError:

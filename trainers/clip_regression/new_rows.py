@@ -127,7 +127,8 @@ def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     path = (place / first.test_table if place.is_dir() else place).absolute()
     if not path.is_file() or not is_table_name(path):
         raise DataError(
-            f"{path}: no such file; set --data to a .csv or .parquet file, or to a folder that holds "
+            f"{path}: {'expected another file' if path.is_file() else 'no such file'}; set --data to a .csv or "
+            ".parquet file, or to a folder that holds "
             f"{first.test_table or 'one'}"
         )
     header = next(read_blocks(path, 1, given=first.table_format))

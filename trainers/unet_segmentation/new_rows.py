@@ -144,7 +144,8 @@ def find_new_rows(configs: Sequence[Config], place: Path, truth: Path | None = N
     if not place.is_dir():
         if not place.is_file() or not is_wanted(place.name):
             raise DataError(
-                f"{place}: no such file; set --data to a picture that ends in {', '.join(PICTURE_SUFFIXES)}, or a "
+                f"{place}: {'expected another file' if place.is_file() else 'no such file'}; set --data to a picture "
+                f"that ends in {', '.join(PICTURE_SUFFIXES)}, or a "
                 "folder of them"
             )
         return NewRows(place, truth or _find_masks(data, place.parent), data, masks_are_named=truth is not None)

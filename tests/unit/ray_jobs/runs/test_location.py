@@ -43,8 +43,8 @@ def test_a_run_in_object_storage_is_worked_on_in_one_place_of_this_user_s(tmp_pa
 
 def test_other_storages_are_refused():
     for storage, words in {
-        "ftp://lab/runs": "run.storage: ",
-        "s3://lab/members/x": "holds the members of a run",
+        "ftp://lab/runs": "run.storage=ftp://lab/runs: ",
+        "s3://lab/members/x": "expected another name than members",
     }.items():
         with pytest.raises(RunError, match=words):
             refuse_other_storage(storage)

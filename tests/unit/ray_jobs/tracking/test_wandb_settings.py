@@ -114,7 +114,7 @@ def test_with_a_settings_file_that_cannot_be_read_nothing_goes_online(places, te
     config = parse_kfold(["tracking.wandb=online"]).config
     mode, words = choose(config)
     assert mode == "offline"
-    assert words == f"offline, for {settings.problem}: mend it to go online"
+    assert words == f"offline, as {settings.problem}; correct the file to go online"
     assert choose(parse_kfold(["tracking.wandb=disabled"]).config)[0] == "disabled"
 
 

@@ -87,7 +87,7 @@ def test_a_place_without_a_table_is_told(tmp_path, config):
     with pytest.raises(DataError, match=r"no such file; set --data to .* or to a folder that holds test"):
         find_new_rows([config], tmp_path)
     (tmp_path / "notes.txt").write_text("id\n1\n")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"notes\.txt: expected another file"):
         find_new_rows([config], tmp_path / "notes.txt")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match="the table cannot be read"):

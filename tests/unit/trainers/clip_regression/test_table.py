@@ -148,7 +148,7 @@ def test_truncated_and_giant_pictures_are_found_in_their_headers(small_frame, wr
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"target": "likes"}, "no column 'likes' (data.target 'id', 'channel'"),
+        ({"target": "likes"}, "no column 'likes' (data.target"),
         ({"text_columns": ("title", "body")}, "'body' (data.text_columns)"),
         ({"train_table": "no.csv"}, "no such file"),
         ({"train_pictures": "thumbs"}, "no such folder of the pictures"),

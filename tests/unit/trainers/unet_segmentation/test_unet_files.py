@@ -342,7 +342,7 @@ COLUMNS = {"fold_column": "fold", "group_column": "patient"}
         (b"id,patient,fold\n", "holds no row"),
         (b"id,id,patient,fold\np0,p0,a,0\n", "has several columns 'id'"),
         (bytes(range(256)) * 9, "no text"),
-        (FRAME.assign(fold="x").to_csv(index=False).encode(), "'fold' holds no whole number from -2 in 4 rows, such as 'x' of 'p0'"),
+        (FRAME.assign(fold="x").to_csv(index=False).encode(), "'fold' (data.fold_column) holds 'x' of 'p0': expected a whole number, at least -2 (4 such rows)"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path, content, message):
