@@ -77,7 +77,7 @@ def test_overrides_of_every_form_reach_their_fields():
         (["folds.count=three"], "folds.count=three: expected a whole number"),
         (["folds.count=1"], "folds.count=1: expected 2 to 1000"),
         (["folds.only=[7]"], "folds.only=[7]: expected numbers of folds, 0 to 2"),
-        (["model.freeze=true"], "set model.freeze=false, or model.allow_random_frozen=true"),
+        (["model.freeze=true"], "or model.freeze=false, or model.allow_random_frozen=true"),
         (
             ["ensemble.weights=[1,2]", "ensemble.method=weighted_mean"],
             "ensemble.weights=[1,2]: expected 3 numbers, one for each fold",

@@ -284,7 +284,7 @@ def test_members_of_a_run_without_folds_are_scored_on_parts_of_the_rows_that_val
     columns = config.kind.read_columns(describe_run(folder, config), "best")
     assert (np.unique(columns.fold_N, return_counts=True)[1].tolist(), columns.is_ordered) == ([12] * 5, False)
     plan = read_parquet(folder.fold_plan).append_column("group", pa.array([0] * 60))
-    with pytest.raises(RunError, match=r"one group of rows validates, .* raise folds.holdout_fraction"):
+    with pytest.raises(RunError, match=r"one group of rows validates: .* raise folds.holdout_fraction"):
         check_ensemble(config, plan, lambda: np.ones(2))
 
 

@@ -85,10 +85,10 @@ def test_the_same_cells_come_of_any_file(tmp_path, name, content, given):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", TEXT.encode("cp1252"), "line 2, byte 5 is not UTF-8; with cp1252 it reads 'Müller': .*data.encoding=cp1252"),
+        ("a.csv", TEXT.encode("cp1252"), "line 2, byte 5 is not UTF-8; with cp1252 it reads 'Müller'; .*data.encoding=cp1252"),
         ("a.csv", "id,name\n1,Привет мир\n".encode("cp1251"), "with cp1251 it reads 'Привет'"),
         ("a.csv", "id,name\n1,日本語テキスト\n".encode("shift_jis"), "with shift_jis it reads '日本語テキスト'"),
-        ("a.csv", TEXT.encode("utf-16-le"), "looks like UTF-16 without a byte order mark; .* set data.encoding=utf-16-le"),
+        ("a.csv", TEXT.encode("utf-16-le"), "looks like UTF-16 without a byte order mark: .* set data.encoding=utf-16-le"),
         ("a.csv", TEXT.encode("utf-16-be"), "set data.encoding=utf-16-be"),
         ("a.csv", TEXT.encode() + b"x,y\n", "line 6 has fewer cells than its header has names .2 and 3."),
         ("a.csv", TEXT.encode() + b"x,1,234,5\n", "line 6 has more cells .* a ',' within a cell wants quotes"),
@@ -100,7 +100,7 @@ def test_the_same_cells_come_of_any_file(tmp_path, name, content, given):
         ("a.csv.gz", gzip.compress(TEXT.encode() * 99, mtime=0)[:60], "the table cannot be read: Compressed file ended"),
         ("a.zip", pack_zip(a=TEXT, b=TEXT), "packs 2 files: expected one table"),
         ("a.xlsx", pack_zip(xl__workbook="x"), r"is a spreadsheet: .*pandas.read_excel\('a.xlsx', dtype=str\).to_csv"),
-        ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "workbook of a spreadsheet"),
+        ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet: expected CSV or Parquet"),
         ("a.csv", b"\x89PNG\r\n\x1a\n", "is not a table"),
         ("a.parquet", b"PAR1", "the table cannot be read"),
     ],
