@@ -43,7 +43,7 @@ class ResourcesConfig:
         check_number("resources.gpus_per_fold", gpus, least=0, instead="auto")
         workers = f"with resources.workers_per_fold={show_value(self.workers_per_fold)}"
         if gpus != "auto" and gpus > 1 and (gpus / self.most_workers) % 1:
-            raise refuse("resources.gpus_per_fold", gpus, f"whole GPUs for each worker {workers}, as it is above 1")
+            raise refuse("resources.gpus_per_fold", gpus, f"whole GPUs for each worker {workers}")
         if gpus != "auto" and self.most_workers > 1 and 0 < gpus < self.most_workers:
             raise refuse(
                 "resources.gpus_per_fold",

@@ -238,7 +238,7 @@ def test_workers_that_make_no_sense_are_refused(workers):
 
 def test_of_an_elastic_fold_the_gpus_are_those_of_its_most_workers():
     assert ResourcesConfig(workers_per_fold=(1, 4), gpus_per_fold=4).most_workers == 4
-    for gpus, message in ((2, "whole ones"), (0.5, "expected 0 or at least 4.*NCCL refuses")):
+    for gpus, message in ((2, "whole GPUs for each worker"), (0.5, "expected 0 or at least 4.*NCCL refuses")):
         with pytest.raises(ValueError, match=message):
             ResourcesConfig(workers_per_fold=(1, 4), gpus_per_fold=gpus)
 
