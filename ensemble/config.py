@@ -16,9 +16,8 @@ CombinedFolds = Literal["all", "finished"]
 FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Method, FittedMethod, Space))
 MAP_METHODS = get_args(MapMethod)
 NOTHING_TO_FIT = (
-    "its weights are fitted on rows that every model predicts without having seen them, and each fold model has its "
-    "out-of-fold predictions on other rows than the next. Add members, hold out a blend set "
-    f"(folds.blend_fraction=0.1), or combine fold models by one of {', '.join(METHODS)}"
+    f"expected several members, a blend set (folds.blend_fraction=0.1), or one of {', '.join(METHODS)}; its weights "
+    "are fitted on rows that no model was trained on, and the fold models of one member have no such rows in common"
 )
 
 
@@ -66,30 +65,32 @@ class EnsembleConfig:
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, *FITTED_METHODS, *MAP_METHODS):
             raise ValueError(
-                f"ensemble.method={self.method!r}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of "
+                f"ensemble.method={self.method}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of "
                 f"maps one of {', '.join(MAP_METHODS)}"
             )
         if not 0 < self.threshold < 1:
-            raise ValueError(f"ensemble.threshold={self.threshold}: expected a probability between 0 and 1")
+            raise ValueError(f"ensemble.threshold={self.threshold:g}: expected a probability, above 0 and below 1")
         if self.fold_method not in FOLD_METHODS:
-            raise ValueError(f"ensemble.fold_method={self.fold_method!r}: expected one of {', '.join(FOLD_METHODS)}")
+            raise ValueError(f"ensemble.fold_method={self.fold_method}: expected one of {', '.join(FOLD_METHODS)}")
         if self.folds not in get_args(CombinedFolds):
-            raise ValueError(f"ensemble.folds={self.folds!r}: expected one of {', '.join(get_args(CombinedFolds))}")
+            raise ValueError(f"ensemble.folds={self.folds}: expected one of {', '.join(get_args(CombinedFolds))}")
         if self.members is not None and (not self.members or len(set(self.members)) < len(self.members)):
-            raise ValueError(f"ensemble.members={list(self.members)}: expected names, each once, or none for all")
+            raise ValueError(
+                f"ensemble.members=[{','.join(self.members)}]: expected names of members, each once, or none for all"
+            )
         if not 0 <= self.trim < 0.5:
-            raise ValueError(
-                f"ensemble.trim={self.trim}: expected a share from 0 and below 0.5 to leave out at each end"
-            )
+            raise ValueError(f"ensemble.trim={self.trim:g}: expected a share, at least 0 and below 0.5")
         if self.interval is not None and not 0 < self.interval < 1:
-            raise ValueError(
-                f"ensemble.interval={self.interval}: expected a level between 0 and 1, such as 0.9, or none"
-            )
+            raise ValueError(f"ensemble.interval={self.interval:g}: expected a level, above 0 and below 1, or none")
         if not 0 < self.weight_power <= 100:
-            raise ValueError(f"ensemble.weight_power={self.weight_power}: expected above 0, at most 100")
+            raise ValueError(f"ensemble.weight_power={self.weight_power:g}: expected above 0 and at most 100")
         if self.weights is None:
             return
+        shown = f"[{','.join(f'{weight:g}' for weight in self.weights)}]"
         if self.method != "weighted_mean":
-            raise ValueError(f"ensemble.weights is only used by ensemble.method=weighted_mean, not by {self.method}")
+            raise ValueError(
+                f"ensemble.weights={shown}: expected none with ensemble.method={self.method}; only weighted_mean uses "
+                "weights"
+            )
         if not all(math.isfinite(w) and w >= 0 for w in self.weights) or not sum(self.weights) > 0:
-            raise ValueError(f"ensemble.weights={list(self.weights)}: expected numbers from 0, at least one above 0")
+            raise ValueError(f"ensemble.weights={shown}: expected finite numbers, at least 0 each and one above 0")

@@ -30,6 +30,7 @@ from ray_jobs.errors import RunBusyError, RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
 from trainers.storage.object_storage import is_uri
+from trainers.values import check_number
 
 if TYPE_CHECKING:
     from ray_jobs.reporting.curves import Curve
@@ -60,22 +61,20 @@ class Arguments:
 
     def __post_init__(self) -> None:
         for flag, value in {"--interval": self.interval, "--keep-days": self.keep_days}.items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{flag}={value:g}: expected more than 0")
-        if self.keep_last is not None and self.keep_last < 1:
-            raise ValueError(f"--keep-last={self.keep_last}: expected at least 1")
+            check_number(flag, value, above=0, instead="none")
+        check_number("--keep-last", self.keep_last, least=1, instead="none")
 
 
 def main(argv: list[str]) -> int:
     typed = parse("analyze.py", argv, __doc__, Arguments)
     wanted, storage = typed.arguments, typed.storage
     if wanted.metrics_file and (wanted.runs or wanted.follow):
-        raise RunError("--metrics-file analyses one file: give it without a RUN and without --follow")
+        raise RunError(f"--metrics-file={wanted.metrics_file}: expected neither RUN nor --follow; leave them out")
     is_pruning = wanted.keep_days is not None or wanted.keep_last is not None
     if is_pruning and not wanted.runs:
-        raise RunError("name the runs to prune: analyze.py RUN … --keep-last N")
+        raise RunError("no RUN to prune: expected analyze.py RUN … --keep-last N")
     if wanted.dry_run and not is_pruning:
-        raise RunError("--dry-run belongs to --keep-days and --keep-last: an analysis removes nothing")
+        raise RunError("--dry-run: expected --keep-days or --keep-last, which remove files; add one, or leave it out")
     folders = [RunFolder(find_run(name, storage)) for name in dict.fromkeys(wanted.runs)]
     if not folders and not wanted.metrics_file:
         folders = [_find_newest_run(storage)]
@@ -92,7 +91,7 @@ def main(argv: list[str]) -> int:
 
 def _find_newest_run(storage: str) -> RunFolder:
     if is_uri(storage):
-        raise RunError(f"name the run below {storage}: which is the newest is only known of a folder")
+        raise RunError(f"no RUN: expected one, as the newest run in object storage ({storage}) is not known; name it")
     runs = {
         root: max((file.stat().st_mtime for file in (root / "metrics").rglob("*")), default=0.0)
         for root in find_runs(storage)
@@ -104,7 +103,7 @@ def _analyse_run(folder: RunFolder, wanted: Arguments) -> int:
     from ray_jobs.reporting.analysis_files import write_analysis
 
     if wanted.batch_metrics:
-        raise RunError("--batch-metrics belongs to --metrics-file: a run's batches are found by themselves")
+        raise RunError("--batch-metrics: expected --metrics-file; leave it out, as the batches of a run are found")
     write_analysis(
         f"run {folder.root.name}", _read_epochs(folder), wanted.output_dir or folder.analysis, open_console()
     )
@@ -134,7 +133,7 @@ def _follow(folders: Sequence[RunFolder], wanted: Arguments) -> int:
     from ray_jobs.reporting.live_analysis import follow_run
 
     if len(folders) > 1:
-        raise RunError("--follow follows one run")
+        raise RunError(f"--follow: expected one RUN, found {len(folders)}; name one")
     follow_run(folders[0], wanted.output_dir or folders[0].analysis, wanted.interval, open_console())
     return 0
 
@@ -143,7 +142,7 @@ def _prune(folders: Sequence[RunFolder], wanted: Arguments) -> int:
     from ray_jobs.runs.prune import prune_run
 
     if elsewhere := [uri for folder in folders if (uri := find_uri(folder))]:
-        raise RunError(f"{elsewhere[0]} is in object storage, where nothing is pruned")
+        raise RunError(f"{elsewhere[0]} is in object storage: expected a run in a folder, as nothing else is pruned")
     console, verb, num_files, num_bytes = open_console(), "would remove" if wanted.dry_run else "removed", 0, 0
     for folder in folders:
         try:

@@ -78,7 +78,9 @@ def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
         except RunFolderError as error:
             console.print(f"left out: {error}", style="yellow")
     if not entries:
-        raise RunError("no run with out-of-fold predictions: nothing to compare")
+        raise RunError(
+            "no out-of-fold predictions in these runs: expected at least one run with them; finish its folds first"
+        )
     rows: list[list[Any]] = []
     for group in group_entries(entries):
         for name in [metric] if metric else group.metrics:
@@ -115,7 +117,7 @@ def find_kinds_with(metric: str | None) -> set[str]:
         except ValueError as error:
             refusals[name] = str(error)
     if len(refusals) == len(kinds):
-        raise RunError(f"--metric: {'; '.join(refusals.values())}")
+        raise RunError(f"--metric={metric}: {'; '.join(refusals.values())}")
     return kinds.keys() - refusals.keys()
 
 

@@ -56,16 +56,18 @@ def main(argv: list[str]) -> int:
     if not given.data:
         from trainers.interface import load_new_rows_module
 
-        raise RunError(f"missing --data: {load_new_rows_module(config.family).PLACES}")
+        raise RunError(f"--data is missing: expected {load_new_rows_module(config.family).PLACES}")
     for option, place in {"data": given.data, "output": given.output, "masks": given.masks}.items():
         if place and "://" in place:
             raise RunError(
-                f"--{option} {place}: new rows are read from a folder and written to one, not to object storage; copy "
-                "the table and its pictures first, as by `aws s3 cp --recursive`"
+                f"--{option}={place}: expected a folder or file on this machine, not in object storage; copy the table "
+                "and its pictures first, as by `aws s3 cp --recursive`"
             )
     if given.threshold is not None:
         if "threshold" not in config.kind.offers:
-            raise RunError(f"--threshold is not for {config.kind.title}, which this run predicts")
+            raise RunError(
+                f"--threshold={given.threshold:g}: expected none for {config.kind.title}, which this run predicts"
+            )
         words = [*words, f"ensemble.threshold={given.threshold}"]
     config = override(config, words, sections=tuple(offered))
     from ray_jobs.prediction.job import PredictRequest, predict_rows

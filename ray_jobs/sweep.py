@@ -46,7 +46,10 @@ def main(argv: list[str]) -> int:
         config = with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ)
         config = override(config, typed.fields, sections=("ensemble",))
         if "sweep" not in config.kind.offers:
-            raise RunError(f"a sweep is not on offer for {config.kind.title}; the run's report compares all methods")
+            raise RunError(
+                f"{folder.root} predicts {config.kind.title}: expected a run that predicts numbers; the report "
+                "compares all methods"
+            )
         from ray_jobs.results.checks import check_finished
 
         config = check_finished(folder, config, config.member_names)

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     folder = RunFolder(find_run(given.run, typed.storage, takes_tuning=True))
     refuse_member(folder)
     if problem := read_wandb_settings().problem:
-        raise RunError(f"{problem}. It may say to which server the rows belong: mend it first")
+        raise RunError(f"{problem}. Correct this file first, as it may name the server of the rows")
     with hold_run(folder):
         config = with_wandb_environment(folder.read_config(), os.environ)
         config = override(config, typed.fields, sections=("tracking",))

@@ -151,7 +151,7 @@ class Inventory:
             DataError: rows have none.
         """
         if self.target is None:
-            raise DataError("the rows have no target, and this needs one")
+            raise DataError("no target of the rows: expected one of each row")
         return self.target
 
 

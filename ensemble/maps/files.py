@@ -116,7 +116,10 @@ def read_maps(path: Path) -> Iterator[StoredMap]:
     try:
         file = pq.ParquetFile(path)
         if missing := [name for name in MAP_SCHEMA.names if name not in file.schema_arrow.names]:
-            raise PredictionError(f"{path} has no column {', '.join(missing)}: it holds no maps")
+            raise PredictionError(
+                f"{path}: no column {', '.join(map(repr, missing))}; the table has "
+                f"{', '.join(map(repr, file.schema_arrow.names))}; expected a file of maps"
+            )
         for batch in file.iter_batches(ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 target = None if row["target"] is None else _from_png(row["target"])

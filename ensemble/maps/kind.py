@@ -111,7 +111,7 @@ class Maps(Kind):
     def check_metric(self, name: str, read_targets: Callable[[], np.ndarray] | None = None) -> None:
         """Raises ValueError for other metrics than these."""
         if name not in _METRICS:
-            raise ValueError(f"maps are compared by {' or '.join(_METRICS)}")
+            raise ValueError(f"expected one of {', '.join(_METRICS)} for maps")
 
     def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
         """The row of one map."""

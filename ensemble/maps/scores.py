@@ -49,7 +49,7 @@ def measure_maps(path: Path, threshold: float) -> pa.Table:
     ids, shares, targets, predictions, stored = [], [], [], [], None
     for stored in read_maps(path):
         if stored.target_HW is None:
-            raise PredictionError(f"{path}: no true map of {stored.row_id!r} is known")
+            raise PredictionError(f"{path}: id {stored.row_id!r} has no true map: expected one of each row")
         predicted_HW = choose_classes(stored.probability_CHW, threshold)
         target, prediction = count_map(predicted_HW, stored.target_HW, count_classes(stored.probability_CHW))
         ids.append(stored.row_id)
@@ -57,7 +57,7 @@ def measure_maps(path: Path, threshold: float) -> pa.Table:
         targets.append(target)
         predictions.append(prediction)
     if stored is None:
-        raise PredictionError(f"{path} has no map")
+        raise PredictionError(f"{path} holds no map: expected at least one")
     target_N, prediction_N = np.stack(targets), np.stack(predictions)
     true_N, said_N = np.array(shares).T
     table = build_table(
@@ -87,8 +87,8 @@ def split_kept(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """
     if missing := [name for name in _KEPT if name not in table.column_names]:
         raise PredictionError(
-            f"out-of-fold predictions without {', '.join(missing)}, from an earlier version: `python "
-            "ray_jobs/submit.py` on the run adds them"
+            f"the out-of-fold predictions are of an earlier version of this project: expected the columns "
+            f"{', '.join(missing)}; `python ray_jobs/submit.py` on the run adds them"
         )
     true_N, right_N, said_N = (np.array(table[name].to_pylist(), np.int64) for name in ("true", "right", "said"))
     return np.column_stack([true_N, table["places"].to_numpy()]), np.concatenate([right_N, said_N], axis=1)

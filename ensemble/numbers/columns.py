@@ -165,7 +165,9 @@ def read_test_of_folds(run: Run) -> dict[str, list[pa.Table]]:
     for name, (_, test) in read_external(run).items():
         models[name] = [test.filter(pc.equal(test["fold"], fold)) for fold in sorted(set(test["fold"].to_pylist()))]
         if not models[name]:
-            raise PredictionError(f"{run.ensemble.external}: member {name!r} has no prediction of a test row")
+            raise PredictionError(
+                f"{run.ensemble.external}: member {name!r} has no prediction of a test row: expected one for each"
+            )
     return models
 
 
@@ -185,21 +187,22 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
     missing = [name for name in _NEEDED if name not in table.column_names]
     if missing:
         raise PredictionError(
-            f"{path} has no column {', '.join(missing)}: expected the schema of oof.parquet, {', '.join(SCHEMA.names)}"
+            f"{path}: no column {', '.join(map(repr, missing))}; the table has "
+            f"{', '.join(map(repr, table.column_names))}; expected those of oof.parquet, {', '.join(SCHEMA.names)}"
         )
     fold_of = {i: f for i, f in zip(run.plan["id"].to_pylist(), run.plan["fold"].to_pylist(), strict=True) if f >= 0}
     is_known = pa.array([row_id in fold_of for row_id in table["id"].to_pylist()])
     external, chosen = {}, run.ensemble.members
     names = set(table["member"].to_pylist())
-    if unknown := [name for name in chosen or () if name not in names and name not in run.names]:
+    if any(name not in names and name not in run.names for name in chosen or ()):
         raise PredictionError(
-            f"ensemble.members: no member {unknown[0]!r}; the run has {', '.join(run.names)}, {path} has "
-            f"{', '.join(sorted(names))}"
+            f"ensemble.members=[{','.join(chosen or ())}]: expected members of the run: {', '.join(run.names)}, or of "
+            f"{path}: {', '.join(sorted(names))}"
         )
     for name in dict.fromkeys(table["member"].to_pylist()):
         if name in run.names:
             raise PredictionError(
-                f"{path}: its member {name!r} has the name of one of the run's; rename it in the file"
+                f"{path}: member {name!r} is a member of the run, too: expected another name; rename it in the file"
             )
         if chosen is not None and name not in chosen:
             continue
@@ -210,8 +213,8 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
     if not external:
         whose = f"{path} has {', '.join(sorted(names)) or 'none'}"
         raise PredictionError(
-            f"ensemble.external: no member of the file is combined: {whose}; name one in ensemble.members, or leave "
-            "out ensemble.external"
+            f"ensemble.external={path}: expected a member of the file in ensemble.members; {whose}; add one, or set "
+            "ensemble.external=none"
         )
     return external
 
@@ -222,17 +225,19 @@ def _check_external(oof: pa.Table, fold_of: dict[str, int], what: str) -> None:
     if len(ids) != len(fold_of) or len(set(ids)) != len(ids):
         twice = len(ids) - len(set(ids))
         raise PredictionError(
-            f"{what} has {len(ids)} out-of-fold predictions ({twice} ids more than once) for the {len(fold_of)} rows "
-            "that the run's folds validate: expected one for each"
+            f"{what} has {len(ids)} out-of-fold predictions ({twice} ids more than once): expected one for each "
+            f"of the {len(fold_of)} rows that the run's folds validate"
         )
     other = [i for i, fold in zip(ids, oof["fold"].to_pylist(), strict=True) if fold != fold_of[i]]
     if other:
         raise PredictionError(
-            f"{what}: {len(other)} rows are validated by another fold than in fold_plan.parquet, such as "
-            f"{other[0]!r}: its models were trained on rows that they should not have seen. Train it on the run's "
-            "folds"
+            f"{what}: {len(other)} rows are validated by another fold than in fold_plan.parquet, such as {other[0]!r}: "
+            "expected the folds of the run; train the member on these folds"
         )
     if any(oof["in_sample"].to_pylist()):
-        raise PredictionError(f"{what} has out-of-fold predictions that say in_sample: those models have seen the rows")
+        raise PredictionError(
+            f"{what} has out-of-fold predictions with in_sample=true: expected predictions of models that were not "
+            "trained on the row"
+        )
     if not np.isfinite(oof["prediction"].to_numpy()).all():
-        raise PredictionError(f"{what} has out-of-fold predictions that are NaN or infinite")
+        raise PredictionError(f"{what} has out-of-fold predictions that are NaN or infinite: expected finite numbers")

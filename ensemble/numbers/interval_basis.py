@@ -86,8 +86,9 @@ def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Inte
     assert ensemble.interval is not None, "intervals are wanted"
     if any(len(of_folds) != run.num_folds for of_folds in tests.values()):
         raise PredictionError(
-            f"ensemble.interval: a member of {ensemble.external} has not one test prediction for each of "
-            f"{run.num_folds} folds, and an interval is made from those of each fold; leave it out, or give them"
+            f"ensemble.interval={ensemble.interval:g}: expected test predictions of each of the {run.num_folds} folds "
+            "of "
+            f"each member of {ensemble.external}; add them, or set ensemble.interval=none"
         )
     basis, test_KMT = find_basis(run, fitted), []
     for fold in range(run.num_folds):

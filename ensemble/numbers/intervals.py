@@ -56,8 +56,8 @@ def interval_kind(folds_kind: str, checkpoint: str) -> IntervalKind:
     """
     if folds_kind == "time":
         raise ValueError(
-            "no interval from folds.kind=time: rows of another time are not exchangeable with those the residuals "
-            "come from; use other folds if the order of time does not matter"
+            "folds.kind=time: expected another kind of folds with ensemble.interval, as rows of another time are not "
+            "exchangeable with those of the residuals; set ensemble.interval=none"
         )
     return IntervalKind.CV_PLUS if (folds_kind, checkpoint) == ("random", "final") else IntervalKind.EMPIRICAL
 

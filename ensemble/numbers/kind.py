@@ -110,10 +110,7 @@ class Numbers(Kind):
         if run.ensemble.interval is not None:
             from ensemble.numbers.intervals import interval_kind
 
-            try:
-                interval_kind(run.fold_kind, run.ensemble.checkpoint)
-            except ValueError as error:
-                raise ValueError(f"ensemble.interval: {error}") from None
+            interval_kind(run.fold_kind, run.ensemble.checkpoint)
         from ensemble.numbers.columns import read_external
 
         read_external(run)

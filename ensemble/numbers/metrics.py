@@ -40,9 +40,7 @@ def check_metric(metric: str) -> None:
     from sklearn.metrics import get_scorer_names  # 1 s to import
 
     if metric not in get_scorer_names():
-        raise ValueError(
-            f"metric {metric!r}: expected one of {', '.join(_ROW_ERRORS)} or the name of a scikit-learn scorer"
-        )
+        raise ValueError(f"expected one of {', '.join(_ROW_ERRORS)}, or the name of a scikit-learn scorer")
 
 
 def is_mean_of_rows(metric: str) -> bool:
@@ -85,7 +83,7 @@ def check_models(predictions_MN: np.ndarray, target_N: np.ndarray) -> tuple[np.n
     for name, values in (("predictions", predictions_MN), ("targets", target_N)):
         if bad := int((~np.isfinite(values)).sum()):
             raise ValueError(
-                f"{bad} {name} are NaN or infinite: leave these rows out, or mend the model that made them"
+                f"{bad} {name} are NaN or infinite: expected finite numbers; leave these rows out, or correct the model"
             )
     return predictions_MN, target_N
 

@@ -111,7 +111,7 @@ def _check_number(alone: Sequence[str], wanted: Mapping[str, str], usage: str) -
     if any("tuple" in kind for kind in wanted.values()):
         return
     if len(alone) < len(wanted):
-        raise RunError(f"missing {list(wanted)[len(alone)].upper()}; {usage}")
+        raise RunError(f"{list(wanted)[len(alone)].upper()} is missing; {usage}")
     if len(alone) > len(wanted):
         raise RunError(f"unexpected {alone[len(wanted)]!r}; {usage}")
 

@@ -11,10 +11,10 @@ from itertools import pairwise
 
 from ray_jobs.cli.arguments import parse
 from ray_jobs.config.overrides import find_sections, with_sections
-from ray_jobs.config.recipes import ALIASES, DEFAULT_RECIPE, RECIPES
+from ray_jobs.config.recipes import ALIASES, DEFAULT_RECIPE, RECIPES, find_recipe
 from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.config.tune import TuneConfig
-from ray_jobs.config.words import split_list, suggest
+from ray_jobs.config.words import split_list
 from ray_jobs.errors import RunError
 from ray_jobs.tracking.wandb_settings import with_wandb_settings
 
@@ -91,7 +91,9 @@ def parse_tune(argv: Sequence[str], what: str = "") -> tuple[Command, TuneConfig
     words, what = _expand_aliases(argv, recipe), f"{what.strip()}\n\n{_describe_recipes(recipe)}"
     typed = parse("tune.py", words, what, RunArguments, {"tune": TuneConfig(), **find_sections(config)})
     if split_list(typed.arguments.members or ""):
-        raise RunError("members: a trial trains one recipe; tune each member by itself")
+        raise RunError(
+            f"--members={typed.arguments.members}: expected none, as a trial trains one recipe; tune each alone"
+        )
     tune = typed.sections.pop("tune")
     kept = [one for one in typed.said if not one.name.startswith(("tune.", "run.name"))]
     words = [f"--config-name={recipe}"] if recipe != DEFAULT_RECIPE else []
@@ -115,8 +117,7 @@ def _find_recipe(argv: Sequence[str]) -> str:
         name, equals, value = word.partition("=")
         if name.lstrip("-").replace("-", "_") == "config_name":
             recipe = value if equals else following
-    if recipe not in RECIPES:
-        raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
+    find_recipe(recipe)
     return recipe
 
 

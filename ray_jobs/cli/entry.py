@@ -34,7 +34,8 @@ def main_with_errors(main: Any) -> None:
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if isinstance(error, OSError) and is_refused_by_machine(error):
-            print(f"error: {printable(str(error))}. Check disk, permissions and network", file=sys.stderr)
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            print(f"error: {printable(what)}. Check disk, permissions and network", file=sys.stderr)
             sys.exit(EXIT_REFUSED)
         print(f"{describe_unexpected(error)}\n\n{printable(traceback.format_exc())}", file=sys.stderr)
         sys.exit(EXIT_INCOMPLETE)
@@ -44,6 +45,6 @@ def describe_unexpected(error: Exception) -> str:
     """What to say of an error that nobody has written a message for."""
     job, what = Path(sys.argv[0]).name, printable(f"{type(error).__name__}: {error}")
     return (
-        f"error: {job} met an error that it does not expect: {what}. Nothing that was saved is lost. Please report it "
-        "as a bug of this project, with your command and these lines, which say where it came from:"
+        f"error: {job} met an unexpected error: {what}. Nothing that was saved is lost. Report it as a bug of this "
+        "project, with your command and these lines, which show where it came from:"
     )

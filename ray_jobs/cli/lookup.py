@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ray_jobs.config.words import suggest
 from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder, refuse_member
 from ray_jobs.runs.location import find_uri, list_run_folders
 from trainers.storage.object_storage import is_uri
+from trainers.values import suggest
+
+_MOST_RUNS = 10  # that a message names
 
 
 def find_run(run: str, storage: str, *, whole: bool = False, takes_tuning: bool = False) -> Path:
@@ -26,13 +28,22 @@ def find_run(run: str, storage: str, *, whole: bool = False, takes_tuning: bool 
         if folder.config.is_file():
             if folder.is_tuning() and not takes_tuning:
                 raise RunError(
-                    f"{folder.root} is a tuning; name one of its trials, such as {folder.trials / 'trial_000'}"
+                    f"{folder.root} is a tuning: expected a run; name one of its trials, such as "
+                    f"{folder.trials / 'trial_000'}"
                 )
             root = folder.root.resolve()
             uri = _find_uri(root)
             return root if uri is None else _fetch(uri, storage, whole=whole)
-    runs = [root.name for root in list_run_folders(storage)]
-    raise RunError(f"no run {run!r}, neither as a folder nor below {below}{suggest(run, runs)}")
+    raise _explain_absence(run, str(below), [root.name for root in list_run_folders(storage)])
+
+
+def _explain_absence(run: str, below: str, runs: list[str]) -> RunError:
+    """Of a run that does not exist, with those that there are."""
+    shown = ", ".join(runs[:_MOST_RUNS]) + f" and {len(runs) - _MOST_RUNS} more" * (len(runs) > _MOST_RUNS)
+    return RunError(
+        f"no run {run!r}: expected a run's folder, its name below run.storage, or its s3:// address; the runs in "
+        f"{below} are: {shown or 'none'}{suggest(run, runs) if len(runs) > 1 else ''}"
+    )
 
 
 def _find_uri(root: Path) -> str | None:
@@ -49,7 +60,7 @@ def _fetch(run: str, storage: str, *, whole: bool) -> Path:
     root = fetch_run(uri, whole=whole)
     if not RunFolder(root).config.is_file():
         above, _, name = uri.rstrip("/").rpartition("/")
-        raise RunError(f"no run {uri}{suggest(name, list_runs(above))}")
+        raise _explain_absence(name, above, list_runs(above))
     return root
 
 
@@ -66,7 +77,9 @@ def find_runs(storage: str) -> list[Path]:
     else:
         runs = [root.resolve() for root in list_run_folders(storage) if not RunFolder(root).is_tuning()]
     if not runs:
-        raise RunError(f"no run below {storage}; give a run, or run.storage=FOLDER")
+        raise RunError(
+            f"run.storage={storage}: no run in this folder; name a run, or set run.storage to the folder of the runs"
+        )
     return runs
 
 

@@ -63,7 +63,7 @@ def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
         raise error.cause from None
     except ray.exceptions.RayError as error:
         raise ClusterError(
-            f"a node went while it was asked something; the same command asks those that are left. {error!s:.300}"
+            f"a node of the cluster has gone: {error!s:.300}; the same command goes on with those that are left"
         ) from None
 
 

@@ -201,8 +201,8 @@ def _choose_gpus(config: ResourcesConfig, cluster: ClusterResources, num_folds: 
     if not cluster.gpus:
         if any(node.gpus for node in cluster.startable):
             raise ClusterError(
-                "this cluster can start nodes with GPUs but has none now; say what a fold shall use: "
-                "resources.gpus_per_fold=1 waits for GPUs, resources.gpus_per_fold=0 trains on CPUs"
+                "resources.gpus_per_fold=auto: expected a number, as this cluster has no GPU now and can start nodes "
+                "with GPUs; set 1 to wait for GPUs, or 0 to train on CPUs"
             )
         return 0.0
     workers = config.most_workers

@@ -181,7 +181,7 @@ def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], 
             raise KeyboardInterrupt from None
         except Exception as error:  # Ray raises what it likes
             errors.append(error)
-    what = "Ray does not start" if is_own else f"the Ray cluster at {address} refuses"
+    what = "Ray cannot be started" if is_own else f"the Ray cluster at {address} cannot be joined"
     raise ClusterError(f"{what}: {errors[0].__cause__ or errors[0]}")
 
 
@@ -207,7 +207,7 @@ def _find_cluster() -> tuple[str | None, str | None]:
         return None, None
     if named not in ("", "auto"):
         if "://" not in named and not answers(named):
-            raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={named}; start it, or unset RAY_ADDRESS")
+            raise ClusterError(f"RAY_ADDRESS={named}: no Ray cluster answers there; start it, or unset RAY_ADDRESS")
         return named, None
     noted = read_noted_address()
     if noted and answers(noted):
@@ -220,5 +220,5 @@ def _find_cluster() -> tuple[str | None, str | None]:
         )
         return None, note
     if named == "auto":
-        raise ClusterError("RAY_ADDRESS=auto, but no cluster of `ray start` answers on this machine")
+        raise ClusterError("RAY_ADDRESS=auto: no Ray cluster answers on this machine; start it, or unset RAY_ADDRESS")
     return None, None

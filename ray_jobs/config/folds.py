@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainers.interface import Inventory
+from trainers.values import check_number, refuse
 
 NEVER_VALIDATED = -1
 BLEND = -2  # held out of every fold: no fold trains or validates on it
@@ -37,36 +38,36 @@ class FoldsConfig:
     the share as whole groups, or all rows of one time, allow."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.blend_fraction <= 0.5:
-            raise ValueError(f"folds.blend_fraction={self.blend_fraction}: expected a share from 0 to 0.5")
+        check_number("folds.blend_fraction", self.blend_fraction, least=0, most=0.5, unit="a share")
         if self.blend_fraction and self.kind == "predefined":
-            raise ValueError(
-                "folds.blend_fraction with folds.kind=predefined: mark the blend set with -2 in data.fold_column"
+            raise refuse(
+                "folds.blend_fraction",
+                self.blend_fraction,
+                "0 with folds.kind=predefined; mark the blend set with -2 in data.fold_column",
             )
         if self.kind == "holdout":
             self._check_holdout()
-        elif not 2 <= self.count <= 1000:  # every fold is asked for its status
-            raise ValueError(f"folds.count={self.count}: expected 2 to 1000")
-        if not 0 <= self.seed < 2**32:  # scikit-learn's bounds
-            raise ValueError(f"folds.seed={self.seed}: expected at least 0 and below {2**32}")
+        else:  # every fold is asked for its status
+            check_number("folds.count", self.count, least=2, most=1000)
+        # The bounds are scikit-learn's.
+        check_number("folds.seed", self.seed, least=0, below=2**32)
         if self.on_leak == "group" and not self.can_group:
-            decides = "the dates decide" if self.kind == "time" else "data.fold_column decides"
-            raise ValueError(
-                f"folds.on_leak=group with folds.kind={self.kind}: {decides} where a row is, so rows that are the "
-                "same cannot be kept together; use warn or error"
+            decides = "the date of a row decides" if self.kind == "time" else "data.fold_column decides"
+            raise refuse(
+                "folds.on_leak",
+                self.on_leak,
+                f"warn or error with folds.kind={self.kind}; {decides} which fold the row gets, so rows that share "
+                "something cannot be kept in one fold",
             )
         if self.only is not None:
             outside = [fold for fold in self.only if not 0 <= fold < self.count]
             if outside or not self.only:
-                raise ValueError(f"folds.only={list(self.only)}: expected fold numbers from 0 to {self.count - 1}")
+                raise refuse("folds.only", self.only, f"numbers of folds, 0 to {self.count - 1}, or none")
 
     def _check_holdout(self) -> None:
         if self.count != 1:
-            raise ValueError(
-                f"folds.count={self.count}: folds.kind=holdout has one split, folds.count=1 (train.py sets both)"
-            )
-        if not 0 < self.holdout_fraction < 1:
-            raise ValueError(f"folds.holdout_fraction={self.holdout_fraction}: expected a share between 0 and 1")
+            raise refuse("folds.count", self.count, "1 with folds.kind=holdout; train.py sets both")
+        check_number("folds.holdout_fraction", self.holdout_fraction, above=0, below=1, unit="a share")
 
     def keeps_groups(self, inventory: Inventory) -> bool:
         """Whether the user's own groups stay on one side."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
+from trainers.values import check_choice
+
 Record = TypeVar("Record")
 
 # Metadata of a field. The file lacks it where it is None:
@@ -34,16 +36,14 @@ def from_json(cls: type[Record], values: Mapping[str, Any], *, takes_unknown: bo
     own = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = {name: value for name, value in values.items() if name not in own}
     if unknown and not takes_unknown:
-        raise ValueError(f"{cls.__name__}: unknown fields {sorted(unknown)}; known: {sorted(own)}")
+        raise ValueError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}: expected some of {', '.join(own)}")
     built = {}
     for name, field in own.items():
         if field.metadata.get("inline"):
             built[name] = _convert(hints[name], unknown, takes_unknown)
         elif name in values:
-            if typing.get_origin(hints[name]) is Literal and values[name] not in typing.get_args(hints[name]):
-                raise ValueError(
-                    f"{cls.__name__}: {name}={values[name]!r}, expected one of {typing.get_args(hints[name])}"
-                )
+            if typing.get_origin(hints[name]) is Literal:
+                check_choice(name, values[name], typing.get_args(hints[name]))
             built[name] = _convert(hints[name], values[name], takes_unknown)
     return cls(**built)
 

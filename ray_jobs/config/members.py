@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 
 from ray_jobs.config.overrides import override
-from ray_jobs.config.recipes import RECIPES
+from ray_jobs.config.recipes import find_recipe
 from ray_jobs.config.run import MAIN, RunConfig
-from ray_jobs.config.words import suggest
 from ray_jobs.errors import RunError
+from trainers.values import show_value
 
 
 def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
@@ -28,7 +28,7 @@ def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
         try:
             configs[name] = _resolve(config, name, words)
         except RunError as error:
-            raise RunError(f"member {name!r}: {error}") from None
+            raise RunError(f"--members: {name!r}: {error}") from None
     return configs
 
 
@@ -43,7 +43,8 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
         own, of_run = getattr(member.trainer.data, name), getattr(config.trainer.data, name)
         if own != of_run:
             raise RunError(
-                f"data.{name}={own!r}, but members learn from the same rows as the run, where it is {of_run!r}"
+                f"data.{name}={show_value(own)}: expected {show_value(of_run)}, as in the run: all members learn from "
+                "the same rows"
             )
     return dataclasses.replace(
         member,
@@ -61,20 +62,28 @@ def _refuse_other_folds(config: RunConfig, member: RunConfig) -> None:
     Raises:
         RunError: more than `folds.seed` differs, or rows would leave the blend set.
     """
-    if dataclasses.replace(member.folds, seed=config.folds.seed) != config.folds:
-        raise RunError(
-            "of the folds only folds.seed may differ, which repeats the cross-validation on another division"
-        )
+    for field in dataclasses.fields(config.folds):
+        own, of_run = getattr(member.folds, field.name), getattr(config.folds, field.name)
+        if field.name != "seed" and own != of_run:
+            raise RunError(
+                f"folds.{field.name}={show_value(own)}: expected {show_value(of_run)}, as in the run; of the folds "
+                "only "
+                "folds.seed may differ, which repeats the cross-validation on another division"
+            )
     if member.folds.seed != config.folds.seed and config.folds.blend_fraction:
-        raise RunError("folds.seed cannot differ where folds.blend_fraction holds rows out: it decides which")
+        raise RunError(
+            f"folds.seed={member.folds.seed}: expected {config.folds.seed}, as in the run: it decides which rows "
+            f"folds.blend_fraction={config.folds.blend_fraction:g} holds out"
+        )
 
 
 def _take_recipe(config: RunConfig, recipe: str) -> RunConfig:
     """A recipe's model and training on the run's own data."""
-    if recipe not in RECIPES:
-        raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
-    other = RECIPES[recipe]()
+    other = find_recipe(recipe)()
     if other.family != config.family:
-        raise RunError(f"recipe {recipe} is of family {other.family}, the run of {config.family}: its rows are others")
+        raise RunError(
+            f"recipe {recipe} is of family {other.family}: expected one of family {config.family}, as in the run: all "
+            "members learn from the same rows"
+        )
     trainer = dataclasses.replace(other.trainer, data=config.trainer.data)
     return dataclasses.replace(config, recipe=recipe, trainer=trainer)

@@ -7,15 +7,27 @@ import dataclasses
 import io
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from ray_jobs.config.run import SECTIONS, RunConfig
 from ray_jobs.config.words import Said, show_flag, take_apart
 from ray_jobs.errors import RunError
+from trainers.values import refuse
 
 # W&B's older names of modes.
 WANDB_MODE_NAMES = {"run": "online", "dryrun": "offline"}
+# Of one value, and of several.
+_TYPES = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    bool: ("true or false", ""),
+    types.NoneType: ("none", ""),
+}
+_PYTHON_NAMES = {"True": "true", "False": "false", "None": "none"}
 
 
 def with_wandb_environment(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:
@@ -50,8 +62,8 @@ def override(config: RunConfig, words: Sequence[str], sections: Sequence[str] = 
     offered = {name: value for name, value in find_sections(config).items() if not sections or name in sections}
     alone, said = take_apart(words, {}, list_fields(offered))
     if alone:
-        raise RunError(f"unexpected {alone[0]!r}: fields are written as field=value")
-    return with_sections(config, _ask_tyro(None, offered, _as_options(said)))
+        raise RunError(f"unexpected {alone[0]!r}: expected field=value")
+    return with_sections(config, _ask_tyro(None, offered, (), said))
 
 
 def with_sections(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
@@ -105,7 +117,7 @@ def read_arguments(
     Raises:
         RunError: a value that is not allowed.
     """
-    return _ask_tyro(arguments, sections, [*alone, *_as_options(said, {f.name for f in dataclasses.fields(arguments)})])
+    return _ask_tyro(arguments, sections, alone, said)
 
 
 def describe_options(arguments: type[Any], sections: Mapping[str, Any]) -> str:
@@ -132,16 +144,67 @@ def _as_options(said: Iterable[Said], flags: Iterable[str] = ()) -> list[str]:
     return options
 
 
-def _ask_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
-    errors = io.StringIO()
+def _ask_tyro(
+    arguments: type[Any] | None, sections: Mapping[str, Any], alone: Sequence[str], said: Sequence[Said]
+) -> dict[str, Any]:
+    flags = [] if arguments is None else [field.name for field in dataclasses.fields(arguments)]
+    types_only = {name: _without_checks(type(section))(**vars(section)) for name, section in sections.items()}
+
+    def ask(of: Sequence[Said]) -> Any:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return _call_tyro(arguments and _without_checks(arguments), types_only, [*alone, *_as_options(of, flags)])
+
     try:
-        with contextlib.redirect_stderr(errors):
-            parsed = _call_tyro(arguments, sections, options)
+        parsed = vars(ask(said))
     except SystemExit:
-        raise RunError(_without_frame(errors.getvalue())) from None
+        raise RunError(_explain_value(_find_refused(ask, said), arguments, sections)) from None
+    owners = {name: type(section) for name, section in sections.items()}
+    owners |= {} if arguments is None else {"arguments": arguments}
+    try:
+        return {name: owner(**vars(parsed[name])) for name, owner in owners.items()}
     except ValueError as error:
         raise RunError(str(error)) from None
-    return {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}
+
+
+def _without_checks(cls: type[Any]) -> type[Any]:
+    """A dataclass of the same fields that takes every value of their types."""
+    hints = typing.get_type_hints(cls)
+    fields = [
+        (field.name, hints[field.name], dataclasses.field(default=field.default)) for field in dataclasses.fields(cls)
+    ]
+    return dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
+
+
+def _find_refused(ask: Callable[[Sequence[Said]], Any], said: Sequence[Said]) -> Said:
+    """The first name whose value is not of its type."""
+    for one in said:
+        try:
+            ask([one])
+        except SystemExit:
+            return one
+    raise AssertionError([one.words for one in said])
+
+
+def _explain_value(refused: Said, arguments: type[Any] | None, sections: Mapping[str, Any]) -> str:
+    section, _, field = refused.name.rpartition(".")
+    owner = type(sections[section]) if section else arguments
+    found = refused.values[0] if len(refused.values) == 1 else refused.values
+    name = refused.name if section else show_flag(field)
+    return str(refuse(name, _PYTHON_NAMES.get(str(found), found), _describe_type(typing.get_type_hints(owner)[field])))
+
+
+def _describe_type(hint: Any) -> str:
+    """What a field takes, in words."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return f"{'one of ' * (len(options) > 1)}{', '.join(map(str, options))}"
+    if typing.get_origin(hint) is tuple:
+        if Ellipsis in options:
+            return f"{_TYPES[options[0]][1]}, written [a,b]"
+        return f"{len(options)} {_TYPES[options[0]][1]}, written [a,b]"
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return ", or ".join(map(_describe_type, options))
+    return _TYPES[hint][0]
 
 
 def _call_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options: Sequence[str]) -> Any:
@@ -160,12 +223,3 @@ def _call_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options
     ]
     shape = dataclasses.make_dataclass("Fields", fields, frozen=True)
     return tyro.cli(shape, args=options, prog="", description="", use_underscores=True)
-
-
-def _without_frame(text: str) -> str:
-    """tyro's message without its box, its heading and its hints."""
-    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in text.splitlines()]
-    message = " ".join(line for line in lines if line and not re.match(r"^[╭╰─]", line))
-    message = re.sub(r"\[/?bold\]", "", message)
-    message = re.sub(r"\s*(Argument helptext:|For full helptext).*", "", message)
-    return re.sub(r"^Error parsing \w+: ", "", message)

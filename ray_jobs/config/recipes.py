@@ -10,7 +10,9 @@ from dataclasses import replace
 from functools import wraps
 
 from ray_jobs.config.run import RunConfig
+from ray_jobs.errors import RunError
 from trainers.families import Recipe, find_families, load_recipes_module
+from trainers.values import suggest
 
 DEFAULT_RECIPE = "clip_multimodal_small"
 
@@ -27,7 +29,7 @@ def _collect(families: list[str]) -> tuple[dict[str, Callable[[], RunConfig]], d
         module = load_recipes_module(family)
         own = {recipe.__name__: _complete(family, recipe) for recipe in module.RECIPES}
         if shared := sorted(own.keys() & recipes.keys()):
-            raise ValueError(f"trainers/{family}/recipes.py: another family has a recipe {shared[0]!r}, too; rename it")
+            raise ValueError(f"trainers/{family}/recipes.py: another family has a recipe {shared[0]!r}: rename it")
         recipes |= own
         aliases |= getattr(module, "ALIASES", {})
     return recipes, aliases
@@ -48,3 +50,14 @@ def _complete(family: str, recipe: Callable[[], Recipe]) -> Callable[[], RunConf
 
 # ALIASES: flags that a recipe's users know, and the fields they mean.
 RECIPES, ALIASES = _collect(find_families())
+
+
+def find_recipe(name: str) -> Callable[[], RunConfig]:
+    """The recipe of a name.
+
+    Raises:
+        RunError: there is none; the message lists all.
+    """
+    if name not in RECIPES:
+        raise RunError(f"no recipe {name!r}: expected one of {', '.join(RECIPES)}{suggest(name, RECIPES)}")
+    return RECIPES[name]

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from trainers.values import check_number, refuse, show_value
+
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])(i?)B?")
 _POWERS = {"M": 2, "G": 3, "T": 4}
 _LEAST_MEMORY_BYTES = 2**20  # whoever gives less has meant another unit: 4 for 4GiB
@@ -37,27 +39,21 @@ class ResourcesConfig:
     def __post_init__(self) -> None:
         self._check_workers()
         gpus, cpus = self.gpus_per_fold, self.cpus_per_fold
-        if cpus != "auto" and not 0 < cpus < math.inf:
-            raise ValueError(f"resources.cpus_per_fold={cpus}: expected a number above 0, or auto")
-        if gpus != "auto" and not 0 <= gpus < math.inf:
-            raise ValueError(f"resources.gpus_per_fold={gpus}: expected a number from 0, or auto")
+        check_number("resources.cpus_per_fold", cpus, above=0, instead="auto")
+        check_number("resources.gpus_per_fold", gpus, least=0, instead="auto")
+        workers = f"with resources.workers_per_fold={show_value(self.workers_per_fold)}"
         if gpus != "auto" and gpus > 1 and (gpus / self.most_workers) % 1:
-            raise ValueError(
-                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: above one "
-                "GPU a worker can only have whole ones"
-            )
+            raise refuse("resources.gpus_per_fold", gpus, f"whole GPUs for each worker {workers}")
         if gpus != "auto" and self.most_workers > 1 and 0 < gpus < self.most_workers:
-            most = f" (gpus_per_fold is that of {self.most_workers} workers)" if self.is_elastic else ""
-            raise ValueError(
-                f"resources.gpus_per_fold={gpus} with resources.workers_per_fold={self._show_workers()}: NCCL refuses "
-                f"two workers of one fold on one GPU; give one GPU a worker{most}, or one worker a fold"
+            raise refuse(
+                "resources.gpus_per_fold",
+                gpus,
+                f"0 or at least {self.most_workers} {workers}; NCCL refuses two workers of one fold on one GPU",
             )
-        if self.max_folds_at_once is not None and self.max_folds_at_once < 1:
-            raise ValueError(f"resources.max_folds_at_once={self.max_folds_at_once}: expected at least 1")
+        check_number("resources.max_folds_at_once", self.max_folds_at_once, least=1, instead="none")
         if self.memory_per_fold is not None:
             parse_memory(self.memory_per_fold)
-        if not 0 <= self.resize_interval_s < 1e6:
-            raise ValueError(f"resources.resize_interval_s={self.resize_interval_s}: expected seconds, 0 or more")
+        check_number("resources.resize_interval_s", self.resize_interval_s, least=0, below=1e6, unit="seconds")
 
     @property
     def is_elastic(self) -> bool:
@@ -80,16 +76,14 @@ class ResourcesConfig:
         workers = self.workers_per_fold
         numbers = workers if isinstance(workers, tuple) else (workers,)
         if any(type(number) is not int or number < 1 for number in numbers):
-            raise ValueError(f"resources.workers_per_fold={self._show_workers()}: expected at least 1, or [least,most]")
+            raise refuse("resources.workers_per_fold", workers, "a whole number, at least 1, or [least,most]")
         if isinstance(workers, tuple) and (len(workers) != 2 or workers[0] >= workers[1]):
-            raise ValueError(
-                f"resources.workers_per_fold={self._show_workers()}: expected [least,most], the second number larger "
-                "than the first; a number that never changes stands alone, without brackets"
+            raise refuse(
+                "resources.workers_per_fold",
+                workers,
+                "[least,most], the second number larger than the first; write a number that never changes without "
+                "brackets",
             )
-
-    def _show_workers(self) -> str:
-        workers = self.workers_per_fold
-        return str(list(workers) if isinstance(workers, tuple) else workers).replace(" ", "")
 
 
 def parse_memory(value: float | str) -> float:
@@ -104,10 +98,8 @@ def parse_memory(value: float | str) -> float:
     except (TypeError, ValueError, OverflowError):
         num_bytes = math.nan
     if not _LEAST_MEMORY_BYTES <= num_bytes < math.inf:
-        raise ValueError(
-            f"resources.memory_per_fold={value}: expected bytes (4e9) or a number with its unit (4GiB, 500MiB, 4GB), "
-            "at least 1MiB, or none"
-        )
+        expected = "bytes (4e9) or a number with its unit (4GiB, 500MiB, 4GB), at least 1MiB, or none"
+        raise refuse("resources.memory_per_fold", value, expected)
     return num_bytes
 
 

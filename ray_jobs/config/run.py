@@ -17,6 +17,7 @@ from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.json_fields import from_json
 from ray_jobs.config.resources import ResourcesConfig
 from trainers.interface import load_config_class
+from trainers.values import check_choice, check_number, describe_name, refuse
 
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 MAIN = "main"  # the member that every run has: its own recipe
@@ -41,9 +42,8 @@ class RunSection:
 
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
-            raise ValueError(f"run.name={self.name!r}: expected letters, digits, '_', '-' and '.', at most 128")
-        if self.stall_timeout_s is not None and not 1 <= self.stall_timeout_s < 1e6:
-            raise ValueError(f"run.stall_timeout_s={self.stall_timeout_s}: expected seconds, at least 1, or none")
+            raise refuse("run.name", self.name, describe_name("_-.", 128))
+        check_number("run.stall_timeout_s", self.stall_timeout_s, least=1, below=1e6, unit="seconds", instead="none")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,8 @@ class CheckpointConfig:
     """How long a fold waits for storage that is full, read-only or away before it fails; 0: it fails at once."""
 
     def __post_init__(self) -> None:
-        if self.every_steps is not None and self.every_steps < 1:
-            raise ValueError(f"checkpoint.every_steps={self.every_steps}: expected at least 1, or none")
-        if not 0 <= self.storage_patience_s < 1e6:
-            raise ValueError(f"checkpoint.storage_patience_s={self.storage_patience_s}: expected seconds, 0 or more")
+        check_number("checkpoint.every_steps", self.every_steps, least=1, instead="none")
+        check_number("checkpoint.storage_patience_s", self.storage_patience_s, least=0, below=1e6, unit="seconds")
 
 
 @dataclass(frozen=True)
@@ -92,17 +90,14 @@ class TrackingConfig:
     """What "Stop" on W&B's page does: only say so, or end the run after the epochs that are under way."""
 
     def __post_init__(self) -> None:
-        if self.log_interval < 1:
-            raise ValueError(f"tracking.log_interval={self.log_interval}: expected at least 1")
-        if not 0 <= self.finish_timeout_s < 1e6:
-            raise ValueError(f"tracking.finish_timeout_s={self.finish_timeout_s}: expected seconds, 0 or more")
-        for name, allowed in (("wandb", WANDB_MODES), ("on_stop", ("report", "stop"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"tracking.{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        check_number("tracking.log_interval", self.log_interval, least=1)
+        check_number("tracking.finish_timeout_s", self.finish_timeout_s, least=0, below=1e6, unit="seconds")
+        check_choice("tracking.wandb", self.wandb, WANDB_MODES)
+        check_choice("tracking.on_stop", self.on_stop, ("report", "stop"))
         if not 1 <= len(self.project) <= 128 or any(character in self.project for character in "/\\#?%:"):
-            raise ValueError(f"tracking.project={self.project!r}: W&B wants 1 to 128 characters, none of / \\ # ? % :")
+            raise refuse("tracking.project", self.project, "1 to 128 characters without any of / \\ # ? : %")
         if any(not 1 <= len(tag) <= 64 for tag in self.tags):
-            raise ValueError(f"tracking.tags={list(self.tags)}: W&B wants 1 to 64 characters in each")
+            raise refuse("tracking.tags", self.tags, "1 to 64 characters in each")
 
 
 @dataclass(frozen=True)
@@ -133,11 +128,14 @@ class RunConfig:
         for name in names[1:]:
             if not _MEMBER.fullmatch(name):
                 raise ValueError(
-                    f"members: {name!r} is no name: expected letters, digits, '_' and '-', at most 32, then what "
-                    "differs, such as 'wide model.hidden_dim=128'"
+                    f"--members: the name {name!r}: expected {describe_name('_-', 32)}, then the fields that differ, "
+                    "such as 'wide model.hidden_dim=128'"
                 )
             if names.count(name) > 1:
-                raise ValueError(f"members: {name!r} is there twice (main is the run's own recipe)")
+                raise ValueError(
+                    f"--members: the name {name!r} is used twice: expected each name once, and not {MAIN}, which is "
+                    "the run's own recipe; rename one"
+                )
         _check_combination(self.ensemble, names, self.folds)
 
     @property
@@ -167,7 +165,7 @@ def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsC
     chosen = ensemble.members or ()
     unknown = [name for name in chosen if name not in names]
     if unknown and (ensemble.external is None or len(unknown) == len(chosen)):
-        raise ValueError(f"ensemble.members: no member {unknown[0]!r}; the run has {', '.join(names)}")
+        raise refuse("ensemble.members", chosen, f"members of the run: {', '.join(names)}")
     combined = len(ensemble.members or names)
     if ensemble.external is not None:
         return  # which columns the file has is known when it is read
@@ -181,9 +179,7 @@ def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsC
             "those that are there: leave out one of the two"
         )
     if ensemble.weights is not None and len(ensemble.weights) != wanted:
-        raise ValueError(
-            f"ensemble.weights has {len(ensemble.weights)} numbers for {wanted} {what}s; give one for each {what}"
-        )
+        raise refuse("ensemble.weights", ensemble.weights, f"{wanted} numbers, one for each {what}")
 
 
 SECTIONS = ("run", "folds", "ensemble", "resources", "checkpoint", "tracking")
@@ -219,7 +215,7 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     trainer_sections = {f.name for f in dataclasses.fields(trainer_class)}
     known = {"recipe", "family", "members", *SECTIONS, *trainer_sections}
     if unknown := set(values) - known:
-        raise ValueError(f"unknown sections {sorted(unknown)}; known: {sorted(known)}")
+        raise ValueError(f"no section {sorted(unknown)[0]!r}: expected some of {', '.join(sorted(known))}")
     read = functools.partial(from_json, takes_unknown=False)
     return RunConfig(
         recipe=values["recipe"],

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from trainers.values import check_choice, check_number, describe_name, refuse
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,111}")
 
 
@@ -37,15 +39,10 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
-            raise ValueError(f"tune.name={self.name!r}: expected letters, digits, '_', '-' and '.', at most 112")
-        if self.num_trials < 1:
-            raise ValueError(f"tune.num_trials={self.num_trials}: expected at least 1")
-        for name, allowed in (("search", ("tpe", "random")), ("scheduler", ("none", "asha"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"tune.{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        if not 1 < self.reduction_factor <= 100:
-            raise ValueError(f"tune.reduction_factor={self.reduction_factor}: expected above 1, such as 2 or 3")
-        if self.max_trials_at_once is not None and self.max_trials_at_once < 1:
-            raise ValueError(f"tune.max_trials_at_once={self.max_trials_at_once}: expected at least 1, or none")
-        if self.seed < 0:
-            raise ValueError(f"tune.seed={self.seed}: expected at least 0")
+            raise refuse("tune.name", self.name, describe_name("_-.", 112))
+        check_number("tune.num_trials", self.num_trials, least=1)
+        check_choice("tune.search", self.search, ("tpe", "random"))
+        check_choice("tune.scheduler", self.scheduler, ("none", "asha"))
+        check_number("tune.reduction_factor", self.reduction_factor, above=1, most=100)
+        check_number("tune.max_trials_at_once", self.max_trials_at_once, least=1, instead="none")
+        check_number("tune.seed", self.seed, least=0)

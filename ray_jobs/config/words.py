@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ray_jobs.errors import RunError
+from trainers.values import list_nearest
 
 _NAMED = re.compile(r"(-{0,2}[A-Za-z_][\w.-]*)(?:=(.*))?", re.DOTALL)
 
@@ -59,7 +60,7 @@ def take_apart(
         if not values and kind == "bool":
             values = ["True"]
         elif not values and "tuple" not in kind:
-            raise RunError(f"{word} has no value")
+            raise RunError(f"{word} has no value: expected {word} VALUE")
         if kind == "bool" or not is_flag:
             values = [one for value in values for one in _read_value(value)]
         said.append(Said(name, values, [word, *taken]))
@@ -102,7 +103,7 @@ def _explain_unknown(typed: str, name: str, flags: Mapping[str, str], fields: Ma
     nearest = [shown.get(one, one) for one in _find_nearest(name, [*flags, *fields])]
     is_flag = typed.startswith("-") and "." not in typed
     what = f"flag {typed}" if is_flag else f"field {name!r}"
-    return f"no {what}{_list_nearest(nearest) or '; --help lists them all'}"
+    return f"no {what}{list_nearest(nearest) or '; --help lists them all'}"
 
 
 def show_flag(name: str) -> str:
@@ -110,14 +111,9 @@ def show_flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """ "; nearest: a, b" or nothing."""
-    return _list_nearest(difflib.get_close_matches(name, list(known), n=3, cutoff=0.4))
-
-
 def suggest_field(name: str, known: Iterable[str]) -> str:
-    """As `suggest`; `lr` finds `optimizer.lr`: whole names are compared, and their last parts."""
-    return _list_nearest(_find_nearest(name, list(known)))
+    """As `trainers.values.suggest`; `lr` finds `optimizer.lr`: whole names are compared, and their last parts."""
+    return list_nearest(_find_nearest(name, list(known)))
 
 
 def _find_nearest(name: str, known: Sequence[str]) -> list[str]:
@@ -127,7 +123,3 @@ def _find_nearest(name: str, known: Sequence[str]) -> list[str]:
         short[part] for part in difflib.get_close_matches(name.rpartition(".")[2], list(short), n=2, cutoff=0.6)
     ]
     return list(dict.fromkeys(nearest))
-
-
-def _list_nearest(nearest: Sequence[str]) -> str:
-    return f"; nearest: {', '.join(nearest)}" if nearest else ""

@@ -50,7 +50,9 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     if in_submitted_job():
         _refuse_relative_paths(config)
     if folder.root.parent.name == MEMBERS:
-        raise RunError(f"run.storage={folder.root.parent}: a folder named {MEMBERS} holds the members of a run")
+        raise RunError(
+            f"run.storage={folder.root.parent}: expected another name than {MEMBERS}, which holds a run's members"
+        )
     _check_storage_folder(folder.root, makes_it=scratch is None)
     if folder.cache.exists() or is_uri(config.trainer.data.root or ""):
         open_cache(folder.cache)
@@ -92,7 +94,7 @@ def _refuse_relative_paths(config: RunConfig) -> None:
         if value and not os.path.isabs(os.path.expanduser(value)) and not is_uri(value):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working "
-                "directory. Give the absolute path as the cluster's machines see it, such as "
+                "directory. Set the absolute path as the cluster's machines see it, such as "
                 f"{name}=/mnt/shared/{Path(value).name}"
             )
 
@@ -106,7 +108,7 @@ def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
     """
     there = next(path for path in (root, *root.parents) if path.exists())
     if not there.is_dir():
-        raise RunError(f"{there} is a file; choose another run.storage or run.name")
+        raise RunError(f"{there} is a file: expected a folder; choose another run.storage or run.name")
     refused = "" if os.access(there, os.W_OK) else "permission denied"
     if makes_it and not refused:
         try:
@@ -114,7 +116,9 @@ def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
         except OSError as error:
             refused = str(error.strerror)
     if refused:
-        raise RunError(f"run.storage={root.parent} cannot be written to ({refused}); choose another folder")
+        raise RunError(
+            f"run.storage={root.parent} cannot be written to ({refused.lower()}); choose another run.storage"
+        )
 
 
 def _check_members(

@@ -27,6 +27,7 @@ from ray_jobs.runs.provenance import Provenance, read_provenance, write_provenan
 from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 from trainers.interface import Inventory
 from trainers.reading.data_folder import MADE_DATA
+from trainers.values import show_value
 
 
 def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None], job: str = "kfold.py") -> Plan:
@@ -79,7 +80,7 @@ def _refuse_left_folds(folder: RunFolder) -> None:
     left = sorted(path for path in folder.root.glob("folds/*/checkpoints/*") if not path.name.startswith("."))
     if left:
         raise RunFolderError(
-            f"{folder.config} is missing and {left[0]} is there. Put back a copy of the file, remove the folder, or "
+            f"{folder.config} is missing, and {left[0]} exists. Put back a copy of the file, remove the folder, or "
             "choose another run.name"
         )
 
@@ -92,7 +93,9 @@ def _read_old(folder: RunFolder) -> RunConfig:
 
 
 def _with_advice(error: RunFolderError) -> RunFolderError:
-    return RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another run.name (run.name=auto)")
+    return RunFolderError(
+        f"{error}. Put back a copy of the file, or choose another run.name (run.name=auto) for a new run"
+    )
 
 
 def _compare(member: MemberPlan) -> Differences:
@@ -112,11 +115,13 @@ def _compare(member: MemberPlan) -> Differences:
     if "data.root" in trained and all(_is_made(root, folder) for root in trained["data.root"]):
         other["data.root"] = trained.pop("data.root")  # the run is worked on in another folder than before
     if trained:
-        changes = "\n".join(f"  {name}: {was!r} in the run, {now!r} now" for name, (was, now) in trained.items())
+        changes = "\n".join(
+            f"  {name}: {show_value(was)} in the run, {show_value(now)} now" for name, (was, now) in trained.items()
+        )
         anew = (
             "give the member another name"
             if folder.member != MAIN
-            else "another run.name (run.name=auto) for a new run"
+            else "choose another run.name (run.name=auto) for a new run"
         )
         raise ConfigChangedError(
             f"{folder.root} exists and these fields change what is trained:\n{changes}\n"
@@ -125,7 +130,7 @@ def _compare(member: MemberPlan) -> Differences:
     if known.data_fingerprint != member.inventory.fingerprint:
         raise ConfigChangedError(
             f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are "
-            "not the ones it began with. Put them back to continue it, or use another run.name"
+            "not the ones it began with. Put them back to continue it, or choose another run.name"
         )
     if known.plan_fingerprint != member.folds.fingerprint():
         raise ConfigChangedError(

@@ -117,7 +117,8 @@ def _refuse_small_blend(folds: FoldsConfig, num_blend: int, num_rest: int) -> No
     if num_blend < 2 or num_rest < for_folds:
         change = f"{'raise' if num_blend < 2 else 'lower'} it, or " * (num_rows >= 2 + for_folds)
         raise DataError(
-            f"folds.blend_fraction={folds.blend_fraction} holds out {num_blend} of {num_rows} rows: expected at least "
+            f"folds.blend_fraction={folds.blend_fraction:g} holds out {num_blend} of {num_rows} rows: expected at "
+            "least "
             f"2, and {for_folds} for the folds; {change}leave it out"
         )
 
@@ -153,7 +154,7 @@ def _divide_by_time(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     The first portion only trains. The folds' portions are of one size, as scikit-learn's TimeSeriesSplit has them, but
     for their borders, which are moved to where another time begins."""
     if inventory.time is None:
-        raise DataError("folds.kind=time needs dates: set data.date_column")
+        raise DataError("folds.kind=time: expected a date of each row; set data.date_column")
     times, number_N = np.unique(inventory.time, return_inverse=True)
     _refuse_few_times(folds, len(times))
     num_before = np.searchsorted(np.sort(inventory.time), times)  # rows before each time
@@ -199,7 +200,7 @@ def find_strata(folds: FoldsConfig, inventory: Inventory, rest: np.ndarray) -> n
     values = inventory.target if inventory.strata is None else inventory.strata
     if values is None:
         raise DataError(
-            f"folds.kind={folds.kind} needs a target or strata, and the rows have neither; use folds.kind=random"
+            f"folds.kind={folds.kind}: expected a target or strata of each row, found neither; set folds.kind=random"
         )
     if inventory.strata is None and np.issubdtype(values.dtype, np.floating):
         return _bin_target(values[rest], folds.count)
@@ -219,14 +220,15 @@ def _bin_target(target: np.ndarray, count: int) -> np.ndarray:
 
 def _use_predefined(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     if inventory.predefined_fold is None:
-        raise DataError("folds.kind=predefined needs data.fold_column")
+        raise DataError("folds.kind=predefined: expected a fold of each row; set data.fold_column")
     found = sorted(set(inventory.predefined_fold.tolist()) - {NEVER_VALIDATED, BLEND})
     if found != list(range(folds.count)):
         shown = ", ".join(map(str, found[:_MOST_SHOWN])) + (", …" if len(found) > _MOST_SHOWN else "")
         raise DataError(
-            f"the fold column holds folds [{shown}], folds.count={folds.count} expects 0 to {folds.count - 1} (and -1 "
-            "for rows that always train, -2 for rows of the blend set)"
+            f"data.fold_column holds the folds [{shown}]: expected 0 to {folds.count - 1}, by "
+            f"folds.count={folds.count} "
+            "(and -1 for rows that always train, -2 for rows of the blend set); set folds.count, or correct the column"
         )
     if (inventory.predefined_fold == BLEND).sum() == 1:
-        raise DataError("the fold column marks 1 row with -2: expected at least 2 in a blend set, or none")
+        raise DataError("data.fold_column=-2 of 1 row: expected at least 2 rows in a blend set, or none")
     return inventory.predefined_fold

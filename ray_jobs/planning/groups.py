@@ -27,7 +27,7 @@ def number_groups(folds: FoldsConfig, inventory: Inventory) -> np.ndarray:
     what, advice = "groups", "choose another data.group_column"
     if folds.keeps_groups(inventory):
         if inventory.groups is None:
-            raise DataError(f"folds.kind={folds.kind} needs groups: set data.group_column")
+            raise DataError(f"folds.kind={folds.kind}: expected a group of each row; set data.group_column")
         groups = np.unique(inventory.groups, return_inverse=True)[1]
     if folds.on_leak == "group":
         columns = [keys.train for keys in inventory.row_keys.values()] + ([] if groups is None else [groups + 1])

@@ -71,7 +71,7 @@ def predict_rows(folder: RunFolder, config: RunConfig, request: PredictRequest) 
         console.print("\ninterrupted: nothing was written")
         return EXIT_INTERRUPTED
     except (ClusterLostError, _FailedError) as error:
-        console.print(f"{error}\nnothing was written; {log} has the details", style="bold red")
+        console.print(f"{error}\nnothing was written; the log: {log}", style="bold red")
         if isinstance(error, ClusterLostError):
             console.file.flush()
             os._exit(EXIT_INCOMPLETE)  # what is left of Ray would print over the message, or hang
@@ -114,18 +114,18 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
     for option, path in {"data": request.place, "output": request.output, "masks": request.truth}.items():
         if path is not None and in_submitted_job() and not path.is_absolute():
             raise RunError(
-                f"--{option} {path} is a relative path: a submitted job runs in a temporary copy of the working "
-                "directory. Give the absolute path as the cluster's machines see it"
+                f"--{option}={path} is a relative path: a submitted job runs in a temporary copy of the working "
+                "directory. Set the absolute path as the cluster's machines see it"
             )
     # Workers are elsewhere.
     request = replace(request, place=request.place.absolute(), truth=request.truth and request.truth.absolute())
     kind, looks_for_truth = config.kind, "truth" in config.kind.offers
     if request.truth is not None and not looks_for_truth:
-        raise RunError(f"--masks is not for {kind.title}, which this run predicts")
+        raise RunError(f"--masks={request.truth}: expected none for {kind.title}, which this run predicts")
     output = (request.output or _name_output(folder, config, request.place)).absolute()
     if not kind.row_files and (output.suffix not in TABLE_SUFFIXES or output.is_dir()):
-        raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
-    advice = f"--output {request.output}: name another file" if request.output else "--output FILE names another place"
+        raise RunError(f"--output={output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
+    advice = f"--output={request.output}: name another file" if request.output else "--output FILE names another place"
     refuse_unwritable(output.parent, advice)
     refuse_unusable(folder, config)
     configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
@@ -135,7 +135,7 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
         refuse_foreign(output, (rows.path, getattr(rows, "masks", None)), kind.row_files)
         output = output / SUMMARY
     if rows.path == output:
-        raise RunError(f"--output {output} is the table that is predicted; name another file")
+        raise RunError(f"--output={output} is the table to be predicted: expected another file; set another --output")
     num_rows, combiner = rows.check(), settle_run(folder, config)
     run, shows_models = describe_run(folder, config), request.shows_models
     columns = ("ID", *combiner.list_columns(run.target, shows_models=shows_models))

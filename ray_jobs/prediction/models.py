@@ -68,8 +68,8 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
     """
     if config.ensemble.external is not None:
         raise RunError(
-            f"ensemble.external={config.ensemble.external}: members that were made elsewhere cannot predict new rows; "
-            "ensemble.external=none combines the run's own"
+            f"ensemble.external={config.ensemble.external}: expected none, as members from a file cannot predict new "
+            "rows; set ensemble.external=none to combine the run's own members"
         )
     members = [folder.of_member(name) for name in config.combined_members]
     check_finished(folder, config, config.combined_members)
@@ -79,12 +79,12 @@ def refuse_unusable(folder: RunFolder, config: RunConfig) -> None:
         for fold in list_combined_folds(folder, config):
             if damaged := own.fold(fold).find_damage(f"checkpoints/{name}/"):
                 what = f"trains {own.describe_fold(fold)} again, with the same bits"
-                raise RunFolderError(f"{damaged[0]} is damaged or missing: `{command}` {what}")
+                raise RunFolderError(f"{damaged[0]} is missing or damaged; `{command}` {what}")
             if found := _find_shared(own, read_description(own.fold(fold).checkpoint(name))):
                 shared.add(found)
     for path, checksum in shared:
         if not path.is_file() or sha256_file(path) != checksum:
-            raise RunFolderError(f"{path} is damaged or missing: `{command}` makes it again, with the same bits")
+            raise RunFolderError(f"{path} is missing or damaged; `{command}` makes it again, with the same bits")
 
 
 def read_models(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> list[TrainedModel]:

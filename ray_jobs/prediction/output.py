@@ -51,14 +51,14 @@ def refuse_foreign(output: Path, inputs: Iterable[Path | None], row_files: Itera
     """Raises RunError where the output holds what no prediction has written, or what is to be read."""
     row_files = tuple(row_files)
     if output.is_file():
-        raise RunError(f"--output {output} is a file: expected a folder, for {', '.join(row_files[:2])} and {SUMMARY}")
+        raise RunError(f"--output={output} is a file: expected a folder, for {', '.join(row_files[:2])} and {SUMMARY}")
     inside = set(output.iterdir()) if output.is_dir() else set()
     if not inside:
         return
     foreign = sorted(path.name for path in inside - set(_list_own(output, row_files)))
     if foreign or not (output / SUMMARY).exists():
         held = ", ".join(foreign or sorted(path.name for path in inside))
-        raise RunError(f"--output {output} holds {held:.200}, which no prediction has written; name another folder")
+        raise RunError(f"--output={output} holds {held:.200}, which predict.py has not written; set another --output")
     for path in filter(None, inputs):
         if path.resolve().is_relative_to(output.resolve()):
-            raise RunError(f"--output {output} holds {path}, which is to be read; name another folder")
+            raise RunError(f"--output={output} holds {path}, which is to be predicted; set another --output")

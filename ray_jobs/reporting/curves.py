@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ray_jobs.config.words import suggest
 from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS, Epochs
+from trainers.values import describe_missing, suggest
 
 VALIDATION_LOSS = ("val/loss_epoch", "val/loss", "epoch/val_loss")
 _NOT_NUMBERS = ("Is_Best_Model", "Timestamp")
@@ -84,7 +84,7 @@ def read_epoch_file(path: Path, batch_file: Path | None = None) -> Curve:
     """
     epochs, note = _read_csv(path, EPOCH_COLUMNS)
     if epochs.empty:
-        raise RunError(f"{path} holds no epoch: training has not finished its first one; try again later")
+        raise RunError(f"{path} holds no epoch: training has not finished one yet; try again later")
     beside = path.with_name(path.name.replace("epoch_metrics_", "batch_metrics_"))
     batch_file = batch_file or (beside if beside != path and beside.is_file() else None)
     batches = _read_csv(batch_file, BATCH_COLUMNS)[0] if batch_file else pd.DataFrame(columns=list(BATCH_COLUMNS[:4]))
@@ -108,14 +108,16 @@ def _read_csv(path: Path, expected: Sequence[str]) -> tuple[pd.DataFrame, str]:
         lines = path.read_text("utf-8-sig").splitlines(keepends=True)
     except FileNotFoundError:
         beside = sorted(file.name for file in path.parent.glob("*.csv")) if path.parent.is_dir() else []
-        raise RunError(f"no file {path}{suggest(path.name, beside)}") from None
+        raise RunError(f"{path}: no such file{suggest(path.name, beside)}") from None
     except UnicodeDecodeError:
-        raise RunError(f"{path} is no text file; expected a CSV file with the columns {', '.join(expected)}") from None
+        raise RunError(
+            f"{path} is not a text file: expected a CSV file with the columns {', '.join(expected)}"
+        ) from None
     if not lines:
-        raise RunError(f"{path} is empty: training has not finished an epoch; try again later")
+        raise RunError(f"{path} is empty: training has not finished an epoch yet; try again later")
     found = lines[0].strip().split(",")
     if missing := [name for name in expected if name not in found]:
-        raise RunError(f"{path} lacks the columns {missing}; found {found}, expected {list(expected)}")
+        raise RunError(f"{path}: {describe_missing([(name, '') for name in missing], found)}")
     note = ""
     if len(lines) > 1 and not _is_whole(lines[-1], found):
         lines.pop()
@@ -126,7 +128,7 @@ def _read_csv(path: Path, expected: Sequence[str]) -> tuple[pd.DataFrame, str]:
             if name not in _NOT_NUMBERS:
                 table[name] = pd.to_numeric(table[name]).astype(float)
     except (ValueError, TypeError) as error:  # pandas' ParserError is a ValueError
-        raise RunError(f"{path} is damaged: {error}") from None
+        raise RunError(f"{path} is damaged: {error}; expected a CSV file of numbers") from None
     return _keep_numbers(table), note
 
 

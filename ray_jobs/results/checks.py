@@ -44,11 +44,15 @@ def refuse_damaged(folder: RunFolder, num_folds: int) -> None:
         if not damaged and not files.is_complete():
             damaged = files.find_damage()
         if damaged:
-            command = find_provenance(folder).command or "the command that trained the run"
+            command = _find_command(folder)
             raise RunFolderError(
-                f"{damaged[0]} is damaged or missing: `{command}` trains {folder.describe_fold(fold)} again, with the "
+                f"{damaged[0]} is missing or damaged; `{command}` trains {folder.describe_fold(fold)} again, with the "
                 "same bits"
             )
+
+
+def _find_command(folder: RunFolder) -> str:
+    return find_provenance(folder).command or "the command that trained the run"
 
 
 def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str]) -> RunConfig:
@@ -73,8 +77,8 @@ def check_finished(folder: RunFolder, config: RunConfig, members: Sequence[str])
         if missing := sorted(set(folds) - set(finished)):
             advice = ", or combine the others by ensemble.folds=finished" if finished else ""
             raise IncompleteRunError(
-                f"folds {missing} of {own.root} are not finished; train them first: the command is in "
-                f"provenance.json{advice}"
+                f"folds {missing} of {own.root} are not finished; train them first, by `{_find_command(folder)}`"
+                f"{advice}"
             )
     if reason := explain_part(folder, config, folds):
         raise IncompleteRunError(f"{folder.root}: {reason}")
@@ -119,8 +123,8 @@ def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[],
         raise RunError(f"ensemble.metric={ensemble.metric}: {error}") from None
     if ensemble.method == "weighted_mean" and ensemble.weights is None and not kind.can_weigh_by(ensemble.metric):
         raise RunError(
-            f"ensemble.method=weighted_mean by ensemble.metric={ensemble.metric}: weights are one over the error, and "
-            "a scorer's may be negative; give ensemble.weights, or use msle, mae or another error"
+            f"ensemble.metric={ensemble.metric}: expected an error such as msle or mae with "
+            "ensemble.method=weighted_mean, as weights are one over the error; set ensemble.weights, or another metric"
         )
     if combines_folds(config) and ensemble.method in FITTED_METHODS and not has_blend_set(plan):
         raise RunError(f"ensemble.method={ensemble.method}: {NOTHING_TO_FIT}")
@@ -142,7 +146,7 @@ def _refuse_single_unit(plan: pa.Table) -> None:
     if len(validated) < 2 or (units is not None and len(np.unique(units)) < 2):
         what = "row validates" if len(validated) < 2 else "group of rows validates"
         raise RunError(
-            f"one {what}, and from one alone members cannot be compared: raise folds.holdout_fraction, or train folds "
+            f"only one {what}: expected at least two to compare members; raise folds.holdout_fraction, or train folds "
             "(kfold.py)"
         )
 
@@ -152,19 +156,23 @@ def refuse_what_is_not_offered(config: RunConfig) -> None:
     ensemble, kind = config.ensemble, config.kind
     if ensemble.method not in kind.methods:
         raise RunError(
-            f"ensemble.method={ensemble.method}: {kind.title} are combined by one of {', '.join(kind.methods)}"
+            f"ensemble.method={ensemble.method}: expected one of {', '.join(kind.methods)} for {kind.title}, which "
+            "this "
+            "family predicts"
         )
     for name in ("interval", "external"):
         if getattr(ensemble, name) is not None and name not in kind.offers:
             raise RunError(
-                f"ensemble.{name}={getattr(ensemble, name)}: not on offer for {kind.title}, which this family predicts"
+                f"ensemble.{name}={getattr(ensemble, name)}: expected none for {kind.title}, which this family predicts"
             )
     if config.members and "members" not in kind.offers:
         raise RunError(
-            f"members: a family that predicts {kind.title} combines its fold models only; train each variant as a run"
+            f"--members={list(config.members)}: expected none for {kind.title}, which this family predicts; train each "
+            "variant as a run of its own"
         )
     if config.members and ensemble.fold_method not in kind.methods:
         raise RunError(
-            f"ensemble.fold_method={ensemble.fold_method}: {kind.title} of fold models are combined by one of "
-            f"{', '.join(method for method in FOLD_METHODS if method in kind.methods)}"
+            f"ensemble.fold_method={ensemble.fold_method}: expected one of "
+            f"{', '.join(method for method in FOLD_METHODS if method in kind.methods)} for {kind.title}, which this "
+            "family predicts"
         )

@@ -237,7 +237,7 @@ def _copy_files(source: Path, folder: Path) -> list[Part]:
     names = [path.relative_to(source).as_posix() for path in paths]
     if not names or any(part.startswith(".") for name in names for part in name.split("/")):
         raise ValueError(
-            f"files={source}: expected a folder with files whose names do not begin with a dot, found {names}"
+            f"files={source}: expected a folder of files with names that do not begin with a dot, found {names}"
         )
     sums = [sha256_file(path) for path in paths]
     place = f"files-{hashlib.sha256(repr(list(zip(names, sums, strict=True))).encode()).hexdigest()[:12]}"

@@ -90,7 +90,7 @@ class RunFolder(RunFiles):
             return from_dict(values)
         except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             raise RunFolderError(
-                f"{self.config} cannot be read by this version of the project: {error!s:.500}"
+                f"{self.config} is damaged, or of another version of this project: {error!s:.500}"
             ) from None
 
     def write_config(self, config: RunConfig) -> None:

@@ -28,9 +28,9 @@ def refuse_other_storage(storage: str) -> None:
         try:
             open_place(storage)
         except ValueError as error:
-            raise RunError(f"run.storage: {error}") from None
+            raise RunError(f"run.storage={error}") from None
         if MEMBERS in storage.split("/"):
-            raise RunError(f"run.storage={storage}: a folder named {MEMBERS} holds the members of a run")
+            raise RunError(f"run.storage={storage}: expected another name than {MEMBERS}, which holds a run's members")
 
 
 def resolve_storage(storage: str) -> str:
@@ -44,7 +44,7 @@ def resolve_storage(storage: str) -> str:
     path = os.path.expanduser(storage)
     if path.startswith("~"):
         raise RunError(
-            f"run.storage={storage}: no such home folder (HOME is not set?); name the folder of the runs in run.storage"
+            f"run.storage={storage}: no such home folder; set HOME, or set run.storage to the folder of the runs"
         )
     return os.path.abspath(path)
 
@@ -120,7 +120,9 @@ def _open_own(own: Path) -> None:
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = own.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise StorageError(f"{own} belongs to somebody else; name another folder for temporary files in TMPDIR")
+        raise StorageError(
+            f"{own} belongs to another user: expected a folder of your own; set TMPDIR to another folder"
+        )
     own.chmod(0o700)
 
 

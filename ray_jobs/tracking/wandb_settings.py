@@ -61,7 +61,7 @@ def read_wandb_settings(environment: Mapping[str, str] = os.environ) -> WandbSet
         if known in _CAREFUL:
             values["mode"] = known
         else:
-            problem = f"{sources['mode']} has mode={mode!r}; expected {', '.join(_CAREFUL)}"
+            problem = f"{sources['mode']} has mode={mode}: expected one of {', '.join(_CAREFUL)}"
     return WandbSettings(values, sources, problem)
 
 
@@ -102,7 +102,7 @@ def choose_wandb_mode(config: RunConfig, settings: WandbSettings, environment: M
     if mode == "auto" and settings.mode is not None:
         mode, source = settings.mode, str(settings.sources["mode"])
     if settings.problem and mode in ("auto", "online"):
-        return "offline", f"offline, for {settings.problem}: mend it to go online"
+        return "offline", f"offline, as {settings.problem}; correct the file to go online"
     if mode == "auto":
         return mode, "online if there is a key, else offline (tracking.wandb=auto)"
     return mode, f"{mode}, as {source} says"

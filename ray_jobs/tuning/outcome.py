@@ -183,6 +183,7 @@ def print_tuning(console: Console, tuning: Tuning) -> None:
     for number, result in results.items():
         if result.state == TrialState.FAILED:
             console.print(f"{trials[number].name} FAILED: {result.reason}", style="bold red")
+            console.print(f"  its logs: {folder.of_trial(trials[number].name).log}")
     for line in explain_tuning(outcome):
         console.print(line)
     if outcome["best"] is not None:

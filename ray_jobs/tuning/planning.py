@@ -27,6 +27,7 @@ from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
 from trainers.interface import Inventory, Spread, call_here, load_inventory_module
+from trainers.values import show_value
 
 # Of the `tune` section: what must stay when a tuning goes on, for the trials that are there were chosen by it.
 _CHOSEN_BY = ("space", "search", "scheduler", "reduction_factor", "seed")
@@ -116,19 +117,23 @@ def check_tuning(
         RunError, DataError: the message says what is wrong.
     """
     if "://" in config.run.storage:
-        raise RunError(f"run.storage={config.run.storage}: a tuning needs a folder that all nodes share")
+        raise RunError(
+            f"run.storage={config.run.storage}: expected a folder that all nodes share; tune.py takes no other"
+        )
     if config.folds.only is not None:
-        raise RunError("folds.only: a trial is scored on all folds; leave it out")
+        raise RunError(
+            f"folds.only={list(config.folds.only)}: expected none, as a trial is scored on all folds; leave it out"
+        )
     name = tune.name or f"{config.recipe}_tune"
     if config.run.name not in (None, name):
-        raise RunError(f"run.name={config.run.name}: tune.name names the tuning, and its trials")
+        raise RunError(f"run.name={config.run.name}: expected none, as tune.name names the tuning; set tune.name")
     if "tuning" not in config.kind.offers:
-        raise RunError(f"recipe {config.recipe} predicts {config.kind.title}: a tuning is not on offer for these")
+        raise RunError(f"recipe {config.recipe} predicts {config.kind.title}: expected a recipe that predicts numbers")
     workers = config.resources.workers_per_fold
     if isinstance(workers, tuple):
         raise RunError(
-            f"resources.workers_per_fold={list(workers)}: the folds of a tuning's trials have the same number of "
-            "workers throughout; give one number"
+            f"resources.workers_per_fold={list(workers)}: expected one number, as the workers of a trial's fold do not "
+            "change"
         )
     refuse_missing_search(tune)
     config.kind.load_modules()  # trials are scored in threads
@@ -166,7 +171,9 @@ def _read_known(folder: RunFolder) -> tuple[RunConfig, Provenance, dict[str, Any
     try:
         return folder.read_config(), read_provenance(folder), read_json(folder.tune)["tune"]
     except (RunFolderError, KeyError) as error:
-        raise RunFolderError(f"{error}. Put back a copy of the file, or begin anew with another tune.name") from None
+        raise RunFolderError(
+            f"{error}. Put back a copy of the file, or choose another tune.name for a new tuning"
+        ) from None
 
 
 def _refuse_changes(
@@ -176,11 +183,15 @@ def _refuse_changes(
     changes = {f"tune.{name}": (before.get(name), now[name]) for name in _CHOSEN_BY}
     changes["tune.space"] = (list(before.get("space", ())), list(now["space"]))
     changes |= find_differences(old, tuning.config)[0]
-    lines = [f"  {name}: {first!r} before, {then!r} now" for name, (first, then) in changes.items() if first != then]
+    lines = [
+        f"  {name}: {show_value(first)} in the tuning, {show_value(then)} now"
+        for name, (first, then) in changes.items()
+        if first != then
+    ]
     if lines:
         raise ConfigChangedError(
-            f"{tuning.folder.root} exists and its trials were made by other values:\n" + "\n".join(lines) + "\n"
-            "Use the old values to continue it, or another tune.name for a new tuning"
+            f"{tuning.folder.root} exists and these fields change its trials:\n" + "\n".join(lines) + "\n"
+            "Use the old values to continue it, or choose another tune.name for a new tuning"
         )
     for begun, now_is, what in (
         (was.data_fingerprint, provenance.data_fingerprint, "its data changed"),
@@ -188,6 +199,6 @@ def _refuse_changes(
     ):
         if begun != now_is:
             raise ConfigChangedError(
-                f"{tuning.folder.root} exists and {what}. Put back what it began with to continue it, or use "
-                "another tune.name"
+                f"{tuning.folder.root} exists and {what}. Put back what it began with to continue it, or "
+                "choose another tune.name"
             )

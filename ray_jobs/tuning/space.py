@@ -15,8 +15,9 @@ from typing import Any
 
 from ray_jobs.config.overrides import override
 from ray_jobs.config.run import RunConfig, flatten, to_dict
-from ray_jobs.config.words import suggest, suggest_field
+from ray_jobs.config.words import suggest_field
 from ray_jobs.errors import RunError
+from trainers.values import suggest
 
 RANGES = ("uniform", "loguniform", "randint", "lograndint")
 KINDS = (*RANGES, "choice")
@@ -97,7 +98,7 @@ def parse_space(lines: Sequence[str], config: RunConfig) -> list[Dimension]:
         dimension = _parse_dimension(line)
         _refuse_field(dimension.field, config)
         if any(dimension.field == other.field for other in dimensions):
-            raise RunError(f"tune.space: {dimension.field} is there twice")
+            raise RunError(f"tune.space: {dimension.field} is given twice: expected each field once; remove one line")
         dimensions.append(_try_values(dimension, config))
     return dimensions
 
@@ -153,20 +154,22 @@ def _parse_dimension(line: str) -> Dimension:
         raise RunError(f"tune.space: {line!r}: {_FORM}")
     name, kind, *values = words
     if kind not in KINDS:
-        raise RunError(f"tune.space: {line!r}: no kind {kind!r}{suggest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+        raise RunError(f"tune.space: {line!r}: kind {kind!r}: expected one of {', '.join(KINDS)}{suggest(kind, KINDS)}")
     if kind == "choice":
         return Dimension(name, kind, tuple(values))
     if len(values) != 2:
-        raise RunError(f"tune.space: {line!r}: {kind} takes low and high, found {len(values)} values")
+        raise RunError(
+            f"tune.space: {line!r}: {len(values)} value{'s' * (len(values) != 1)}: expected low and high for {kind}"
+        )
     try:
         low, high = map(int if kind.endswith("randint") else float, values)
     except ValueError:
         what = "whole numbers" if kind.endswith("randint") else "numbers"
-        raise RunError(f"tune.space: {line!r}: {kind} takes {what}; `choice` takes anything") from None
+        raise RunError(f"tune.space: {line!r}: expected {what} for {kind}; choice takes any values") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise RunError(f"tune.space: {line!r}: expected two finite numbers, the lower one first")
     if kind.startswith("log") and low <= 0:
-        raise RunError(f"tune.space: {line!r}: {kind} needs a low above 0")
+        raise RunError(f"tune.space: {line!r}: expected low above 0 for {kind}")
     return Dimension(name, kind, tuple(values))
 
 
@@ -181,7 +184,7 @@ def _try_values(dimension: Dimension, config: RunConfig) -> Dimension:
         return dimension
     values = tuple(read_fields([dimension], one)[dimension.field] for one in tried)
     if len(set(values)) < len(values):
-        raise RunError(f"tune.space: {str(dimension)!r}: a choice is there twice")
+        raise RunError(f"tune.space: {str(dimension)!r}: a choice is given twice: expected each once")
     return replace(dimension, values=values)
 
 
@@ -195,10 +198,13 @@ def _refuse_field(name: str, config: RunConfig) -> None:
     if name in known:
         return
     if name in offered or name.startswith("folds."):
-        raise RunError(f"tune.space: {name} decides which rows are learned and scored: trials could not be compared")
+        raise RunError(
+            f"tune.space: {name} decides which rows are trained on and scored: expected a field that does not, so that "
+            "trials can be compared"
+        )
     if name in flatten(to_dict(config)):
         advice = "; sweep.py tries ensembles without training" if name.startswith("ensemble.") else ""
         raise RunError(
-            f"tune.space: {name} does not change what is trained; fields of {', '.join(sections)} can be tuned{advice}"
+            f"tune.space: {name} does not change what is trained: expected a field of {', '.join(sections)}{advice}"
         )
     raise RunError(f"tune.space: no field {name!r}{suggest_field(name, known) or '; kfold.py --help lists them all'}")

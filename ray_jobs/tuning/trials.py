@@ -144,5 +144,5 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
         return kind.measure_error(metric, *whole), tuple(kind.measure_error(metric, *pair) for pair in pairs)
     except ValueError as error:
         raise RunError(
-            f"{folder.root}: {error}. A tuning scores each fold: name another ensemble.metric, or make fewer folds"
+            f"{folder.root}: {error}. A tuning scores each fold: choose another ensemble.metric, or lower folds.count"
         ) from None

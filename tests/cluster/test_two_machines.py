@@ -184,7 +184,7 @@ def test_folders_that_not_every_machine_sees_are_refused_before_launch(machines,
     driver = machines.drive(machines.root / "blind_data", "run.name=blind_data", f"data.root={data}")
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 2, output
-    assert f"error: data.root={data} is no folder on " in output
+    assert f"error: data.root={data}: no such folder on " in output
 
 
 def test_a_job_with_a_fold_that_fails_has_failed(machines, small_frame, write_data):

@@ -117,7 +117,7 @@ def test_damaged_folds_are_refused_by_submit_and_trained_again_with_the_same_bit
     output = tmp_path / "submit"
     submit = storage.start(output, sys.executable, "ray_jobs/submit.py", str(storage.path / "run"))
     assert storage.wait(submit, 60) == 2
-    assert "test_best.parquet is damaged or missing: `python ray_jobs/kfold.py run.name=run" in output.read_text()
+    assert "test_best.parquet is missing or damaged; `python ray_jobs/kfold.py run.name=run" in output.read_text()
     output = tmp_path / "third"
     assert storage.wait(start(storage, output), 300) == 0, output.read_text()
     said = output.read_text()

@@ -98,7 +98,7 @@ def test_a_broken_settings_file_is_said_and_keeps_the_rows_at_home(server, work,
     folder, config = make_run(10)
     is_whole, said = publish(folder, config)
     assert not is_whole
-    assert said.startswith(f"W&B: offline, for {path} ")
+    assert said.startswith(f"W&B: offline, as {path} ")
     assert "20 rows offline" in said, (folder.log / "wandb.log").read_text()
     done = sync(folder)
     assert done.returncode == 2

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
 from trainers.reading.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
 from trainers.reading.table_files import TableFormat
+from trainers.values import check_number, refuse
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,18 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         self.picture_rules, self.table_format  # noqa: B018  (they check their fields)
-        if self.max_rows is not None and self.max_rows < 1:
-            raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
+        check_number("data.max_rows", self.max_rows, least=1, instead="none")
         inputs = {*self.text_columns, *self.numeric_columns, self.date_column}
         if both := sorted(name for name in {self.target, self.fold_column} & inputs if name is not None):
-            raise ValueError(f"data: column {both[0]!r} is the target or the folds and cannot be an input, too")
+            raise ValueError(
+                f"column {both[0]!r} is data.target or data.fold_column, and an input: expected one of both; take it "
+                "out of data.text_columns, data.numeric_columns or data.date_column"
+            )
         if not (self.train_pictures or self.text_columns or self.date_column or self.numeric_columns):
             raise ValueError(
-                "data: no pictures, no text and no numbers to learn from; set one of data.train_pictures, "
-                "data.text_columns, data.date_column, data.numeric_columns"
+                "no data.train_pictures, data.text_columns, data.date_column or data.numeric_columns: expected at "
+                "least "
+                "one input; set one of them"
             )
 
 
@@ -122,15 +126,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.freeze and not self.pretrained and not self.allow_random_frozen:
-            raise ValueError(
-                "model.freeze=true without model.pretrained would train on random features; give weights, or set "
-                "model.freeze=false, or model.allow_random_frozen=true if random features are wanted"
+            raise refuse(
+                "model.pretrained",
+                self.pretrained,
+                "weights with model.freeze=true; set model.pretrained=openai, or model.freeze=false, or "
+                "model.allow_random_frozen=true to train on random features",
             )
         for name in ("dropout", "token_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"model.{name}={getattr(self, name)}: expected a share from 0 to below 1")
-        if self.num_age_bins < 1 or self.hidden_dim < 0:
-            raise ValueError("model.num_age_bins must be at least 1 and model.hidden_dim at least 0")
+            check_number(f"model.{name}", getattr(self, name), least=0, below=1, unit="a share")
+        check_number("model.num_age_bins", self.num_age_bins, least=1)
+        check_number("model.hidden_dim", self.hidden_dim, least=0)
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,7 @@ class TrainingConfig(TrainingSection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"training.ema_decay={self.ema_decay}: expected 0 (off) to below 1")
+        check_number("training.ema_decay", self.ema_decay, least=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -163,8 +167,7 @@ class FeaturesConfig:
     no more), a text as it is and with other tokens blanked in each further version. 1: rows are not augmented."""
 
     def __post_init__(self) -> None:
-        if self.num_views < 1:
-            raise ValueError(f"features.num_views={self.num_views}: expected at least 1")
+        check_number("features.num_views", self.num_views, least=1)
 
 
 @dataclass(frozen=True)

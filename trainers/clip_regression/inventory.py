@@ -5,7 +5,6 @@ Light: torch is loaded only where a weights file has to be looked into.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 from dataclasses import replace
@@ -24,6 +23,7 @@ from trainers.interface import DataError, Inventory, Spread, call_here
 from trainers.reading.data_folder import prepare_folder, resolve_folder
 from trainers.reading.picture_rules import find_depth
 from trainers.storage.object_storage import is_uri
+from trainers.values import suggest
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 
@@ -112,7 +112,9 @@ def _resolve_weights(model: ModelConfig) -> ModelConfig:
     if os.path.isfile(path):
         return replace(model, pretrained=path)
     if os.sep in model.pretrained:
-        raise DataError(f"model.pretrained={model.pretrained}: no such file")
+        raise DataError(
+            f"model.pretrained={model.pretrained}: no such file; give a file of weights, or open_clip's tag"
+        )
     return model
 
 
@@ -133,8 +135,9 @@ def check_model(model: ModelConfig) -> None:
     """
     names = known_models()
     if model.clip not in names:
-        nearest = difflib.get_close_matches(model.clip, names, n=3, cutoff=0.4)
-        raise DataError(f"model.clip={model.clip}: no such model; nearest: {', '.join(nearest) or 'none'}")
+        raise DataError(
+            f"model.clip={model.clip}: expected the name of a model of open_clip{suggest(model.clip, names)}"
+        )
     if not model.pretrained:
         return
     if os.path.isfile(model.pretrained):
@@ -147,7 +150,9 @@ def check_model(model: ModelConfig) -> None:
     tags = open_clip.list_pretrained_tags_by_model(model.clip)
     if model.pretrained not in tags:
         known = f"tags of {model.clip}: {', '.join(tags)}" if tags else f"{model.clip} has no published weights"
-        raise DataError(f"model.pretrained={model.pretrained}: neither a file nor a known tag; {known}")
+        raise DataError(
+            f"model.pretrained={model.pretrained}: no such file or tag; {known}{suggest(model.pretrained, tags)}"
+        )
 
 
 def prepare_node(config: Config) -> None:
@@ -168,7 +173,7 @@ def prepare_node(config: Config) -> None:
         open_clip.download_pretrained(open_clip.get_pretrained_cfg(model.clip, model.pretrained))
     except Exception as error:  # the hub's client raises many types; all of them mean the same to the user
         raise DataError(
-            f"the weights {model.pretrained!r} of {model.clip} cannot be fetched: {error}\n"
+            f"model.pretrained={model.pretrained}: the weights of {model.clip} cannot be downloaded: {error}\n"
             "Check the network, or download them elsewhere and set model.pretrained=/path/to/file "
             "(and model.quick_gelu=true for OpenAI's weights)"
         ) from None

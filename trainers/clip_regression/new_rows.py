@@ -70,10 +70,10 @@ class NewRows:
             hashes.append(pd.util.hash_array(ids, categorize=False))
             num_rows += len(ids)
         if not num_rows:
-            raise DataError(f"{self.path}: the table has a header and no rows")
+            raise DataError(f"{self.path} holds no row: expected rows below the header")
         self._check_unique(np.concatenate(hashes), fatal)
         if fatal.found:
-            raise DataError(f"{self.path} cannot be used:\n{fatal.describe(num_rows)}\nMend the table.")
+            raise DataError(f"{self.path} cannot be used:\n{fatal.describe(num_rows)}\nCorrect the table")
         return num_rows
 
     def read(self, num_rows: int) -> Iterator[pa.Table]:
@@ -121,11 +121,14 @@ def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     """
     first = configs[0].data
     if place.is_dir() and not first.test_table:
-        raise DataError(f"{place} is a folder, but the run has no data.test_table; name the table itself")
+        raise DataError(
+            f"--data={place} is a folder: expected a table, as the run has no data.test_table; name the table itself"
+        )
     path = (place / first.test_table if place.is_dir() else place).absolute()
     if not path.is_file() or not is_table_name(path):
         raise DataError(
-            f"{path}: no such table; expected a .csv or .parquet file, or a folder that holds "
+            f"{path}: {'expected another file' if path.is_file() else 'no such file'}; set --data to a .csv or "
+            ".parquet file, or to a folder that holds "
             f"{first.test_table or 'one'}"
         )
     header = next(read_blocks(path, 1, given=first.table_format))

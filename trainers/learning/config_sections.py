@@ -3,12 +3,12 @@ read from a checkpoint. Plain dataclasses: no torch, no pandas."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_type_hints
 
 from trainers.families import Advice
+from trainers.values import check_number
 
 
 class _Dataclass(Protocol):
@@ -38,10 +38,8 @@ class TrainingSection:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name}={getattr(self, name)}: expected at least 1")
-        if self.seed < 0:
-            raise ValueError(f"training.seed={self.seed}: expected at least 0")
+            check_number(f"training.{name}", getattr(self, name), least=1)
+        check_number("training.seed", self.seed, least=0)
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,10 @@ class OptimizerSection:
     """Above 0: gradients are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        values = (self.lr, self.weight_decay, self.max_grad_norm)
-        if not all(math.isfinite(value) and value >= 0 for value in values) or self.lr == 0:
-            raise ValueError(
-                f"optimizer: lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}: "
-                "expected finite numbers, lr above 0 and the others at least 0"
-            )
-        if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f"optimizer.warmup_fraction={self.warmup_fraction}: expected 0 to below 1")
+        check_number("optimizer.lr", self.lr, above=0)
+        check_number("optimizer.weight_decay", self.weight_decay, least=0)
+        check_number("optimizer.max_grad_norm", self.max_grad_norm, least=0)
+        check_number("optimizer.warmup_fraction", self.warmup_fraction, least=0, below=1, unit="a share")
 
 
 def read_sections(cls: type[Config], values: Mapping[str, Mapping[str, Any]]) -> Config:

@@ -27,7 +27,9 @@ def resolve_folder(root: str | None, folder: Path, make_data: Callable[[Path], P
     """
     path = os.path.abspath(os.path.expanduser(root)) if root else str(make_data(folder))
     if not os.path.isdir(path):
-        raise DataError(f"data.root={path}: no such folder")
+        raise DataError(
+            f"data.root={path}: {'expected a folder, found a file' if os.path.exists(path) else 'no such folder'}"
+        )
     return path
 
 
@@ -42,8 +44,8 @@ def prepare_folder(root: str, make_data: Callable[[Path], Path]) -> None:
         make_data(place.parent)
     if not place.is_dir():
         raise DataError(
-            f"data.root={root} is no folder on {os.uname().nodename}: every node of the cluster reads the data, so it "
-            "has to lie on storage that all of them share, or under the same path on each"
+            f"data.root={root}: no such folder on {os.uname().nodename}; every node of the cluster reads the data: put "
+            "it on storage that all of them share, or below the same path on each"
         )
 
 

@@ -162,12 +162,12 @@ def _add(stem: str, suffix: str, suffix_of: dict[str, str], several: dict[str, l
 def check_picture_header(path: Path, rules: PictureRules) -> tuple[str | None, int]:
     """What is wrong with a picture as far as its header and its last bytes tell, or None; and its `Found.largest`."""
     if not path.is_file():  # a pipe or a device: opening it could wait for ever
-        return f"{path.name} is no regular file", 0
+        return f"{path.name} is not a regular file", 0
     try:
         with path.open("rb") as file:
             return _check_header(file, path.name, lambda: read_end(path, path.stat().st_size, 64), rules)
     except OSError as error:
-        return f"{path.name} is no whole picture: {error}", 0
+        return f"{path.name} is not a whole picture: {error}", 0
 
 
 def check_picture_content(content: bytes, name: str, rules: PictureRules) -> tuple[str | None, int]:
@@ -197,7 +197,7 @@ def _check_header(
             load(opened)
         return None, settle_depth(opened, rules)[1] if has_16_bits else 0
     except DamagedError as error:
-        return f"{name} is no whole picture: {error.cause}", 0
+        return f"{name} is not a whole picture: {error.cause}", 0
     except UnusableError as error:
         return f"{name} {error}", 0
 

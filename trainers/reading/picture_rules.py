@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainers.values import check_number, refuse
+
 # Whatever the file is called. Other decoders run programs of their own, or take anything for a picture.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")
 MAX_PICTURE_PIXELS = 50_000_000  # 150 MB decoded; a larger header is a mistake or a decompression bomb
@@ -34,14 +36,10 @@ class PictureRules:
 
     def __post_init__(self) -> None:
         if self.bit_depth is not None and self.bit_depth not in BIT_DEPTHS:
-            raise ValueError(
-                f"data.bit_depth={self.bit_depth}: expected {', '.join(map(str, BIT_DEPTHS))}, or none: found in the "
-                "pictures"
-            )
+            raise refuse("data.bit_depth", self.bit_depth, f"one of {', '.join(map(str, BIT_DEPTHS))}, or none")
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
-            raise ValueError(f"data.background={list(self.background)}: expected red, green and blue from 0 to 255")
-        if self.max_pixels < 1:
-            raise ValueError(f"data.max_pixels={self.max_pixels}: expected at least 1")
+            raise refuse("data.background", self.background, "red, green and blue, 0 to 255 each")
+        check_number("data.max_pixels", self.max_pixels, least=1)
 
 
 def count_bits(largest: int) -> int:

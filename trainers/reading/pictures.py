@@ -70,7 +70,7 @@ class UnusableError(Exception):
 
 
 class DamagedError(UnusableError):
-    """It is no whole picture.
+    """It is not a whole picture.
 
     Args:
         cause: what its decoder says.

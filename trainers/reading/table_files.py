@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from trainers.interface import DataError
+from trainers.values import refuse
 
 MAX_HEADER_BYTES = 100_000  # pandas takes a minute for a million columns
 SEPARATORS = (",", ";", "\t", "|")
@@ -49,11 +50,10 @@ class TableFormat:
             try:
                 codecs.lookup(self.encoding)
             except LookupError:
-                raise ValueError(
-                    f"data.encoding={self.encoding}: no such encoding; expected one such as cp1252, utf-16 or shift_jis"
-                ) from None
+                expected = "an encoding that Python knows, such as cp1252, utf-16 or shift_jis, or none"
+                raise refuse("data.encoding", self.encoding, expected) from None
         if self.separator is not None and len(self.mark or "") != 1:
-            raise ValueError(f"data.separator={self.separator!r}: expected one character, or tab")
+            raise refuse("data.separator", self.separator, "one character, or tab, or none")
 
     @property
     def mark(self) -> str | None:
@@ -149,7 +149,7 @@ def examine(path: Path, given: TableFormat) -> CsvFile:
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the storage's
             raise
-        raise DataError(f"{path}: no readable table: {error}") from None
+        raise DataError(f"{path}: the table cannot be read: {error}") from None
     separator = given.mark or _find_separator(path, first)
     header = next(csv.reader(io.StringIO(first, newline=""), delimiter=separator), [])
     return CsvFile(path, encoding, separator, tuple(header))
@@ -165,11 +165,11 @@ def refuse_other_kinds(path: Path) -> None:
         is_sheet = any(name.startswith("xl/") or name == "content.xml" for name in members)
     if is_sheet or path.suffix.lower() in _EXCEL:
         raise DataError(
-            f'{path} is a workbook of a spreadsheet: save its sheet as CSV there, or by `python -c "import pandas; '
-            f"pandas.read_excel('{path.name}', dtype=str).to_csv('{path.stem}.csv', index=False)\"`"
+            f'{path} is a spreadsheet: expected CSV or Parquet; save its sheet as CSV, or by `python -c "import '
+            f"pandas; pandas.read_excel('{path.name}', dtype=str).to_csv('{path.stem}.csv', index=False)\"`"
         )
     if first.startswith((b"ARROW1", b"\x89HDF", b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"SQLite f")):
-        raise DataError(f"{path} is no table that is read: expected CSV or Parquet")
+        raise DataError(f"{path} is not a table: expected CSV or Parquet")
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
@@ -190,7 +190,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
     if first.startswith(b"PK\3\4"):
         members = _list_zip(path)
         if len(members) != 1:
-            raise DataError(f"{path} packs {len(members)} files: expected one table; unpack it")
+            raise DataError(f"{path} packs {len(members)} files: expected one table; unpack them and name the table")
         with zipfile.ZipFile(path) as archive:
             return io.BytesIO(archive.read(members[0]))
     return path.open("rb")
@@ -201,7 +201,7 @@ def _list_zip(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: no readable table: {error}") from None
+        raise DataError(f"{path}: the table cannot be read: {error}") from None
     return [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
 
 
@@ -215,7 +215,8 @@ def _find_encoding(path: Path, head: bytes, given: TableFormat) -> str:
     if min(shares) < 0.1 and max(shares) > 0.3:
         name = "utf-16-be" if shares[0] > shares[1] else "utf-16-le"
         raise DataError(
-            f"{path} looks like UTF-16 without its mark; save the table as UTF-8, or set data.encoding={name}"
+            f"{path} looks like UTF-16 without a byte order mark: expected UTF-8; save the table as UTF-8, or set "
+            f"data.encoding={name}"
         )
     return "utf-8-sig"
 
@@ -228,13 +229,18 @@ def _read_header(path: Path, text: io.TextIOWrapper, encoding: str) -> str:
             line = text.readline(MAX_HEADER_BYTES + 1 - len(record))
             record += line
             if len(record) > MAX_HEADER_BYTES:
-                raise DataError(f"{path}: no readable table: its header is longer than {MAX_HEADER_BYTES:,} bytes")
+                raise DataError(
+                    f"{path}: the table cannot be read: its header is longer than {MAX_HEADER_BYTES:,} bytes; expected "
+                    "CSV or Parquet"
+                )
             if not line or (record.strip("\r\n") and record.count('"') % 2 == 0):
                 break
     except UnicodeError:
         raise DataError(f"{path}: {CsvFile(path, encoding, ',', ()).explain_encoding()}") from None
     if re.search(r"[\x00-\x08\x0e-\x1f]", record):
-        raise DataError(f"{path}: no readable table: its header is no text, but {record[:40]!r}")
+        raise DataError(
+            f"{path}: the table cannot be read: its header is not text, but {record[:40]!r}; expected CSV or Parquet"
+        )
     return record.lstrip("\r\n")
 
 
@@ -251,20 +257,20 @@ def _find_separator(path: Path, header: str) -> str:
     if "\t" in found and path.name.lower().split(".csv")[0].endswith(".tsv"):
         return "\t"
     shown = " or ".join(repr(mark) for mark in found)
-    raise DataError(f"{path}: its header may be separated by {shown}: set data.separator")
+    raise DataError(f"{path}: the separator may be {shown}: expected one of them in the header; set data.separator")
 
 
 def _explain_bytes(line: bytes, place: int, number: int, encoding: str) -> str:
     """Where a line is not of an encoding, and of which other it may be, shown by the word that it would make."""
     name = "UTF-8" if encoding.startswith("utf-8") else encoding
     if _CONTROLS.search(line):
-        return f"line {number} is no text"
+        return f"line {number} is not text; expected CSV or Parquet"
     guess = _guess_encoding(line)
     word = next(match for match in _WORD.finditer(line) if match.end() > place)[0]
     shown = "".join(mark if mark.isprintable() else "?" for mark in word.decode(guess, "replace"))[:40]
     return (
-        f"line {number}, byte {place} is not {name}; it may be {guess}, which would read {shown!r}: save the table as "
-        f"UTF-8, or set data.encoding={guess} if that is right"
+        f"line {number}, byte {place} is not {name}; with {guess} it reads {shown!r}; save the table as UTF-8, or set "
+        f"data.encoding={guess} if that is right"
     )
 
 

@@ -73,13 +73,13 @@ def _examine_lines(path: Path, given: TableFormat | None) -> CsvFile:
     file = examine(path, given or TableFormat())
     with _telling_of(path, file):
         if wrong := file.find_ragged_line():
-            raise DataError(f"{path}: no readable table: {wrong}")
+            raise DataError(f"{path}: the table cannot be read: {wrong}")
     return file
 
 
 def _is_parquet(path: Path) -> bool:
     if not path.is_file():
-        raise DataError(f"{path}: no such table; set data.root to its folder, or data.train_table to its name")
+        raise DataError(f"{path}: no such file; set data.root to its folder, or data.train_table to its name")
     refuse_other_kinds(path)
     return is_parquet(path)
 
@@ -97,7 +97,9 @@ def _read_csv(file: CsvFile, num_rows: int) -> Iterator[pd.DataFrame]:
 
 def _check_csv(file: CsvFile, frame: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
-        raise DataError(f"{file.path}: its rows have more cells than its header has names ({list_names(frame)})")
+        raise DataError(
+            f"{file.path}: the rows have more cells than the header has names ({list_names(frame)}); expected as many"
+        )
     text = frame.fillna("").astype(object)
     text.attrs[NAMED_TWICE] = [name for name, times in Counter(file.header).items() if times > 1 and name]
     return text
@@ -131,7 +133,9 @@ def _name_index(frame: pd.DataFrame) -> pd.DataFrame:
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
     frame.columns = frame.columns.map(str)
     if frame.columns.has_duplicates:
-        raise DataError(f"the table has several columns of one name: {list_names(frame)}")
+        raise DataError(
+            f"the table has several columns of one name: {list_names(frame)}; expected each once; rename the others"
+        )
     return frame.astype("string").fillna("").astype(object)
 
 
@@ -144,16 +148,17 @@ def _telling_of(path: Path, file: CsvFile | None = None) -> Iterator[None]:
         assert file is not None, "Parquet is no text"
         raise DataError(f"{path}: {file.explain_encoding()}") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        cause = str(error).strip()
+        is_empty = isinstance(error, pd.errors.EmptyDataError)
+        cause = "it is empty; expected a header and rows" if is_empty else str(error).strip()
         if file is not None and "EOF inside string" in cause:
             cause = file.find_open_quote()
-        raise DataError(f"{path}: no readable table: {cause}") from None
+        raise DataError(f"{path}: the table cannot be read: {cause}") from None
     except (pa.ArrowException, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
-        raise DataError(f"{path}: no readable table: {error}") from None
+        raise DataError(f"{path}: the table cannot be read: {error}") from None
     except OSError as error:
         if error.errno is not None:  # the storage's; what is wrong with packed content has no number
             raise
-        raise DataError(f"{path}: no readable table: {error}") from None
+        raise DataError(f"{path}: the table cannot be read: {error}") from None
 
 
 def shorten(text: str, length: int) -> str:

@@ -40,9 +40,7 @@ def open_place(uri: str) -> tuple[FileSystem, str]:
         ValueError: the scheme is not known, or bucket or path are malformed.
     """
     if not is_uri(uri):
-        raise ValueError(
-            f"{uri}: object storage is named by {' or '.join(f'{scheme}bucket/folder' for scheme in SCHEMES)}"
-        )
+        raise ValueError(f"{uri}: expected {' or '.join(f'{scheme}bucket/folder' for scheme in SCHEMES)}, or a folder")
     parts = _URI.fullmatch(uri)
     if parts is None:
         shown = re.sub(r"//.*@", "//…@", uri)  # a key belongs on no screen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import ClassVar, Literal
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
 from trainers.reading.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
 from trainers.reading.table_files import TableFormat
+from trainers.values import check_number, refuse
 
 MOST_CLASSES = 255  # a mask is held in bytes, and 255 marks pixels that count nowhere
 
@@ -107,28 +107,33 @@ class DataConfig:
         return Path(self.root)
 
     def __post_init__(self) -> None:
-        if not 2 <= self.classes < MOST_CLASSES:
-            raise ValueError(f"data.classes={self.classes}: expected 2 to {MOST_CLASSES - 1}, the background included")
-        if self.size < 32:
-            raise ValueError(f"data.size={self.size}: expected at least 32 pixels")
-        if self.max_rows is not None and self.max_rows < 1:
-            raise ValueError(f"data.max_rows={self.max_rows}: expected at least 1")
+        check_number("data.classes", self.classes, least=2, most=MOST_CLASSES - 1)  # the background included
+        check_number("data.size", self.size, least=32, unit="pixels")
+        check_number("data.max_rows", self.max_rows, least=1, instead="none")
         if self.mask_values and len(set(self.mask_values)) != self.classes:
-            raise ValueError(
-                f"data.mask_values={list(self.mask_values)}: expected {self.classes} different values, one for each "
-                "class"
-            )
+            expected = f"{self.classes} different values, one for each class of data.classes={self.classes}"
+            raise refuse("data.mask_values", self.mask_values, expected)
         if self.soft_masks and (self.classes != 2 or self.mask_values[:1] not in ((), (0,))):
-            raise ValueError("data.soft_masks is for two classes, the background 0: between others there is no half")
+            raise refuse(
+                "data.soft_masks",
+                self.soft_masks,
+                f"two classes, with 0 as the background; found data.classes={self.classes} and "
+                f"data.mask_values={list(self.mask_values)}",
+            )
         if self.ignore_value is not None and self.ignore_value in self.mask_values:
-            raise ValueError(f"data.ignore_value={self.ignore_value} is a class in data.mask_values, too")
+            raise refuse(
+                "data.ignore_value",
+                self.ignore_value,
+                f"none of data.mask_values={list(self.mask_values)}, the classes",
+            )
         self.picture_rules, self.table_format  # noqa: B018  (they check their fields)
-        if not (self.images and self.masks):
-            raise ValueError("data.images and data.masks: expected the names of two folders below data.root")
+        for name in ("images", "masks"):
+            if not getattr(self, name):
+                raise refuse(f"data.{name}", getattr(self, name), "the name of a folder below data.root")
         columns = {name: getattr(self, name) for name in ("split_column", "group_column", "fold_column")}
         if self.table is None and any(columns.values()):
             name = next(name for name, value in columns.items() if value)
-            raise ValueError(f"data.{name}={columns[name]}: a column of which table? Set data.table")
+            raise refuse(f"data.{name}", columns[name], "none without a table; set data.table")
         if self.group_pattern is not None:
             _check_pattern(self.group_pattern, self.group_column)
 
@@ -152,11 +157,11 @@ def _check_pattern(pattern: str, group_column: str | None) -> None:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"data.group_pattern={pattern}: no regular expression: {error}") from None
+        raise refuse("data.group_pattern", pattern, f"a regular expression ({error})") from None
     if groups < 1:
-        raise ValueError(f"data.group_pattern={pattern}: expected a group in brackets, such as '^(patient[0-9]+)_'")
+        raise refuse("data.group_pattern", pattern, "a group in brackets, such as '^(patient[0-9]+)_'")
     if group_column:
-        raise ValueError("data.group_pattern and data.group_column: the groups come from one of them")
+        raise refuse("data.group_pattern", pattern, f"none with data.group_column={group_column}; set one of them")
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.features) <= 6 or any(number < 1 for number in self.features):
-            raise ValueError(f"model.features={list(self.features)}: expected 1 to 6 numbers of channels")
+            raise refuse("model.features", self.features, "1 to 6 numbers of channels, at least 1 each")
 
 
 @dataclass(frozen=True)
@@ -194,8 +199,7 @@ class TrainingConfig(TrainingSection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.max_rotation <= 180:
-            raise ValueError(f"training.max_rotation={self.max_rotation}: expected degrees from 0 to 180")
+        check_number("training.max_rotation", self.max_rotation, least=0, most=180, unit="degrees")
 
 
 @dataclass(frozen=True)
@@ -219,12 +223,9 @@ class LossConfig:
     background in the fold's training masks."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dice_share <= 1:
-            raise ValueError(f"loss.dice_share={self.dice_share}: expected a share from 0 to 1")
-        if not 0 < self.smooth < math.inf:
-            raise ValueError(f"loss.smooth={self.smooth}: expected a number above 0")
-        if self.positive_weight != "auto" and not 0 < self.positive_weight < math.inf:
-            raise ValueError(f"loss.positive_weight={self.positive_weight}: expected a number above 0, or auto")
+        check_number("loss.dice_share", self.dice_share, least=0, most=1, unit="a share")
+        check_number("loss.smooth", self.smooth, above=0)
+        check_number("loss.positive_weight", self.positive_weight, above=0, instead="auto")
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,9 @@ class Config:
     def __post_init__(self) -> None:
         smallest = 2 ** len(self.model.features)
         if self.data.size <= smallest:
-            raise ValueError(
-                f"data.size={self.data.size}: {len(self.model.features)} stages of model.features halve it to a "
-                f"single pixel, which cannot be normalised; expected more than {smallest}, or fewer stages"
+            raise refuse(
+                "data.size",
+                self.data.size,
+                f"above {smallest} pixels, as each of the {len(self.model.features)} stages of model.features halves "
+                "it; raise data.size, or give fewer stages",
             )

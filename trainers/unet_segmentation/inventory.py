@@ -40,8 +40,9 @@ def take_inventory(
     """
     if config.data.root and is_uri(config.data.root):
         raise DataError(
-            f"data.root={config.data.root}: this family reads pictures and masks from a folder; copy them to one, as "
-            "by `aws s3 cp --recursive`"
+            f"data.root={config.data.root}: expected a folder on this machine, not in object storage; copy the "
+            "pictures "
+            "and masks to one, as by `aws s3 cp --recursive`"
         )
     data = replace(config.data, root=resolve_folder(config.data.root, folder, make_data))
     labels = read_labels(data)
@@ -119,8 +120,9 @@ def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
         places = {value: [n for n, i in enumerate(pairs.ids) if is_test[i] == value] for value in (False, True)}
         if not places[True]:
             raise DataError(
-                f"{data.table}: no picture has {data.test_split!r} in {data.split_column!r}; set data.test_split to a "
-                "value that is there, or leave data.split_column out"
+                f"{data.table}: no row has data.test_split={data.test_split} in {data.split_column!r}; set "
+                "data.test_split "
+                "to a value of this column, or leave data.split_column out"
             )
         test = replace(
             pairs.take(places[True]), is_test=True, problems={}, fatal={}, causes=(), left_out={}
@@ -133,7 +135,8 @@ def _divide(data: DataConfig, labels: Labels | None) -> tuple[Found, Found]:
     test = replace(find_pairs(data, folder, masks, None, lambda row_id: False), is_test=True)
     if both := sorted(set(test.ids) & set(pairs.ids)):
         raise DataError(
-            f"{folder} and {root / data.images} both have a picture {both[0]!r} ({len(both)} such names): names are ids"
+            f"{folder} and {root / data.images} both have a picture {both[0]!r} ({len(both)} such names): expected "
+            "each name once, as names are ids; rename them"
         )
     return pairs, test
 
@@ -179,9 +182,9 @@ def _find_folds(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndarr
     cells = {row_id: fold_of[row_id] for row_id in rows.ids.tolist()}
     if wrong := [row_id for row_id, cell in cells.items() if not re.fullmatch(r"\s*(-[12]|\d{1,9})(\.0*)?\s*", cell)]:
         raise DataError(
-            f"{data.table}: {data.fold_column!r} holds no whole number from -2 in {len(wrong)} rows, such as "
-            f"{cells[wrong[0]]!r} of "
-            f"{wrong[0]!r}"
+            f"{data.table}: {data.fold_column!r} (data.fold_column) holds {cells[wrong[0]]!r} of {wrong[0]!r}: "
+            "expected a "
+            f"whole number, at least -2 ({len(wrong)} such rows); correct the table"
         )
     return np.array([int(float(cell)) for cell in cells.values()], np.int64)
 

@@ -78,7 +78,7 @@ class NewRows:
         if problems:
             more = f"\n  … and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
             listed = "\n  ".join(problems[:_MOST_NAMED])
-            raise DataError(f"{self.path} cannot be used:\n  {listed}{more}\nMend these files, or take them away.")
+            raise DataError(f"{self.path} cannot be used:\n  {listed}{more}\nCorrect these files, or remove them")
         return len(pairs)
 
     def read(self, num_rows: int) -> Iterator[pa.Table]:
@@ -140,12 +140,13 @@ def find_new_rows(configs: Sequence[Config], place: Path, truth: Path | None = N
     """
     data, place = configs[0].data, place.absolute()
     if truth is not None and not truth.is_dir():
-        raise DataError(f"--masks {truth}: no such folder")
+        raise DataError(f"--masks={truth}: no such folder")
     if not place.is_dir():
         if not place.is_file() or not is_wanted(place.name):
             raise DataError(
-                f"{place}: no such picture; expected a file that ends in {', '.join(PICTURE_SUFFIXES)}, or a folder "
-                "of them"
+                f"{place}: {'expected another file' if place.is_file() else 'no such file'}; set --data to a picture "
+                f"that ends in {', '.join(PICTURE_SUFFIXES)}, or a "
+                "folder of them"
             )
         return NewRows(place, truth or _find_masks(data, place.parent), data, masks_are_named=truth is not None)
     if not PictureFolder(place).suffix_of:

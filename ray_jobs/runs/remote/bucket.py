@@ -50,7 +50,9 @@ class Bucket:
         except OSError as error:
             raise StorageError(self.advise(error)) from None
         if not is_there:
-            raise StorageError(f"{self.uri}: there is no bucket {name!r}; make it, or name another in run.storage")
+            raise StorageError(
+                f"run.storage={self.uri}: no such bucket {name!r}; create it, or set run.storage to another"
+            )
 
     def advise(self, error: Exception) -> str:
         """What to do about a storage that refuses."""

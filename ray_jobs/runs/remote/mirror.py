@@ -98,11 +98,13 @@ class Mirror:
         if "config.json" not in listed:
             if left := [name for name in listed if find_fold(name) is not None]:
                 raise RunFolderError(
-                    f"{self.bucket.uri} has no config.json, but files of folds, such as {left[0]}: put back a copy of "
+                    f"{self.bucket.uri} has no config.json, but files of folds, such as {left[0]}. Put back a copy of "
                     "config.json, remove the rest, or choose another run.name"
                 )
             if not may_begin:
-                raise RunError(f"there is no run at {self.bucket.uri}; what {self.root} holds of it was left there")
+                raise RunError(
+                    f"no run at {self.bucket.uri}: its config.json is gone; the copy in {self.root} was kept"
+                )
             self._empty_folder()
             return {}
         names = [n for n in listed if find_fold(n) is None and not is_local(n) and not _is(n, Put.ALONE)]

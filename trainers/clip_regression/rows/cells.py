@@ -58,7 +58,7 @@ def read_time(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Probl
     time = parse_dates(frame[data.date_column])
     for row in np.flatnonzero(np.isnan(time)).tolist():
         bad.add(
-            f"{data.date_column!r} is no ISO date (2019-05-31 or 2019-05-31T18:00:00)",
+            f"{data.date_column!r} is not an ISO date (2019-05-31 or 2019-05-31T18:00:00)",
             row,
             ids[row],
             repr(frame[data.date_column].iloc[row]),
@@ -78,7 +78,7 @@ def read_numbers(
         cells = frame[name].str.strip()
         numbers[:, position] = pd.to_numeric(cells, errors="coerce")
         for row in np.flatnonzero(~np.isfinite(numbers[:, position]) & (cells != "").to_numpy()).tolist():
-            bad.add(f"{name!r} is no finite number", row, ids[row], _show_cell(cells.iloc[row]))
+            bad.add(f"{name!r} is not a finite number", row, ids[row], _show_cell(cells.iloc[row]))
             numbers[row, position] = np.nan
     return numbers
 
@@ -88,7 +88,7 @@ def read_target(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Pro
     cells = frame[data.target].str.strip()
     target: np.ndarray = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
     for row in np.flatnonzero(~np.isfinite(target)).tolist():
-        bad.add(f"target {data.target!r} is no finite number", row, ids[row], _show_cell(cells.iloc[row]))
+        bad.add(f"target {data.target!r} is not a finite number", row, ids[row], _show_cell(cells.iloc[row]))
     for row in np.flatnonzero(target < 0).tolist():
         bad.add(f"target {data.target!r} is negative", row, ids[row], cells.iloc[row])
     return target
@@ -100,7 +100,7 @@ def read_folds(frame: pd.DataFrame, ids: np.ndarray, data: DataConfig, bad: Prob
         return None
     folds: np.ndarray = pd.to_numeric(frame[data.fold_column], errors="coerce").to_numpy(np.float64)
     for row in np.flatnonzero(~(np.isfinite(folds) & (folds >= -2) & (folds == np.round(folds)))).tolist():
-        bad.add(f"fold column {data.fold_column!r} is no whole number from -2", row, ids[row])
+        bad.add(f"fold column {data.fold_column!r} is not a whole number, at least -2", row, ids[row])
     return folds
 
 

@@ -73,7 +73,7 @@ def refuse_problems(fatal: Problems, bad: Problems, num_rows: int, *, drops: boo
     blocking = dict(fatal.found) if drops else {**fatal.found, **bad.found}
     if not blocking:
         return
-    advice = "Mend the table"
+    advice = "Correct the table"
     if not fatal.found and is_test:
         advice += (
             ", or set data.on_bad_row=drop: these rows are then predicted by what is left of them (listed in "
@@ -82,7 +82,7 @@ def refuse_problems(fatal: Problems, bad: Problems, num_rows: int, *, drops: boo
     elif not fatal.found and len(bad.rows) < num_rows:
         advice += ", or set data.on_bad_row=drop to go on without bad training rows (they are listed in bad_rows.csv)"
     described = Problems(fatal.table, blocking, bad.explain).describe(num_rows)
-    raise DataError(f"{fatal.table} cannot be used:\n{described}\n{advice}.")
+    raise DataError(f"{fatal.table} cannot be used:\n{described}\n{advice}")
 
 
 def list_bad_rows(bad: Problems, table: str, done: str) -> tuple[dict[str, str], ...]:

@@ -37,8 +37,9 @@ from trainers.interface import DataError
 from trainers.reading.likeness import explain_mismatch
 from trainers.reading.picture_files import Found, LeftOut, PictureFolder, collect_left_out, read_end
 from trainers.reading.picture_rules import PictureRules
-from trainers.reading.tables import NAMED_TWICE, list_names, read_frame
+from trainers.reading.tables import NAMED_TWICE, read_frame
 from trainers.storage.remote_files import RemoteFile
+from trainers.values import describe_missing
 
 SECONDS_PER_YEAR = 365.2425 * 86400
 
@@ -107,7 +108,7 @@ def open_pictures(data: DataConfig, folder: str, table: str) -> PictureFolder | 
     root = data.folder / folder
     if not root.is_dir():
         raise DataError(
-            f"{root}: no such folder of pictures for {Path(table).name}; set data.train_pictures and "
+            f"{root}: no such folder of the pictures of {Path(table).name}; set data.train_pictures and "
             "data.test_pictures, or data.train_pictures= to learn without pictures"
         )
     return PictureFolder(root, data.picture_rules)
@@ -177,7 +178,7 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: F
     if data.max_rows is not None and not is_test:
         frame = frame.iloc[: data.max_rows]
     if frame.empty:
-        raise DataError(f"{path}: the table has a header and no rows")
+        raise DataError(f"{path} holds no row: expected rows below the header")
     folder = open_folder(data, picture_folder, table)
     if folder is not None:
         folder.rules = replace(folder.rules, finds_depth=data.bit_depth is None)
@@ -228,7 +229,9 @@ def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictu
     dropped = bad.rows
     kept = np.array([row for row in range(len(ids)) if row not in dropped], dtype=np.int64)
     if len(kept) == 0:
-        raise DataError(f"{path}: every row is bad, none is left to learn from:\n{bad.describe(len(ids))}")
+        raise DataError(
+            f"{path}: no row can be used: expected at least one without these faults:\n{bad.describe(len(ids))}"
+        )
     return rows.take(kept)
 
 
@@ -251,15 +254,15 @@ def check_columns(path: Path, frame: pd.DataFrame, data: DataConfig, *, is_test:
         wanted["data.target"] = [data.target]
         wanted["data.group_column"] = [data.group_column] if data.group_column else []
         wanted["data.fold_column"] = [data.fold_column] if data.fold_column else []
-    missing = [f"{name!r} ({key})" for key, names in wanted.items() for name in names if name not in frame.columns]
+    missing = [(name, key) for key, names in wanted.items() for name in names if name not in frame.columns]
     if missing:
-        raise DataError(
-            f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; the table has "
-            f"{list_names(frame)}. Set the named field to a column that exists."
-        )
+        advice = "add these columns" if is_test else "set each of these fields to a column of the table"
+        raise DataError(f"{path}: {describe_missing(missing, frame.columns)}; {advice}")
     twice = set(frame.attrs.get(NAMED_TWICE, ()))
     if several := [f"{name!r} ({key})" for key, names in wanted.items() for name in names if name in twice]:
-        raise DataError(f"{path}: several columns are called {', '.join(several)}: which one? Rename the others")
+        raise DataError(
+            f"{path} has several columns {', '.join(several)}: expected one of each name; rename the others"
+        )
 
 
 def check_one_picture(ids: np.ndarray, folder: Pictures, fatal: Problems, first_row: int = 0) -> None:

@@ -11,6 +11,7 @@ from trainers.reading.likeness import explain_mismatch, find_suffix
 from trainers.reading.picture_files import PICTURE_SUFFIXES, LeftOut, PictureFolder
 from trainers.unet_segmentation.config import DataConfig
 from trainers.unet_segmentation.rows.rows_file import Rows
+from trainers.values import describe_missing
 
 MOST_NAMED = 5
 
@@ -79,25 +80,30 @@ def read_labels(data: DataConfig) -> Labels | None:
     """
     if data.table is None:
         return None
-    from trainers.reading.tables import NAMED_TWICE, list_names, read_frame
+    from trainers.reading.tables import NAMED_TWICE, read_frame
 
     path = data.folder / data.table
     if not path.is_file():
-        raise DataError(f"data.table: {path}: no such table; expected a .csv or .parquet file")
+        raise DataError(f"{path}: no such file; set data.table to a .csv or .parquet file below data.root")
     frame = read_frame(path, data.table_format)
     wanted = {name: getattr(data, f"{name}_column") for name in ("id", "group", "fold", "split")}
     if missing := [
-        f"{column!r} (data.{name}_column)" for name, column in wanted.items() if column and column not in frame
+        (column, f"data.{name}_column") for name, column in wanted.items() if column and column not in frame
     ]:
-        raise DataError(f"{path}: missing column {', '.join(missing)}; the table has {list_names(frame)}")
+        advice = "set each of these fields to a column of the table"
+        raise DataError(f"{path}: {describe_missing(missing, frame.columns)}; {advice}")
     if several := sorted(set(filter(None, wanted.values())) & set(frame.attrs.get(NAMED_TWICE, ()))):
-        raise DataError(f"{path}: several columns are called {several[0]!r}: which one? Rename the others")
+        raise DataError(f"{path} has several columns {several[0]!r}: expected one of each name; rename the others")
     columns = {name: frame[column].tolist() for name, column in wanted.items() if column}
     is_twice = frame[data.id_column].duplicated()
     if twice := sorted(set(frame[data.id_column][is_twice]))[:MOST_NAMED]:
-        raise DataError(f"{path}: {data.id_column!r} names pictures twice: {', '.join(map(repr, twice))}")
+        raise DataError(
+            f"{path}: {', '.join(map(repr, twice))} is in several rows of {data.id_column!r} (data.id_column): "
+            "expected "
+            "each picture in one row; remove the others"
+        )
     if frame.empty:
-        raise DataError(f"{path}: the table has a header and no rows")
+        raise DataError(f"{path} holds no row: expected rows below the header")
     is_test = [value == data.test_split for value in columns["split"]] if "split" in columns else None
     return Labels(columns["id"], columns.get("group"), columns.get("fold"), is_test)
 

@@ -41,7 +41,7 @@ def read_file(path: Path) -> bytes:
         OSError: it cannot be read.
     """
     if not path.is_file():
-        raise UnusableError("is no regular file")
+        raise UnusableError("is not a regular file")
     if path.stat().st_size > _MOST_BYTES:
         raise UnusableError(f"is larger than {_MOST_BYTES >> 20} MiB")
     return path.read_bytes()

@@ -71,7 +71,7 @@ def _settle_values(data: DataConfig, scans: list[Finding]) -> DataConfig:
         return replace(data, mask_values=tuple(numbers[: data.classes]))
     if data.ignore_value == 0:
         raise DataError(
-            "data.ignore_value=0 is the background of two classes: data.mask_values has to say which are the two"
+            "data.ignore_value=0: expected another value, as 0 is the background of two classes; set data.mask_values"
         )
     largest = [int(scan.values[0][-1]) for scan in scans if scan.values is not None]
     known = [value for value in (255, 65535, 1) if value in largest]  # 1 beside 255 is a mistake in some of the masks
@@ -129,13 +129,13 @@ def _refuse(
     if not blocking:
         return
     bad = {row_id for names in problems["train"].values() for row_id, _ in names}
-    advice = "Mend the files"
+    advice = "Correct the files"
     if data.on_bad_row == "error" and not undroppable and set(found["train"].ids) - bad:
         advice += ", or set data.on_bad_row=drop to go on without these pictures (they are listed in bad_rows.csv)"
     if _UNEXPECTED in blocking:
         advice += _advise_on_values(data, scans["train"] + scans["test"])
     causes = "".join(f"\n  {cause}" for cause in dict.fromkeys(c for one in found.values() for c in one.causes))
-    raise DataError(f"{data.root} cannot be used:\n{_describe(blocking)}{causes}\n{advice}.")
+    raise DataError(f"{data.root} cannot be used:\n{_describe(blocking)}{causes}\n{advice}")
 
 
 def _advise_on_values(data: DataConfig, scans: list[Finding]) -> str:
@@ -150,7 +150,7 @@ def _advise_on_values(data: DataConfig, scans: list[Finding]) -> str:
             f"; if {unknown.copy().pop()} marks pixels that count nowhere, "
             f"data.ignore_value={unknown.copy().pop()} leaves them out"
         )
-    return advice + (", data.soft_masks=true takes half as the border" if data.classes == 2 else "")
+    return advice + ("; data.soft_masks=true takes half as the border" if data.classes == 2 else "")
 
 
 def _take_good(
@@ -166,7 +166,8 @@ def _take_good(
     if not kept and not found.is_test:
         causes = "".join(f"\n  {cause}" for cause in found.causes)
         raise DataError(
-            f"{data.root}: every picture is bad, none is left to learn from:\n{_describe(problems)}{causes}"
+            f"{data.root}: no picture can be used: expected at least one without these "
+            f"faults:\n{_describe(problems)}{causes}"
         )
     used, masks = [scans[n] for n in kept], [None if scans[n].problem else found.masks[n] for n in kept]
     rows = Rows(

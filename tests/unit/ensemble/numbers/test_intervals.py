@@ -86,7 +86,7 @@ def test_only_random_folds_with_final_checkpoints_are_called_cv_plus():
         ("predefined", "final"),
     ):
         assert interval_kind(folds, checkpoint) == "empirical"
-    with pytest.raises(ValueError, match=r"no interval from folds.kind=time"):
+    with pytest.raises(ValueError, match=r"folds.kind=time: expected another kind of folds"):
         interval_kind("time", "final")
 
 

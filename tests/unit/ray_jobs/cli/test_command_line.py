@@ -84,7 +84,7 @@ def test_values_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "missing RUN; usage: predict.py RUN [--data STR]"),
+        ([], "RUN is missing; usage: predict.py RUN [--data STR]"),
         (["a", "b"], "unexpected 'b'; usage: predict.py RUN"),
         (["a", "--modles"], "no flag --modles; nearest: --models"),
         (["a", "--modles=true"], "no flag --modles; nearest: --models"),
@@ -94,7 +94,7 @@ def test_values_are_taken_as_they_are():
         (["a", "folds.count=3"], "no field 'folds.count'; --help lists them all"),
         (["a", "--data"], "--data has no value"),
         (["a", "--data", "--models"], "--data has no value"),
-        (["a", "--threshold=much"], "could not convert string to float: 'much'"),
+        (["a", "--threshold=much"], "--threshold=much: expected a number, or none"),
     ],
 )
 def test_errors_say_what_is_wrong_and_what_is_near(words, message):
@@ -105,7 +105,7 @@ def test_errors_say_what_is_wrong_and_what_is_near(words, message):
 
 @pytest.mark.parametrize("command", OF_A_RUN, ids=lambda module: module.__name__)
 def test_commands_of_a_run_want_one(command):
-    with pytest.raises(RunError, match=r"missing RUN; usage: \w+.py RUN "):
+    with pytest.raises(RunError, match=r"RUN is missing; usage: \w+.py RUN "):
         command.main([])
     with pytest.raises(RunError, match="unexpected 'b'; usage"):
         command.main(["a", "b"])
@@ -135,7 +135,7 @@ def test_several_runs_may_be_named_or_none():
 
 def test_numbers_are_checked():
     for words in (["--interval=0"], ["--keep-days", "-1"], ["--keep_last=0"]):
-        with pytest.raises(RunError, match=r"--(interval|keep-days|keep-last)=.*: expected (more than|at least)"):
+        with pytest.raises(RunError, match=r"--(interval|keep-days|keep-last)=.*: expected (above|at least)"):
             analyze.main(["a", *words])
 
 

@@ -37,7 +37,7 @@ def test_what_a_disk_refuses_is_one_message(capsys):
 def test_a_bug_shows_where_it_came_from_and_is_not_taken_for_the_users_mistake(error, capsys):
     code, said = run(error, capsys)
     assert code == 1
-    assert "met an error that it does not expect" in said.splitlines()[0]
+    assert "met an unexpected error" in said.splitlines()[0]
     assert type(error).__name__ in said.splitlines()[0]
     assert "Traceback (most recent call last)" in said
     assert "in main" in said

@@ -81,7 +81,7 @@ def test_on_an_autoscaling_cluster_a_feasible_request_waits_and_says_for_what():
 
 
 def test_auto_never_silently_trains_on_cpus_where_gpus_could_be_started():
-    with pytest.raises(ClusterError, match=r"resources.gpus_per_fold=1 waits for GPUs"):
+    with pytest.raises(ClusterError, match=r"set 1 to wait for GPUs"):
         place_folds(ResourcesConfig(), cluster((2, 0), types=[(8, 1)]), 3)
 
 
@@ -238,7 +238,7 @@ def test_workers_that_make_no_sense_are_refused(workers):
 
 def test_of_an_elastic_fold_the_gpus_are_those_of_its_most_workers():
     assert ResourcesConfig(workers_per_fold=(1, 4), gpus_per_fold=4).most_workers == 4
-    for gpus, message in ((2, "whole ones"), (0.5, "NCCL refuses.*that of 4 workers")):
+    for gpus, message in ((2, "whole GPUs for each worker"), (0.5, "expected 0 or at least 4.*NCCL refuses")):
         with pytest.raises(ValueError, match=message):
             ResourcesConfig(workers_per_fold=(1, 4), gpus_per_fold=gpus)
 

@@ -55,7 +55,7 @@ def test_the_second_try_has_settings_of_its_own(monkeypatch):
 
 def test_the_first_reason_is_told(monkeypatch):
     fake = FakeRay(RuntimeError("no route to the head"), RuntimeError("Conflicting worker_process_setup_hook"))
-    with pytest.raises(ClusterError, match=r"^Ray does not start: no route to the head$"):
+    with pytest.raises(ClusterError, match=r"^Ray cannot be started: no route to the head$"):
         begin(fake, monkeypatch)
 
 

@@ -317,7 +317,7 @@ def test_rows_without_a_target_are_divided_at_random_and_by_groups_and_not_strat
     inventory = replace(make_inventory(groups=np.array([f"g{i % 7}" for i in range(60)])), target=None, target_name="")
     for kind in ("random", "grouped"):
         assert set(plan_folds(FoldsConfig(kind=kind), inventory).fold) == {0, 1, 2}
-    with pytest.raises(DataError, match=r"folds\.kind=stratified needs a target or strata, and the rows have neither"):
+    with pytest.raises(DataError, match=r"folds\.kind=stratified: expected a target or strata of each row"):
         plan_folds(FoldsConfig(kind="stratified"), inventory)
     with pytest.raises(DataError, match="no target"):
         inventory.require_target()

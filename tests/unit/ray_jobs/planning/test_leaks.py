@@ -173,9 +173,13 @@ def test_grouped_duplicates_are_stratified_where_asked():
     assert unevenness("stratified") < 0.5 * unevenness("random")
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("time", "the dates decide"), ("predefined", "data.fold_column decides")])
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("time", "the date of a row decides"), ("predefined", "data.fold_column decides")]
+)
 def test_folds_that_are_given_cannot_be_grouped(kind, reason):
-    with pytest.raises(ValueError, match=re.escape(f"folds.on_leak=group with folds.kind={kind}: {reason}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"folds.on_leak=group: expected warn or error with folds.kind={kind}; {reason}")
+    ):
         FoldsConfig(kind=kind, on_leak="group")
     FoldsConfig(kind=kind, on_leak="error")
 

@@ -50,13 +50,13 @@ def test_a_wish_is_checked_and_its_output_stands_below_the_run(tmp_path, table):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (PredictRequest("none"), "no such table"),
-        (PredictRequest("new", "out.txt"), "--output .*out.txt: expected a file that ends in .csv or .parquet"),
-        (PredictRequest("new", "new"), "--output .*new: expected a file"),
-        (PredictRequest("new/test.csv", "new/test.csv"), "is the table that is predicted"),
+        (PredictRequest("none"), "no such file"),
+        (PredictRequest("new", "out.txt"), "--output=.*out.txt: expected a file that ends in .csv or .parquet"),
+        (PredictRequest("new", "new"), "--output=.*new: expected a file"),
+        (PredictRequest("new/test.csv", "new/test.csv"), "is the table to be predicted"),
         (
             PredictRequest("new", "new/test.csv/x.csv"),
-            "test.csv is no folder that can be written to; --output .*x.csv: ",
+            "test.csv is no folder that can be written to; --output=.*x.csv: ",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_a_run_whose_models_are_not_there_or_not_whole_is_refused(tmp_path, tabl
         check_request(folder, config, PredictRequest(table))
     folder, config, _ = make_run(tmp_path / "external", members=(WIDE,))
     object.__setattr__(config.ensemble, "external", "other.parquet")
-    with pytest.raises(RunError, match="made elsewhere cannot predict new rows"):
+    with pytest.raises(RunError, match="members from a file cannot predict new rows"):
         check_request(folder, config, PredictRequest(table))
 
 

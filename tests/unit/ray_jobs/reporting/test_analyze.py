@@ -74,10 +74,10 @@ def test_several_runs_are_compared_in_one_picture(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["oen"], "no run 'oen'.*nearest: one"),
-        (["one", "--metrics_file", "x.csv"], "without a RUN"),
-        (["--keep-last", "1"], "name the runs to prune"),
-        (["one", "--dry-run"], "belongs to --keep-days"),
+        (["oen"], "no run 'oen'.* are: .*one"),
+        (["one", "--metrics_file", "x.csv"], "expected neither RUN nor --follow"),
+        (["--keep-last", "1"], "no RUN to prune"),
+        (["one", "--dry-run"], "--dry-run: expected --keep-days"),
         (["begun"], "no fold of .* has finished an epoch"),
     ],
 )

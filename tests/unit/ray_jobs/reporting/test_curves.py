@@ -83,8 +83,8 @@ def test_an_empty_cell_is_unknown(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([HEADER.replace("Avg_Loss", "Loss")], r"lacks the columns \['Avg_Loss'\]; found \['Epoch', 'Loss'.*expected"),
-        ([HEADER], "has not finished its first one"),
+        ([HEADER.replace("Avg_Loss", "Loss")], r"no column 'Avg_Loss'.*; the table has 'Epoch', 'Loss'"),
+        ([HEADER], "has not finished one yet"),
         ([HEADER, "1,many,0,0,0,0,0,True,2026-01-01 00:00:00"], "is damaged"),
         ([HEADER, *LINES, "1," * 20, LINES[0]], "is damaged"),
     ],

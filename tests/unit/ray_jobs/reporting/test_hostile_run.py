@@ -135,7 +135,7 @@ def test_a_config_names_no_module_outside_trainers(family):
 def test_a_config_file_whose_fields_reach_outside_is_refused(tmp_path, section, field, value):
     values = to_dict(RECIPES["clip_multimodal_small"]())
     write_json(tmp_path / "config.json", values | {section: values[section] | {field: value}})
-    with pytest.raises(RunFolderError, match="cannot be read by this version"):
+    with pytest.raises(RunFolderError, match="of another version of this project"):
         RunFolder(tmp_path).read_config()
 
 

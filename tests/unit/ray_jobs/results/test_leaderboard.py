@@ -60,13 +60,13 @@ def test_runs_on_other_rows_have_a_table_of_their_own(tmp_path, capsys):
 
 
 def test_what_cannot_be_compared_is_said(tmp_path, capsys):
-    with pytest.raises(RunError, match="no run below"):
+    with pytest.raises(RunError, match="no run in this folder"):
         main([f"run.storage={tmp_path}"])
     make_run(tmp_path / "begun", waiting=(0, 1, 2))
     with pytest.raises(RunError, match="nothing to compare"):
         main([f"run.storage={tmp_path}"])
     assert "has no out-of-fold predictions yet" in capsys.readouterr().out
-    with pytest.raises(RunError, match=r"--metric: .*metric 'mlse': expected one of msle"):
+    with pytest.raises(RunError, match=r"--metric=mlse: .*expected one of msle"):
         main([f"run.storage={tmp_path}", "--metric=mlse"])
 
 

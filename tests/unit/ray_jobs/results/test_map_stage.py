@@ -152,10 +152,10 @@ def check(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "simplex"}, "maps are combined by one of mean, median"),
-        ({"metric": "msle"}, "maps are compared by dice or iou"),
-        ({"interval": 0.9}, "interval=0.9: not on offer for maps"),
-        ({"external": "x.parquet"}, "external=x.parquet: not on offer for maps"),
+        ({"method": "simplex"}, "expected one of mean, median.* for maps"),
+        ({"metric": "msle"}, "expected one of dice, iou"),
+        ({"interval": 0.9}, "interval=0.9: expected none for maps"),
+        ({"external": "x.parquet"}, "external=x.parquet: expected none for maps"),
     ],
 )
 def test_what_is_of_numbers_is_refused(run, changes, message):
@@ -170,9 +170,7 @@ def test_what_is_of_numbers_is_refused(run, changes, message):
 def test_fold_models_of_members_are_combined_by_what_maps_offer(run):
     _, config, _ = run
     ensemble = dataclasses.replace(config.ensemble, fold_method="geometric_mean")
-    with pytest.raises(
-        RunError, match="fold_method=geometric_mean: maps of fold models are combined by one of mean, median"
-    ):
+    with pytest.raises(RunError, match="fold_method=geometric_mean: expected one of mean, median"):
         check(dataclasses.replace(config, ensemble=ensemble, members=("wide model.features=[8,8]",)))
 
 
@@ -181,7 +179,8 @@ def test_counts_that_an_earlier_version_did_not_write_are_asked_for(run, tmp_pat
     old = RunFolder(tmp_path / "old")
     write_parquet(old.oof, read_parquet(old.oof).drop_columns(["true", "places", "right", "said"]))
     with pytest.raises(
-        RunFolderError, match=r"from an earlier version: `python ray_jobs/submit.py` on the run adds them"
+        RunFolderError,
+        match=r"of an earlier version of this project: .*`python ray_jobs/submit.py` on the run adds them",
     ):
         read_entries(old)
 

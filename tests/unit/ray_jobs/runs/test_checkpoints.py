@@ -105,7 +105,7 @@ def test_a_checkpoint_names_no_file_outside_of_its_folder(folder, kind, name):
 
 def test_files_that_could_not_be_kept_are_refused(folder, source, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="expected a folder with files"):
+    with pytest.raises(ValueError, match="expected a folder of files"):
         write_checkpoint(folder, b"tensors", {}, files=tmp_path / "empty")
     (source / ".hidden").write_text("")
     with pytest.raises(ValueError, match="do not begin with a dot"):

@@ -147,7 +147,7 @@ def test_submit_refuses_damaged_predictions_and_names_the_command_that_repairs(f
     damage(path)
     before = folder.submission("mean").read_bytes()
     command = read_json(folder.provenance)["command"]
-    with pytest.raises(RunFolderError, match=rf"{path} is damaged or missing: `{command}` trains fold 2 again"):
+    with pytest.raises(RunFolderError, match=rf"{path} is missing or damaged; `{command}` trains fold 2 again"):
         submit.main([str(folder.root)])
     assert folder.submission("mean").read_bytes() == before
 

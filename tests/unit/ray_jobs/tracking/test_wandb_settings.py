@@ -114,13 +114,13 @@ def test_with_a_settings_file_that_cannot_be_read_nothing_goes_online(places, te
     config = parse_kfold(["tracking.wandb=online"]).config
     mode, words = choose(config)
     assert mode == "offline"
-    assert words == f"offline, for {settings.problem}: mend it to go online"
+    assert words == f"offline, as {settings.problem}; correct the file to go online"
     assert choose(parse_kfold(["tracking.wandb=disabled"]).config)[0] == "disabled"
 
 
 def test_a_project_that_wandb_does_not_take_names_its_file(places):
     path = places(HERE, "project = a/b")
-    with pytest.raises(RunError, match=f"tracking.project='a/b'.*from {path}"):
+    with pytest.raises(RunError, match=f"tracking.project=a/b.*from {path}"):
         parse_kfold([])
 
 

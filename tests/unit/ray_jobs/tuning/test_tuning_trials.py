@@ -305,14 +305,16 @@ def test_luck_is_not_called_better(tmp_path):
     assert "Not shown to be better" in text or "no trial was better" in text
 
 
-def test_without_a_whole_trial_there_is_no_best(tmp_path):
+def test_without_a_whole_trial_there_is_no_best_and_the_place_of_the_logs_is_shown(tmp_path, capsys):
     tuning = make_tuning(tmp_path / "search")
     add_trial(tuning, 0, 0.5, failed=(0, 1, 2))
     trials, results = read_all(tuning)
     assert results[0].state == TrialState.FAILED
-    assert explain_tuning(compare_trials(tuning, trials, results)) == [
-        "No trial has trained all its folds: there is no best."
-    ]
+    outcome = compare_trials(tuning, trials, results)
+    assert explain_tuning(outcome) == ["No trial has trained all its folds: there is no best."]
+    write_json(tuning.folder.tune, {"tune": dataclasses.asdict(tuning.tune), "outcome": outcome})
+    print_tuning(open_console(), tuning)
+    assert f"its logs: {tuning.folder.root}/trials/trial_000/log" in capsys.readouterr().out
 
 
 def test_the_report_shows_every_trial(tmp_path):
@@ -356,9 +358,9 @@ def test_other_jobs_tell_a_tuning_from_a_run(tmp_path, capsys):
     tuning = make_tuning(tmp_path / "search")
     add_trial(tuning, 0, 0.5)
     storage = f"run.storage={tmp_path}"
-    with pytest.raises(RunError, match="is a tuning; name one of its trials"):
+    with pytest.raises(RunError, match="is a tuning: expected a run; name one of its trials"):
         find_run("search", str(tmp_path))
-    with pytest.raises(RunError, match="no run below"):
+    with pytest.raises(RunError, match="no run in this folder"):
         find_runs(str(tmp_path))
     assert find_run("trial_000", str(tuning.folder.trials)).name == "trial_000"
     assert show_status(["search", storage]) == 0

@@ -280,9 +280,9 @@ def test_made_data_is_the_same_each_time_and_each_modality_explains_a_third(tmp_
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (ModelConfig(clip="ViT-B32", freeze=False), "no such model; nearest: ViT-B-32"),
+        (ModelConfig(clip="ViT-B32", freeze=False), "expected the name of a model of open_clip; nearest: ViT-B-32"),
         (ModelConfig(clip="ViT-B-32", pretrained="opnai"), "tags of ViT-B-32: openai"),
-        (ModelConfig(clip="tiny-clip", pretrained="openai"), "neither a file nor a known tag"),
+        (ModelConfig(clip="tiny-clip", pretrained="openai"), "no such file or tag"),
     ],
 )
 def test_models_that_cannot_be_had_are_refused_before_launch(model, message):
@@ -295,14 +295,14 @@ def test_weights_that_cannot_be_fetched_end_in_a_word_on_what_to_do(monkeypatch,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = replace(TINY, model=ModelConfig(clip="ViT-B-32", pretrained="openai"))
-    with pytest.raises(DataError, match=r"(?s)cannot be fetched: .*model.pretrained=/path/to/file") as caught:
+    with pytest.raises(DataError, match=r"(?s)cannot be downloaded: .*model.pretrained=/path/to/file") as caught:
         prepare_node(config)
     assert "ViT-B-32" in str(caught.value)
 
 
 def test_a_machine_that_does_not_see_the_data_is_named(tmp_path):
     config = replace(TINY, data=replace(TINY.data, root=str(tmp_path / "mounted")))
-    with pytest.raises(DataError, match=rf"mounted is no folder on {os.uname().nodename}: every node"):
+    with pytest.raises(DataError, match=rf"mounted: no such folder on {os.uname().nodename}; every node"):
         prepare_node(config)
     (tmp_path / "mounted").mkdir()
     prepare_node(config)

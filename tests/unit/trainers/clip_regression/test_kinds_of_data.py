@@ -81,7 +81,7 @@ def test_transparency_and_orientation_are_what_is_seen():
         (encode(GREY, "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]), "tiff", "v03.tiff has 2 pages"),
         (encode(Image.new("LAB", (9, 9)), "TIFF"), "tif", "v03.tif is of mode LAB"),
         (encode(GREY), "heic", "no train_val/v03.jpg; v03.heic is there, and is not read"),
-        (encode(GREY, "TIFF")[:150], "tif", "v03.tif is no whole picture"),
+        (encode(GREY, "TIFF")[:150], "tif", "v03.tif is not a whole picture"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_mode_or_ending(small_frame, write_data, content, ending, message):
@@ -157,7 +157,7 @@ def test_a_wanted_column_that_is_there_twice_is_refused(small_frame, write_data)
     root = write_data(small_frame)
     text = (root / "train_val.csv").read_text()
     (root / "train_val.csv").write_text(text.replace("channel", "views"))
-    assert "several columns are called 'views' (data.target)" in refusal(root)
+    assert "has several columns 'views' (data.target)" in refusal(root)
     (root / "train_val.csv").write_text(text.replace("channel", "extra,extra").replace(",c", ",c,c"))
     assert len(read_train_rows(replace(DataConfig(), root=str(root))).ids) == 24
 

@@ -66,8 +66,8 @@ def test_a_folder_or_a_table_is_found_and_only_what_is_needed_is_read(small_fram
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.drop(columns=["title", "date"]), "missing columns 'title' .data.text_columns., 'date'"),
-        (lambda f: f.head(0), "a header and no rows"),
+        (lambda f: f.drop(columns=["title", "date"]), "no column 'title' .data.text_columns.*, 'date'"),
+        (lambda f: f.head(0), "holds no row"),
         (lambda f: f.assign(id=["v00", *f["id"][1:20], "v07", *f["id"][21:]]), r"duplicate id: 1 of 24 rows: row 21 \(id 'v07': first in row 8\)"),
         (lambda f: f.assign(id=["", *f["id"][1:]]), "id is empty"),
         (lambda f: f.assign(id=[*f["id"][:-1], "../x"]), r"could be a path .*row 24 \(id '../x'\)"),
@@ -84,13 +84,13 @@ def test_what_cannot_be_predicted_is_told_before_anything_is_launched(
 
 
 def test_a_place_without_a_table_is_told(tmp_path, config):
-    with pytest.raises(DataError, match=r"no such table; expected .* or a folder that holds test"):
+    with pytest.raises(DataError, match=r"no such file; set --data to .* or to a folder that holds test"):
         find_new_rows([config], tmp_path)
     (tmp_path / "notes.txt").write_text("id\n1\n")
-    with pytest.raises(DataError, match="no such table"):
+    with pytest.raises(DataError, match=r"notes\.txt: expected another file"):
         find_new_rows([config], tmp_path / "notes.txt")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match="no readable table"):
+    with pytest.raises(DataError, match="the table cannot be read"):
         find_new_rows([config], tmp_path / "torn.parquet")
 
 
@@ -102,5 +102,5 @@ def test_pictures_are_looked_for_beside_the_table(small_frame, write_data, confi
     with pytest.raises(DataError, match=r"several pictures of one id: 1 of 24 rows: row 4 .*v03.jpg, v03.png"):
         find_new_rows([pictures], root).check()
     (root / "test").rename(root / "elsewhere")
-    with pytest.raises(DataError, match="no such folder of pictures for test"):
+    with pytest.raises(DataError, match="no such folder of the pictures of test"):
         find_new_rows([pictures], root).check()

@@ -125,7 +125,7 @@ def test_what_cannot_be_used_of_a_row_is_replaced_and_listed(small_frame, write_
     assert sorted(row_id for row_id, _ in problems) == ["t001", "t002", "t003", "t004"]
     assert "no test/t001.jpg" in dict(problems)["t001"]
     assert "cannot be decoded" in dict(problems)["t002"]
-    assert "is no ISO date" in dict(problems)["t004"]
+    assert "is not an ISO date" in dict(problems)["t004"]
     assert np.isfinite(after).all()
     changed = np.flatnonzero(~np.isclose(before[0], after[0], rtol=1e-5))
     assert changed.tolist() == [1, 2, 3, 4]

@@ -134,7 +134,7 @@ def test_pictures_that_are_missing_or_broken_are_named_with_their_rows_before_an
     for name in ("v03", "v05", "v07"):
         assert f"(id '{name}': " in str(refused.value)
     assert f"no {uri}/train_val/v03.jpg" in str(refused.value)
-    assert f"{uri}/train_val/v07.jpg is no whole picture: cannot identify image file" in str(refused.value)
+    assert f"{uri}/train_val/v07.jpg is not a whole picture: cannot identify image file" in str(refused.value)
     _, inventory = take(uri, tmp_path, on_bad_row="drop")
     assert len(inventory.ids) == 21
     assert [row["id"] for row in inventory.bad_rows] == ["v03", "v05", "v07"]
@@ -144,13 +144,13 @@ def test_places_that_are_not_there_are_refused_with_what_to_do(put_data, tmp_pat
     uri, _ = put_data()
     with pytest.raises(DataError, match=r"data.root=s3://nobody/x: no such bucket"):
         take("s3://nobody/x", tmp_path)
-    with pytest.raises(DataError, match=rf"{uri}/nothing/train_val.csv: no such table; set data.root"):
+    with pytest.raises(DataError, match=rf"{uri}/nothing/train_val.csv: no such file; set data.root"):
         take(f"{uri}/nothing", tmp_path)
     with pytest.raises(DataError, match=rf"{uri}/nowhere: no objects, and so no pictures for train_val.csv"):
         take(uri, tmp_path, train_pictures="nowhere")
-    with pytest.raises(DataError, match=r"data.root=ftp://lab/x: object storage is named by s3://"):
+    with pytest.raises(DataError, match=r"data.root=ftp://lab/x: expected s3://"):
         take("ftp://lab/x", tmp_path)
-    with pytest.raises(DataError, match=rf"{uri}/train_val.csv: missing column 'price'"):
+    with pytest.raises(DataError, match=rf"{uri}/train_val.csv: no column 'price'"):
         take(uri, tmp_path, target="price")
 
 

@@ -56,12 +56,12 @@ def test_a_parquet_table_gives_the_same_rows_as_the_csv(small_frame, write_data)
     ("column", "value", "message"),
     [
         ("views", "-3", "target 'views' is negative: 1 of 24 rows: row 6 (id 'v05': -3)"),
-        ("views", "", "target 'views' is no finite number: 1 of 24 rows: row 6 (id 'v05': '')"),
+        ("views", "", "target 'views' is not a finite number: 1 of 24 rows: row 6 (id 'v05': '')"),
         ("views", "nan", "no finite number"),
         ("views", "inf", "no finite number"),
         ("views", "many", "no finite number"),
-        ("date", "31/12/2020", "'date' is no ISO date (2019-05-31 or 2019-05-31T18:00:00)"),
-        ("date", "", "'date' is no ISO date"),
+        ("date", "31/12/2020", "'date' is not an ISO date (2019-05-31 or 2019-05-31T18:00:00)"),
+        ("date", "", "'date' is not an ISO date"),
         ("id", "../x", "id is empty or could be a path"),
         ("id", "", "id is empty or could be a path"),
         ("id", "v04", "duplicate id: 1 of 24 rows: row 6 (id 'v04': first in row 5)"),
@@ -89,7 +89,7 @@ def test_all_problems_are_reported_at_once_with_counts_and_first_offenders(small
     for part in (
         "7 of 24 rows: row 3",
         "and 4 more",
-        "'date' is no ISO date",
+        "'date' is not an ISO date",
         "no train_val/v01.jpg",
         "on_bad_row=drop",
     ):
@@ -119,7 +119,7 @@ def test_test_rows_are_never_dropped(small_frame, write_data):
     root = write_data(small_frame, test)
     (root / "test" / "v02.jpg").write_bytes(b"no picture")
     data = replace(DATA, root=str(root))
-    with pytest.raises(DataError, match=r"v02.jpg is no whole picture"):
+    with pytest.raises(DataError, match=r"v02.jpg is not a whole picture"):
         read_test_rows(data)
     rows = read_test_rows(replace(data, on_bad_row="drop"))
     assert len(rows) == 6
@@ -141,18 +141,18 @@ def test_truncated_and_giant_pictures_are_found_in_their_headers(small_frame, wr
     (root / "train_val" / "v04.jpg").unlink()
     with pytest.raises(DataError) as caught:
         read(root)
-    assert "v03.jpg is no whole picture: image file is truncated" in str(caught.value)
+    assert "v03.jpg is not a whole picture: image file is truncated" in str(caught.value)
     assert f"v04.png has {side} x {side} pixels" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"target": "likes"}, "missing column 'likes' (data.target); the table has 'id', 'channel'"),
+        ({"target": "likes"}, "no column 'likes' (data.target"),
         ({"text_columns": ("title", "body")}, "'body' (data.text_columns)"),
-        ({"train_table": "no.csv"}, "no such table"),
-        ({"train_pictures": "thumbs"}, "no such folder of pictures"),
-        ({"numeric_columns": ("title",)}, "'title' is no finite number"),
+        ({"train_table": "no.csv"}, "no such file"),
+        ({"train_pictures": "thumbs"}, "no such folder of the pictures"),
+        ({"numeric_columns": ("title",)}, "'title' is not a finite number"),
     ],
 )
 def test_fields_that_do_not_fit_the_table_are_named(small_frame, write_data, fields, message):
@@ -164,16 +164,16 @@ def test_fields_that_do_not_fit_the_table_are_named(small_frame, write_data, fie
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"id,title,date,description,views\n", "a header and no rows"),
-        (b"", "no readable table"),
+        (b"id,title,date,description,views\n", "holds no row"),
+        (b"", "the table cannot be read"),
         (b"id;title;date;description;views\na;t;2020-01-01;x;1,5\n", r"'1,5'; write 1234\.5, without separators"),
         (
             b"id;a,title;date,description;views\na;t;2020-01-01;x;1\n",
             "may be separated by ',' or ';': set data.separator",
         ),
-        (b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n", "more cells than its header"),
+        (b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n", "more cells than the header"),
         (b"id,title,date,description,views\na,\xff\xfe,2020-01-01,x,1\n", "is not UTF-8"),
-        (b'id,title,date,description,views\na,"open,2020-01-01,x,1\n', "no readable table"),
+        (b'id,title,date,description,views\na,"open,2020-01-01,x,1\n', "the table cannot be read"),
     ],
 )
 def test_files_that_are_no_tables_are_refused(small_frame, write_data, content, message):
@@ -194,7 +194,7 @@ def test_dates_are_read_in_utc_with_and_without_zone():
 def test_a_picture_is_judged_by_its_content_not_its_name(small_frame, write_data):
     root = write_data(small_frame)
     (root / "train_val" / "v03.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
-    with pytest.raises(DataError, match=r"v03.jpg is no whole picture"):
+    with pytest.raises(DataError, match=r"v03.jpg is not a whole picture"):
         read(root)
 
 

@@ -40,7 +40,7 @@ def refusal(content: bytes, rules: PictureRules = RULES) -> str:
         decode_rgb(io.BytesIO(content), rules)
     problem, _ = check_picture_content(content, "a.png", rules)
     assert problem is not None
-    assert str(error.value) in problem or problem.startswith("a.png is no whole picture")
+    assert str(error.value) in problem or problem.startswith("a.png is not a whole picture")
     return str(error.value)
 
 

@@ -191,11 +191,11 @@ def test_classes_are_the_numbers_that_are_not_ignored(tmp_path):
     root = write(tmp_path, same(mask=encode(np.where(border == 255, 0, border + 1).astype(np.uint8))))
     assert take(root, classes=3, ignore_value=0)[0].data.mask_values == (1, 2, 3)
     assert take(root, ignore_value=0, mask_values=(1, 2))[1].target[0] == SHAPE.sum() / (border != 255).sum()
-    assert "data.mask_values has to say which are the two" in refusal(root, ignore_value=0)
+    assert "set data.mask_values" in refusal(root, ignore_value=0)
 
 
 def test_an_ignored_value_is_no_class():
-    with pytest.raises(ValueError, match=r"data\.ignore_value=255 is a class"):
+    with pytest.raises(ValueError, match=r"data\.ignore_value=255: expected none of data.mask_values"):
         DataConfig(ignore_value=255, mask_values=(0, 255))
 
 
@@ -335,14 +335,14 @@ COLUMNS = {"fold_column": "fold", "group_column": "patient"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (FRAME.to_csv(index=False).encode("latin-1"), "it may be cp1252, which would read 'Müller'"),
+        (FRAME.to_csv(index=False).encode("latin-1"), "with cp1252 it reads 'Müller'"),
         (FRAME.to_csv(index=False).encode() + b"p9,a,0,x\n", "line 6 has more cells"),
         (FRAME.to_csv(index=False).replace("p3,", 'p3,"').encode(), "a quote that is opened in line 5 is never closed"),
-        (b"", "no readable table"),
-        (b"id,patient,fold\n", "a header and no rows"),
-        (b"id,id,patient,fold\np0,p0,a,0\n", "several columns are called 'id'"),
+        (b"", "the table cannot be read"),
+        (b"id,patient,fold\n", "holds no row"),
+        (b"id,id,patient,fold\np0,p0,a,0\n", "has several columns 'id'"),
         (bytes(range(256)) * 9, "no text"),
-        (FRAME.assign(fold="x").to_csv(index=False).encode(), "'fold' holds no whole number from -2 in 4 rows, such as 'x' of 'p0'"),
+        (FRAME.assign(fold="x").to_csv(index=False).encode(), "'fold' (data.fold_column) holds 'x' of 'p0': expected a whole number, at least -2 (4 such rows)"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path, content, message):

@@ -98,8 +98,8 @@ def test_what_is_no_file_of_a_sane_size_is_not_read(root):
     with (root / "masks" / "p1_2.png").open("r+b") as file:
         file.truncate(2**33)  # a hole: it takes no space
     text = refusal(root)
-    assert "p0_0.png is no regular file" in text
-    assert "p0_1.png is no regular file" in text
+    assert "p0_0.png is not a regular file" in text
+    assert "p0_1.png is not a regular file" in text
     assert "p1_2.png is larger than 512 MiB" in text
 
 
@@ -177,8 +177,8 @@ def test_a_table_says_which_pictures_are_used_and_which_are_only_predicted(root)
     assert inventory.groups.tolist() == ["a0", "a1", "a2", "a0"]
     assert inventory.predefined_fold.tolist() == [0, 1, 0, 1]
     assert set(inventory.row_keys) == {"picture", "group"}
-    assert "missing column 'part2'" in refusal(root, **(names | {"split_column": "part2"}))
-    assert "no picture has 'none'" in refusal(root, **(names | {"test_split": "none"}))
+    assert "no column 'part2'" in refusal(root, **(names | {"split_column": "part2"}))
+    assert "no row has data.test_split=none" in refusal(root, **(names | {"test_split": "none"}))
     (root / "index.csv").write_text("\n".join(lines).replace("p0_1,a1", "p0_1,").replace("p2_4,a1", "p2_4,"))
     assert "'patient' is empty in index.csv (1): p0_1" in refusal(root, **names)
     assert take(root, **names, on_bad_row="drop")[1].ids.tolist() == ["p0_0", "p1_2", "p1_3"]
@@ -222,7 +222,7 @@ def test_a_picture_that_is_only_predicted_needs_no_mask_but_has_to_be_one(root):
     [
         ({"images": "nothing"}, "no such folder"),
         ({"group_pattern": "^(x)"}, "finds nothing in 6 names, such as 'p0_0'"),
-        ({"table": "none.csv"}, "no such table"),
+        ({"table": "none.csv"}, "no such file"),
         ({"classes": 3}, "has the values 255: expected 0, 1 and 2"),
         ({"mask_values": (0, 128)}, "has the values 255: expected 0 and 128"),
     ],
@@ -245,7 +245,7 @@ def test_a_config_that_means_nothing_is_refused(data):
 
 
 def test_squares_that_the_stages_would_halve_to_nothing_are_refused():
-    with pytest.raises(ValueError, match=r"data.size=32: 5 stages .* expected more than 32"):
+    with pytest.raises(ValueError, match=r"data.size=32: expected above 32 pixels, as each of the 5 stages"):
         Config(data=DataConfig(size=32), model=ModelConfig(features=(2, 2, 2, 2, 2)))
 
 

@@ -96,7 +96,7 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_launched(
     with pytest.raises(DataError, match=r"b: b\.jpg, b\.png in truth/ have one name") as error:
         find_new_rows([Config()], tmp_path / "new", tmp_path / "truth").check()
     assert "other" not in str(error.value)
-    for place, message in ((tmp_path, "holds no picture"), (tmp_path / "none.png", "no such picture")):
+    for place, message in ((tmp_path, "holds no picture"), (tmp_path / "none.png", "no such file")):
         with pytest.raises(DataError, match=message):
             find_new_rows([Config(data=DataConfig())], place)
     with pytest.raises(DataError, match="no such folder"):

@@ -116,9 +116,9 @@ def test_a_run_that_is_not_in_the_storage_leaves_an_empty_folder_to_the_driver_a
     (folder.root / "made_data").mkdir()
     mirror, held = RunMirror(folder, uri), list_files(folder.root)
     for look in (mirror.pull_run, lambda: is_at_work(folder), lambda: fetch_run(uri, whole=False)):
-        with pytest.raises(RunError, match=rf"there is no run at {uri}; what .* holds of it was left there"):
+        with pytest.raises(RunError, match=rf"no run at {uri}: .*the copy in .* was kept"):
             look()
-    with pytest.raises(RunError, match="there is no run"), hold_run(folder):
+    with pytest.raises(RunError, match="no run at"), hold_run(folder):
         pass
     assert list_files(folder.root) == held
     copy = RunFolder(shutil.copytree(folder.root, tmp_path / "kept"))
@@ -472,7 +472,7 @@ def test_a_job_that_holds_a_run_puts_what_it_made_and_another_fetches_it(folder,
 
 def test_a_storage_that_is_not_there_is_refused_with_what_to_do(uri, monkeypatch, folder):
     with (
-        pytest.raises(StorageError, match="there is no bucket 'no-such-bucket'; make it"),
+        pytest.raises(StorageError, match="no such bucket 'no-such-bucket'; create it"),
         hold_run(folder, "s3://no-such-bucket/one"),
     ):
         pass
