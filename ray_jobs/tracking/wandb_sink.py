@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config.run import RunConfig
+from ray_jobs.config.words import write_command
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import count_lines
@@ -157,7 +158,7 @@ class WandbSink:
         return True
 
     def _say_missing(self, missing: int, total: int, runs: Sequence[WandbRun], lacking: Sequence[str]) -> None:
-        sync = f"`python ray_jobs/wandb_sync.py {self.folder.root}`"
+        sync = f"`{write_command('wandb_sync.py', [str(self.folder.root)])}`"
         if HAS_GAP in self.held.values():
             self.say(
                 f"W&B lacks rows in the middle of a run; {sync[:-1]} --new-ids` uploads everything as new W&B runs"

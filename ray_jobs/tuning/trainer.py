@@ -7,7 +7,6 @@ ends, however, leaves nothing behind."""
 from __future__ import annotations
 
 import contextlib
-import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 
 from ray_jobs.cli.console import NamedConsole
 from ray_jobs.cluster.placement import Placement
+from ray_jobs.config.words import write_command
 from ray_jobs.driver.session import Session, list_unfinished, start_coordinator
 from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.planning.plan import Plan
@@ -167,4 +167,4 @@ def judge(plan: Plan, *, is_stopped: bool) -> Result:
 
 def show_command(words: list[str]) -> str:
     """The command of a K-fold run, to be typed."""
-    return shlex.join(["python", "ray_jobs/kfold.py", *words])
+    return write_command("kfold.py", words)
