@@ -92,6 +92,9 @@ def _copy_deploy_files(words: list[str]) -> str:
     if folder.exists():
         raise RunError(f"{folder} exists; name a new folder")
     shutil.copytree(_DEPLOY, folder)
+    for path in folder.glob("*.yaml"):
+        # In the repository they lie in another folder than cluster.yaml and requirements.txt.
+        path.write_text(path.read_text().replace("ray_jobs/deploy/", ""))
     return f"written: {folder}"
 
 
