@@ -38,7 +38,9 @@ RECIPES = (lungs_small,)
 ''',
     "inventory.py": "from trainers.unet_segmentation.inventory import *",
     "train.py": "from trainers.unet_segmentation.train import *",
-    "kind.py": """
+    "maps/__init__.py": "",
+    "maps/figures.py": "",
+    "maps/kind.py": """
 from ensemble.maps.kind import KIND as MAPS
 
 
@@ -55,10 +57,10 @@ KIND = LungMaps()
 def site(tmp_path):
     """What an installed package leaves on the path."""
     root, names = tmp_path / "site", {"METADATA": "Metadata-Version: 2.1\nName: lungs\nVersion: 1.0\n"}
-    names["entry_points.txt"] = "[ray_kfold.families]\nlungs = lungs\n[ray_kfold.kinds]\nlungs = lungs\n"
+    names["entry_points.txt"] = "[ray_kfold.families]\nlungs = lungs\n[ray_kfold.kinds]\nlungs = lungs.maps\n"
     for folder, files in (("lungs", FILES), ("lungs-1.0.dist-info", names)):
-        (root / folder).mkdir(parents=True)
         for name, text in files.items():
+            (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
             (root / folder / name).write_text(text)
     return root
 
@@ -86,13 +88,13 @@ from ensemble.kinds import find_kinds
 from trainers.families import find_families
 print(list(find_kinds()), find_families())
 find_kinds()["lung_map"].load_modules()
-print("lungs.train" in sys.modules)
+print("lungs.maps.figures" in sys.modules, "torch" in sys.modules)
 """
     done = run(tmp_path, site, "-c", code)
     assert done.returncode == 0, done.stderr
     kinds, loaded = done.stdout.splitlines()
     assert kinds == "['map', 'number', 'lung_map'] ['clip_regression', 'lungs', 'unet_segmentation']"
-    assert loaded == "True"
+    assert loaded == "True False"
 
 
 @pytest.mark.parametrize(
