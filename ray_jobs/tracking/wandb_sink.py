@@ -185,16 +185,18 @@ class WandbSink:
 
     def _wait(self, timeout_s: float) -> None:
         """Waits for the publisher; says so when it takes long, and takes Ctrl-C for impatience with W&B alone."""
-        silent_s = min(timeout_s, _SILENT_WAIT_S)
+        silent_s, what = min(timeout_s, _SILENT_WAIT_S), "W&B"
+        if self.wanted == "disabled":
+            what = "TensorBoard's files"
         try:
             self.thread.join(silent_s)
             if self.thread.is_alive() and timeout_s > silent_s:
                 self.say(
-                    f"waiting for W&B, {timeout_s - silent_s:.0f} s at most (Ctrl-C: do not wait; nothing is lost)"
+                    f"waiting for {what}, {timeout_s - silent_s:.0f} s at most (Ctrl-C: do not wait; nothing is lost)"
                 )
                 self.thread.join(timeout_s - silent_s)
         except KeyboardInterrupt:
-            self.say("not waiting for W&B")
+            self.say(f"not waiting for {what}")
 
     def kill(self) -> None:
         """Ends the publisher at once."""
