@@ -1,5 +1,5 @@
 """What a prediction is: a family names its kind (`Config.PREDICTS`), and each kind is a folder of this package with a
-`kind.py`.
+`kind.py`, or a package with one that is installed as an entry point of the group `ray_kfold.kinds`.
 
 A kind says what its predictions are worth, how several become one and what is submitted. What it cannot do it says
 itself, by its `methods`, `scores` and `offers`; nobody asks for its name. docs/new-kind.md says how to add one.
@@ -15,9 +15,12 @@ Shape suffixes: N rows, M models, C candidates, D draws; an array of rows may ha
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +34,8 @@ from ensemble.run import Combinable, Combiner, FoldFiles, Materials, Model, Run,
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# The group of entry points by which other packages add kinds.
+INSTALLED = "ray_kfold.kinds"
 # What jobs may do with predictions beyond scoring and combining those of fold models.
 Offer = Literal["members", "external", "interval", "sweep", "leaderboard", "tuning", "threshold", "truth"]
 
@@ -114,9 +119,9 @@ class Kind(ABC):
 
     def load_modules(self) -> None:
         """Imports every module of the kind: before threads use it, which must import nothing."""
-        folder = Path(__file__).parent / type(self).__module__.split(".")[1]
-        for path in sorted(folder.rglob("[!_]*.py")):
-            importlib.import_module(".".join(path.relative_to(folder.parents[1]).with_suffix("").parts))
+        package = type(self).__module__.rpartition(".")[0]
+        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            importlib.import_module(found.name)
 
     @abstractmethod
     def describe_metric(self, name: str) -> Metric:
@@ -276,11 +281,28 @@ class Kind(ABC):
         """The pictures of a report, in their order; one that all kinds have is named."""
 
 
+@lru_cache
+def _find_packages() -> list[str]:
+    """The packages of all kinds, the project's own first."""
+    own = [f"ensemble.{path.parent.name}" for path in sorted(Path(__file__).parent.glob("*/kind.py"))]
+    return own + sorted({found.value for found in entry_points(group=INSTALLED)})
+
+
 def find_kinds() -> dict[str, Kind]:
-    """Every kind, by its name."""
-    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/kind.py"))
-    kinds: list[Kind] = [importlib.import_module(f"ensemble.{folder}.kind").KIND for folder in folders]
-    return {kind.name: kind for kind in kinds}
+    """Every kind, by its name.
+
+    Raises:
+        ValueError: two kinds have the same name.
+    """
+    kinds: dict[str, Kind] = {}
+    for package in _find_packages():
+        kind: Kind = importlib.import_module(f"{package}.kind").KIND
+        if kinds.setdefault(kind.name, kind) is not kind:
+            raise ValueError(
+                f"two kinds of predictions are called {kind.name!r}; the one of {package}, an entry point of "
+                f"{INSTALLED}, has to be uninstalled or renamed"
+            )
+    return kinds
 
 
 def load_kind(name: str) -> Kind:

@@ -1,6 +1,7 @@
 """Which families there are, and what each says of itself beside how it trains: recipes, metrics, packages, advice.
 
-A family is a package in `trainers/` with a `recipes.py`. Nothing else lists them. Light: no torch, no pandas, no ray.
+A family is a package in `trainers/` with a `recipes.py`, or one with the same files that an installed package names as
+an entry point of the group `ray_kfold.families`. Nothing else lists them. Light: no torch, no pandas, no ray.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +24,8 @@ START, STEP, EPOCH, BEST, END = (
     "at the end",
 )
 SUBMITTED, REPORTED = "submission written", "report written"
+# The group of entry points by which other packages add families.
+INSTALLED = "ray_kfold.families"
 
 
 @dataclass(frozen=True)
@@ -75,18 +80,53 @@ class Advice:
     loss: str
 
 
+@lru_cache
+def _find_packages() -> dict[str, str]:
+    """The package of each family, by the family's name.
+
+    Raises:
+        ValueError: two families have the same name.
+    """
+    packages = {path.parent.name: f"trainers.{path.parent.name}" for path in Path(__file__).parent.glob("*/recipes.py")}
+    for found in sorted(entry_points(group=INSTALLED)):
+        if packages.setdefault(found.name, found.value) != found.value:
+            raise ValueError(
+                f"two families are called {found.name!r}: {packages[found.name]} and {found.value}, an entry point of "
+                f"{INSTALLED}; uninstall or rename one"
+            )
+    return packages
+
+
 def find_families() -> list[str]:
     """The names of all families, sorted."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/recipes.py"))
+    return sorted(_find_packages())
+
+
+def name_package(family: str) -> str:
+    """The package that holds a family's modules."""
+    return _find_packages().get(family, f"trainers.{family}")
 
 
 def load_recipes_module(family: str) -> Any:
     """The `recipes` module of a family: `RECIPES`, functions that return a `Recipe`; `ALIASES` by recipe, {flag:
-    field}; `SMALLEST`. (No torch.)"""
-    return importlib.import_module(f"trainers.{family}.recipes")
+    field}; `SMALLEST`. (No torch.)
+
+    Raises:
+        ImportError: another package's family cannot be loaded.
+    """
+    package = name_package(family)
+    try:
+        return importlib.import_module(f"{package}.recipes")
+    except Exception as error:
+        if package.startswith("trainers."):
+            raise
+        raise ImportError(
+            f"family {family!r}, which is installed as {package}, cannot be loaded ({type(error).__name__}: {error}); "
+            "mend or uninstall its package"
+        ) from error
 
 
 def load_metrics(family: str) -> tuple[Metrics, ...]:
     """The metrics that a family describes in its `metrics.py`, if it has one."""
-    name = f"trainers.{family}.metrics"
+    name = f"{name_package(family)}.metrics"
     return importlib.import_module(name).METRICS if importlib.util.find_spec(name) else ()

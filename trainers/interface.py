@@ -62,6 +62,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from trainers.families import name_package
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -414,22 +416,22 @@ class FoldContext(Protocol):
 
 def load_inventory_module(family: str) -> Any:
     """The `inventory` module of a family (no torch)."""
-    return importlib.import_module(f"trainers.{family}.inventory")
+    return importlib.import_module(f"{name_package(family)}.inventory")
 
 
 def load_train_module(family: str) -> Any:
     """The `train` module of a family (loads torch)."""
-    return importlib.import_module(f"trainers.{family}.train")
+    return importlib.import_module(f"{name_package(family)}.train")
 
 
 def load_new_rows_module(family: str) -> Any:
     """The `new_rows` module of a family (no torch)."""
-    return importlib.import_module(f"trainers.{family}.new_rows")
+    return importlib.import_module(f"{name_package(family)}.new_rows")
 
 
 def load_predict_module(family: str) -> Any:
     """The `predict` module of a family (loads torch)."""
-    return importlib.import_module(f"trainers.{family}.predict")
+    return importlib.import_module(f"{name_package(family)}.predict")
 
 
 def load_config_class(family: str) -> type[Any]:
@@ -440,5 +442,5 @@ def load_config_class(family: str) -> type[Any]:
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", family):
         raise ValueError(f"family={family!r}: expected the name of a folder in trainers/")
-    config_class: type[Any] = importlib.import_module(f"trainers.{family}.config").Config
+    config_class: type[Any] = importlib.import_module(f"{name_package(family)}.config").Config
     return config_class

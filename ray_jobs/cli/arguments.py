@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ray_jobs.config.overrides import describe_options, list_fields, list_types, read_arguments
 from ray_jobs.config.run import RunSection
-from ray_jobs.config.words import Said, show_flag, take_apart
+from ray_jobs.config.words import IS_CHECKOUT, Said, name_subcommand, show_flag, take_apart, write_command
 from ray_jobs.errors import RunError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def parse(
     required = [field.name for field in dataclasses.fields(arguments) if field.default is dataclasses.MISSING]
     flags = list_types(arguments)
     wanted = {name: flags.pop(name) for name in required}
-    usage = _write_usage(job, wanted, flags, shown)
+    usage = _write_usage(job if IS_CHECKOUT else f"kfold {name_subcommand(job)}", wanted, flags, shown)
     if {"-h", "--help"} & set(argv):
         _print_help(usage, what, describe_options(arguments, shown))
         raise SystemExit(0)
@@ -129,6 +130,7 @@ def _write_usage(job: str, wanted: Mapping[str, str], flags: Mapping[str, str], 
 
 
 def _print_help(usage: str, what: str, options: str) -> None:
+    what = re.sub(r"python ray_jobs/(\w+\.py)", lambda match: write_command(match[1]), what)
     fill = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_on_hyphens=False)
     parts = [part if part.startswith(" ") else fill(part) for part in what.strip("\n").split("\n\n")]
     try:

@@ -51,12 +51,12 @@ def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_retries=1)(function)
+    task = ray.remote(num_cpus=0, max_retries=1)(_call)
     waiting = {}
     for node in list_nodes():
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
-        waiting[name] = task.options(scheduling_strategy=there).remote(*args)
+        waiting[name] = task.options(scheduling_strategy=there, name=function.__name__).remote(function, *args)
     try:
         return {name: ray.get(result) for name, result in waiting.items()}
     except ray.exceptions.RayTaskError as error:
@@ -65,6 +65,11 @@ def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
         raise ClusterError(
             f"a node of the cluster has gone: {error!s:.300}; the same command goes on with those that are left"
         ) from None
+
+
+def _call(function: Any, *args: Any) -> Any:
+    """A task of this package: a worker that begins with it has this project's packages (ray_jobs/__init__.py)."""
+    return function(*args)
 
 
 def refuse_private_storage(folder: Path) -> None:

@@ -76,6 +76,8 @@ class TrackingConfig:
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: as W&B's settings files say (`wandb offline`, `wandb disabled`); else online where there is a key, else
     offline."""
+    tensorboard: bool = False
+    """Also write the numbers of the record to tensorboard/ in the run's folder."""
     project: str = "challenge_CSC_43M04_EP"
     """W&B project."""
     entity: str | None = None

@@ -6,12 +6,16 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ray_jobs.errors import RunError
 from trainers.values import list_nearest
 
+# An installed package has no files that one could type: its commands are sub-commands of `kfold`.
+IS_CHECKOUT = Path(__file__).parents[2].joinpath("pyproject.toml").is_file()
 _NAMED = re.compile(r"(-{0,2}[A-Za-z_][\w.-]*)(?:=(.*))?", re.DOTALL)
 
 
@@ -109,6 +113,21 @@ def _explain_unknown(typed: str, name: str, flags: Mapping[str, str], fields: Ma
 def show_flag(name: str) -> str:
     """A flag as one types it."""
     return "--" + name.replace("_", "-")
+
+
+def write_command(job: str, words: Sequence[str] = ()) -> str:
+    """A command as one types it here.
+
+    Args:
+        job: its file in `ray_jobs/`, such as `kfold.py`.
+        words: what follows.
+    """
+    return shlex.join([*(["python", f"ray_jobs/{job}"] if IS_CHECKOUT else ["kfold", name_subcommand(job)]), *words])
+
+
+def name_subcommand(job: str) -> str:
+    """The sub-command of `kfold` that a command's file is: `wandb-sync` of `wandb_sync.py`."""
+    return {"kfold.py": "run"}.get(job, job.removesuffix(".py").replace("_", "-"))
 
 
 def suggest_field(name: str, known: Iterable[str]) -> str:

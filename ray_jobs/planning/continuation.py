@@ -6,7 +6,6 @@ A run that exists must train the same on the same data; whatever differs is name
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from ensemble.kinds import Kind
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import MAIN, Differences, RunConfig, TrackingConfig, find_differences
+from ray_jobs.config.words import write_command
 from ray_jobs.errors import ConfigChangedError, RunFolderError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import COLUMNS, count_leaks, list_rows
@@ -67,7 +67,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
     for name, member in reversed(members.items()):  # main last: from there on the run exists
         if name not in known:
             _refuse_left_folds(member.folder)
-            _write_new(plan, member, shlex.join(["python", f"ray_jobs/{job}", *argv]))
+            _write_new(plan, member, write_command(job, argv))
         elif changes[name]:
             member.folder.write_config(member.config)
     if other := changes.get(MAIN):

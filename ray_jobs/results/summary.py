@@ -6,6 +6,7 @@ import time
 
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import RunConfig, to_dict
+from ray_jobs.config.words import write_command
 from ray_jobs.results.headline import find_metric, show_score
 from ray_jobs.results.wording import (
     describe_counts,
@@ -116,7 +117,7 @@ def _explain(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
     )
     lines += [
         "",
-        "The same command continues this run. `python ray_jobs/submit.py` combines it anew, without training.",
+        f"The same command continues this run. `{write_command('submit.py')}` combines it anew, without training.",
         "",
     ]
     rows_of_files = [f"| `{file.name}` | {file.about} |" for file in list_files(config.kind)]

@@ -158,6 +158,12 @@ class RunFiles:
         "wandb/publisher.json", "the processes of its wandb-core", Owner.PUBLISHER, Put.NEVER, is_listed=False
     )
     wandb = RunFile("wandb/", "W&B's local files", Owner.PUBLISHER, Put.NEVER)
+    tensorboard = RunFile(
+        "tensorboard/",
+        "TensorBoard's files, made from the records (only with tracking.tensorboard)",
+        Owner.PUBLISHER,
+        Put.NEVER,
+    )
 
     _log = _of_fold("log/fold_<i>/training_<time>.log", "the log of a fold", Put.AT_END, is_pruned=True)
     _rank_log = _of_fold(

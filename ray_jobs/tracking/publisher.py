@@ -1,11 +1,12 @@
-"""Sends the records of a run to W&B. A process of its own, started and watched by `wandb_sink.py`: whatever W&B's
-client does (hang, fail, lose its helper process), it does it here, and this process can be killed and started again.
+"""Sends the records of a run to W&B, and writes TensorBoard's files where they are wanted. A process of its own,
+started and watched by `wandb_sink.py`: whatever W&B's client does (hang, fail, lose its helper process), it does it
+here, and this process can be killed and started again.
 
-    python ray_jobs/tracking/publisher.py [--check-s=60] [--without=KEY ...] RUN online|offline|auto
+    python ray_jobs/tracking/publisher.py [--check-s=60] [--without=KEY ...] RUN online|offline|auto|disabled
 
-It keeps nothing: where to go on is what the server (online) or the local `.wandb` files (offline) already hold. A
-record's line number is W&B's `_step`. `auto` is online where there is a key, else offline. Talks to its parent in JSON
-lines on stdout; the line `finish` on stdin makes it send what is left, finish the W&B runs, ask the server what it
+It keeps nothing: where to go on is what the server (online) or the local files already hold. A record's line number is
+W&B's `_step`. `auto` is online where there is a key, else offline; `disabled` leaves W&B alone. Talks to its parent in
+JSON lines on stdout; the line `finish` on stdin makes it send what is left, finish the W&B runs, ask the server what it
 holds, and end. When stdin closes, the parent is gone, and it ends."""
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import wandb
 from ray_jobs.config.run import RunConfig
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import count_lines
+from ray_jobs.tracking.tensorboard_files import BoardFile
 from ray_jobs.tracking.wandb_files import repair_wandb_files
 from ray_jobs.tracking.wandb_runs import list_wandb_runs, note_uploaded, without_password
 from ray_jobs.tracking.wandb_sink import PublisherExit
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> int:
     arguments.add_argument("--check-s", type=float, default=60.0, help="between two looks at what the server holds")
     arguments.add_argument("--without", action="append", default=[], help="key of a W&B run that is left out")
     arguments.add_argument("run")
-    arguments.add_argument("mode", choices=("online", "offline", "auto"))
+    arguments.add_argument("mode", choices=("online", "offline", "auto", "disabled"))
     given = arguments.parse_args(argv)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no event
@@ -70,8 +72,10 @@ def main(argv: list[str]) -> int:
 
 def _choose_mode(wanted: str, events: TextIO) -> Mode | None:
     """The mode, or None: it has to be online, and there is no key."""
-    if wanted == "offline" or _has_key():
-        return "offline" if wanted == "offline" else "online"
+    if wanted in ("offline", "disabled"):
+        return "offline" if wanted == "offline" else "disabled"
+    if _has_key():
+        return "online"
     _say(events, "unreachable", has_key=False, reason="there is no API key (WANDB_API_KEY or `wandb login`)")
     return None if wanted == "online" else "offline"
 
@@ -108,6 +112,8 @@ class Publisher:
         self.folder, self.config, self.mode, self.events, self.check_s = folder, config, mode, events, check_s
         self.without = without
         self.streams: list[WandbStream] = []
+        self.boards: list[BoardFile] = []
+        self.writes_boards = config.tracking.tensorboard
         self._follow_runs()
         self.opened: set[str] = set()
         self.said_at = 0.0
@@ -115,6 +121,11 @@ class Publisher:
 
     def _follow_runs(self) -> None:
         """Takes up the W&B runs that are new: a tuning's trials come one after another."""
+        if self.writes_boards:
+            known = [board.key for board in self.boards]
+            self.boards += [BoardFile(self.folder, run) for run in list_wandb_runs(self.folder, self.config, known)]
+        if self.mode == "disabled":
+            return
         known = [*self.without, *(stream.spec.key for stream in self.streams)]
         for run in list_wandb_runs(self.folder, self.config, known):
             for done in repair_wandb_files(self.folder.wandb, run.id):
@@ -127,7 +138,7 @@ class Publisher:
             is_last = finish.is_set()  # before the records are read: rows written until then are seen
             if self.folder.is_tuning():
                 self._follow_runs()
-            num_new = 0
+            num_new = self._write_boards()
             for stream in self.streams:
                 try:
                     num_new += stream.publish_new()
@@ -149,6 +160,16 @@ class Publisher:
                     break
                 finish.wait(_POLL_S)
         return self._finish()
+
+    def _write_boards(self) -> int:
+        """Writes new rows to TensorBoard's files; returns how many. They end with the first row that cannot be
+        written."""
+        try:
+            return sum(board.publish_new() for board in self.boards)
+        except OSError as error:
+            self.say("boards_ended", reason=str(error))
+            self.boards, self.writes_boards = [], False
+            return 0
 
     def say(self, event: str, **values: Any) -> None:
         """Tells the parent, which shows it."""
@@ -172,7 +193,7 @@ class Publisher:
 
     def _has_stalled(self) -> bool:
         """Whether the server answers, but lacks rows that were logged before the last look."""
-        if self.mode == "offline" or time.monotonic() - self.checked_at < self.check_s:
+        if self.mode != "online" or time.monotonic() - self.checked_at < self.check_s:
             return False
         open_streams = [stream for stream in self.streams if stream.run is not None and not stream.is_closed]
         lacking = [
@@ -188,7 +209,7 @@ class Publisher:
         for stream in self.streams:
             stream.close()
         wanted = {stream.spec.key: count_lines(stream.spec.record) for stream in self.streams}
-        if self.mode == "offline":
+        if self.mode != "online":
             sent = {stream.spec.key: stream.next_step for stream in self.streams}
             return PublisherExit.DONE if _covers(sent, wanted) else PublisherExit.INCOMPLETE
         held = {stream.spec.key: stream.count_held() for stream in self.streams}

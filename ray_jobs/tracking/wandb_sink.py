@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.config.run import RunConfig
+from ray_jobs.config.words import write_command
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import count_lines
@@ -63,7 +64,7 @@ class WandbSink:
 
     Args:
         folder: the run.
-        config: its config; where it or W&B's own settings say `disabled`, nothing is sent or written.
+        config: its config; where it or W&B's own settings say `disabled`, W&B gets nothing.
         say: shows a line to the user.
         on_stop: called when somebody presses "Stop" on a W&B page.
         on_progress: called about once a second with the rows handed to W&B's client, by the W&B run's key.
@@ -86,7 +87,7 @@ class WandbSink:
         self.settings = read_wandb_settings()
         self.wanted, self.wanted_words = choose_wandb_mode(config, self.settings, os.environ)
         self.wants_online = self.wanted in ("auto", "online")
-        self.mode = "online" if self.wants_online else "offline"
+        self.mode = "online" if self.wants_online else self.wanted
         self.held: dict[str, int] = {}
         self.has_key = True
         self.has_warned = self.is_started = False
@@ -114,7 +115,7 @@ class WandbSink:
         """Starts publishing in the background."""
         if self.falls_back:
             self.say(f"W&B: {self.wanted_words}")
-        if self.wanted != "disabled":
+        if self.wanted != "disabled" or self.config.tracking.tensorboard:
             self.is_started = True
             self.thread.start()
 
@@ -132,6 +133,8 @@ class WandbSink:
         if self.thread.is_alive() and not self.reason:
             self.reason = f"not sent within {timeout_s:.0f} s"
         self.kill()
+        if self.wanted == "disabled":
+            return False
         try:
             return self._conclude()
         except OSError as error:  # a full disk must not fail a finished run
@@ -157,7 +160,7 @@ class WandbSink:
         return True
 
     def _say_missing(self, missing: int, total: int, runs: Sequence[WandbRun], lacking: Sequence[str]) -> None:
-        sync = f"`python ray_jobs/wandb_sync.py {self.folder.root}`"
+        sync = f"`{write_command('wandb_sync.py', [str(self.folder.root)])}`"
         if HAS_GAP in self.held.values():
             self.say(
                 f"W&B lacks rows in the middle of a run; {sync[:-1]} --new-ids` uploads everything as new W&B runs"
@@ -182,16 +185,18 @@ class WandbSink:
 
     def _wait(self, timeout_s: float) -> None:
         """Waits for the publisher; says so when it takes long, and takes Ctrl-C for impatience with W&B alone."""
-        silent_s = min(timeout_s, _SILENT_WAIT_S)
+        silent_s, what = min(timeout_s, _SILENT_WAIT_S), "W&B"
+        if self.wanted == "disabled":
+            what = "TensorBoard's files"
         try:
             self.thread.join(silent_s)
             if self.thread.is_alive() and timeout_s > silent_s:
                 self.say(
-                    f"waiting for W&B, {timeout_s - silent_s:.0f} s at most (Ctrl-C: do not wait; nothing is lost)"
+                    f"waiting for {what}, {timeout_s - silent_s:.0f} s at most (Ctrl-C: do not wait; nothing is lost)"
                 )
                 self.thread.join(timeout_s - silent_s)
         except KeyboardInterrupt:
-            self.say("not waiting for W&B")
+            self.say(f"not waiting for {what}")
 
     def kill(self) -> None:
         """Ends the publisher at once."""
@@ -218,14 +223,17 @@ class WandbSink:
                 if self.is_finishing.is_set() and self.left_out and self.tries_left_out_again:
                     self.tries_left_out_again = False  # the server may be another by now
                     self.left_out.clear()
-                elif self.mode == "online" or not self.wants_online or gave_up or not self.has_key:
+                elif self.mode != "offline" or not self.wants_online or gave_up or not self.has_key:
                     return
                 else:
                     self.mode = "online"  # from offline because the server could not be reached: once more
             elif not self.is_done.is_set():
                 is_in_vain = self._has_not_arrived() if ended == PublisherExit.INCOMPLETE else self._is_in_vain()
-                if is_in_vain:
+                if is_in_vain and (self.mode == "disabled" or not self.config.tracking.tensorboard):
                     return
+                if is_in_vain:
+                    # TensorBoard's files go on.
+                    self.mode = "disabled"
 
     def _has_not_arrived(self) -> bool:
         """Takes in that all was sent but is not held, and waits; whether there is no more hope."""
@@ -361,6 +369,8 @@ class WandbSink:
             case "failed":
                 reason, self.failing_part = event["reason"], event["part"]
                 self._warn_of_failure(reason, f"W&B's client failed ({reason}); it is started again, training goes on")
+            case "boards_ended":
+                self.say(f"TensorBoard's files end here ({event['reason']}); training goes on")
             case "stop_requested":
                 self.on_stop(event["run"])
 

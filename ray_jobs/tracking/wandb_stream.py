@@ -19,7 +19,8 @@ from ray_jobs.tracking.wandb_sink import HAS_GAP
 INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 20, 30
 UNKNOWN = -1  # instead of a number of rows
 
-Mode = Literal["online", "offline"]
+# Without W&B only TensorBoard's files are written.
+Mode = Literal["online", "offline", "disabled"]
 
 
 class UnreachableError(Exception):

@@ -152,5 +152,5 @@ def refuse_missing_search(tune: TuneConfig) -> None:
         import optuna  # noqa: F401
     except ImportError:
         raise RunError(
-            "tune.search=tpe needs the package optuna; install requirements.txt, or tune.search=random"
+            "tune.search=tpe needs the package optuna: `pip install 'ray-kfold[tune]'`, or tune.search=random"
         ) from None

@@ -7,7 +7,6 @@ neither is given."""
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from ensemble.members.comparison import compare_pair
 from ensemble.members.search import choose
 from ensemble.run import Columns, Evaluation
 from ray_jobs.config.run import to_dict
+from ray_jobs.config.words import write_command
 from ray_jobs.results.run_files import describe_run, measure_folds
 from ray_jobs.runs.files import read_json, write_csv
 from ray_jobs.tuning.display import build_trial_table, rank_trials
@@ -84,7 +84,7 @@ def compare_trials(tuning: Tuning, trials: Mapping[int, Trial], results: Mapping
     best = trials[order[0]]
     outcome |= {"best": best.name, "fields": best.fields, "score": results[best.number].score}
     words = [*tuning.words, *_as_words(best), f"run.name={tuning.folder.root.name}_best"]
-    outcome |= {"command": shlex.join(["python", "ray_jobs/kfold.py", *words])}
+    outcome |= {"command": write_command("kfold.py", words)}
     if len(order) == 1:
         return outcome
     columns = [_read_columns(tuning, trials[number]) for number in order]

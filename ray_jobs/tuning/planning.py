@@ -5,7 +5,6 @@ once."""
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig, find_differences
 from ray_jobs.config.tune import TuneConfig
+from ray_jobs.config.words import write_command
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.inventories import Inventories
@@ -149,7 +149,7 @@ def write_or_compare_tuning(tuning: Tuning, argv: Sequence[str]) -> None:
     """
     folder, plan = tuning.folder, tuning.plan
     provenance = Provenance(
-        command=shlex.join(["python", "ray_jobs/tune.py", *argv]),
+        command=write_command("tune.py", argv),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         data_fingerprint=plan.inventory.fingerprint,
         plan_fingerprint=plan.folds.fingerprint(),

@@ -42,6 +42,7 @@ from ray_jobs.kfold import main
 DEPLOY = REPOSITORY / "ray_jobs" / "deploy"
 CLUSTER_FILES = {path.name: path for path in (REPOSITORY / "cluster.yaml", DEPLOY / "on_premise.yaml")}
 RAYJOB, VOLUME = DEPLOY / "rayjob.yaml", DEPLOY / "volume.yaml"
+SKY = DEPLOY / "sky.yaml"
 PAGE = DEPLOY / "README.md"
 GOOGLE = json.loads(
     (Path(googleapiclient.discovery_cache.__file__).parent / "documents" / "compute.v1.json").read_text()
@@ -309,7 +310,14 @@ def test_all_forms_agree_on_versions_ports_token_and_stop_time():
     job, dockerfile = read_rayjob(), (DEPLOY / "Dockerfile").read_text()
     cluster = job["spec"]["rayClusterSpec"]
     assert cluster["rayVersion"] == pins["ray"]
-    assert f"FROM rayproject/ray:{pins['ray']}-py311-gpu" in dockerfile
+    assert f"ARG DEVICE=gpu\nFROM rayproject/ray:{pins['ray']}-py311-${{DEVICE}}\n" in dockerfile
+    copied = [name for line in re.findall(r"^COPY (.*) \S+$", dockerfile, re.M) for name in line.split()]
+    assert all((REPOSITORY / name).exists() for name in copied)
+    # What the wheel's description and the links of ray_jobs/deploy need is there, too.
+    assert {"requirements.txt", "cluster.yaml", "README.md", "LICENSE", "trainers", "ensemble", "ray_jobs"} < set(
+        copied
+    )
+    assert 'ENTRYPOINT ["kfold"]' in dockerfile
     assert "--require-hashes --requirement requirements.txt" in dockerfile
     images = set(re.findall(r"image: (\S+)", RAYJOB.read_text()))
     assert len(images) == 1
@@ -328,6 +336,40 @@ def test_all_forms_agree_on_versions_ports_token_and_stop_time():
         assert any("--require-hashes -r ~/requirements.txt" in command for command in config["setup_commands"])
     first, second = [yaml.safe_load(path.read_text())["setup_commands"] for path in CLUSTER_FILES.values()]
     assert first == second
+    # The same uv and Python on SkyPilot's machine.
+    setup = yaml.safe_load(SKY.read_text())["setup"]
+    assert all(
+        re.search(pattern, "\n".join(first))[0] in setup for pattern in (r"https://astral\S+", r"--python [\d.]+")
+    )
+
+
+# The fields that sky.yaml may have, by SkyPilot 0.14's schema of a task (sky/utils/schemas.py).
+SKY_FIELDS = {
+    None: "name workdir num_nodes resources file_mounts service pool setup run envs secrets volumes config".split(),
+    "resources": (
+        "accelerators cpus memory disk_size disk_tier use_spot job_recovery infra image_id instance_type ports labels "
+        "network_tier any_of ordered autostop priority"
+    ).split(),
+    "job_recovery": "strategy max_restarts_on_errors recover_on_exit_codes".split(),
+}
+
+
+def test_the_task_of_skypilot_has_its_fields_and_runs_a_command_that_goes_on_from_a_bucket():
+    task = yaml.safe_load(SKY.read_text())
+    parts = {None: task, "resources": task["resources"], "job_recovery": task["resources"]["job_recovery"]}
+    assert [field for name, part in parts.items() for field in part if field not in SKY_FIELDS[name]] == []
+    assert all(isinstance(value, str) for value in task["envs"].values())
+    assert set(task["secrets"].values()) == {None}
+    assert (REPOSITORY / "requirements.txt").is_file()
+    assert "--require-hashes -r requirements.txt" in task["setup"]
+    (command,) = re.findall(r"python ray_jobs/kfold.py (.*)", task["run"].replace("\\\n", " "))
+    for name, value in task["envs"].items():
+        command = command.replace(f"${name}", value)
+    config = parse_kfold(shlex.split(command)).config
+    # Not `auto`: the run that another machine goes on with has the same name.
+    assert config.run.name == "auctions"
+    assert config.run.storage.startswith("s3://")
+    assert config.trainer.data.root.startswith("s3://")
 
 
 def list_commands() -> list[list[str]]:

@@ -16,7 +16,7 @@ from ray_jobs.cli.command_line import parse_kfold, parse_tune
 from ray_jobs.errors import RunError
 
 COMMANDS = sorted(
-    path.stem for path in (REPOSITORY / "ray_jobs").glob("*.py") if path.stem not in ("__init__", "errors")
+    path.stem for path in (REPOSITORY / "ray_jobs").glob("*.py") if path.stem not in ("__init__", "__main__", "errors")
 )
 OF_A_RUN = (predict, status, submit, sweep, wandb_sync)
 

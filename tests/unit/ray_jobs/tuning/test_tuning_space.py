@@ -1,6 +1,7 @@
 """What may be tuned, and what a trial is made of."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from ray_jobs.cli.command_line import parse_tune
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import RunError
-from ray_jobs.tuning.decisions import choose_fields
+from ray_jobs.tuning.decisions import choose_fields, refuse_missing_search
 from ray_jobs.tuning.space import count_combinations, list_combinations, parse_space, read_fields, with_fields
 
 LINES = ("optimizer.lr loguniform 1e-5 1e-2", "model.dropout choice 0.00 1e-1 0.3", "training.epochs randint 2 5")
@@ -139,3 +140,10 @@ def test_values_that_do_not_go_together_are_told_when_they_are_drawn():
 def test_an_impossible_tune_section_is_refused(field, value):
     with pytest.raises(ValueError, match=f"tune.{field}="):
         TuneConfig(**{field: value})
+
+
+def test_a_search_without_its_package_is_refused_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(RunError, match=r"tune.search=tpe needs the package optuna: `pip install 'ray-kfold\[tune\]'`"):
+        refuse_missing_search(TuneConfig(search="tpe"))
+    refuse_missing_search(TuneConfig(search="random"))
