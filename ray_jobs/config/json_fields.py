@@ -32,7 +32,7 @@ def from_json(cls: type[Record], values: Mapping[str, Any], *, takes_unknown: bo
         ValueError: a field is unknown or has a value that is not allowed.
         TypeError: a field that has no default is missing.
     """
-    hints = _read_hints(cls)  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
     own = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = {name: value for name, value in values.items() if name not in own}
     if unknown and not takes_unknown:
@@ -64,11 +64,6 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(one) for one in value]
     return value.value if isinstance(value, Enum) else value
-
-
-@functools.cache
-def _read_hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: Any, takes_unknown: bool) -> Any:
