@@ -49,11 +49,11 @@ def test_a_field_that_a_file_lacks_has_its_default_and_one_that_is_not_known_is_
 
 
 def test_a_config_refuses_what_it_does_not_know_or_allow():
-    with pytest.raises(ValueError, match=r"Part: unknown fields \['weight'\]; known: \['colour', 'pair', 'size'\]"):
+    with pytest.raises(ValueError, match="Part has no field 'weight': expected some of size, colour, pair"):
         from_json(Part, {"size": 2, "weight": 9}, takes_unknown=False)
-    with pytest.raises(ValueError, match="unknown fields"):
+    with pytest.raises(ValueError, match="Part has no field 'weight'"):
         from_json(Whole, {"name": "x", "parts": [{"size": 2, "weight": 9}]}, takes_unknown=False)
-    with pytest.raises(ValueError, match="kind='c', expected one of"):
+    with pytest.raises(ValueError, match="kind=c: expected one of a, b"):
         from_json(Whole, {"name": "x", "kind": "c"})
     with pytest.raises(ValueError, match="green"):
         from_json(Part, {"size": 1, "colour": "green"})

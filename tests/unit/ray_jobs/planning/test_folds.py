@@ -80,7 +80,11 @@ def test_predefined_folds_are_taken_as_they_are():
         (FoldsConfig(kind="grouped"), {}, "set data.group_column"),
         (FoldsConfig(kind="grouped"), {"groups": np.array(["a", "b"] * 30)}, "2 groups for 3 folds"),
         (FoldsConfig(kind="time"), {}, "set data.date_column"),
-        (FoldsConfig(kind="predefined"), {"predefined_fold": np.array([0, 1] * 30)}, r"holds folds \[0, 1\]"),
+        (
+            FoldsConfig(kind="predefined"),
+            {"predefined_fold": np.array([0, 1] * 30)},
+            r"holds the folds \[0, 1\]: expected 0 to 2",
+        ),
     ],
 )
 def test_data_that_cannot_be_divided_is_refused_with_the_reason(folds, columns, message):

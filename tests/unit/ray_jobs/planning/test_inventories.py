@@ -41,5 +41,5 @@ def test_what_reads_the_same_is_read_once_and_keeps_its_own_model():
 
 def test_what_reads_other_rows_is_refused():
     inventories = Inventories(CONFIG, make_inventory("a", "b"), lambda config: (config.trainer, make_inventory("a")))
-    with pytest.raises(RunError, match=r"member 'x' reads 1 .* and the run 2 .* such as 'b': .* or stop$"):
+    with pytest.raises(RunError, match=r"member 'x' reads 1 .* and the run 2 .* such as 'b': .*, or stop$"):
         inventories.take(override(CONFIG, ["data.text_columns=[title]"]), "member 'x'", "the run", "stop")

@@ -82,7 +82,7 @@ def test_a_run_whose_models_are_not_there_or_not_whole_is_refused(tmp_path, tabl
     folder, config, _ = make_run(tmp_path / "damaged", members=(WIDE,))
     damaged = next(folder.of_member("wide").fold(2).checkpoint("best").glob("*.safetensors"))
     damaged.write_bytes(b"nono")
-    with pytest.raises(RunFolderError, match=r"damaged or missing: `kfold.py` trains wide fold 2 again"):
+    with pytest.raises(RunFolderError, match=r"is missing or damaged; `kfold.py` trains wide fold 2 again"):
         check_request(folder, config, PredictRequest(table))
     folder, config, _ = make_run(tmp_path / "external", members=(WIDE,))
     object.__setattr__(config.ensemble, "external", "other.parquet")

@@ -112,6 +112,6 @@ def test_a_damaged_checkpoint_is_called_damaged(tmp_path, damage):
     damage(tensors)
     for look in (lambda: check_finished(folder, config, ["main"]), lambda: run_ensemble_stage(str(folder.root))):
         with pytest.raises(
-            RunFolderError, match=rf"{tensors.name} is damaged or missing: `kfold.py` trains fold 1 again"
+            RunFolderError, match=rf"{tensors.name} is missing or damaged; `kfold.py` trains fold 1 again"
         ):
             look()

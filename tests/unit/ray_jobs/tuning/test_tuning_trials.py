@@ -124,7 +124,7 @@ def test_a_metric_that_a_fold_does_not_allow_is_told(tmp_path):
     tuning = make_tuning(tmp_path / "search")
     trial = add_trial(tuning, 0, 0.5)
     ensemble = dataclasses.replace(tuning.config.ensemble, metric="log_loss")
-    with pytest.raises(RunError, match=r"trial_000: .*A tuning scores each fold: name another ensemble.metric"):
+    with pytest.raises(RunError, match=r"trial_000: .*A tuning scores each fold: choose another ensemble.metric"):
         read_result(trial, dataclasses.replace(tuning.config, ensemble=ensemble))
 
 

@@ -110,11 +110,11 @@ TEXT_BOMB = make_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(20_000_000)))
         (make_png(60_000, 60_000), "60000 x 60000 pixels, more than 50,000,000"),
         (make_png(8_000, 8_000), "8000 x 8000 pixels, more than 50,000,000"),
         (make_png(2, 2, further=TEXT_BOMB), "Decompressed data too large"),
-        (make_png(2, 2)[:-30], "no whole picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "no whole picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "no whole picture"),
-        (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "no whole picture"),
-        (b"", "no whole picture"),
+        (make_png(2, 2)[:-30], "not a whole picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a whole picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "not a whole picture"),
+        (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "not a whole picture"),
+        (b"", "not a whole picture"),
     ],
     ids=["bomb", "large", "bomb of text", "cut off", "svg", "PostScript", "GIF", "empty"],
 )
@@ -143,6 +143,6 @@ def test_a_link_to_a_picture_elsewhere_is_followed_and_nothing_but_a_picture_is_
     Image.new("RGB", (8, 8)).save(elsewhere)
     assert read(tmp_path, make_table(), train_pictures="train_val").pictures == [link]
     elsewhere.write_text("root:x:0:0:secret")
-    with pytest.raises(DataError, match="no whole picture") as caught:
+    with pytest.raises(DataError, match="not a whole picture") as caught:
         read(tmp_path, make_table(), train_pictures="train_val")
     assert "secret" not in str(caught.value)

@@ -169,7 +169,7 @@ def test_fields_that_do_not_fit_the_table_are_named(small_frame, write_data, fie
         (b"id;title;date;description;views\na;t;2020-01-01;x;1,5\n", r"'1,5'; write 1234\.5, without separators"),
         (
             b"id;a,title;date,description;views\na;t;2020-01-01;x;1\n",
-            "may be separated by ',' or ';': set data.separator",
+            "the separator may be ',' or ';': expected one of them in the header; set data.separator",
         ),
         (b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n", "more cells than the header"),
         (b"id,title,date,description,views\na,\xff\xfe,2020-01-01,x,1\n", "is not UTF-8"),
