@@ -81,6 +81,14 @@ class Metric:
         return "higher" if self.higher_is_better else "lower"
 
 
+@dataclass(frozen=True)
+class FoldTargets:
+    """The targets of a fold's rows."""
+
+    trained_n: np.ndarray
+    validated_n: np.ndarray
+
+
 class Kind(ABC):
     """A kind of predictions.
 
@@ -145,6 +153,22 @@ class Kind(ABC):
         """
         return None
 
+    def note_targets(
+        self, name: str, target_N: np.ndarray, folds: Sequence[FoldTargets], classes: Sequence[str]
+    ) -> list[str]:
+        """Sentences for the user on targets and on a division that are no mistake, but worth knowing.
+
+        Args:
+            name: of the target.
+            target_N: of all rows.
+            folds: the targets of each fold's rows.
+            classes: names of classes, where these are predicted.
+
+        Raises:
+            ValueError: there is nothing to learn; the message says what to do.
+        """
+        return []
+
     @abstractmethod
     def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
         """The rows of a prediction file that hold what a trainer has given `save_predictions` in one piece."""
@@ -173,6 +197,15 @@ class Kind(ABC):
     @abstractmethod
     def score(self, target_N: np.ndarray, prediction_N: np.ndarray, metric: str) -> dict[str, float | None]:
         """The values of `scores` and of another metric; None where one is not defined for these rows."""
+
+    def describe_out_of_fold(self, lines: pa.Table, *, is_ordered: bool) -> dict[str, Any]:
+        """What else `scores` of the summary says of a member's out-of-fold predictions, by its name.
+
+        Args:
+            lines: of `oof.parquet`.
+            is_ordered: whether the folds follow each other in time.
+        """
+        return {}
 
     @abstractmethod
     def score_constant(

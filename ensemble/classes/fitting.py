@@ -83,7 +83,8 @@ def fit_simplex(probability_MNC: np.ndarray, target_N: np.ndarray) -> np.ndarray
         options={"maxiter": 500, "ftol": 1e-12},
     )
     weights_M: np.ndarray = np.clip(found.x, 0, None)
-    return weights_M / weights_M.sum()
+    weights_M /= weights_M.sum()
+    return weights_M
 
 
 def select_greedily(

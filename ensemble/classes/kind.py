@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.combination import Combination
 from ensemble.config import EnsembleConfig
-from ensemble.kinds import Kind, Metric, Offer
+from ensemble.kinds import FoldTargets, Kind, Metric, Offer
 from ensemble.pictures import Picture
 from ensemble.run import Combinable, Materials, Model, Run, Submission
 
@@ -81,6 +81,14 @@ class Classes(Kind):
         shares: list[float] = (counts_C / counts_C.sum()).tolist()
         return shares
 
+    def note_targets(
+        self, name: str, target_N: np.ndarray, folds: Sequence[FoldTargets], classes: Sequence[str]
+    ) -> list[str]:
+        """Classes that a fold does not train on or validate, and rare ones."""
+        from ensemble.classes.division import note_classes
+
+        return note_classes(name, target_N, folds, classes)
+
     def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
         """The rows of a block of class probabilities."""
         from ensemble.classes.files import build_class_table
@@ -111,6 +119,12 @@ class Classes(Kind):
         from ensemble.classes.metrics import score_classes
 
         return score_classes(target_N, prediction_N)
+
+    def describe_out_of_fold(self, lines: pa.Table, *, is_ordered: bool) -> dict[str, Any]:
+        """The temperature, and log loss and calibration error before and after."""
+        from ensemble.classes.temperature import calibrate_lines
+
+        return {"calibration": calibrate_lines(lines, is_ordered=is_ordered)}
 
     def score_constant(
         self, target_N: np.ndarray, constant_N: np.ndarray | None, metric: str

@@ -3,14 +3,15 @@
 | name              | definition |
 |---|---|
 | log_loss          | mean of -ln p(true class), p no nearer to 0 than float64's resolution (as scikit-learn) |
-| brier             | mean squared distance of the probabilities from the truth, of two classes half of it (as scikit-learn) |
+| brier             | mean squared distance of the probabilities from the truth, of two half of it (as scikit-learn) |
 | accuracy          | share of the rows whose likeliest class is the true one |
 | balanced_accuracy | mean over the true classes of the share of their rows that are found |
 | f1_macro          | mean F1 of the classes that are true or said |
 | roc_auc_ovr       | mean area under the ROC curve of each class against the rest, of classes with rows in both |
-| calibration_error | mean distance, over 15 bins of equal width, of the likeliest class's probability from the share that is
-                      right: the expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks",
-                      https://arxiv.org/abs/1706.04599, equation 3) |
+| calibration_error | mean distance of the likeliest class's probability from the share that is right, in 15 bins |
+
+The last is the expected calibration error of Guo et al. 2017, "On Calibration of Modern Neural Networks",
+https://arxiv.org/abs/1706.04599, equation 3, with bins of equal width.
 
 Log loss, Brier score and calibration error are better the lower they are; the error of the others is what is missing to
 1. All but the area follow from sums over the rows, which bootstrap samples draw.
@@ -139,7 +140,9 @@ def _row_distances(target_N: np.ndarray, probability_NC: np.ndarray) -> np.ndarr
     """Each row's Brier score, (N,)."""
     num_classes = probability_NC.shape[1]
     distance_N: np.ndarray = ((probability_NC - np.eye(num_classes)[target_N]) ** 2).sum(axis=1)
-    return distance_N / 2 if num_classes == 2 else distance_N
+    if num_classes == 2:
+        distance_N /= 2
+    return distance_N
 
 
 def find_bins(probability_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from ensemble.classes.combine import measure_disagreement
 from ensemble.classes.files import join_kept
 from ensemble.classes.fitting import FittedClasses, fit_classes
 from ensemble.classes.metrics import TO_ONE
-from ensemble.classes.temperature import describe_calibration, with_parts
+from ensemble.classes.temperature import describe_calibration
 from ensemble.combination import Combination, normalise_weights, weights_from_scores
 from ensemble.run import Model, NoSubmissionError, Run, Submission
 
@@ -43,7 +43,7 @@ def submit(
     metrics: dict[str, Any] = {"ensemble/space": "probability"}
     if columns is not None:
         (honest_NC,) = columns.predict_cross_fitted([how])
-        facts["calibration"] = describe_calibration(with_parts(columns), honest_NC)
+        facts["calibration"] = describe_calibration(columns, honest_NC)
         metrics["ensemble/temperature"] = facts["calibration"]["temperature"]
     return Submission(
         ["ID", run.target, *list_probability_names(classes)],

@@ -8,13 +8,13 @@ Shape suffixes: N rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy.optimize import minimize_scalar
 
+from ensemble.classes.files import split_kept
 from ensemble.classes.metrics import measure_error, row_losses
 from ensemble.run import Columns
 
@@ -57,16 +57,25 @@ def scale_cross_fitted(columns: Columns, probability_NC: np.ndarray) -> np.ndarr
     return scaled_NC
 
 
-def with_parts(columns: Columns) -> Columns:
-    """The rows with their folds or, where all are of one fold, in parts by chance."""
-    if len(np.unique(columns.fold_N)) > 1:
-        return columns
-    parts = min(_NUM_PARTS, len(columns.fold_N))
-    part_N = np.random.default_rng(0).permutation(len(columns.fold_N)) % parts
-    return replace(columns, fold_N=part_N, is_ordered=False)
+def to_columns(lines: pa.Table, *, is_ordered: bool) -> Columns:
+    """The lines of one member in `oof.parquet`; those of a single fold are divided by chance, so that a temperature can
+    be fitted on some and tried on others."""
+    target_N, probability_NC = split_kept(lines)
+    fold_N = lines["fold"].to_numpy()
+    if len(np.unique(fold_N)) < 2:
+        parts = min(_NUM_PARTS, len(fold_N))
+        fold_N, is_ordered = np.random.default_rng(0).permutation(len(fold_N)) % parts, False
+    ids_N = np.array(lines["id"].to_pylist())
+    return Columns(("model",), ids_N, fold_N, target_N, probability_NC[None], is_ordered=is_ordered)
 
 
-def describe_calibration(columns: Columns, probability_NC: np.ndarray) -> Mapping[str, Any]:
+def calibrate_lines(lines: pa.Table, *, is_ordered: bool) -> dict[str, Any]:
+    """`describe_calibration` of the lines of one member."""
+    columns = to_columns(lines, is_ordered=is_ordered)
+    return describe_calibration(columns, columns.oof_MN[0])
+
+
+def describe_calibration(columns: Columns, probability_NC: np.ndarray) -> dict[str, Any]:
     """The temperature of all rows, and log loss and calibration error before and after, the latter cross-fitted.
 
     Returns:

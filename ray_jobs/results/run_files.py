@@ -116,7 +116,8 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
         by_fold.append({"fold": fold, **_score(kind, of_fold, chosen, constants, metric)})
     whole: dict[str, pa.Table] = {checkpoint: pa.concat_tables(tables[checkpoint]) for checkpoint in CHECKPOINTS}
     overall = _score(kind, whole, chosen, constants, metric)
-    return {"folds": by_fold, "out_of_fold": {"checkpoint": chosen, **overall}}, whole[chosen]
+    more = kind.describe_out_of_fold(whole[chosen], is_ordered=config.folds.kind == "time")
+    return {"folds": by_fold, "out_of_fold": {"checkpoint": chosen, **overall}, **more}, whole[chosen]
 
 
 def _score(

@@ -22,8 +22,8 @@ from trainers.clip_regression.inventory import check_model, prepare_node, take_i
 from trainers.clip_regression.network.encoders import build_clip, describe_architecture
 from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.network.model import ClipRegressor, text_encoder
+from trainers.clip_regression.network.targets import score_on_target_scale
 from trainers.clip_regression.rows.synthetic_data import make_data
-from trainers.clip_regression.train import score_on_target_scale
 from trainers.interface import DataError
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.batches import learning_rate_factor, share_of_rank, training_order
