@@ -60,7 +60,38 @@ class Classes(Kind):
         ),
         "submission_<method>.csv": "ID, likeliest class, probability of each class",
     }
-    records: Sequence[tuple[str, Mapping[str, str]]] = ()
+    records = (
+        (
+            "submission written",
+            {
+                "log_loss": "of classes: log loss of all rows that some fold validated (of the first member)",
+                "brier": "of classes: Brier score of these rows",
+                "accuracy": "of classes: share of these rows whose likeliest class is the true one",
+                "balanced_accuracy": "of classes: mean of that over the classes",
+                "f1_macro": "of classes: mean F1 of the classes",
+                "roc_auc_ovr": "of classes: mean area under the ROC curve of each class against the rest",
+                "calibration_error": "of classes: expected calibration error, in 15 bins",
+            },
+        ),
+        (
+            "submission written",
+            {
+                "temperature": "of classes: with the least log loss of these rows; above 1: the model is too sure",
+                "log_loss_at_temperature": "of classes: log loss of the rows of a fold at the other folds' temperature",
+                "calibration_error_at_temperature": "of classes: likewise",
+            },
+        ),
+        (
+            "report written",
+            {
+                "figures/loss_of_all_folds": "figure: training and validation losses",
+                "figures/confusion": "figure: true and predicted classes",
+                "figures/reliability": "figure: probabilities against shares that are right",
+                "figures/roc": "figure: ROC curve of each class against the rest",
+                "figures/confident_errors": "figure: wrong rows of which the model was surest",
+            },
+        ),
+    )
 
     def describe_metric(self, name: str) -> Metric:
         """How a metric's values are read."""

@@ -40,11 +40,9 @@ def submit(
     spread_T = measure_disagreement(probability_MTC, combined_TC)
     names = name_classes(combined_TC, classes)
     facts = _describe(run, models, fitted.weights_M, combined_TC, spread_T)
-    metrics: dict[str, Any] = {"ensemble/space": "probability"}
     if columns is not None:
         (honest_NC,) = columns.predict_cross_fitted([how])
         facts["calibration"] = describe_calibration(columns, honest_NC)
-        metrics["ensemble/temperature"] = facts["calibration"]["temperature"]
     return Submission(
         ["ID", run.target, *list_probability_names(classes)],
         [
@@ -53,8 +51,18 @@ def submit(
         ],
         _build_table(ids_T, probability_MTC, combined_TC, spread_T, classes),
         facts,
-        metrics,
+        {"ensemble/space": "probability"} | _list_metrics(read_scores()[next(iter(run.members))]),
     )
+
+
+def _list_metrics(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of a member's out-of-fold scores, before and after temperature scaling."""
+    if "calibration" not in scores:
+        return {}
+    overall, calibration = scores["out_of_fold"], scores["calibration"]
+    recorded = {**overall[overall["checkpoint"]], "temperature": calibration["temperature"]}
+    recorded |= {f"{name}_at_temperature": value for name, value in calibration["after"].items()}
+    return {f"ensemble/{name}": value for name, value in recorded.items() if value is not None}
 
 
 def list_probability_names(classes: Sequence[str]) -> tuple[str, ...]:
