@@ -19,7 +19,6 @@ from ensemble.figure_style import (
     COLOURS,
     GREY,
     LINES,
-    add_legend_below,
     as_text,
     describe_panel,
     new_figure,
@@ -28,7 +27,7 @@ from ensemble.figure_style import (
 )
 from ensemble.pictures import Picture, Results, require
 
-_MOST_NUMBERS, _MOST_CLASSES, _MOST_CURVES, _MOST_ERRORS = 12, 40, 7, 15
+_MOST_NUMBERS, _MOST_CLASSES, _MOST_CURVES, _MOST_ERRORS = 12, 40, 10, 15
 
 
 def draw_confusion(target_N: np.ndarray, said_N: np.ndarray, classes: Sequence[str]) -> Figure:
@@ -92,18 +91,20 @@ def draw_roc(target_N: np.ndarray, probability_NC: np.ndarray, classes: Sequence
     shown = np.sort(known[np.argsort(-counts_C[known], kind="stable")][:_MOST_CURVES])
     figure, (axes,) = new_figure(6.2)
     axes.plot((0, 1), (0, 1), color=GREY, linewidth=1)
-    labels = []
     for number, place in enumerate(shown):
         false, true, _ = roc_curve(target_N == place, probability_NC[:, place])
-        style = style_series(number)
-        axes.plot(false, true, color=style["color"], linestyle=LINES[number % len(LINES)], linewidth=1.5)
-        labels.append(f"{shorten_name(classes[place], 16)}: {auc(false, true):.3f}")
+        label = as_text(f"{shorten_name(classes[place], 16)}: {auc(false, true):.3f}")
+        line = LINES[number % len(LINES)]
+        axes.plot(false, true, color=style_series(number)["color"], linestyle=line, linewidth=1.5, label=label)
     axes.set_aspect("equal")
-    rest = f", the {len(shown)} of {len(known)} classes with the most rows" if len(shown) < len(known) else ""
-    title = f"Each class against the rest (area under the curve){rest}"
-    describe_panel(axes, title, "false positives (share of the rest)", "true positives (share of the class)")
-    handles = list(axes.lines[1:])
-    add_legend_below(figure, labels, handles)
+    which = f"{len(shown)} of {len(known)} classes" if len(shown) < len(known) else "class"
+    axes.legend(frameon=False, loc="lower right", title=f"{which}: area", fontsize="small")
+    describe_panel(
+        axes,
+        "Each class against the rest",
+        "false positives (share of the rest)",
+        "true positives (share of the class)",
+    )
     return figure
 
 

@@ -58,7 +58,7 @@ class ClassFolders:
 
 
 def find_class_folders(data: DataConfig, *, is_test: bool) -> ClassFolders | None:
-    """The rows of class folders; None where there is a training table, or where there are no such folders.
+    """The rows of class folders; None where there is a training table, or where there are no two such folders.
 
     Raises:
         DataError: more is to be learned from than pictures.
@@ -68,7 +68,7 @@ def find_class_folders(data: DataConfig, *, is_test: bool) -> ClassFolders | Non
     inner = data.folder / data.train_pictures
     base = inner if _list_classes(inner) else data.folder
     labels = _list_classes(base, () if base == inner else (data.train_pictures, data.test_pictures))
-    if not labels:
+    if len(labels) < 2:
         return None
     _refuse_other_inputs(data, base)
     if not is_test:
