@@ -155,7 +155,8 @@ _OF_SUBMISSION = (
         SUBMITTED,
         _ensemble(
             {
-                "final_pred_min": "smallest combined prediction; of maps: share of foreground",
+                "final_pred_min": "smallest combined prediction; of maps: share of foreground, of classes: the "
+                "probability of the likeliest",
                 "final_pred_max": "largest combined prediction",
                 "final_pred_mean": "mean combined prediction",
                 "final_pred_std": "standard deviation of the combined predictions",

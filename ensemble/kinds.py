@@ -86,6 +86,14 @@ class Metric:
         return "higher" if self.higher_is_better else "lower"
 
 
+@dataclass(frozen=True)
+class FoldTargets:
+    """The targets of a fold's rows."""
+
+    trained_n: np.ndarray
+    validated_n: np.ndarray
+
+
 class Kind(ABC):
     """A kind of predictions.
 
@@ -140,10 +148,31 @@ class Kind(ABC):
         """Raises ValueError (PredictionError of files) where what a run wants cannot be had from its rows, folds and
         files."""
 
-    def predict_constant(self, train_target_N: np.ndarray) -> float | None:
-        """The constant that any model has to beat, from the training rows' targets; None: `score_constant` finds it
-        otherwise."""
+    def predict_constant(self, train_target_N: np.ndarray, target_N: np.ndarray | None = None) -> Any:
+        """The constant that any model has to beat, a number or a list of them; None: `score_constant` finds it
+        otherwise.
+
+        Args:
+            train_target_N: of the training rows.
+            target_N: of all rows, whose constants have to be of one length; None: of these.
+        """
         return None
+
+    def note_targets(
+        self, name: str, target_N: np.ndarray, folds: Sequence[FoldTargets], classes: Sequence[str]
+    ) -> list[str]:
+        """Sentences for the user on targets and on a division that are no mistake, but worth knowing.
+
+        Args:
+            name: of the target.
+            target_N: of all rows.
+            folds: the targets of each fold's rows.
+            classes: names of classes, where these are predicted.
+
+        Raises:
+            ValueError: there is nothing to learn; the message says what to do.
+        """
+        return []
 
     @abstractmethod
     def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
@@ -174,6 +203,15 @@ class Kind(ABC):
     def score(self, target_N: np.ndarray, prediction_N: np.ndarray, metric: str) -> dict[str, float | None]:
         """The values of `scores` and of another metric; None where one is not defined for these rows."""
 
+    def describe_out_of_fold(self, lines: pa.Table, *, is_ordered: bool) -> dict[str, Any]:
+        """What else `scores` of the summary says of a member's out-of-fold predictions, by its name.
+
+        Args:
+            lines: of `oof.parquet`.
+            is_ordered: whether the folds follow each other in time.
+        """
+        return {}
+
     @abstractmethod
     def score_constant(
         self, target_N: np.ndarray, constant_N: np.ndarray | None, metric: str
@@ -182,7 +220,7 @@ class Kind(ABC):
 
         Args:
             target_N: of the rows.
-            constant_N: what `predict_constant` said of each row's fold; None: it said nothing.
+            constant_N: what `predict_constant` said of each row's fold, (N,) or (N, S); None: it said nothing.
             metric: that counts.
         """
 

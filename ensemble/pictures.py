@@ -33,6 +33,10 @@ class Results(Protocol):
         """The target's name, short enough for an axis."""
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether the folds follow each other in time."""
+
+    @property
     def oof(self) -> pa.Table:
         """`oof.parquet`."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble.combination import Combination
 from ensemble.config import FITTED_METHODS, METHODS, SPACES, EnsembleConfig
-from ensemble.kinds import Kind, Metric, Offer
+from ensemble.kinds import FoldTargets, Kind, Metric, Offer
 from ensemble.pictures import Picture
 from ensemble.run import Combinable, Materials, Model, Run, Submission
 
@@ -115,11 +115,27 @@ class Numbers(Kind):
 
         read_external(run)
 
-    def predict_constant(self, train_target_N: np.ndarray) -> float:
+    def predict_constant(self, train_target_N: np.ndarray, target_N: np.ndarray | None = None) -> float:
         """The best constant for MSLE."""
         from ensemble.numbers.scores import predict_constant
 
         return predict_constant(train_target_N)
+
+    def note_targets(
+        self, name: str, target_N: np.ndarray, folds: Sequence[FoldTargets], classes: Sequence[str]
+    ) -> list[str]:
+        """Where all rows, or all that train a fold, have the same target."""
+        if (target_N == target_N[0]).all():
+            return [
+                f"target {name} is {target_N[0]:g} in all {len(target_N):,} training rows: there is nothing to learn, "
+                "and no model can beat that constant. Is it the right column?"
+            ]
+        trained = [fold.trained_n for fold in folds]
+        alike = [str(number) for number, values_n in enumerate(trained) if (values_n == values_n[0]).all()]
+        if not alike:
+            return []
+        which = f"fold{'s' * (len(alike) > 1)} {', '.join(alike)}"
+        return [f"target {name} is the same in all rows that train {which}: there is nothing to learn from them"]
 
     def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
         """The rows of a block of numbers."""

@@ -21,7 +21,7 @@ from ray_jobs.planning.leaks import find_leaks, refuse_leaks
 from ray_jobs.planning.notes import note_division
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
 from ray_jobs.planning.saved_folds import find_saved_folds
-from ray_jobs.results.checks import check_ensemble, with_absolute_external
+from ray_jobs.results.checks import check_ensemble, with_absolute_external, with_usual_metric
 from ray_jobs.runs.file_table import MEMBERS
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place, join_run, open_cache, refuse_other_storage, resolve_storage
@@ -65,7 +65,7 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     take = partial(_take_inventory, (scratch or folder.root, folder.cache), spread)
     trainer, inventory = take(config)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config.run.storage))
-    config = with_absolute_external(dataclasses.replace(config, trainer=trainer, run=run))
+    config = with_absolute_external(with_usual_metric(dataclasses.replace(config, trainer=trainer, run=run)))
     folds = _divide(config, folder, inventory)
     notes = note_division(config.folds, folds, inventory, config.kind)
     inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))

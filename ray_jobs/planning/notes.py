@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensemble.kinds import Kind
+from ensemble.kinds import FoldTargets, Kind
 from ray_jobs.config.folds import BLEND, FoldsConfig
 from ray_jobs.planning.folds import FoldPlan
-from trainers.interface import Inventory
+from trainers.interface import DataError, Inventory
 
 _NOTABLE = 0.1  # of a fold's rows, or of a share that was asked for
 
@@ -16,27 +16,23 @@ _NOTABLE = 0.1  # of a fold's rows, or of a share that was asked for
 def note_division(folds: FoldsConfig, plan: FoldPlan, inventory: Inventory, kind: Kind) -> tuple[str, ...]:
     """Sentences for the user: targets that teach nothing, folds of uneven sizes, shares that are not those asked
     for."""
-    has_constant = kind.predict_constant(np.zeros(1)) is not None  # else it is not the target that is learned
-    notes = _note_constant_target(plan, inventory) if has_constant else []
-    return (*notes, *_note_uneven_folds(folds, plan), *_note_shares(folds, plan))
+    return (*_note_targets(plan, inventory, kind), *_note_uneven_folds(folds, plan), *_note_shares(folds, plan))
 
 
-def _note_constant_target(plan: FoldPlan, inventory: Inventory) -> list[str]:
-    """Where all rows, or all that train a fold, have the same target."""
-    name, target = inventory.target_name, inventory.target
-    if target is None:
+def _note_targets(plan: FoldPlan, inventory: Inventory, kind: Kind) -> list[str]:
+    """What the kind says of the targets.
+
+    Raises:
+        DataError: there is nothing to learn from them.
+    """
+    target_N = inventory.target
+    if target_N is None:
         return []
-    if (target == target[0]).all():
-        return [
-            f"target {name} is {target[0]:g} in all {len(target):,} training rows: there is nothing to learn, and no "
-            "model can beat that constant. Is it the right column?"
-        ]
-    trained = [target[plan.trains(fold)] for fold in range(plan.count)]
-    alike = [str(fold) for fold, values in enumerate(trained) if (values == values[0]).all()]
-    if not alike:
-        return []
-    which = f"fold{'s' * (len(alike) > 1)} {', '.join(alike)}"
-    return [f"target {name} is the same in all rows that train {which}: there is nothing to learn from them"]
+    folds = [FoldTargets(target_N[plan.trains(fold)], target_N[plan.fold == fold]) for fold in range(plan.count)]
+    try:
+        return kind.note_targets(inventory.target_name, target_N, folds, inventory.classes)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _note_uneven_folds(folds: FoldsConfig, plan: FoldPlan) -> list[str]:

@@ -62,6 +62,11 @@ class RunData:
         """The run's folder."""
         return self.folder.root
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the folds follow each other in time."""
+        return self.config.folds.kind == "time"
+
     @functools.cached_property
     def oof(self) -> pa.Table:
         """`oof.parquet`."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.config import FITTED_METHODS, FOLD_METHODS, NOTHING_TO_FIT
+from ensemble.config import FITTED_METHODS, FOLD_METHODS, NOTHING_TO_FIT, EnsembleConfig
 from ensemble.predictions import PredictionError
 from ensemble.run import find_units, has_blend_set
 from ray_jobs.config.run import RunConfig
@@ -99,6 +99,19 @@ def with_absolute_external(config: RunConfig) -> RunConfig:
         return config
     external = os.path.abspath(os.path.expanduser(config.ensemble.external))
     return dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, external=external))
+
+
+def with_usual_metric(config: RunConfig) -> RunConfig:
+    """The config with the first score of the kind as the metric, where it is the default and the kind does not know
+    it: what is predicted may be found in the data."""
+    ensemble, kind = config.ensemble, config.kind
+    if ensemble.metric != EnsembleConfig().metric:
+        return config
+    try:
+        kind.check_metric(ensemble.metric)
+    except ValueError:
+        return dataclasses.replace(config, ensemble=dataclasses.replace(ensemble, metric=kind.scores[0]))
+    return config
 
 
 def check_ensemble(config: RunConfig, plan: pa.Table, read_targets: Callable[[], np.ndarray]) -> None:

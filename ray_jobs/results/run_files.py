@@ -156,14 +156,15 @@ def score_folds(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> t
         by_fold.append(replace(_score(kind, of_fold, chosen, constants, metric), fold=fold))
     whole: dict[str, pa.Table] = {checkpoint: pa.concat_tables(tables[checkpoint]) for checkpoint in CHECKPOINTS}
     overall = _score(kind, whole, chosen, constants, metric)
-    return Scores(tuple(by_fold), replace(overall, checkpoint=chosen)), whole[chosen]
+    facts = kind.describe_out_of_fold(whole[chosen], is_ordered=config.folds.kind == "time")
+    return Scores(tuple(by_fold), replace(overall, checkpoint=chosen), facts), whole[chosen]
 
 
 def _score(
     kind: Kind,
     tables: Mapping[CheckpointName, pa.Table],
     chosen: CheckpointName,
-    constants: list[float] | None,
+    constants: list[Any] | None,
     metric: str,
 ) -> RowScores:
     target_N, _ = kind.split(tables[chosen])

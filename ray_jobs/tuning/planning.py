@@ -136,8 +136,8 @@ def check_tuning(
             "change"
         )
     refuse_missing_search(tune)
-    config.kind.load_modules()  # trials are scored in threads
     plan = check_run(replace(config, run=replace(config.run, name=name)), scratch, spread, is_tuning=True)
+    plan.config.kind.load_modules()  # trials are scored in threads
     return Tuning(plan, dataclasses.replace(tune, name=name), space, list(words))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import Predictions, ResumePoint
+from trainers.interface import ClassPredictions, Predictions, ResumePoint
 
 
 class KilledError(Exception):
@@ -104,11 +104,11 @@ class LocalFoldContext:
         self.prepared.append((what, done, total))
 
     def save_predictions(self, checkpoint, rows, ids, predictions):
-        """Keeps maps in a list, and numbers, which come in one block, as they are."""
-        found = list(predictions)
-        own = [row_id for one in found for row_id in (one.ids if isinstance(one, Predictions) else [one.row_id])]
+        """Keeps maps in a list, and numbers and classes, which come in one block, as they are."""
+        found, blocks = list(predictions), (Predictions, ClassPredictions)
+        own = [row_id for one in found for row_id in (one.ids if isinstance(one, blocks) else [one.row_id])]
         assert own == list(ids[self.rank :: self.world_size])
-        self.predictions[checkpoint, rows] = found[0] if isinstance(found[0], Predictions) else found
+        self.predictions[checkpoint, rows] = found[0] if isinstance(found[0], blocks) else found
 
     def note_bad_row(self, table, row_id, problem, done):
         self.bad_rows.append((table, row_id, problem, done))

@@ -1,4 +1,5 @@
-"""The sections of a config that decide what a CLIP regressor learns. Plain dataclasses: no torch, no pandas."""
+"""The sections of a config that decide what a CLIP regressor (or classifier) learns. Plain dataclasses: no torch, no
+pandas."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ class DataConfig:
     """Where the rows are and what their columns mean."""
 
     ROWS_FROM: ClassVar = (
-        "root", "train_table", "test_table", "target", "id_column", "max_rows", "encoding", "separator"
+        "root", "train_table", "test_table", "target", "task", "id_column", "max_rows", "encoding", "separator"
     )  # fmt: skip
 
     root: str | None = None
@@ -43,7 +44,10 @@ class DataConfig:
     max_pixels: int = MAX_PICTURE_PIXELS
     """Of a picture; larger ones are refused unread."""
     target: str = "views"
-    """Column to predict: a number, zero or larger."""
+    """Column to predict: a number, zero or larger, or a class."""
+    task: Literal["auto", "regression", "classification"] = "auto"
+    """Whether the target is a number or a class; auto: a class where most cells are no numbers. Without a training
+    table the folders of pictures are classes: root/<class>/*.png."""
     id_column: str = "id"
     """Column that names a row, and its picture."""
     text_columns: tuple[str, ...] = ("title", "description")
@@ -182,7 +186,7 @@ class OptimizerConfig(OptimizerSection):
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised; `loss.py` has the formulas."""
+    """What is minimised of numbers; `loss.py` has the formulas. Of classes it is the cross-entropy."""
 
     kind: Literal["mse", "msle", "rmsle", "weighted_mse"] = "mse"
     """mse: on the standardised log target."""
@@ -198,7 +202,6 @@ class LossConfig:
 class Config:
     """Everything that decides what a fold of this family learns."""
 
-    PREDICTS: ClassVar = "number"
     PACKAGES: ClassVar = ("torchvision", "open_clip_torch", "timm", "pillow")
     NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "training.picture_cache_gib", "data.max_pixels")
     ADVICE: ClassVar = ADVICE
@@ -209,6 +212,11 @@ class Config:
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+
+    @property
+    def PREDICTS(self) -> str:  # noqa: N802 named as in the other families, where it is a constant
+        """The kind of predictions; with `auto` that of the inventory's config is meant."""
+        return "classes" if self.data.task == "classification" else "number"
 
 
 def has_encoders(config: Config) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import numpy as np
 
 from trainers.clip_regression.config import Config, DataConfig, ModelConfig, has_encoders
 from trainers.clip_regression.rows.cells import parse_reference_date
+from trainers.clip_regression.rows.labels import check_classes, note_unknown
 from trainers.clip_regression.rows.remote_data import opened_data
 from trainers.clip_regression.rows.row_keys import collect_row_keys
 from trainers.clip_regression.rows.rows_file import leave_weights_digest, place_rows, write_rows
-from trainers.clip_regression.rows.synthetic_data import make_data
+from trainers.clip_regression.rows.synthetic_data import make_class_data, make_data
 from trainers.clip_regression.rows.table import fingerprint_files, read_test_rows, read_train_rows
 from trainers.interface import DataError, Inventory, Spread, call_here
 from trainers.reading.data_folder import prepare_folder, resolve_folder
@@ -49,16 +51,21 @@ def take_inventory(
     if has_encoders(config):
         check_model(config.model)
     parse_reference_date(config.data)
-    data = replace(config.data, root=_resolve_root(config.data.root, folder))
+    data = replace(config.data, root=_resolve_root(config.data, folder))
+    said_of_classes: tuple[str, ...] = ()
     with opened_data(data, cache or folder / "cache", spread) as (here, open_folder):
         train, test = read_train_rows(here, open_folder), read_test_rows(here, open_folder)
         tables = [train] if test is None else [train, test]
         fingerprint = fingerprint_files(here, tables, config.model.pretrained)
+    if train.classes:
+        data, told = replace(data, task="classification"), check_classes(train.classes, train.target, data.target)
+        said_of_classes = (*told, *note_unknown(train.classes, () if test is None else test.classes, data.target))
+        _refuse_loss(config)
     depth, said = find_depth([value for rows in tables for value in rows.largest], data.bit_depth)
     notes = dict.fromkeys(note for rows in tables for note in rows.notes)
     return replace(config, data=replace(data, bit_depth=depth)), Inventory(
         ids=train.ids,
-        target=train.target,
+        target=train.target.astype(np.int64) if train.classes else train.target,
         target_name=data.target,
         num_test=0 if test is None else len(test),
         fingerprint=fingerprint,
@@ -69,7 +76,8 @@ def take_inventory(
         test_ids=None if test is None else test.ids,
         row_keys=collect_row_keys(train, test),
         tables=dict(zip(("train", "test"), tables, strict=False)),
-        notes=(*notes, *said),
+        notes=(*notes, *said, *said_of_classes),
+        classes=train.classes,
     )
 
 
@@ -89,15 +97,29 @@ def write_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
     leave_weights_digest(config.model, folder)
 
 
-def _resolve_root(root: str | None, folder: Path) -> str:
+def _refuse_loss(config: Config) -> None:
+    """Raises DataError for a loss of numbers where classes are learned."""
+    if config.loss.kind != "mse":
+        raise DataError(
+            f"loss.kind={config.loss.kind}: target {config.data.target!r} is a class, and classes are learned by "
+            "cross-entropy; leave out loss.kind"
+        )
+
+
+def _maker(data: DataConfig) -> Callable[[Path], Path]:
+    """Makes the data that a run without `data.root` has."""
+    return make_class_data if data.task == "classification" else make_data
+
+
+def _resolve_root(data: DataConfig, folder: Path) -> str:
     """The whole path of the data's folder; a URI without a slash at its end.
 
     Raises:
         DataError: there is no such folder.
     """
-    if root and "://" in root:
-        return root.rstrip("/")
-    return resolve_folder(root, folder, make_data)
+    if data.root and "://" in data.root:
+        return data.root.rstrip("/")
+    return resolve_folder(data.root, folder, _maker(data))
 
 
 def _resolve_weights(model: ModelConfig) -> ModelConfig:
@@ -164,7 +186,7 @@ def prepare_node(config: Config) -> None:
     """
     model = config.model
     if config.data.root and not is_uri(config.data.root):
-        prepare_folder(config.data.root, make_data)
+        prepare_folder(config.data.root, _maker(config.data))
     if not has_encoders(config) or not model.pretrained or os.path.isfile(model.pretrained):
         return
     from trainers.clip_regression.network.clip_library import open_clip

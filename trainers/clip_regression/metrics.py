@@ -14,6 +14,17 @@ METRICS = (
             "fold_{i}/val/mse": "mean squared error, in the target's unit squared",
             "fold_{i}/val/rmse": "root of the mean squared error",
         },
+        kind="number",
+    ),
+    Metrics(
+        "fold",
+        EPOCH,
+        {
+            "fold_{i}/val/log_loss": "mean of -ln(probability of the true class) of the validation rows: the score",
+            "fold_{i}/val/accuracy": "share of the validation rows whose likeliest class is the true one",
+            "fold_{i}/predictions/confidence": "mean probability of the likeliest class; above the accuracy: too sure",
+        },
+        kind="classes",
     ),
     Metrics(
         "fold",
@@ -24,6 +35,7 @@ METRICS = (
             "fold_{i}/targets/mean": "mean target of the validation rows",
             "fold_{i}/targets/std": "standard deviation of these targets",
         },
+        kind="number",
     ),
     Metrics(
         "fold",
@@ -40,9 +52,10 @@ METRICS = (
         {
             "fold_{i}/best_epoch": "epoch with the best score",
             "fold_{i}/best_val_loss": "validation loss of that epoch",
-            "fold_{i}/best_msle": "MSLE of that epoch",
         },
     ),
+    Metrics("fold", BEST, {"fold_{i}/best_msle": "MSLE of that epoch"}, kind="number"),
+    Metrics("fold", BEST, {"fold_{i}/best_log_loss": "log loss of that epoch"}, kind="classes"),
     Metrics(
         "submission",
         SUBMITTED,

@@ -10,6 +10,7 @@ Shape suffixes: M models, N rows of a block, B rows of a batch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,13 @@ import torch
 from torch import Tensor
 
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.inputs.data import Numbers, RowTensors, TargetStatistics
+from trainers.clip_regression.inputs.data import Numbers, RowTensors
 from trainers.clip_regression.inputs.numbers import NumberEncoder
 from trainers.clip_regression.inputs.picture_reader import PictureReader
 from trainers.clip_regression.network.clip_library import open_clip
 from trainers.clip_regression.network.encoders import build_clip
 from trainers.clip_regression.network.model import ClipRegressor
+from trainers.clip_regression.network.targets import read_target
 from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.rows.table import Rows, read_block
 from trainers.interface import BlockPredictions, TrainedModel
@@ -71,14 +73,14 @@ class Predictor:
         """Predicts a block that `NewRows.read` gave. What cannot be used of a row (a picture, a date, a number) is
         replaced by what stands for it (the mean colour, the training rows' median) and listed."""
         frame = block.to_pandas().astype(object)
-        prediction_MN = np.empty((self.num_models, len(frame)))
+        predictions: list[Any] = [None] * self.num_models
         problems: dict[tuple[str, str], None] = {}
         for view in self.views.values():
             rows = read_block(frame, view.config.data, view.pictures)
             problems |= {(row["id"], row["problem"]): None for row in rows.bad_rows}
             for number, prediction_N in view.predict(rows, problems):
-                prediction_MN[number] = prediction_N
-        return BlockPredictions(rows.ids, prediction_MN, tuple(problems))
+                predictions[number] = prediction_N
+        return BlockPredictions(rows.ids, np.stack(predictions), tuple(problems))
 
 
 class _Model:
@@ -88,7 +90,7 @@ class _Model:
         known = saved.description
         fitted = tuple(NumberEncoder(**with_tuples(values)) for values in known["numbers"]["encoders"])
         self.numbers = Numbers(known["numbers"]["reference_s"], fitted)
-        self.statistics = TargetStatistics(**known["target_statistics"])
+        self.target = read_target(known)
         self.precision = choose_precision(config.training.precision, device)
         name = known["shared_tensors"].get("sha256") or f"its own {len(encoders)}"
         if name not in encoders:
@@ -101,6 +103,7 @@ class _Model:
             has_image=bool(config.data.train_pictures),
             has_text=bool(config.data.text_columns),
             age_width=self.numbers.width,
+            num_outputs=math.prod(self.target.shape),
         )
         self.regressor.load_state_dict({**saved.tensors, **saved.shared})
         self.regressor.to(device).eval()
@@ -124,15 +127,15 @@ class _View:
         self.models: dict[int, _Model] = {}
 
     def predict(self, rows: Rows, problems: dict[tuple[str, str], None]) -> list[tuple[int, np.ndarray]]:
-        """Each model's number and predictions in the target's unit, (N,) float64; adds pictures that do not decode to
-        the problems."""
+        """Each model's number and predictions, numbers in the target's unit, (N,) float64, or class probabilities,
+        (N, C); adds pictures that do not decode to the problems."""
 
         def note(row: int, problem: str) -> None:
             problems[str(rows.ids[row]), problem] = None
 
         tensors = RowTensors(rows, _NO_NUMBERS, self.config, self.reader, self.tokenizer, self.num_threads, note)
         numbers = {number: torch.from_numpy(model.numbers.encode(rows)) for number, model in self.models.items()}
-        z_N = {number: np.empty(len(rows)) for number in self.models}
+        outputs_N = {number: np.empty((len(rows), *model.target.shape)) for number, model in self.models.items()}
         for batch in tensors.batches(cut(np.arange(len(rows)), self.config.training.eval_batch_size)):
             images, tokens, _ = tensors.to_device(batch, self.device)
             features: dict[Any, dict[str, Tensor]] = {}
@@ -141,9 +144,9 @@ class _View:
                 with autocast(self.device, model.precision):
                     if model.encoders not in features:
                         features[model.encoders] = model.regressor.encode(images, tokens)
-                    z_B = model.regressor.mix(features[model.encoders], numbers_BN).float()
-                z_N[number][batch.positions_B] = z_B.double().cpu().numpy()
-        return [(number, model.statistics.restore(z_N[number])) for number, model in self.models.items()]
+                    outputs_B = model.regressor.mix(features[model.encoders], numbers_BN).float()
+                outputs_N[number][batch.positions_B] = outputs_B.double().cpu().numpy()
+        return [(number, model.target.restore(outputs_N[number])) for number, model in self.models.items()]
 
 
 def _describe_view(config: Config, description: Mapping[str, Any]) -> str:

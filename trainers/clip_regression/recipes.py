@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainers.clip_regression.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+from trainers.clip_regression.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from trainers.families import Recipe
 
 
@@ -64,6 +64,25 @@ def clip_multimodal_small_ensemble() -> Recipe:
     )
 
 
-RECIPES = (clip_multimodal, clip_multimodal_b32, clip_multimodal_small, clip_multimodal_small_ensemble)
+def clip_classification_small() -> Recipe:
+    """A tiny CLIP that learns classes, trained from scratch on any CPU, on made-up data unless `data.root` is given."""
+    small = clip_multimodal_small().trainer
+    return Recipe(
+        replace(
+            small,
+            data=DataConfig(target="label", task="classification", text_columns=("title",), date_column=None),
+            training=replace(small.training, epochs=8),
+        ),
+        {"ensemble": {"metric": "log_loss"}, "folds": {"kind": "stratified"}},
+    )
+
+
+RECIPES = (
+    clip_multimodal,
+    clip_multimodal_b32,
+    clip_multimodal_small,
+    clip_multimodal_small_ensemble,
+    clip_classification_small,
+)
 # A recipe and fields that train in seconds on any CPU on data that the family makes, for the tests of its contract.
 SMALLEST = "clip_multimodal_small training.epochs=2 training.batch_size=6"

@@ -1,4 +1,5 @@
-"""Learns one fold of the CLIP regressor: epochs, validation, best and final checkpoints, predictions of both."""
+"""Learns one fold of the CLIP regressor or classifier: epochs, validation, best and final checkpoints, predictions of
+both."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainers.clip_regression.config import Config
-from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, RowFeatures, RowTensors, TargetStatistics
+from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, RowFeatures, RowTensors
 from trainers.clip_regression.inputs.fold_inputs import FoldInputs, build_fold_inputs, read_tables
-from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.network.model import ClipRegressor
-from trainers.interface import CheckpointName, FoldContext, Predictions, RowsName, Split
+from trainers.clip_regression.network.targets import Target, fit_target
+from trainers.interface import CheckpointName, FoldContext, RowsName, Split
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.batches import cut
 from trainers.learning.learner import Learner
@@ -46,7 +47,8 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
     )
     learned_from = rows.take(train)
     numbers = Numbers.fit(learned_from, config)
-    fold_inputs = build_fold_inputs(config, tables, numbers, split, context)
+    target = fit_target(learned_from, config.loss)
+    fold_inputs = build_fold_inputs(config, tables, numbers, split, context, num_outputs=math.prod(target.shape))
     if context.world_size > 1:  # the same initial weights on every rank, other dropout
         seed_fold(config.training.seed, split.fold, context.rank)
     to_inputs = fold_inputs.to_inputs
@@ -57,7 +59,7 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
         fold_inputs=fold_inputs,
         model=fold_inputs.model.to(context.device),
         numbers=numbers,
-        statistics=TargetStatistics.fit(learned_from.target),
+        target=target,
         train=to_inputs("train", train),
         validation=to_inputs("train", validation),
         blend=to_inputs("train", blend) if len(blend) else None,
@@ -70,21 +72,24 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
 class _Fold:
     """What stays the same while a fold trains: its data, its model, and how to validate, save and predict."""
 
-    CHOSEN_BY: ClassVar = "val/msle"
-
     config: Config
     split: Split
     context: FoldContext
     fold_inputs: FoldInputs
     model: ClipRegressor
     numbers: Numbers
-    statistics: TargetStatistics
+    target: Target
     train: RowTensors | RowFeatures
     validation: RowTensors | RowFeatures
     blend: RowTensors | RowFeatures | None
     test: RowTensors | RowFeatures | None
     precision: torch.dtype
     shared: dict[str, str] | None = None
+
+    @property
+    def CHOSEN_BY(self) -> str:  # noqa: N802 named as in the other families, where it is a constant
+        """The MSLE, of classes the log loss."""
+        return self.target.chosen_by
 
     def trained_state(self) -> dict[str, Tensor]:
         """All of the model but frozen encoders."""
@@ -97,18 +102,18 @@ class _Fold:
         assert set(missing) == set(self.model.frozen_state()), missing
 
     def score(self, metrics: Mapping[str, float]) -> float:
-        """The MSLE."""
-        return metrics["val/msle"]
+        """What it is chosen by."""
+        return metrics[self.CHOSEN_BY]
 
     def forward(self, model: nn.Module, batch: Batch, tensors: RowTensors | RowFeatures) -> Tensor:
         inputs = tensors.to_device(batch, self.context.device)
         with autocast(self.context.device, self.precision):
-            z_B: Tensor = model(*inputs).float()
-            return z_B
+            outputs_B: Tensor = model(*inputs).float()
+            return outputs_B
 
     @torch.inference_mode()
     def predict(self, tensors: RowTensors | RowFeatures) -> np.ndarray:
-        """z of all rows, (B,) float64, the same on every rank; each rank computes its share."""
+        """The outputs of all rows, (B,) or (B, C) float64, the same on every rank; each rank computes its share."""
         self.model.eval()
         rank, world_size, total = self.context.rank, self.context.world_size, len(tensors.rows)
         mine = np.arange(rank, total, world_size)
@@ -116,38 +121,26 @@ class _Fold:
         for batch in tensors.batches(cut(mine, self.config.training.eval_batch_size)):
             parts.append(self.forward(self.model, batch, tensors).double().cpu().numpy())
             self.context.touch()
-        z = np.concatenate(parts) if parts else np.zeros(0)
+        outputs = np.concatenate(parts) if parts else np.zeros((0, *self.target.shape))
         if world_size == 1:
-            return z
+            return outputs
         gathered: list[Any] = [None] * world_size
-        dist.all_gather_object(gathered, z)
-        whole = np.empty(total)
+        dist.all_gather_object(gathered, outputs)
+        whole = np.empty((total, *self.target.shape))
         for source, part in enumerate(gathered):
             whole[source::world_size] = part
         return whole
 
     def validate(self) -> dict[str, float]:
         """Loss and errors of the validation rows, and what the predictions are like."""
-        z_hat, target = self.predict(self.validation), self.validation.rows.target
-        prediction = self.statistics.restore(z_hat)
-        loss = batch_loss(
-            self.config.loss,
-            torch.from_numpy(z_hat),
-            torch.from_numpy(self.statistics.standardise(target)),
-            mu=self.statistics.mu,
-            sigma=self.statistics.sigma,
-            progress=1.0,
-            share_B=torch.full((len(target),), 1 / len(target), dtype=torch.float64),
-            sum_over_ranks=lambda value: value,
-        )
+        outputs, target = self.predict(self.validation), self.validation.rows.target
+        share_B = torch.full((len(target),), 1 / len(target), dtype=torch.float64)
+        encoded = self.target.encode(target)
+        loss = self.target.find_loss(torch.from_numpy(outputs), encoded, share_B, 1.0, lambda value: value)
         weights = {f"weights/{name}": float(weight) for name, weight in self.model.modality_weights().items()}
         return {
             "val/loss_epoch": float(loss),
-            **score_on_target_scale(target, prediction),
-            "predictions/mean": float(prediction.mean()),
-            "predictions/std": float(prediction.std()),
-            "targets/mean": float(target.mean()),
-            "targets/std": float(target.std()),
+            **self.target.measure(outputs, target),
             **weights,
         }
 
@@ -160,7 +153,7 @@ class _Fold:
             "family": "clip_regression",
             "fold": self.split.fold,
             "epoch": epoch,
-            "metrics": {key: metrics[key] for key in ("val/loss_epoch", "val/msle")},
+            "metrics": {key: metrics[key] for key in ("val/loss_epoch", self.CHOSEN_BY)},
             "model_summary": {
                 f"{modality}_weight": metrics[f"weights/{modality}"] for modality in ("image", "text", "age")
             },
@@ -169,7 +162,7 @@ class _Fold:
             "shared_tensors": self.shared,
             "config": asdict(self.config),
             "numbers": asdict(self.numbers),
-            "target_statistics": asdict(self.statistics),
+            **self.target.describe(),
         }
         self.context.save_checkpoint(name, self.model.trained_state(), description)
 
@@ -191,9 +184,9 @@ class _Fold:
             }
             for rows, tensors in tables.items():
                 if tensors is not None:
-                    z, ids, target = self.predict(tensors), tensors.rows.ids, tensors.rows.target
+                    outputs, ids, target = self.predict(tensors), tensors.rows.ids, tensors.rows.target
                     mine = slice(self.context.rank, None, self.context.world_size)
-                    own = Predictions(ids[mine], self.statistics.restore(z)[mine], z[mine], target[mine])
+                    own = self.target.predict(ids[mine], outputs[mine], target[mine])
                     self.context.save_predictions(name, rows, ids, [own])
 
 
@@ -207,7 +200,7 @@ class _Learner(Learner):
         groups = _group_parameters(model, config.optimizer.weight_decay)
         adam = without_compiler(torch.optim.AdamW)(groups, lr=config.optimizer.lr, fused=True)
         super().__init__(fold, adam, len(fold.train.rows), ema_decay=config.training.ema_decay)
-        self.z = torch.from_numpy(fold.statistics.standardise(fold.train.rows.target)).float()
+        self.encoded = fold.target.encode(fold.train.rows.target)
 
     def read_batches(self, epoch: int, portions: list[np.ndarray]) -> Iterator[Batch]:
         """Rows, augmented as the epoch says."""
@@ -218,32 +211,16 @@ class _Learner(Learner):
         )
 
     def find_loss(self, batch: Batch, share_B: np.ndarray) -> Tensor:
-        """On the standardised log target, or as the config says."""
+        """Of the standardised log target, or as the config says; of classes the cross-entropy."""
         fold = self.fold
-        z_hat_B = fold.forward(self.parallel, batch, fold.train)
-        return batch_loss(
-            self.config.loss,
-            z_hat_B,
-            self.z[torch.from_numpy(batch.positions_B)].to(z_hat_B.device),
-            mu=fold.statistics.mu,
-            sigma=fold.statistics.sigma,
-            progress=self.step / self.num_steps,
-            share_B=torch.from_numpy(share_B).to(z_hat_B.device),
-            sum_over_ranks=sum_over_ranks,
+        outputs_B = fold.forward(self.parallel, batch, fold.train)
+        return fold.target.find_loss(
+            outputs_B,
+            self.encoded[torch.from_numpy(batch.positions_B)].to(outputs_B.device),
+            torch.from_numpy(share_B).to(outputs_B.device),
+            self.step / self.num_steps,
+            sum_over_ranks,
         )
-
-
-def score_on_target_scale(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    """MSLE, MAE, MSE and RMSE of predictions in the target's unit (scikit-learn's definitions)."""
-    error = prediction - target
-    log_error = np.log1p(prediction) - np.log1p(target)
-    mse = float(np.mean(error**2))
-    return {
-        "val/msle": float(np.mean(log_error**2)),
-        "val/mae": float(np.mean(np.abs(error))),
-        "val/mse": mse,
-        "val/rmse": math.sqrt(mse),
-    }
 
 
 def _group_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,16 +18,18 @@ class Fold(Protocol):
     """What stays the same while a fold trains: its data, its model, and how to validate, save and predict.
 
     Attributes:
-        CHOSEN_BY: the metric by which best is chosen, such as `val/msle`.
         config: the family's `Config`, with the sections of `config_sections.py`.
         precision: of forward passes; with float16 gradients are scaled.
     """
 
-    CHOSEN_BY: ClassVar[str]
     config: Any
     split: Split
     context: FoldContext
     precision: torch.dtype
+
+    @property
+    def CHOSEN_BY(self) -> str:  # noqa: N802 of most families a constant
+        """The metric by which best is chosen, such as `val/msle`."""
 
     @property
     def model(self) -> Model:

@@ -1,4 +1,4 @@
-"""Turns checked rows into tensors: target statistics, ages, tokens, pictures, and the batches of each epoch.
+"""Turns checked rows into tensors: ages, tokens, pictures, and the batches of each epoch.
 
 Order and augmentation are functions of (seed, fold, epoch, row) alone, never of what ran before: any epoch can be
 built again, by any number of workers, with the same bits.
@@ -28,28 +28,6 @@ if TYPE_CHECKING:
 
 NUM_BATCHES_AHEAD = 2
 PORTION = 4096  # rows whose large intermediate values are in memory at once
-
-
-@dataclass(frozen=True)
-class TargetStatistics:
-    """Mean and standard deviation of log1p(target) over the fold's training rows."""
-
-    mu: float
-    sigma: float
-
-    @staticmethod
-    def fit(target: np.ndarray) -> TargetStatistics:
-        """From the training rows' targets, (n,). A constant target gets sigma 1."""
-        logs = np.log1p(np.asarray(target, np.float64))
-        return TargetStatistics(float(logs.mean()), float(logs.std()) or 1.0)
-
-    def standardise(self, target: np.ndarray) -> np.ndarray:
-        """z of targets."""
-        return (np.log1p(np.asarray(target, np.float64)) - self.mu) / self.sigma
-
-    def restore(self, z: np.ndarray) -> np.ndarray:
-        """Targets of z, clipped at 0. Beyond exp(700) float64 ends; no prediction is let there."""
-        return np.maximum(np.expm1(np.minimum(np.asarray(z, np.float64) * self.sigma + self.mu, 700.0)), 0.0)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,13 @@ def read_tables(config: Config, inputs: Path) -> dict[str, RowsFile]:
 
 
 def build_fold_inputs(
-    config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, context: FoldContext
+    config: Config,
+    tables: dict[str, RowsFile],
+    numbers: Numbers,
+    split: Split,
+    context: FoldContext,
+    *,
+    num_outputs: int = 1,
 ) -> FoldInputs:
     """Builds the model and finds its inputs; computes what of them is not kept yet.
 
@@ -70,20 +76,21 @@ def build_fold_inputs(
         numbers: fitted on the fold's training rows.
         split: whose fold this is.
         context: where it is trained.
+        num_outputs: of the model, for a row.
 
     Raises:
         DataError: a picture cannot be decoded and `data.on_bad_row` is `error`.
     """
     if not has_encoders(config):
-        model = _build_model(config, None, None, numbers)
+        model = _build_model(config, None, None, numbers, num_outputs)
         return FoldInputs(
             model, None, {}, None, _to_features(config, tables, numbers, {name: {} for name in tables}, context)
         )
     if not is_cached(config):
-        return _equip_with_encoders(config, tables, numbers, split, context)
+        return _equip_with_encoders(config, tables, numbers, split, context, num_outputs)
     features = prepare_features(config, tables, split, context)
     encoders = features.encoders
-    model = _build_model(config, None, encoders.architecture, numbers, num_absent_params=encoders.num_params)
+    model = _build_model(config, None, encoders.architecture, numbers, num_outputs, encoders.num_params)
     to_inputs = _to_features(config, tables, numbers, features.blocks, context)
     return FoldInputs(model, encoders.architecture, encoders.preprocessing, features.weights, to_inputs)
 
@@ -103,7 +110,12 @@ def _to_features(
 
 
 def _equip_with_encoders(
-    config: Config, tables: dict[str, RowsFile], numbers: Numbers, split: Split, context: FoldContext
+    config: Config,
+    tables: dict[str, RowsFile],
+    numbers: Numbers,
+    split: Split,
+    context: FoldContext,
+    num_outputs: int,
 ) -> FoldInputs:
     from trainers.clip_regression.inputs.picture_reader import PictureReader, keep_decoded
     from trainers.clip_regression.network.clip_library import open_clip
@@ -111,7 +123,7 @@ def _equip_with_encoders(
 
     clip, preprocessing = load_clip(config.model)
     architecture, tokenizer = describe_architecture(config.model), open_clip.get_tokenizer(config.model.clip)
-    model = _build_model(config, clip, architecture, numbers)
+    model = _build_model(config, clip, architecture, numbers, num_outputs)
     reader = PictureReader(preprocessing, config.data.picture_rules) if config.data.train_pictures else None
     decoded = {}
     if reader is not None:
@@ -146,6 +158,7 @@ def _build_model(
     clip: Clip | None,
     architecture: dict[str, Any] | None,
     numbers: Numbers,
+    num_outputs: int,
     num_absent_params: int = 0,
 ) -> ClipRegressor:
     return ClipRegressor(
@@ -156,4 +169,5 @@ def _build_model(
         has_text=bool(config.data.text_columns),
         age_width=numbers.width,
         num_absent_params=num_absent_params,
+        num_outputs=num_outputs,
     )

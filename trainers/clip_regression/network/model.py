@@ -66,18 +66,18 @@ def _encode(encode: Callable[[Tensor], Tensor], inputs_B: Tensor, *, is_fixed: b
 
 
 class Head(nn.Sequential):
-    """Norm, dropout, one hidden layer (or none), one number a row."""
+    """Norm, dropout, one hidden layer (or none), one number a row, or one for each class."""
 
-    def __init__(self, width: int, model: ModelConfig, *, norm: bool = True) -> None:
+    def __init__(self, width: int, model: ModelConfig, *, norm: bool = True, num_outputs: int = 1) -> None:
         hidden = model.hidden_dim
         layers: list[nn.Module] = [nn.LayerNorm(width), nn.Dropout(model.dropout)] if norm else []
         if hidden:
             layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(model.dropout)]
-        super().__init__(*layers, nn.Linear(hidden or width, 1))
+        super().__init__(*layers, nn.Linear(hidden or width, num_outputs))
 
 
 class ClipRegressor(Model):
-    """Predicts the standardised log target from picture, text and encoded numbers.
+    """Predicts the standardised log target, or a logit of each class, from picture, text and encoded numbers.
 
     Args:
         clip: open_clip's encoders; None where all rows come as features of frozen ones, or where there is nothing to
@@ -87,6 +87,7 @@ class ClipRegressor(Model):
         has_image, has_text: whether the data has these modalities.
         age_width: columns of the encoded numbers; 0: none.
         num_absent_params: parameters of encoders that are not here.
+        num_outputs: of a row: 1, or the number of classes.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ClipRegressor(Model):
         has_text: bool,
         age_width: int,
         num_absent_params: int = 0,
+        num_outputs: int = 1,
     ) -> None:
         super().__init__()
         width = architecture["embed_dim"] if architecture else 0
@@ -106,11 +108,12 @@ class ClipRegressor(Model):
         self.average_tokens = architecture is not None and averages_tokens(architecture)
         self.heads = nn.ModuleDict()
         if has_image:
-            self.heads["image"] = Head(width, model)
+            self.heads["image"] = Head(width, model, num_outputs=num_outputs)
         if has_text:
-            self.heads["text"] = Head(width, model)
+            self.heads["text"] = Head(width, model, num_outputs=num_outputs)
         if age_width:
-            self.heads["age"] = Head(age_width, model, norm=False)
+            self.heads["age"] = Head(age_width, model, norm=False, num_outputs=num_outputs)
+        self.num_outputs = num_outputs
         self.weight_logits = nn.Parameter(torch.zeros(len(self.heads)))
         self._freeze_what_does_not_learn()
 
@@ -145,8 +148,8 @@ class ClipRegressor(Model):
         numbers_BN: Tensor | None,
         features: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """Predicted z, (B,). An input whose modality has no head is None; `features`, (B, D) by modality, stand for
-        pictures and texts that were encoded before."""
+        """Predicted z, (B,), or logits, (B, C). An input whose modality has no head is None; `features`, (B, D) by
+        modality, stand for pictures and texts that were encoded before."""
         return self.mix(self.encode(images_BCHW, tokens_BL) if features is None else features, numbers_BN)
 
     def encode(self, images_BCHW: Tensor | None, tokens_BL: Tensor | None) -> dict[str, Tensor]:
@@ -169,13 +172,14 @@ class ClipRegressor(Model):
         return features
 
     def mix(self, features: dict[str, Tensor], numbers_BN: Tensor | None) -> Tensor:
-        """Predicted z of encoded rows, (B,)."""
+        """Predicted z of encoded rows, (B,), or logits, (B, C)."""
         # Mixed precision is for the encoders; heads and mix are small, and half precision would show in the
         # predictions.
         with torch.autocast(self.weight_logits.device.type, enabled=False):
             inputs = features if numbers_BN is None else {**features, "age": numbers_BN}
             outputs = [head(inputs[name].float()) for name, head in self.heads.items()]
-            return torch.cat(outputs, dim=1) @ self.weight_logits.softmax(0)
+            joined = torch.cat(outputs, dim=1) if self.num_outputs == 1 else torch.stack(outputs, dim=2)
+            return joined @ self.weight_logits.softmax(0)
 
     def count_parameters(self) -> dict[str, int]:
         """Parameters: total, trainable, frozen."""

@@ -4,6 +4,7 @@ parses the table, opens every picture's header or hashes contents again, and non
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,8 @@ from trainers.storage.whole_files import sha256_file, write_whole
 
 _NO_DIGEST = bytes(KEY_BYTES)  # of a row without a picture
 _THREADS, _AT_ONCE = 4, 4096
-_LATER = {"encoding": (None,), "separator": (None,), "bit_depth": (None,), "background": (WHITE,)}
+_LATER = {"encoding": (None,), "separator": (None,), "bit_depth": (None,), "background": (WHITE,), "task": ("auto",)}
+_CLASSES = b"classes"  # in the metadata: their names, as JSON
 _COPIES = b"copies"  # in the metadata: the pictures are objects, and this folder may hold copies
 
 
@@ -62,7 +64,10 @@ def write_rows(path: Path, rows: Rows) -> None:
         "picture_digest": _as_column(_hash_pictures(rows.pictures)),
     }
     copies = {str(picture.copies) for picture in rows.pictures if isinstance(picture, RemoteFile)}
-    table = pa.table(columns, metadata={_COPIES: copies.pop()} if copies else None)
+    metadata = {_COPIES: copies.pop()} if copies else {}
+    if rows.classes:
+        metadata[_CLASSES] = json.dumps(rows.classes)
+    table = pa.table(columns, metadata=metadata or None)
     with new_table(path, table.schema) as writer:
         writer.write_table(table)
 
@@ -89,6 +94,7 @@ def read_rows(path: Path, *, inputs: bool) -> Rows:
         groups=None,
         folds=None,
         bad_rows=(),
+        classes=tuple(json.loads((table.schema.metadata or {}).get(_CLASSES, "[]"))),
         digests={kind: _from_column(table[f"{kind}_digest"]) for kind in ("picture", "text")},
     )
 

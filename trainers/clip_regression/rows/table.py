@@ -25,6 +25,8 @@ from trainers.clip_regression.rows.cells import (
     read_target,
     read_time,
 )
+from trainers.clip_regression.rows.class_folders import find_class_folders
+from trainers.clip_regression.rows.labels import hold_classes, number_labels, read_labels
 from trainers.clip_regression.rows.problems import (
     Problems,
     check_ids,
@@ -54,7 +56,7 @@ class Rows:
             Empty, as `pictures` may be, where features stand for them.
         time: float64 unix seconds, NaN without a date.
         numbers: (N, F) float64 in the order of `data.numeric_columns`, NaN where a cell is empty.
-        target: float64, NaN for test rows.
+        target: float64, NaN for test rows; of classes their numbers in `classes`.
         pictures: each picture's file (links are followed), None where there is none or it is unreadable (the mean
             colour then).
         groups, folds: values of `data.group_column` ("" for a test row without one), `data.fold_column`, or None.
@@ -63,6 +65,7 @@ class Rows:
             read.
         largest: values of pictures with 16 bits that do not say how many are in use, of all rows of the table.
         notes: sentences for the user.
+        classes: names of the classes, where the target is one; of a test table those that it holds.
     """
 
     ids: np.ndarray
@@ -77,6 +80,7 @@ class Rows:
     digests: dict[str, np.ndarray] = field(default_factory=dict)
     largest: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,7 +148,9 @@ def read_train_rows(data: DataConfig, open_folder: FolderOpener = open_pictures)
 
 def read_test_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) -> Rows | None:
     """The checked test rows, or None where there is no test table. Test rows are never dropped."""
-    if not data.test_table or not (data.folder / data.test_table).exists():
+    if find_class_folders(data, is_test=True) is None and (
+        not data.test_table or not (data.folder / data.test_table).exists()
+    ):
         return None
     return _read_rows(data, data.test_table, data.test_pictures, open_folder, is_test=True)
 
@@ -158,6 +164,8 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
         if name and path.is_file():
             digest.update(path.read_bytes())
         digest.update(b"\0")
+    if not (data.folder / data.train_table).is_file():  # folders of classes: ids name them
+        digest.update("\n".join(row_id for rows in tables for row_id in rows.ids).encode())
     files = [picture for rows in tables for picture in rows.pictures if picture is not None]
     if weights and Path(weights).is_file():
         files.append(Path(weights))
@@ -173,13 +181,16 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
 
 def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: FolderOpener, *, is_test: bool) -> Rows:
     path = data.folder / table
-    frame = read_frame(path, data.table_format)
+    labelled = find_class_folders(data, is_test=is_test)
+    frame = read_frame(path, data.table_format) if labelled is None else labelled.frame
     check_columns(path, frame, data, is_test=is_test)
     if data.max_rows is not None and not is_test:
         frame = frame.iloc[: data.max_rows]
     if frame.empty:
         raise DataError(f"{path} holds no row: expected rows below the header")
-    folder = open_folder(data, picture_folder, table)
+    folder = labelled or open_folder(data, picture_folder, table)
+    if labelled is not None:
+        data = replace(data, task="classification")
     if folder is not None:
         folder.rules = replace(folder.rules, finds_depth=data.bit_depth is None)
     rows = _check_rows(frame, data, table, folder, is_test=is_test)
@@ -202,7 +213,12 @@ def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictu
     texts, link_counts = join_texts(frame, data)
     time = read_time(frame, ids, data, bad)
     numbers = read_numbers(frame, link_counts, ids, data, bad)
-    target = np.full(len(ids), np.nan) if is_test else read_target(frame, ids, data, bad)
+    target, labels = np.full(len(ids), np.nan), None
+    if data.target in frame.columns and _is_class(frame, data):
+        cells = frame[data.target].str.strip()
+        labels = read_labels(cells, ids, data.target, Problems(path) if is_test else bad)
+    elif not is_test:
+        target = read_target(frame, ids, data, bad)
     found = [Found(None, None)] * len(ids)
     if folder is not None and not fatal.found:
         check_one_picture(ids, folder, fatal)
@@ -224,15 +240,25 @@ def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictu
         largest=tuple(one.largest for one in found if one.largest),
         notes=(bad.note_mended(len(ids)),) if bad.found and is_test else (),
     )
-    if not bad.found or is_test:
-        return rows
+    if is_test:
+        return rows if labels is None else replace(rows, classes=tuple(sorted({*labels.tolist()} - {""})))
     dropped = bad.rows
     kept = np.array([row for row in range(len(ids)) if row not in dropped], dtype=np.int64)
     if len(kept) == 0:
         raise DataError(
             f"{path}: no row can be used: expected at least one without these faults:\n{bad.describe(len(ids))}"
         )
-    return rows.take(kept)
+    if labels is not None:
+        classes, target[kept] = number_labels(labels[kept])
+        rows = replace(rows, classes=classes)
+    return rows.take(kept) if bad.found else rows
+
+
+def _is_class(frame: pd.DataFrame, data: DataConfig) -> bool:
+    """Whether the target is a class."""
+    if data.task == "auto":
+        return hold_classes(frame[data.target].str.strip())
+    return data.task == "classification"
 
 
 def list_inputs(data: DataConfig) -> dict[str, list[str]]:
