@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from ray_jobs.config.run import SECTIONS, RunConfig
 from ray_jobs.config.words import Said, show_flag, take_apart
 from ray_jobs.errors import RunError
+from trainers.families import load_recipes_module
 
 # W&B's older names of modes.
 WANDB_MODE_NAMES = {"run": "online", "dryrun": "offline"}
@@ -47,6 +48,7 @@ def override(config: RunConfig, words: Sequence[str], sections: Sequence[str] = 
     Raises:
         RunError: an unknown field or a value that is not allowed.
     """
+    config = with_own_sections(config, words)
     offered = {name: value for name, value in find_sections(config).items() if not sections or name in sections}
     alone, said = take_apart(words, {}, list_fields(offered))
     if alone:
@@ -64,6 +66,21 @@ def with_sections(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
     of_trainer = {name: value for name, value in changed.items() if name not in SECTIONS}
     try:
         return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **of_trainer), **own)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def with_own_sections(config: RunConfig, words: Sequence[str]) -> RunConfig:
+    """The config with the sections that its family has because of what is typed.
+
+    Raises:
+        RunError: the family cannot use what is typed.
+    """
+    prepare = getattr(load_recipes_module(config.family), "prepare", None)
+    if prepare is None:
+        return config
+    try:
+        return dataclasses.replace(config, trainer=prepare(config.trainer, words))
     except ValueError as error:
         raise RunError(str(error)) from None
 

@@ -37,7 +37,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
         plan: of a run that this driver holds.
         argv: what the user typed after the job's name.
         say: shows a line to the user.
-        job: the job that was typed.
+        job: the job that was typed; a script's whole path.
 
     Returns:
         The plan, with what an existing run keeps.
@@ -66,7 +66,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
     for name, member in reversed(members.items()):  # main last: from there on the run exists
         if name not in known:
             _refuse_left_folds(member.folder)
-            _write_new(plan, member, shlex.join(["python", f"ray_jobs/{job}", *argv]))
+            _write_new(plan, member, shlex.join(["python", job if "/" in job else f"ray_jobs/{job}", *argv]))
         elif changes[name]:
             member.folder.write_config(member.config)
     if other := changes.get(MAIN):
