@@ -24,7 +24,6 @@ from ray_jobs.runs.location import find_place
 from ray_jobs.tracking.wandb_settings import with_wandb_settings
 from trainers.own_trainer.config import DataConfig, ModelConfig, Task, TrainerConfig
 from trainers.own_trainer.estimator import EstimatorTrainer, is_classifier, is_estimator
-from trainers.own_trainer.options import build_options
 from trainers.own_trainer.source import PACKED, Source, make_source
 from trainers.own_trainer.table import read_folds
 from trainers.storage.whole_files import write_whole
@@ -101,7 +100,7 @@ def build_config(wanted: Wanted, source: Source) -> RunConfig:
         packed = cache / "functions" / f"{name}{PACKED}"
         write_whole(packed, source.pack())
         model = ModelConfig(task=_find_task(wanted), seed=wanted.seed, source_sha256=source.sha256)
-        my = build_options(source.function, {**dict(source.options), **_as_dict(wanted.my)})
+        my = source.build_options({**dict(source.options), **_as_dict(wanted.my)})
         trainer = replace(base.trainer, data=data, model=model, trainer=TrainerConfig(str(packed)), my=my)
         config = replace(base, trainer=trainer, folds=folds)
         if wanted.num_gpus is not None:

@@ -8,6 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from ray_jobs.config.run import SECTIONS, RunConfig
@@ -172,11 +173,20 @@ def _call_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options
     )
     fields: list[Any] = [] if arguments is None else [("arguments", Annotated[(arguments, *own)])]
     fields += [
-        (name, Annotated[type(value), tyro.conf.FlagConversionOff], dataclasses.field(default=value))
+        (
+            name,
+            Annotated[type(value), tyro.conf.FlagConversionOff],
+            dataclasses.field(default_factory=partial(_as, value)),
+        )
         for name, value in sections.items()
     ]
     shape = dataclasses.make_dataclass("Fields", fields, frozen=True)
     return tyro.cli(shape, args=options, prog="", description="", use_underscores=True)
+
+
+def _as(value: Any) -> Any:
+    """A default that may be of a class whose objects can be changed, as a dataclass of somebody else's may be."""
+    return value
 
 
 def _without_frame(text: str) -> str:

@@ -59,7 +59,7 @@ class EstimatorTrainer:
     features: Sequence[str] = ()
 
     def __call__(self, fold: Fold) -> Any:
-        names = list(self.features or fold.features)
+        names = list(fold.config.features or fold.features)
         if missing := [name for name in names if name not in fold.train]:
             raise DataError(f"features: no column {missing[0]!r}; the table has {', '.join(map(repr, fold.train))}")
         estimator = copy_unfitted(self.estimator)

@@ -16,7 +16,6 @@ import pyarrow as pa
 from trainers.interface import DataError, Inventory, RowKeys, Spread, call_here
 from trainers.own_trainer.config import Config, DataConfig, ModelConfig, Task
 from trainers.own_trainer.made_data import make_data
-from trainers.own_trainer.options import build_options
 from trainers.own_trainer.source import load_source
 from trainers.own_trainer.table import (
     find_test_table,
@@ -63,7 +62,7 @@ def take_inventory(
     """
     source = load_source(config.trainer.path)
     try:
-        build_options(source.function, config.my)
+        source.build_options(config.my)
     except ValueError as error:
         raise DataError(f"{source.name}: {error}") from None
     data = replace(config.data, root=_resolve_root(config.data.root, folder))
@@ -191,7 +190,7 @@ def _drop_without_target(
     """The rows that have a target, and the list of those that have none."""
     missing = frame[data.target].isna().to_numpy()
     if is_number(frame[data.target]):
-        missing |= ~np.isfinite(frame[data.target].to_numpy(np.float64, na_value=np.nan))
+        missing = missing | ~np.isfinite(frame[data.target].to_numpy(np.float64, na_value=np.nan))
     if not missing.any():
         return frame, ids, ()
     if data.on_bad_row == "error":

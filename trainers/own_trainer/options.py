@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,10 +41,15 @@ def find_options(function: Callable[..., Any]) -> type[Any] | None:
     """
     if count_arguments(function) < 2:
         return None
-    called = function if inspect.isfunction(function) else type(function).__call__
-    name = list(inspect.signature(function).parameters)[1]
-    hint = typing.get_type_hints(called).get(name)
-    if hint is None or hint in (dict, Any):
+    called: Any = function if inspect.isfunction(function) else type(function).__call__
+    second = list(inspect.signature(function).parameters.values())[1]
+    name, hint = second.name, second.annotation
+    if isinstance(hint, str):  # the other annotations may name what is not there
+        try:
+            hint = eval(hint, called.__globals__)
+        except NameError:
+            raise ValueError(f"the second argument, {name}, is annotated with {hint}, which is not defined") from None
+    if hint in (inspect.Parameter.empty, dict, Any, Mapping):
         return None
     if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
         raise ValueError(f"the second argument, {name}, is annotated with {hint}: expected a dataclass of own options")
@@ -57,17 +61,16 @@ def find_options(function: Callable[..., Any]) -> type[Any] | None:
     return hint
 
 
-def build_options(function: Callable[..., Any], values: Mapping[str, Any] | Any) -> Any:
-    """The function's options with these values.
+def build_options(kind: type[Any] | None, values: Mapping[str, Any] | Any) -> Any:
+    """A function's options with these values.
 
     Args:
-        function: the trainer.
+        kind: their dataclass; None: the function does not say which.
         values: by name, or an object of the dataclass itself.
 
     Raises:
         ValueError: an option is unknown, or a value cannot stand in a config.
     """
-    kind = find_options(function)
     if dataclasses.is_dataclass(values) and not isinstance(values, type):
         values = dataclasses.asdict(values)
     if kind is None:

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import cloudpickle
 
 from trainers.interface import DataError
 from trainers.own_trainer.example import train_fold as example
-from trainers.own_trainer.options import as_options, find_options
+from trainers.own_trainer.options import build_options, find_options
 
 PACKED = ".trainer"
 _OWN = Path(__file__).resolve().parents[2]
@@ -39,12 +39,14 @@ class Source:
         name: for people: its file and its own name.
         function: takes a fold, and its own options if it wants them.
         text: its source, and that of what it calls of the user's own.
-        options: values by name, of a function that does not say what it takes.
+        options_class: of its own options; None: it does not say.
+        options: then their values by name.
     """
 
     name: str
     function: Callable[..., Any]
     text: str
+    options_class: type[Any] | None = None
     options: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -54,14 +56,21 @@ class Source:
 
     def default_options(self) -> Any:
         """The function's options as they are if nothing is said."""
-        kind = find_options(self.function)
-        return kind() if kind is not None else as_options(dict(self.options))
+        return self.build_options(dict(self.options) if self.options_class is None else {})
+
+    def build_options(self, values: Any) -> Any:
+        """The function's options with these values, or as those of an object of the dataclass.
+
+        Raises:
+            ValueError: an option is unknown, or a value cannot stand in a config.
+        """
+        return build_options(self.options_class, values)
 
     def pack(self) -> bytes:
         """The trainer by value."""
         try:
             with packed_by_value(self.function):
-                return bytes(cloudpickle.dumps({"name": self.name, "function": self.function, "text": self.text}))
+                return bytes(cloudpickle.dumps({one.name: getattr(self, one.name) for one in fields(self)}))
         except Exception as error:  # cloudpickle and what it meets raise what they like
             raise DataError(
                 f"{self.name} cannot be sent to the workers: {type(error).__name__}: {error}. It uses something that "
@@ -110,11 +119,11 @@ def make_source(trainer: Any, name: str) -> Source:
     elif not callable(trainer):
         raise DataError(f"{name} is a {type(trainer).__name__}: expected a function of a fold, or an estimator")
     try:
-        find_options(trainer)
+        kind = find_options(trainer)
     except (ValueError, TypeError, NameError) as error:
         raise DataError(f"{name}: {error}") from None
     text = describe_estimator(trainer.estimator) if isinstance(trainer, EstimatorTrainer) else collect_source(trainer)
-    return Source(name, trainer, text, options)
+    return Source(name, trainer, text, kind, options)
 
 
 def unpack(path: Path) -> Source:
@@ -124,13 +133,11 @@ def unpack(path: Path) -> Source:
         DataError: it is not there, or needs something that this machine does not have.
     """
     try:
-        known = pickle.loads(path.read_bytes())
+        return Source(**pickle.loads(path.read_bytes()))
     except FileNotFoundError:
         raise DataError(f"{path}: no such packed function; give the function itself") from None
     except (ImportError, AttributeError) as error:
         raise DataError(f"{path} needs what is not installed here: {error}. Install it on every machine") from None
-    source = make_source(known["function"], known["name"])
-    return Source(source.name, source.function, known["text"], source.options)
 
 
 def collect_source(function: Callable[..., Any]) -> str:
@@ -170,7 +177,9 @@ def _list_globals(function: Any) -> list[Any]:
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # not filled yet
             cells.append(cell.cell_contents)
-    return [known[name] for name in sorted(names) if name in known] + cells
+    found = [known[name] for name in sorted(names) if name in known]
+    modules = [one for one in found if isinstance(one, types.ModuleType) and _is_of_user(one)]
+    return found + cells + [value for one in modules for name, value in sorted(vars(one).items()) if name in names]
 
 
 def _is_own(value: Any) -> bool:
@@ -202,15 +211,15 @@ def _is_of_user(module: types.ModuleType) -> bool:
 def packed_by_value(function: Any) -> Iterator[None]:
     """Within it what the user has written is packed as it is, and not by its name."""
     own = [one for name, one in list(sys.modules.items()) if name != "__main__" and _is_of_user(one)]
-    known = cloudpickle.list_registry_picklepacked_by_value()
+    known = cloudpickle.list_registry_pickle_by_value()
     new = [module for module in own if module.__name__ not in known]
     for module in new:
-        cloudpickle.register_picklepacked_by_value(module)
+        cloudpickle.register_pickle_by_value(module)
     try:
         yield
     finally:
         for module in new:
-            cloudpickle.unregister_picklepacked_by_value(module)
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _import(name: str) -> types.ModuleType:

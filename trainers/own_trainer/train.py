@@ -21,7 +21,7 @@ from trainers.own_trainer.config import Config
 from trainers.own_trainer.fold import Fold
 from trainers.own_trainer.inventory import ROW_ID, name_packed
 from trainers.own_trainer.kept import refuse_other_predictions
-from trainers.own_trainer.options import build_options, count_arguments
+from trainers.own_trainer.options import count_arguments
 from trainers.own_trainer.packing import to_tensor
 from trainers.own_trainer.returned import ReturnedError, check_numbers, take_apart
 from trainers.own_trainer.source import Source, load_source, unpack
@@ -45,7 +45,7 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     source = context.retry_while_unavailable("reading the function", partial(_load, config, context.inputs))
     tables = context.retry_while_unavailable("reading the rows", partial(_read_tables, context.inputs))
     rows, ids = _divide(tables, split, config)
-    options = build_options(source.function, config.my)
+    options = source.build_options(config.my)
     fold = Fold(
         context,
         rows,
