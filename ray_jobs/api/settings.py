@@ -25,10 +25,11 @@ from ray_jobs.tracking.wandb_settings import with_wandb_settings
 from trainers.own_trainer.config import DataConfig, ModelConfig, Task, TrainerConfig
 from trainers.own_trainer.estimator import EstimatorTrainer, is_classifier, is_estimator
 from trainers.own_trainer.source import PACKED, Source, make_source
-from trainers.own_trainer.table import read_folds
+from trainers.own_trainer.table import is_number, read_folds
+from trainers.storage.object_storage import is_uri
 from trainers.storage.whole_files import write_whole
 
-RECIPE = "own_trainer"
+RECIPES_OF = {"regression": "own_trainer", "classification": "own_classifier"}
 DEFAULT_COUNT = 5
 FOLD_KINDS = get_args(get_type_hints(FoldsConfig)["kind"])
 
@@ -92,14 +93,16 @@ def build_config(wanted: Wanted, source: Source) -> RunConfig:
     """
     storage = os.fspath(wanted.storage or wanted.config.get("run.storage") or RunSection().storage)
     name = name_run(wanted)
-    base = with_wandb_settings(RECIPES[RECIPE](), os.environ)
+    table = open_table(wanted.data)
+    task = _find_task(wanted, table)
+    base = with_wandb_settings(RECIPES[RECIPES_OF[task]](), os.environ)
     try:
         base = replace(base, run=replace(base.run, name=name, storage=storage))
         cache = RunFolder(find_place(storage, name)).cache
-        data, folds = _settle_data(wanted, cache, base.folds)
+        data, folds = _settle_data(wanted, table, cache, base.folds)
         packed = cache / "functions" / f"{name}{PACKED}"
         write_whole(packed, source.pack())
-        model = ModelConfig(task=_find_task(wanted), seed=wanted.seed, source_sha256=source.sha256)
+        model = ModelConfig(task=task, seed=wanted.seed, source_sha256=source.sha256)
         my = source.build_options({**dict(source.options), **_as_dict(wanted.my)})
         trainer = replace(base.trainer, data=data, model=model, trainer=TrainerConfig(str(packed)), my=my)
         config = replace(base, trainer=trainer, folds=folds)
@@ -120,14 +123,19 @@ def _as_dict(my: Any) -> dict[str, Any]:
     return dict(my)
 
 
-def _find_task(wanted: Wanted) -> Task:
-    if wanted.task == "auto" and is_estimator(wanted.trainer) and is_classifier(wanted.trainer):
+def _find_task(wanted: Wanted, table: ScriptTable) -> Task:
+    """auto: classes for a classifier, and where the target is no number."""
+    if wanted.task != "auto":
+        return wanted.task
+    if is_estimator(wanted.trainer) and is_classifier(wanted.trainer):
         return "classification"
-    return wanted.task
+    if table.place is not None and is_uri(table.place):
+        return "regression"
+    target = _find_column(table, wanted.target, DataConfig(target=wanted.target, id_column=wanted.id))
+    return "regression" if is_number(target) else "classification"
 
 
-def _settle_data(wanted: Wanted, cache: Path, folds: FoldsConfig) -> tuple[DataConfig, FoldsConfig]:
-    table = open_table(wanted.data)
+def _settle_data(wanted: Wanted, table: ScriptTable, cache: Path, folds: FoldsConfig) -> tuple[DataConfig, FoldsConfig]:
     data = DataConfig(target=wanted.target, id_column=wanted.id, fold_column=wanted.fold_column)
     for field_name, value, column in (("group_column", wanted.groups, GROUP), ("time_column", wanted.time, TIME)):
         if value is not None and not isinstance(value, str):
@@ -166,7 +174,9 @@ def _choose_folds(
     if data.fold_column is not None:
         fold_N = read_folds(_find_column(table, data.fold_column, data), Path(table.place or "data"))
         return data, replace(folds, kind="predefined", count=max(2, len(set(fold_N[fold_N >= 0].tolist()))))
-    kind = "time" if data.time_column else "grouped" if data.group_column else "random"
+    is_of_classes = _find_task(wanted, table) == "classification"
+    alone, grouped = ("stratified", "stratified_grouped") if is_of_classes else ("random", "grouped")
+    kind = "time" if data.time_column else grouped if data.group_column else alone
     return data, replace(folds, kind=kind, count=int(given), seed=wanted.seed)
 
 

@@ -71,7 +71,8 @@ class ModelConfig:
     """What is learned."""
 
     task: Task = "auto"
-    """auto: a target of numbers is regression, any other classification."""
+    """auto: regression, which wants a target of numbers. classification: any target, `--config-name=own_classifier`.
+    """
     seed: int = 0
     """Of the random generators of Python, NumPy and torch, and of `fold.seed`; each fold derives its own."""
     source_sha256: str | None = None
@@ -118,4 +119,4 @@ class Config:
     @property
     def PREDICTS(self) -> str:  # noqa: N802 what other families have as a constant
         """The kind of predictions."""
-        return "number"
+        return "classes" if self.model.task == "classification" else "number"

@@ -63,8 +63,10 @@ class EstimatorTrainer:
         if missing := [name for name in names if name not in fold.train]:
             raise DataError(f"features: no column {missing[0]!r}; the table has {', '.join(map(repr, fold.train))}")
         estimator = copy_unfitted(self.estimator)
-        estimator.fit(fold.train[names], fold.train[fold.target])
-        fold.keep_model(estimator, features=names)
+        # Some want classes by their numbers, and all take them.
+        truth = fold.number_classes(fold.train) if fold.classes else fold.train[fold.target]
+        estimator.fit(fold.train[names], truth)
+        fold.keep_model(estimator, features=names, knows_numbers=True)
 
 
 def copy_unfitted(estimator: Any) -> Any:

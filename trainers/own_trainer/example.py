@@ -50,6 +50,8 @@ class Line:
 
 def train_fold(fold: Fold, my: Options) -> Any:
     """Trains one fold; called by a worker of its own."""
+    if fold.classes:
+        return _classify(fold)
     names = [name for name in fold.features if fold.train[name].dtype.kind in "if"]
     numbers_NF, price_N = fold.train[names].to_numpy(np.float64), fold.train[fold.target].to_numpy(np.float64)
     std_F = np.nanstd(numbers_NF, axis=0)
@@ -81,3 +83,15 @@ def train_fold(fold: Fold, my: Options) -> Any:
     fold.keep_model(line)
     test = None if fold.test is None else line.predict(fold.test)
     return line.predict(fold.validation), test
+
+
+def _classify(fold: Fold) -> Any:
+    """Logistic regression, of a target that is no number."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    names = [name for name in fold.features if fold.train[name].dtype.kind in "if"]
+    model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())
+    return model.fit(fold.train[names], fold.train[fold.target])

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from trainers.interface import FoldContext, Progress, ResumePoint
 from trainers.own_trainer.kept import KeptModel, make_kept
 from trainers.own_trainer.packing import from_tensor, to_tensor
+from trainers.own_trainer.table import name_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +30,8 @@ class Fold:
         test: the rows to predict, without the target; None: there are none.
         blend: rows that no fold trains on and every fold predicts; None: there are none.
         target: the target's column.
+        classes: names of the target's values, in the order in which their probabilities are wanted; none: the target
+            is a number.
         features: the columns that are neither target, id, group, time nor fold.
         number, num_folds: which of how many folds, from 0.
         device: `cuda:0` (or another number) or `cpu`.
@@ -46,6 +50,7 @@ class Fold:
         number: int,
         num_folds: int,
         target: str,
+        classes: tuple[str, ...],
         features: Sequence[str],
         seed: int,
         config: Any,
@@ -56,7 +61,7 @@ class Fold:
         assert validation is not None
         self.train, self.validation, self.test, self.blend = train, validation, rows["test"], rows["blend"]
         self.number, self.num_folds, self.target, self.features = number, num_folds, target, list(features)
-        self.seed, self.config, self.data_folder = seed, config, data_folder
+        self.seed, self.config, self.data_folder, self.classes = seed, config, data_folder, classes
         self.device, self.num_threads = context.device, context.num_threads
         self.rank, self.world_size = context.rank, context.world_size
         self.kept: KeptModel | None = None
@@ -143,19 +148,29 @@ class Fold:
         self._has_reported = facts["epoch"] is not None
         return from_tensor(point.tensors["state"], "cpu")
 
-    def keep_model(self, model: Any, features: Sequence[str] | None = None) -> None:
+    def keep_model(self, model: Any, features: Sequence[str] | None = None, *, knows_numbers: bool = False) -> None:
         """Saves a fitted model, by which later rows can be predicted. The checkpoint then holds code: reading it runs
         it.
 
         Args:
-            model: has `predict`, or is a function of rows (a DataFrame) that returns their predictions.
+            model: has `predict` (of classes `predict_proba`), or is a function of rows (a DataFrame) that returns
+                their predictions.
             features: the columns that it is given; by default those that it was fitted on, where it says so, else
                 `fold.features`; a function of rows gets all columns.
+            knows_numbers: of classes: it was fitted on their numbers, `fold.number_classes(rows)`, not their names.
 
         Raises:
             ValueError: it cannot be asked, or a feature is no column.
         """
-        self.kept = make_kept(model, features, self.features, self.train)
+        self.kept = make_kept(
+            model, features, self.features, self.train, self.classes, is_numbered=knows_numbers and bool(self.classes)
+        )
+
+    def number_classes(self, rows: pd.DataFrame) -> np.ndarray:
+        """The number of the true class of each row among `classes`, from 0, (N,) int64."""
+        names = rows[self.target].map(name_class).to_numpy(object)
+        numbers: np.ndarray = pd.Index(self.classes).get_indexer(names).astype(np.int64)
+        return numbers
 
     def touch(self) -> None:
         """Says that the fold is at work, where `run.stall_timeout_s` is set and nothing else is said for long."""

@@ -22,6 +22,7 @@ from trainers.own_trainer.table import (
     find_train_table,
     hash_rows,
     is_number,
+    number_classes,
     read_folds,
     read_numbers,
     read_rows,
@@ -72,11 +73,11 @@ def take_inventory(
     task = _find_task(config.model.task, frame[data.target], train_path)
     frame, ids, bad_rows = _drop_without_target(frame, ids, here, train_path)
     test = None if test_path is None else Table(*read_rows(test_path, here, is_test=True))
-    target = frame[data.target]
+    target, classes = _read_target(frame[data.target], task, train_path)
     made_by = f"trained by {source.name}, whose source has the SHA-256 {source.sha256}"
     return replace(config, data=data, model=replace(config.model, task=task)), Inventory(
         ids=ids,
-        target=_read_target(target, task, train_path),
+        target=target,
         target_name=data.target,
         num_test=0 if test is None else len(test.ids),
         fingerprint=_hash_files(train_path, test_path),
@@ -88,6 +89,7 @@ def take_inventory(
         row_keys=_collect_keys(frame, test, data),
         tables={"train": Table(frame, ids), "test": test},
         notes=(made_by,) if config.trainer.path else (),
+        classes=classes,
     )
 
 
@@ -174,14 +176,12 @@ def _bring(root: str, cache: Path) -> str:
 
 
 def _find_task(task: Task, target: pd.Series, path: Path) -> Task:
-    if task == "auto":
-        task = "regression" if is_number(target) else "classification"
-    if task == "classification":
+    if task == "auto" and not is_number(target):
         raise DataError(
-            f"{path}: the target {target.name!r} is of type {target.dtype}, and classes are not predicted yet: "
-            "expected a column of numbers"
+            f"{path}: the target {target.name!r} is of type {target.dtype}, and this recipe predicts numbers. Classes "
+            "are predicted by --config-name=own_classifier"
         )
-    return task
+    return "regression" if task == "auto" else task
 
 
 def _drop_without_target(
@@ -206,8 +206,17 @@ def _drop_without_target(
     return frame[~missing].reset_index(drop=True), ids[~missing], listed
 
 
-def _read_target(target: pd.Series, task: Task, path: Path) -> np.ndarray:
-    return read_numbers(target, path, "the target")
+def _read_target(target: pd.Series, task: Task, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The target, (N,), and the names of its classes, if it has any: then it is their numbers."""
+    if task != "classification":
+        return read_numbers(target, path, "the target"), ()
+    names, number_N = number_classes(target)
+    if not 2 <= len(names) <= max(2, len(target) // 2):
+        raise DataError(
+            f"{path}: the target {target.name!r} has {len(names)} classes in {len(target)} rows: expected at least 2, "
+            "and 2 rows of each"
+        )
+    return number_N, names
 
 
 def _read_groups(groups: pd.Series, path: Path) -> np.ndarray:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trainers.own_trainer.table import name_class
+
 _TOLERANCE = 1e-3
 
 
@@ -20,16 +22,48 @@ class KeptModel:
         model: has `predict`, or is a function of rows.
         features: the columns that it is given; None: a function of rows gets all of them.
         types: of the training rows' columns, which new rows are given.
+        classes: names of the target's, in the order of its probabilities; none: it predicts numbers.
+        is_numbered: whether the model knows the classes by their numbers.
     """
 
     model: Any
     features: tuple[str, ...] | None
     types: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    is_numbered: bool = False
 
     def predict(self, rows: pd.DataFrame) -> Any:
-        """What the model says of rows, as it says it."""
+        """What the model says of rows: numbers, or of classes the probability of each, (N, C), in their order."""
         given = rows if self.features is None else rows[list(self.features)]
-        return self.model.predict(given) if hasattr(self.model, "predict") else self.model(given)
+        if not hasattr(self.model, "predict"):
+            return self.model(given)
+        if not self.classes:
+            return self.model.predict(given)
+        if not hasattr(self.model, "predict_proba"):  # it says the class alone
+            said = [self._find_class(value) for value in np.asarray(self.model.predict(given)).ravel().tolist()]
+            return np.eye(len(self.classes))[said]
+        return self._put_in_order(np.asarray(self.model.predict_proba(given), np.float64))
+
+    def _put_in_order(self, probability_NK: np.ndarray) -> np.ndarray:
+        """The model's columns as those of the run's classes; one that it has not seen has the probability 0."""
+        known = getattr(self.model, "classes_", None)
+        if known is None or probability_NK.ndim != 2 or len(known) != probability_NK.shape[1]:
+            return probability_NK
+        probability_NC = np.zeros((len(probability_NK), len(self.classes)))
+        probability_NC[:, [self._find_class(value) for value in np.asarray(known).tolist()]] = probability_NK
+        return probability_NC
+
+    def _find_class(self, value: Any) -> int:
+        """Its number among the run's.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        if self.is_numbered:
+            return int(value)
+        if (name := name_class(value)) not in self.classes:
+            raise ValueError(f"the model predicts the class {name!r}; the target has {', '.join(self.classes)}")
+        return self.classes.index(name)
 
     def cast(self, rows: pd.DataFrame) -> pd.DataFrame:
         """New rows with the training rows' types where they have others, as whole numbers that a CSV file shows without
@@ -51,7 +85,13 @@ def _cast(column: pd.Series, kind: Any) -> pd.Series:
 
 
 def make_kept(
-    model: Any, features: Sequence[str] | None, all_features: Sequence[str], train: pd.DataFrame
+    model: Any,
+    features: Sequence[str] | None,
+    all_features: Sequence[str],
+    train: pd.DataFrame,
+    classes: tuple[str, ...],
+    *,
+    is_numbered: bool,
 ) -> KeptModel:
     """What `fold.keep_model` keeps.
 
@@ -77,11 +117,15 @@ def make_kept(
     if named is not None and (missing := [name for name in named if name not in train]):
         raise ValueError(f"keep_model(features=...): no column {missing[0]!r} in the table")
     types = {name: train[name].dtype for name in (named if named is not None else all_features)}
-    return KeptModel(model, None if named is None else tuple(named), types)
+    return KeptModel(model, None if named is None else tuple(named), types, classes, is_numbered)
 
 
 def _are_columns(names: Any, train: pd.DataFrame) -> bool:
     return names is not None and len(names) > 0 and all(isinstance(name, str) and name in train for name in names)
+
+
+def _show(value: Any) -> str:
+    return " ".join(f"{one:.6g}" for one in np.ravel(value)[:4])
 
 
 def refuse_other_predictions(kept_N: np.ndarray, returned_N: np.ndarray, ids_N: np.ndarray) -> None:
@@ -92,9 +136,10 @@ def refuse_other_predictions(kept_N: np.ndarray, returned_N: np.ndarray, ids_N: 
     if not differs.any():
         return
     row = int(np.argwhere(differs)[0][0])
+    number = int(differs.reshape(len(ids_N), -1).any(axis=1).sum())
     raise ValueError(
-        f"the model that is kept predicts {kept_N[row]:g} for row {ids_N[row]!r}, and the function has returned "
-        f"{returned_N[row]:g} ({differs.sum()} of {len(ids_N)} validation rows differ), so new rows would be predicted "
-        "otherwise. Keep the whole way from rows to predictions, such as "
+        f"the model that is kept predicts {_show(kept_N[row])} for row {str(ids_N[row])!r}, and the function has "
+        f"returned {_show(returned_N[row])} ({number} of {len(ids_N)} validation rows differ), so new rows would be "
+        "predicted otherwise. Keep the whole way from rows to predictions, such as "
         "fold.keep_model(lambda rows: np.exp(model.predict(rows[features])))"
     )

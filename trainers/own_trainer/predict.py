@@ -14,7 +14,7 @@ from trainers.interface import BlockPredictions, DataError, TrainedModel
 from trainers.own_trainer.inventory import ROW_ID
 from trainers.own_trainer.kept import KeptModel
 from trainers.own_trainer.packing import from_tensor
-from trainers.own_trainer.returned import ReturnedError, check_numbers
+from trainers.own_trainer.returned import ReturnedError, check_numbers, check_probabilities
 
 NO_MODEL = (
     "the run's folds have kept no model, so new rows cannot be predicted: their function returned predictions only. "
@@ -67,6 +67,9 @@ def _predict(model: KeptModel, rows: Any) -> np.ndarray:
     if missing := [name for name in model.features or () if name not in rows]:
         raise DataError(f"the new rows have no column {missing[0]!r}, by which the models predict")
     try:
-        return check_numbers(model.predict(model.cast(rows)), "test", len(rows))
+        predicted = model.predict(model.cast(rows))
+        if model.classes:
+            return check_probabilities(predicted, "test", len(rows), model.classes)
+        return check_numbers(predicted, "test", len(rows))
     except ReturnedError as error:
         raise DataError(f"a model cannot predict the new rows: {error}") from None

@@ -8,15 +8,23 @@ from dataclasses import replace
 from itertools import pairwise
 
 from trainers.families import Recipe
-from trainers.own_trainer.config import Config
+from trainers.own_trainer.config import Config, DataConfig, ModelConfig
 
 # A function that fits for an hour says nothing meanwhile, and targets may be below zero.
-_SECTIONS = {"run": {"stall_timeout_s": None}, "ensemble": {"metric": "rmse", "space": "raw"}}
+_RUN = {"stall_timeout_s": None}
+_NUMBERS, _CLASSES = {"metric": "rmse", "space": "raw"}, {"metric": "log_loss"}
 
 
 def own_trainer() -> Recipe:
     """A function of your own, or an estimator: trainer.path=my_model.py:train_fold. On made-up data unless told."""
-    return Recipe(Config(), sections=_SECTIONS)
+    return Recipe(Config(), sections={"run": _RUN, "ensemble": _NUMBERS})
+
+
+def own_classifier() -> Recipe:
+    """As own_trainer for classes: the target may be text, and probabilities of its values are predicted."""
+    model = ModelConfig(task="classification")
+    data = DataConfig(target="school")
+    return Recipe(Config(data=data, model=model), sections={"run": _RUN, "ensemble": _CLASSES})
 
 
 def prepare(config: Config, words: Sequence[str]) -> Config:
@@ -39,7 +47,7 @@ def prepare(config: Config, words: Sequence[str]) -> Config:
     return replace(config, trainer=replace(config.trainer, path=path), model=model, my=source.default_options())
 
 
-RECIPES = (own_trainer,)
-ALIASES = {"own_trainer": {"trainer": "trainer.path"}}
+RECIPES = (own_trainer, own_classifier)
+ALIASES = {recipe.__name__: {"trainer": "trainer.path"} for recipe in RECIPES}
 # A recipe and fields that train in seconds on any CPU on data that the family makes, for the tests of its contract.
 SMALLEST = "own_trainer my.epochs=2 my.batch_size=6"

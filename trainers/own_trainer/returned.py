@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 SETS = ("validation", "test", "blend")
+_TOLERANCE = 1e-3  # as half precision may miss
 _FORM = (
     "expected (validation predictions, test predictions), the validation predictions alone, a dict with 'validation', "
     "'test', 'blend' and 'model', or a third item: the fitted model"
@@ -57,6 +58,33 @@ def check_numbers(predicted: Any, what: str, num_rows: int) -> np.ndarray:
     _refuse_length(len(values), what, num_rows)
     _refuse_not_finite(values, what)
     return values
+
+
+def check_probabilities(predicted: Any, what: str, num_rows: int, classes: Sequence[str]) -> np.ndarray:
+    """Class probabilities of the rows of a set, (N, C) float64, those of a row adding up to 1; of two classes that of
+    the second one, (N,), is enough.
+
+    Raises:
+        ReturnedError: they are of another length or shape, or are no probabilities.
+    """
+    values = _as_array(predicted, what)
+    if len(classes) == 2 and (values.ndim == 1 or values.shape[1:] == (1,)):
+        values = np.column_stack([1 - values.ravel(), values.ravel()])
+    if values.ndim != 2 or values.shape[1] != len(classes):
+        raise ReturnedError(
+            f"the {what} predictions have the shape {values.shape}: expected ({num_rows}, {len(classes)}), the "
+            f"probability of each of the classes {', '.join(classes)} (fold.classes), as predict_proba gives them"
+        )
+    _refuse_length(len(values), what, num_rows)
+    _refuse_not_finite(values, what)
+    wrong_N = (values < 0).any(axis=1) | (np.abs(values.sum(axis=1) - 1) > _TOLERANCE)
+    if wrong_N.any():
+        row = int(np.flatnonzero(wrong_N)[0])
+        raise ReturnedError(
+            f"{wrong_N.sum()} of {len(values)} {what} predictions are no probabilities, such as {values[row].tolist()} "
+            f"in row {row} of fold.{what}: expected numbers from 0 that add up to 1"
+        )
+    return values / values.sum(axis=1, keepdims=True)
 
 
 def _as_array(predicted: Any, what: str) -> np.ndarray:

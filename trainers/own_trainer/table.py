@@ -110,6 +110,17 @@ def is_number(column: pd.Series) -> bool:
     return bool(pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype))
 
 
+def number_classes(target: pd.Series) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of a target's classes in the order of its values, and each row's number among them, (N,) int64."""
+    values, number_N = np.unique(target.to_numpy(object if not is_number(target) else None), return_inverse=True)
+    return tuple(map(name_class, values.tolist())), number_N.astype(np.int64)
+
+
+def name_class(value: object) -> str:
+    """A class by its name: 1 and 1.0 have the same."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def read_numbers(column: pd.Series, path: Path, what: str) -> np.ndarray:
     """A column as numbers, (N,) float64, NaN where a cell is empty.
 

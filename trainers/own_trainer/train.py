@@ -16,15 +16,16 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from trainers.interface import CheckpointName, FoldContext, Predictions, RowsName, Split
+from trainers.interface import CheckpointName, ClassPredictions, FoldContext, Predictions, RowsName, Split
 from trainers.own_trainer.config import Config
 from trainers.own_trainer.fold import Fold
 from trainers.own_trainer.inventory import ROW_ID, name_packed
 from trainers.own_trainer.kept import refuse_other_predictions
 from trainers.own_trainer.options import count_arguments
 from trainers.own_trainer.packing import to_tensor
-from trainers.own_trainer.returned import ReturnedError, check_numbers, take_apart
+from trainers.own_trainer.returned import ReturnedError, check_numbers, check_probabilities, take_apart
 from trainers.own_trainer.source import Source, load_source, unpack
+from trainers.own_trainer.table import number_classes
 
 _SETS: tuple[RowsName, ...] = ("validation", "test", "blend")
 _CHECKPOINTS: tuple[CheckpointName, ...] = ("best", "final")
@@ -45,13 +46,14 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     source = context.retry_while_unavailable("reading the function", partial(_load, config, context.inputs))
     tables = context.retry_while_unavailable("reading the rows", partial(_read_tables, context.inputs))
     rows, ids = _divide(tables, split, config)
-    options = source.build_options(config.my)
+    options, is_of_classes = source.build_options(config.my), config.model.task == "classification"
     fold = Fold(
         context,
         rows,
         number=split.fold,
         num_folds=split.num_folds,
         target=config.data.target,
+        classes=number_classes(tables["train"][config.data.target])[0] if is_of_classes else (),
         features=[name for name in tables["train"].columns if name not in (*config.data.roles, ROW_ID)],
         seed=seed,
         config=options,
@@ -140,15 +142,21 @@ def _predict(fold: Fold, returned: Mapping[str, Any], name: str, ids_N: np.ndarr
     from_kept = None
     if fold.kept is not None and (name not in returned or name == "validation"):
         without = rows.drop(columns=fold.target, errors="ignore")
-        from_kept = check_numbers(fold.kept.predict(without), name, len(ids_N))
+        from_kept = _check(fold, fold.kept.predict(without), name, len(ids_N))
     if name not in returned:
         if from_kept is None:
             raise ReturnedError(_explain_missing(name, len(ids_N)))
         return from_kept
-    predicted = check_numbers(returned[name], name, len(ids_N))
+    predicted = _check(fold, returned[name], name, len(ids_N))
     if from_kept is not None:
         refuse_other_predictions(from_kept, predicted, ids_N)
     return predicted
+
+
+def _check(fold: Fold, predicted: Any, name: str, num_rows: int) -> np.ndarray:
+    if fold.classes:
+        return check_probabilities(predicted, name, num_rows, fold.classes)
+    return check_numbers(predicted, name, num_rows)
 
 
 def _length_of(value: Any) -> Any:
@@ -177,34 +185,50 @@ def _save(
 ) -> None:
     """Writes checkpoints and predictions; best and final are the same, for the function has chosen itself."""
     tensors = {} if fold.kept is None else {"model": to_tensor(fold.kept, "the model that is kept")}
-    truth = fold.validation[fold.target].to_numpy(np.float64)
+    truth = {name: None if (rows := getattr(fold, name)) is None else _find_truth(fold, rows) for name in _SETS}
     if not fold.has_reported:
-        score = (
-            0.0 if predicted["validation"] is None else float(np.sqrt(np.mean((predicted["validation"] - truth) ** 2)))
-        )
+        score = _score(fold, predicted["validation"], truth["validation"])
         context.report_evaluation(max(fold.last_step, 1), {"score": score})
     description = {
         "family": "own_trainer",
         "fold": split.fold,
         "holds_code": fold.kept is not None,
+        "classes": list(fold.classes),
         "config": asdict(config),
-    }
-    targets = {
-        "validation": truth,
-        "blend": None if fold.blend is None else fold.blend[fold.target].to_numpy(np.float64),
     }
     for checkpoint in _CHECKPOINTS:
         context.save_checkpoint(checkpoint, tensors, description)
         for name in _SETS:
-            if getattr(fold, name) is not None:
-                context.save_predictions(
-                    checkpoint, name, ids[name], _as_blocks(ids[name], predicted[name], targets.get(name))
-                )
+            if (target_N := truth[name]) is not None:
+                blocks = _as_blocks(ids[name], predicted[name], target_N, fold.classes)
+                context.save_predictions(checkpoint, name, ids[name], blocks)
                 context.touch()
 
 
-def _as_blocks(ids_N: np.ndarray, predicted_N: np.ndarray | None, target_N: np.ndarray | None) -> list[Predictions]:
+def _find_truth(fold: Fold, rows: pd.DataFrame) -> np.ndarray:
+    """The target of rows, (N,): the number or that of the class; NaN or -1 of test rows."""
+    if fold.target not in rows:
+        return np.full(len(rows), -1 if fold.classes else np.nan)
+    return fold.number_classes(rows) if fold.classes else rows[fold.target].to_numpy(np.float64)
+
+
+def _score(fold: Fold, predicted_N: np.ndarray | None, truth_N: np.ndarray | None) -> float:
+    """What the validation predictions miss: root of the mean squared error, or of classes the log loss in nats. Of
+    another rank than the first 0, which nobody reads."""
+    if predicted_N is None or truth_N is None:
+        return 0.0
+    if not fold.classes:
+        return float(np.sqrt(np.mean((predicted_N - truth_N) ** 2)))
+    of_truth_N = predicted_N[np.arange(len(truth_N)), truth_N]
+    return float(-np.log(np.maximum(of_truth_N, np.finfo(np.float64).eps)).mean())
+
+
+def _as_blocks(
+    ids_N: np.ndarray, predicted_N: np.ndarray | None, target_N: np.ndarray, classes: tuple[str, ...]
+) -> list[Predictions | ClassPredictions]:
     """Rank 0 has predicted all rows, the others none."""
     if predicted_N is None:
         return []
-    return [Predictions(ids_N, predicted_N, predicted_N, np.full(len(ids_N), np.nan) if target_N is None else target_N)]
+    if classes:
+        return [ClassPredictions(ids_N, predicted_N, target_N.astype(np.int64), classes)]
+    return [Predictions(ids_N, predicted_N, predicted_N, target_N)]
