@@ -63,7 +63,8 @@ def train_fold(fold: Fold, my: Options) -> Any:
     done, total = 0, 0.0
     # Of an attempt that was killed: where it was.
     if state := fold.load():
-        line, done, total = state["line"], state["done"], state["total"]
+        line.weights_F[:], line.intercept = state["weights_F"], state["intercept"]
+        done, total = state["done"], state["total"]
     for epoch in range(done // batches_per_epoch, my.epochs):
         order_N = np.random.default_rng([fold.seed, epoch]).permutation(len(y_N))
         for start in range(done % batches_per_epoch * my.batch_size, len(y_N), my.batch_size):
@@ -74,15 +75,20 @@ def train_fold(fold: Fold, my: Options) -> Any:
             done, total = done + 1, total + float((error_B**2).sum())
             fold.log(loss=float((error_B**2).mean()))
             if done % batches_per_epoch:
-                fold.save({"line": line, "done": done, "total": total})
+                fold.save(_describe(line, done, total))
         miss_N = (line.predict(fold.validation) - fold.validation[fold.target]) / line.unit
         loss = float((miss_N**2).mean())
         fold.report_epoch(epoch, my.epochs, train_loss=total / len(y_N), val_loss=loss, score=loss)
         total = 0.0
-        fold.save({"line": line, "done": done, "total": total})
+        fold.save(_describe(line, done, total))
     fold.keep_model(line)
     test = None if fold.test is None else line.predict(fold.test)
     return line.predict(fold.validation), test
+
+
+def _describe(line: Line, done: int, total: float) -> dict[str, Any]:
+    """All that changes while it trains."""
+    return {"weights_F": line.weights_F, "intercept": line.intercept, "done": done, "total": total}
 
 
 def _classify(fold: Fold) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SAVE_INTERVAL_S = 2.0
+_EPOCHS = ("epoch", "num_epochs")
 
 
 class Fold:
@@ -66,7 +67,8 @@ class Fold:
         self.rank, self.world_size = context.rank, context.world_size
         self.kept: KeptModel | None = None
         self._context = context
-        self._step, self._epochs, self._has_reported, self._is_epoch_over = 0, Progress(0), False, False
+        self._step, self._epoch, self._epochs = 0, 0, Progress(0)  # the epoch that is over, and the one under way
+        self._has_reported, self._is_epoch_over = False, False
         self._saved_at = time.monotonic()
 
     def log(self, metrics: Mapping[str, Any] | None = None, *, step: int | None = None, **more: Any) -> None:
@@ -115,7 +117,10 @@ class Fold:
         known = {name: float(value) for name, value in losses.items() if value is not None}
         named = {**known, "score": float(score), **{name: float(value) for name, value in metrics.items()}}
         self._context.report_epoch(epoch, num_epochs, self._step, named)
-        self._epochs = Progress(self._step, epoch=min(epoch + 1, num_epochs - 1), num_epochs=num_epochs)
+        self._epoch, self._epochs = (
+            epoch,
+            Progress(self._step, epoch=min(epoch + 1, num_epochs - 1), num_epochs=num_epochs),
+        )
         self._has_reported = self._is_epoch_over = True
 
     def save(self, state: Any) -> None:
@@ -131,7 +136,7 @@ class Fold:
         is_time = self.world_size > 1 or time.monotonic() - self._saved_at >= _SAVE_INTERVAL_S
         if not (is_due or is_time or self._is_epoch_over):
             return
-        facts = {"step": self._step, "epoch": self._epochs.epoch, "num_epochs": self._epochs.num_epochs}
+        facts = {"step": self._step, "over": self._epoch, **{name: getattr(self._epochs, name) for name in _EPOCHS}}
         point = ResumePoint({"state": to_tensor(state, "fold.save(state): the state")}, {}, facts)
         self._context.save_resume_point(point, self._step)
         self._saved_at = time.monotonic()
@@ -143,7 +148,7 @@ class Fold:
         if point is None:
             return None
         facts = point.facts
-        self._step = facts["step"]
+        self._step, self._epoch = facts["step"], facts["over"]
         self._epochs = Progress(self._step, epoch=facts["epoch"], num_epochs=facts["num_epochs"])
         self._has_reported = facts["epoch"] is not None
         return from_tensor(point.tensors["state"], "cpu")
@@ -185,6 +190,11 @@ class Fold:
     def last_step(self) -> int:
         """The number of the last step; 0: none was logged."""
         return self._step
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch that was reported last, from 0; 0: none was."""
+        return self._epoch
 
     def _take_value(self, name: str, value: Any) -> Tensor | float:
         if hasattr(value, "detach"):  # the parts of all workers are added up

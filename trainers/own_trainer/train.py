@@ -192,6 +192,9 @@ def _save(
     description = {
         "family": "own_trainer",
         "fold": split.fold,
+        "epoch": fold.last_epoch,
+        "metrics": {},
+        "model_summary": {},
         "holds_code": fold.kept is not None,
         "classes": list(fold.classes),
         "config": asdict(config),
