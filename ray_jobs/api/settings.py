@@ -15,7 +15,7 @@ import numpy as np
 
 from ray_jobs.api.tables import FOLD, GROUP, TIME, ScriptTable, number_folds, open_table, write_by_content
 from ray_jobs.config.folds import FoldsConfig
-from ray_jobs.config.overrides import override, with_sections
+from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import RunConfig, RunSection
 from ray_jobs.errors import RunError
@@ -201,7 +201,10 @@ def _with_fields(config: RunConfig, fields: Mapping[str, Any]) -> RunConfig:
     words = [f"{name}={_write(value)}" for name, value in fields.items() if name not in ("members", "folds.count")]
     if wrong := [name for name in fields if name != "members" and "." not in name]:
         raise RunError(f"config: {wrong[0]!r} is no field; write section.field, such as resources.max_folds_at_once")
-    return with_sections(replace(override(config, words), members=tuple(members)), {})
+    try:
+        return replace(override(config, words), members=tuple(members))
+    except ValueError as error:
+        raise RunError(str(error)) from None
 
 
 def _write(value: Any) -> str:
