@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray_jobs.api.cross_validate import cross_validate as cross_validate
+    from ray_jobs.api.estimators import KFoldClassifier as KFoldClassifier
+    from ray_jobs.api.estimators import KFoldRegressor as KFoldRegressor
     from ray_jobs.api.run import Run as Run
 
-_OFFERED = {"cross_validate": "cross_validate", "Run": "run"}  # name: module of ray_jobs/api
+_OFFERED = {  # name: module of ray_jobs/api
+    "cross_validate": "cross_validate",
+    "Run": "run",
+    "KFoldRegressor": "estimators",
+    "KFoldClassifier": "estimators",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -55,11 +55,11 @@ class Run:
     @cached_property
     def oof(self) -> pd.DataFrame:
         """One prediction of each row that some fold validated, by the model that did not train on it: id, fold, target,
-        prediction."""
+        prediction, and of classes the probability of each, (C,)."""
         lines = read_parquet(self._run.oof)
         lines = lines.filter(pa.compute.equal(lines["member"], "main"))
-        kept = ["id", "fold", *(name for name in lines.column_names if name.startswith(("target", "prediction")))]
-        return lines.select([name for name in kept if name != "prediction_z"]).to_pandas()
+        kept = ("id", "fold", "target", "prediction", "probability")
+        return lines.select([name for name in kept if name in lines.column_names]).to_pandas()
 
     @cached_property
     def submission(self) -> pd.DataFrame | None:

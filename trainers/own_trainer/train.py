@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import random
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from trainers.own_trainer.returned import ReturnedError, check_numbers, check_pr
 from trainers.own_trainer.source import Source, load_source, unpack
 from trainers.own_trainer.table import number_classes
 
+logger = logging.getLogger(__name__)
 _SETS: tuple[RowsName, ...] = ("validation", "test", "blend")
 _CHECKPOINTS: tuple[CheckpointName, ...] = ("best", "final")
 
@@ -60,7 +63,7 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
         data_folder=_find_folder(config.data.root or ""),
     )
     arguments = (fold, options)[: count_arguments(source.function)]
-    with threadpool_limits(context.num_threads), _told_where(source):
+    with threadpool_limits(context.num_threads), redirect_stdout(_Printed()), _told_where(source):
         returned = take_apart(source.function(*arguments))
         if "model" in returned:
             fold.keep_model(returned.pop("model"))
@@ -69,6 +72,19 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     if context.rank != 0:
         predicted = dict.fromkeys(_SETS, None)
     _save(config, split, context, fold, predicted, ids)
+
+
+class _Printed(io.TextIOBase):
+    """What a function prints goes into the fold's log, line by line."""
+
+    def __init__(self) -> None:
+        self.rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            logger.info("%s", line.rpartition("\r")[2])  # of a progress bar its last state
+        return len(text)
 
 
 def _load(config: Config, inputs: Path) -> Source:
