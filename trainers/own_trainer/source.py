@@ -141,8 +141,10 @@ def unpack(path: Path) -> Source:
 
 
 def collect_source(function: Callable[..., Any]) -> str:
-    """The source of a function and of the user's own functions and classes that it calls, directly or not."""
+    """The source of a function and of the user's own functions and classes that it calls, directly or not, and the
+    numbers and texts that they find outside of themselves."""
     seen: dict[str, str] = {}
+    constants: dict[str, str] = {}
     waiting: list[Any] = [function]
     while waiting:
         one = waiting.pop()
@@ -153,8 +155,11 @@ def collect_source(function: Callable[..., Any]) -> str:
         parts = [value for value in vars(one).values() if inspect.isfunction(value)] if isinstance(one, type) else [one]
         for part in parts:
             if inspect.isfunction(part):
-                waiting += [value for value in _list_globals(part) if _is_own(value)]
-    return "\n".join([seen.pop(next(iter(seen))), *(text for _, text in sorted(seen.items()))])
+                used = _list_used(part)
+                waiting += [value for value in used.values() if _is_own(value)]
+                constants |= {name: f"{name} = {value!r}" for name, value in used.items() if _is_plain(value)}
+    first = seen.pop(next(iter(seen)))
+    return "\n".join([first, *(text for _, text in sorted((constants | seen).items()))])
 
 
 def _read_source(one: Any) -> str:
@@ -166,20 +171,31 @@ def _read_source(one: Any) -> str:
         return shown if code is None else f"{shown} {code.co_code.hex()} {code.co_names} {code.co_varnames}"
 
 
-def _list_globals(function: Any) -> list[Any]:
+def _list_used(function: Any) -> dict[str, Any]:
+    """What a function finds outside of itself, by name: of its module, of what it closes over, and of modules of the
+    user's."""
     names, waiting = set[str](), [function.__code__]
     while waiting:
         code = waiting.pop()
         names |= set(code.co_names)
         waiting += [one for one in code.co_consts if isinstance(one, types.CodeType)]
-    known = function.__globals__
-    cells = []
-    for cell in function.__closure__ or ():
+    found = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # not filled yet
-            cells.append(cell.cell_contents)
-    found = [known[name] for name in sorted(names) if name in known]
-    modules = [one for one in found if isinstance(one, types.ModuleType) and _is_of_user(one)]
-    return found + cells + [value for one in modules for name, value in sorted(vars(one).items()) if name in names]
+            found[name] = cell.cell_contents
+    for one in list(found.values()):
+        if isinstance(one, types.ModuleType) and _is_of_user(one):
+            found |= {f"{one.__name__}.{name}": value for name, value in vars(one).items() if name in names}
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether something is a number or a text, or a collection of such."""
+    if isinstance(value, dict):
+        return all(_is_plain(one) for item in value.items() for one in item)
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _is_own(value: Any) -> bool:

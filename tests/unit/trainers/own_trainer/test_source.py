@@ -9,7 +9,7 @@ import pytest
 from support.processes import REPOSITORY
 
 from trainers.interface import DataError
-from trainers.own_trainer.source import load_source
+from trainers.own_trainer.source import collect_source, load_source
 
 MODEL = """
 from __future__ import annotations
@@ -57,7 +57,18 @@ def test_the_checksum_is_of_what_the_function_calls_and_of_nothing_else(tmp_path
         load_source(write(second, "summed", HELPERS.replace("return 0", "return 1"))).sha256,
         load_source(write(third, "summed", HELPERS.replace("2 *", "3 *"))).sha256,
     ]
-    assert sums[0] == sums[1]
+    assert sums[0] == sums[1] != sums[2]
+
+
+def make(factor):
+    def train_fold(fold):
+        return factor * 2
+
+    return train_fold
+
+
+def test_numbers_that_a_function_finds_outside_of_itself_count():
+    assert collect_source(make(2)) == collect_source(make(2)) != collect_source(make(3))
 
 
 @pytest.mark.parametrize(
