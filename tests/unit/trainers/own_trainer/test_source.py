@@ -49,14 +49,14 @@ def test_a_function_and_what_lies_beside_it_run_where_their_files_are_not(tmp_pa
 
 
 def test_the_checksum_is_of_what_the_function_calls_and_of_nothing_else(tmp_path):
-    first, second, third = (tmp_path / name for name in ("a", "b", "c"))
-    for folder in (first, second, third):
+    texts = (HELPERS, HELPERS.replace("return 0", "return 1"), HELPERS.replace("2 *", "3 *"))
+    sums = []
+    for number, helpers in enumerate(texts):
+        folder = tmp_path / str(number)
         folder.mkdir()
-    sums = [
-        load_source(write(first, "summed")).sha256,
-        load_source(write(second, "summed", HELPERS.replace("return 0", "return 1"))).sha256,
-        load_source(write(third, "summed", HELPERS.replace("2 *", "3 *"))).sha256,
-    ]
+        sums.append(load_source(write(folder, "summed", helpers)).sha256)
+        for name in ("summed", "summed_helpers"):  # another process would not have them either
+            del sys.modules[name]
     assert sums[0] == sums[1] != sums[2]
 
 
