@@ -125,6 +125,8 @@ def _as_dict(my: Any) -> dict[str, Any]:
 
 def _find_task(wanted: Wanted, table: ScriptTable) -> Task:
     """auto: classes for a classifier, and where the target is no number."""
+    if wanted.task not in ("auto", *RECIPES_OF):
+        raise RunError(f"task={wanted.task!r}: expected auto, {' or '.join(RECIPES_OF)}")
     if wanted.task != "auto":
         return wanted.task
     if is_estimator(wanted.trainer) and is_classifier(wanted.trainer):
