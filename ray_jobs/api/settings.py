@@ -104,7 +104,7 @@ def build_config(wanted: Wanted, source: Source) -> RunConfig:
         write_whole(packed, source.pack())
         model = ModelConfig(task=task, seed=wanted.seed, source_sha256=source.sha256)
         my = source.build_options({**dict(source.options), **_as_dict(wanted.my)})
-        trainer = replace(base.trainer, data=data, model=model, trainer=TrainerConfig(str(packed)), my=my)
+        trainer = replace(base.trainer, data=data, model=model, trainer=TrainerConfig(str(packed), os.getcwd()), my=my)
         config = replace(base, trainer=trainer, folds=folds)
         if wanted.num_gpus is not None:
             config = replace(config, resources=replace(config.resources, gpus_per_fold=wanted.num_gpus))

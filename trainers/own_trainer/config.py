@@ -93,6 +93,9 @@ class TrainerConfig:
     path: str | None = None
     """The function, or an estimator, as FILE.py:NAME or package.module:NAME; None: the example,
     trainers/own_trainer/example.py."""
+    folder: str | None = None
+    """Where the function runs, for relative paths, on machines that have this folder. It is found: where the command
+    is typed."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Config:
 
     PACKAGES: ClassVar = ()
     # A changed function is told when a run is continued, and not refused: its fields are `my`.
-    NOT_TRAINED_BY: ClassVar = ("trainer.path", "model.source_sha256")
+    NOT_TRAINED_BY: ClassVar = ("trainer.path", "trainer.folder", "model.source_sha256")
     ADVICE: ClassVar = Advice(memory="let the function use less of it", loss="look at what the function has logged")
 
     data: DataConfig = field(default_factory=DataConfig)

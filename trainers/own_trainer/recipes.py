@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from trainers.families import Recipe
-from trainers.own_trainer.config import Config, DataConfig, ModelConfig
+from trainers.own_trainer.config import Config, DataConfig, ModelConfig, TrainerConfig
 
 # A function that fits for an hour says nothing meanwhile, and targets may be below zero.
 _RUN = {"stall_timeout_s": None}
@@ -44,7 +45,8 @@ def prepare(config: Config, words: Sequence[str]) -> Config:
 
     source = load_source(path)
     model = replace(config.model, source_sha256=source.sha256)
-    return replace(config, trainer=replace(config.trainer, path=path), model=model, my=source.default_options())
+    trainer = TrainerConfig(path, folder=os.getcwd())
+    return replace(config, trainer=trainer, model=model, my=source.default_options())
 
 
 RECIPES = (own_trainer, own_classifier)

@@ -7,7 +7,7 @@ import logging
 import random
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,12 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
         data_folder=_find_folder(config.data.root or ""),
     )
     arguments = (fold, options)[: count_arguments(source.function)]
-    with threadpool_limits(context.num_threads), redirect_stdout(_Printed()), _told_where(source):
+    with (
+        threadpool_limits(context.num_threads),
+        redirect_stdout(_Printed()),
+        _within(config.trainer.folder),
+        _told_where(source),
+    ):
         returned = take_apart(source.function(*arguments))
         if "model" in returned:
             fold.keep_model(returned.pop("model"))
@@ -72,6 +77,10 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     if context.rank != 0:
         predicted = dict.fromkeys(_SETS, None)
     _save(config, split, context, fold, predicted, ids)
+
+
+def _within(folder: str | None) -> AbstractContextManager[None]:
+    return chdir(folder) if folder is not None and Path(folder).is_dir() else nullcontext()
 
 
 class _Printed(io.TextIOBase):
