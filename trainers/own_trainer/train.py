@@ -72,10 +72,9 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
         returned = take_apart(source.function(*arguments))
         if "model" in returned:
             fold.keep_model(returned.pop("model"))
+        predicted: dict[str, np.ndarray | None] = dict.fromkeys(_SETS)
         if context.rank == 0:
-            predicted = {name: _predict(fold, returned, name, ids[name]) for name in _SETS}
-    if context.rank != 0:
-        predicted = dict.fromkeys(_SETS, None)
+            predicted |= {name: _predict(fold, returned, name, ids[name]) for name in _SETS}
     _save(config, split, context, fold, predicted, ids)
 
 
