@@ -1,10 +1,35 @@
-"""Decides what runs where. The only package that imports ray, wandb and tyro."""
+"""Decides what runs where. The only package that imports ray, wandb and tyro.
+
+For scripts: `from ray_jobs import cross_validate`."""
+
+from __future__ import annotations
 
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray_jobs.api.cross_validate import cross_validate as cross_validate
+    from ray_jobs.api.estimators import KFoldClassifier as KFoldClassifier
+    from ray_jobs.api.estimators import KFoldRegressor as KFoldRegressor
+    from ray_jobs.api.run import Run as Run
 
 _ROOT = str(Path(__file__).resolve().parents[1])
+# By its name, the module of `ray_jobs/api/` that holds it.
+_OFFERED = {
+    "cross_validate": "cross_validate",
+    "Run": "run",
+    "KFoldRegressor": "estimators",
+    "KFoldClassifier": "estimators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What scripts use, loaded when it is first asked for: every command imports this package."""
+    if name not in _OFFERED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.api.{_OFFERED[name]}"), name)
 
 
 def _take_own(name: str) -> None:

@@ -14,7 +14,9 @@ config.py
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,
     unique among all families; the first line of its docstring is shown by `--help`. `ALIASES` (may be absent): by
-    recipe {flag: field}. `SMALLEST`: a recipe and fields, `name field=value ...`, that train in seconds on any CPU.
+    recipe {flag: field}. `prepare(config, words)` (may be absent) returns the `Config` with the sections that depend on
+    the words of a command line. `SMALLEST`: a recipe and fields, `name field=value ...`, that train in seconds on any
+    CPU.
 
 inventory.py
     `take_inventory(config, folder, cache, spread) -> (Config, Inventory)` reads and checks the whole input before

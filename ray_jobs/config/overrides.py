@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from ray_jobs.config.run import SECTIONS, RunConfig
 from ray_jobs.config.words import Said, show_flag, take_apart
 from ray_jobs.errors import RunError
+from trainers.families import load_recipes_module
 from trainers.values import refuse
 
 # W&B's older names of modes.
@@ -59,6 +60,7 @@ def override(config: RunConfig, words: Sequence[str], sections: Sequence[str] = 
     Raises:
         RunError: an unknown field or a value that is not allowed.
     """
+    config = with_own_sections(config, words)
     offered = {name: value for name, value in find_sections(config).items() if not sections or name in sections}
     alone, said = take_apart(words, {}, list_fields(offered))
     if alone:
@@ -76,6 +78,21 @@ def with_sections(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
     of_trainer = {name: value for name, value in changed.items() if name not in SECTIONS}
     try:
         return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **of_trainer), **own)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def with_own_sections(config: RunConfig, words: Sequence[str]) -> RunConfig:
+    """The config with the sections that its family has because of what is typed.
+
+    Raises:
+        RunError: the family cannot use what is typed.
+    """
+    prepare = getattr(load_recipes_module(config.family), "prepare", None)
+    if prepare is None:
+        return config
+    try:
+        return dataclasses.replace(config, trainer=prepare(config.trainer, words))
     except ValueError as error:
         raise RunError(str(error)) from None
 
@@ -169,10 +186,14 @@ def _ask_tyro(
 def _without_checks(cls: type[Any]) -> type[Any]:
     """A dataclass of the same fields that takes every value of their types."""
     hints = typing.get_type_hints(cls)
-    fields = [
-        (field.name, hints[field.name], dataclasses.field(default=field.default)) for field in dataclasses.fields(cls)
-    ]
+    fields = [(field.name, hints[field.name], _copy_default(field)) for field in dataclasses.fields(cls)]
     return dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
+
+
+def _copy_default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)
+    return dataclasses.field(default=field.default)
 
 
 def _find_refused(ask: Callable[[Sequence[Said]], Any], said: Sequence[Said]) -> Said:
@@ -204,7 +225,7 @@ def _describe_type(hint: Any) -> str:
         return f"{len(options)} {_TYPES[options[0]][1]}, written [a,b]"
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return ", or ".join(map(_describe_type, options))
-    return _TYPES[hint][0]
+    return _TYPES[hint][0] if hint in _TYPES else str(getattr(hint, "__name__", hint))
 
 
 def _call_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options: Sequence[str]) -> Any:

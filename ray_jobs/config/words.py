@@ -119,9 +119,11 @@ def write_command(job: str, words: Sequence[str] = ()) -> str:
     """A command as one types it here.
 
     Args:
-        job: its file in `ray_jobs/`, such as `kfold.py`.
+        job: its file in `ray_jobs/`, such as `kfold.py`, or the whole path of a script.
         words: what follows.
     """
+    if "/" in job:
+        return shlex.join(["python", job, *words])
     return shlex.join([*(["python", f"ray_jobs/{job}"] if IS_CHECKOUT else ["kfold", name_subcommand(job)]), *words])
 
 

@@ -39,7 +39,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
         plan: of a run that this driver holds.
         argv: what the user typed after the job's name.
         say: shows a line to the user.
-        job: the job that was typed.
+        job: the job that was typed; a script's whole path.
 
     Returns:
         The plan, with what an existing run keeps.

@@ -45,7 +45,8 @@ def print_scores(console: Console, scores: Scores, metric: Metric, constant: str
         cells = (show_score(column, metric) for column in row.by_column.values())
         table.add_row(row.name, str(row.num_rows), *cells, style="bold" if row is scores.out_of_fold else "")
     console.print(table)
-    console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+    if any(show_score(fold.best, metric) != show_score(fold.final, metric) for fold in scores.folds):
+        console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
     console.print(compare_with_constant(scores, metric, constant))
 
 
