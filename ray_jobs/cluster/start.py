@@ -34,6 +34,7 @@ from ray_jobs.cluster.ray_private import (
 from ray_jobs.cluster.resources import find_resources
 from ray_jobs.cluster.signals import without_hangup
 from ray_jobs.cluster.versions import COMMON_PACKAGES, list_packages, package_versions, refuse_other_versions
+from ray_jobs.config.members import resolve_members
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterError, ClusterLostError
 
@@ -88,12 +89,15 @@ class RayStart:
         Args:
             config: its run has a name.
             purpose: what the job does with it; None: it trains the run.
+
+        Raises:
+            RunError: a member cannot be.
         """
         name, storage = config.run.name, config.run.storage
         assert name is not None
         metadata = {"run": name, "folder": f"{storage.rstrip('/')}/{name}", "recipe": config.recipe}
         job_name = f"{name}-{purpose}" if purpose else name
-        packages = list_packages(config.trainer)
+        packages = list_packages(*(member.trainer for member in resolve_members(config).values()))
         return cls(job_name, dashboard=config.run.dashboard, metadata=metadata, packages=packages)
 
     @property

@@ -3,11 +3,15 @@ with it.
 
 A member is written as `name [recipe] [field=value ...]`, such as `wide model.hidden_dim=128`. What is not said is as in
 the run's own config. With `folds.seed=1` it repeats the cross-validation on another division of the rows. A further
-member is a run folder inside the run's folder: `members/<name>/`."""
+member is a run folder inside the run's folder: `members/<name>/`.
+
+A recipe may be of another family. It then has the run's `data` fields that its own family knows by the same name, and
+whether it reads the same rows is found out when it has read them (`planning/member_rows.py`)."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import RECIPES
@@ -36,10 +40,10 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
     start = config
     if words and "=" not in words[0] and not words[0].startswith("--"):
         start = _take_recipe(config, words.pop(0))
-    sections = [field.name for field in dataclasses.fields(config.trainer)]
+    sections = [field.name for field in dataclasses.fields(start.trainer)]
     member = override(start, words, sections=[*sections, "folds"])
     _refuse_other_folds(config, member)
-    for name in config.trainer.data.ROWS_FROM:
+    for name in config.trainer.data.ROWS_FROM if member.family == config.family else ():
         own, of_run = getattr(member.trainer.data, name), getattr(config.trainer.data, name)
         if own != of_run:
             raise RunError(
@@ -75,6 +79,34 @@ def _take_recipe(config: RunConfig, recipe: str) -> RunConfig:
         raise RunError(f"no recipe {recipe!r}{suggest(recipe, RECIPES)}; recipes: {', '.join(RECIPES)}")
     other = RECIPES[recipe]()
     if other.family != config.family:
-        raise RunError(f"recipe {recipe} is of family {other.family}, the run of {config.family}: its rows are others")
-    trainer = dataclasses.replace(other.trainer, data=config.trainer.data)
-    return dataclasses.replace(config, recipe=recipe, trainer=trainer)
+        _refuse_other_kind(config, other)
+    trainer = _with_data_of(config.trainer, other.trainer)
+    return dataclasses.replace(config, recipe=recipe, family=other.family, trainer=trainer)
+
+
+def _with_data_of(run: Any, other: Any) -> Any:
+    """A recipe's trainer with what the run's `data` section says; another family's with the fields that it knows, too.
+
+    Raises:
+        RunError: its family does not take such a value.
+    """
+    known = {field.name for field in dataclasses.fields(other.data)}
+    said = {field.name: getattr(run.data, field.name) for field in dataclasses.fields(run.data) if field.name in known}
+    try:
+        return dataclasses.replace(other, data=dataclasses.replace(other.data, **said))
+    except ValueError as error:
+        raise RunError(f"the run's data section does not suit this recipe: {error}") from None
+
+
+def _refuse_other_kind(config: RunConfig, other: RunConfig) -> None:
+    """Where both families always predict the same. (What a family chooses by its data is known once that was read.)
+
+    Raises:
+        RunError: the recipe predicts something else than the run.
+    """
+    chosen = [type(one.trainer).PREDICTS for one in (config, other)]
+    if all(isinstance(kind, str) for kind in chosen) and chosen[0] != chosen[1]:
+        raise RunError(
+            f"recipe {other.recipe} predicts {other.kind.title} and the run {config.kind.title}: members predict the "
+            "same of the same rows. Train it as a run of its own"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from ray_jobs.cli.console import RunConsole, open_console
 from ray_jobs.cluster.placement import Placement, place_folds
 from ray_jobs.cluster.spread import ClusterSpread
 from ray_jobs.cluster.start import RayStart
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import RunConfig, find_differences, to_dict
 from ray_jobs.driver.conclude import conclude
 from ray_jobs.driver.coordinator import Coordination
@@ -239,11 +241,19 @@ def _show_plan(console: Console, plan: Plan) -> None:
     for fold, train_size, val_size in plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
     for name, member in list(plan.members.items())[1:]:
-        differs = ", ".join(
-            f"{field}={now}" for field, (_, now) in find_differences(plan.config, member.config)[0].items()
-        )
-        console.print(f"  member {name}: {differs or 'as main'}")
+        console.print(f"  member {name}: {_describe_member(plan.config, member.config) or 'as main'}")
     for note in (*plan.inventory.notes, *filter(None, [note_memory(plan.config)])):
         console.print(note, style="yellow")
     print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     say_dry_run_ends(console, plan)
+
+
+def _describe_member(config: RunConfig, member: RunConfig) -> str:
+    """What a member differs in from the run; of another family its recipe, and what differs from that."""
+    if member.family == config.family:
+        return ", ".join(f"{name}={now}" for name, (_, now) in find_differences(config, member)[0].items())
+    recipe = dataclasses.replace(RECIPES[member.recipe]().trainer, data=member.trainer.data)
+    differs = find_differences(dataclasses.replace(member, trainer=recipe), member)[0]
+    return ", ".join(
+        [f"recipe {member.recipe} ({member.family})", *(f"{name}={now}" for name, (_, now) in differs.items())]
+    )

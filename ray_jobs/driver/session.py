@@ -172,7 +172,7 @@ class Session:
         is_own = self.cluster.is_own
         if not is_own and find_uri(plan.folder) is None:
             refuse_private_storage(plan.folder.root)
-        for member in plan.members.values():
+        for member in plan.list_views():
             prepare_node = load_inventory_module(member.config.family).prepare_node
             if is_own:
                 prepare_node(member.config.trainer)
@@ -181,7 +181,9 @@ class Session:
 
     def make_launcher(self, plan: Plan, config: RunConfig, placement: Placement, coordinator: Any) -> FoldLauncher:
         """What trains folds of a plan here; Ray's dashboard calls them by the config's name."""
-        return FoldLauncher(plan.folder, config, placement, coordinator, self.cluster, self.interrupts, self.mirror)
+        trainers = {member.folder.root: member.config.trainer for member in plan.members.values()}
+        here = (self.cluster, self.interrupts, self.mirror)
+        return FoldLauncher(plan.folder, config, trainers, placement, coordinator, *here)
 
     def say_interrupted(self) -> None:
         """What a user has to know first of all: soon after an interrupt somebody may kill the driver."""
@@ -223,12 +225,9 @@ def list_unfinished(plan: Plan) -> list[MemberFold]:
 
 def write_inputs(plan: Plan) -> None:
     """Writes what the folds read; members that read the same share it."""
-    left = []
-    for member in plan.members.values():
-        trainer = member.config.trainer
-        if (trainer.data, trainer.model) not in left:
-            left.append((trainer.data, trainer.model))
-            load_inventory_module(member.config.family).write_inputs(trainer, member.inventory, plan.folder.inputs)
+    for member in plan.list_views():
+        write = load_inventory_module(member.config.family).write_inputs
+        write(member.config.trainer, member.inventory, member.folder.inputs)
 
 
 def start_coordinator(plan: Plan, placement: Placement) -> Any:

@@ -25,6 +25,7 @@ from ray_jobs.cluster.start import RayStart, connect
 from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterLostError, RunError
+from ray_jobs.prediction.families import find_rows
 from ray_jobs.prediction.models import refuse_unusable, settle_run
 from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from ray_jobs.prediction.stream import PredictionJob, stream_predictions
@@ -32,7 +33,7 @@ from ray_jobs.prediction.tables import TABLE_SUFFIXES, open_table
 from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.results.wording import describe_submission
 from ray_jobs.runs.folder import RunFolder
-from trainers.interface import DataError, load_new_rows_module
+from trainers.interface import DataError
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -134,9 +135,8 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
         raise RunError(f"--output {output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
     _refuse_unwritable(output)
     refuse_unusable(folder, config)
-    configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
     truth = (request.truth,) if looks_for_truth else ()
-    rows = load_new_rows_module(config.family).find_new_rows(configs, request.place, *truth)
+    family, rows = find_rows(folder, config, request.place, *truth)
     if kind.row_files:
         refuse_foreign(output, (rows.path, getattr(rows, "masks", None)), kind.row_files)
         output = output / SUMMARY
@@ -144,7 +144,8 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
         raise RunError(f"--output {output} is the table that is predicted; name another file")
     num_rows, combiner = rows.check(), settle_run(folder, config)
     named = combiner.list_columns(describe_run(folder, config).target, shows_models=request.shows_models)
-    return PredictionJob(folder.root, config, combiner, rows, num_rows, output, ("ID", *named), request.shows_models)
+    columns = ("ID", *named)
+    return PredictionJob(folder.root, config, combiner, family, rows, num_rows, output, columns, request.shows_models)
 
 
 def _refuse_unwritable(output: Path) -> None:

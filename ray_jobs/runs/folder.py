@@ -59,8 +59,13 @@ class RunFolder(RunFiles):
 
     @property
     def inputs(self) -> Path:
-        """What the folds read; of all trials of a tuning."""
-        return self._shared_root / "inputs"
+        """What the folds read; of all trials of a tuning. A member of another family than the run has a folder of its
+        family's in it: no family knows the names that others give their files."""
+        inputs = self._shared_root / "inputs"
+        if self.member == MAIN:
+            return inputs
+        own, of_run = (read_json(one.config, default={}).get("family") for one in (self, RunFolder(self.run_root)))
+        return inputs if own == of_run else inputs / str(own)
 
     @property
     def cache(self) -> Path:

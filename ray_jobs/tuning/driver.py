@@ -31,6 +31,7 @@ from ray_jobs.driver.session import (
     write_inputs,
 )
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_OK
+from ray_jobs.planning.inventories import describe_inputs
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.tracking.wandb_sink import WandbSink
@@ -228,7 +229,7 @@ class PreparedInputs:
     def prepare(self, plan: Plan) -> None:
         """Leaves what a plan reads, unless it is there."""
         with self.lock:
-            key = self.tuning.describe_inputs(plan.config)
+            key = describe_inputs(plan.config)
             if key not in self.done:
                 write_inputs(plan)
                 self.session.prepare_nodes(plan)

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import threading
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from ray_jobs.config.run import MAIN, RunConfig, find_differences
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.planning.checks import check_run
+from ray_jobs.planning.inventories import Inventories, describe_inputs
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
-from trainers.interface import Inventory, Spread, call_here, load_inventory_module
+from trainers.interface import Inventory, Spread, call_here
 
 # Of the `tune` section: what must stay when a tuning goes on, for the trials that are there were chosen by it.
 _CHOSEN_BY = ("space", "search", "scheduler", "reduction_factor", "seed")
@@ -47,8 +48,6 @@ class Tuning:
     tune: TuneConfig
     space: list[Dimension]
     words: list[str]
-    read: dict[Hashable, tuple[Any, Inventory]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def folder(self) -> RunFolder:
@@ -84,31 +83,24 @@ class Tuning:
         )
         return Plan({MAIN: MemberPlan(config, trial.folder, inventory, self.plan.folds)}, self.plan.leaks)
 
-    def describe_inputs(self, config: RunConfig) -> Hashable:
-        """What of a config decides what is read of the data: equal for trials that share it."""
-        module = load_inventory_module(config.family)
-        described: Hashable = getattr(module, "describe_inputs", lambda trainer: trainer)(config.trainer)
-        return described
-
     def _take_inventory(self, config: RunConfig) -> tuple[Any, Inventory]:
         """The trainer's config with whole paths, and the rows that it reads."""
-        key, own = self.describe_inputs(config), self.plan.inventory
-        if key == self.describe_inputs(self.config):
+        own = self.plan.inventory
+        if describe_inputs(config) == describe_inputs(self.config):
             return config.trainer, own
-        with self.lock:
-            if key not in self.read:
-                taken = load_inventory_module(config.family).take_inventory(
-                    config.trainer, self.folder.root, self.folder.cache
-                )
-                self.read[key] = taken
-            resolved, inventory = self.read[key]
+        trainer, inventory = self.inventories.take(config)
         if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
             raise RunError(
                 f"a trial reads {len(inventory.ids)} training and {inventory.num_test} test rows and the recipe "
                 f"{len(own.ids)} and {own.num_test}, not all the same: trials are compared row by row. Mend or remove "
                 "the bad rows, or do not tune what decides which rows can be used"
             )
-        return replace(config.trainer, data=resolved.data, model=resolved.model), inventory
+        return trainer, inventory
+
+    @cached_property
+    def inventories(self) -> Inventories:
+        """What trials read that is not as the recipe reads it."""
+        return Inventories(self.folder.root, self.folder.cache, call_here)
 
 
 def check_tuning(

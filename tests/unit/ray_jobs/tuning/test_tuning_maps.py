@@ -12,6 +12,7 @@ from support.made_map_run import make_map_run
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import MAIN, RunSection
 from ray_jobs.config.tune import TuneConfig
+from ray_jobs.planning.inventories import describe_inputs
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
@@ -72,4 +73,4 @@ def test_trials_that_differ_in_the_training_share_what_they_read(tuned):
     same = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, optimizer=other))
     data = dataclasses.replace(config.trainer.data, size=32)
     differs = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, data=data))
-    assert tuning.describe_inputs(same) == tuning.describe_inputs(config) != tuning.describe_inputs(differs)
+    assert describe_inputs(same) == describe_inputs(config) != describe_inputs(differs)
