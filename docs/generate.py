@@ -41,7 +41,8 @@ A run is the folder `<run.storage>/<run.name>/`, by default below `~/ray_results
 
 - Prediction files have the columns `id, member, repeat, fold, checkpoint, in_sample, target, prediction, prediction_z`.
 - Checkpoints are safetensors and JSON
-  (architecture, preprocessing, target statistics, config). Reading one runs no code.
+  (architecture, preprocessing, target statistics, config). Reading one runs no code, unless a function of the user's
+  own has kept a model in it ([Your own trainer](own-trainer.md)): its description then says `holds_code`.
 - No file of a run holds a key or a token.
 - A run of `train.py` has no folds: its CSV files are in `metrics/`, its logs in `log/`.
 - A tuning's folder is described in [Tuning](tuning.md).

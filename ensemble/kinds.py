@@ -135,9 +135,14 @@ class Kind(ABC):
         """Raises ValueError (PredictionError of files) where what a run wants cannot be had from its rows, folds and
         files."""
 
-    def predict_constant(self, train_target_N: np.ndarray) -> float | None:
-        """The constant that any model has to beat, from the training rows' targets; None: `score_constant` finds it
-        otherwise."""
+    def predict_constant(self, train_target_N: np.ndarray, target_N: np.ndarray | None = None) -> Any:
+        """The constant that any model has to beat, a number or a list of them; None: `score_constant` finds it
+        otherwise.
+
+        Args:
+            train_target_N: of the training rows.
+            target_N: of all rows, whose constants have to be of one length; None: of these.
+        """
         return None
 
     @abstractmethod
@@ -177,7 +182,7 @@ class Kind(ABC):
 
         Args:
             target_N: of the rows.
-            constant_N: what `predict_constant` said of each row's fold; None: it said nothing.
+            constant_N: what `predict_constant` said of each row's fold, (N,) or (N, S); None: it said nothing.
             metric: that counts.
         """
 

@@ -7,6 +7,7 @@
     │   ├── RunFolderError             the folder is no run, or is damaged
     │   ├── ClusterError               the cluster is unsuitable (versions, resources that no node can have)
     │   ├── IncompleteRunError         a stage needs folds that are not finished
+    │   ├── FoldsFailedError           folds have failed, of a run that a script has started
     │   └── StorageError               the run's storage does not take or give files
     ├── ValueError
     │   ├── trainers.interface.DataError            the user's data cannot be trained on: as RunError
@@ -75,6 +76,10 @@ class ClusterError(RunError):
 
 class IncompleteRunError(RunError):
     """A stage needs folds that are not finished."""
+
+
+class FoldsFailedError(RunError):
+    """Folds of a run that a script has started have failed; the message has the error of each."""
 
 
 class StorageError(RunError):

@@ -14,7 +14,9 @@ config.py
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,
     unique among all families; the first line of its docstring is shown by `--help`. `ALIASES` (may be absent): by
-    recipe {flag: field}. `SMALLEST`: a recipe and fields, `name field=value ...`, that train in seconds on any CPU.
+    recipe {flag: field}. `prepare(config, words)` (may be absent) returns the `Config` with the sections that depend on
+    the words of a command line. `SMALLEST`: a recipe and fields, `name field=value ...`, that train in seconds on any
+    CPU.
 
 inventory.py
     `take_inventory(config, folder, cache, spread) -> (Config, Inventory)` reads and checks the whole input before
@@ -111,7 +113,8 @@ class Inventory:
     Attributes:
         ids: (N,) str, one for each training row, in table order, unique; none holds a FORMULA, for ids go into CSV
             files.
-        target: (N,) of any type: float64 where the family predicts numbers; None: rows have no target.
+        target: (N,) of any type: float64 where the family predicts numbers, of classes their numbers in `classes` from
+            0, int64; None: rows have no target.
         target_name: column name of the target; the submission's second column; empty: there is none.
         num_test: rows to predict without a target; 0 where there is no test table.
         fingerprint: SHA-256 over everything that was read; another value means other data.
@@ -126,6 +129,7 @@ class Inventory:
         tables: the rows themselves, as the family's own `write_inputs` takes them.
         notes: sentences for the user: what is no mistake, but worth knowing.
         strata: (N,) of any type: what stratified folds have alike; None: the target, numbers by their size.
+        classes: (C,) names of the classes, where these are predicted.
     """
 
     ids: np.ndarray
@@ -142,6 +146,7 @@ class Inventory:
     tables: Any = None
     notes: tuple[str, ...] = ()
     strata: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
     def require_target(self) -> np.ndarray:
         """The target.
@@ -184,6 +189,23 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class ClassPredictions:
+    """Class probabilities of one checkpoint for one set of rows (kind `classes`).
+
+    Attributes:
+        ids: (n,) str.
+        probability_NC: (n, C) float64 from 0, those of a row adding up to 1.
+        target: (n,) int, the number of the true class in `classes` from 0, -1 where there is none (test rows).
+        classes: (C,) names, in the order of the probabilities; the same for all folds of a run.
+    """
+
+    ids: np.ndarray
+    probability_NC: np.ndarray
+    target: np.ndarray
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PredictedMap:
     """What a model predicts for the places of one row.
 
@@ -221,7 +243,8 @@ class BlockPredictions:
 
     Attributes:
         ids: (n,) str.
-        prediction: (M, n) float64 in the target's own unit, in the order of the models.
+        prediction: (M, n) float64 in the target's own unit, in the order of the models; of classes (M, n, C)
+            probabilities.
         problems: id and problem of what of a row could not be used, and was replaced.
     """
 

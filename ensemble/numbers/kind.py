@@ -118,7 +118,7 @@ class Numbers(Kind):
 
         read_external(run)
 
-    def predict_constant(self, train_target_N: np.ndarray) -> float:
+    def predict_constant(self, train_target_N: np.ndarray, target_N: np.ndarray | None = None) -> float:
         """The best constant for MSLE."""
         from ensemble.numbers.scores import predict_constant
 

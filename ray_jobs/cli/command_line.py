@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ray_jobs.cli.arguments import parse
-from ray_jobs.config.overrides import find_sections, with_sections
+from ray_jobs.config.overrides import find_sections, with_own_sections, with_sections
 from ray_jobs.config.recipes import ALIASES, DEFAULT_RECIPE, RECIPES
 from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.config.tune import TuneConfig
@@ -69,6 +69,7 @@ def parse_kfold(argv: Sequence[str], what: str = "", *, is_one_run: bool = False
         folds = dataclasses.replace(config.folds, kind="holdout", count=1)
         config = dataclasses.replace(config, folds=folds, run=dataclasses.replace(config.run, name=f"{recipe}_train"))
     words, what = _expand_aliases(argv, recipe), f"{what.strip()}\n\n{_describe_recipes(recipe)}"
+    config = with_own_sections(config, words)
     typed = parse(job, words, what, RunArguments, find_sections(config))
     given = typed.arguments
     if given.members is not None:
@@ -89,6 +90,7 @@ def parse_tune(argv: Sequence[str], what: str = "") -> tuple[Command, TuneConfig
     recipe = _find_recipe(argv)
     config = dataclasses.replace(with_wandb_settings(RECIPES[recipe](), os.environ), members=())
     words, what = _expand_aliases(argv, recipe), f"{what.strip()}\n\n{_describe_recipes(recipe)}"
+    config = with_own_sections(config, words)
     typed = parse("tune.py", words, what, RunArguments, {"tune": TuneConfig(), **find_sections(config)})
     if split_list(typed.arguments.members or ""):
         raise RunError("members: a trial trains one recipe; tune each member by itself")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
@@ -42,8 +43,9 @@ class Interrupts:
         self.was_heard = False
 
     def listen(self) -> None:
-        """Takes over the signals; to be called again after a library (Ray, when it starts) has taken one."""
-        for number in _INTERRUPTS:
+        """Takes over the signals; to be called again after a library (Ray, when it starts) has taken one. Python gives
+        them to the main thread only, and a script may call from another one."""
+        for number in _INTERRUPTS if _is_main_thread() else ():
             # As a shell sets SIGINT for what runs in its background, and nohup SIGHUP.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._hear)
@@ -71,14 +73,21 @@ def listening() -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if _is_main_thread() else ():
             signal.signal(number, handler)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def without_hangup() -> Iterator[None]:
     """Processes that are started here outlive the terminal, as the driver does: they still have to save where they
     are."""
+    if not _is_main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield

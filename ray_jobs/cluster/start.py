@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ray_jobs.cluster.access import (
@@ -66,6 +68,7 @@ class RayStart:
 
     Attributes:
         note: why a cluster that is there was not joined, for the user.
+        was_there: whether this process was connected before: then it stays so.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class RayStart:
         self.context: Any = None
         self.address: str | None = None
         self.note: str | None = None
+        self.was_there = False
 
     @classmethod
     def for_run(cls, config: RunConfig, purpose: str | None = None) -> RayStart:
@@ -111,6 +115,8 @@ class RayStart:
         Raises:
             ClusterError: Ray does not start, or the named cluster does not answer.
         """
+        if self.context is None and (address := _find_connection()):
+            self.was_there, self.address, self.context = True, address, SimpleNamespace(dashboard_url=None)
         if self.context is None:
             self.address, self.note = _find_cluster()
             self.context = _start_ray(self.address, self.job_name, self.metadata, dashboard=self.dashboard)
@@ -145,11 +151,30 @@ def connect(start: RayStart) -> Iterator[Connection]:
         )
     except ClusterLostError:
         raise  # without a shutdown, in which Ray may end the process before anything is said
+    except ModuleNotFoundError as error:
+        if not start.was_there:
+            ray.shutdown()
+        raise ClusterError(
+            f"the workers of the Ray cluster cannot import {error.name}: install the project there or, where this "
+            f"process starts Ray itself, set PYTHONPATH={REPOSITORY} before"
+        ) from None
     except BaseException:
-        ray.shutdown()
+        if not start.was_there:
+            ray.shutdown()
         raise
     else:
-        ray.shutdown()
+        if not start.was_there:
+            ray.shutdown()
+
+
+def _find_connection() -> str | None:
+    """The address of the cluster that this process is connected to already, as a script may be; None: none."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    apply_settings(SETTINGS)
+    address: str = ray.get_runtime_context().gcs_address
+    return address
 
 
 def _start_ray(address: str | None, job_name: str, metadata: Mapping[str, str], *, dashboard: bool) -> Any:

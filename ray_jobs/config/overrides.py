@@ -8,11 +8,13 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from ray_jobs.config.run import SECTIONS, RunConfig
 from ray_jobs.config.words import Said, show_flag, take_apart
 from ray_jobs.errors import RunError
+from trainers.families import load_recipes_module
 
 # W&B's older names of modes.
 WANDB_MODE_NAMES = {"run": "online", "dryrun": "offline"}
@@ -47,6 +49,7 @@ def override(config: RunConfig, words: Sequence[str], sections: Sequence[str] = 
     Raises:
         RunError: an unknown field or a value that is not allowed.
     """
+    config = with_own_sections(config, words)
     offered = {name: value for name, value in find_sections(config).items() if not sections or name in sections}
     alone, said = take_apart(words, {}, list_fields(offered))
     if alone:
@@ -64,6 +67,21 @@ def with_sections(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
     of_trainer = {name: value for name, value in changed.items() if name not in SECTIONS}
     try:
         return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **of_trainer), **own)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def with_own_sections(config: RunConfig, words: Sequence[str]) -> RunConfig:
+    """The config with the sections that its family has because of what is typed.
+
+    Raises:
+        RunError: the family cannot use what is typed.
+    """
+    prepare = getattr(load_recipes_module(config.family), "prepare", None)
+    if prepare is None:
+        return config
+    try:
+        return dataclasses.replace(config, trainer=prepare(config.trainer, words))
     except ValueError as error:
         raise RunError(str(error)) from None
 
@@ -155,11 +173,20 @@ def _call_tyro(arguments: type[Any] | None, sections: Mapping[str, Any], options
     )
     fields: list[Any] = [] if arguments is None else [("arguments", Annotated[(arguments, *own)])]
     fields += [
-        (name, Annotated[type(value), tyro.conf.FlagConversionOff], dataclasses.field(default=value))
+        (
+            name,
+            Annotated[type(value), tyro.conf.FlagConversionOff],
+            dataclasses.field(default_factory=partial(_as, value)),
+        )
         for name, value in sections.items()
     ]
     shape = dataclasses.make_dataclass("Fields", fields, frozen=True)
     return tyro.cli(shape, args=options, prog="", description="", use_underscores=True)
+
+
+def _as(value: Any) -> Any:
+    """A default that may be of a class whose objects can be changed, as a dataclass of somebody else's may be."""
+    return value
 
 
 def _without_frame(text: str) -> str:

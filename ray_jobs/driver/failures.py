@@ -94,7 +94,10 @@ def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
     if isinstance(cause, StorageError):
         return Failure(Cause.ERROR, str(cause))
     speaks_for_itself = type(cause).__module__.startswith(("ray_jobs.", "trainers."))
-    return Failure(Cause.ERROR, f"rank {rank}: {'' if speaks_for_itself else type(cause).__name__ + ': '}{cause}")
+    notes = "".join(f" {note}" for note in getattr(cause, "__notes__", ()))
+    return Failure(
+        Cause.ERROR, f"rank {rank}: {'' if speaks_for_itself else type(cause).__name__ + ': '}{cause}{notes}"
+    )
 
 
 def _is_lost_connection(error: BaseException) -> bool:

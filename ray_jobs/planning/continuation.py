@@ -37,7 +37,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
         plan: of a run that this driver holds.
         argv: what the user typed after the job's name.
         say: shows a line to the user.
-        job: the job that was typed.
+        job: the job that was typed; a script's whole path.
 
     Returns:
         The plan, with what an existing run keeps.
@@ -66,7 +66,7 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
     for name, member in reversed(members.items()):  # main last: from there on the run exists
         if name not in known:
             _refuse_left_folds(member.folder)
-            _write_new(plan, member, shlex.join(["python", f"ray_jobs/{job}", *argv]))
+            _write_new(plan, member, shlex.join(["python", job if "/" in job else f"ray_jobs/{job}", *argv]))
         elif changes[name]:
             member.folder.write_config(member.config)
     if other := changes.get(MAIN):
@@ -184,14 +184,15 @@ def _write_new(plan: Plan, member: MemberPlan, command: str) -> None:
     folder.write_config(member.config)  # last: from here on it exists
 
 
-def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> list[float]:
+def _predict_constants(kind: Kind, folds: FoldPlan, inventory: Inventory) -> list[Any]:
     """For each fold the constant of its training rows that a model has to beat; none of a kind that finds it otherwise,
     or of rows without a target."""
     if inventory.target is None:
         return []
     target = dict(zip(folds.ids, inventory.target, strict=True))
     splits = [folds.split(fold) for fold in range(folds.count)]
-    constants = [kind.predict_constant(np.array([target[row_id] for row_id in split.train_ids])) for split in splits]
+    trained = [np.array([target[row_id] for row_id in split.train_ids]) for split in splits]
+    constants = [kind.predict_constant(target_n, inventory.target) for target_n in trained]
     return [constant for constant in constants if constant is not None]
 
 

@@ -48,7 +48,8 @@ def print_scores(console: Console, scores: Mapping[str, Any], metric: Metric, co
         cells = (show_score(row[kind], metric) for kind in ("best", "final", "constant"))
         table.add_row(name, str(row["num_rows"]), *cells, style="bold" if row is overall else "")
     console.print(table)
-    console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+    if any(show_score(fold["best"], metric) != show_score(fold["final"], metric) for fold in scores["folds"]):
+        console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
     console.print(compare_with_constant(overall, metric, constant))
 
 

@@ -123,7 +123,7 @@ def _score(
     kind: Kind,
     tables: Mapping[CheckpointName, pa.Table],
     chosen: CheckpointName,
-    constants: list[float] | None,
+    constants: list[Any] | None,
     metric: str,
 ) -> dict[str, Any]:
     target_N, _ = kind.split(tables[chosen])

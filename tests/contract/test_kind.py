@@ -14,9 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.metrics import f1_score, jaccard_score, mean_absolute_error, mean_squared_log_error
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    jaccard_score,
+    log_loss,
+    mean_absolute_error,
+    mean_squared_log_error,
+)
 from support.processes import REPOSITORY
 
+from ensemble.classes.files import build_class_table
 from ensemble.combination import Combination
 from ensemble.config import EnsembleConfig
 from ensemble.kinds import Kind, find_kinds
@@ -50,6 +58,13 @@ def build_maps(ids: list[str], noise: float, rng: np.random.Generator, **of: obj
     return build_map_table(maps, **of)
 
 
+def build_classes(ids: list[str], noise: float, rng: np.random.Generator, **of: object) -> pa.Table:
+    target = np.array([sum(map(ord, row_id)) % 3 for row_id in ids])
+    powers = np.exp(2 * np.eye(3)[target] + rng.normal(0, 3 * noise, (len(ids), 3)))
+    probability = powers / powers.sum(axis=1, keepdims=True)
+    return build_class_table(np.array(ids), probability, target, ("cat", "dog", "emu"), **of)
+
+
 def score_numbers(path: Path) -> dict[str, float]:
     table = pq.read_table(path).to_pandas()
     return {
@@ -65,10 +80,20 @@ def score_maps(path: Path) -> dict[str, float]:
     return {"dice": f1_score(true, said), "iou": jaccard_score(true, said)}
 
 
+def score_classes(path: Path) -> dict[str, float]:
+    table = pq.read_table(path).to_pandas()
+    probability = np.stack(table["probability"])
+    return {
+        "log_loss": log_loss(table["target_class"], probability, labels=range(3)),
+        "accuracy": accuracy_score(table["target"], table["prediction"]),
+    }
+
+
 # By kind: how predictions of some rows are written, and scores of a file by somebody else's code.
 BUILDERS: dict[str, tuple[Callable[..., pa.Table], Callable[[Path], dict[str, float]]]] = {
     "number": (build_numbers, score_numbers),
     "map": (build_maps, score_maps),
+    "classes": (build_classes, score_classes),
 }
 
 
@@ -209,11 +234,11 @@ def test_the_constant_is_no_better_than_models_that_have_learned(made):
     kind, metric = made.kind, made.run.ensemble.metric
     target_N, _ = read_kept(made)
     constant = kind.predict_constant(target_N)
-    constant_N = None if constant is None else np.full(len(target_N), constant)
+    constant_N = None if constant is None else np.array([constant] * len(target_N))
     scores, read = kind.score_constant(target_N, constant_N, metric), kind.describe_metric(metric)
     better, worse = (scores_of(made), scores) if read.higher_is_better else (scores, scores_of(made))
     assert better[metric] > worse[metric]
-    if constant is not None:
+    if isinstance(constant, float):
         assert constant == predict_constant(target_N)
 
 
@@ -291,7 +316,7 @@ def test_a_submission_has_a_line_for_each_test_row_and_its_facts(made, members):
     submission = made.kind.submit(run, columns, lambda: dict.fromkeys(members, own), models, materials)
     assert submission.header[:2] == ["ID", "target"]
     assert [line[0] for line in submission.rows] == [f"t{n}" for n in range(NUM_TEST)]
-    assert submission.table.column_names == ["id", *(f"model_{n}" for n in range(3)), "prediction", "std"]
+    assert submission.table.column_names[:6] == ["id", *(f"model_{n}" for n in range(3)), "prediction", "std"]
     needed = "method n_models checkpoints test_samples weights model_weights prediction_diversity final_pred_mean"
     assert set(needed.split()) <= set(submission.facts)
     assert (submission.facts["n_models"], submission.facts["test_samples"]) == (3, NUM_TEST)

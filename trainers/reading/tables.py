@@ -41,6 +41,33 @@ def read_frame(path: Path, given: TableFormat | None = None) -> pd.DataFrame:
         return _as_text(_name_index(pd.read_parquet(path)))
 
 
+def read_typed(path: Path, given: TableFormat | None = None, *, as_text: Sequence[str] = ()) -> pd.DataFrame:
+    """The whole table as pandas reads it: numbers as numbers, empty cells as missing.
+
+    Args:
+        path: the table.
+        given: what the user says of CSV files.
+        as_text: columns of CSV files that are left as they are.
+
+    Raises:
+        DataError: as `read_frame`.
+    """
+    if _is_parquet(path):
+        with _telling_of(path):
+            frame = _name_index(pd.read_parquet(path))
+    else:
+        file = _examine_lines(path, given)
+        with _telling_of(path, file), open_unpacked(path) as source:
+            types = dict.fromkeys(as_text, str)
+            frame = pd.read_csv(source, sep=file.separator, encoding=file.encoding, dtype=types, low_memory=False)
+        if not isinstance(frame.index, pd.RangeIndex):
+            raise DataError(f"{path}: its rows have more cells than its header has names ({list_names(frame)})")
+    frame.columns = frame.columns.map(str)
+    if frame.columns.has_duplicates:
+        raise DataError(f"the table has several columns of one name: {list_names(frame)}")
+    return frame
+
+
 def read_blocks(
     path: Path, num_rows: int, columns: Sequence[str] | None = None, given: TableFormat | None = None
 ) -> Iterator[pd.DataFrame]:

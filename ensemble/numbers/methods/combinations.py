@@ -1,7 +1,6 @@
 """Combining members: models that each have one out-of-fold prediction of every row, made on the same folds.
 
-What a combination is scored by is always honest: weights that are fitted are fitted again without each fold and predict
-that fold. A leak of the second level remains, see `predict_cross_fitted`.
+What a combination is scored by is always honest, see `ensemble.members.cross_fitting`.
 
 Shape suffixes: M members, N rows with an out-of-fold prediction, T test rows.
 """
@@ -15,6 +14,7 @@ import numpy as np
 
 from ensemble.combination import Combination, normalise_weights, weights_from_scores
 from ensemble.config import FITTED_METHODS, METHODS, SPACES, Space
+from ensemble.members import cross_fitting
 from ensemble.numbers.methods.combine import combine
 from ensemble.numbers.methods.fitting import FittedCombination, fit
 from ensemble.numbers.metrics import is_mean_of_rows, measure_error
@@ -47,51 +47,17 @@ def list_combinations(
 
 
 def predict_cross_fitted(how: Combination, columns: Columns) -> np.ndarray:
-    """Each row's combined prediction, (N,), by weights that were fitted on the other folds' rows if any are: what to
-    score a combination by. Of folds in time these are the earlier ones; for the first the members weigh the same.
-
-    A leak of the second level remains, but for folds in time: the out-of-fold predictions of the other folds' rows, to
-    which the weights are fitted, come from base models that were trained on this fold's rows. Only nested
-    cross-validation, which trains every base model again within each outer fold, or a blend set is without it; with few
-    weights on many rows it is small.
+    """Each row's honest combined prediction, (N,), see `ensemble.members.cross_fitting`.
 
     Raises:
         ValueError: fewer than two folds, or as `combine` and `fit`.
     """
-    if not how.is_fitted:
-        return fit_ensemble(how, columns).predict(columns.oof_MN)
-    folds, cross_fitted_N = np.unique(columns.fold_N), np.empty(len(columns.target_N))
-    if len(folds) < 2:
-        raise ValueError(f"{len(folds)} fold: expected at least 2, as weights are fitted on others")
-    for fold in folds:
-        held_N, other_N = columns.fold_N == fold, columns.others(fold)
-        plain = Combination("mean", how.space)
-        fitted = fit_ensemble(how, columns.keep(other_N)) if other_N.any() else FittedEnsemble(plain)
-        cross_fitted_N[held_N] = fitted.predict(columns.oof_MN[:, held_N])
-    return cross_fitted_N
+    return cross_fitting.predict_cross_fitted(how, columns, fit_ensemble)
 
 
 def evaluate(how: Combination, own: Columns) -> Evaluation:
     """What a combination of these models comes to."""
-    cross_fitted_N = predict_cross_fitted(how, own)
-    inner = []
-    for fold in np.unique(own.fold_N):
-        rest_N = own.others(fold)
-        if not rest_N.any():
-            inner.append(np.nan)
-            continue
-        inner_N = cross_fitted_N[rest_N] if not how.is_fitted else predict_cross_fitted(how, _keep(own, rest_N))
-        inner.append(measure_error(how.metric, own.target_N[rest_N], inner_N))
-    return Evaluation(cross_fitted_N, np.array(inner))
-
-
-def _keep(columns: Columns, rows_N: np.ndarray) -> Columns:
-    """Some rows; those of a single fold are divided in two, so that weights can be fitted on one half and tried on the
-    other."""
-    kept = columns.keep(rows_N)
-    if len(np.unique(kept.fold_N)) > 1:
-        return kept
-    return replace(kept, fold_N=np.random.default_rng(0).permutation(len(kept.fold_N)) % 2, is_ordered=False)
+    return cross_fitting.evaluate(how, own, fit_ensemble, measure_error)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,4 @@
-"""Greedy selection with replacement: an ensemble grows by the model that helps it most, and is cut where it was best.
-
-Caruana, Niculescu-Mizil, Crew and Ksikes 2004, "Ensemble Selection from Libraries of Models", section 2,
-https://doi.org/10.1145/1015330.1015432; with 25 steps and the ties of AutoGluon's `EnsembleSelection`
-(https://github.com/autogluon/autogluon, core/models/greedy_ensemble): errors count to 6 decimals once the first model
-is chosen, if its error is above 1e-4; among equals a model that is in the ensemble already goes first, and of those the
-first. AutoGluon draws that last choice at random.
+"""Greedy selection of models whose predictions are numbers; `ensemble.members.greedy` chooses.
 
 Shape suffixes: M models, N rows.
 """
@@ -15,11 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ensemble.members.greedy import NUM_STEPS, choose_greedily
 from ensemble.numbers.methods.spaces import from_space, to_space
 from ensemble.numbers.metrics import check_models, finish, measure_error
 
-NUM_STEPS = 25
-_DECIMALS, _ROUND_ABOVE, _EQUAL = 6, 1e-4, 1e-12
 _BLOCK_VALUES = 2**22
 _SQUARED = {("msle", "z"), ("rmsle", "z"), ("mse", "raw"), ("rmse", "raw")}
 
@@ -43,17 +36,11 @@ def select_greedily(
         ValueError: values that do not fit together or are not finite; an unknown metric or space; no step.
     """
     predictions_MN, target_N = check_models(predictions_MN, target_N)
-    if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps}: expected at least 1")
-    num_models = len(predictions_MN)
-    if num_models == 1:
-        return np.ones(1)
     if (metric, space) in _SQUARED:
         ask = _ask_products(multiply_errors(predictions_MN, target_N, space), metric)
     else:
         ask = _ask_rows(predictions_MN, target_N, metric, space)
-    order = _choose(ask, num_models, num_steps)
-    return np.bincount(order, minlength=num_models) / len(order)
+    return choose_greedily(ask, len(predictions_MN), num_steps)
 
 
 def multiply_errors(predictions_MN: np.ndarray, target_N: np.ndarray, space: str) -> np.ndarray:
@@ -67,34 +54,6 @@ def multiply_errors(predictions_MN: np.ndarray, target_N: np.ndarray, space: str
         products_MM += errors_MB @ errors_MB.T
     products_MM /= num_rows
     return products_MM
-
-
-def _choose(ask: Callable[[np.ndarray], np.ndarray], num_models: int, num_steps: int) -> list[int]:
-    """The models in the order in which they were chosen, up to the first lowest error.
-
-    Args:
-        ask: the errors (M,) of the ensembles that a count of models (M,) and one model more make.
-    """
-    counts_M, is_rounded = np.zeros(num_models, int), False
-    order: list[int] = []
-    trajectory: list[float] = []
-    for _ in range(num_steps):
-        errors_M = ask(counts_M)
-        if is_rounded:
-            errors_M = errors_M.round(_DECIMALS)
-        best = _break_tie(errors_M, counts_M)
-        is_rounded = is_rounded or (not order and abs(errors_M[best]) > _ROUND_ABOVE)
-        trajectory.append(errors_M[best].round(_DECIMALS) if is_rounded else errors_M[best])
-        order.append(best)
-        counts_M[best] += 1
-    return order[: int(np.argmin(trajectory)) + 1]
-
-
-def _break_tie(errors_M: np.ndarray, counts_M: np.ndarray) -> int:
-    lowest = errors_M.min()
-    equal = np.flatnonzero(np.abs(errors_M - lowest) <= _EQUAL * abs(lowest))
-    used = equal[counts_M[equal] > 0]
-    return int(used[0] if len(used) else equal[0])
 
 
 def _ask_products(products_MM: np.ndarray, metric: str) -> Callable[[np.ndarray], np.ndarray]:

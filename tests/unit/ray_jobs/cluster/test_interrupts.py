@@ -1,10 +1,11 @@
 """What is an interrupt, and how long folds may save where they are after one."""
 
 import signal
+import threading
 
 import pytest
 
-from ray_jobs.cluster.signals import find_save_time_s, listening
+from ray_jobs.cluster.signals import find_save_time_s, listening, without_hangup
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, 2), ("30", 25), ("120", 115), ("0", 0), ("soon", 2)])
@@ -30,3 +31,20 @@ def test_a_terminal_that_is_gone_is_an_interrupt_and_nohup_is_obeyed():
                 assert interrupts.was_heard is is_heard
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_thread_of_a_script_hears_none_and_leaves_the_signals_as_they_are():
+    before, failed = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        try:
+            with listening() as interrupts, without_hangup():
+                interrupts.check()
+        except ValueError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failed
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,1 @@
+"""Combining, scoring, keeping and drawing predictions that are probabilities of classes."""

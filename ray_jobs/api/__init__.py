@@ -1,0 +1,1 @@
+"""What Python scripts call: `cross_validate`, and the run that it returns."""

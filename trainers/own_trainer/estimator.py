@@ -1,0 +1,79 @@
+"""Estimators as trainers: whatever has fit and predict or predict_proba. Nothing is imported for them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainers.interface import DataError
+
+if TYPE_CHECKING:
+    from trainers.own_trainer.fold import Fold
+
+
+def is_estimator(value: Any) -> bool:
+    """Whether something can be fitted and asked."""
+    return not isinstance(value, type) and hasattr(value, "fit") and hasattr(value, "predict")
+
+
+def is_classifier(estimator: Any) -> bool:
+    """Whether an estimator says classes: as scikit-learn's and what is like them say it, or by its probabilities."""
+    kind = getattr(estimator, "_estimator_type", None)
+    if kind is None and hasattr(estimator, "__sklearn_tags__"):
+        kind = estimator.__sklearn_tags__().estimator_type
+    return bool(kind == "classifier") if kind else hasattr(estimator, "predict_proba")
+
+
+def describe_estimator(estimator: Any) -> str:
+    """The estimator with all its parameters, as text: what the same text describes learns the same."""
+    parameters = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else None
+    shown = repr(estimator) if parameters is None else f"{type(estimator).__name__}({_show_items(parameters)})"
+    return re.sub(r" at 0x[0-9a-f]+", "", shown)
+
+
+def _show_items(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_show(value)}" for name, value in sorted(values.items()))
+
+
+def _show(value: Any) -> str:
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return describe_estimator(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_show, value))}]"
+    return repr(value)
+
+
+@dataclass(frozen=True)
+class EstimatorTrainer:
+    """Fits a copy of an estimator in each fold and keeps it.
+
+    Attributes:
+        estimator: is never fitted itself.
+        features: the columns that it is given; none: all but id, target, group, time and fold.
+    """
+
+    estimator: Any
+    features: Sequence[str] = ()
+
+    def __call__(self, fold: Fold) -> Any:
+        names = list(fold.config.features or fold.features)
+        if missing := [name for name in names if name not in fold.train]:
+            raise DataError(f"features: no column {missing[0]!r}; the table has {', '.join(map(repr, fold.train))}")
+        estimator = copy_unfitted(self.estimator)
+        # Some want classes by their numbers, and all take them.
+        truth = fold.number_classes(fold.train) if fold.classes else fold.train[fold.target]
+        estimator.fit(fold.train[names], truth)
+        fold.keep_model(estimator, features=names, knows_numbers=True)
+
+
+def copy_unfitted(estimator: Any) -> Any:
+    """A copy without what was learned, as scikit-learn's `clone` makes it; of what is no estimator of its kind a
+    deep copy."""
+    if hasattr(estimator, "get_params"):
+        from sklearn.base import clone
+
+        return clone(estimator, safe=False)
+    return copy.deepcopy(estimator)
