@@ -36,6 +36,12 @@ def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
     return configs
 
 
+def list_families(config: RunConfig) -> list[str]:
+    """The families of all members, each once, the run's own first. A recipe that is unknown is told elsewhere."""
+    words = [[*text.split(), "", ""][1] for text in config.members]
+    return list(dict.fromkeys([config.family, *(RECIPES[word]().family for word in words if word in RECIPES)]))
+
+
 def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
     start = config
     if words and "=" not in words[0] and not words[0].startswith("--"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from ray_jobs.cli.console import RunConsole, open_console
 from ray_jobs.cluster.placement import Placement, place_folds
 from ray_jobs.cluster.spread import ClusterSpread
 from ray_jobs.cluster.start import RayStart
-from ray_jobs.config.recipes import RECIPES
 from ray_jobs.config.run import RunConfig, find_differences, to_dict
 from ray_jobs.driver.conclude import conclude
 from ray_jobs.driver.coordinator import Coordination
@@ -249,11 +247,8 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 
 def _describe_member(config: RunConfig, member: RunConfig) -> str:
-    """What a member differs in from the run; of another family its recipe, and what differs from that."""
+    """What a member differs in from the run; of another family, with which it shares no fields, what was typed."""
     if member.family == config.family:
         return ", ".join(f"{name}={now}" for name, (_, now) in find_differences(config, member)[0].items())
-    recipe = dataclasses.replace(RECIPES[member.recipe]().trainer, data=member.trainer.data)
-    differs = find_differences(dataclasses.replace(member, trainer=recipe), member)[0]
-    return ", ".join(
-        [f"recipe {member.recipe} ({member.family})", *(f"{name}={now}" for name, (_, now) in differs.items())]
-    )
+    typed = next(text.split()[1:] for text in config.members if text.split()[0] == member.run.name)
+    return f"{' '.join(typed)} ({member.family})"

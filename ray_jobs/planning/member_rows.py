@@ -111,6 +111,9 @@ def _show(ids: Sequence[str], problems: Mapping[str, str]) -> str:
 def _compare_targets(run: Reader, member: Reader) -> list[str]:
     """What differs in the targets of rows that both have."""
     ids, target, own = run.inventory.ids, run.inventory.target, member.inventory.target
+    if run.inventory.classes != member.inventory.classes:
+        names = [", ".join(map(repr, one.inventory.classes)) or "none" for one in (run, member)]
+        return [f"other classes: {names[0]} in {run}, {names[1]} in {member}"]
     if target is None or own is None:
         without = [str(one) for one in (run, member) if one.inventory.target is None]
         return [f"{without[0]} has no target"] if len(without) == 1 else []
