@@ -62,14 +62,14 @@ def compare_rows(run: Reader, member: Reader) -> tuple[str, ...]:
         problems += _compare_targets(run, member)
     tests = [_NONE if one.inventory.test_ids is None else one.inventory.test_ids for one in (run, member)]
     for one, this, other, its in ((run, tests[0], member, tests[1]), (member, tests[1], run, tests[0])):
-        problems += _describe(this[find_places(this, its) < 0], f"{one} has and {other} has not", other, "test rows")
+        problems += _describe(this[find_places(this, its) < 0], f"{one} has and {other} has not", other, "test row")
     if problems:
         raise RunError("\n  ".join([_HEADING.format(member.name), *problems, _advise(lost, run, member)]))
     if not left:
         return ()
     return (
-        f"{len(left):,} training rows are dropped by {run} and could be used by {member}, such as "
-        f"{_show(left, dropped)}: they train no member, for members are compared on the same rows",
+        f"{run} has dropped {_count(len(left))} that {member} could use, such as {_show(left, dropped)}: no member is "
+        "trained on what the run's own recipe drops",
     )
 
 
@@ -92,7 +92,7 @@ def _find_dropped(reader: Reader) -> dict[str, str]:
     return {row_id: bad[row_id] for row_id in gone[find_places(gone, reader.inventory.ids) < 0].tolist()}
 
 
-def _describe(ids: np.ndarray, which: str, lacking: Reader, what: str = "training rows") -> list[str]:
+def _describe(ids: np.ndarray, which: str, lacking: Reader, what: str = "training row") -> list[str]:
     """Rows that one has and the other lacks, and why it does, if it says so."""
     if not len(ids):
         return []
@@ -100,7 +100,11 @@ def _describe(ids: np.ndarray, which: str, lacking: Reader, what: str = "trainin
     num_dropped = sum(row_id in dropped for row_id in ids.tolist())
     why = f"; {lacking.config.family} has dropped {num_dropped:,} of them as bad" if num_dropped else ""
     shown = sorted(ids.tolist(), key=lambda row_id: row_id not in dropped)
-    return [f"{len(ids):,} {what} that {which}, such as {_show(shown, dropped)}{why}"]
+    return [f"{_count(len(ids), what)} that {which}, such as {_show(shown, dropped)}{why}"]
+
+
+def _count(number: int, what: str = "training row") -> str:
+    return f"{number:,} {what}{'s' * (number > 1)}"
 
 
 def _show(ids: Sequence[str], problems: Mapping[str, str]) -> str:
@@ -126,7 +130,7 @@ def _compare_targets(run: Reader, member: Reader) -> list[str]:
         return []
     row = int(is_other.argmax())
     return [
-        f"{int(is_other.sum()):,} rows have another target, such as {str(ids[row])!r}: {target[row]} "
+        f"another target in {_count(int(is_other.sum()))}, such as {str(ids[row])!r}: {target[row]} "
         f"({run.inventory.target_name}) in {run}, {own[row]} ({member.inventory.target_name}) in {member}"
     ]
 
@@ -135,8 +139,8 @@ def _advise(lost: np.ndarray, run: Reader, member: Reader) -> str:
     text = "Mend these rows or take them out of the table, or give both the same table and columns"
     if len(lost) and set(lost.tolist()) <= _find_dropped(member).keys():
         text += (
-            f". Or make {member.config.recipe} the run's own recipe (--config-name) and {run.config.recipe} its "
-            "member: a row that the run's own recipe drops trains none of them"
+            f". Or make {member.name!r} the run's own recipe and the other one a member: no member is trained on what "
+            "the run's own recipe drops"
         )
     return text
 

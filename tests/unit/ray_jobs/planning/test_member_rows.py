@@ -72,6 +72,8 @@ def test_a_member_of_another_family_that_cannot_be_is_refused_before_the_data_is
 
 
 def test_a_member_of_another_kind_that_its_data_decides_is_refused(plan_run):
+    frame = pd.read_csv(plan_run.root / "train_val.csv")
+    frame.assign(views=frame.index % 2).to_csv(plan_run.root / "train_val.csv", index=False)
     with pytest.raises(RunError, match=r"member 'a' \(own_trainer\) predicts classes and the run .* numbers"):
         plan_run("a own_classifier")
 
@@ -112,7 +114,7 @@ def test_rows_that_a_member_has_dropped_and_the_run_keeps_are_refused_with_the_r
         "2 training rows that the run (clip_regression) has and member 'seen' (clip_regression) has not, such as 'v03' (",
         "; clip_regression has dropped 2 of them as bad",
         "Mend these rows or take them out of the table",
-        "make clip_multimodal_small the run's own recipe (--config-name)",
+        "Or make 'seen' the run's own recipe and the other one a member",
     ):
         assert words in text
     assert not list(plan_run.root.parent.glob("runs/x/*"))
@@ -124,8 +126,8 @@ def test_a_row_that_the_run_s_own_recipe_drops_trains_no_member_and_is_told(plan
     assert len(plan.folds.ids) == 23
     assert "v03" not in plan.folds.ids
     assert len(plan.members["ridge"].inventory.ids) == 24
-    notes = [note for note in plan.inventory.notes if "train no member" in note]
-    told = "1 training rows are dropped by the run (clip_regression) and could be used by member 'ridge' (own_trainer)"
+    notes = [note for note in plan.inventory.notes if "has dropped" in note]
+    told = "the run (clip_regression) has dropped 1 training row that member 'ridge' (own_trainer) could use, such as"
     assert [told in note for note in notes].count(True) == 1
     assert all("'v03' (" in note for note in notes)
     assert any("member 'text' (clip_regression)" in note for note in notes)
@@ -138,12 +140,12 @@ def test_tables_that_do_not_agree_are_refused_with_what_differs(plan_run):
     frame = pd.read_csv(plan_run.root / "train_val.csv")
     frame = pd.concat([frame, frame.head(1).assign(id="w1")])
     frame.to_csv(plan_run.root / "more.csv", index=False)
-    with pytest.raises(RunError, match=r"1 training rows that member 'ridge' \(own_trainer\) has .*, such as 'w1'\n"):
+    with pytest.raises(RunError, match=r"1 training row that member 'ridge' \(own_trainer\) has .*, such as 'w1'\n"):
         plan_run(f"{RIDGE} data.train_table=more.csv")
     frame = frame.head(24).iloc[::-1]
     frame["views"] += frame["id"] == "v02"
     frame.to_csv(plan_run.root / "other.csv", index=False)
-    with pytest.raises(RunError, match=r"1 rows have another target, such as 'v02': \d+.0 \(views\) in the run"):
+    with pytest.raises(RunError, match=r"another target in 1 training row, such as 'v02': \d+.0 \(views\) in the run"):
         plan_run(f"{RIDGE} data.train_table=other.csv")
     with pytest.raises(RunError, match=r"5 test rows that the run .* has and .*such as 't0', 't1', 't2', …") as error:
         plan_run(f"{RIDGE} data.test_table=other.csv")
@@ -207,7 +209,7 @@ def test_places_are_found_by_id():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": np.array(["0.0", "1.5"])}, r"1 rows have another target, such as 'b': 1.0 \(y\)"),
+        ({"target": np.array(["0.0", "1.5"])}, r"another target in 1 training row, such as 'b': 1.0 \(y\)"),
         ({"target": None}, r"member 'm' \(a\) has no target"),
         ({"classes": ("x", "y")}, "other classes: none in the run .*, 'x', 'y' in member 'm'"),
     ],
