@@ -51,18 +51,17 @@ def compare_rows(run: Reader, member: Reader) -> tuple[str, ...]:
         RunError: it has other rows, targets or test rows.
     """
     ids, own = run.inventory.ids, member.inventory.ids
-    lost, found = ids[find_places(ids, own) < 0], own[find_places(own, ids) < 0]
-    dropped = _find_dropped(run)
-    left = [row_id for row_id in found.tolist() if row_id in dropped]
+    lost, found, dropped = _find_missing(ids, own), _find_missing(own, ids), _find_dropped(run)
+    left = [row_id for row_id in found if row_id in dropped]
     problems = [
-        *_describe(lost, f"{run} has and {member} has not", member),
-        *_describe(found[~np.isin(found, left)], f"{member} has and {run} has not", run),
+        *_describe(lost, run, member),
+        *_describe([row_id for row_id in found if row_id not in dropped], member, run),
     ]
     if not problems:
         problems += _compare_targets(run, member)
     tests = [_NONE if one.inventory.test_ids is None else one.inventory.test_ids for one in (run, member)]
-    for one, this, other, its in ((run, tests[0], member, tests[1]), (member, tests[1], run, tests[0])):
-        problems += _describe(this[find_places(this, its) < 0], f"{one} has and {other} has not", other, "test row")
+    problems += _describe(_find_missing(tests[0], tests[1]), run, member, "test row")
+    problems += _describe(_find_missing(tests[1], tests[0]), member, run, "test row")
     if problems:
         raise RunError("\n  ".join([_HEADING.format(member.name), *problems, _advise(lost, run, member)]))
     if not left:
@@ -85,6 +84,11 @@ def find_places(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.where(among[places] == ids, places, -1)
 
 
+def _find_missing(ids: np.ndarray, among: np.ndarray) -> list[str]:
+    missing: list[str] = ids[find_places(ids, among) < 0].tolist()
+    return missing
+
+
 def _find_dropped(reader: Reader) -> dict[str, str]:
     """What was wrong with rows that are not among the training rows, by id."""
     bad = {row["id"]: row["problem"] for row in reader.inventory.bad_rows}
@@ -92,15 +96,15 @@ def _find_dropped(reader: Reader) -> dict[str, str]:
     return {row_id: bad[row_id] for row_id in gone[find_places(gone, reader.inventory.ids) < 0].tolist()}
 
 
-def _describe(ids: np.ndarray, which: str, lacking: Reader, what: str = "training row") -> list[str]:
+def _describe(ids: Sequence[str], has: Reader, lacks: Reader, what: str = "training row") -> list[str]:
     """Rows that one has and the other lacks, and why it does, if it says so."""
-    if not len(ids):
+    if not ids:
         return []
-    dropped = _find_dropped(lacking)
-    num_dropped = sum(row_id in dropped for row_id in ids.tolist())
-    why = f"; {lacking.config.family} has dropped {num_dropped:,} of them as bad" if num_dropped else ""
-    shown = sorted(ids.tolist(), key=lambda row_id: row_id not in dropped)
-    return [f"{_count(len(ids), what)} that {which}, such as {_show(shown, dropped)}{why}"]
+    dropped = _find_dropped(lacks)
+    num_dropped = sum(row_id in dropped for row_id in ids)
+    why = f"; {lacks.config.family} has dropped {num_dropped:,} of them as bad" if num_dropped else ""
+    shown = sorted(ids, key=lambda row_id: row_id not in dropped)
+    return [f"{_count(len(ids), what)} that {has} has and {lacks} has not, such as {_show(shown, dropped)}{why}"]
 
 
 def _count(number: int, what: str = "training row") -> str:
@@ -135,9 +139,9 @@ def _compare_targets(run: Reader, member: Reader) -> list[str]:
     ]
 
 
-def _advise(lost: np.ndarray, run: Reader, member: Reader) -> str:
+def _advise(lost: Sequence[str], run: Reader, member: Reader) -> str:
     text = "Mend these rows or take them out of the table, or give both the same table and columns"
-    if len(lost) and set(lost.tolist()) <= _find_dropped(member).keys():
+    if lost and set(lost) <= _find_dropped(member).keys():
         text += (
             f". Or make {member.name!r} the run's own recipe and the other one a member: no member is trained on what "
             "the run's own recipe drops"
