@@ -25,7 +25,8 @@ inventory.py
     `write_inputs(config, inventory, folder)` writes what the folds find at `FoldContext.inputs`.
     `prepare_node(config)` runs once on each machine before the folds start: it fetches weights, for instance.
     `describe_inputs(config)` (may be absent) returns something hashable. Configs for which it is equal have the same
-    inventory, inputs and needs of a node; the trials of a tuning then share them.
+    inventory, inputs and needs of a node, and are resolved alike; the members of a run and the trials of a tuning then
+    share them.
     `open_backgrounds(config, inputs, table)` (of maps) returns a function of a row's id that gives what its map lies
     over, (H, W, 3) uint8.
 
@@ -41,7 +42,8 @@ new_rows.py
     argument says where the truth is, or None. `PLACES` says in words what such a path may be.
     `rows.check()` reads all of it before anything is launched and returns the number of rows. `rows.read(n)` gives it
     in blocks of n rows, each a `pyarrow.Table`; n is a multiple of `rows.batch_rows`. `rows.PROBLEMS` says what is
-    wrong with rows that are listed as a problem, and what was done ("... rows have PROBLEMS"). Picklable.
+    wrong with rows that are listed as a problem, and what was done ("... rows have PROBLEMS"). Picklable. Where a run
+    has members of several families each finds the rows at the same path, of the same ids in the same order.
 
 predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).

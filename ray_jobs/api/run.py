@@ -15,7 +15,6 @@ from ray_jobs.api.tables import open_table
 from ray_jobs.errors import RunError
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
-from trainers.interface import load_new_rows_module, load_predict_module
 
 
 class Run:
@@ -81,22 +80,21 @@ class Run:
         Raises:
             RunError, DataError: the folds have kept no model, or the rows cannot be predicted.
         """
+        from ray_jobs.prediction.families import find_rows, load_predictor
         from ray_jobs.prediction.models import read_models, refuse_unusable, settle_run
         from ray_jobs.results.run_files import describe_run
 
         config = self._run.read_config()
         refuse_unusable(self._run, config)
         with tempfile.TemporaryDirectory() as scratch:
-            configs = [self._run.of_member(name).read_config().trainer for name in config.combined_members]
-            rows = load_new_rows_module(config.family).find_new_rows(
-                configs, self._place_rows(new, config, Path(scratch))
-            )
+            family, rows = find_rows(self._run, config, self._place_rows(new, config, Path(scratch)))
             rows.check()
-            models, combiner = read_models(self._run, config), settle_run(self._run, config)
-            predictor = load_predict_module(config.family).Predictor(models, rows, "cpu", 1)
+            run = describe_run(self._run, config)
+            models, combiner = read_models(self._run, config, run.folds), settle_run(self._run, config)
+            predictor = load_predictor(family)(models, rows, "cpu", 1)
             blocks = [combiner.predict(predictor, block, shows_models=False) for block in rows.read(rows.batch_rows)]
         table = pa.concat_tables(blocks)
-        names = ["ID", *combiner.list_columns(describe_run(self._run, config).target, shows_models=False)]
+        names = ["ID", *combiner.list_columns(run.target, shows_models=False)]
         predicted = table.select([name for name in table.column_names if name.isdecimal()]).rename_columns(names)
         return predicted.to_pandas()
 

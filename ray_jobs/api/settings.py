@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def _choose_folds(
             raise RunError(
                 f"folds={given!r}: expected a number, one of {', '.join(FOLD_KINDS)}, or a scikit-learn splitter"
             )
-        return data, replace(folds, kind=given, count=1 if given == "holdout" else count, seed=wanted.seed)
+        return data, replace(folds, kind=cast(Any, given), count=1 if given == "holdout" else count, seed=wanted.seed)
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)):
         raise RunError(
             f"folds={given!r}: expected a number, one of {', '.join(FOLD_KINDS)}, or a scikit-learn splitter"
@@ -179,7 +179,7 @@ def _choose_folds(
     is_of_classes = _find_task(wanted, table) == "classification"
     alone, grouped = ("stratified", "stratified_grouped") if is_of_classes else ("random", "grouped")
     kind = "time" if data.time_column else grouped if data.group_column else alone
-    return data, replace(folds, kind=kind, count=int(given), seed=wanted.seed)
+    return data, replace(folds, kind=cast(Any, kind), count=int(given), seed=wanted.seed)
 
 
 def _find_column(table: ScriptTable, name: str | None, data: DataConfig) -> Any:

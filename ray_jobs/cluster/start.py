@@ -36,8 +36,10 @@ from ray_jobs.cluster.ray_private import (
 from ray_jobs.cluster.resources import find_resources
 from ray_jobs.cluster.signals import without_hangup
 from ray_jobs.cluster.versions import COMMON_PACKAGES, list_packages, package_versions, refuse_other_versions
+from ray_jobs.config.members import list_families
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import ClusterError, ClusterLostError
+from trainers.interface import load_config_class
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -97,7 +99,7 @@ class RayStart:
         assert name is not None
         metadata = {"run": name, "folder": f"{storage.rstrip('/')}/{name}", "recipe": config.recipe}
         job_name = f"{name}-{purpose}" if purpose else name
-        packages = list_packages(config.trainer)
+        packages = list_packages(*map(load_config_class, list_families(config)))
         return cls(job_name, dashboard=config.run.dashboard, metadata=metadata, packages=packages)
 
     @property

@@ -16,9 +16,9 @@ from trainers.interface import load_config_class
 COMMON_PACKAGES = ("ray", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn")
 
 
-def list_packages(trainer: Any) -> tuple[str, ...]:
-    """The packages that matter to folds of a family, by its config."""
-    return (*COMMON_PACKAGES, *trainer.PACKAGES)
+def list_packages(*trainers: Any) -> tuple[str, ...]:
+    """The packages that matter to folds of these families, by their configs, each once."""
+    return tuple(dict.fromkeys((*COMMON_PACKAGES, *(package for one in trainers for package in one.PACKAGES))))
 
 
 def list_all_packages() -> tuple[str, ...]:

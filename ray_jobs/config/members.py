@@ -3,14 +3,18 @@ with it.
 
 A member is written as `name [recipe] [field=value ...]`, such as `wide model.hidden_dim=128`. What is not said is as in
 the run's own config. With `folds.seed=1` it repeats the cross-validation on another division of the rows. A further
-member is a run folder inside the run's folder: `members/<name>/`."""
+member is a run folder inside the run's folder: `members/<name>/`.
+
+A recipe may be of another family. It then has the run's `data` fields that its own family knows by the same name, and
+whether it reads the same rows is found out when it has read them (`planning/member_rows.py`)."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ray_jobs.config.overrides import override
-from ray_jobs.config.recipes import find_recipe
+from ray_jobs.config.recipes import RECIPES, find_recipe
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.errors import RunError
 from trainers.values import show_value
@@ -32,14 +36,20 @@ def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
     return configs
 
 
+def list_families(config: RunConfig) -> list[str]:
+    """The families of all members, each once, the run's own first. A recipe that is unknown is told elsewhere."""
+    words = [[*text.split(), "", ""][1] for text in config.members]
+    return list(dict.fromkeys([config.family, *(RECIPES[word]().family for word in words if word in RECIPES)]))
+
+
 def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
     start = config
     if words and "=" not in words[0] and not words[0].startswith("--"):
         start = _take_recipe(config, words.pop(0))
-    sections = [field.name for field in dataclasses.fields(config.trainer)]
+    sections = [field.name for field in dataclasses.fields(start.trainer)]
     member = override(start, words, sections=[*sections, "folds"])
     _refuse_other_folds(config, member)
-    for name in config.trainer.data.ROWS_FROM:
+    for name in config.trainer.data.ROWS_FROM if member.family == config.family else ():
         own, of_run = getattr(member.trainer.data, name), getattr(config.trainer.data, name)
         if own != of_run:
             raise RunError(
@@ -81,9 +91,34 @@ def _take_recipe(config: RunConfig, recipe: str) -> RunConfig:
     """A recipe's model and training on the run's own data."""
     other = find_recipe(recipe)()
     if other.family != config.family:
+        _refuse_other_kind(config, other)
+    trainer = _with_data_of(config.trainer, other.trainer)
+    return dataclasses.replace(config, recipe=recipe, family=other.family, trainer=trainer)
+
+
+def _with_data_of(run: Any, other: Any) -> Any:
+    """A recipe's trainer with what the run's `data` section says; another family's with the fields that it knows, too.
+
+    Raises:
+        RunError: its family does not take such a value.
+    """
+    known = {field.name for field in dataclasses.fields(other.data)}
+    said = {field.name: getattr(run.data, field.name) for field in dataclasses.fields(run.data) if field.name in known}
+    try:
+        return dataclasses.replace(other, data=dataclasses.replace(other.data, **said))
+    except ValueError as error:
+        raise RunError(f"the run's data section does not suit this recipe: {error}") from None
+
+
+def _refuse_other_kind(config: RunConfig, other: RunConfig) -> None:
+    """Where both families always predict the same. (What a family chooses by its data is known once that was read.)
+
+    Raises:
+        RunError: the recipe predicts something else than the run.
+    """
+    chosen = [type(one.trainer).PREDICTS for one in (config, other)]
+    if all(isinstance(kind, str) for kind in chosen) and chosen[0] != chosen[1]:
         raise RunError(
-            f"recipe {recipe} is of family {other.family}: expected one of family {config.family}, as in the run: all "
-            "members learn from the same rows"
+            f"recipe {other.recipe} predicts {other.kind.title} and the run {config.kind.title}: members predict the "
+            "same of the same rows. Train it as a run of its own"
         )
-    trainer = dataclasses.replace(other.trainer, data=config.trainer.data)
-    return dataclasses.replace(config, recipe=recipe, trainer=trainer)

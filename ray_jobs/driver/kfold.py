@@ -240,11 +240,16 @@ def _show_plan(console: Console, plan: Plan) -> None:
     for fold, train_size, val_size in plan.folds.sizes():
         console.print(f"  fold {fold}: {train_size} rows train, {val_size} validate")
     for name, member in list(plan.members.items())[1:]:
-        differs = ", ".join(
-            f"{field}={now}" for field, (_, now) in find_differences(plan.config, member.config)[0].items()
-        )
-        console.print(f"  member {name}: {differs or 'as main'}")
+        console.print(f"  member {name}: {_describe_member(plan.config, member.config) or 'as main'}")
     for note in (*plan.inventory.notes, *filter(None, [note_memory(plan.config, plan.folds.count)])):
         console.print(note, style="yellow")
     print_leaks(console, plan.leaks, plan.config.folds, plan.inventory, plan.folder)
     say_dry_run_ends(console, plan)
+
+
+def _describe_member(config: RunConfig, member: RunConfig) -> str:
+    """What a member differs in from the run; of another family, with which it shares no fields, what was typed."""
+    if member.family == config.family:
+        return ", ".join(f"{name}={now}" for name, (_, now) in find_differences(config, member)[0].items())
+    typed = next(text.split()[1:] for text in config.members if text.split()[0] == member.run.name)
+    return f"{' '.join(typed)} ({member.family})"

@@ -7,9 +7,10 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray_jobs.cli.console import LineConsole
@@ -78,6 +79,7 @@ class FoldLauncher:
         folder: the run's own.
         config: the run's: its name, by which Ray's dashboard shows the folds, how long a fold may stand still, how long
             the storage may be away when a fold has ended, and how often a fold may be resized.
+        trainers: the family's own config of each member, by its folder.
         placement: resources of a worker, folds at once.
         coordinator: handle of the coordination actor.
         cluster: where they train.
@@ -89,13 +91,14 @@ class FoldLauncher:
         self,
         folder: RunFolder,
         config: RunConfig,
+        trainers: Mapping[Path, Any],
         placement: Placement,
         coordinator: Any,
         cluster: Connection,
         interrupts: Interrupts,
         mirror: RunMirror | NoMirror = NO_MIRROR,
     ) -> None:
-        self.folder, self.run, self.resources, self.trainer = folder, config.run, config.resources, config.trainer
+        self.folder, self.run, self.resources, self.trainers = folder, config.run, config.resources, trainers
         self.placement, self.coordinator, self.cluster = placement, coordinator, cluster
         self.interrupts, self.mirror = interrupts, mirror
         self.num_folds, self.storage = config.folds.count, Storage(folder, config.checkpoint.storage_patience_s)
@@ -277,7 +280,8 @@ class FoldLauncher:
         except Exception as error:  # whatever ended this fold (a controller that died, too), the others go on
             with contextlib.suppress(OSError):  # its log and last lines, for the user
                 self.mirror.bring_fold(fold.folder, fold.fold)
-            failure = self._look_for_stall(fold, attempt, explain_failure(error, self.trainer.ADVICE.memory))
+            advice = self.trainers[fold.folder.root].ADVICE.memory
+            failure = self._look_for_stall(fold, attempt, explain_failure(error, advice))
             if failure.cause == Cause.DIED and self._was_drained(fold, attempt):
                 failure = Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
             ended = FoldFailed(fold.fold, attempt, failure.message)
@@ -329,7 +333,7 @@ class FoldLauncher:
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,
             "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
-            "versions": package_versions(list_packages(self.trainer)),
+            "versions": package_versions(list_packages(self.trainers[fold.folder.root])),
         }
         if num_workers == 1:
             self._run_task(fold, f"{self.run.name}/{fold} (attempt {attempt})", task)

@@ -37,7 +37,6 @@ from ray_jobs.errors import (
     RunFolderError,
     StorageError,
 )
-from ray_jobs.planning.inventories import describe_inputs
 from ray_jobs.planning.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.events import RunStarted
@@ -159,7 +158,7 @@ class Session:
         is_own = self.cluster.is_own
         if not is_own and find_uri(plan.folder) is None:
             refuse_private_storage(plan.folder.root)
-        for member in plan.members.values():
+        for member in plan.list_views():
             prepare_node = load_inventory_module(member.config.family).prepare_node
             if is_own:
                 prepare_node(member.config.trainer)
@@ -168,7 +167,9 @@ class Session:
 
     def make_launcher(self, plan: Plan, config: RunConfig, placement: Placement, coordinator: Any) -> FoldLauncher:
         """What trains folds of a plan here; Ray's dashboard calls them by the config's name."""
-        return FoldLauncher(plan.folder, config, placement, coordinator, self.cluster, self.interrupts, self.mirror)
+        trainers = {member.folder.root: member.config.trainer for member in plan.members.values()}
+        here = (self.cluster, self.interrupts, self.mirror)
+        return FoldLauncher(plan.folder, config, trainers, placement, coordinator, *here)
 
     def say_interrupted(self) -> None:
         """What a user has to know first of all: soon after an interrupt somebody may kill the driver."""
@@ -210,9 +211,9 @@ def list_unfinished(plan: Plan) -> list[MemberFold]:
 
 def write_inputs(plan: Plan) -> None:
     """Writes what the folds read; members that read the same share it."""
-    for member in {describe_inputs(member.config): member for member in plan.members.values()}.values():
-        module = load_inventory_module(member.config.family)
-        module.write_inputs(member.config.trainer, member.inventory, plan.folder.inputs)
+    for member in plan.list_views():
+        write = load_inventory_module(member.config.family).write_inputs
+        write(member.config.trainer, member.inventory, member.folder.inputs)
 
 
 def start_coordinator(plan: Plan, placement: Placement) -> Any:

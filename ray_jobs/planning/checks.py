@@ -6,18 +6,23 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ray_jobs.cluster.signals import in_submitted_job
 from ray_jobs.config.members import resolve_members
-from ray_jobs.config.run import RunConfig
+from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.planning.folds import FoldPlan, plan_folds
 from ray_jobs.planning.inventories import Inventories
 from ray_jobs.planning.leaks import find_leaks, refuse_leaks
+from ray_jobs.planning.member_rows import (
+    Reader,
+    compare_rows,
+    gather_notes,
+    refuse_other_kind,
+    with_all_row_keys,
+)
 from ray_jobs.planning.notes import note_division
 from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
 from ray_jobs.planning.saved_folds import find_saved_folds
@@ -26,7 +31,7 @@ from ray_jobs.runs.file_table import MEMBERS
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place, join_run, open_cache, refuse_other_storage, resolve_storage
 from ray_jobs.runs.remote.run_mirror import bring_division
-from trainers.interface import Inventory, Spread, call_here, load_inventory_module
+from trainers.interface import DataError, Inventory, Spread, call_here
 from trainers.storage.object_storage import is_uri
 
 
@@ -47,8 +52,9 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     config = name_run(config)
     assert config.run.name is not None
     folder = RunFolder(find_place(config.run.storage, config.run.name))
+    members = resolve_members(config)  # a mistake in one is told before the data is read
     if in_submitted_job():
-        _refuse_relative_paths(config)
+        _refuse_relative_paths(config, members)
     if folder.root.parent.name == MEMBERS:
         raise RunError(
             f"run.storage={folder.root.parent}: expected another name than {MEMBERS}, which holds a run's members"
@@ -59,20 +65,17 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
         kinds = ("run", "tune.name") if is_tuning else ("tuning, which tune.py continues", "run.name")
         raise RunError(f"{folder.root} is a {kinds[0]}; choose another {kinds[1]}")
-    resolve_members(config)  # a mistake in one is told before the data is read
     if uri := join_run(config.run.storage, folder.root.name):
         bring_division(folder, uri)
-    take = partial(_take_inventory, (scratch or folder.root, folder.cache), spread)
-    trainer, inventory = take(config)
+    inventories = Inventories(scratch or folder.root, folder.cache, spread)
+    trainer, inventory = inventories.take(config)
     run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config.run.storage))
     config = with_absolute_external(with_usual_metric(dataclasses.replace(config, trainer=trainer, run=run)))
-    folds = _divide(config, folder, inventory)
-    notes = note_division(config.folds, folds, inventory, config.kind)
-    inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
-    leaks = find_leaks(folds, inventory)
-    refuse_leaks(leaks, config.folds)
-    check_ensemble(config, build_plan_table(folds), inventory.require_target)
-    return Plan(_check_members(config, folder, inventory, folds, take), leaks)
+    readers = _read_members(Reader(MAIN, config, inventory), inventories)
+    plan = _plan_members(readers, folder)
+    refuse_leaks(plan.leaks, config.folds)
+    check_ensemble(config, build_plan_table(plan.folds), inventory.require_target)
+    return plan
 
 
 def name_run(config: RunConfig) -> RunConfig:
@@ -83,14 +86,11 @@ def name_run(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
 
 
-def _refuse_relative_paths(config: RunConfig) -> None:
+def _refuse_relative_paths(config: RunConfig, members: Mapping[str, RunConfig]) -> None:
     """Raises RunError for what a submitted job would look for in its temporary copy of the working directory."""
-    places = {
-        "run.storage": config.run.storage,
-        "data.root": config.trainer.data.root,
-        "ensemble.external": config.ensemble.external,
-    }
-    for name, value in places.items():
+    places = [("run.storage", config.run.storage), ("ensemble.external", config.ensemble.external)]
+    places += [("data.root", member.trainer.data.root) for member in members.values()]
+    for name, value in places:
         if value and not os.path.isabs(os.path.expanduser(value)) and not is_uri(value):
             raise RunError(
                 f"{name}={value} is a relative path: a submitted job runs in a temporary copy of the working "
@@ -121,34 +121,46 @@ def _check_storage_folder(root: Path, *, makes_it: bool) -> None:
         )
 
 
-def _check_members(
-    config: RunConfig, folder: RunFolder, inventory: Inventory, folds: FoldPlan, take: Callable[[RunConfig], Any]
-) -> dict[str, MemberPlan]:
-    """Every member on its own view of the data, and on its own folds where it repeats the cross-validation.
+def _read_members(run: Reader, inventories: Inventories) -> list[Reader]:
+    """Every member, the run's own recipe first, with what its family reads of the data.
 
     Raises:
-        RunError: a member has other rows than the run, because of what it reads of them.
+        RunError: a member cannot read it, or predicts something else than the run.
     """
-    inventories = Inventories(config, inventory, take)
-    members = {}
-    for name, member in resolve_members(config).items():
-        trainer, own = inventories.take(
-            member,
-            f"member {name!r}",
-            "the run",
-            "give the run and all members the same columns and pictures, so that all drop the same rows",
-        )
-        member, its_folder = dataclasses.replace(member, trainer=trainer), folder.of_member(name)
-        divided = folds if member.folds.seed == config.folds.seed else _divide(member, its_folder, inventory)
-        members[name] = MemberPlan(member, its_folder, own, divided)
-    return members
+    readers = [run]
+    for name, config in list(resolve_members(run.config).items())[1:]:
+        try:
+            trainer, inventory = inventories.take(config)
+        except DataError as error:
+            raise RunError(f"member {name!r} (recipe {config.recipe}): {error}") from None
+        readers.append(Reader(name, dataclasses.replace(config, trainer=trainer), inventory))
+        refuse_other_kind(run, readers[-1])
+    return readers
+
+
+def _plan_members(readers: list[Reader], folder: RunFolder) -> Plan:
+    """Divides the rows, once for all members but those that repeat the cross-validation.
+
+    Raises:
+        RunError: a member does not have the run's rows.
+        DataError: the rows cannot be divided so.
+    """
+    run, config = readers[0], readers[0].config
+    # One for each other view of the data, the first that has it.
+    others = list({id(one.inventory): one for one in reversed(readers) if one.inventory is not run.inventory}.values())
+    notes = [note for one in others for note in compare_rows(run, one)]
+    inventory = with_all_row_keys(run, others)
+    folds = _divide(config, folder, inventory)
+    notes += [*note_division(config.folds, folds, inventory, config.kind), *gather_notes(run, others)]
+    inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
+    planned = {MAIN: MemberPlan(config, folder, inventory, folds)}
+    for one in readers[1:]:
+        own, its_folder = one.config, folder.of_member(one.name)
+        divided = folds if own.folds.seed == config.folds.seed else _divide(own, its_folder, inventory)
+        planned[one.name] = MemberPlan(own, its_folder, one.inventory, divided)
+    return Plan(planned, find_leaks(folds, inventory))
 
 
 def _divide(config: RunConfig, folder: RunFolder, inventory: Inventory) -> FoldPlan:
     """The rows as they were divided when the run began; those of a new run are divided now."""
     return find_saved_folds(folder, config, inventory) or plan_folds(config.folds, inventory)
-
-
-def _take_inventory(places: tuple[Path, Path], spread: Spread, config: RunConfig) -> tuple[Any, Inventory]:
-    taken: tuple[Any, Inventory] = load_inventory_module(config.family).take_inventory(config.trainer, *places, spread)
-    return taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.inventories import describe_inputs
 from ray_jobs.planning.leaks import Leak
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import Inventory
@@ -55,6 +57,13 @@ class Plan:
     def folds(self) -> FoldPlan:
         """Of every member that does not repeat the cross-validation on another division."""
         return self.members[MAIN].folds
+
+    def list_views(self) -> list[MemberPlan]:
+        """A member for each view of the data: of those that have the same inputs, and needs of a node, the first."""
+        views: dict[Hashable, MemberPlan] = {}
+        for member in self.members.values():
+            views.setdefault(describe_inputs(member.config), member)
+        return list(views.values())
 
 
 def build_plan_table(folds: FoldPlan) -> pa.Table:

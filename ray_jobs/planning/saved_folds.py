@@ -55,7 +55,7 @@ def with_saved_folds(plan: Plan) -> Plan:
     folds = find_saved_folds(plan.folder, main.config, main.inventory) or plan.folds
     members = {}
     for name, member in plan.members.items():
-        own = folds if member.folds is plan.folds else find_saved_folds(member.folder, member.config, member.inventory)
+        own = folds if member.folds is plan.folds else find_saved_folds(member.folder, member.config, plan.inventory)
         members[name] = dataclasses.replace(member, folds=own or member.folds)
     is_other = not np.array_equal(folds.fold, plan.folds.fold)
     return Plan(members, find_leaks(folds, plan.inventory) if is_other else plan.leaks)

@@ -27,6 +27,7 @@ from ray_jobs.cluster.start import RayStart
 from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, ClusterLostError, RunError
+from ray_jobs.prediction.families import find_rows
 from ray_jobs.prediction.models import refuse_unusable, settle_run
 from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from ray_jobs.prediction.stream import PredictionJob, stream_predictions
@@ -34,7 +35,7 @@ from ray_jobs.prediction.tables import TABLE_SUFFIXES, open_table
 from ray_jobs.results.run_files import combines_folds, describe_run, list_combined_folds
 from ray_jobs.results.wording import describe_part_of_folds, describe_submission
 from ray_jobs.runs.folder import RunFolder
-from trainers.interface import DataError, load_new_rows_module
+from trainers.interface import DataError
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,8 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
     advice = f"--output={request.output}: name another file" if request.output else "--output FILE names another place"
     refuse_unwritable(output.parent, advice)
     refuse_unusable(folder, config)
-    configs = [folder.of_member(name).read_config().trainer for name in config.combined_members]
     truth = (request.truth,) if looks_for_truth else ()
-    rows = load_new_rows_module(config.family).find_new_rows(configs, request.place, *truth)
+    family, rows = find_rows(folder, config, request.place, *truth)
     if kind.row_files:
         refuse_foreign(output, (rows.path, getattr(rows, "masks", None)), kind.row_files)
         output = output / SUMMARY
@@ -139,7 +139,9 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
     num_rows, combiner = rows.check(), settle_run(folder, config)
     run, shows_models = describe_run(folder, config), request.shows_models
     columns = ("ID", *combiner.list_columns(run.target, shows_models=shows_models))
-    return PredictionJob(folder.root, config, run.folds, combiner, rows, num_rows, output, columns, shows_models)
+    return PredictionJob(
+        folder.root, config, run.folds, combiner, family, rows, num_rows, output, columns, shows_models
+    )
 
 
 def choose_log(folder: RunFolder, work: PredictionJob) -> Path:

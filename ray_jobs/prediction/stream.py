@@ -14,11 +14,11 @@ import pyarrow as pa
 from ensemble.run import Combiner
 from ray_jobs.cluster.placement import Placement
 from ray_jobs.config.run import RunConfig
+from ray_jobs.prediction.families import load_predictor
 from ray_jobs.prediction.models import read_models
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.remote.run_mirror import bring_run
-from trainers.interface import load_predict_module
 
 _MOST_DEATHS = 3  # of an actor, and tries of a block: what kills it each time is not tried for ever
 
@@ -32,7 +32,8 @@ class PredictionJob:
         config: of the run.
         folds: whose models are combined.
         combiner: of its models.
-        rows: the family's `NewRows`.
+        family: whose models predict; empty: several.
+        rows: the family's `NewRows`, or what stands for those of several.
         output: the file.
         columns: its header.
     """
@@ -41,6 +42,7 @@ class PredictionJob:
     config: RunConfig
     folds: tuple[int, ...]
     combiner: Combiner
+    family: str
     rows: Any
     num_rows: int
     output: Path
@@ -99,7 +101,7 @@ class _Worker:
         bring_run(work.root, uri)
         models = read_models(RunFolder(work.root), config, work.folds)
         device = "cuda:0" if uses_gpu else "cpu"
-        self.predictor = load_predict_module(config.family).Predictor(models, work.rows, device, num_threads)
+        self.predictor = load_predictor(work.family)(models, work.rows, device, num_threads)
         self.work = work
 
     def __call__(self, packed: pa.Table) -> pa.Table:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import time
@@ -60,8 +62,16 @@ class RunFolder(RunFiles):
 
     @property
     def inputs(self) -> Path:
-        """What the folds read; of all trials of a tuning."""
-        return self._shared_root / "inputs"
+        """What the folds read; of all trials of a tuning. Members of another family than the run have a folder in it
+        for each way in which they read the data: no family knows the names that others give their files."""
+        inputs = self._shared_root / "inputs"
+        if self.member == MAIN:
+            return inputs
+        own, of_run = (read_json(one.config, default={}) for one in (self, RunFolder(self.run_root)))
+        if own.get("family") == of_run.get("family"):
+            return inputs
+        read = hashlib.sha256(json.dumps(own.get("data"), sort_keys=True).encode()).hexdigest()
+        return inputs / f"{own.get('family')}-{read[:12]}"
 
     @property
     def cache(self) -> Path:

@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ray_jobs.cluster.versions import list_all_packages, package_versions
 from ray_jobs.config.run import MAIN, RunConfig, find_differences
 from ray_jobs.config.tune import TuneConfig
 from ray_jobs.config.words import write_command
 from ray_jobs.errors import ConfigChangedError, RunError, RunFolderError
 from ray_jobs.planning.checks import check_run
-from ray_jobs.planning.inventories import Inventories
+from ray_jobs.planning.inventories import Inventories, describe_inputs
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
@@ -26,7 +28,7 @@ from ray_jobs.runs.provenance import Provenance, read_provenance, write_provenan
 from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial
-from trainers.interface import Inventory, Spread, call_here, load_inventory_module
+from trainers.interface import Inventory, Spread, call_here
 from trainers.values import show_value
 
 # Of the `tune` section: what must stay when a tuning goes on, for the trials that are there were chosen by it.
@@ -72,9 +74,7 @@ class Tuning:
             DataError: the data cannot be read as its fields say.
         """
         config = with_fields(self.config, trial.fields)
-        trainer, inventory = self._inventories.take(
-            config, "a trial", "the recipe", "do not tune what decides which rows can be used"
-        )
+        trainer, inventory = self._take_inventory(config)
         group = config.tracking.name or self.folder.root.name
         config = replace(
             config,
@@ -85,14 +85,25 @@ class Tuning:
         )
         return Plan({MAIN: MemberPlan(config, trial.folder, inventory, self.plan.folds)}, self.plan.leaks)
 
+    def _take_inventory(self, config: RunConfig) -> tuple[Any, Inventory]:
+        """The trainer's config with whole paths, and the rows that it reads."""
+        own = self.plan.inventory
+        if describe_inputs(config) == describe_inputs(self.config):
+            return config.trainer, own
+        trainer, inventory = self._inventories.take(config)
+        if not all(np.array_equal(getattr(own, n), getattr(inventory, n)) for n in ("ids", "target", "test_ids")):
+            example = "".join(f", such as {str(row_id)!r}" for row_id in sorted({*own.ids} ^ {*inventory.ids})[:1])
+            raise RunError(
+                f"a trial reads {len(inventory.ids)} training and {inventory.num_test} test rows and the recipe "
+                f"{len(own.ids)} and {own.num_test}, not all the same{example}: trials are compared row by row. "
+                "Correct or remove the bad rows, or do not tune what decides which rows can be used"
+            )
+        return trainer, inventory
+
     @cached_property
     def _inventories(self) -> Inventories:
-        return Inventories(self.config, self.plan.inventory, self._read)
-
-    def _read(self, config: RunConfig) -> tuple[Any, Inventory]:
-        module, folder = load_inventory_module(config.family), self.folder
-        taken: tuple[Any, Inventory] = module.take_inventory(config.trainer, folder.root, folder.cache)
-        return taken
+        """What trials read that is not as the recipe reads it."""
+        return Inventories(self.folder.root, self.folder.cache, call_here)
 
 
 def check_tuning(

@@ -40,7 +40,8 @@ class Line:
     def scale(self, rows: pd.DataFrame) -> np.ndarray:
         """The rows' numbers as the line wants them, (N, F); a missing one is the mean."""
         scaled_NF: np.ndarray = (rows[self.names].to_numpy(np.float64) - self.mean_F) / self.std_F
-        return np.nan_to_num(scaled_NF)
+        filled_NF: np.ndarray = np.nan_to_num(scaled_NF)
+        return filled_NF
 
     def predict(self, rows: pd.DataFrame) -> np.ndarray:
         """(N,)."""

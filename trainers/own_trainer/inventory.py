@@ -225,7 +225,8 @@ def _read_groups(groups: pd.Series, path: Path) -> np.ndarray:
         raise DataError(
             f"{path}: the group column {groups.name!r} is empty in {groups.isna().sum()} rows, such as row {row + 1}"
         )
-    return groups.astype(str).to_numpy(str)
+    names_N: np.ndarray = groups.astype(str).to_numpy(str)
+    return names_N
 
 
 def _hash_files(*paths: Path | None) -> str:

@@ -71,17 +71,17 @@ def build_options(kind: type[Any] | None, values: Mapping[str, Any] | Any) -> An
     Raises:
         ValueError: an option is unknown, or a value cannot stand in a config.
     """
-    if dataclasses.is_dataclass(values) and not isinstance(values, type):
-        values = dataclasses.asdict(values)
+    is_object = dataclasses.is_dataclass(values) and not isinstance(values, type)
+    given: Mapping[str, Any] = dataclasses.asdict(values) if is_object else values  # type: ignore[arg-type, call-overload]
     if kind is None:
-        return as_options(values)
+        return as_options(given)
     known = [one.name for one in dataclasses.fields(kind)]
-    for name, value in values.items():
+    for name, value in given.items():
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1) or known
             raise ValueError(f"my.{name}: {kind.__name__} has no such option; it has {', '.join(nearest)}")
         _refuse_odd_value(name, value)
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
 def count_arguments(function: Callable[..., Any]) -> int:
@@ -111,5 +111,5 @@ def _refuse_odd_value(name: str, value: Any) -> None:
 
 def _find_type(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple[type(value[0]) if value else str, ...]
+        return tuple[type(value[0]) if value else str, ...]  # type: ignore[misc]
     return Any if value is None else type(value)

@@ -84,7 +84,8 @@ def check_probabilities(predicted: Any, what: str, num_rows: int, classes: Seque
             f"{wrong_N.sum()} of {len(values)} {what} predictions are no probabilities, such as {values[row].tolist()} "
             f"in row {row} of fold.{what}: expected numbers from 0 that add up to 1"
         )
-    return values / values.sum(axis=1, keepdims=True)
+    probability_NC: np.ndarray = values / values.sum(axis=1, keepdims=True)
+    return probability_NC
 
 
 def _as_array(predicted: Any, what: str) -> np.ndarray:

@@ -101,14 +101,6 @@ def test_a_member_with_another_folds_seed_repeats_the_cross_validation_on_a_divi
         check_run(parse_kfold([*words, "folds.blend_fraction=0.2"]).config, None)
 
 
-def test_members_that_read_other_rows_are_refused(tmp_path, small_frame, write_data):
-    root = write_data(small_frame)
-    (root / "train_val" / "v03.jpg").write_bytes(b"no picture")
-    words = [f"data.root={root}", f"run.storage={tmp_path / 'runs'}", "data.on_bad_row=drop"]
-    with pytest.raises(RunError, match=r"member 'text' reads 24 training and 0 test rows and the run 23 and 0"):
-        check_run(parse_kfold([*words, "members=[text data.train_pictures=]"]).config, None)
-
-
 def test_members_have_columns_in_one_file_and_their_combination_is_scored_on_rows_that_no_member_saw(tmp_path):
     folder, _, summary = make_run(tmp_path / "run", members=(WIDE, "deep", "odd training.seed=1"))
     oof = pq.read_table(folder.oof).to_pandas()

@@ -29,7 +29,8 @@ def launcher(tmp_path):
         ClusterResources(2, 0, ()), None, asks_for_token=True, is_own=True, heartbeat=Heartbeat("127.0.0.1:9", 3.0)
     )
     config = RECIPES["clip_multimodal_small"]()
-    return FoldLauncher(RunFolder(tmp_path), config, Placement(1, 1, 1, 0, 0, 1, 1, 1), None, cluster, Interrupts())
+    placement = Placement(1, 1, 1, 0, 0, 1, 1, 1)
+    return FoldLauncher(RunFolder(tmp_path), config, {}, placement, None, cluster, Interrupts())
 
 
 def test_nobody_waits_for_folds_of_a_cluster_that_was_ended_with_the_driver(launcher):

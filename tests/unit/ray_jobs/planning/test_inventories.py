@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import numpy as np
-import pytest
 
 from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import RECIPES
-from ray_jobs.errors import RunError
+from ray_jobs.planning import inventories
 from ray_jobs.planning.inventories import Inventories
-from trainers.interface import Inventory
+from trainers.clip_regression import inventory as clip_inventory
+from trainers.interface import Inventory, call_here
 
 CONFIG = RECIPES["clip_multimodal_small"]()
 
 
-def make_inventory(*ids: str) -> Inventory:
-    return Inventory(np.array(ids), np.zeros(len(ids)), "views", 0, "")
-
-
-def test_what_reads_the_same_is_read_once_and_keeps_its_own_model():
+def test_what_reads_the_same_is_read_once_and_keeps_its_own_model(tmp_path, monkeypatch):
     asked = []
 
-    def read(config):
-        asked.append(config)
-        return replace(config.trainer, data=replace(config.trainer.data, root="/whole")), make_inventory("a", "b")
+    class Module:
+        describe_inputs = staticmethod(clip_inventory.describe_inputs)
 
-    inventories = Inventories(CONFIG, make_inventory("a", "b"), read)
+        @staticmethod
+        def take_inventory(trainer, folder, cache, spread):
+            asked.append(trainer)
+            resolved = dataclasses.replace(trainer, data=dataclasses.replace(trainer.data, root="/whole"))
+            return resolved, Inventory(np.array(["a", "b"]), np.zeros(2), "views", 0, "")
+
+    monkeypatch.setattr(inventories, "load_inventory_module", lambda family: Module)
+    known = Inventories(tmp_path, tmp_path, call_here)
     for width in (8, 16):
         config = override(CONFIG, ["data.text_columns=[title]", f"model.hidden_dim={width}", "data.root=here"])
-        trainer, inventory = inventories.take(config, "a trial", "the recipe", "stop")
+        trainer, inventory = known.take(config)
         assert (trainer.model.hidden_dim, trainer.data.root) == (width, "/whole")
         assert inventory.ids.tolist() == ["a", "b"]
     assert len(asked) == 1
-    narrow = override(CONFIG, ["model.hidden_dim=4"])
-    assert inventories.take(narrow, "a trial", "the recipe", "stop")[0] == narrow.trainer
+    resolved = dataclasses.replace(config, trainer=trainer)
+    assert known.take(resolved)[0] == trainer
     assert len(asked) == 1
-
-
-def test_what_reads_other_rows_is_refused():
-    inventories = Inventories(CONFIG, make_inventory("a", "b"), lambda config: (config.trainer, make_inventory("a")))
-    with pytest.raises(RunError, match=r"member 'x' reads 1 .* and the run 2 .* such as 'b': .*, or stop$"):
-        inventories.take(override(CONFIG, ["data.text_columns=[title]"]), "member 'x'", "the run", "stop")
