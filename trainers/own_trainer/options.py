@@ -72,7 +72,7 @@ def build_options(kind: type[Any] | None, values: Mapping[str, Any] | Any) -> An
         ValueError: an option is unknown, or a value cannot stand in a config.
     """
     is_object = dataclasses.is_dataclass(values) and not isinstance(values, type)
-    given: Mapping[str, Any] = dataclasses.asdict(values) if is_object else values  # type: ignore[arg-type, call-overload]
+    given: Mapping[str, Any] = dataclasses.asdict(values) if is_object else values  # type: ignore[arg-type]
     if kind is None:
         return as_options(given)
     known = [one.name for one in dataclasses.fields(kind)]
