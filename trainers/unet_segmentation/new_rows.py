@@ -113,7 +113,7 @@ class NewRows:
         )
         shown = ", ".join(sorted(folder.suffix_of)[:_MOST_NAMED]) or "no picture"
         return (
-            f"--masks {masks}: none of {len(ids):,} pictures has a mask of its name there; the folder has {shown}"
+            f"--masks={masks}: none of {len(ids):,} pictures has a mask of its name there; the folder has {shown}"
             + (f" ({cause})" if cause else "")
             + ". A mask has its picture's name, but for the ending and what data.mask_suffix of the run adds"
         )

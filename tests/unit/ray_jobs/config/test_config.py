@@ -212,7 +212,9 @@ def test_wandb_variables_set_defaults_and_what_is_typed_wins(monkeypatch):
     tracking = parse_kfold(["tracking.project=q", "tracking.wandb=disabled"]).config.tracking
     assert (tracking.project, tracking.wandb) == ("q", "disabled")
     monkeypatch.setenv("WANDB_MODE", "sometimes")
-    with pytest.raises(RunError, match=r"tracking.wandb='sometimes'.*from the environment: .*WANDB_MODE"):
+    with pytest.raises(
+        RunError, match=r"tracking.wandb=sometimes: expected one of auto, .*from the environment: .*WANDB_MODE"
+    ):
         parse_kfold([])
 
 

@@ -71,7 +71,7 @@ def test_a_relative_path_in_a_submitted_job_is_refused(tmp_path, table, monkeypa
     folder, config, _ = make_run(tmp_path / "run")
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="--data new is a relative path"):
+    with pytest.raises(RunError, match="--data=new is a relative path"):
         check_request(folder, config, PredictRequest(table.relative_to(tmp_path)))
 
 
@@ -216,5 +216,5 @@ def test_a_streamed_table_is_the_table_written_at_once_and_a_failed_one_leaves_n
 
 def test_object_storage_is_refused_by_name_with_what_to_do_instead(tmp_path):
     folder, _, _ = make_run(tmp_path / "run")
-    with pytest.raises(RunError, match=r"--data s3://lab/new.csv: .* not to object storage; copy the table"):
+    with pytest.raises(RunError, match=r"--data=s3://lab/new.csv: .* not in object storage; copy the table"):
         main([str(folder.root), "--data", "s3://lab/new.csv"])

@@ -97,7 +97,7 @@ def test_rows_of_a_million_cells_and_quotes_that_never_close_are_refused(tmp_pat
 
 def test_a_nul_in_a_text_is_harmless_and_in_a_number_is_a_bad_row(tmp_path):
     assert read(tmp_path, make_table(title="a\0b")).texts == ["a\0b text"]
-    with pytest.raises(DataError, match=r"no finite number: 1 of 1 rows: row 1 \(id 'a': '1\\x00'\)"):
+    with pytest.raises(DataError, match=r"is not a finite number: 1 of 1 rows: row 1 \(id 'a': '1\\x00'\)"):
         read(tmp_path, make_table(views="1\0"))
 
 

@@ -57,9 +57,9 @@ def test_a_parquet_table_gives_the_same_rows_as_the_csv(small_frame, write_data)
     [
         ("views", "-3", "target 'views' is negative: 1 of 24 rows: row 6 (id 'v05': -3)"),
         ("views", "", "target 'views' is not a finite number: 1 of 24 rows: row 6 (id 'v05': '')"),
-        ("views", "nan", "no finite number"),
-        ("views", "inf", "no finite number"),
-        ("views", "many", "no finite number"),
+        ("views", "nan", "is not a finite number"),
+        ("views", "inf", "is not a finite number"),
+        ("views", "many", "is not a finite number"),
         ("date", "31/12/2020", "'date' is not an ISO date (2019-05-31 or 2019-05-31T18:00:00)"),
         ("date", "", "'date' is not an ISO date"),
         ("id", "../x", "id is empty or could be a path"),
@@ -213,7 +213,7 @@ def test_an_empty_group_is_a_bad_row(small_frame, write_data):
 
 @pytest.mark.parametrize("fields", [{"numeric_columns": ("views",)}, {"text_columns": ("title", "views")}])
 def test_the_target_cannot_be_an_input(fields):
-    with pytest.raises(ValueError, match="column 'views' is the target"):
+    with pytest.raises(ValueError, match="column 'views' is data.target or data.fold_column, and an input"):
         DataConfig(**fields)
 
 

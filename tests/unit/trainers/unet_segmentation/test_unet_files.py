@@ -312,7 +312,7 @@ def test_masks_with_a_suffix_are_proposed_and_found(tmp_path):
 def test_masks_of_no_picture_that_the_user_names_are_refused_before_predicting(tmp_path):
     root = write(tmp_path, same(), "{}_mask")
     with pytest.raises(
-        DataError, match=r"--masks .*: none of 4 pictures has a mask .*\(4 have a mask with _mask behind"
+        DataError, match=r"--masks=.*: none of 4 pictures has a mask .*\(4 have a mask with _mask behind"
     ):
         find_new_rows([Config()], root / "images", root / "masks").check()
 
