@@ -182,6 +182,22 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
+def is_there(folder: Path) -> bool:
+    """Whether a checkpoint counts and has all its files; their contents are not looked at. It may be replaced
+    meanwhile."""
+    before = None
+    while True:
+        try:
+            known = open_checkpoint(folder)
+        except RunFolderError:
+            return False
+        if all((folder / part.name).is_file() for part in (known.tensors, *known.shards, *known.files)):
+            return True
+        if known == before:
+            return False
+        before = known
+
+
 def read_checkpoint(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """Rank 0's tensors (safetensors bytes) and the description of a checkpoint.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ray_jobs.errors import SupersededError
+from ray_jobs.runs.checkpoints import RESUME_POINTS, is_there
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.mirror import Mirror
@@ -97,16 +98,27 @@ class FoldMirror(Mirror):
         self.push()
 
     def push(self) -> None:
-        """Puts the fold's record, then what is new of its checkpoints and other files; removes what is gone.
+        """Puts the fold's record, then what is new of its checkpoints and other files; removes what is gone, but for
+        checkpoints that the fold had left: they are brought back.
 
         Raises:
             SupersededError: a later attempt of the fold has begun.
             OSError: the storage does not take it.
         """
         with self.lock:
+            if self.num_segments:  # else an attempt begins, which may have cleared the fold
+                self._bring_lost_checkpoints()
             self.push_record()
             self.refuse_if_superseded()
             self._push(self._list_files, [name for name in list(self.pushed) if find_fold(name) == self.mine])
+
+    def _bring_lost_checkpoints(self) -> None:
+        """A checkpoint to predict with lasts as long as the fold: of one that is not whole somebody who clears old
+        temporary files has taken something."""
+        for name in [one for one in self.pushed if find_fold(one) == self.mine and one.endswith("/checkpoint.json")]:
+            folder = (self.root / name).parent
+            if folder.name not in RESUME_POINTS and not is_there(folder):
+                self.bring_checkpoint(folder.name)
 
     def push_record(self) -> None:
         """Puts the lines that are new in the record."""

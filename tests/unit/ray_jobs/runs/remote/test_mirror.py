@@ -149,6 +149,26 @@ def test_what_a_cleaner_of_old_files_takes_from_the_machine_is_brought_back_and_
     assert folder.provenance.exists()
 
 
+@pytest.mark.parametrize("taken", ["*", "model-*", "checkpoint.json"])
+def test_a_best_checkpoint_that_a_cleaner_takes_from_a_fold_in_training_is_brought_back_and_never_removed(
+    folder, uri, taken
+):
+    write_checkpoint(folder.fold(0).checkpoint("resume_0"), b"a point", {})
+    worker = FoldMirror(folder, uri, 0, 1)
+    worker.begin_record()
+    before = list_files(folder.fold(0).checkpoint("best"))
+    for path in folder.fold(0).checkpoint("best").glob(taken):
+        path.unlink()
+    shutil.rmtree(folder.fold(0).checkpoint("resume_0"))
+    worker.push()
+    assert list_files(folder.fold(0).checkpoint("best")) == before
+    assert {f"folds/0/checkpoints/best/{name}" for name in before} < set(worker.bucket.list())
+    assert not worker.bucket.list("folds/0/checkpoints/resume_0")  # what the fold itself removes
+    folder.fold(0).clear(keep_checkpoints=False)
+    worker.begin_record()
+    assert not worker.bucket.list("folds/0/checkpoints/")
+
+
 def test_what_other_jobs_have_made_stays_until_they_have_put_it(folder, uri):
     mirror = put_whole(folder, uri)
     for name in ("predictions/new_mean.csv", "analysis/training_live.png"):
