@@ -27,6 +27,7 @@ def train_small(tmp_path: Path, root: Path | str, place_name: str = "place", **s
             batch_size=5,
             ema_decay=sections.get("ema", 0.0),
             eval_batch_size=sections.get("eval_batch_size", 64),
+            picture_cache_gib=sections.get("picture_cache_gib", 16.0),
             seed=sections.get("seed", 0),
         ),
         features=sections.get("features", FeaturesConfig()),

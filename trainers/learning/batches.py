@@ -37,4 +37,4 @@ def learning_rate_factor(step: int, num_steps: int, schedule: str, warmup_fracti
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))

@@ -149,7 +149,8 @@ class Learner:
             unpack_optimizer(optimizer, parts.get(kind, {}))
         if self.average is not None:
             self.average.unpack(parts["average"], facts["num_updates"])
-        self.scaler.load_state_dict(facts["scaler"])
+        if facts["scaler"]:  # else it was of no use where the fold began, as on a CPU
+            self.scaler.load_state_dict(facts["scaler"])
         self.step, self.epoch, self.num_batches = (facts[name] for name in ("step", "epoch", "num_batches"))
         self.spent_s, self.waited_s = facts["spent_s"], facts["waited_s"]
         self.rate, self.best = facts["rate"], Best(**facts["best"])

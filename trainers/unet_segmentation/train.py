@@ -59,15 +59,11 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
         find_positions(table.rows, ids.tolist()) for ids in (split.train_ids, split.validation_ids, split.blend_ids)
     )
     learned_from = table.rows.take(train)
-    model = UNet(config.data.channels, config.data.outputs, config.model.features)
-    # On CPUs each worker's share is normalised by itself.
-    if context.world_size > 1 and context.device.startswith("cuda"):
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return _Fold(
         config=config,
         split=split,
         context=context,
-        model=model.to(context.device),
+        model=build_model(config, context.world_size, context.device).to(context.device),
         normalisation=Normalisation.fit(learned_from),
         weight_K=weigh_classes(config, learned_from.counts_NC).to(context.device),
         table=table,
@@ -76,6 +72,15 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> _Fold:
         | ({} if test is None else {"test": (test, np.arange(len(test.rows)))}),
         precision=choose_precision(config.training.precision, context.device),
     )
+
+
+def build_model(config: Config, world_size: int, device: str) -> UNet:
+    """The model, untrained, on the CPU. The workers of a fold normalise a batch together on GPUs, and each its share by
+    itself on CPUs, where torch offers nothing else."""
+    model = UNet(config.data.channels, config.data.outputs, config.model.features)
+    if world_size > 1 and device.startswith("cuda"):
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model
 
 
 def weigh_classes(config: Config, counts_NC: np.ndarray) -> Tensor:

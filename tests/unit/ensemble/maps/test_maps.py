@@ -23,7 +23,9 @@ from ensemble.maps.combine import (
 from ensemble.maps.figures import draw_dice, draw_gallery
 from ensemble.maps.files import build_map_table, decode_map, encode_map, read_maps, to_png
 from ensemble.maps.overlays import OUTLINE, draw_overlay, find_edges, to_heat, to_mask_picture
+from ensemble.maps.submission import choose_weights
 from ensemble.predictions import PredictionError
+from ensemble.run import Run
 
 
 def test_methods_combine_place_by_place():
@@ -146,3 +148,13 @@ def test_figures_of_maps_can_be_drawn():
     picture = np.asarray(Image.open(io.BytesIO(encode_map("x", np.zeros((1, 8, 8)), None).probability)))
     assert len(draw_gallery([picture] * 5, list("abcde")).axes) == 8
     assert draw_dice(np.array([0.2, 0.9, 1.0]), np.array([0.1, 0.3, 0.0])).axes
+
+
+@pytest.mark.parametrize(("checkpoint", "metric"), [("best", "dice"), ("final", "dice"), ("best", "iou")])
+def test_fold_models_are_weighed_by_the_metric_that_counts_and_the_checkpoint_that_predicts(checkpoint, metric):
+    others = {"best": {"dice": 0.5, "iou": 0.5}, "final": {"dice": 0.5, "iou": 0.5}}
+    folds = [others | {checkpoint: {**others[checkpoint], metric: value}} for value in (0.9, 0.7)]
+    ensemble = EnsembleConfig(method="weighted_mean", metric=metric, checkpoint=checkpoint, weight_power=1.0)
+    run = Run(ensemble, {"main": [None, None]}, 2, ("main",), pa.table({"id": ["a", "b"], "fold": [0, 1]}))
+    weights_M = choose_weights(run, None, lambda: {"main": {"folds": folds}})
+    np.testing.assert_allclose(weights_M, [0.75, 0.25])  # one over the errors 0.1 and 0.3

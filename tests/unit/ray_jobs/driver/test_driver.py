@@ -7,12 +7,14 @@ import pytest
 
 from ray_jobs.cli.command_line import parse_kfold
 from ray_jobs.cluster.signals import listening
-from ray_jobs.driver.kfold import keep_failed, run_kfold
+from ray_jobs.config.run import to_dict
+from ray_jobs.driver.kfold import _is_up_to_date, keep_failed, run_kfold
 from ray_jobs.driver.launcher import MemberFold
 from ray_jobs.errors import RunFolderError
 from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.runs.checkpoints import write_checkpoint
+from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, FoldStatus, write_status
 from trainers.interface import DataError
@@ -53,6 +55,22 @@ def test_a_run_on_made_up_data_goes_on_wherever_its_folder_is(tmp_path):
         kept = member.folder.read_config().trainer
         assert kept.data.root == str(tmp_path / "b" / "moved" / "made_data")
         assert before.members[name].config.trainer.training == kept.training
+
+
+def test_there_is_something_to_do_where_the_summary_is_of_another_ensemble_or_of_other_folds(tmp_path):
+    words = ["run.name=a", "data.max_rows=40", f"run.storage={tmp_path}"]
+    plan = write_or_compare(check_run(parse_kfold(words).config, None), [], print)
+    assert not _is_up_to_date(plan)
+    for fold in (0, 2):
+        plan.folder.fold(fold).write_manifest()
+    known = {"outcome": "partial", "ensemble": to_dict(plan.config)["ensemble"], "scored_folds": {"main": [0, 2]}}
+    for summary in (known | {"scored_folds": {"main": [0]}}, known | {"scored_folds": {"main": [0, 2], "wide": [0]}}):
+        write_json(plan.folder.summary, summary)
+        assert not _is_up_to_date(plan)
+    write_json(plan.folder.summary, known)
+    assert _is_up_to_date(plan)
+    plan = write_or_compare(check_run(parse_kfold([*words, "ensemble.method=median"]).config, None), [], print)
+    assert not _is_up_to_date(plan)
 
 
 def test_folds_whose_config_is_gone_are_not_taken_up_by_a_new_run(tmp_path):

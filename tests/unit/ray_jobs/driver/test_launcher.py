@@ -16,8 +16,10 @@ from ray_jobs.cluster.placement import ClusterResources, Placement
 from ray_jobs.cluster.signals import Interrupts
 from ray_jobs.cluster.start import Connection
 from ray_jobs.config.recipes import RECIPES
+from ray_jobs.driver.failures import MAX_DEATHS, Cause, Failure
 from ray_jobs.driver.launcher import FoldLauncher, MemberFold
 from ray_jobs.errors import ClusterLostError
+from ray_jobs.runs.events import FoldCompleted, FoldFailed
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState, FoldStatus, write_status
 
@@ -54,3 +56,32 @@ def test_a_coordinator_that_is_killed_for_ever_ends_the_run_with_the_reason(laun
     launcher.cluster.heartbeat.confirm = lambda: None
     with pytest.raises(ClusterLostError, match=r"coordinator has died 101 times, last of: The actor died"):
         launcher.train([MemberFold(launcher.folder, 0)], RunConsole(io.StringIO()), nullcontext())
+
+
+@pytest.mark.parametrize("cause", [Cause.DIED, Cause.STALLED])
+def test_only_deaths_without_a_step_gained_count_towards_the_end_of_a_fold(launcher, monkeypatch, cause):
+    """A long run on nodes that are taken away loses each fold many times."""
+    gains, attempts = [0, *[5] * 9, *[0] * 99], []
+
+    def run_attempt(fold, attempt, num_workers):
+        attempts.append(attempt)
+        step = sum(gains[: len(attempts)])
+        write_status(launcher.folder, FoldStatus(0, FoldState.FAILED, attempt, first_step=step))
+        return FoldFailed(0, attempt, "it died"), Failure(cause, "it died")
+
+    monkeypatch.setattr(launcher, "_run_attempt", run_attempt)
+    launcher._run_fold(MemberFold(launcher.folder, 0), RunConsole(io.StringIO()))
+    assert attempts == list(range(1, 10 + MAX_DEATHS + 1))
+
+
+@pytest.mark.parametrize("failure", [None, Failure(Cause.ERROR, "an error of the trainer")])
+def test_a_fold_that_is_done_or_fails_by_itself_is_not_tried_again(launcher, monkeypatch, failure):
+    attempts = []
+
+    def run_attempt(fold, attempt, num_workers):
+        attempts.append(attempt)
+        return FoldCompleted(0, attempt), failure
+
+    monkeypatch.setattr(launcher, "_run_attempt", run_attempt)
+    launcher._run_fold(MemberFold(launcher.folder, 0), RunConsole(io.StringIO()))
+    assert attempts == [1]

@@ -172,6 +172,17 @@ def test_storage_that_is_away_is_waited_for_and_no_second_run_is_begun(folder, c
     assert "a file done" in caplog.records[1].message
 
 
+def test_what_was_read_or_written_while_the_storage_went_away_does_not_count(folder):
+    """It may have been read from, or written into, the empty folder below a mount point."""
+
+    def write():
+        folder.root.rename(folder.root.with_name("elsewhere"))
+        write_whole(folder.root / "file", b"content")
+
+    with pytest.raises(StorageError, match="the run's folder is gone"):
+        Storage(folder, 0.0).retry_while_unavailable("a file", write)
+
+
 def test_a_file_that_is_missing_while_the_run_is_there_is_no_outage(folder):
     began = time.monotonic()
     with pytest.raises(RunFolderError, match="is missing or damaged"):

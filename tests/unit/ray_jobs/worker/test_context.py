@@ -3,25 +3,26 @@
 import inspect
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from support.local_context import LocalFoldContext
 
 from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
-from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunError
+from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunError, SupersededError
 from ray_jobs.reporting import live_table
 from ray_jobs.runs.events import advance
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.no_mirror import NoMirror
-from ray_jobs.runs.requests import StopWhen, request_stop
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.requests import StopWhen, request_leave, request_stop
+from ray_jobs.runs.status import FoldState, FoldStatus, write_status
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.resume import is_as_it_was
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import FoldContext, Progress
+from trainers.interface import FoldContext, Predictions, Progress, ResumePoint
 
 
 @pytest.fixture
@@ -178,3 +179,69 @@ def test_epochs_are_shown_where_there_are_some_and_evaluations_between_them_coun
     assert line.startswith(
         "fold 0 training: epoch 2/2, train loss 1.0000, val loss 2.0000, score 0.4000, best 0.1000 @ step 3,"
     )
+
+
+def test_an_attempt_writes_nothing_more_once_a_later_one_has_begun(watched, tmp_path):
+    """It may have survived on a node that only seemed to be gone."""
+    numbers, tensors = np.ones(2), {"weight": torch.ones(2)}
+    predictions = Predictions(np.array(["a", "b"]), numbers, numbers, numbers)
+    write_status(watched.folder, FoldStatus(0, FoldState.TRAINING, attempt=2))
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    for write in (
+        lambda: watched.save_checkpoint("best", tensors, {}),
+        lambda: watched.share_tensors("frozen", tensors),
+        lambda: watched.save_predictions("best", "test", predictions.ids, [predictions]),
+        watched.finish,
+    ):
+        with pytest.raises(SupersededError, match="attempt 2 of fold 0 has begun; attempt 1 stops"):
+            write()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.parametrize(("put_s", "interval_s"), [(0.0, 1000.0), (100.0, 1.0)])
+def test_of_short_epochs_not_each_leaves_a_point_but_one_that_was_asked_for_does(watched, put_s, interval_s):
+    """Points for object storage take a tenth of the time at most."""
+    watched.checkpoint = CheckpointConfig(min_interval_s=interval_s, every_steps=7)
+
+    def find_step():
+        watched.points.wait()
+        watched.put_s = put_s
+        return watched.points.find_newest().description["global_step"]
+
+    found = []
+    for epoch, step in enumerate((2, 4, 6)):
+        watched.report_epoch(epoch, 9, step, {"score": 1.0})
+        watched.save_resume_point(ResumePoint({}, {}, {}), step)
+        found.append(find_step())
+    watched.log_step(7, {"train/loss_step": torch.tensor(1.0)})
+    assert watched.is_resume_point_due(7)
+    watched.save_resume_point(ResumePoint({}, {}, {}), 7)
+    found.append(find_step())
+    watched.report_epoch(8, 9, 18, {"score": 1.0})
+    watched.save_resume_point(ResumePoint({}, {}, {}), 18)
+    assert [*found, find_step()] == [2, 2, 2, 7, 18]
+
+
+def test_of_a_preparation_the_beginning_and_the_end_are_told_and_between_them_no_more_than_now_and_then(watched):
+    told, apply = [], watched.recording.coordinator.remote
+    watched.recording.progress_interval_s, watched.recording.last_progress = 60.0, float("-inf")
+    watched.recording.coordinator.remote = lambda member, event: told.append(event.done) or apply(member, event)
+    for done in range(1, 8):
+        watched.report_preparation("encoding", done, 7)
+    assert told == [1, 7]
+    assert watched.recording.coordinator.status.preparation == ("encoding", 7, 7)
+
+
+def test_a_fold_that_prepares_ends_only_where_it_is_asked_to_leave_or_the_run_is_to_stop_at_once(context):
+    request_leave(context.files, 9)  # of another attempt
+    context.report_preparation("encoding", 1, 2)
+    request_stop(context.folder, StopWhen.EPOCH, "somebody")
+    context.report_preparation("encoding", 1, 2)
+    request_leave(context.files, 1)
+    with pytest.raises(FoldStoppedError, match=r"fold 0 was asked to end while it prepares \(encoding\)"):
+        context.report_preparation("encoding", 1, 2)
+    context.ranks.world_size = 2  # one that ends by itself would leave the other waiting
+    context.report_preparation("encoding", 1, 2)
+    request_stop(context.folder, StopWhen.NOW, "somebody")
+    with pytest.raises(FoldStoppedError, match=r"the run was asked to stop: fold 0 ends while it prepares"):
+        context.report_preparation("encoding", 1, 2)

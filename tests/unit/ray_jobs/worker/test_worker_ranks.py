@@ -40,7 +40,7 @@ def run_rank(rank, root):
     looks, clock = [], mock.Mock(return_value=1000.0)
     with mock.patch.object(time, "monotonic", clock):
         for step, seconds in enumerate(STEP_S, start=501):  # as a fold that goes on
-            clock.return_value += seconds + rank * 1e-4  # no two clocks are the same
+            clock.return_value += seconds * (1 + rank)  # no two clocks are the same
             requests.look(step)
             looks += [step] if requests.last_step == step else []
     found = {"gathered": gathered, "looks": looks, "ended": end_preparation(rank, root)}

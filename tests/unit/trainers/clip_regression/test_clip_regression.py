@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -15,7 +16,7 @@ from support.local_context import LocalFoldContext
 from support.small_training import TINY, train_small
 
 from trainers.clip_regression.config import DataConfig, LossConfig, ModelConfig
-from trainers.clip_regression.inputs.data import Augmentation, age_in_years
+from trainers.clip_regression.inputs.data import Augmentation, _move, age_in_years
 from trainers.clip_regression.inputs.numbers import NumberEncoder
 from trainers.clip_regression.inputs.picture_reader import PictureReader
 from trainers.clip_regression.inventory import check_model, prepare_node, take_inventory
@@ -24,6 +25,7 @@ from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.network.model import ClipRegressor, text_encoder
 from trainers.clip_regression.network.targets import TargetStatistics, score_on_target_scale
 from trainers.clip_regression.rows.synthetic_data import make_data
+from trainers.clip_regression.train import _group_parameters
 from trainers.interface import DataError
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.batches import learning_rate_factor, share_of_rank, training_order
@@ -245,6 +247,19 @@ def test_frozen_encoders_do_not_learn_and_stay_in_evaluation_mode():
     assert not set(model.trained_state()) & set(model.frozen_state())
 
 
+def test_weight_decay_pulls_matrices_and_leaves_biases_norms_and_the_mix():
+    model = make_model(freeze=False)
+    decay_of = {id(one): group["weight_decay"] for group in _group_parameters(model, 0.1) for one in group["params"]}
+    names = {name: decay_of.pop(id(one)) for name, one in model.named_parameters() if one.requires_grad}
+    assert not decay_of
+    spared = {name for name, decay in names.items() if decay == 0}
+    assert {"weight_logits", "heads.image.0.weight", "clip.visual.ln_post.weight"} < spared
+    assert {name for name in names if name.endswith("bias")} < spared
+    pulled = {name for name, decay in names.items() if decay == 0.1}
+    assert {"heads.image.2.weight", "heads.age.0.weight", "clip.visual.conv1.weight"} < pulled
+    assert pulled | spared == set(names)
+
+
 def test_the_average_of_weights_swaps_in_and_out():
     layer = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(layer.weight)
@@ -446,6 +461,13 @@ def test_validation_rows_cannot_change_what_is_learned(small_frame, write_data, 
     assert (first.root / "final").read_bytes() == (second.root / "final").read_bytes()
 
 
+def test_pictures_that_are_kept_in_memory_change_no_bit(small_frame, write_data, tmp_path):
+    root = write_data(small_frame)
+    kept, read = train_small(tmp_path, root, "kept"), train_small(tmp_path, root, "read", picture_cache_gib=0.0)
+    assert (kept.prepared[-1][0], read.prepared) == ("decoding", [])
+    assert (kept.root / "final").read_bytes() == (read.root / "final").read_bytes()
+
+
 def test_a_test_picture_that_breaks_on_decoding_becomes_the_mean_colour_and_is_listed(
     small_frame, write_data, tmp_path
 ):
@@ -456,6 +478,14 @@ def test_a_test_picture_that_breaks_on_decoding_becomes_the_mean_colour_and_is_l
         ("test.csv", "v03", "mean colour")
     ]
     assert np.isfinite(context.predictions["best", "test"].prediction).all()
+
+
+def test_what_goes_to_a_gpu_is_copied_from_pinned_memory_beside_the_computation():
+    pinned = SimpleNamespace(to=lambda device, non_blocking=False: ("pinned", device, non_blocking))
+    assert _move(SimpleNamespace(pin_memory=lambda: pinned), "cuda:1") == ("pinned", "cuda:1", True)
+    tensor = torch.ones(2)
+    assert _move(tensor, "cpu") is tensor
+    assert _move(None, "cuda:1") is None
 
 
 def test_heads_and_mix_compute_in_full_precision_under_autocast():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.local_context import LocalFoldContext
 from support.small_unet import SMALL, train_small
 
+from trainers.unet_segmentation import train
 from trainers.unet_segmentation.config import Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
 from trainers.unet_segmentation.inputs.data import Augmentation, Example, Examples, Normalisation, rotate
 from trainers.unet_segmentation.inventory import take_inventory, write_inputs
@@ -24,7 +27,7 @@ from trainers.unet_segmentation.network.evaluation import (
 from trainers.unet_segmentation.network.loss import IGNORED, Sums, add_up, batch_loss, finish
 from trainers.unet_segmentation.network.model import UNet, to_probability
 from trainers.unet_segmentation.rows.rows_file import place_rows, read_rows
-from trainers.unet_segmentation.train import weigh_classes
+from trainers.unet_segmentation.train import build_model, weigh_classes
 
 
 def test_the_full_model_has_exactly_31_036_481_parameters():
@@ -71,6 +74,48 @@ def test_the_parts_of_several_ranks_give_value_and_gradient_of_the_whole_batch(o
     for value in values:
         torch.testing.assert_close(value, whole)
     torch.testing.assert_close(torch.autograd.grad(sum(values), logits)[0], expected)
+
+
+def test_the_steps_losses_of_several_ranks_add_up_to_that_of_the_batch_and_a_fillers_picture_counts_nowhere(
+    monkeypatch,
+):
+    torch.manual_seed(0)
+    model, owns = UNet(1, 1, (2, 4)).eval(), []
+    pictures, masks = torch.randn(3, 1, 16, 16), torch.randint(0, 2, (3, 16, 16), dtype=torch.uint8)
+
+    def find_loss(*shares):
+        """Of ranks with these parts of the batch, {row: share}."""
+        context = SimpleNamespace(device="cpu", world_size=len(shares))
+        fold = SimpleNamespace(context=context, precision=torch.float32, weight_K=torch.ones(1))
+        learner = SimpleNamespace(fold=fold, config=Config(), parallel=model)
+
+        def find_all():
+            return [
+                train._Learner.find_loss(
+                    learner, (pictures[list(share)], masks[list(share)]), np.array(list(share.values()))
+                )
+                for share in shares
+            ]
+
+        owns.clear()
+        monkeypatch.setattr(train, "sum_over_ranks", lambda own: owns.append(own) or own)
+        find_all()
+        monkeypatch.setattr(train, "sum_over_ranks", lambda own: sum(owns))
+        return float(sum(find_all()).detach())
+
+    whole = find_loss({0: 0.5, 1: 0.5})
+    assert find_loss({0: 0.5}, {1: 0.5}) == pytest.approx(whole, rel=1e-5)
+    assert find_loss({0: 0.5, 1: 0.5}, {2: 0.0}) == pytest.approx(whole, rel=1e-5)
+    assert find_loss({0: 0.5, 1: 0.5}, {2: 0.5}) != pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "device", "is_shared"), [(2, "cuda:1", True), (1, "cuda:0", False), (2, "cpu", False)]
+)
+def test_several_gpus_normalise_their_batch_together(world_size, device, is_shared):
+    kinds = {type(one) for one in build_model(SMALL, world_size, device).modules()}
+    assert (torch.nn.SyncBatchNorm in kinds) == is_shared
+    assert (torch.nn.BatchNorm2d in kinds) != is_shared
 
 
 def test_ignored_pixels_change_neither_loss_nor_scores():
@@ -206,6 +251,29 @@ def test_the_last_epochs_dice_is_that_of_the_maps_that_are_written(tmp_path):
     assert 2 * right / (said + true) == pytest.approx(context.epochs[-1]["val/dice"], abs=1e-12)
 
 
+def test_pictures_that_are_validated_or_held_out_cannot_change_what_is_learned(tmp_path):
+    """Neither by their brightness, which pictures are normalised by, nor by their classes' shares, which weigh these."""
+    made = []
+    for name in ("first", "second"):
+        rng, root = np.random.default_rng(0), tmp_path / name
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True)
+        for number in range(22):
+            size = 4 if name == "first" or number < 12 else 30
+            mask = np.zeros((40, 40), np.uint8)
+            mask[:size, :size] = 255
+            picture = (rng.integers(0, 50, (40, 40)) + (mask > 0) * 60 + 5 * size).astype(np.uint8)
+            Image.fromarray(picture).save(root / "images" / f"{number:02d}.png")
+            Image.fromarray(mask).save(root / "masks" / f"{number:02d}.png")
+        data = DataConfig(root=str(root), size=48)
+        config = replace(SMALL, data=data, loss=LossConfig(positive_weight="auto"))
+        made.append(train_small(tmp_path / name, config=config))
+    first, second = made
+    assert [epoch["val/loss_epoch"] for epoch in first.epochs] != [epoch["val/loss_epoch"] for epoch in second.epochs]
+    assert first.descriptions["final"]["preprocessing"] == second.descriptions["final"]["preprocessing"]
+    assert (first.root / "final").read_bytes() == (second.root / "final").read_bytes()
+
+
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_fold_goes_on_bit_for_bit_wherever_it_was_stopped(uninterrupted, step):
     tmp_path, whole = uninterrupted
@@ -238,8 +306,6 @@ def test_threads_that_read_change_no_bit(tmp_path):
 
 
 def test_four_classes_and_mixed_precision_train_too(tmp_path):
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     for folder in ("images", "masks"):
         (tmp_path / "data" / folder).mkdir(parents=True)
