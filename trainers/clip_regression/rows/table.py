@@ -213,7 +213,8 @@ def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictu
     texts, link_counts = join_texts(frame, data)
     time = read_time(frame, ids, data, bad)
     numbers = read_numbers(frame, link_counts, ids, data, bad)
-    target, labels = np.full(len(ids), np.nan), None
+    target: np.ndarray = np.full(len(ids), np.nan)
+    labels: np.ndarray | None = None
     if data.target in frame.columns and _is_class(frame, data):
         cells = frame[data.target].str.strip()
         labels = read_labels(cells, ids, data.target, Problems(path) if is_test else bad)
