@@ -58,8 +58,9 @@ class RowsOfFamilies:
 
     @property
     def masks(self) -> Path | None:
-        """The folder with the truth, if one was found."""
-        return next(filter(None, (getattr(part.rows, "masks", None) for part in self.parts)), None)
+        """The folder with the truth, where the family's rows know one: all were given the same."""
+        masks: Path | None = self.parts[0].rows.masks
+        return masks
 
     @property
     def batch_rows(self) -> int:

@@ -114,7 +114,7 @@ def test_new_rows_are_predicted_by_the_models_of_both_as_the_run_s_own_test_rows
 def test_sweep_status_and_leaderboard_see_both(mixed_run):
     _, run = mixed_run
     home = run.root.parents[1]
-    assert "main, ridge" in finish(home, "mixed", job="sweep")
+    assert "combinations of 2 models on 48 rows" in finish(home, "mixed", job="sweep")
     assert "ridge 1" in finish(home, "mixed", job="status")
     board = finish(home, "mixed", job="leaderboard")
     assert "ridge" in board
