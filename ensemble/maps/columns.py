@@ -66,14 +66,14 @@ class MapColumns(Combinable):
             wishes += [_Wish(how, places, weights_NM) for weights_NM in own_parts]
         counts = self._combine(wishes)
         evaluations = []
-        for (_, how), (honest, *inner) in zip(candidates, parts, strict=True):
-            by_fold = zip(folds, inner or [honest] * len(folds), strict=True)
+        for (_, how), (cross_fitted, *inner) in zip(candidates, parts, strict=True):
+            by_fold = zip(folds, inner or [cross_fitted] * len(folds), strict=True)
             rest = [(self.others(fold), counts[place]) for fold, place in by_fold]
             errors = [
                 measure_error(how.metric, self.target_N[rows], counts_N[rows]) if rows.any() else np.nan
                 for rows, counts_N in rest
             ]
-            evaluations.append(Evaluation(counts[honest], np.array(errors)))
+            evaluations.append(Evaluation(counts[cross_fitted], np.array(errors)))
         return evaluations
 
     def sum_up(self) -> str:

@@ -110,12 +110,12 @@ def count_places(predicted_HW: np.ndarray, true_HW: np.ndarray, num_classes: int
 def score_counts(counts_3K: np.ndarray) -> dict[str, float]:
     """dice = 2 · right / (said + true) and iou = right / (said or true), each the mean over the classes that are
     somewhere; 1 where none is."""
-    right_K, said_K, true_K = np.asarray(counts_3K, np.float64)
-    known_K = said_K + true_K > 0
+    right_K, predicted_K, true_K = np.asarray(counts_3K, np.float64)
+    known_K = predicted_K + true_K > 0
     if not known_K.any():
         return {"dice": 1.0, "iou": 1.0}
-    right_K, said_K, true_K = right_K[known_K], said_K[known_K], true_K[known_K]
+    right_K, predicted_K, true_K = right_K[known_K], predicted_K[known_K], true_K[known_K]
     return {
-        "dice": float((2 * right_K / (said_K + true_K)).mean()),
-        "iou": float((right_K / (said_K + true_K - right_K)).mean()),
+        "dice": float((2 * right_K / (predicted_K + true_K)).mean()),
+        "iou": float((right_K / (predicted_K + true_K - right_K)).mean()),
     }

@@ -24,8 +24,8 @@ _KEPT = ("true", "places", "right", "said")
 def count_map(predicted_HW: np.ndarray, true_HW: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """What is kept of a row: of the truth (K + 1,), places of each class and all that count; of what is said (2 K,),
     rightly said places of each class and said ones."""
-    right_K, said_K, true_K = count_places(predicted_HW, true_HW, num_classes)
-    return np.append(true_K, int((true_HW != IGNORED).sum())), np.concatenate([right_K, said_K])
+    right_K, predicted_K, true_K = count_places(predicted_HW, true_HW, num_classes)
+    return np.append(true_K, int((true_HW != IGNORED).sum())), np.concatenate([right_K, predicted_K])
 
 
 def count_classes(probability_CHW: np.ndarray) -> int:
@@ -59,9 +59,15 @@ def measure_maps(path: Path, threshold: float) -> pa.Table:
     if stored is None:
         raise PredictionError(f"{path} holds no map: expected at least one")
     target_N, prediction_N = np.stack(targets), np.stack(predictions)
-    true_N, said_N = np.array(shares).T
+    true_N, predicted_N = np.array(shares).T
     table = build_table(
-        np.array(ids), said_N, said_N, true_N, fold=stored.fold, checkpoint=stored.checkpoint, member=stored.member
+        np.array(ids),
+        predicted_N,
+        predicted_N,
+        true_N,
+        fold=stored.fold,
+        checkpoint=stored.checkpoint,
+        member=stored.member,
     )
     of_rows = [score_counts(counts_3K) for counts_3K in _join_counts(target_N, prediction_N)]
     for name in METRICS:
@@ -73,8 +79,8 @@ def measure_maps(path: Path, threshold: float) -> pa.Table:
 
 def join_kept(target_N: np.ndarray, prediction_N: np.ndarray) -> dict[str, pa.Array]:
     """What is kept, (N, K + 1) and (N, 2 K), as columns: lists of a number for each class, and `places`."""
-    right_N, said_N = np.split(prediction_N, 2, axis=1)
-    parts = {"true": target_N[:, :-1], "right": right_N, "said": said_N}
+    right_N, predicted_N = np.split(prediction_N, 2, axis=1)
+    parts = {"true": target_N[:, :-1], "right": right_N, "said": predicted_N}
     columns = {name: pa.array(values.tolist(), pa.list_(pa.int64())) for name, values in parts.items()}
     return {name: columns.get(name, pa.array(target_N[:, -1], pa.int64())) for name in _KEPT}
 
@@ -90,8 +96,8 @@ def split_kept(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
             f"the out-of-fold predictions are of an earlier version of this project: expected the columns "
             f"{', '.join(missing)}; `python ray_jobs/submit.py` on the run adds them"
         )
-    true_N, right_N, said_N = (np.array(table[name].to_pylist(), np.int64) for name in ("true", "right", "said"))
-    return np.column_stack([true_N, table["places"].to_numpy()]), np.concatenate([right_N, said_N], axis=1)
+    true_N, right_N, predicted_N = (np.array(table[name].to_pylist(), np.int64) for name in ("true", "right", "said"))
+    return np.column_stack([true_N, table["places"].to_numpy()]), np.concatenate([right_N, predicted_N], axis=1)
 
 
 def score_maps(target_N: np.ndarray, prediction_N: np.ndarray) -> dict[str, float | None]:
@@ -143,8 +149,8 @@ def draw_errors(
 
 def _join_counts(target_N: np.ndarray, prediction_N: np.ndarray) -> np.ndarray:
     """(N, 3, K): right, said and true places."""
-    right_N, said_N = np.split(prediction_N, 2, axis=1)
-    return np.stack([right_N, said_N, target_N[:, :-1]], axis=1)
+    right_N, predicted_N = np.split(prediction_N, 2, axis=1)
+    return np.stack([right_N, predicted_N, target_N[:, :-1]], axis=1)
 
 
 def _finish(metric: str, sums: np.ndarray) -> np.ndarray:

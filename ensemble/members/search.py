@@ -70,7 +70,7 @@ class Choice:
     """The outcome of a search.
 
     Attributes:
-        error_C, low_C, high_C: each candidate's honest error with its own 95 % interval.
+        error_C, low_C, high_C: each candidate's cross-fitted error with its own 95 % interval.
         improvement_C: how far it is below the default's error; improvement_low_C: the bound that holds for all together
             (95 %).
         winner: index of the candidate with the least error.
@@ -104,17 +104,17 @@ def choose(
 ) -> Choice:
     """Compares all candidates with the default (paired bootstrap over rows or groups, max statistic), and scores the
     choice."""
-    honest_CN = np.stack([one.cross_fitted_N for one in evaluations])
-    ranking = rank(kind, metric, columns.target_N, honest_CN, [default], columns.unit_N, num_draws=num_draws)
+    cross_fitted_CN = np.stack([one.cross_fitted_N for one in evaluations])
+    ranking = rank(kind, metric, columns.target_N, cross_fitted_CN, [default], columns.unit_N, num_draws=num_draws)
     improvements = compare_with_baseline(
-        kind, metric, columns.target_N, honest_CN, honest_CN[default], columns.unit_N, num_draws=num_draws
+        kind, metric, columns.target_N, cross_fitted_CN, cross_fitted_CN[default], columns.unit_N, num_draws=num_draws
     )
     inner_CF = np.stack([one.inner_F for one in evaluations])
     chosen_F = [default if np.isnan(inner_C).any() else int(inner_C.argmin()) for inner_C in inner_CF.T]
-    nested_N = np.empty_like(honest_CN[default])
+    nested_N = np.empty_like(cross_fitted_CN[default])
     for fold, chosen in zip(np.unique(columns.fold_N), chosen_F, strict=True):
         held_N = columns.fold_N == fold
-        nested_N[held_N] = honest_CN[chosen, held_N]
+        nested_N[held_N] = cross_fitted_CN[chosen, held_N]
     winner = int(ranking.error_C.argmin())
     return Choice(
         error_C=ranking.error_C,

@@ -39,7 +39,7 @@ class NumberColumns(Combinable):
         return replace(self, names=tuple(names), oof_MN=self.oof_MN[rows])
 
     def predict_cross_fitted(self, hows: Sequence[Combination]) -> list[np.ndarray]:
-        """Of each combination the honest prediction of each row, (N,)."""
+        """Of each combination the cross-fitted prediction of each row, (N,)."""
         return [predict_cross_fitted(how, self) for how in hows]
 
     def evaluate(self, candidates: Sequence[tuple[Sequence[str], Combination]]) -> list[Evaluation]:
@@ -175,7 +175,7 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
     """The members of `ensemble.external`: out-of-fold and test predictions of each, by name.
 
     Raises:
-        PredictionError: the file is no such table, or a member's out-of-fold predictions are not one honest one for
+        PredictionError: the file is no such table, or a member's out-of-fold predictions are not one finite one for
             each row on the run's folds.
     """
     if run.ensemble.external is None:
@@ -220,7 +220,7 @@ def read_external(run: Run) -> dict[str, tuple[pa.Table, pa.Table]]:
 
 
 def _check_external(oof: pa.Table, fold_of: dict[str, int], what: str) -> None:
-    """Raises PredictionError unless each row that a fold validates has one honest, finite prediction on that fold."""
+    """Raises PredictionError unless each row that a fold validates has one finite prediction on that fold."""
     ids = oof["id"].to_pylist()
     if len(ids) != len(fold_of) or len(set(ids)) != len(ids):
         twice = len(ids) - len(set(ids))

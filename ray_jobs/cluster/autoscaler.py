@@ -29,7 +29,7 @@ class WaitReport:
     def __init__(self, say: Callable[[str], None], interval_s: float = SAY_INTERVAL_S) -> None:
         self.say, self.interval_s = say, interval_s
         self.since: dict[str, float] = {}  # of each fold that waits
-        self.said_at = self.looked = 0.0
+        self.reported_at = self.looked = 0.0
 
     def look(self, find_waiting: Callable[[], list[str]]) -> None:
         """To be called again and again, with what finds the folds that wait for room."""
@@ -38,8 +38,8 @@ class WaitReport:
             return
         self.looked, waiting = now, find_waiting()
         self.since = {fold: self.since.get(fold, now) for fold in waiting}
-        if waiting and now - max(self.said_at, min(self.since.values())) >= self.interval_s:
-            self.said_at = now
+        if waiting and now - max(self.reported_at, min(self.since.values())) >= self.interval_s:
+            self.reported_at = now
             waits = ", ".join(f"{fold} ({now - since:.0f} s)" for fold, since in self.since.items())
             self.say(f"not training yet: {waits}; {describe_autoscaler()}")
 

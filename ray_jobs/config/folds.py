@@ -34,7 +34,7 @@ class FoldsConfig:
 
     blend_fraction: float = 0.0
     """Share of the rows held out of every fold. All fold models predict them unseen, so that weights of fold models can
-    be fitted there, and the whole ensemble has an honest score. folds.kind=time holds out the latest rows. As near to
+    be fitted there, and the whole ensemble has an unbiased score. folds.kind=time holds out the latest rows. As near to
     the share as whole groups, or all rows of one time, allow."""
 
     def __post_init__(self) -> None:

@@ -107,7 +107,7 @@ class ElasticWorkers:
         num_folds: of a member.
         say: shows a line to the user.
         is_over: whether no further attempt is to begin.
-        seats: where room is found.
+        slots: where room is found.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ElasticWorkers:
         num_folds: int,
         say: Callable[[str], None],
         is_over: Callable[[], bool],
-        seats: WorkerSlots,
+        slots: WorkerSlots,
     ) -> None:
         self.least, self.most = placement.num_workers, placement.most_workers
         self.most_folds, self.may_grow = resources.max_folds_at_once, placement.may_grow
@@ -125,7 +125,7 @@ class ElasticWorkers:
             self.most_folds = min(num_folds, self.most_folds or num_folds)
         if placement.is_short_of_memory:
             self.most_folds = placement.folds_at_once
-        self.interval_s, self.say, self.is_over, self.seats = resources.resize_interval_s, say, is_over, seats
+        self.interval_s, self.say, self.is_over, self.slots = resources.resize_interval_s, say, is_over, slots
         self.changed = threading.Condition()
         self.waiting: dict[ElasticFold, int] = {}  # and how many workers each may have
         self.running: dict[ElasticFold, _Attempt] = {}
@@ -199,13 +199,13 @@ class ElasticWorkers:
                 logger.warning("looking for room for workers failed", exc_info=True)
             time.sleep(LOOK_INTERVAL_S)
         with suppress(Exception):
-            self.seats.want(0)
+            self.slots.want(0)
 
     def decide(self, now: float, unix_now: float) -> None:
         """Looks at the room there is and gives it away, or asks a fold to leave."""
         remaining_s = {fold: self._follow(fold, attempt, now, unix_now) for fold, attempt in self.running.items()}
         if any(not one.is_placed and now - one.launched < LAUNCH_TIMEOUT_S for one in self.running.values()):
-            self.seats.want(self.seats.count())  # whatever Ray grants now is what the fold is about to take
+            self.slots.want(self.slots.count())  # whatever Ray grants now is what the fold is about to take
             return
         waiting, is_any_leaving = self._next_to_run(), bool(self.wishes)
         if is_any_leaving and (not waiting or now - self.asked_at < LEAVE_S):
@@ -215,11 +215,11 @@ class ElasticWorkers:
         # Where a fold that shall leave does not answer, others take what they need to begin: its room may come back at
         # any moment.
         wanted = [self.least if is_any_leaving else self.waiting[fold] for fold in waiting]
-        self.seats.want(sum(wanted) or most)
-        granted = self.seats.count()
+        self.slots.want(sum(wanted) or most)
+        granted = self.slots.count()
         if granted != self.granted:
             self.granted, self.settled_since = granted, now
-        is_complete = granted >= len(self.seats.groups)
+        is_complete = granted >= len(self.slots.groups)
         is_awaiting = granted < self.awaited and now < self.patient_until
         if not is_complete and (is_awaiting or now - self.settled_since < SETTLE_S):
             return
@@ -228,7 +228,7 @@ class ElasticWorkers:
                 self._make_room(waiting[0], granted, remaining_s, now)
         elif granted and not self._grow(resizable, granted, now) and not self.may_grow:
             self.content_until = now + self.interval_s  # others may have the room until then
-            self.seats.want(0)
+            self.slots.want(0)
 
     def _follow(self, fold: ElasticFold, attempt: _Attempt, now: float, unix_now: float) -> float:
         """Seconds that the fold still needs as it is; 0 while nothing is known. Notices when it has its workers, and
@@ -273,7 +273,7 @@ class ElasticWorkers:
                 self.known.add(fold)
                 self.running[fold] = _Attempt(share, now)
         if any(shares):
-            self.seats.give(sum(shares))
+            self.slots.give(sum(shares))
         return any(shares)
 
     def _grow(self, resizable: dict[ElasticFold, float], granted: int, now: float) -> bool:

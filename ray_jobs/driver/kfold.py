@@ -78,7 +78,7 @@ def _run(command: Command, config: RunConfig, argv: Sequence[str], console: RunC
     start = RayStart.for_run(config)
     plan = check_run(config, None, ClusterSpread(start, console.print))
     uri, warn = join_run(plan.config.run.storage, plan.folder.root.name), partial(console.print, style="yellow")
-    with hold_run(plan.folder, uri, insists=False) as mirror:
+    with hold_run(plan.folder, uri, pushes=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()
         for member in plan.members.values():

@@ -125,8 +125,8 @@ class FoldLauncher:
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
         say = partial(console.print, style="yellow")
         if self.resources.is_elastic:
-            turns, seats = threading.BoundedSemaphore(len(folds)), WorkerSlots(self.placement.worker_resources())
-            self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, seats)
+            turns, slots = threading.BoundedSemaphore(len(folds)), WorkerSlots(self.placement.worker_resources())
+            self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, slots)
             self.elastic.enrol(folds)
         failures: list[BaseException] = []
 

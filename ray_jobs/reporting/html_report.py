@@ -178,7 +178,7 @@ def _share_of_constant(value: float | None, constant: float | None) -> str:
 
 
 def _write_combinations(summary: Summary) -> str:
-    """Members and combinations by their honest error; nothing where there is one member."""
+    """Members and combinations by their cross-fitted error; nothing where there is one member."""
     combinations = summary.stage.combinations
     if not combinations:
         return ""

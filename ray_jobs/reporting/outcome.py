@@ -81,7 +81,7 @@ def print_compared_models(
 
 
 def print_combinations(console: Console, combinations: Combinations) -> None:
-    """Members and combinations by their honest error, the best first, each with its difference from the best member."""
+    """Members and combinations by their cross-fitted error, the best first, each with its difference from the best."""
     best = combinations.best_member
     title = f"{combinations.error_label} on {describe_scored_rows(combinations)}, with 95 % intervals"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))

@@ -20,8 +20,8 @@ from ray_jobs.runs.summary import Combinations, Compared, WeightsFrom
 def compare_combinations(
     config: RunConfig, columns: Combinable, metric: Metric, num_folds: int
 ) -> tuple[Combinations, np.ndarray]:
-    """Every member and every method in the config's space, and the combination that is submitted, each with its honest
-    error, an interval, and what it differs from the best member by.
+    """Every member and every method in the config's space, and the combination that is submitted, each with its
+    cross-fitted error, an interval, and what it differs from the best member by.
 
     Args:
         config: of the run.
@@ -30,14 +30,14 @@ def compare_combinations(
         num_folds: that are combined.
 
     Returns:
-        The comparison, and the honest predictions of what is submitted, (N,).
+        The comparison, and the cross-fitted predictions of what is submitted, (N,).
     """
     ensemble, kind = config.ensemble, config.kind
     hows = [kind.read_combination(ensemble), *kind.list_combinations(ensemble, for_sweep=False)]
     combinations = list(dict.fromkeys(hows))
-    honest = columns.predict_cross_fitted(combinations)
+    cross_fitted = columns.predict_cross_fitted(combinations)
     num_members = len(columns.names)
-    predictions_CN = np.stack([*columns.oof_MN, *honest])
+    predictions_CN = np.stack([*columns.oof_MN, *cross_fitted])
     ranking = rank(kind, ensemble.metric, columns.target_N, predictions_CN, range(num_members), columns.unit_N)
     names = [*columns.names, *map(str, combinations)]
     rows = [
@@ -55,7 +55,7 @@ def compare_combinations(
         rows=tuple(rows),
         diversity=columns.describe_diversity(ensemble),
     )
-    return compared, honest[0]
+    return compared, cross_fitted[0]
 
 
 def _tell_cross_fitting(config: RunConfig, num_folds: int) -> WeightsFrom:
@@ -66,7 +66,7 @@ def _tell_cross_fitting(config: RunConfig, num_folds: int) -> WeightsFrom:
 
 
 def list_metrics(combinations: Combinations, metric: Metric) -> dict[str, Any]:
-    """The submitted combination's honest error beside the best member's, each member's error, and the table of all."""
+    """The submitted combination's cross-fitted error, the best member's, each member's, and the table of all."""
     rows, name = combinations.rows, metric.error_name
     best = next(row for row in rows if row.name == combinations.best_member)
     columns = ["name", "kind", "error", "low", "high", "difference", "difference_low", "difference_high"]

@@ -1,4 +1,4 @@
-"""What the leaderboard compares: columns of honest predictions, read from runs, and which of them are of the same rows.
+"""What the leaderboard compares: columns of out-of-fold predictions of runs, and which are of the same rows.
 
 Shape suffixes: C entries, N rows.
 """
@@ -29,7 +29,7 @@ _LEAST_SHARE = 0.5  # of the smaller one's rows that two entries of one table sh
 
 @dataclass(frozen=True)
 class Entry:
-    """Honest predictions of a member or an ensemble.
+    """Out-of-fold predictions of a member or an ensemble.
 
     Attributes:
         run: its name.

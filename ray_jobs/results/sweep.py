@@ -198,8 +198,8 @@ def _evaluate_in_trials(
 
 def _read(batch: Sequence[Candidate], path: Path) -> Iterator[tuple[Candidate, Evaluation]]:
     with np.load(path, allow_pickle=False) as stored:
-        honest_CN, inner_CF = stored["honest_CN"], stored["inner_CF"]
-    yield from zip(batch, map(Evaluation, honest_CN, inner_CF), strict=True)
+        cross_fitted_CN, inner_CF = stored["honest_CN"], stored["inner_CF"]
+    yield from zip(batch, map(Evaluation, cross_fitted_CN, inner_CF), strict=True)
 
 
 @contextmanager

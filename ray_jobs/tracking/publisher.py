@@ -116,7 +116,7 @@ class Publisher:
         self.writes_boards = config.tracking.tensorboard
         self._follow_runs()
         self.opened: set[str] = set()
-        self.said_at = 0.0
+        self.reported_at = 0.0
         self.checked_at, self.sent_before = time.monotonic(), dict[str, int]()
 
     def _follow_runs(self) -> None:
@@ -187,8 +187,8 @@ class Publisher:
                 self.say("opened", run=stream.spec.name, part=stream.spec.key, first_step=stream.first_step, url=url)
 
     def _say_progress(self) -> None:
-        if time.monotonic() - self.said_at > _SAY_S:
-            self.said_at = time.monotonic()
+        if time.monotonic() - self.reported_at > _SAY_S:
+            self.reported_at = time.monotonic()
             self.say("published", rows={stream.spec.key: stream.next_step for stream in self.streams})
 
     def _has_stalled(self) -> bool:
@@ -204,7 +204,7 @@ class Publisher:
         return bool(lacking)
 
     def _finish(self) -> int:
-        self.said_at = 0.0
+        self.reported_at = 0.0
         self._say_progress()
         for stream in self.streams:
             stream.close()

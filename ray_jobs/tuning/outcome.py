@@ -2,8 +2,8 @@
 
 The best of many trials on the same folds is lucky as well as good. So it is compared with the recipe as it is on the
 same rows, by a bound that holds for all trials together, and the choice is made once more inside each fold and scored
-there. Where ASHA has let the folds themselves choose which trials were trained to the end, neither would be honest, and
-neither is given."""
+there. Where ASHA has let the folds themselves choose which trials were trained to the end, neither would be unbiased,
+and neither is given."""
 
 from __future__ import annotations
 

@@ -197,10 +197,10 @@ def _fill(parts: Sequence[Part], what: str, split: Split, context: FoldContext) 
     total = count()
     to_fetch = context.retry_while_unavailable(look_for, partial(count_away, parts))
     done, fetched = 0, 0
-    seat = split.fold * context.world_size + context.rank
+    slot = split.fold * context.world_size + context.rank
     everything = [(part, block) for part in parts for block in range(len(part.blocks.paths))]
     count_at = time.monotonic() + COUNT_INTERVAL_S
-    for number in _order_of_seat(len(everything), seat, split.num_folds * context.world_size):
+    for number in _order_of_slot(len(everything), slot, split.num_folds * context.world_size):
         part, block = everything[number]
         blocks, positions = part.blocks, part.blocks.positions(block)
         context.touch()
@@ -229,9 +229,9 @@ def place_remotely(folder: Path, context: FoldContext) -> str | None:
     return None if context.cache_uri is None else f"{context.cache_uri}/{folder.relative_to(context.cache)}"
 
 
-def _order_of_seat(total: int, seat: int, num_seats: int) -> Iterator[int]:
+def _order_of_slot(total: int, slot: int, num_slots: int) -> Iterator[int]:
     """First an own share, forwards, then the others' backwards: who is not done with theirs comes towards us."""
-    first, end = seat * total // num_seats, (seat + 1) * total // num_seats
+    first, end = slot * total // num_slots, (slot + 1) * total // num_slots
     yield from range(first, end)
     yield from (number % total for number in range(first - 1, end - 1 - total, -1))
 

@@ -126,7 +126,7 @@ class BackgroundPusher:
     def __init__(self, mirror: RunMirror, members: list[RunFolder], num_folds: int, say: Callable[[str], None]) -> None:
         self.mirror, self.members, self.num_folds, self.say = mirror, members, num_folds, say
         self.is_over, self.is_failing = threading.Event(), False
-        self.thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self.thread = threading.Thread(target=self._keep, name="pusher", daemon=True)
 
     def __enter__(self) -> BackgroundPusher:
         self.thread.start()
@@ -157,14 +157,14 @@ class BackgroundPusher:
 
 
 @contextlib.contextmanager
-def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True) -> Iterator[RunMirror | NoMirror]:
+def hold_run(folder: RunFolder, uri: str | None = None, *, pushes: bool = True) -> Iterator[RunMirror | NoMirror]:
     """Holds a run for one job that changes it. One on object storage is brought first, and what the job has made is put
     at the end.
 
     Args:
         folder: the run's.
         uri: of a run on object storage whose folder may not be there yet.
-        insists: that what the job has made is put; a driver has seen to that, and told the user, itself.
+        pushes: at the end what the job has made; a driver has done so, and told the user, itself.
 
     Yields:
         The run's mirror.
@@ -193,7 +193,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, insists: bool = True)
             except BaseException:
                 mirror.release()
                 raise
-            if insists:
+            if pushes:
                 mirror.push_run(logs=True)
             else:
                 mirror.release()

@@ -83,15 +83,15 @@ def count_pixels(logits_CHW: Tensor, mask_HW: Tensor) -> Tensor:
 
 def measure_dice(counts_3K: Tensor) -> Tensor:
     """2 · right / (said + true) of each class, (K,) float64; NaN where a class is nowhere, in truth or prediction."""
-    right_K, said_K, true_K = counts_3K.double()
-    dice_K: Tensor = 2 * right_K / (said_K + true_K)
+    right_K, predicted_K, true_K = counts_3K.double()
+    dice_K: Tensor = 2 * right_K / (predicted_K + true_K)
     return dice_K
 
 
 def measure_iou(counts_3K: Tensor) -> Tensor:
     """right / (said or true) of each class, (K,) float64; NaN where a class is nowhere."""
-    right_K, said_K, true_K = counts_3K.double()
-    iou_K: Tensor = right_K / (said_K + true_K - right_K)
+    right_K, predicted_K, true_K = counts_3K.double()
+    iou_K: Tensor = right_K / (predicted_K + true_K - right_K)
     return iou_K
 
 

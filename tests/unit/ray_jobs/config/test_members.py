@@ -229,7 +229,7 @@ def test_columns_made_elsewhere_join_the_members(tmp_path):
         ({"rows": lambda t: t.drop(columns="fold")}, "no column 'fold'"),
     ],
 )
-def test_columns_made_elsewhere_that_are_not_honest_are_refused(tmp_path, changes, message):
+def test_columns_made_elsewhere_that_are_not_out_of_fold_are_refused(tmp_path, changes, message):
     folder, config, _ = make_run(tmp_path / "run", num_epochs=1)
     path = tmp_path / "boosted.parquet"
     write_external(folder, path, **changes)
@@ -314,8 +314,8 @@ def test_fold_models_are_weighted_and_scored_on_a_blend_set_that_none_has_seen(t
     assert [model["fold"] for model in submission["model_weights"]] == [0, 1, 2]
     if method in ("simplex", "greedy", "weighted_mean"):  # fold 2 errs upwards by 0.2, fold 0 does not
         assert submission["weights"][0] > submission["weights"][2]
-    honest = pq.read_table(folder.honest_predictions).to_pandas()
-    error = mean_squared_log_error(honest["target"], honest["prediction"])
+    combined = pq.read_table(folder.honest_predictions).to_pandas()
+    error = mean_squared_log_error(combined["target"], combined["prediction"])
     assert error == pytest.approx(combinations.submitted.error, rel=1e-12)
 
 

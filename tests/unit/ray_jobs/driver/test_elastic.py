@@ -55,8 +55,8 @@ class MadeRun:
     def __init__(self, room, least=1, most=2, **resources):
         config = ResourcesConfig(workers_per_fold=(least, most), **resources)
         placement = Placement(least, most, 1.0, 0.0, 0, 1, 9, room)
-        self.seats, self.said, self.now, self.is_over = MadeSlots(room), [], 1000.0, False
-        self.elastic = ElasticWorkers(placement, config, 9, self.said.append, lambda: self.is_over, self.seats)
+        self.slots, self.said, self.now, self.is_over = MadeSlots(room), [], 1000.0, False
+        self.elastic = ElasticWorkers(placement, config, 9, self.said.append, lambda: self.is_over, self.slots)
 
     def wait(self, *folds):
         for fold in folds:
@@ -76,7 +76,7 @@ class MadeRun:
         fold.status = FoldStatus(0, FoldState.TRAINING, attempt, **steps)
 
     def end(self, fold):
-        self.seats.room += self.elastic.running[fold].num_workers
+        self.slots.room += self.elastic.running[fold].num_workers
         return self.elastic.give_back(fold)
 
 
@@ -102,10 +102,10 @@ def test_a_fold_that_is_nearly_done_is_left_alone():
     run.wait(fold)
     run.pass_time()
     run.train(fold, remaining_s=3)
-    run.seats.room = 1
+    run.slots.room = 1
     run.pass_time()
     assert not fold.asked
-    assert run.seats.groups == []  # and nothing is asked of the autoscaler for it
+    assert run.slots.groups == []  # and nothing is asked of the autoscaler for it
 
 
 def test_room_by_whose_share_nobody_gains_is_given_back():
@@ -116,11 +116,11 @@ def test_room_by_whose_share_nobody_gains_is_given_back():
     run.train(fold, remaining_s=200)
     run.elastic.restart_s, run.elastic.running[fold].has_begun = 20.0, True
     run.pass_time(20)
-    run.seats.room = 1
+    run.slots.room = 1
     run.train(fold, remaining_s=200)
     run.pass_time(5)
     assert not fold.asked
-    assert run.seats.groups == []
+    assert run.slots.groups == []
 
 
 def test_a_fold_that_does_not_answer_for_long_keeps_nobody_from_room_that_is_free():
@@ -128,7 +128,7 @@ def test_a_fold_that_does_not_answer_for_long_keeps_nobody_from_room_that_is_fre
     run.wait(slow)
     run.pass_time()
     run.train(slow, remaining_s=300)
-    run.seats.room = 1
+    run.slots.room = 1
     run.pass_time()
     assert slow.asked == [1]
     run.wait(lost)
@@ -141,7 +141,7 @@ def test_without_an_interval_room_is_taken_whatever_it_costs():
     run.wait(fold)
     run.pass_time()
     run.train(fold, remaining_s=3)
-    run.seats.room = 1
+    run.slots.room = 1
     run.pass_time()
     assert fold.asked == [1]
 
@@ -152,12 +152,12 @@ def test_a_fold_that_was_resized_waits_until_ray_has_given_its_own_room_free():
     run.wait(fold)
     run.pass_time()
     run.train(fold, remaining_s=300)
-    run.seats.room = 1
+    run.slots.room = 1
     run.pass_time(5)
     run.elastic.give_back(fold)
     run.wait(fold)
     assert run.pass_time(4) == {}
-    run.seats.room += 1
+    run.slots.room += 1
     assert run.pass_time(1) == {"a": 2}
 
 
@@ -166,7 +166,7 @@ def test_a_fold_that_was_resized_goes_on_with_less_where_its_room_stays_away():
     run.wait(fold)
     run.pass_time()
     run.train(fold, remaining_s=300)
-    run.seats.room = 1
+    run.slots.room = 1
     run.pass_time(5)
     run.elastic.give_back(fold)
     run.wait(fold)
@@ -190,12 +190,12 @@ def test_the_largest_makes_room_for_a_fold_that_waits_in_vain():
     run.wait(large)
     assert run.pass_time() == {"large": 3}
     run.train(large, remaining_s=300)
-    run.seats.room = 0
+    run.slots.room = 0
     run.wait(lost)
     run.pass_time(10)
     assert large.asked == [1]
     assert "lost finds no room" in run.said[0]
-    run.seats.room += 3  # Ray has its workers' room back before the fold's thread hears that they have ended
+    run.slots.room += 3  # Ray has its workers' room back before the fold's thread hears that they have ended
     run.pass_time(1)
     assert run.elastic.give_back(large)
     run.wait(large)
@@ -207,10 +207,10 @@ def test_while_a_fold_takes_up_its_room_no_other_room_is_asked_for():
     run, folds = MadeRun(1), [MadeFold("a"), MadeFold("b")]
     run.wait(*folds)
     assert run.pass_time() == {"a": 1}
-    assert run.seats.groups == []
+    assert run.slots.groups == []
     run.train(folds[0], remaining_s=100)
     run.pass_time(1)
-    assert len(run.seats.groups) == 2  # now b's
+    assert len(run.slots.groups) == 2  # now b's
 
 
 def test_a_fold_that_is_done_before_it_hears_that_it_is_to_leave_keeps_nobody_waiting():
@@ -219,7 +219,7 @@ def test_a_fold_that_is_done_before_it_hears_that_it_is_to_leave_keeps_nobody_wa
     run.pass_time()
     for fold in folds:
         run.train(fold, remaining_s=100)
-    run.seats.room = 1
+    run.slots.room = 1
     run.pass_time()
     (asked,) = [fold for fold in folds if fold.asked]
     run.end(asked)
@@ -237,7 +237,7 @@ def test_a_fold_waits_for_its_workers_until_there_is_room_or_the_run_is_asked_to
         time.sleep(0.01)
     run.pass_time()
     assert taken == []
-    run.seats.room = 2
+    run.slots.room = 2
     if ends == "granted":
         run.pass_time()
     else:

@@ -37,8 +37,8 @@ def with_members(tmp_path_factory):
     return make_map_run(root, noise=0.4, ensemble=ensemble, members=("wide model.features=[8,8]", "again folds.seed=5"))
 
 
-def combine_honestly(folder, names, method, left_out=()):
-    """Counts of each row's honest combination, straightforward: all maps in memory, by id."""
+def combine_cross_fitted(folder, names, method, left_out=()):
+    """Counts of each row's cross-fitted combination, straightforward: all maps in memory, by id."""
     maps = {
         name: {
             one.row_id: one
@@ -78,7 +78,7 @@ def test_members_are_combined_and_scored_on_rows_that_none_has_seen(with_members
     for name, scores in summary.stage.members.items():
         assert rows[name].error == pytest.approx(1 - scores.out_of_fold.best["dice"])
     for method in ("weighted_mean", "majority_vote"):
-        counts = combine_honestly(folder, ["main", "wide", "again"], method)
+        counts = combine_cross_fitted(folder, ["main", "wide", "again"], method)
         assert rows[method].error == pytest.approx(1 - score_counts(sum(counts.values()))["dice"])
     assert rows["weighted_mean"].submitted
     assert rows["mean"].error < rows["main"].error  # independent noise
@@ -112,11 +112,11 @@ def test_what_a_sweep_sees_of_a_combination_is_what_it_is_worth_without_each_fol
     columns = config.kind.read_columns(describe_run(folder, config), "best")
     names, how = ("main", "again"), Combination("weighted_mean", None, "dice")
     plain, weighted = columns.evaluate([(names, Combination("mean", None, "dice")), (names, how)])
-    counts = combine_honestly(folder, names, "weighted_mean")
+    counts = combine_cross_fitted(folder, names, "weighted_mean")
     expected = np.stack([np.concatenate([counts[i][0], counts[i][1]]) for i in columns.ids_N])
     assert (weighted.cross_fitted_N == expected).all()
     for fold in range(3):
-        inner = combine_honestly(folder, names, "weighted_mean", left_out=(fold,))
+        inner = combine_cross_fitted(folder, names, "weighted_mean", left_out=(fold,))
         rest = sum(one for row_id, one in inner.items() if columns.fold_N[columns.ids_N == row_id][0] != fold)
         assert weighted.inner_F[fold] == pytest.approx(1 - score_counts(rest)["dice"])
     assert (

@@ -9,7 +9,7 @@ import pytest
 from support.made_blocks import NUM_ROWS, make_keys, make_part, make_place, split_of
 
 from trainers.interface import DataError
-from trainers.storage.row_blocks import BLOCK_ROWS, _order_of_seat, fill
+from trainers.storage.row_blocks import BLOCK_ROWS, _order_of_slot, fill
 
 
 def test_what_was_computed_once_is_found_by_whoever_has_the_same_rows(tmp_path):
@@ -111,12 +111,12 @@ def test_three_folds_share_the_work_and_each_has_all_of_it(tmp_path):
     assert len(list(tmp_path.iterdir())) == 30
 
 
-@pytest.mark.parametrize(("total", "num_seats"), [(1, 3), (7, 3), (30, 3), (5, 1)])
-def test_each_seat_visits_every_block_once_and_its_own_share_first(total, num_seats):
+@pytest.mark.parametrize(("total", "num_slots"), [(1, 3), (7, 3), (30, 3), (5, 1)])
+def test_each_slot_visits_every_block_once_and_its_own_share_first(total, num_slots):
     first = []
-    for seat in range(num_seats):
-        order = list(_order_of_seat(total, seat, num_seats))
+    for slot in range(num_slots):
+        order = list(_order_of_slot(total, slot, num_slots))
         assert sorted(order) == list(range(total))
-        share = (seat + 1) * total // num_seats - seat * total // num_seats
+        share = (slot + 1) * total // num_slots - slot * total // num_slots
         first += order[:share]
     assert sorted(first) == list(range(total))

@@ -36,9 +36,9 @@ def change(columns, fold):
 @pytest.mark.parametrize("how", HOWS, ids=str)
 def test_a_row_does_not_touch_the_weights_it_is_predicted_by(how):
     columns = make_columns()
-    honest, held = predict_cross_fitted(how, columns), columns.fold_N == 2
-    np.testing.assert_array_equal(predict_cross_fitted(how, change(columns, 2))[held], honest[held])
-    assert (predict_cross_fitted(how, change(columns, 1))[held] != honest[held]).any()
+    cross_fitted, held = predict_cross_fitted(how, columns), columns.fold_N == 2
+    np.testing.assert_array_equal(predict_cross_fitted(how, change(columns, 2))[held], cross_fitted[held])
+    assert (predict_cross_fitted(how, change(columns, 1))[held] != cross_fitted[held]).any()
     with pytest.raises(ValueError, match="1 fold: expected at least 2"):
         predict_cross_fitted(how, replace(columns, fold_N=np.zeros(400, int)))
 
@@ -48,16 +48,16 @@ def test_weights_are_those_of_all_other_rows(method):
     columns = make_columns()
     held = columns.fold_N == 2
     fitted = fit(method, columns.oof_MN[:, ~held], columns.target_N[~held])
-    honest = predict_cross_fitted(Combination(method), columns)
-    np.testing.assert_array_equal(honest[held], fitted.predict(columns.oof_MN[:, held]))
+    cross_fitted = predict_cross_fitted(Combination(method), columns)
+    np.testing.assert_array_equal(cross_fitted[held], fitted.predict(columns.oof_MN[:, held]))
 
 
 def test_fitted_weights_beat_the_mean_where_models_differ_in_skill():
     columns = make_columns(6, 3000, 5)
     mean = measure_error("msle", columns.target_N, combine(columns.oof_MN, "mean", "z"))
     for method in FITTED_METHODS:
-        honest = predict_cross_fitted(Combination(method), columns)
-        assert measure_error("msle", columns.target_N, honest) < 0.95 * mean
+        cross_fitted = predict_cross_fitted(Combination(method), columns)
+        assert measure_error("msle", columns.target_N, cross_fitted) < 0.95 * mean
 
 
 @pytest.mark.parametrize("how", HOWS, ids=str)

@@ -518,7 +518,7 @@ def test_the_driver_says_that_the_storage_is_away_and_back_and_ends_where_anothe
             assert time.monotonic() < deadline, said
             time.sleep(0.02)
 
-    with BackgroundPusher(mirror, [folder], 2, said.append) as keeper:
+    with BackgroundPusher(mirror, [folder], 2, said.append) as pusher:
         with gate.shut():
             write_json(folder.summary, {"outcome": "partial"})
             wait_for(1)
@@ -527,8 +527,8 @@ def test_the_driver_says_that_the_storage_is_away_and_back_and_ends_where_anothe
         assert uri in said[0]
         assert "works again" in said[1]
         mirror.lease.other = mirror.lease.mine
-        keeper.thread.join(timeout=30)
-        assert not keeper.thread.is_alive()
+        pusher.thread.join(timeout=30)
+        assert not pusher.thread.is_alive()
     assert json.loads(mirror.bucket.read("summary.json")) == {"outcome": "partial"}
     with pytest.raises(RunBusyError):
         mirror.push_run()
