@@ -24,7 +24,7 @@ from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.lease import LEASE, Lease, read_lease
 from ray_jobs.runs.remote.object_names import LAUNCHED, counts, find_chain, find_fold, is_derived, is_local
 from ray_jobs.runs.remote.run_mirror import BackgroundPusher, RunMirror, fetch_run, hold_run, is_at_work, list_runs
-from ray_jobs.runs.requests import StopWhen, request_stop
+from ray_jobs.runs.requests import StopWhen, request_leave, request_stop
 from ray_jobs.runs.status import FoldState, FoldStatus, read_status, write_status
 from trainers.storage.whole_files import write_whole
 
@@ -387,12 +387,17 @@ def test_a_worker_on_another_machine_brings_what_the_driver_left_and_hears_it(fo
         assert (other.inputs / "rows.arrow").read_bytes() == b"rows"
         assert other.read_config() == folder.read_config()
         assert not other.stop_request.exists()
-        request_stop(folder, StopWhen.EPOCH, "a test")
-        driver.push_run()
-        deadline = time.monotonic() + 20
-        while not other.stop_request.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        # The one request is heard where the other is not there.
+        for ask, request in (
+            (lambda: request_leave(folder.fold(0), 1), other.fold(0).leave_request),
+            (lambda: request_stop(folder, StopWhen.EPOCH, "a test"), other.stop_request),
+        ):
+            ask()
+            driver.push_run()
+            deadline = time.monotonic() + 20
+            while not request.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
     assert read_json(other.stop_request)["when"] == "epoch"
     assert LAUNCHED in worker.bucket.list()
 
