@@ -60,8 +60,8 @@ class Inventories:
             example = "".join(f", such as {str(row_id)!r}" for row_id in sorted({*own.ids} ^ {*first.ids})[:1])
             raise RunError(
                 f"{who} reads {len(own.ids)} training and {own.num_test} test rows and {others} {len(first.ids)} and "
-                f"{first.num_test}, not all the same{example}: predictions are compared row by row. Correct or remove the "
-                f"bad rows (they are dropped only where somebody needs what is wrong with them), or {advice}"
+                f"{first.num_test}, not all the same{example}: predictions are compared row by row. Correct or remove "
+                f"the bad rows (they are dropped only where somebody needs what is wrong with them), or {advice}"
             )
         return _resolve(config.trainer, given, resolved), own
 

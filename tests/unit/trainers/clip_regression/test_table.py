@@ -213,7 +213,7 @@ def test_an_empty_group_is_a_bad_row(small_frame, write_data):
 
 @pytest.mark.parametrize("fields", [{"numeric_columns": ("views",)}, {"text_columns": ("title", "views")}])
 def test_the_target_cannot_be_an_input(fields):
-    with pytest.raises(ValueError, match="column 'views' is data.target or data.fold_column, and an input"):
+    with pytest.raises(ValueError, match=r"column 'views' is data.target or data.fold_column, and an input"):
         DataConfig(**fields)
 
 

@@ -141,10 +141,10 @@ def test_an_output_holds_one_prediction_whole_and_nothing_of_the_users(tmp_path)
     with pytest.raises(RunError, match=r"out holds .*/out/masks, which is to be predicted"):
         refuse_foreign(output, (tmp_path / "images", output / "masks"), ROW_FILES)
     (output / "images").mkdir()
-    with pytest.raises(RunError, match="out holds images, which predict.py has not written"):
+    with pytest.raises(RunError, match=r"out holds images, which predict.py has not written"):
         refuse_foreign(output, (), ROW_FILES)
     (tmp_path / "new" / "masks").mkdir(parents=True)  # of the user: a prediction would have a summary, too
-    with pytest.raises(RunError, match="new holds masks, which predict.py has not written"):
+    with pytest.raises(RunError, match=r"new holds masks, which predict.py has not written"):
         refuse_foreign(tmp_path / "new", (), ROW_FILES)
 
 
