@@ -78,8 +78,10 @@ def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
         except RunFolderError as error:
             console.print(f"left out: {error}", style="yellow")
     if not entries:
+        which, other = (f" to which --metric={metric} applies", ", or choose another --metric") if metric else ("", "")
         raise RunError(
-            "no out-of-fold predictions in these runs: expected at least one run with them; finish its folds first"
+            f"no out-of-fold predictions{which} in these runs: expected at least one run with them; finish its folds "
+            f"first{other}"
         )
     rows: list[list[Any]] = []
     for group in group_entries(entries):

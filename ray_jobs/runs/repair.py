@@ -35,7 +35,7 @@ def reset_damaged_folds(folder: RunFolder, num_folds: int, say: Callable[[str], 
             say(f"{files.status} is damaged: it is made anew from events.jsonl and the fold's record")
             write_status(folder, rebuild_status(folder, fold))
         if files.manifest.exists() and (damaged := files.find_damage()):
-            say(f"{_list(damaged)}: damaged or missing; fold {fold} has to be trained again and gives the same bits")
+            say(f"{_list(damaged)}: missing or damaged; fold {fold} has to be trained again and gives the same bits")
             files.clear(keep_checkpoints=False)
     for path in _find_damaged_shared_files(folder):
         path.unlink()

@@ -134,7 +134,7 @@ def test_members_and_their_ensemble_stand_on_the_leaderboard(with_members, tmp_p
     assert set(rows) == {"main", "wide", "again", "ensemble (weighted_mean)"}
     error = summary.stage.combinations.submitted.error
     assert rows["ensemble (weighted_mean)"] == pytest.approx(error)
-    with pytest.raises(RunError, match="nothing to compare"):
+    with pytest.raises(RunError, match=r"predictions to which --metric=msle applies in these runs: .*another --metric"):
         compare([folder.root], "msle", None)
 
 

@@ -141,7 +141,7 @@ def test_a_run_with_unfinished_folds_scores_what_is_there(tmp_path):
     reason = "folds [1] are not trained; the same command trains them; ensemble.folds=finished combines the others"
     assert summary.stage.submission == SubmissionRecord(reason=reason)
     next((folder.fold(0).root / "predictions").glob("validation_best*")).write_bytes(b"broken")
-    with pytest.raises(RunFolderError, match=r"validation_best\.parquet is damaged"):
+    with pytest.raises(RunFolderError, match=r"validation_best\.parquet is missing or damaged; .* trains fold 0 again"):
         check_finished(folder, folder.read_config(), ["main"])
 
 

@@ -171,7 +171,10 @@ def test_fields_that_do_not_fit_the_table_are_named(small_frame, write_data, fie
             b"id;a,title;date,description;views\na;t;2020-01-01;x;1\n",
             "the separator may be ',' or ';': expected one of them in the header; set data.separator",
         ),
-        (b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n", "more cells than the header"),
+        (
+            b"id,title,date,description,views\na,t,2020-01-01,x,1,\nb,t,2020-01-01,x,1,\n",
+            r"line 2 has more cells than its header has names \(6 and 5\)",
+        ),
         (b"id,title,date,description,views\na,\xff\xfe,2020-01-01,x,1\n", "is not UTF-8"),
         (b'id,title,date,description,views\na,"open,2020-01-01,x,1\n', "the table cannot be read"),
     ],

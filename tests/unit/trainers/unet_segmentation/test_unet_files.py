@@ -341,7 +341,7 @@ COLUMNS = {"fold_column": "fold", "group_column": "patient"}
         (b"", "the table cannot be read"),
         (b"id,patient,fold\n", "holds no row"),
         (b"id,id,patient,fold\np0,p0,a,0\n", "has several columns 'id'"),
-        (bytes(range(256)) * 9, "no text"),
+        (bytes(range(256)) * 9, "is not text"),
         (FRAME.assign(fold="x").to_csv(index=False).encode(), "'fold' (data.fold_column) holds 'x' of 'p0': expected a whole number, at least -2 (4 such rows)"),
     ],
 )  # fmt: skip
