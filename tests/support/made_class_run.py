@@ -21,13 +21,13 @@ from ray_jobs.runs.files import write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
 
 
-def make_class_run(root: Path, *words: str, sureness: float = 4.0) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
+def make_class_run(root: Path, *words: str, sureness: float = 8.0) -> tuple[RunFolder, RunConfig, dict[str, Any]]:
     """Three folds on the made-up classes; each fold's model, and each member's, errs by noise of its own.
 
     Args:
         root: of the run.
         words: of the command line.
-        sureness: of logits; above about 2 the models are too sure.
+        sureness: of logits; above about 3 the models are too sure.
 
     Returns:
         Folder, config and summary.

@@ -1,6 +1,7 @@
 """Temperature scaling finds a temperature that is known, and its score does not see the rows that it is fitted to."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ensemble.classes.files import build_class_table
@@ -17,9 +18,14 @@ def make_lines(temperature, num_rows=6000, num_folds=3, seed=0):
     sure_NC = calibrated_NC**temperature
     sure_NC /= sure_NC.sum(axis=1, keepdims=True)
     ids = np.array([f"r{n}" for n in range(num_rows)])
-    table = build_class_table(ids, sure_NC, target_N, "abcd", fold=0, checkpoint="best")
+    table = build_class_table(ids, sure_NC, target_N, tuple("abcd"), fold=0, checkpoint="best")
     fold_N = np.arange(num_rows, dtype=np.int32) % num_folds
-    return table.set_column(table.column_names.index("fold"), "fold", [fold_N]), calibrated_NC, target_N, sure_NC
+    return (
+        table.set_column(table.column_names.index("fold"), "fold", pa.array(fold_N)),
+        calibrated_NC,
+        target_N,
+        sure_NC,
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])

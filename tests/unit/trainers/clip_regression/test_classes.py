@@ -181,7 +181,7 @@ def test_two_classes_that_a_date_tells_apart_are_learned(small_frame, write_data
     frame = frame.assign(id=[f"r{n:03d}" for n in range(96)], date=[f"{2005 + 10 * (n % 2)}-01-01" for n in range(96)])
     root = write_data(frame.assign(label=["old", "young"] * 48))
     data = DataConfig(root=str(root), target="label", train_pictures="", text_columns=())
-    config = replace(TINY, data=data, training=replace(TINY.training, epochs=10, batch_size=16))
+    config = replace(TINY, data=data, training=replace(TINY.training, epochs=10, batch_size=8, ema_decay=0))
     config, inventory = take_inventory(config, tmp_path)
     context = LocalFoldContext(tmp_path / "place")
     context.root.mkdir()
