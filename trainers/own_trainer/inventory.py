@@ -194,7 +194,7 @@ def _drop_without_target(
     if not missing.any():
         return frame, ids, ()
     if data.on_bad_row == "error":
-        shown = ", ".join(f"row {row + 1} (id {ids[row]!r})" for row in np.flatnonzero(missing)[:_SHOWN])
+        shown = ", ".join(f"row {row + 1} (id {str(ids[row])!r})" for row in np.flatnonzero(missing)[:_SHOWN])
         raise DataError(
             f"{path}: the target {data.target!r} is missing or infinite in {missing.sum()} of {len(ids)} rows: "
             f"{shown}. Mend the table, or set data.on_bad_row=drop to go on without these rows (they are listed in "

@@ -39,14 +39,14 @@ def data(tmp_path) -> Path:
 
 
 def learn(
-    function, data: Path, tmp_path: Path, *, blend: int = 0, my=None, **sections
+    function, folder: Path, tmp_path: Path, *, blend: int = 0, my=None, **sections
 ) -> tuple[Config, LocalFoldContext]:
     """Trains fold 0 by a function that travels as it does to a worker."""
     source = make_source(function, "a test's")
     packed = tmp_path / f"function{PACKED}"
     packed.write_bytes(source.pack())
     config = Config(
-        data=sections.get("data", DataConfig(root=str(data), id_column="key")),
+        data=sections.get("data", DataConfig(root=str(folder), id_column="key")),
         model=sections.get("model", ModelConfig(source_sha256=source.sha256)),
         trainer=TrainerConfig(str(packed)),
         my=source.default_options() if my is None else source.build_options(my),
@@ -245,7 +245,7 @@ def test_probabilities_of_a_function_are_checked(data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "fields", "message"),
     [
-        (lambda frame: frame.drop(columns="price"), {}, "no column 'price'; the nearest is"),
+        (lambda frame: frame.drop(columns="price"), {}, "no column 'price'. It has 'width', 'height'"),
         (lambda frame: frame.assign(price="a lot"), {}, "of type str, and this recipe predicts numbers"),
         (
             lambda frame: frame.assign(price=[None, *frame["price"][1:]]),
