@@ -42,6 +42,7 @@ def learn(
     function, folder: Path, tmp_path: Path, *, blend: int = 0, my=None, **sections
 ) -> tuple[Config, LocalFoldContext]:
     """Trains fold 0 by a function that travels as it does to a worker."""
+    tmp_path.mkdir(exist_ok=True)
     source = make_source(function, "a test's")
     packed = tmp_path / f"function{PACKED}"
     packed.write_bytes(source.pack())
