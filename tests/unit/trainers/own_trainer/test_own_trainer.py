@@ -11,6 +11,8 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from support.local_context import LocalFoldContext
 
+from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.leaks import find_leaks
 from trainers.interface import ClassPredictions, DataError, Split, TrainedModel
 from trainers.own_trainer.config import Config, DataConfig, ModelConfig, TrainerConfig
 from trainers.own_trainer.inventory import take_inventory, write_inputs
@@ -265,6 +267,15 @@ def test_data_that_cannot_be_used_is_refused(data, tmp_path, change, fields, mes
     config = Config(data=DataConfig(root=str(data), id_column="key", **fields))
     with pytest.raises(DataError, match=message):
         take_inventory(config, tmp_path)
+
+
+def test_rows_that_are_numbered_do_not_leak_by_their_numbers(data, tmp_path):
+    for id_column, num_leaks in ((None, 0), ("key", 1)):
+        rows = pd.read_parquet(data / "test.parquet").assign(key=["lot0", "a", "b", "c"])
+        rows.to_parquet(data / "test.parquet")
+        _, inventory = take_inventory(Config(data=DataConfig(root=str(data), id_column=id_column)), tmp_path)
+        plan = FoldPlan(inventory.ids, np.arange(20) % 2, 2, ordered=False)
+        assert len(find_leaks(plan, inventory)) == num_leaks
 
 
 def test_rows_without_a_target_can_be_dropped(data, tmp_path):
