@@ -69,9 +69,7 @@ def measure_error(metric: str, target_N: np.ndarray, probability_NC: np.ndarray)
 def check_metric(metric: str) -> None:
     """Raises ValueError for other metrics than these."""
     if metric not in SCORES:
-        raise ValueError(
-            f"classes are compared by one of {', '.join(SCORES)}; set ensemble.metric=log_loss, or another"
-        )
+        raise ValueError(f"expected one of {', '.join(SCORES)}, by which classes are compared")
 
 
 def measure_area(target_N: np.ndarray, probability_NC: np.ndarray) -> float:

@@ -191,7 +191,7 @@ def _find_column(table: ScriptTable, name: str | None, data: DataConfig) -> Any:
         return table.added[name]
     frame = table.read(data)
     if name not in frame:
-        raise RunError(f"the table has no column {name!r}; it has {', '.join(map(repr, frame.columns))}")
+        raise RunError(f"no column {name!r}; the table has {', '.join(map(repr, frame.columns))}")
     return frame[name]
 
 

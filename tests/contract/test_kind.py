@@ -162,7 +162,7 @@ def test_it_says_what_it_is_and_what_it_can(kind):
         assert (metric.name, metric.most is None or metric.higher_is_better) == (name, True)
     for how in kind.list_combinations(EnsembleConfig(metric=next(iter(kind.scores))), for_sweep=True):
         assert how.method in kind.methods
-    with pytest.raises(ValueError, match=r"expected one of (dice|msle), "):
+    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss), "):
         kind.check_metric("no such metric")
     catalogue = importlib.import_module("docs.catalogue")
     named = [getattr(catalogue, name) for name in dir(catalogue) if name.isupper()]

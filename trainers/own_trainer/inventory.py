@@ -149,7 +149,7 @@ def _resolve_root(root: str | None, folder: Path) -> str:
         return root.rstrip("/")
     path = os.path.abspath(os.path.expanduser(root)) if root else str(make_data(folder))
     if not os.path.exists(path):
-        raise DataError(f"data.root={path}: no such table or folder")
+        raise DataError(f"data.root={path}: no such file or folder")
     return path
 
 
@@ -166,7 +166,7 @@ def _bring(root: str, cache: Path) -> str:
         raise DataError(f"data.root: {error}") from None
     folder = cache / "tables" / hashlib.sha256(root.encode()).hexdigest()[:12]
     if info.type == fs.FileType.NotFound:
-        raise DataError(f"data.root={root}: no such table or folder")
+        raise DataError(f"data.root={root}: no such file or folder")
     found = [info] if info.is_file else storage.get_file_info(fs.FileSelector(path))
     for one in found:
         if one.is_file and is_table_name(Path(one.base_name)):
@@ -197,7 +197,7 @@ def _drop_without_target(
         shown = ", ".join(f"row {row + 1} (id {str(ids[row])!r})" for row in np.flatnonzero(missing)[:_SHOWN])
         raise DataError(
             f"{path}: the target {data.target!r} is missing or infinite in {missing.sum()} of {len(ids)} rows: "
-            f"{shown}. Mend the table, or set data.on_bad_row=drop to go on without these rows (they are listed in "
+            f"{shown}. Correct the table, or set data.on_bad_row=drop to go on without these rows (they are listed in "
             "bad_rows.csv)"
         )
     listed = tuple(

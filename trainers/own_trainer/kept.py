@@ -108,7 +108,7 @@ def make_kept(
     if named is None and is_asked:
         named = next(
             (
-                list(found or ())
+                list(found)  # type: ignore[arg-type]
                 for name in ("feature_names_in_", "feature_name_", "feature_names_")
                 if _are_columns(found := getattr(model, name, None), train)
             ),

@@ -65,5 +65,5 @@ def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
         found = find_test_table(replace(data, root=str(path), test_table=""))
         path = found if found is not None else path / "test.csv"
     if not path.is_file() or not is_table_name(path):
-        raise DataError(f"{path}: no such table; expected a .csv or .parquet file, or a folder that holds test.csv")
+        raise DataError(f"{path}: no such file: expected a .csv or .parquet file, or a folder that holds test.csv")
     return NewRows(path, data)

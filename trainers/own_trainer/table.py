@@ -31,7 +31,7 @@ def find_train_table(data: DataConfig) -> Path:
     if root.is_file():
         return root
     if not root.is_dir():
-        raise DataError(f"data.root={root}: no such table or folder")
+        raise DataError(f"data.root={root}: no such file or folder")
     if data.train_table:
         return root / data.train_table
     if found := _find_named(root, _TRAIN_NAMES):
@@ -57,7 +57,7 @@ def find_test_table(data: DataConfig) -> Path | None:
     places = [folder / data.test_table, Path(os.path.expanduser(data.test_table)).absolute()]
     found = next((path for path in places if path.is_file()), None)
     if found is None:
-        raise DataError(f"data.test_table={data.test_table}: no such table, neither in {folder} nor as {places[1]}")
+        raise DataError(f"data.test_table={data.test_table}: no such file, neither in {folder} nor as {places[1]}")
     return found
 
 
@@ -100,7 +100,7 @@ def _check_ids(path: Path, ids: np.ndarray) -> None:
     if bad:
         more = f", and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
-            f"{path}: ids name rows, once each: {'; '.join(bad[:_SHOWN])}{more}. Mend them, or leave data.id_column "
+            f"{path}: ids name rows, once each: {'; '.join(bad[:_SHOWN])}{more}. Correct them, or leave data.id_column "
             "out: then rows are numbered"
         )
 

@@ -123,11 +123,11 @@ def _refuse_other_inputs(data: DataConfig, base: Path) -> None:
     }
     if wanted := [word for word, value in named.items() if value]:
         raise DataError(
-            f"{base} holds folders of pictures, whose names are the classes, and data.root has no table "
+            f"{base} holds a folder of pictures for each class, and data.root has no table "
             f"{data.train_table}: nothing but pictures can be learned from. Set {' '.join(wanted)}, or add the table"
         )
     if data.task == "regression":
         raise DataError(
-            f"{base} holds folders of pictures, whose names are classes, and data.task=regression wants numbers: add "
+            f"{base} holds a folder of pictures for each class, and data.task=regression wants numbers: add "
             f"the table {data.train_table}, or set data.task=classification"
         )

@@ -68,7 +68,7 @@ def test_what_is_not_defined_is_none_and_infinite_losses_are_bounded():
     assert score_classes(np.array([1]), np.array([[1.0, 0.0]]))["log_loss"] == pytest.approx(36.04, abs=0.01)
     with pytest.raises(ValueError, match="the true class of 1 of 2 rows is not known"):
         measure_error("accuracy", np.array([0, -1]), np.full((2, 2), 0.5))
-    with pytest.raises(ValueError, match="classes are compared by one of log_loss, brier"):
+    with pytest.raises(ValueError, match="expected one of log_loss, brier"):
         measure_error("msle", np.array([0]), np.full((1, 2), 0.5))
 
 

@@ -111,7 +111,7 @@ def test_an_estimator_s_parameters_are_its_options(tmp_path):
         ({"config": {"resources.gpu": 1}}, "no field 'resources.gpu'; nearest: resources.gpus_per_fold"),
         ({"features": ["x"]}, "features= is for estimators"),
         ({"task": "ranking"}, "task='ranking': expected auto, regression or classification"),
-        ({"name": "a/b"}, "run.name='a/b': expected letters"),
+        ({"name": "a/b"}, "run.name=a/b: expected letters"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path, fields, message):

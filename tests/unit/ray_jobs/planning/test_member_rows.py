@@ -58,9 +58,8 @@ def test_a_member_of_another_family_has_the_fields_of_the_run_s_data_that_it_kno
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        (f"a {TRAINER} my.hidden_dim=3", "member 'a': no field 'my.hidden_dim'"),
-        ("a own_trainer trainer.path=/nowhere.py:f", "member 'a': trainer.path: no such file /nowhere.py"),
-        ("a unet_segmentation_small", "recipe unet_segmentation_small predicts maps and the run numbers"),
+        (f"a {TRAINER} my.hidden_dim=3", "--members: 'a': no field 'my.hidden_dim'"),
+        ("a own_trainer trainer.path=/nowhere.py:f", "--members: 'a': trainer.path: no such file /nowhere.py"),
         (f"a {TRAINER} folds.count=5", "of the folds only folds.seed may differ"),
         (f"a {TRAINER} data.time_column=views", "expected the name of a column that is nothing else, too"),
     ],

@@ -149,7 +149,7 @@ def test_the_usual_metric_of_what_is_found_in_the_data_stands_for_the_default(sm
         "log_loss",
         "classification",
     )
-    with pytest.raises(RunError, match=r"ensemble.metric=mae: classes are compared by one of log_loss"):
+    with pytest.raises(RunError, match=r"ensemble.metric=mae: expected one of log_loss"):
         check(tmp_path, f"data.root={root}", "data.target=label", "ensemble.metric=mae")
     with pytest.raises(RunError, match=r"ensemble.method=ridge: classes are combined by one of mean, geometric_mean"):
         check(tmp_path, f"data.root={root}", "data.target=label", "ensemble.method=ridge", "folds.blend_fraction=0.2")

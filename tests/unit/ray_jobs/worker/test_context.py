@@ -240,8 +240,6 @@ def test_a_fold_that_prepares_ends_only_where_it_is_asked_to_leave_or_the_run_is
     request_leave(context.files, 1)
     with pytest.raises(FoldStoppedError, match=r"fold 0 was asked to end while it prepares \(encoding\)"):
         context.report_preparation("encoding", 1, 2)
-    context.ranks.world_size = 2  # one that ends by itself would leave the other waiting
-    context.report_preparation("encoding", 1, 2)
     request_stop(context.folder, StopWhen.NOW, "somebody")
     with pytest.raises(FoldStoppedError, match=r"the run was asked to stop: fold 0 ends while it prepares"):
         context.report_preparation("encoding", 1, 2)
