@@ -337,8 +337,8 @@ def find_kinds() -> dict[str, Kind]:
         kind: Kind = importlib.import_module(f"{package}.kind").KIND
         if kinds.setdefault(kind.name, kind) is not kind:
             raise ValueError(
-                f"two kinds of predictions are called {kind.name!r}; uninstall or rename the one of {package}, an entry "
-                f"point of {INSTALLED}"
+                f"two kinds of predictions are called {kind.name!r}; uninstall or rename the one of {package}, an "
+                f"entry point of {INSTALLED}"
             )
     return kinds
 

@@ -138,7 +138,7 @@ def test_folders_of_pictures_hold_no_columns_and_no_numbers(small_frame, write_d
     assert "picture missing or unreadable: 1 of 24 rows: row 1 (id 'cat_v00'" in refusal(root, **PICTURES_ALONE)
     shutil.rmtree(root / "dog")
     shutil.rmtree(root / "emu")
-    assert "no such table" in refusal(root, **PICTURES_ALONE)
+    assert "no such file" in refusal(root, **PICTURES_ALONE)
 
 
 def test_a_fold_learns_classes_and_its_checkpoint_predicts_new_rows_with_the_same_bits(
