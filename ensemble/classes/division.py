@@ -37,7 +37,7 @@ def _note_rare(name: str, counts_C: np.ndarray, num_folds: int, names: Sequence[
     rare = np.flatnonzero((counts_C > 0) & (counts_C < num_folds))
     if not len(rare):
         return []
-    shown = _list([f"{names[number]!r} ({counts_C[number]})" for number in rare])
+    shown = _list([f"{names[number]!r} ({counts_C[number]})" for number in rare.tolist()])
     return [
         f"target {name}: {len(rare)} class{'es have' if len(rare) > 1 else ' has'} fewer rows than there are folds "
         f"({num_folds}): {shown}. Some folds validate none of them; join them with others, or lower folds.count"
@@ -50,7 +50,7 @@ def _note_absent(name: str, counts_C: np.ndarray, folds: Sequence[FoldTargets], 
         trained_C = np.bincount(fold.trained_n, minlength=len(names))
         validated_C = np.bincount(fold.validated_n, minlength=len(names))
         if len(unseen := np.flatnonzero((trained_C == 0) & (validated_C > 0))):
-            shown = _list([f"{names[one]!r} ({validated_C[one]} to validate)" for one in unseen])
+            shown = _list([f"{names[one]!r} ({validated_C[one]} to validate)" for one in unseen.tolist()])
             notes.append(
                 f"target {name}: fold {number} trains on no row of class {shown}: its model cannot know it, and these "
                 "rows count as wrong. folds.kind=stratified divides the rows of a class among all folds"

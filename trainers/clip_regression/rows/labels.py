@@ -34,7 +34,7 @@ def read_labels(cells: pd.Series, ids: np.ndarray, name: str, bad: Problems) -> 
         name: of the target's column.
         bad: gets the rows whose cell is no class.
     """
-    labels_N = cells.to_numpy(object).astype(str)
+    labels_N: np.ndarray = cells.to_numpy(object).astype(str)
     numbers_N = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
     is_filled_N = labels_N != ""
     if {label.lower() for label in labels_N[is_filled_N].tolist()} <= _BOOLEANS:
