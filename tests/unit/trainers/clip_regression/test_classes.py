@@ -67,6 +67,8 @@ def test_numbers_are_numbers_unless_it_is_said(small_frame, write_data, cells):
 def test_a_number_that_is_misspelt_makes_no_classes(small_frame, write_data):
     root = write_data(small_frame.assign(label=["1,234", *["5"] * 23]))
     assert "target 'label' is no finite number: 1 of 24 rows" in refusal(root)
+    root = write_data(small_frame.assign(label=["1,5", "2,5", "3,25"] * 8))
+    assert "target 'label' is no finite number: 24 of 24 rows" in refusal(root)
 
 
 @pytest.mark.parametrize(
