@@ -29,9 +29,9 @@ from ray_jobs.runs.folder import RunFolder
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import Numbers, RowTensors
 from trainers.clip_regression.inputs.picture_reader import PictureReader
+from trainers.clip_regression.inputs.targets import TargetStatistics
 from trainers.clip_regression.network.encoders import describe_architecture, load_clip
 from trainers.clip_regression.network.model import ClipRegressor
-from trainers.clip_regression.network.targets import TargetStatistics
 from trainers.clip_regression.rows.table import read_train_rows
 from trainers.learning.batches import cut, training_order
 

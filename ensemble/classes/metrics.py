@@ -209,8 +209,8 @@ def _finish(metric: str, sums_DS: np.ndarray, sizes_D: np.ndarray | int, num_cla
 
 
 def _row_mistakes(target_N: np.ndarray, probability_NC: np.ndarray) -> np.ndarray:
-    wrong_N: np.ndarray = probability_NC.argmax(axis=1) != target_N
-    return wrong_N.astype(np.float64)
+    mistakes_N: np.ndarray = (probability_NC.argmax(axis=1) != target_N).astype(np.float64)
+    return mistakes_N
 
 
 _OF_ROWS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

@@ -24,10 +24,10 @@ from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import Numbers, RowTensors
 from trainers.clip_regression.inputs.numbers import NumberEncoder
 from trainers.clip_regression.inputs.picture_reader import PictureReader
+from trainers.clip_regression.inputs.targets import read_target
 from trainers.clip_regression.network.clip_library import open_clip
 from trainers.clip_regression.network.encoders import build_clip
 from trainers.clip_regression.network.model import ClipRegressor
-from trainers.clip_regression.network.targets import read_target
 from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.rows.table import Rows, read_block
 from trainers.interface import BlockPredictions, TrainedModel

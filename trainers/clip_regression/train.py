@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, RowFeatures, RowTensors
 from trainers.clip_regression.inputs.fold_inputs import FoldInputs, build_fold_inputs, read_tables
+from trainers.clip_regression.inputs.targets import Target, fit_target
 from trainers.clip_regression.network.model import ClipRegressor
-from trainers.clip_regression.network.targets import Target, fit_target
 from trainers.interface import CheckpointName, FoldContext, RowsName, Split
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.batches import cut

@@ -13,7 +13,7 @@ from trainers.clip_regression.rows.text import clean_text
 from trainers.interface import DataError
 
 MAX_TEXT_LENGTH = 10_000  # characters: encoders read 77 to 512 tokens, and tokenizers take long over long words
-_GROUPED = re.compile(r"[+-]?\d+([.,'’\s]\d+)*[.,'’\s]\d+")  # 1,234.5 or 1.234,5 or 1,5
+GROUPED = re.compile(r"[+-]?\d+([.,'’\s]\d+)*[.,'’\s]\d+")  # 1,234.5 or 1.234,5 or 1,5
 
 
 def parse_dates(values: pd.Series) -> np.ndarray:
@@ -118,4 +118,4 @@ def read_groups(
 
 def _show_cell(cell: str) -> str:
     """A cell that is no number, and why where that is plain."""
-    return repr(cell) + ("; write 1234.5, without separators of thousands" if _GROUPED.fullmatch(cell) else "")
+    return repr(cell) + ("; write 1234.5, without separators of thousands" if GROUPED.fullmatch(cell) else "")

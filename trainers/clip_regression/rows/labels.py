@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from trainers.clip_regression.rows.cells import GROUPED
 from trainers.clip_regression.rows.problems import Problems
 from trainers.interface import FORMULA, DataError
 from trainers.reading.tables import shorten
@@ -20,9 +21,10 @@ _SHOWN = 5
 
 
 def hold_classes(cells: pd.Series) -> bool:
-    """Whether most cells that are not empty are no numbers."""
+    """Whether most cells that are not empty are no numbers, not even misspelt ones such as 1,5."""
     filled = cells[cells != ""]
-    return bool(len(filled)) and float(pd.to_numeric(filled, errors="coerce").isna().mean()) > 0.5
+    is_word = pd.to_numeric(filled, errors="coerce").isna() & ~filled.str.fullmatch(GROUPED).astype(bool)
+    return bool(len(filled)) and float(is_word.mean()) > 0.5
 
 
 def read_labels(cells: pd.Series, ids: np.ndarray, name: str, bad: Problems) -> np.ndarray:

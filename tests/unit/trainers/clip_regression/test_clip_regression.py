@@ -19,11 +19,11 @@ from trainers.clip_regression.config import DataConfig, LossConfig, ModelConfig
 from trainers.clip_regression.inputs.data import Augmentation, _move, age_in_years
 from trainers.clip_regression.inputs.numbers import NumberEncoder
 from trainers.clip_regression.inputs.picture_reader import PictureReader
+from trainers.clip_regression.inputs.targets import TargetStatistics, score_on_target_scale
 from trainers.clip_regression.inventory import check_model, prepare_node, take_inventory
 from trainers.clip_regression.network.encoders import build_clip, describe_architecture
 from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.network.model import ClipRegressor, text_encoder
-from trainers.clip_regression.network.targets import TargetStatistics, score_on_target_scale
 from trainers.clip_regression.rows.synthetic_data import make_data
 from trainers.clip_regression.train import _group_parameters
 from trainers.interface import DataError
