@@ -9,7 +9,7 @@ config.py
     the kind of predictions; `PACKAGES` the packages whose versions decide what a fold computes; `NOT_TRAINED_BY` the
     fields (`section.field`) that change no bit of what is learned; `ADVICE` (`trainers.families.Advice`) which options
     help when something runs out. `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which
-    members share.
+    members of the family share.
 
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,
