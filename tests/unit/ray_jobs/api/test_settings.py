@@ -99,7 +99,7 @@ def test_an_estimator_s_parameters_are_its_options(tmp_path):
     ("fields", "message"),
     [
         ({"data": 3}, "data is a int: expected a DataFrame"),
-        ({"target": "z"}, "no column 'z'; it has 'x', 'y'"),
+        ({"target": "z"}, "no column 'z'; the table has 'x', 'y'"),
         ({"folds": 1}, "folds.count=1: expected 2 to 1000"),
         ({"folds": "foldwise"}, "folds='foldwise': expected a number, one of random"),
         ({"folds": TimeSeriesSplit(3)}, "fold 0 of TimeSeriesSplit trains on 3 rows and validates 3 of 12"),
