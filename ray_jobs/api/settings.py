@@ -26,7 +26,7 @@ from ray_jobs.tracking.wandb_settings import with_wandb_settings
 from trainers.own_trainer.config import DataConfig, ModelConfig, Task, TrainerConfig
 from trainers.own_trainer.estimator import EstimatorTrainer, is_classifier, is_estimator
 from trainers.own_trainer.source import PACKED, Source, make_source
-from trainers.own_trainer.table import is_number, read_folds
+from trainers.own_trainer.table import find_test_table, is_number, read_folds
 from trainers.storage.object_storage import is_uri
 from trainers.storage.whole_files import write_whole
 
@@ -155,6 +155,8 @@ def _settle_data(wanted: Wanted, table: ScriptTable, cache: Path, folds: FoldsCo
     if wanted.test is not None:
         test = open_table(wanted.test, "test")
         test_table = test.place or str(write_by_content(test.read(data), cache, "test"))
+    elif table.added and table.place is not None:  # the rows go into a file of their own
+        test_table = str(find_test_table(replace(data, root=table.place)) or "")
     return replace(data, root=table.settle(cache, data), test_table=test_table), folds
 
 

@@ -194,7 +194,7 @@ def _drop_without_target(
     if not missing.any():
         return frame, ids, ()
     if data.on_bad_row == "error":
-        shown = ", ".join(f"row {row + 1} (id {ids[row]!r})" for row in np.flatnonzero(missing)[:_SHOWN])
+        shown = ", ".join(f"row {row + 1} (id {str(ids[row])!r})" for row in np.flatnonzero(missing)[:_SHOWN])
         raise DataError(
             f"{path}: the target {data.target!r} is missing or infinite in {missing.sum()} of {len(ids)} rows: "
             f"{shown}. Mend the table, or set data.on_bad_row=drop to go on without these rows (they are listed in "
@@ -242,7 +242,9 @@ def _collect_keys(frame: pd.DataFrame, test: Table | None, data: DataConfig) -> 
     """Which rows have all features in common, and which the same group."""
     frames = [frame] if test is None else [frame, test.frame]
     features = [name for name in frame.columns if name not in data.roles]
-    found = {}
+    found: dict[str, RowKeys] = {}
+    if data.id_column is None and test is not None:  # numbers of rows say nothing
+        found["id"] = RowKeys(np.zeros(len(frame), np.uint64), np.zeros(len(test.ids), np.uint64))
     if features and all(name in one for one in frames for name in features):
         keys = hash_rows(frames, features)
         found["row"] = RowKeys(keys[0], keys[1] if test is not None else np.zeros(0, np.uint64))

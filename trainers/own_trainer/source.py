@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pickle
 import re
 import sys
@@ -28,6 +29,12 @@ from trainers.own_trainer.options import build_options, find_options
 
 PACKED = ".trainer"
 _OWN = Path(__file__).resolve().parents[2]
+_STANDARD = sysconfig.get_paths()["stdlib"]
+_NOT_OF_USER = (
+    *(f"{_OWN / name}/" for name in ("ray_jobs", "trainers", "ensemble")),
+    *(f"{folder}/" for folder in {_STANDARD, os.path.realpath(_STANDARD)}),
+    "<",
+)
 _FORM = "expected FILE.py:NAME or package.module:NAME, such as my_model.py:train_fold"
 
 
@@ -213,14 +220,14 @@ def _is_of(value: Any, module: types.ModuleType) -> bool:
 def _is_of_user(module: types.ModuleType) -> bool:
     """Whether a module is a file of the user's: neither of Python, nor of a package that is installed, nor of this
     project."""
-    file = getattr(module, "__file__", None)
-    if not file or not file.endswith(".py"):
-        return False
-    path = Path(file).resolve()
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
-    standard = path.is_relative_to(Path(sysconfig.get_paths()["stdlib"]).resolve())
-    of_project = any(path.is_relative_to(_OWN / name) for name in ("ray_jobs", "trainers", "ensemble"))
-    return not (installed or standard or of_project)
+    return is_user_file(getattr(module, "__file__", None) or "")
+
+
+def is_user_file(file: str) -> bool:
+    """Whether a file of code is the user's: see `_is_of_user`. Asked of thousands of modules, so only names are looked
+    at."""
+    is_installed = "/site-packages/" in file or "/dist-packages/" in file
+    return file.endswith(".py") and not is_installed and not file.startswith(_NOT_OF_USER)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from trainers.own_trainer.kept import refuse_other_predictions
 from trainers.own_trainer.options import count_arguments
 from trainers.own_trainer.packing import to_tensor
 from trainers.own_trainer.returned import ReturnedError, check_numbers, check_probabilities, take_apart
-from trainers.own_trainer.source import Source, load_source, unpack
+from trainers.own_trainer.source import Source, is_user_file, load_source, unpack
 from trainers.own_trainer.table import number_classes
 
 logger = logging.getLogger(__name__)
@@ -138,17 +138,10 @@ def _told_where(source: Source) -> Iterator[None]:
             f"{source.name} has ended its process (exit code {error.code}): expected predictions"
         ) from None
     except Exception as error:
-        own = [one for one in traceback.extract_tb(error.__traceback__) if _is_of_user(one.filename)]
+        own = [one for one in traceback.extract_tb(error.__traceback__) if is_user_file(one.filename)]
         if own:
             error.add_note(f"({Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name})")
         raise
-
-
-def _is_of_user(file: str) -> bool:
-    parts = Path(file).parts
-    return (
-        "site-packages" not in parts and not Path(file).is_relative_to(Path(__file__).parents[2]) and "lib" not in parts
-    )
 
 
 def _predict(fold: Fold, returned: Mapping[str, Any], name: str, ids_N: np.ndarray) -> np.ndarray | None:

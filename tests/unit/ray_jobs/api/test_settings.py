@@ -57,6 +57,14 @@ def test_folds_are_a_number_a_kind_or_a_splitter(tmp_path, fields, kind, count):
     assert (config.folds.kind, config.folds.count) == (kind, count)
 
 
+def test_a_folder_s_test_table_stays_where_a_splitter_s_folds_are_added(tmp_path):
+    for name in ("train", "test"):
+        ROWS.to_csv(tmp_path / f"{name}.csv", index=False)
+    data = build(tmp_path, data=tmp_path, folds=GroupKFold(4), groups="who").trainer.data
+    assert data.test_table == str(tmp_path / "test.csv")
+    assert data.root.endswith(".parquet")
+
+
 def test_a_splitter_s_folds_become_a_column(tmp_path):
     config = build(tmp_path, folds=GroupKFold(4), groups="who")
     rows = pd.read_parquet(config.trainer.data.root)

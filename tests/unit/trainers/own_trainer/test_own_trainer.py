@@ -11,6 +11,8 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from support.local_context import LocalFoldContext
 
+from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.leaks import find_leaks
 from trainers.interface import ClassPredictions, DataError, Split, TrainedModel
 from trainers.own_trainer.config import Config, DataConfig, ModelConfig, TrainerConfig
 from trainers.own_trainer.inventory import take_inventory, write_inputs
@@ -39,14 +41,15 @@ def data(tmp_path) -> Path:
 
 
 def learn(
-    function, data: Path, tmp_path: Path, *, blend: int = 0, my=None, **sections
+    function, folder: Path, tmp_path: Path, *, blend: int = 0, my=None, **sections
 ) -> tuple[Config, LocalFoldContext]:
     """Trains fold 0 by a function that travels as it does to a worker."""
+    tmp_path.mkdir(exist_ok=True)
     source = make_source(function, "a test's")
     packed = tmp_path / f"function{PACKED}"
     packed.write_bytes(source.pack())
     config = Config(
-        data=sections.get("data", DataConfig(root=str(data), id_column="key")),
+        data=sections.get("data", DataConfig(root=str(folder), id_column="key")),
         model=sections.get("model", ModelConfig(source_sha256=source.sha256)),
         trainer=TrainerConfig(str(packed)),
         my=source.default_options() if my is None else source.build_options(my),
@@ -245,7 +248,7 @@ def test_probabilities_of_a_function_are_checked(data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "fields", "message"),
     [
-        (lambda frame: frame.drop(columns="price"), {}, "no column 'price'; the nearest is"),
+        (lambda frame: frame.drop(columns="price"), {}, "no column 'price'. It has 'width', 'height'"),
         (lambda frame: frame.assign(price="a lot"), {}, "of type str, and this recipe predicts numbers"),
         (
             lambda frame: frame.assign(price=[None, *frame["price"][1:]]),
@@ -264,6 +267,15 @@ def test_data_that_cannot_be_used_is_refused(data, tmp_path, change, fields, mes
     config = Config(data=DataConfig(root=str(data), id_column="key", **fields))
     with pytest.raises(DataError, match=message):
         take_inventory(config, tmp_path)
+
+
+def test_rows_that_are_numbered_do_not_leak_by_their_numbers(data, tmp_path):
+    for id_column, num_leaks in ((None, 0), ("key", 1)):
+        rows = pd.read_parquet(data / "test.parquet").assign(key=["lot0", "a", "b", "c"])
+        rows.to_parquet(data / "test.parquet")
+        _, inventory = take_inventory(Config(data=DataConfig(root=str(data), id_column=id_column)), tmp_path)
+        plan = FoldPlan(inventory.ids, np.arange(20) % 2, 2, ordered=False)
+        assert len(find_leaks(plan, inventory)) == num_leaks
 
 
 def test_rows_without_a_target_can_be_dropped(data, tmp_path):
