@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +28,8 @@ class FoldCallback(TrainerCallback):  # type: ignore[misc] # transformers is no 
 
     def __init__(self, fold: Fold) -> None:
         self.fold = fold
-        self._folder = tempfile.TemporaryDirectory(prefix="hugging_face_")
-        self.folder = self._folder.name
+        self.folder = tempfile.mkdtemp(prefix="hugging_face_")
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._losses: dict[str, float] = {}
         self._is_epoch_over = False
 

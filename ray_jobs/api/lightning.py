@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,8 @@ class FoldCallback(Checkpoint):  # type: ignore[misc] # Lightning is no dependen
         if mode not in ("min", "max"):
             raise ValueError(f"mode={mode!r}: expected min or max")
         self.fold, self.monitor, self.mode = fold, monitor, mode
-        self._folder = tempfile.TemporaryDirectory(prefix="lightning_")
+        self._folder = tempfile.mkdtemp(prefix="lightning_")
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._losses: list[torch.Tensor] = []
 
     @property
@@ -37,7 +40,7 @@ class FoldCallback(Checkpoint):  # type: ignore[misc] # Lightning is no dependen
         """The checkpoint of an attempt that was killed; None: begin. To be asked once, when the model is built."""
         if (content := self.fold.load()) is None:
             return None
-        path = Path(self._folder.name) / "resume.ckpt"
+        path = Path(self._folder) / "resume.ckpt"
         path.write_bytes(content)
         return str(path)
 
@@ -64,7 +67,7 @@ class FoldCallback(Checkpoint):  # type: ignore[misc] # Lightning is no dependen
                 train_loss=train_loss,
                 val_loss=known.get("val_loss"),
             )
-        path = Path(self._folder.name) / "last.ckpt"
+        path = Path(self._folder) / "last.ckpt"
         trainer.save_checkpoint(path)
         # Of several workers the first one writes.
         self.fold.save(path.read_bytes() if path.exists() else b"")

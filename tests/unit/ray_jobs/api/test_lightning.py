@@ -11,6 +11,9 @@ lightning = pytest.importorskip("lightning", reason="lightning is not installed:
 
 from ray_jobs.api.lightning import FoldCallback
 
+# Of Lightning's own use of torch.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore::UserWarning:lightning")
+
 
 class Net(lightning.LightningModule):
     def __init__(self):
