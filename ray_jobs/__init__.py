@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ray_jobs.api.cross_validate import cross_validate as cross_validate
     from ray_jobs.api.estimators import KFoldClassifier as KFoldClassifier
     from ray_jobs.api.estimators import KFoldRegressor as KFoldRegressor
+    from ray_jobs.api.ray_train import get_fold as get_fold
+    from ray_jobs.api.ray_train import save_predictions as save_predictions
     from ray_jobs.api.run import Run as Run
 
 _ROOT = str(Path(__file__).resolve().parents[1])
@@ -20,6 +22,8 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 _OFFERED = {
     "cross_validate": "cross_validate",
     "Run": "run",
+    "get_fold": "ray_train",
+    "save_predictions": "ray_train",
     "KFoldRegressor": "estimators",
     "KFoldClassifier": "estimators",
 }

@@ -12,16 +12,20 @@ from ray_jobs.api.settings import DEFAULT_COUNT, Wanted, build_config
 from ray_jobs.cli.command_line import Command
 from ray_jobs.cli.console import open_console
 from ray_jobs.config.run import RunConfig
-from ray_jobs.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigChangedError, FoldsFailedError, RunFolderError
+from ray_jobs.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigChangedError, FoldsFailedError, RunError, RunFolderError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place
 
 
 def cross_validate(
     trainer: Any,
-    data: Any,
-    target: str,
+    data: Any = None,
+    target: str = "",
     *,
+    dataset: Any = None,
+    splitter: Any = None,
+    train_loop_config: Mapping[str, Any] | None = None,
+    scaling_config: Any = None,
     test: Any = None,
     features: Sequence[str] | None = None,
     id: str | None = None,
@@ -43,10 +47,13 @@ def cross_validate(
     initialised. The same call again continues the run: folds that are finished are kept.
 
     Args:
-        trainer: a function of a fold (and of its own options), or an estimator with fit and predict.
+        trainer: a function of a fold (and of its own options), or an estimator with fit and predict; or, with
+            `dataset`, `train_loop_config` or `scaling_config`, a training loop of Ray Train.
         data: the rows to learn from: a DataFrame, a Ray dataset, or the path of a CSV or Parquet file or of a folder
             that holds one.
         target: the column to predict.
+        dataset, splitter, train_loop_config: `data`, `folds` and `my` of a loop of Ray Train, under Ray's names.
+        scaling_config: of a loop of Ray Train, a `ray.train.ScalingConfig`: workers and resources of one fold.
         test: the rows to predict, likewise; None: those of a `test` table in the folder, if there is one.
         features: columns for an estimator; None: all but id, target, groups, time and fold.
         id: the column that names a row; None: the row's number.
@@ -69,9 +76,16 @@ def cross_validate(
         FoldsFailedError: a fold has failed; the others are kept.
         KeyboardInterrupt: it was interrupted; the folds have saved where they are.
     """
+    is_loop = not (dataset is None and train_loop_config is None and scaling_config is None)
+    data = _take_one("data", data, "dataset", dataset)
+    my = _take_one("my", my, "train_loop_config", train_loop_config)
+    folds = _take_one("folds", None if folds is DEFAULT_COUNT else folds, "splitter", splitter)
+    if data is None or not isinstance(target, str) or not target:
+        raise RunError(f"data={type(data).__name__}, target={target!r}: expected rows, and the name of their column")
     wanted = Wanted(
         trainer, data, target, test=test, features=features, id=id, groups=groups, time=time, fold_column=fold_column,
-        folds=folds, task=task, name=name, storage=storage, seed=seed, my=my, num_gpus=num_gpus, config=config or {},
+        folds=DEFAULT_COUNT if folds is None else folds, task=task, name=name, storage=storage, seed=seed, my=my,
+        num_gpus=num_gpus, config=config or {}, is_loop=is_loop, scaling=scaling_config,
     )  # fmt: skip
     source = wanted.make_source()
     made = build_config(wanted, source)
@@ -87,6 +101,12 @@ def cross_validate(
         )
     _drive(made)
     return Run(folder.root)
+
+
+def _take_one(name: str, value: Any, other_name: str, other: Any) -> Any:
+    if value is not None and other is not None:
+        raise RunError(f"{name}= and {other_name}= are the same: give one of them")
+    return other if value is None else value
 
 
 def _drive(config: RunConfig) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 
+from ray_jobs.api.ray_train import make_loop_source, read_scaling, refuse_loop
 from ray_jobs.api.tables import FOLD, GROUP, TIME, ScriptTable, number_folds, open_table, write_by_content
 from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.overrides import override
@@ -55,6 +56,8 @@ class Wanted:
     my: Any = None
     num_gpus: float | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    is_loop: bool = False
+    scaling: Any = None
 
     def make_source(self) -> Source:
         """The trainer, with a name for people.
@@ -64,6 +67,9 @@ class Wanted:
         """
         trainer = self.trainer
         name = getattr(trainer, "__name__", type(trainer).__name__)
+        if self.is_loop:
+            return make_loop_source(trainer, f"{_find_script()}:{name}")
+        refuse_loop(trainer, name)
         if is_estimator(trainer):
             trainer = EstimatorTrainer(trainer, tuple(self.features or ()))
         elif self.features is not None:
@@ -105,7 +111,8 @@ def build_config(wanted: Wanted, source: Source) -> RunConfig:
         model = ModelConfig(task=task, seed=wanted.seed, source_sha256=source.sha256)
         my = source.build_options({**dict(source.options), **_as_dict(wanted.my)})
         trainer = replace(base.trainer, data=data, model=model, trainer=TrainerConfig(str(packed), os.getcwd()), my=my)
-        config = replace(base, trainer=trainer, folds=folds)
+        resources = replace(base.resources, **read_scaling(wanted.scaling))
+        config = replace(base, trainer=trainer, folds=folds, resources=resources)
         if wanted.num_gpus is not None:
             config = replace(config, resources=replace(config.resources, gpus_per_fold=wanted.num_gpus))
     except ValueError as error:

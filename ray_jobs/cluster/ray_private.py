@@ -7,7 +7,8 @@ An upgrade of Ray looks here first: each has a test that fails where Ray has mov
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,28 @@ def is_worker_process(pid: int) -> bool:
         OSError: there is no such process.
     """
     return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+
+
+class _Replaced:
+    def __init__(self, of_ray: Any) -> None:
+        self.of_ray = of_ray
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of_ray, name)
+
+
+@contextmanager
+def train_functions_replaced(own: Any) -> Iterator[Any]:
+    """Within it `ray.train.report`, `get_checkpoint` and `get_dataset_shard` of this worker are methods of `own`; all
+    else is as it was. Yields what has Ray's own three. In public a dataset shard can only come from the TorchTrainer,
+    and a checkpoint to go on from only from a run of Ray Train's own that has failed."""
+    from ray.train.v2._internal.execution.train_fn_utils import get_train_fn_utils, set_train_fn_utils
+
+    known = get_train_fn_utils()
+    replaced = _Replaced(known)
+    vars(replaced).update({name: getattr(own, name) for name in ("report", "get_checkpoint", "get_dataset_shard")})
+    set_train_fn_utils(replaced)
+    try:
+        yield known
+    finally:
+        set_train_fn_utils(known)

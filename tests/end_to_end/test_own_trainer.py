@@ -75,8 +75,9 @@ def test_the_examples_of_the_documentation_run(folder):
     assert start(folder, "run_all.py", *scripts).wait(900) == 0, (folder / "output.txt").read_text()
     runs = folder / "ray_results"
     summaries = {path.parent.name: json.loads(path.read_text()) for path in runs.glob("*/summary.json")}
-    assert sorted(summaries) == ["example_0_train_fold", "loop", "ridge", "schools"]
+    assert sorted(summaries) == ["example_0_train_fold", "loop", "ray_loop", "ridge", "schools"]
     assert summaries["example_0_train_fold"]["scores"]["out_of_fold"]["best"]["rmse"] < 200
+    assert [fold["state"] for fold in summaries["ray_loop"]["folds"]] == ["completed"] * 2
     assert summaries["schools"]["scores"]["out_of_fold"]["best"]["accuracy"] > 0.25
 
 

@@ -139,6 +139,34 @@ def test_ray_has_an_error_of_the_name_by_which_it_is_known(name):
     assert any(hasattr(importlib.import_module(room), name) for room in rooms), f"Ray has no {name} any more"
 
 
+def test_ray_trains_functions_are_replaced_for_a_while():
+    import ray.train
+    from ray.train.v2._internal.execution import train_fn_utils
+
+    class Own:
+        def report(self, metrics, **_):
+            self.metrics = metrics
+
+        def get_checkpoint(self):
+            return "checkpoint"
+
+        def get_dataset_shard(self, asked):
+            return asked.dataset_name
+
+    own, known = Own(), train_fn_utils.LocalTrainFnUtils("test")
+    train_fn_utils.set_train_fn_utils(known)
+    try:
+        with ray_private.train_functions_replaced(own) as of_ray:
+            ray.train.report({"loss": 1})
+            assert own.metrics == {"loss": 1}
+            assert (ray.train.get_checkpoint(), ray.train.get_dataset_shard("test")) == ("checkpoint", "test")
+            assert ray.train.get_context().get_world_size() == 1
+        assert of_ray is known is train_fn_utils.get_train_fn_utils()
+        assert ray.train.get_checkpoint() is None
+    finally:
+        train_fn_utils.set_train_fn_utils(None)
+
+
 def test_private_names_are_used_in_one_module():
     for path in (REPOSITORY / "ray_jobs").rglob("*.py"):
         if path.name != "ray_private.py":
