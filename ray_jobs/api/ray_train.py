@@ -132,13 +132,12 @@ class _FoldOfLoop:
         numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}
         epoch, self._num_reports = self._num_reports, self._num_reports + 1
         score = next((numbers[name] for name in _SCORES if name in numbers), None)
-        losses = {
-            "train_loss": numbers.get("train_loss", numbers.get("loss")),
-            "val_loss": next((numbers[name] for name in _SCORES[1:5] if name in numbers), None),
-        }
+        train_loss = numbers.get("train_loss", numbers.get("loss"))
+        val_loss = next((numbers[name] for name in _SCORES[1:5] if name in numbers), None)
         self.fold.log({name: value for name, value in numbers.items() if name != "epoch"})
         if score is not None:
-            self.fold.report_epoch(epoch, max(self.num_epochs, epoch + 1), score=score, **losses)
+            num_epochs = max(self.num_epochs, epoch + 1)
+            self.fold.report_epoch(epoch, num_epochs, score=score, train_loss=train_loss, val_loss=val_loss)
 
     def get_checkpoint(self) -> Any:
         """What was reported last, by this attempt or by one that was killed; None: nothing."""

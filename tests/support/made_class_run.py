@@ -17,7 +17,7 @@ from ray_jobs.planning.plan import Plan
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.summary import build_summary, save_summary
 from ray_jobs.runs.checkpoints import CHECKPOINTS, write_checkpoint
-from ray_jobs.runs.files import write_json, write_parquet
+from ray_jobs.runs.files import read_json, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
 
 
@@ -30,7 +30,7 @@ def make_class_run(root: Path, *words: str, sureness: float = 8.0) -> tuple[RunF
         sureness: of logits; above about 3 the models are too sure.
 
     Returns:
-        Folder, config and summary.
+        Folder, config and what `summary.json` holds.
     """
     places = [f"run.name={root.name}", f"run.storage={root.parent}", "tracking.wandb=disabled"]
     command = parse_kfold(["--config-name=clip_classification_small", *places, *words])
@@ -40,9 +40,8 @@ def make_class_run(root: Path, *words: str, sureness: float = 8.0) -> tuple[RunF
             _write_fold(plan, name, number, fold, sureness)
     folder = plan.folder
     config = folder.read_config()
-    summary = build_summary(folder, config, run_ensemble_stage(str(folder.root)), {"total": 1.0})
-    save_summary(folder, config, summary)
-    return folder, config, summary
+    save_summary(folder, config, build_summary(folder, config, run_ensemble_stage(str(folder.root)), {"total": 1.0}))
+    return folder, config, read_json(folder.summary)
 
 
 def _write_fold(plan: Plan, name: str, number: int, fold: int, sureness: float) -> None:

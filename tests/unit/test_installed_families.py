@@ -93,7 +93,10 @@ print("lungs.maps.figures" in sys.modules, "torch" in sys.modules)
     done = run(tmp_path, site, "-c", code)
     assert done.returncode == 0, done.stderr
     kinds, loaded = done.stdout.splitlines()
-    assert kinds == "['map', 'number', 'lung_map'] ['clip_regression', 'lungs', 'unet_segmentation']"
+    assert (
+        kinds
+        == "['classes', 'map', 'number', 'lung_map'] ['clip_regression', 'lungs', 'own_trainer', 'unet_segmentation']"
+    )
     assert loaded == "True False"
 
 

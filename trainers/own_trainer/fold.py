@@ -112,7 +112,7 @@ class Fold:
         """
         score = val_loss if score is None else score
         if score is None:
-            raise ValueError("report_epoch got no score: expected score=, of which the lowest is best, or val_loss=")
+            raise ValueError("score=None: expected a number, of which the lowest is best, unless there is a val_loss")
         losses = {"train/loss_epoch": train_loss, "val/loss_epoch": val_loss}
         known = {name: float(value) for name, value in losses.items() if value is not None}
         named = {**known, "score": float(score), **{name: float(value) for name, value in metrics.items()}}

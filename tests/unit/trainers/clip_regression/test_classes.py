@@ -66,9 +66,9 @@ def test_numbers_are_numbers_unless_it_is_said(small_frame, write_data, cells):
 
 def test_a_number_that_is_misspelt_makes_no_classes(small_frame, write_data):
     root = write_data(small_frame.assign(label=["1,234", *["5"] * 23]))
-    assert "target 'label' is no finite number: 1 of 24 rows" in refusal(root)
+    assert "target 'label' is not a finite number: 1 of 24 rows" in refusal(root)
     root = write_data(small_frame.assign(label=["1,5", "2,5", "3,25"] * 8))
-    assert "target 'label' is no finite number: 24 of 24 rows" in refusal(root)
+    assert "target 'label' is not a finite number: 24 of 24 rows" in refusal(root)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_number_that_is_misspelt_makes_no_classes(small_frame, write_data):
         (["cat", "dog", ""] * 8, {}, "target 'label' is empty: 8 of 24 rows"),
         (["cat", "dog", "=1+2"] * 8, {}, "class would be run as a formula by a spreadsheet"),
         (["cat", "dog", "x" * 300] * 8, {}, "is a text, no name of a class: 8 of 24 rows"),
-        (WORDS, {"task": "regression"}, "target 'label' is no finite number: 24 of 24 rows"),
+        (WORDS, {"task": "regression"}, "target 'label' is not a finite number: 24 of 24 rows"),
     ],
 )
 def test_what_is_no_target_for_classes_is_told(small_frame, write_data, cells, data, told):
