@@ -21,9 +21,10 @@ _SHOWN = 5
 
 
 def hold_classes(cells: pd.Series) -> bool:
-    """Whether most cells that are not empty are no numbers, not even misspelt ones such as 1,5."""
+    """Whether most cells that are not empty are no numbers, not even misspelt ones such as 1,5, and can be read."""
     filled = cells[cells != ""]
-    is_word = pd.to_numeric(filled, errors="coerce").isna() & ~filled.str.fullmatch(GROUPED).astype(bool)
+    is_misspelt = filled.str.fullmatch(GROUPED).astype(bool) | filled.map(lambda cell: bool(_CONTROL.search(cell)))
+    is_word = pd.to_numeric(filled, errors="coerce").isna() & ~is_misspelt.astype(bool)
     return bool(len(filled)) and float(is_word.mean()) > 0.5
 
 
