@@ -59,6 +59,10 @@ class BoardFile:
                     file.write(_frame(encode_row(row)))
         return len(rows)
 
+    def close(self) -> None:
+        """Lets go of the record."""
+        self.reader.close()
+
 
 def count_events(path: Path) -> tuple[int, int]:
     """Whole events of a file, and the place behind the last one; none of a file that is not there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
 import time
@@ -57,19 +58,24 @@ def test_a_row_is_an_event_with_its_numbers_alone():
     assert crc32c(b"123456789") == 0xE3069283
 
 
+def publish_new(folder, spec):
+    with contextlib.closing(BoardFile(folder, spec)) as file:
+        return file.publish_new()
+
+
 @pytest.mark.parametrize("lost", [0, 1, 5, 16, 17, 200])
 def test_what_a_kill_has_torn_is_cut_off_and_written_once(make_run, lost):
     folder, config = make_run(40)
     (spec,) = [run for run in list_wandb_runs(folder, config) if run.key == "fold_0"]
-    assert BoardFile(folder, spec).publish_new() == 40
+    assert publish_new(folder, spec) == 40
     assert count_events(board(folder)) == (41, board(folder).stat().st_size)
     with board(folder).open("ab") as file:
         file.truncate(board(folder).stat().st_size - lost)
     record = MetricRecord(spec.record, keep=40)
     record.log(40, {"fold_0/late": 1})
     record.close()
-    assert BoardFile(folder, spec).publish_new() >= 1
-    assert BoardFile(folder, spec).publish_new() == 0
+    assert publish_new(folder, spec) >= 1
+    assert publish_new(folder, spec) == 0
     assert_holds(board(folder), spec.record)
 
 
@@ -78,20 +84,18 @@ def test_a_file_that_lost_its_beginning_is_written_anew(make_run):
     (spec,) = [run for run in list_wandb_runs(folder, config) if run.key == "fold_0"]
     board(folder).parent.mkdir(parents=True)
     board(folder).write_bytes(b"\0" * 64)
-    BoardFile(folder, spec).publish_new()
+    publish_new(folder, spec)
     assert_holds(board(folder), spec.record)
 
 
 def test_a_run_without_wandb_has_its_files_though_the_publisher_is_killed(make_run, tmp_path):
     folder, config = make_run(200, tensorboard=True, wandb="disabled")
-    killed = subprocess.Popen(
-        [*PUBLISHER, str(folder.root), "disabled"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
-    while count_events(board(folder))[0] == 0:
-        assert killed.poll() is None
-        time.sleep(0.05)
-    killed.kill()
-    killed.wait()
+    command = [*PUBLISHER, str(folder.root), "disabled"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as killed:
+        while count_events(board(folder))[0] == 0:
+            assert killed.poll() is None
+            time.sleep(0.05)
+        killed.kill()
     for fold in (0, 1):
         fill(folder.fold_record(fold), fold, 260, keep=200)
     said = []
