@@ -60,10 +60,10 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    output = (folder / "output.txt").open("a")
-    return subprocess.Popen(
-        [sys.executable, *words], cwd=folder, env=environment(folder), text=True, stdout=output, stderr=output
-    )
+    with (folder / "output.txt").open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=folder, env=environment(folder), text=True, stdout=output, stderr=output
+        )
 
 
 def test_the_examples_of_the_documentation_run(folder):
@@ -81,6 +81,7 @@ def test_the_examples_of_the_documentation_run(folder):
     assert summaries["schools"]["scores"]["out_of_fold"]["best"]["accuracy"] > 0.25
 
 
+@pytest.mark.slow
 def test_a_script_that_is_killed_goes_on_without_training_a_finished_fold_again(folder):
     (folder / "slow.py").write_text(SLOW.replace("PAUSE", "3"))
     run = folder / "runs" / "slow"
