@@ -110,6 +110,7 @@ def test_new_rows_are_predicted_by_the_models_of_both_as_the_run_s_own_test_rows
     np.testing.assert_allclose(found["model_ridge"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_sweep_status_and_leaderboard_see_both(mixed_run):
     _, run = mixed_run
     home = run.root.parents[1]
