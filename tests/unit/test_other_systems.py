@@ -25,6 +25,7 @@ LINUX_ONLY = {
     resource: ["prlimit", "RLIMIT_SIGPENDING"],
     socket: ["AF_NETLINK", "SO_PEERCRED", "TCP_USER_TIMEOUT"],
 }
+FRAMEWORKS = ("lightning", "transformers")  # which users bring
 for module, names in LINUX_ONLY.items():
     for name in names:
         if hasattr(module, name):
@@ -35,6 +36,9 @@ for package in ("ensemble", "trainers", "ray_jobs"):
             importlib.import_module(found.name)
         except AttributeError as error:
             raise SystemExit(f"{found.name}: {error}")
+        except ModuleNotFoundError as error:
+            if error.name not in FRAMEWORKS:
+                raise
 """
 
 
