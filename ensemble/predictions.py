@@ -15,7 +15,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,17 +88,47 @@ def build_table(
             )
     target = np.asarray(target, np.float64)
     columns = [
-        pa.array([str(i) for i in ids], pa.string()),
-        pa.array([member] * n, pa.string()),
-        pa.array(np.full(n, repeat, np.int32)),
-        pa.array(np.full(n, fold, np.int32)),
-        pa.array([checkpoint] * n, pa.string()),
-        pa.array(np.full(n, in_sample)),
+        *build_row_columns(
+            ids, fold=fold, checkpoint=checkpoint, in_sample=in_sample, member=member, repeat=repeat
+        ).values(),
         pa.array(target, mask=np.isnan(target)),
         pa.array(np.asarray(prediction, np.float64)),
         pa.array(np.asarray(prediction_z, np.float64)),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def build_row_columns(
+    ids: Sequence[Any] | np.ndarray, *, fold: int, checkpoint: str, in_sample: bool, member: str, repeat: int
+) -> dict[str, pa.Array]:
+    """What says whose predictions a table of one model holds: the columns that those of all kinds begin with, in their
+    order."""
+    n = len(ids)
+    return {
+        "id": pa.array([str(row_id) for row_id in ids], pa.string()),
+        "member": pa.array([member] * n, pa.string()),
+        "repeat": pa.array(np.full(n, repeat, np.int32)),
+        "fold": pa.array(np.full(n, fold, np.int32)),
+        "checkpoint": pa.array([checkpoint] * n, pa.string()),
+        "in_sample": pa.array(np.full(n, in_sample)),
+    }
+
+
+def match_rows(tables: Sequence[pa.Table]) -> Iterator[list[int]]:
+    """Of each table, one after the other, the place that each of its rows has in the first one, matched by id.
+
+    Raises:
+        PredictionError: a table does not hold the same ids, each once.
+    """
+    place = {row_id: index for index, row_id in enumerate(tables[0]["id"].to_pylist())}
+    for number, table in enumerate(tables):
+        own = table["id"].to_pylist()
+        if len(own) != len(place) or set(own) != set(place):
+            raise PredictionError(
+                f"model {number} predicts {len(own)} rows and model 0 {len(tables[0])}, "
+                f"{len(set(own) ^ set(place))} of them not shared"
+            )
+        yield [place[row_id] for row_id in own]
 
 
 def stack_models(tables: list[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
@@ -109,14 +141,7 @@ def stack_models(tables: list[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
         PredictionError: the tables do not hold the same ids.
     """
     ids = tables[0]["id"].to_numpy(zero_copy_only=False)
-    place = {row_id: index for index, row_id in enumerate(ids)}
     stacked = np.empty((len(tables), len(ids)))
-    for number, table in enumerate(tables):
-        own = table["id"].to_numpy(zero_copy_only=False)
-        if len(own) != len(ids) or set(own) != set(place):
-            raise PredictionError(
-                f"model {number} predicts {len(own)} rows and model 0 {len(ids)}, "
-                f"{len(set(own) ^ set(place))} of them not shared"
-            )
-        stacked[number, [place[row_id] for row_id in own]] = table["prediction"].to_numpy()
+    for row, table, places in zip(stacked, tables, match_rows(tables), strict=True):
+        row[places] = table["prediction"].to_numpy()
     return ids, stacked

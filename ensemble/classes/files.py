@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.predictions import PredictionError, read_table
+from ensemble.predictions import PredictionError, build_row_columns, match_rows, read_table
 
 UNKNOWN = -1  # the class of a row whose truth is not known
 _CLASSES = b"classes"
@@ -66,14 +66,9 @@ def build_class_table(
             f"{who}: class numbers from {target_N.min()} to {target_N.max()}: expected -1 (unknown) to "
             f"{len(classes) - 1}"
         )
-    names, num = np.array(classes, dtype=object), len(ids)
+    names = np.array(classes, dtype=object)
     columns = {
-        "id": pa.array([str(row_id) for row_id in ids], pa.string()),
-        "member": pa.array([member] * num, pa.string()),
-        "repeat": pa.array(np.full(num, repeat, np.int32)),
-        "fold": pa.array(np.full(num, fold, np.int32)),
-        "checkpoint": pa.array([checkpoint] * num, pa.string()),
-        "in_sample": pa.array(np.full(num, in_sample)),
+        **build_row_columns(ids, fold=fold, checkpoint=checkpoint, in_sample=in_sample, member=member, repeat=repeat),
         "target": pa.array(names[target_N].tolist(), pa.string(), mask=~is_known_N),
         "prediction": pa.array(names[probability_NC.argmax(axis=1)].tolist(), pa.string()),
         **join_kept(target_N, probability_NC),
@@ -157,18 +152,11 @@ def stack_models(tables: Sequence[pa.Table]) -> tuple[np.ndarray, np.ndarray, np
         PredictionError: the tables do not hold the same ids, or other classes.
     """
     ids_N = np.array(tables[0]["id"].to_pylist())
-    place = {row_id: index for index, row_id in enumerate(ids_N.tolist())}
     target_N, first_NC = split_kept(tables[0])
-    stacked_MNC = np.empty((len(tables), *first_NC.shape))
-    for number, table in enumerate(tables):
-        own = table["id"].to_pylist()
-        if len(own) != len(place) or set(own) != set(place):
-            raise PredictionError(
-                f"model {number} predicts {len(own)} rows and model 0 {len(ids_N)}, "
-                f"{len(set(own) ^ set(place))} of them not shared"
-            )
+    classes, stacked_MNC = read_classes(tables[0]), np.empty((len(tables), *first_NC.shape))
+    for number, (table, places) in enumerate(zip(tables, match_rows(tables), strict=True)):
         probability_NC = split_kept(table)[1]
-        if read_classes(table) != read_classes(tables[0]):
+        if read_classes(table) != classes:
             raise PredictionError(f"model {number} predicts other classes than model 0")
-        stacked_MNC[number, [place[row_id] for row_id in own]] = probability_NC
+        stacked_MNC[number, places] = probability_NC
     return ids_N, target_N, stacked_MNC
