@@ -15,6 +15,7 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigChangedError, FoldsFailedError, RunError, RunFolderError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place
+from ray_jobs.runs.summary import Summary, find_summary
 
 
 def cross_validate(
@@ -126,10 +127,8 @@ def _drive(config: RunConfig) -> None:
 
 
 def _list_failures(folder: RunFolder) -> str:
-    from ray_jobs.runs.files import read_json
-
-    failed = [fold for fold in read_json(folder.summary, default={}).get("folds", []) if fold["error"]]
-    lines = [f"fold {fold['fold']}: {fold['error']}" for fold in failed]
+    failed = [fold for fold in (find_summary(folder) or Summary()).folds if fold.error]
+    lines = [f"fold {fold.fold}: {fold.error}" for fold in failed]
     return "\n".join([f"{len(failed)} folds of {folder.root} have failed; the same call tries them again", *lines])
 
 

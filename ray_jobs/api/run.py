@@ -12,9 +12,11 @@ import pandas as pd
 import pyarrow as pa
 
 from ray_jobs.api.tables import open_table
+from ray_jobs.config.json_fields import from_json
 from ray_jobs.errors import RunError
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.summary import Scores, Summary
 
 
 class Run:
@@ -33,23 +35,29 @@ class Run:
         self._run = RunFolder(Path(folder))
         self.folder, self.report = self._run.root, self._run.report
         self.summary: dict[str, Any] = read_json(self._run.summary)
+        self._known = from_json(Summary, self.summary)
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items() if value is not None)
         return f"Run({str(self.folder)!r}: out of fold {scores})"
 
     @property
+    def _scores(self) -> Scores:
+        scores = self._known.stage.scores
+        assert scores is not None, "a fold is finished"
+        return scores
+
+    @property
     def scores(self) -> dict[str, float | None]:
         """Out-of-fold scores of the run's own recipe, by metric; None where one is not defined."""
-        overall = self.summary["scores"]["out_of_fold"]
-        return dict(overall[overall["checkpoint"]])
+        return dict(self._scores.chosen)
 
     @property
     def fold_scores(self) -> pd.DataFrame:
         """A row for each fold: its number, its rows, and its scores."""
-        chosen = self.summary["scores"]["out_of_fold"]["checkpoint"]
-        folds = self.summary["scores"]["folds"]
-        return pd.DataFrame([{"fold": one["fold"], "num_rows": one["num_rows"], **one[chosen]} for one in folds])
+        column = self._scores.out_of_fold.checkpoint or "best"
+        rows = self._scores.folds
+        return pd.DataFrame([{"fold": row.fold, "num_rows": row.num_rows, **row.by_column[column]} for row in rows])
 
     @cached_property
     def oof(self) -> pd.DataFrame:
@@ -63,10 +71,8 @@ class Run:
     @cached_property
     def submission(self) -> pd.DataFrame | None:
         """The combined predictions of the test rows; None: there are no test rows."""
-        known = self.summary["submission"]
-        if not known["created"]:
-            return None
-        return pd.read_csv(self.folder / Path(known["path"]).name, dtype={"ID": str})
+        known = self._known.stage.submission
+        return pd.read_csv(self.folder / known.file, dtype={"ID": str}) if known.created else None
 
     def predict(self, new: Any) -> pd.DataFrame:
         """Predicts new rows with the run's ensemble, in this process. The folds' checkpoints hold code, which runs.
