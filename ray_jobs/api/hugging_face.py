@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainers.own_trainer.fold import Fold
 
 
-class FoldCallback(TrainerCallback):  # type: ignore[misc] # transformers is no dependency of the project
+class FoldCallback(TrainerCallback):
     """Reports each epoch, and keeps the Trainer's own checkpoint of it as the fold's resume point.
 
     Use: `TrainingArguments(output_dir=callback.folder, save_total_limit=1, ...)`,
