@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.object_server import BUCKET, serving_objects
-from support.processes import RAY, REPOSITORY, clean_environment, free_port, is_fold, start_node
+from support.processes import RAY, REPOSITORY, clean_environment, find_workers, free_port, list_descendants, start_node
 
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import count_lines, read_lines
@@ -76,19 +75,6 @@ class Nodes:
             node.terminate()
         for node in self.started:
             node.wait()
-
-
-def list_descendants(process: int) -> list[int]:
-    """A process and all that it has started."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
-    found = [process]
-    for one in found:
-        found += children.get(one, [])
-    return found
 
 
 @pytest.fixture
@@ -188,12 +174,3 @@ def test_folds_leave_a_node_that_is_announced_to_go_and_survive_one_that_is_not(
             row["global_step"] for row in read_lines(run.fold_record(fold)) if f"fold_{fold}/train/loss_step" in row
         ]
         assert steps == list(range(1, 241))
-
-
-def find_workers(node: subprocess.Popen[bytes]) -> list[int]:
-    """Processes that train folds on a node."""
-    titles = {}
-    for process in list_descendants(node.pid):
-        with contextlib.suppress(OSError):
-            titles[process] = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
-    return [process for process, title in titles.items() if is_fold(title)]

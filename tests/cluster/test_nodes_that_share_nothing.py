@@ -17,9 +17,8 @@ from types import SimpleNamespace
 import pytest
 from support.object_server import BUCKET, serving_objects
 from support.private_storage import UNSHARE
-from support.processes import clean_environment, free_port, start_node, submit
+from support.processes import clean_environment, find_workers, free_port, start_node, submit
 from support.run_bits import describe_bits
-from test_nodes import find_workers
 
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -84,3 +85,25 @@ def find_processes(folder: Path) -> dict[int, str]:
         except OSError:  # it has just ended
             continue
     return found
+
+
+def list_descendants(process: int) -> list[int]:
+    """A process and all that it has started."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [process]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def find_workers(node: subprocess.Popen[bytes]) -> list[int]:
+    """Processes that train folds on a node."""
+    titles = {}
+    for process in list_descendants(node.pid):
+        with contextlib.suppress(OSError):
+            titles[process] = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+    return [process for process, title in titles.items() if is_fold(title)]
