@@ -5,13 +5,15 @@
 # make format  sorts imports, fixes what ruff can fix, formats
 # make types   checks the types
 # make docs    writes the generated pages of docs/
-# All use uv where it is installed. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
+# All use uv, which is installed into .venv where there is none. PYTHON=python3.12 chooses another interpreter (3.11 or newer).
 
 PYTHON ?= python3
 ARGS ?=
 TESTS ?= tests/unit tests/contract tests/tracking
 VENV := .venv
 RUN := $(VENV)/bin/python
+UV := PATH="$$PATH:$(VENV)/bin" uv
+COMPILE := $(UV) pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11
 
 .PHONY: kfold test slow unit lint types format requirements docs metrics clean
 
@@ -41,36 +43,30 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(VENV)/bin/mypy
 
-$(VENV)/installed: requirements.txt
+$(VENV)/installed: installer.txt requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; try make PYTHON=python3.12"; exit 1; }
 	@echo "installing the pinned requirements into $(VENV) (about 3.5 GB to download on Linux, once)"
 	@if command -v uv >/dev/null; then \
-		uv venv --quiet --clear --python "$$(command -v $(PYTHON))" $(VENV) && \
-		uv pip install --quiet --compile-bytecode --python $(RUN) --require-hashes -r requirements.txt; \
+		uv venv --quiet --clear --python "$$(command -v $(PYTHON))" $(VENV); \
 	else \
 		$(PYTHON) -m venv --clear $(VENV) && \
-		$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt; \
+		$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r installer.txt; \
 	fi
+	@$(UV) pip install --quiet --compile-bytecode --python $(RUN) --require-hashes -r requirements.txt
 	@touch $@
 
 # The S3 server of the tests: see pyproject.toml.
 $(VENV)/s3/installed: tests/object_server.txt $(VENV)/installed
-	@if command -v uv >/dev/null; then \
-		uv venv --quiet --clear --python $(RUN) $(VENV)/s3 && \
-		uv pip install --quiet --python $(VENV)/s3/bin/python --require-hashes -r tests/object_server.txt; \
-	else \
-		$(RUN) -m venv --clear $(VENV)/s3 && \
-		$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/object_server.txt; \
-	fi
+	@$(UV) venv --quiet --clear --python $(RUN) $(VENV)/s3
+	@$(UV) pip install --quiet --python $(VENV)/s3/bin/python --require-hashes -r tests/object_server.txt
 	@touch $@
 
 # Resolves pyproject.toml anew for every platform and Python version.
-requirements:
-	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --extra tune --extra gcp --extra text --extra llm --group dev \
-		pyproject.toml --output-file requirements.txt
-	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group pyproject.toml:s3-server \
-		--output-file tests/object_server.txt
+requirements: $(VENV)/installed
+	$(COMPILE) --extra tune --extra gcp --extra text --extra llm --group dev pyproject.toml --output-file requirements.txt
+	$(COMPILE) --group pyproject.toml:s3-server --output-file tests/object_server.txt
+	$(COMPILE) --group pyproject.toml:installer --output-file installer.txt
 
 # Writes docs/metrics.md and docs/run-folder.md from tables in the code.
 docs metrics: $(VENV)/installed
