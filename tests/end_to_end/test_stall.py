@@ -65,7 +65,7 @@ def test_a_fold_that_stands_still_says_where_and_goes_on_in_another_attempt(tmp_
 def test_a_process_that_is_stopped_is_killed_and_its_fold_goes_on(tmp_path):
     """Its own watchdog is stopped with it."""
     folder = RunFolder(tmp_path / "ray_results" / "frozen")
-    words = ("run.name=frozen", "run.stall_timeout_s=5", "run.dashboard=false", "folds.count=2", "data.max_rows=120")
+    words = ("run.name=frozen", "run.stall_timeout_s=20", "run.dashboard=false", "folds.count=2", "data.max_rows=120")
     words += ("training.epochs=12", "checkpoint.min_interval_s=0", "tracking.wandb=disabled")
     with start_kfold(tmp_path, *words) as driver:
         while len(read_lines(folder.fold_record(0))) < 5:
