@@ -15,7 +15,7 @@ them, and in practice coverage is near 1 - α. It needs that
 - each fold's model comes from one fixed recipe, blind to the fold's validation rows and to the order of the rows: a
   checkpoint after a fixed number of epochs (`final`), not one chosen on those rows (`best`).
 
-Shape suffixes: K folds, N rows with an out-of-fold prediction, T rows to predict, B of them in a block.
+Shape suffixes: K folds, N rows with an out-of-fold prediction, T rows to predict.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ import numpy as np
 
 from ensemble.numbers.methods.spaces import from_space, to_space
 from ensemble.numbers.metrics import check_models
-
-_BLOCK_VALUES = 2**21
+from ensemble.order_statistics import select_sum
 
 
 class IntervalKind(StrEnum):
@@ -105,12 +104,9 @@ def predict_intervals(
     num_rows, num_tests = len(target_N), tests_KT.shape[1]
     rank = math.ceil(round(level * (num_rows + 1), 9))  # from 1; without the rounding, 0.9 · 10 could be above 9
     low_T, high_T = np.full(num_tests, -np.inf), np.full(num_tests, np.inf)
-    height = max(1, _BLOCK_VALUES // num_rows)
-    for start in range(0, num_tests if rank <= num_rows else 0, height):
-        block = slice(start, start + height)
-        centres_BN = tests_KT[:, block].T[:, fold_N]
-        low_T[block] = np.partition(centres_BN - residual_N, num_rows - rank, axis=1)[:, num_rows - rank]
-        high_T[block] = np.partition(centres_BN + residual_N, rank - 1, axis=1)[:, rank - 1]
+    if rank <= num_rows:
+        residuals = [residual_N[fold_N == fold] for fold in range(len(tests_KT))]
+        low_T, high_T = -select_sum(-tests_KT, residuals, rank), select_sum(tests_KT, residuals, rank)
     low_T, high_T = from_space(low_T, space), from_space(high_T, space)
     return (low_T.clip(0) if space == "z" else low_T), high_T
 

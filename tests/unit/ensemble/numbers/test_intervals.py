@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from ensemble.numbers import intervals
 from ensemble.numbers.intervals import bound_coverage, interval_kind, predict_intervals
 
 
@@ -52,13 +51,6 @@ def test_intervals_of_90_percent_hold_at_least_88_percent_of_new_rows(num_folds,
         low, high = predict_intervals(*arrays, level=0.9, space=space)
         covered.append(((low <= truth) & (truth <= high)).mean())
     assert 0.88 <= np.mean(covered) <= 0.93
-
-
-def test_blocks_of_rows_do_not_show(monkeypatch):
-    arrays = cross_validate(100, 3, 50, 0)[:4]
-    whole = predict_intervals(*arrays)
-    monkeypatch.setattr(intervals, "_BLOCK_VALUES", 700)
-    np.testing.assert_array_equal(predict_intervals(*arrays), whole)
 
 
 def test_in_z_space_no_end_is_below_zero_and_too_few_rows_give_no_upper_end():
