@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
 from support.processes import RAY, REPOSITORY
 
 
+@pytest.mark.slow
 def test_a_submitted_folder_with_trainers_and_ensemble_of_its_own_trains(cluster, tmp_path):
     for name in ("trainers", "ensemble"):
         (tmp_path / "work" / name).mkdir(parents=True)

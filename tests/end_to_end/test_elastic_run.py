@@ -34,6 +34,7 @@ def uneven_data(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_the_worker_of_a_fold_that_is_done_goes_to_the_other_which_loses_no_step(tmp_path, uneven_data):
     words = (
         "run.name=elastic", "run.dashboard=false", "tracking.wandb=disabled", f"data.root={uneven_data}",

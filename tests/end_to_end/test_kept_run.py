@@ -13,6 +13,7 @@ import tarfile
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from support.processes import REPOSITORY, clean_environment
 
 from ray_jobs.runs.folder import RunFolder
@@ -28,6 +29,7 @@ WORDS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_of_earlier_code_goes_on_where_it_was_killed(tmp_path):
     with tarfile.open(KEPT) as archive:
         archive.extractall(tmp_path, filter="data")

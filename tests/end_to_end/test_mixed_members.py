@@ -74,6 +74,7 @@ def mixed_run(data, tmp_path_factory):
     return said, RunFolder(home / "ray_results" / "mixed")
 
 
+@pytest.mark.slow
 def test_both_families_are_trained_on_the_same_folds_and_combined(mixed_run):
     said, run = mixed_run
     for words in ("2 members", "training main fold 0, main fold 1, ridge fold 0, ridge fold 1", "ridge.py:train_fold"):
@@ -97,6 +98,7 @@ def test_both_families_are_trained_on_the_same_folds_and_combined(mixed_run):
     assert "ridge" in run.report.read_text()
 
 
+@pytest.mark.slow
 def test_new_rows_are_predicted_by_the_models_of_both_as_the_run_s_own_test_rows(mixed_run, data):
     _, run = mixed_run
     finish(run.root.parents[1], "mixed", "--data", str(data), "--models", job="predict")
