@@ -210,6 +210,7 @@ class RunFiles:
     masks = RunFile("masks/", "the predicted maps", of_kind=True)
     overlays = RunFile("overlays/", "the predicted maps over the pictures", of_kind=True)
     disagreement = RunFile("disagreement/", "where the models differ", of_kind=True)
+    samples = RunFile("samples/", "what the models have made", of_kind=True)
     test_predictions = RunFile(
         "ensemble/test_predictions.parquet", "of each test row: what each model predicted, and all together"
     )
@@ -229,6 +230,9 @@ class RunFiles:
     _submission_info = RunFile("submission_<method>.json", "what was combined, and how")
     predictions = RunFile(
         "predictions/", "what predict.py predicted of new rows (only if it was called)", Owner.COMMAND, Put.AT_END
+    )
+    generated = RunFile(
+        "generated/", "what generate.py made with the models (only if it was called)", Owner.COMMAND, Put.AT_END
     )
 
     summary = RunFile("summary.json", "scores, times, paths, versions")
