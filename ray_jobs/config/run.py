@@ -192,6 +192,9 @@ _TRAINED_BY = (
     "folds.seed",
     "folds.blend_fraction",
     "folds.holdout_fraction",
+    "folds.gap",
+    "folds.max_train",
+    "folds.embargo_groups",
     "resources.workers_per_fold",
     "resources.cpus_per_fold",
 )

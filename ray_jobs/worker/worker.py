@@ -17,6 +17,7 @@ import torch
 from ray_jobs.cluster.versions import list_packages, package_versions, refuse_other_versions
 from ray_jobs.errors import FoldStoppedError
 from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.plan import read_plan_table
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
@@ -104,7 +105,8 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
 def read_plan(folder: RunFolder, count: int, *, ordered: bool) -> FoldPlan:
     """The fold plan of a run."""
     table = read_parquet(folder.fold_plan)
-    return FoldPlan(table["id"].to_numpy(zero_copy_only=False).astype(str), table["fold"].to_numpy(), count, ordered)
+    ids = table["id"].to_numpy(zero_copy_only=False).astype(str)
+    return read_plan_table(table, ids, count, is_ordered=ordered)
 
 
 class _LogFile(logging.FileHandler):
