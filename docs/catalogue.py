@@ -12,13 +12,14 @@ from dataclasses import replace
 from ensemble.kinds import find_kinds
 from trainers.families import BEST, END, EPOCH, REPORTED, START, STEP, SUBMITTED, Metrics, find_families, load_metrics
 
+ENDED_EARLY = "training ends before all epochs"
 STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
 WEIGHTED = "submission written, methods with weights"
 SCORED, WITH_INTERVAL, SWEPT = "with a blend set or members", "with `ensemble.interval`", "`sweep.py`"
 FOLD_TUNED, TUNED = "`tune.py` with ASHA: a fold ends", "`tune.py`: the trial ends"
 _RUNS = ("fold", "ensemble", "submission", "trial")
 _MOMENTS = (
-    *(START, STEP, EPOCH, BEST, END),
+    *(START, STEP, EPOCH, ENDED_EARLY, BEST, END),
     *(STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED),
     *(SUBMITTED, WEIGHTED, SCORED, WITH_INTERVAL, SWEPT, REPORTED),
 )
@@ -77,6 +78,16 @@ _OF_FOLDS = (
             {
                 "epoch": "number of the epoch, from 0",
                 "score": "what the best epoch is chosen by; lower is better",
+            }
+        ),
+    ),
+    Metrics(
+        "fold",
+        ENDED_EARLY,
+        _fold(
+            {
+                "ended_by_patience": "the step at which nothing had got better for so long (`training.patience`)",
+                "ended_by_budget": "the step at which its time was up (`run.time_budget`)",
             }
         ),
     ),

@@ -48,7 +48,8 @@ A run is the folder `<run.storage>/<run.name>/`, by default below `~/ray_results
 - A tuning's folder is described in [Tuning](tuning.md).
 
 *best* is the epoch with the best score on the fold's own validation rows (the lowest MSLE; of masks the highest Dice).
-Its score there is a little optimistic. *final* is the last epoch, which nobody chose. Both are scored side by side.
+Its score there is a little optimistic. *final* is the last epoch, which nobody chose
+(but `training.patience`, if it is set). Both are scored side by side.
 """
 
 

@@ -42,8 +42,8 @@ class Run:
         plan: its fold plan: `id`, `fold` and, where groups are kept together, `group`.
         target: the target's name.
         fold_kind, seed: how rows were divided (`folds.kind`, `folds.seed`).
-        is_blind: whether all members have the same division, which was made without a look at what rows share, and all
-            of its folds are combined.
+        is_blind: whether all members have the same division, which was made without a look at what rows share, all of
+            its folds are combined, and no validation row has decided when a training ends.
         fold_numbers: (num_folds,) of the folds that are combined, in order; empty: of each.
     """
 

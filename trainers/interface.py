@@ -80,6 +80,7 @@ if TYPE_CHECKING:
 
 CheckpointName = str  # `best` and `final`, which every fold saves, and others of a family's own: lower-case words
 RowsName = Literal["validation", "blend", "test"]
+EndReason = Literal["patience", "budget"]  # why a training ends early: nothing got better, or the time is up
 
 
 # What a spreadsheet that opens a CSV file would run: an equals sign, or +, -, @ with more behind it than a name or a
@@ -464,6 +465,15 @@ class FoldContext(Protocol):
         """Replaces the point from which a later attempt goes on: after `report_epoch`, or `report_evaluation` of a
         training without epochs (where it may be left out if the last one is only seconds old), before a validation that
         takes long, and whenever one is due. If the run was asked to stop, the fold ends here."""
+
+    def is_time_up(self, global_step: int, next_s: float) -> bool:
+        """Whether what comes next and takes so many seconds, such as another epoch, does not fit into the time that the
+        run gives the fold (`run.time_budget`). The same on every rank, and again for an attempt that comes to the step
+        once more. A trainer that hears it says so (`report_early_end`), saves `final`, and ends."""
+
+    def report_early_end(self, global_step: int, reason: EndReason) -> None:
+        """Says that the training ends at this step, before all its steps are done: when that is decided, and again
+        where a fold goes on from there. It belongs to what the trainer keeps in its resume point."""
 
     def share_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Stores tensors that are the same in all folds (frozen weights) once for the run; returns, on rank 0, where

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import EnsembleConfig
+from ensemble.members.exchangeability import Exchangeability, judge_new_rows, judge_order
 from ensemble.numbers.columns import read_oof, read_test_of_folds
 from ensemble.numbers.intervals import IntervalKind, bound_coverage, interval_kind, predict_intervals
 from ensemble.numbers.methods.combinations import FittedEnsemble
+from ensemble.numbers.methods.spaces import to_space
 from ensemble.predictions import PredictionError, stack_models
 from ensemble.run import Run
 
@@ -37,8 +39,8 @@ class IntervalBasis:
     Attributes:
         ensemble: of the run.
         fitted: the members' combination; None with one member, whose fold models give an interval each by itself.
-        oof_N, target_N, fold_N: what it predicts of the rows with an out-of-fold prediction, their true values and
-            folds (of those that are combined, from 0).
+        oof_N, target_N, fold_N, ids_N: what it predicts of the rows with an out-of-fold prediction, their true values,
+            folds (of those that are combined, from 0) and ids.
     """
 
     ensemble: EnsembleConfig
@@ -46,6 +48,7 @@ class IntervalBasis:
     oof_N: np.ndarray
     target_N: np.ndarray
     fold_N: np.ndarray
+    ids_N: np.ndarray
 
     def predict(self, predictions_KMT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the intervals of new rows, (T,) and (T,), from what each fold's models predict of them."""
@@ -65,7 +68,9 @@ def find_basis(run: Run, fitted: FittedEnsemble) -> IntervalBasis:
     oof = read_oof(run, run.ensemble.checkpoint)
     of_members = None if run.combines_folds else fitted
     place_N = np.searchsorted(run.folds, oof.fold_N)  # of each row's fold among those that are combined
-    return IntervalBasis(run.ensemble, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, place_N)
+    return IntervalBasis(
+        run.ensemble, of_members, _become_one(of_members, oof.oof_MN), oof.target_N, place_N, oof.ids_N
+    )
 
 
 def _become_one(fitted: FittedEnsemble | None, predictions_MX: np.ndarray) -> np.ndarray:
@@ -98,9 +103,25 @@ def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Inte
     low_T, high_T = basis.predict(np.stack(test_KMT))
     is_fitted = fitted.weights_M is not None and not run.combines_folds
     kind = _judge(run, is_blind=not is_fitted)
+    facts: dict[str, Any] = {"level": ensemble.interval, "mean_width": float((high_T - low_T).mean())}
+    if kind == IntervalKind.CV_PLUS:
+        found = _test_exchangeability(run, basis, np.stack(test_KMT))
+        kind = IntervalKind.EMPIRICAL if found.is_rejected else kind
+        facts["exchangeability"] = {"order": found.order, "new_rows": found.new_rows, "rejected": found.is_rejected}
     floor = bound_coverage(ensemble.interval, len(basis.target_N), run.num_folds)
-    facts = {"level": ensemble.interval, "kind": kind.value, "mean_width": float((high_T - low_T).mean())}
-    return Intervals(low_T, high_T, facts | {"guaranteed": floor if kind == IntervalKind.CV_PLUS else None})
+    facts |= {"kind": kind.value, "guaranteed": floor if kind == IntervalKind.CV_PLUS else None}
+    return Intervals(low_T, high_T, facts)
+
+
+def _test_exchangeability(run: Run, basis: IntervalBasis, test_KMT: np.ndarray) -> Exchangeability:
+    """Whether the rows in the order of the table, and the test rows beside them, look exchangeable."""
+    space = run.ensemble.space
+    error_N = to_space(basis.target_N, space) - to_space(basis.oof_N, space)
+    position = {row_id: number for number, row_id in enumerate(run.plan["id"].to_pylist())}
+    order_N = np.argsort([position[row_id] for row_id in basis.ids_N])
+    validated = [basis.oof_N[basis.fold_N == fold] for fold in range(run.num_folds)]
+    new = [_become_one(basis.fitted, test_MT) for test_MT in test_KMT]
+    return Exchangeability(judge_order(error_N[order_N]), judge_new_rows(validated, new))
 
 
 def _judge(run: Run, *, is_blind: bool) -> IntervalKind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ray_jobs.config.durations import read_extent
 from trainers.interface import Inventory
 from trainers.values import check_number, refuse
 
@@ -37,6 +38,15 @@ class FoldsConfig:
     be fitted there, and the whole ensemble has an unbiased score. folds.kind=time holds out the latest rows. As near to
     the share as whole groups, or all rows of one time, allow."""
 
+    gap: str = "0"
+    """Rows, or a time such as 7d, between what a fold trains on and what it validates. kind=time: before the first row
+    that is validated. Of grouped folds a time, before and after each group that is validated."""
+    max_train: str | None = None
+    """kind=time: a fold trains on so many rows, or on a time such as 90d, before its gap: a window that slides. None:
+    on all that is earlier."""
+    embargo_groups: bool = False
+    """kind=time: rows whose group (`data.group_column`) a fold validates do not train it."""
+
     def __post_init__(self) -> None:
         check_number("folds.blend_fraction", self.blend_fraction, least=0, most=0.5, unit="a share")
         if self.blend_fraction and self.kind == "predefined":
@@ -59,6 +69,7 @@ class FoldsConfig:
                 f"warn or error with folds.kind={self.kind}; {decides} which fold the row gets, so rows that share "
                 "something cannot be kept in one fold",
             )
+        self._check_kept_out()
         if self.only is not None:
             outside = [fold for fold in self.only if not 0 <= fold < self.count]
             if outside or not self.only:
@@ -68,6 +79,46 @@ class FoldsConfig:
         if self.count != 1:
             raise refuse("folds.count", self.count, "1 with folds.kind=holdout; train.py sets both")
         check_number("folds.holdout_fraction", self.holdout_fraction, above=0, below=1, unit="a share")
+
+    def _check_kept_out(self) -> None:
+        gap_rows, gap_s = self.gap_extent
+        if self.kind != "time":
+            if gap_rows or (gap_s and self.kind not in ("grouped", "stratified_grouped")):
+                expected = "a time, such as 7d" if "grouped" in self.kind else "0"
+                raise refuse("folds.gap", self.gap, f"{expected} with folds.kind={self.kind}")
+            for name, value in (("max_train", self.max_train), ("embargo_groups", self.embargo_groups or None)):
+                if value is not None:
+                    raise refuse(f"folds.{name}", value, f"folds.kind=time with it, found folds.kind={self.kind}")
+        if self.max_train is not None and not any(self.window_extent):
+            raise refuse("folds.max_train", self.max_train, "more than 0, or none")
+
+    @property
+    def gap_extent(self) -> tuple[int, float]:
+        """Rows or seconds of the gap, the other 0."""
+        return read_extent("folds.gap", self.gap)
+
+    @property
+    def window_extent(self) -> tuple[int, float]:
+        """Rows or seconds of the window, the other 0; both 0: there is none."""
+        return (0, 0.0) if self.max_train is None else read_extent("folds.max_train", self.max_train)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether the times of rows decide which of them train."""
+        return any((*self.gap_extent, *self.window_extent))
+
+    @property
+    def keeps_out(self) -> bool:
+        """Whether rows may train no fold that are on its other side."""
+        return self.has_gap or self.embargo_groups
+
+    def list_kept_out(self) -> list[str]:
+        """By what rows are kept out of the training, as it is typed."""
+        return [
+            *([f"folds.gap={self.gap}"] if any(self.gap_extent) else []),
+            *([] if self.max_train is None else [f"folds.max_train={self.max_train}"]),
+            *(["folds.embargo_groups=true"] if self.embargo_groups else []),
+        ]
 
     def keeps_groups(self, inventory: Inventory) -> bool:
         """Whether the user's own groups stay on one side."""

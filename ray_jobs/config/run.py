@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ensemble.config import FITTED_METHODS, NOTHING_TO_FIT, EnsembleConfig
 from ensemble.kinds import Kind, load_kind
+from ray_jobs.config.durations import EXAMPLES, read_duration
 from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.json_fields import from_json
 from ray_jobs.config.resources import ResourcesConfig
@@ -39,11 +40,21 @@ class RunSection:
     stall_timeout_s: float | None = 1800.0
     """A fold that has not done a step, a validation or a pass of predictions for so long writes down where each thread
     stands and begins another attempt. None: wait for ever."""
+    time_budget: str | None = None
+    """How long the folds may train, all together, such as 2h: each ends after the last epoch that fits into its share,
+    and what there is is combined. Check, predictions, ensemble and report come on top. None: as long as they need."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
             raise refuse("run.name", self.name, describe_name("_-.", 128))
+        if self.time_budget is not None and not self.time_budget_s:
+            raise refuse("run.time_budget", self.time_budget, f"{EXAMPLES}, above 0, or none")
         check_number("run.stall_timeout_s", self.stall_timeout_s, least=1, below=1e6, unit="seconds", instead="none")
+
+    @property
+    def time_budget_s(self) -> float | None:
+        """Seconds that the folds may train."""
+        return None if self.time_budget is None else read_duration("run.time_budget", self.time_budget)
 
 
 @dataclass(frozen=True)
@@ -192,6 +203,9 @@ _TRAINED_BY = (
     "folds.seed",
     "folds.blend_fraction",
     "folds.holdout_fraction",
+    "folds.gap",
+    "folds.max_train",
+    "folds.embargo_groups",
     "resources.workers_per_fold",
     "resources.cpus_per_fold",
 )

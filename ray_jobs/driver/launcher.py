@@ -4,6 +4,7 @@ Of elastic folds `elastic.py` says how many, and with how many workers."""
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import threading
 import time
@@ -33,7 +34,7 @@ from ray_jobs.runs.outages import Storage, StorageProbe
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.run_mirror import RunMirror
 from ray_jobs.runs.requests import StopWhen, read_stop_request, request_leave, request_stop
-from ray_jobs.runs.status import FoldState, FoldStatus, last_attempt, read_status
+from ray_jobs.runs.status import FoldState, FoldStatus, find_budget_end, last_attempt, read_status
 from ray_jobs.worker.watchdog import keep_stacks
 
 Outcome = FoldCompleted | FoldStopped | FoldResized | FoldFailed
@@ -105,6 +106,7 @@ class FoldLauncher:
         self.stopped = threading.Event()
         self.elastic: ElasticWorkers | None = None
         self.drains = None if cluster.is_own else DrainWatch()
+        self.budget_s: float | None = None  # for each fold
         self.frozen = FrozenWatch(config.run.stall_timeout_s)
 
     def train(
@@ -123,6 +125,7 @@ class FoldLauncher:
             say_interrupted: called first of all when there is an interrupt: soon after it somebody may kill the driver.
         """
         turns = threading.BoundedSemaphore(self.placement.folds_at_once)
+        self.budget_s = self._share_time(len(folds))
         say = partial(console.print, style="yellow")
         if self.resources.is_elastic:
             turns, slots = threading.BoundedSemaphore(len(folds)), WorkerSlots(self.placement.worker_resources())
@@ -168,6 +171,12 @@ class FoldLauncher:
                 )
             raise failures[0]
         shutil.rmtree(self.folder.train_scratch, ignore_errors=True)
+
+    def _share_time(self, num_folds: int) -> float | None:
+        """The seconds that each fold may train: folds that train one after another share `run.time_budget`."""
+        if self.run.time_budget_s is None:
+            return None
+        return self.run.time_budget_s / math.ceil(num_folds / max(1, self.placement.folds_at_once))
 
     def _wait_for(
         self, threads: dict[MemberFold, threading.Thread], console: LineConsole, watcher: FoldWatcher
@@ -333,6 +342,8 @@ class FoldLauncher:
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,
             "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
+            "budget_s": self.budget_s,
+            "ended_at": find_budget_end(fold.folder, fold.fold),
             "versions": package_versions(list_packages(self.trainers[fold.folder.root])),
         }
         if num_workers == 1:

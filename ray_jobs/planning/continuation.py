@@ -20,7 +20,7 @@ from ray_jobs.config.words import write_command
 from ray_jobs.errors import ConfigChangedError, RunFolderError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import COLUMNS, count_leaks, list_rows
-from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table
+from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table, read_plan_table
 from ray_jobs.planning.saved_folds import with_saved_folds
 from ray_jobs.runs.files import read_parquet, write_csv, write_parquet
 from ray_jobs.runs.folder import RunFolder
@@ -200,6 +200,7 @@ def is_plan_whole(folder: RunFolder, plan: FoldPlan) -> bool:
     """Whether `fold_plan.parquet` says what the plan says."""
     try:
         table = read_parquet(folder.fold_plan)
-        return bool(table["id"].to_pylist() == plan.ids.tolist() and table["fold"].to_pylist() == plan.fold.tolist())
-    except (RunFolderError, KeyError, UnicodeDecodeError):
+        saved = read_plan_table(table, plan.ids, plan.count, is_ordered=plan.ordered)
+        return table["id"].to_pylist() == plan.ids.tolist() and saved.fingerprint() == plan.fingerprint()
+    except (RunFolderError, KeyError, ValueError):
         return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_jobs.config.folds import BLEND, NEVER_VALIDATED, FoldsConfig
+from ray_jobs.planning.gaps import find_kept_out
 from ray_jobs.planning.groups import LEAST_BLEND_GROUPS, deal_groups, hold_out_groups, number_groups
 from trainers.interface import DataError, Inventory, Split
 
@@ -31,6 +32,8 @@ class FoldPlan:
         count: number of folds.
         ordered: whether a fold trains on lower-numbered rows only (time-ordered).
         group: (N,) int or None, rows of one group were kept in one fold.
+        kept_out: for each fold the positions of rows that do not train it though they are on its other side (see
+            `gaps.py`); empty: there are none of any fold.
     """
 
     ids: np.ndarray
@@ -38,6 +41,7 @@ class FoldPlan:
     count: int
     ordered: bool
     group: np.ndarray | None = None
+    kept_out: tuple[np.ndarray, ...] = ()
 
     def split(self, fold: int) -> Split:
         """The ids that train and validate in a fold."""
@@ -48,11 +52,14 @@ class FoldPlan:
         """(N,) bool: which rows train in a fold."""
         is_other: np.ndarray = self.fold < fold if self.ordered else self.fold != fold
         trains: np.ndarray = is_other & (self.fold != BLEND)
+        if self.kept_out:
+            trains[self.kept_out[fold]] = False
         return trains
 
     def fingerprint(self) -> str:
-        """SHA-256 of the rows and their folds."""
-        parts = ("\n".join(self.ids.tolist()).encode(), self.fold.astype(np.int32).tobytes())
+        """SHA-256 of the rows, their folds and what is kept out of these."""
+        parts = ["\n".join(self.ids.tolist()).encode(), self.fold.astype(np.int32).tobytes()]
+        parts += [np.r_[len(rows), rows].astype(np.int64).tobytes() for rows in self.kept_out]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
     def sizes(self) -> list[tuple[int, int, int]]:
@@ -90,7 +97,8 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
         else:
             for fold, validation in enumerate(_split_with_sklearn(folds, strata, len(rest))):
                 assigned[rest[validation]] = fold
-    return FoldPlan(inventory.ids, assigned, folds.count, folds.kind == "time", groups)
+    kept_out = find_kept_out(folds, inventory, assigned, groups)
+    return FoldPlan(inventory.ids, assigned, folds.count, folds.kind == "time", groups, kept_out)
 
 
 def _hold_out(folds: FoldsConfig, groups: np.ndarray | None, num_rows: int) -> tuple[np.ndarray, np.ndarray]:

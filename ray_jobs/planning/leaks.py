@@ -60,6 +60,8 @@ def find_leaks(plan: FoldPlan, inventory: Inventory) -> list[Leak]:
 
 def _find_across_folds(kind: str, keys: RowKeys, plan: FoldPlan, learned: np.ndarray) -> Leak:
     """Among the rows that some fold trains or validates."""
+    if plan.kept_out:
+        return _find_fold_by_fold(kind, keys, plan)
     key, row_fold, row_ids = keys.train[learned], plan.fold[learned], plan.ids[learned]
     order = np.lexsort((row_fold, key))
     _, start, size = np.unique(key[order], return_index=True, return_counts=True)
@@ -73,6 +75,22 @@ def _find_across_folds(kind: str, keys: RowKeys, plan: FoldPlan, learned: np.nda
     twins = np.where(is_lower, lowest, highest)[rows]
     return Leak(
         kind, "fold", row_ids[rows], row_ids[twins], row_fold[rows], key[rows], int(validated.sum()), keys.shown
+    )
+
+
+def _find_fold_by_fold(kind: str, keys: RowKeys, plan: FoldPlan) -> Leak:
+    """As `_find_across_folds`, where rows are kept out of single folds."""
+    rows, twins = [], []
+    for fold in range(plan.count):
+        validated, trains = np.flatnonzero(plan.fold == fold), np.flatnonzero(plan.trains(fold))
+        found, known = _match(keys.train[validated], keys.train[trains])
+        rows.append(validated[found])
+        twins.append(trains[known])
+    row_n, twin_n = np.concatenate(rows), np.concatenate(twins)
+    order = np.argsort(row_n)
+    row_n, twin_n, num_rows = row_n[order], twin_n[order], int((plan.fold >= 0).sum())
+    return Leak(
+        kind, "fold", plan.ids[row_n], plan.ids[twin_n], plan.fold[row_n], keys.train[row_n], num_rows, keys.shown
     )
 
 

@@ -16,7 +16,12 @@ _NOTABLE = 0.1  # of a fold's rows, or of a share that was asked for
 def note_division(folds: FoldsConfig, plan: FoldPlan, inventory: Inventory, kind: Kind) -> tuple[str, ...]:
     """Sentences for the user: targets that teach nothing, folds of uneven sizes, shares that are not those asked
     for."""
-    return (*_note_targets(plan, inventory, kind), *_note_uneven_folds(folds, plan), *_note_shares(folds, plan))
+    return (
+        *_note_targets(plan, inventory, kind),
+        *_note_uneven_folds(folds, plan),
+        *_note_kept_out(folds, plan),
+        *_note_shares(folds, plan),
+    )
 
 
 def _note_targets(plan: FoldPlan, inventory: Inventory, kind: Kind) -> list[str]:
@@ -41,6 +46,18 @@ def _note_uneven_folds(folds: FoldsConfig, plan: FoldPlan) -> list[str]:
     if not reason or sizes.max() - sizes.min() <= max(1, _NOTABLE * sizes.mean()):
         return []
     return [f"folds are uneven, of {sizes.min():,} to {sizes.max():,} rows: {reason}"]
+
+
+def _note_kept_out(folds: FoldsConfig, plan: FoldPlan) -> list[str]:
+    """How many rows of those on the other side of its fold train each."""
+    if not plan.kept_out:
+        return []
+    left = [int(plan.trains(fold).sum()) for fold in range(plan.count)]
+    shares = [num / (num + len(rows)) for num, rows in zip(left, plan.kept_out, strict=True)]
+    return [
+        f"{' and '.join(folds.list_kept_out())}: folds train on {min(left):,} to {max(left):,} rows, which are "
+        f"{min(shares):.0%} to {max(shares):.0%} of those on their other side"
+    ]
 
 
 def _note_shares(folds: FoldsConfig, plan: FoldPlan) -> list[str]:

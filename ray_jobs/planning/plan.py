@@ -75,4 +75,38 @@ def build_plan_table(folds: FoldPlan) -> pa.Table:
     }
     if folds.group is not None:
         columns["group"] = pa.array(folds.group.astype(np.int64))
+    if folds.kept_out:
+        columns["kept_out"] = _list_kept_out(folds)
     return pa.table(columns)
+
+
+def _list_kept_out(folds: FoldPlan) -> pa.Array:
+    """For each row the folds that it is kept out of."""
+    rows = np.concatenate(folds.kept_out)
+    numbers = np.repeat(np.arange(folds.count, dtype=np.int32), [len(one) for one in folds.kept_out])
+    ends = np.cumsum(np.bincount(rows, minlength=len(folds.ids)))
+    offsets = pa.array(np.r_[0, ends].astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(numbers[np.argsort(rows, kind="stable")]))
+
+
+def read_plan_table(table: pa.Table, ids: np.ndarray, count: int, *, is_ordered: bool) -> FoldPlan:
+    """What `build_plan_table` has made a table of.
+
+    Args:
+        table: of `fold_plan.parquet`.
+        ids: the rows that it should be of, (N,) str.
+        count: of folds.
+        is_ordered: whether they follow each other in time.
+
+    Raises:
+        KeyError, ValueError: it lacks a column, or is of other folds.
+    """
+    fold = table["fold"].to_numpy().astype(int)
+    group = table["group"].to_numpy() if "group" in table.column_names else None
+    kept_out: tuple[np.ndarray, ...] = ()
+    if "kept_out" in table.column_names:
+        lists = table["kept_out"].combine_chunks()
+        rows = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
+        numbers = lists.flatten().to_numpy()
+        kept_out = tuple(rows[numbers == number] for number in range(count))
+    return FoldPlan(ids, fold, count, is_ordered, group, kept_out)

@@ -10,7 +10,7 @@ from ray_jobs.config.run import MAIN, RunConfig, find_differences
 from ray_jobs.errors import RunFolderError
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import find_leaks
-from ray_jobs.planning.plan import Plan
+from ray_jobs.planning.plan import Plan, read_plan_table
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.provenance import read_provenance
@@ -38,11 +38,10 @@ def find_saved_folds(folder: RunFolder, config: RunConfig, inventory: Inventory)
     for path in [folder.fold_plan, *sorted(folder.trials.glob("*/fold_plan.parquet"))]:
         try:
             table = read_parquet(path)
-            ids, fold = table["id"].to_pylist(), table["fold"].to_numpy().astype(int)
-        except (RunFolderError, KeyError, UnicodeDecodeError):
+            ids, is_ordered = table["id"].to_pylist(), config.folds.kind == "time"
+            plan = read_plan_table(table, inventory.ids, config.folds.count, is_ordered=is_ordered)
+        except (RunFolderError, KeyError, ValueError):
             continue
-        group = table["group"].to_numpy() if "group" in table.column_names else None
-        plan = FoldPlan(inventory.ids, fold, config.folds.count, config.folds.kind == "time", group)
         if np.array_equal(inventory.ids, ids) and plan.fingerprint() == begun:
             return plan
     return None

@@ -27,10 +27,14 @@ from ray_jobs.results.headline import find_metric, list_compared_metrics, show_s
 from ray_jobs.results.run_files import combines_folds
 from ray_jobs.results.wording import (
     describe_counts,
+    describe_new_rows,
     describe_part,
     describe_scored_rows,
     describe_submission,
+    explain_choice,
     explain_cross_fitting,
+    explain_ends,
+    explain_new_rows,
     explain_outcome,
     explain_workers,
 )
@@ -165,12 +169,17 @@ def _write_scores(folder: RunFolder, config: RunConfig, summary: Summary) -> str
     header += [] if metric.higher_is_better else ["of constant"]
     header += [f"{one.label}, {chosen}" for one in others]
     note = (
-        f"Each fold is scored on the rows it did not train on; {metric.better} is better. The best epoch was chosen "
-        "on these rows, "
+        f"Each fold is scored on the rows it did not train on; {metric.better} is better. {explain_choice(summary)}. "
     )
-    note += f"so its score is a little optimistic; the final one was not chosen. Constant: {config.kind.constant}."
+    note += f"Constant: {config.kind.constant}."
     title = f"Scores of member {MAIN}" if summary.stage.members else "Scores"
-    return build_section(title, build_table(header, cells, has_total=True), build_paragraph(note, "soft"))
+    table, parts = build_table(header, cells, has_total=True), [build_paragraph(note, "soft")]
+    if new_rows := summary.stage.new_rows:
+        parts += [
+            build_paragraph(f"{describe_new_rows(new_rows)}."),
+            build_paragraph(explain_new_rows(new_rows), "soft"),
+        ]
+    return build_section(title, table, *parts)
 
 
 def _share_of_constant(value: float | None, constant: float | None) -> str:
@@ -272,6 +281,7 @@ def _write_problems(folder: RunFolder, summary: Summary) -> str:
             parts.append(build_fold_out(f"{_name_fold(fold)} failed", str(fold.error), is_open=True))
         elif fold.state != FoldState.COMPLETED:
             parts.append(build_paragraph(f"{_name_fold(fold)} is not finished ({fold.state}).", "bad"))
+    parts += [build_paragraph(f"{line[0].upper()}{line[1:]}.") for line in explain_ends(summary)]
     if not summary.bit_repeatable:
         parts.append(build_paragraph(f"This run is {explain_workers(summary)}."))
     parts += [build_paragraph(f"Leak: {line}.", "bad") for line in describe_counts(summary.leaks)]

@@ -15,10 +15,13 @@ from ray_jobs.results.headline import (
     show_score,
 )
 from ray_jobs.results.wording import (
+    describe_new_rows,
     describe_part,
     describe_scored_rows,
     describe_submission,
+    explain_choice,
     explain_cross_fitting,
+    explain_ends,
     explain_workers,
 )
 from ray_jobs.runs.folder import RunFolder
@@ -26,7 +29,7 @@ from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.summary import Combinations, ScoredModel, Scores, Summary
 
 
-def print_scores(console: Console, scores: Scores, metric: Metric, constant: str) -> None:
+def print_scores(console: Console, scores: Scores, metric: Metric, constant: str, choice: str) -> None:
     """Scores of each fold and of all out-of-fold predictions beside the constant predictor's.
 
     Args:
@@ -34,6 +37,7 @@ def print_scores(console: Console, scores: Scores, metric: Metric, constant: str
         scores: the summary's.
         metric: that counts.
         constant: what the constant predictor says.
+        choice: what was chosen on these rows.
     """
     title = f"{metric.label} on the rows that each fold validates"
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -46,11 +50,11 @@ def print_scores(console: Console, scores: Scores, metric: Metric, constant: str
         table.add_row(row.name, str(row.num_rows), *cells, style="bold" if row is scores.out_of_fold else "")
     console.print(table)
     if any(show_score(fold.best, metric) != show_score(fold.final, metric) for fold in scores.folds):
-        console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+        console.print(choice, style="dim")
     console.print(compare_with_constant(scores, metric, constant))
 
 
-def print_members(console: Console, members: Mapping[str, Scores], metric: Metric) -> None:
+def print_members(console: Console, members: Mapping[str, Scores], metric: Metric, choice: str) -> None:
     """The out-of-fold score of each member beside the constant predictor's."""
     title = f"{metric.label} on the rows that each fold validates"
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -61,7 +65,7 @@ def print_members(console: Console, members: Mapping[str, Scores], metric: Metri
         cells = (show_score(column, metric) for column in overall.by_column.values())
         table.add_row(name, str(len(scores.folds)), str(overall.num_rows), *cells)
     console.print(table)
-    console.print("best was chosen on these rows, so its score is a little optimistic; final was not", style="dim")
+    console.print(choice, style="dim")
 
 
 def print_compared_models(
@@ -102,24 +106,37 @@ def print_combinations(console: Console, combinations: Combinations) -> None:
     console.print(explain_cross_fitting(combinations), style="dim")
 
 
+def _print_results(console: Console, folder: RunFolder, summary: Summary) -> None:
+    """Scores, comparisons, and the error on new rows."""
+    config, stage = folder.read_config(), summary.stage
+    metric = find_metric(folder, config)
+    if stage.members:
+        print_members(console, stage.members, metric, explain_choice(summary))
+    elif stage.scores:
+        print_scores(console, stage.scores, metric, config.kind.constant, explain_choice(summary))
+    if stage.combinations:
+        print_combinations(console, stage.combinations)
+    if stage.new_rows:
+        console.print(describe_new_rows(stage.new_rows), style="bold", highlight=False)
+    for part, rows in (stage.compared or {}).items():
+        print_compared_models(console, part, rows, list_compared_metrics(folder, config))
+
+
 def print_outcome(console: Console, folder: RunFolder, summary: Summary) -> None:
     """The last words: scores, what is missing, where everything is."""
     config = folder.read_config()
-    metric, stage = find_metric(folder, config), summary.stage
-    if stage.members:
-        print_members(console, stage.members, metric)
-    elif stage.scores:
-        print_scores(console, stage.scores, metric, config.kind.constant)
-    if stage.combinations:
-        print_combinations(console, stage.combinations)
-    for part, rows in (stage.compared or {}).items():
-        print_compared_models(console, part, rows, list_compared_metrics(folder, config))
+    stage = summary.stage
+    _print_results(console, folder, summary)
     for fold in summary.folds:
         if fold.error:
             own = folder.of_member(fold.member)
             console.print(f"{own.describe_fold(fold.fold)} FAILED: {fold.error}", style="bold red")
             console.print(f"  its log: {own.newest_fold_log(fold.fold)}")
-    for note in (*summary.notes, *(() if summary.bit_repeatable else (explain_workers(summary),))):
+    for note in (
+        *explain_ends(summary),
+        *summary.notes,
+        *(() if summary.bit_repeatable else (explain_workers(summary),)),
+    ):
         console.print(note, style="yellow")
     if summary.outcome == "interrupted":
         console.print("the run was asked to stop; the same command continues it")

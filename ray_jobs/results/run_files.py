@@ -18,6 +18,7 @@ from ray_jobs.runs.checkpoints import CHECKPOINTS, read_description
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.provenance import find_provenance, read_provenance
+from ray_jobs.runs.status import read_status
 from ray_jobs.runs.summary import RowScores, Scores
 from trainers.interface import CheckpointName, load_inventory_module
 from trainers.storage.whole_files import write_whole
@@ -36,9 +37,17 @@ def describe_run(folder: RunFolder, config: RunConfig) -> Run:
         find_provenance(folder).target or "",
         config.folds.kind,
         config.folds.seed,
-        is_whole and not _list_repeating(folder, config) and config.folds.on_leak != "group",
+        is_whole
+        and not _list_repeating(folder, config)
+        and config.folds.on_leak != "group"
+        and not any(_has_chosen_end(folders[name], folds) for name in config.combined_members),
         folds,
     )
+
+
+def _has_chosen_end(member: RunFolder, folds: Sequence[int]) -> bool:
+    """Whether the validation rows of a fold have decided when its training ends."""
+    return any(read_status(member, fold).ended_by == "patience" for fold in folds)
 
 
 def list_combined_folds(folder: RunFolder, config: RunConfig) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.results.checks import refuse_damaged
 from ray_jobs.results.combinations import compare_combinations, list_metrics
 from ray_jobs.results.headline import find_metric
+from ray_jobs.results.new_rows_error import estimate_of_combination, estimate_of_folds
 from ray_jobs.results.run_files import (
     describe_run,
     explain_part,
@@ -26,7 +27,7 @@ from ray_jobs.results.submission import submit
 from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.summary import Combinations, Scores, StageResult, SubmissionRecord
+from ray_jobs.runs.summary import Combinations, NewRowsError, Scores, StageResult, SubmissionRecord
 
 
 def run_ensemble_stage(root: str) -> StageResult:
@@ -56,13 +57,16 @@ def run_ensemble_stage(root: str) -> StageResult:
         own_folds = [folder.fold(fold) for fold in range(config.folds.count)]
         materials = open_materials(folder, config)
         config.kind.draw_out_of_fold(config.ensemble, own_folds, scored[MAIN][1], materials)
+        new_rows = estimate_of_folds(folder, config, scored[MAIN][1], len(folds[MAIN]))
+        stage = replace(stage, new_rows=new_rows)
     recorded = _list_scores(config, stage.scores)
     try:
         _refuse_missing(folder, config, folds)
         run = describe_run(folder, config)
         columns = config.kind.find_columns(run)
         if columns is not None:
-            stage = replace(stage, combinations=_compare(folder, config, columns, run.num_folds))
+            combinations, new_rows = _compare(folder, config, columns, run.num_folds)
+            stage = replace(stage, combinations=combinations, new_rows=new_rows)
         submission, metrics, compared = submit(folder, config, run, columns, scores)
         stage = replace(stage, submission=submission, compared=compared)
     except NoSubmissionError as reason:
@@ -79,16 +83,18 @@ def _list_scores(config: RunConfig, scores: Scores | None) -> dict[str, Any]:
     return {f"ensemble/out_of_fold_{name}": value for name, value in scores.chosen.items()}
 
 
-def _compare(folder: RunFolder, config: RunConfig, columns: Combinable, num_folds: int) -> Combinations:
-    """Every combination on the rows that score it; the submitted one's predictions of them are written, by weights that
-    did not see the row."""
+def _compare(
+    folder: RunFolder, config: RunConfig, columns: Combinable, num_folds: int
+) -> tuple[Combinations, NewRowsError | None]:
+    """Every combination on the rows that score it, and the submitted one's error on new rows; its predictions are
+    written, by weights that did not see the row."""
     metric = find_metric(folder, config)
     combinations, cross_fitted_N = compare_combinations(config, columns, metric, num_folds)
     kept = config.kind.join(columns.target_N, cross_fitted_N)
     names = {"id": pa.array(columns.ids_N.astype(str)), "fold": pa.array(columns.fold_N.astype(np.int32))}
     write_parquet(folder.honest_predictions, pa.table(names | kept))
     log_news(folder.submission_record, list_metrics(combinations, metric))
-    return combinations
+    return combinations, estimate_of_combination(folder, config, columns, cross_fitted_N, num_folds)
 
 
 def _refuse_missing(folder: RunFolder, config: RunConfig, folds: Mapping[str, Sequence[int]]) -> None:

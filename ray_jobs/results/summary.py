@@ -11,8 +11,12 @@ from ray_jobs.results.headline import find_metric, show_score
 from ray_jobs.results.wording import (
     describe_counts,
     describe_folds,
+    describe_new_rows,
     describe_scored_rows,
+    explain_choice,
     explain_cross_fitting,
+    explain_ends,
+    explain_new_rows,
     explain_workers,
 )
 from ray_jobs.runs.file_table import MEMBERS, list_files
@@ -71,6 +75,8 @@ def build_summary(folder: RunFolder, config: RunConfig, stage: StageResult, seco
                 best_epoch=status.best_epoch,
                 seconds=None if status.finished is None or status.started is None else status.finished - status.started,
                 error=status.error,
+                epochs=status.epoch,
+                ended_by=status.ended_by,
             )
             for member, status in statuses
         ),
@@ -98,14 +104,12 @@ def _explain(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
         for row in stage.scores.rows:
             cells = " | ".join(show_score(scores, metric) for scores in row.by_column.values())
             lines.append(f"| {row.name} | {row.num_rows} | {cells} |")
-        lines += [
-            "",
-            "`best` was chosen on the rows it is scored on, so its score is a little optimistic; `final` was not "
-            "chosen.",
-            "",
-        ]
+        lines += ["", f"{explain_choice(summary)}.", ""]
+    if stage.new_rows:
+        lines += [f"{describe_new_rows(stage.new_rows)}. {explain_new_rows(stage.new_rows)}", ""]
     if stage.members:
         lines += [f"That is member `main`; the others are in `{MEMBERS}/`, each a folder like this one.", ""]
+    lines += [f"{line}.\n" for line in explain_ends(summary)]
     if not summary.bit_repeatable:
         lines += [f"This run is {explain_workers(summary)}.", ""]
     lines += [f"Leak: {line}; `leaks.csv` lists them.\n" for line in describe_counts(summary.leaks)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensemble.kinds import Kind
-from ray_jobs.runs.summary import Combinations, ScoredModel, Summary
+from ray_jobs.runs.summary import Combinations, NewRowsError, ScoredModel, Summary
 from ray_jobs.runs.sweep_outcome import SweepOutcome
 
 
@@ -83,6 +83,37 @@ def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
+def explain_choice(summary: Summary) -> str:
+    """What was chosen on the rows that score it."""
+    if any(fold.ended_by == "patience" for fold in summary.folds):
+        return (
+            "best was chosen on the rows it is scored on, and so was where the folds ended (training.patience): the "
+            "scores of best and of final are a little optimistic"
+        )
+    return "best was chosen on the rows it is scored on, so its score is a little optimistic; final was not chosen"
+
+
+def explain_ends(summary: Summary) -> list[str]:
+    """Which folds have ended before all their epochs, and why, a sentence for each reason."""
+    reasons = {
+        "budget": "no further epoch fitted into run.time_budget",
+        "patience": "no epoch was better for so long as training.patience allows",
+    }
+    lines = []
+    several = len({fold.member for fold in summary.folds}) > 1
+    for reason, words in reasons.items():
+        ended = [fold for fold in summary.folds if fold.ended_by == reason]
+        if not ended:
+            continue
+        names = ", ".join(
+            f"{fold.member + ' ' if several else ''}{fold.fold}"
+            + (f" ({fold.epochs} epoch{'s' * (fold.epochs > 1)})" if fold.epochs else "")
+            for fold in ended
+        )
+        lines.append(f"ended before all epochs, since {words}: fold{'s' * (len(ended) > 1)} {names}")
+    return lines
+
+
 def explain_workers(summary: Summary) -> str:
     """Why a run cannot be repeated bit for bit."""
     several = len({fold.member for fold in summary.folds}) > 1
@@ -124,4 +155,34 @@ def _describe_interval(facts: Mapping[str, Any] | None) -> str:
         return ""
     guaranteed = facts["guaranteed"]
     what = "nothing is guaranteed" if guaranteed is None else f"coverage at least {guaranteed:.3f}"
+    if (facts.get("exchangeability") or {}).get("rejected"):
+        what += ", as the rows are not exchangeable: " + _explain_rejection(facts["exchangeability"])
     return f", with {facts['level']:.0%} intervals ({facts['kind']}: {what})"
+
+
+def _explain_rejection(found: Mapping[str, Any]) -> str:
+    """What the test of exchangeability with the lower p value has found."""
+    words = {"order": "errors follow the order of the table", "new_rows": "test rows are predicted otherwise"}
+    name = min((name for name in words if found.get(name) is not None), key=found.__getitem__)
+    return f"{words[name]} (p = {found[name]:.3f})"
+
+
+def describe_new_rows(found: NewRowsError) -> str:
+    """The error on new rows with its interval, in a sentence."""
+    units = f"{found.num_units:,} {'groups of ' * found.are_groups}rows"
+    interval = f"{found.low:.4f} to {found.high:.4f}"
+    return f"{found.label} on new rows: {found.value:.4f}, 95 % interval {interval} ({units})"
+
+
+def explain_new_rows(found: NewRowsError) -> str:
+    """What the interval of the error on new rows stands on."""
+    text = f"Of {found.what}, on rows that are drawn as these were"
+    text += ": of new groups. " if found.are_groups else ". "
+    text += "The interval is a bootstrap's"
+    if found.widening > 1.01:
+        text += f", widened by {found.widening:.2f}, as measured: models and rows are of the same data"
+    if found.is_chosen:
+        text += "; the checkpoints were chosen on these rows, which it does not hold"
+    if found.is_ordered:
+        text += "; it takes rows as independent, which those of one time may not be"
+    return text + "."

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ray_jobs.runs.status import FoldState, FoldStatus
+from trainers.interface import EndReason
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,17 @@ class EvaluationReported:
 
 
 @dataclass(frozen=True)
+class EndedEarly:
+    """A fold's training ends at a step before all its steps are done. If its time was up, a later attempt that comes to
+    the step ends there, too."""
+
+    fold: int
+    attempt: int
+    step: int
+    reason: EndReason
+
+
+@dataclass(frozen=True)
 class FoldCompleted:
     """A fold's manifest is written."""
 
@@ -153,6 +165,7 @@ FoldEvent = (
     | EpochReported
     | EvaluationReported
     | StageBegun
+    | EndedEarly
     | FoldCompleted
     | FoldFailed
     | FoldStopped
@@ -190,8 +203,8 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
                 stage=event.stage,
                 best_step=event.best_step,
             )
-        case StageBegun():
-            return _begin_stage(status, event.stage)
+        case StageBegun() | EndedEarly():
+            return _turn(status, event)
         case AliveReported():
             return status
         case PreparationReported():
@@ -220,8 +233,11 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
     raise AssertionError(event)
 
 
-def _begin_stage(status: FoldStatus, stage: str) -> FoldStatus:
-    """The status in another stage; after the last one its scores stay."""
+def _turn(status: FoldStatus, event: StageBegun | EndedEarly) -> FoldStatus:
+    """The status in another stage, or at an early end; after the last stage its scores stay."""
+    if isinstance(event, EndedEarly):
+        return replace(status, ended_by=event.reason)
+    stage = event.stage
     if not stage:
         return replace(status, stage="")
     status = replace(status, stage=stage, pace=None, train_loss=None, val_loss=None, score=None)

@@ -108,7 +108,7 @@ class RunFiles:
     own_fold_plan = RunFile(
         "fold_plan.parquet",
         "id, repeat, fold, and the group where groups are kept together; fold is the fold that validates the row "
-        "(-1: none, -2: the blend set)",
+        "(-1: none, -2: the blend set); kept_out are folds that a row does not train, because of a gap in time",
         is_needed=True,
     )
     fold_info = RunFile("fold_info.csv", "rows that train and rows that validate in each fold")

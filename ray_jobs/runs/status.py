@@ -10,6 +10,7 @@ from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import read_lines
+from trainers.interface import EndReason
 
 
 class FoldState(StrEnum):
@@ -30,7 +31,7 @@ class FoldStatus:
     they run, rank 0's first, and `pid` its process; `heard` when rank 0 last said anything, `pace` when it first said
     how much was done, and how much (see `amounts`). Without epochs `num_epochs` is 0 and the best is known by its step;
     `stage` is empty where there is one only; `tokens` are None where nobody counts them; `evaluated` is the step of the
-    last evaluation that ended no epoch."""
+    last evaluation that ended no epoch; `ended_by` says why the training ended before all its steps."""
 
     fold: int
     state: FoldState = FoldState.WAITING
@@ -63,6 +64,7 @@ class FoldStatus:
     evaluated: int | None = None
     tokens: int | None = None
     num_tokens: int | None = None
+    ended_by: EndReason | None = None
 
     @property
     def amounts(self) -> tuple[int, int]:
@@ -112,6 +114,16 @@ def last_attempt(folder: RunFolder, fold: int) -> int:
     """Number of the latest attempt of a fold, also when its folder was deleted; 0 if it was never launched."""
     attempts = [row["attempt"] for row in read_lines(folder.events) if row.get("fold") == fold]
     return max(attempts, default=0)
+
+
+def find_budget_end(folder: RunFolder, fold: int) -> int | None:
+    """The step at which a fold's time was up; None: it was not. What was decided holds for its further attempts."""
+    found = [
+        int(row["step"])
+        for row in read_lines(folder.events)
+        if row["event"] == "EndedEarly" and row["fold"] == fold and row["reason"] == "budget"
+    ]
+    return found[-1] if found else None
 
 
 def list_workers(folder: RunFolder, fold: int) -> list[int]:

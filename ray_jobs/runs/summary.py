@@ -15,7 +15,7 @@ from ray_jobs.config.run import MAIN
 from ray_jobs.runs.files import find_record, read_record, write_record
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.status import FoldState
-from trainers.interface import CheckpointName
+from trainers.interface import CheckpointName, EndReason
 
 WeightsFrom = Literal["other_folds", "earlier_folds", "other_parts"]
 ByMetric = Mapping[str, float | None]  # None: the metric is not defined for these rows
@@ -131,6 +131,31 @@ class ScoredModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewRowsError:
+    """What the error on new rows is, as the metric's own value, with the ends of its 95 % interval.
+
+    Attributes:
+        what: whose error.
+        label: of the metric, for people.
+        num_units: rows, or groups of rows (`are_groups`), that were drawn.
+        widening: of the bootstrap's interval.
+        is_chosen: whether the checkpoints were chosen on the rows.
+        is_ordered: whether the folds follow each other in time.
+    """
+
+    what: str
+    label: str
+    value: float
+    low: float
+    high: float
+    num_units: int
+    are_groups: bool = False
+    widening: float = 1.0
+    is_chosen: bool = False
+    is_ordered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SubmissionRecord:
     """The submission, or why there is none; and what was combined and how, as its kind says it."""
 
@@ -154,6 +179,7 @@ class StageResult:
         scored_folds: those that are finished, by member.
         members: the scores of each, where there are several.
         combinations: on rows that score them; None: nothing is fitted to these rows.
+        new_rows: the error on new rows; None: it is not known.
         compared: by part of the rows (blend, test), where nothing is fitted to them.
     """
 
@@ -162,6 +188,7 @@ class StageResult:
     members: Mapping[str, Scores] | None = field(default=None, metadata=IF_ANY)
     combinations: Combinations | None = field(default=None, metadata=IF_ANY)
     compared: Mapping[str, tuple[ScoredModel, ...]] | None = field(default=None, metadata=IF_ANY)
+    new_rows: NewRowsError | None = field(default=None, metadata=IF_ANY)
     submission: SubmissionRecord = SubmissionRecord(reason="none was made")
 
 
@@ -172,6 +199,8 @@ class FoldOutcome:
     Attributes:
         workers: of each attempt that has trained it as it is now.
         seconds: of its last attempt.
+        epochs: that were trained.
+        ended_by: why it has ended before all of them.
     """
 
     member: str = MAIN
@@ -182,6 +211,8 @@ class FoldOutcome:
     best_epoch: int | None = None
     seconds: float | None = None
     error: str | None = None
+    epochs: int = 0
+    ended_by: EndReason | None = field(default=None, metadata=IF_ANY)
 
 
 @dataclass(frozen=True, kw_only=True)

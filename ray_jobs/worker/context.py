@@ -34,7 +34,7 @@ from ray_jobs.runs.checkpoints import (
     open_checkpoint,
     write_checkpoint,
 )
-from ray_jobs.runs.events import EpochReported, EvaluationReported, Event, FoldStarted, StageBegun
+from ray_jobs.runs.events import EndedEarly, EpochReported, EvaluationReported, Event, FoldStarted, StageBegun
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import open_cache, split_run
@@ -43,6 +43,7 @@ from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.status import read_status
+from ray_jobs.worker.budget import TimeBudget
 from ray_jobs.worker.nodes import bring_for_node
 from ray_jobs.worker.predictions import gather_predictions, join_in_order
 from ray_jobs.worker.ranks import Ranks
@@ -58,7 +59,7 @@ from ray_jobs.worker.resume import (
 )
 from ray_jobs.worker.shards import Shards
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import CheckpointName, Progress, ResumePoint, RowsName
+from trainers.interface import CheckpointName, EndReason, Progress, ResumePoint, RowsName
 from trainers.storage.whole_files import sha256_file, write_whole
 
 logger = logging.getLogger(__name__)
@@ -86,12 +87,14 @@ class RayFoldContext:
         checkpoint: CheckpointConfig,
         watchdog: Watchdog,
         mirror: FoldMirror | NoMirror = NO_MIRROR,
+        budget: TimeBudget | None = None,
         packages: Sequence[str] = COMMON_PACKAGES,
         loss_advice: str = "use other values",
     ) -> None:
         self.rank, self.world_size, self.device, self.num_threads = rank, world_size, device, num_threads
         self.folder, self.fold, self.attempt, self.packages, self.kind = folder, fold, attempt, packages, kind
         self.checkpoint, self.watchdog, self.mirror = checkpoint, watchdog, mirror
+        self.budget = budget or TimeBudget()
         self.saved_at, self.put_s = -math.inf, 0.0  # the last resume point: when it was saved, how long it was put
         self.files = folder.fold(fold)
         self.inputs = folder.inputs
@@ -118,6 +121,7 @@ class RayFoldContext:
         # Whether an epoch, or an evaluation of a training without epochs, was the last that happened.
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
         self.is_asked_for_point = False
+        self.ended_at: int | None = None  # the step at which the training has ended early, as the record says
 
     @cached_property
     def cache(self) -> Path:
@@ -132,6 +136,7 @@ class RayFoldContext:
             score, epoch, *step_of_best = known["best"]
             self.best = (score, epoch, *(step_of_best or [None]))
         self.epochs_done, self.recording.stage = known.get("epoch", 0), known.get("stage", "")
+        self.budget.used_s, self.ended_at = known.get("used_s", 0.0), known.get("ended_at")
         nodes = self.ranks.gather(ray.get_runtime_context().get_node_id())
         if nodes[self.rank] != nodes[0]:
             self.shards.mirror = self.requests.mirror = self.mirror
@@ -300,6 +305,16 @@ class RayFoldContext:
         self.is_asked_for_point = self.requests.stops_now or is_regular
         return self.is_asked_for_point
 
+    def is_time_up(self, global_step: int, next_s: float) -> bool:
+        is_over = self.budget.is_over(global_step, next_s)
+        return bool(self.ranks.hear_first(int(is_over))[0])
+
+    def report_early_end(self, global_step: int, reason: EndReason) -> None:
+        if self.ended_at != global_step:
+            self.ended_at = global_step
+            self.log(global_step, {f"ended_by_{reason}": global_step})
+        self.recording.tell(EndedEarly(self.fold, self.attempt, global_step, reason))
+
     def save_resume_point(self, point: ResumePoint, global_step: int) -> None:
         self.recording.fetch_pending()
         own = {f"own/{name}": tensor.cpu() for name, tensor in point.own.items()}
@@ -441,6 +456,8 @@ class RayFoldContext:
             "global_step": global_step,
             "epoch": self.epochs_done,
             "best": self.best,
+            "used_s": self.budget.measure_used(),
+            "ended_at": self.ended_at,
             "stage": self.recording.stage,
             "record_lines": self.recording.num_lines,
             KNOWN: dict(self.checkpoints),

@@ -17,11 +17,13 @@ import torch
 from ray_jobs.cluster.versions import list_packages, package_versions, refuse_other_versions
 from ray_jobs.errors import FoldStoppedError
 from ray_jobs.planning.folds import FoldPlan
+from ray_jobs.planning.plan import read_plan_table
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
+from ray_jobs.worker.budget import TimeBudget
 from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.nodes import bring_for_node
 from ray_jobs.worker.watchdog import Watchdog
@@ -36,7 +38,8 @@ def train_worker(task: dict[str, Any]) -> None:
     Args:
         task: `folder` (the run's), `uri` (of a run on object storage, else None), `patience_s` (with the storage),
             `fold`, `attempt`, `num_threads`, `progress_interval_s` (between two words to the coordinator), `versions`
-            (of the driver's packages).
+            (of the driver's packages), `budget_s` (that the fold may train; None: as long as it likes), `ended_at` (the
+            step at which its time was up; None: it was not).
     """
     refuse_other_versions(task["versions"], {ray.util.get_node_ip_address(): package_versions(list(task["versions"]))})
     folder = RunFolder(task["folder"])
@@ -79,6 +82,7 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         loss_advice=config.trainer.ADVICE.loss,
         tracking=config.tracking,
         checkpoint=config.checkpoint,
+        budget=TimeBudget(task["budget_s"], task["ended_at"]),
         watchdog=watchdog,
         mirror=mirror,
     )
@@ -104,7 +108,8 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
 def read_plan(folder: RunFolder, count: int, *, ordered: bool) -> FoldPlan:
     """The fold plan of a run."""
     table = read_parquet(folder.fold_plan)
-    return FoldPlan(table["id"].to_numpy(zero_copy_only=False).astype(str), table["fold"].to_numpy(), count, ordered)
+    ids = table["id"].to_numpy(zero_copy_only=False).astype(str)
+    return read_plan_table(table, ids, count, is_ordered=ordered)
 
 
 class _LogFile(logging.FileHandler):

@@ -85,7 +85,8 @@ COUNTS = {
 }  # fmt: skip
 
 
-OWN = list_metrics("clip_regression", "number")
+# No fold of this run ends early.
+OWN = [one for one in list_metrics("clip_regression", "number") if one.moment != catalogue.ENDED_EARLY]
 
 
 @pytest.mark.parametrize("metrics", OWN, ids=lambda metrics: f"{metrics.names[0]} {metrics.moment}")

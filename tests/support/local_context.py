@@ -28,6 +28,7 @@ class LocalFoldContext:
         self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"
         self.prepared, self.touched, self.progress = [], 0, None
         self.evaluations, self.stages = [], []
+        self.time_is_up_at, self.ended = None, []
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
         self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
@@ -86,6 +87,12 @@ class LocalFoldContext:
             facts = json.loads(json.dumps(point.facts))
             self.stopped_with = ResumePoint(tensors, own or {}, facts, shard), torch.get_rng_state()
             raise KilledError
+
+    def is_time_up(self, global_step, next_s):
+        return self.time_is_up_at is not None and global_step >= self.time_is_up_at
+
+    def report_early_end(self, global_step, reason):
+        self.ended.append((global_step, reason))
 
     def share_tensors(self, name, tensors):
         self.shared[name] = {k: v.detach().clone() for k, v in tensors.items()}

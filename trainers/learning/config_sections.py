@@ -33,12 +33,16 @@ class TrainingSection:
     """Rows of one forward pass when predicting, on each worker."""
     seed: int = 0
     """Seed of initial weights, data order, augmentation and dropout; each fold derives its own."""
+    patience: int | None = None
+    """A fold ends when so many epochs (of a training by steps: evaluations) in a row were no better than its best;
+    `final` is then chosen by the validation rows, too. None: it does all of them."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where the GPU has it, fp16 on older GPUs, fp32 on a CPU."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size"):
             check_number(f"training.{name}", getattr(self, name), least=1)
+        check_number("training.patience", self.patience, least=1, instead="none")
         check_number("training.seed", self.seed, least=0)
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.interface import Progress, ResumePoint
+from trainers.interface import EndReason, Progress, ResumePoint
 from trainers.learning.arithmetic import sum_over_ranks
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.batches import cut, learning_rate_factor, share_of_rank, training_order
@@ -79,6 +79,8 @@ class Learner:
         self.evaluated = 0  # the step of the last evaluation between epochs
         self.spent_s, self.waited_s = 0.0, 0.0  # on these batches, and of that for them to come
         self.validation_s = math.inf  # of the last one; unknown
+        self.ended_by: EndReason | None = None  # why the stage ends before all its steps are done
+        self.evaluated_at = 0.0  # by the clock of this attempt
         # This rank's part of the loss since the epoch began, or since the last evaluation where there are none, summed
         # over rows.
         self.total, self.num_counted = torch.zeros((), device=context.device), 0
@@ -157,7 +159,7 @@ class Learner:
             "rate": self.rate,
             "evaluated": self.evaluated, "num_counted": self.num_counted, "spent_s": self.spent_s,
             "waited_s": self.waited_s,
-            "best": asdict(self.best), "scaler": self.scaler.state_dict(),
+            "best": asdict(self.best), "scaler": self.scaler.state_dict(), "ended_by": self.ended_by,
         }  # fmt: skip
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.pack().items()}
@@ -179,6 +181,9 @@ class Learner:
         self.rate, self.best = facts["rate"], Best(**facts["best"])
         self.evaluated, self.num_counted = facts.get("evaluated", 0), facts.get("num_counted", 0)
         self.total.copy_(point.own["total"])
+        self.ended_by = facts.get("ended_by")
+        if self.ended_by:
+            self.fold.context.report_early_end(self.global_step, self.ended_by)
 
     def learn(self) -> None:
         """Trains what is left of a fold with this stage alone."""
@@ -188,6 +193,7 @@ class Learner:
         """Trains what is left of the stage, evaluates, and saves the best and the last."""
         if self.fold.context.world_size > 1:
             self.parallel = DistributedDataParallel(self.fold.model)
+        self.evaluated_at = time.monotonic()
         if self.has_epochs:
             self._train_epochs()
         else:
@@ -199,19 +205,23 @@ class Learner:
 
     def _train_epochs(self) -> None:
         context, epochs = self.fold.context, self.training.epochs
-        for epoch in range(self.epoch, epochs):
+        for epoch in range(self.epoch, self.epoch if self.ended_by else epochs):
             metrics = self._train_epoch(epoch)
             self._save_before_validation()
             metrics |= self._evaluate(epoch, metrics, is_last=epoch == epochs - 1)
             metrics |= self.describe_epoch(metrics)
-            context.report_epoch(self.first_epoch + epoch, self.all_epochs, self.global_step, metrics)
+            is_very_last = self.ended_by and self.first_epoch + epochs == self.all_epochs
+            num_epochs = self.first_epoch + epoch + 1 if is_very_last else self.all_epochs
+            context.report_epoch(self.first_epoch + epoch, num_epochs, self.global_step, metrics)
             self.epoch, self.num_batches, self.num_counted = epoch + 1, 0, 0
             self.total, self.evaluated = torch.zeros_like(self.total), self.step
             self.spent_s = self.waited_s = 0.0
             context.save_resume_point(self.describe_point(), self.global_step)
+            if self.ended_by:
+                break
 
     def _train_steps(self) -> None:
-        while self.step < self.num_steps:
+        while self.step < self.num_steps and not self.ended_by:
             self._learn_batches(self.epoch)
             if self.num_batches == self.steps_per_epoch:
                 self.epoch, self.num_batches = self.epoch + 1, 0
@@ -239,6 +249,8 @@ class Learner:
         global_batches = cut(order, batch_size)[: self.num_steps - epoch * self.steps_per_epoch]
         shares = [share_of_rank(batch, context.rank, context.world_size) for batch in global_batches]
         self._evaluate_if_due()  # of a fold that went on before it
+        if self.ended_by:
+            return
         self.parallel.train()
         done, began = self.num_batches, time.monotonic() - self.spent_s
         batches = self.read_batches(epoch, [rows for rows, _ in shares[done:]])
@@ -255,6 +267,8 @@ class Learner:
                 began = time.monotonic() - self.spent_s
             if context.is_resume_point_due(self.global_step) or (is_evaluated and not self.has_epochs):
                 context.save_resume_point(self.describe_point(), self.global_step)
+            if self.ended_by:
+                break
         self.spent_s = time.monotonic() - began
 
     def _describe_progress(self, epoch: int, num_batches: int) -> Progress:
@@ -290,9 +304,30 @@ class Learner:
                 val_loss, value = metrics.get("val/loss_epoch", math.nan), metrics.get(self.fold.CHOSEN_BY, math.nan)
                 self.best = Best(epoch, val_loss, value, score, self.step)
                 self.fold.save("best", epoch, metrics)
-            if is_last:
+            if not is_last:
+                self._end_if_due(epoch)
+            if is_last or self.ended_by:
                 self.fold.save("final", epoch, metrics)
+        self.evaluated_at = time.monotonic()
         return metrics | {"score": score}
+
+    def _end_if_due(self, epoch: int) -> None:
+        """Ends the stage here where nothing has got better for long, or where no more of it fits into its time. Of
+        evaluations between epochs none ends it."""
+        is_epoch_end = self.num_batches == self.steps_per_epoch
+        if self.has_epochs and not is_epoch_end:
+            return
+        seconds = self.spent_s + self.validation_s if self.has_epochs else time.monotonic() - self.evaluated_at
+        num_worse = epoch - self.best.epoch
+        if not self.has_epochs:
+            num_worse = (self.step - self.best.step) // (self.evaluate_every or self.num_steps)
+        patience = getattr(self.training, "patience", None)  # a stage's own section may have none
+        if patience is not None and num_worse >= patience:
+            self.ended_by = "patience"
+        elif self.fold.context.is_time_up(self.global_step, seconds):
+            self.ended_by = "budget"
+        if self.ended_by:
+            self.fold.context.report_early_end(self.global_step, self.ended_by)
 
     def _save_before_validation(self) -> None:
         """Of one that takes long: an interrupt would not wait for it."""
@@ -402,7 +437,11 @@ def learn_stages(*stages: Learner) -> None:
     fold.predict_checkpoints()
     fold.context.log(
         last.global_step,
-        {"training_completed": 1, "final_best_val_loss": last.best.val_loss, "total_epochs": all_epochs},
+        {
+            "training_completed": 1,
+            "final_best_val_loss": last.best.val_loss,
+            "total_epochs": last.first_epoch + last.epoch if last.has_epochs else all_epochs,
+        },
     )
 
 

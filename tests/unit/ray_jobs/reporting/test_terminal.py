@@ -112,9 +112,11 @@ def test_scores_stand_beside_the_constant_predictor():
         Scores((replace(row, fold=0),), replace(row, checkpoint="final")),
         Metric("msle", "MSLE"),
         "one number",
+        "best was chosen",
     )
     shown = console.file.getvalue()
     assert "0.5000" in shown
+    assert "best was chosen" in shown
     assert "30% of the constant predictor's" in shown
 
 
