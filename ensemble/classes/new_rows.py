@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ensemble.classes.columns import find_columns
 from ensemble.classes.combine import combine_folds, measure_disagreement
-from ensemble.classes.files import read_class_table, read_classes
+from ensemble.classes.files import normalise, read_class_table, read_classes
 from ensemble.classes.fitting import FittedClasses
 from ensemble.classes.submission import fit_run, list_probability_names, name_classes
 from ensemble.combination import Combination
@@ -69,7 +69,11 @@ class ClassCombiner:
         return pa.table([pa.array(ids, pa.string()), *values, told], names=names)
 
     def _check(self, ids: list[str], probability_FNC: np.ndarray) -> np.ndarray:
-        """Raises PredictionError where a model gives no probabilities of these classes."""
+        """The probabilities as the prediction files of the run's own rows have them.
+
+        Raises:
+            PredictionError: a model gives no probabilities of these classes.
+        """
         if probability_FNC.shape[1:] != (len(ids), len(self.classes)):
             raise PredictionError(
                 f"new rows have predictions {probability_FNC.shape}: expected (models, {len(ids)} rows, "
@@ -82,7 +86,7 @@ class ClassCombiner:
                 f"member {self.members[member]}, fold {fold}: the probabilities of id {ids[bad[0][1]]!r} are not "
                 "finite; leave the member out (ensemble.members), or use the other checkpoint (ensemble.checkpoint)"
             )
-        return probability_FNC
+        return np.stack([normalise(one_NC, ids, f"model {number}") for number, one_NC in enumerate(probability_FNC)])
 
 
 def build_combiner(run: Run, how: Combination, read_scores: Callable[[], Mapping[str, Any]]) -> ClassCombiner:
