@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import EnsembleConfig
+from ensemble.members.cv_plus import IntervalKind, bound_coverage, judge_run
 from ensemble.numbers.columns import read_oof, read_test_of_folds
-from ensemble.numbers.intervals import IntervalKind, bound_coverage, interval_kind, predict_intervals
+from ensemble.numbers.intervals import predict_intervals
 from ensemble.numbers.methods.combinations import FittedEnsemble
 from ensemble.predictions import PredictionError, stack_models
 from ensemble.run import Run
@@ -97,15 +98,7 @@ def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Inte
         test_KMT.append(predictions_MT[:, [place[row_id] for row_id in ids_T]])
     low_T, high_T = basis.predict(np.stack(test_KMT))
     is_fitted = fitted.weights_M is not None and not run.combines_folds
-    kind = _judge(run, is_blind=not is_fitted)
+    kind = judge_run(run, is_blind=not is_fitted)
     floor = bound_coverage(ensemble.interval, len(basis.target_N), run.num_folds)
     facts = {"level": ensemble.interval, "kind": kind.value, "mean_width": float((high_T - low_T).mean())}
     return Intervals(low_T, high_T, facts | {"guaranteed": floor if kind == IntervalKind.CV_PLUS else None})
-
-
-def _judge(run: Run, *, is_blind: bool) -> IntervalKind:
-    """The theorem holds for one recipe that is blind to the rows its residuals come from, of which each row has one;
-    fitted weights have seen them, and so have the models of a member on another division."""
-    kind = interval_kind(run.fold_kind, run.ensemble.checkpoint)
-    is_blind = is_blind and run.is_blind and run.ensemble.external is None
-    return kind if is_blind else IntervalKind.EMPIRICAL

@@ -173,7 +173,7 @@ def _refuse_parts(rank: int, own: Collection[str], known: Collection[str]) -> No
     """Raises ValueError where a worker's checkpoint has files that rank 0's lacks: they would be lost."""
     if parts := sorted(set(own) - set(known)):
         raise ValueError(
-            f"the checkpoint of rank {rank} has the files {', '.join(parts)}, which that of rank 0 lacks: expected a "
+            f"the checkpoint of rank {rank} has the files {', '.join(parts)}, which that of rank 0 has not: expected a "
             "checkpoint of rank 0 that is whole (ray.train.get_context().get_world_rank()); the other workers' are not "
             "kept"
         )

@@ -124,4 +124,4 @@ def _describe_interval(facts: Mapping[str, Any] | None) -> str:
         return ""
     guaranteed = facts["guaranteed"]
     what = "nothing is guaranteed" if guaranteed is None else f"coverage at least {guaranteed:.3f}"
-    return f", with {facts['level']:.0%} intervals ({facts['kind']}: {what})"
+    return f", with {facts['level']:.0%} {facts.get('what', 'intervals')} ({facts['kind']}: {what})"

@@ -115,7 +115,7 @@ def test_of_several_workers_the_first_one_s_report_counts(tmp_path):
         RayTrainLoop(loop)(make_fold(context), as_options({"epochs": 2}))
     assert [epoch["score"] for epoch in context.epochs] == [0.25, 0.25]
     set_train_fn_utils(SecondOfTwo({}, ["other.pt"]))
-    with pytest.raises(ValueError, match=r"checkpoint of rank 1 has the files deep/epoch.txt, which .* rank 0 lacks"):
+    with pytest.raises(ValueError, match=r"checkpoint of rank 1 has the files deep/epoch.txt, which .* rank 0 has not"):
         RayTrainLoop(loop)(make_fold(context), as_options({"epochs": 1}))
 
 
