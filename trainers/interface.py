@@ -7,7 +7,8 @@ A family is a package `trainers/<family>/` with these modules. The last four may
 config.py
     `Config`: a frozen dataclass of sections; `data`, with a field `root`, and `model` are among them. `PREDICTS` names
     the kind of predictions; `PACKAGES` the packages whose versions decide what a fold computes; `NOT_TRAINED_BY` the
-    fields (`section.field`) that change no bit of what is learned; `ADVICE` (`trainers.families.Advice`) which options
+    fields (`section.field`) that change no bit of what is learned, and `CHANGES` (may be absent) the words by which a
+    continued run tells the change of one of these; `ADVICE` (`trainers.families.Advice`) which options
     help when something runs out. `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which
     members of the family share.
 

@@ -66,10 +66,7 @@ def read_columns(run: Run, checkpoint: str) -> ClassColumns:
     """
     if run.combines_folds:
         return _read_blend(run, checkpoint)
-    tables = [
-        pa.concat_tables(read_class_table(fold.predictions("validation", checkpoint)) for fold in folds)
-        for folds in run.members.values()
-    ]
+    tables = _read_validation(run, checkpoint)
     ids_N, target_N, oof_MNC = stack_models(tables)
     has_folds = run.num_folds > 1
     fold_N = tables[0]["fold"].to_numpy() if has_folds else run.divide(ids_N)
@@ -77,6 +74,25 @@ def read_columns(run: Run, checkpoint: str) -> ClassColumns:
     return ClassColumns(
         tuple(run.members), ids_N, fold_N, target_N, oof_MNC, units_N, is_ordered, read_classes(tables[0])
     )
+
+
+def read_out_of_fold(run: Run, checkpoint: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each row that some fold validated the number of its true class, (N,), its fold, (N,), and each member's
+    probabilities, (M, N, C).
+
+    Raises:
+        PredictionError: files do not belong together.
+    """
+    tables = _read_validation(run, checkpoint)
+    _, target_N, oof_MNC = stack_models(tables)
+    return target_N, tables[0]["fold"].to_numpy(), oof_MNC
+
+
+def _read_validation(run: Run, checkpoint: str) -> list[pa.Table]:
+    return [
+        pa.concat_tables(read_class_table(fold.predictions("validation", checkpoint)) for fold in folds)
+        for folds in run.members.values()
+    ]
 
 
 def find_columns(run: Run) -> ClassColumns | None:
@@ -102,11 +118,10 @@ def _read_blend(run: Run, checkpoint: str) -> ClassColumns:
 
 
 def read_test(run: Run) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
-    """What is combined, for the test rows: the members' probabilities, each the combination of its fold models by
-    `ensemble.fold_method`; with one member, those of its fold models.
+    """The test rows' probabilities by all fold models of all members, those of a member one after the other.
 
     Returns:
-        ids (T,), probabilities (M, T, C) in the order of `read_columns` and the classes; None without test rows.
+        ids (T,), probabilities (F, T, C) and the classes; None without test rows.
 
     Raises:
         PredictionError: files do not belong together.
@@ -116,8 +131,12 @@ def read_test(run: Run) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None
         return None
     tables = [read_class_table(path) for path in paths]
     ids_T, _, probability_FTC = stack_models(tables)
-    classes = read_classes(tables[0])
+    return ids_T, probability_FTC, read_classes(tables[0])
+
+
+def combine_members(run: Run, probability_FTC: np.ndarray) -> np.ndarray:
+    """What is combined, (M, T, C), in the order of `read_columns`: the members' probabilities, each the combination of
+    its fold models by `ensemble.fold_method`; with one member, those of its fold models."""
     if run.combines_folds:
-        return ids_T, probability_FTC, classes
-    counts = [run.num_folds] * len(run.members)
-    return ids_T, combine_folds(probability_FTC, counts, run.ensemble.fold_method), classes
+        return probability_FTC
+    return combine_folds(probability_FTC, [run.num_folds] * len(run.members), run.ensemble.fold_method)

@@ -36,7 +36,9 @@ def combine_classes(probability_MNC: np.ndarray, method: str, weights_M: np.ndar
         if weights_M is None or len(weights_M) != num_models:
             found = "none" if weights_M is None else f"{len(weights_M)}"
             raise ValueError(f"weighted_mean of {num_models} models needs {num_models} weights, found {found}")
-        return _normalise(np.tensordot(np.asarray(weights_M, np.float64), probability_MNC, 1))
+        # Model by model: what BLAS adds up in which order depends on how many rows there are.
+        weights_M11 = np.asarray(weights_M, np.float64)[:, None, None]
+        return _normalise((weights_M11 * probability_MNC).sum(axis=0))
     mean_NC: np.ndarray = probability_MNC.mean(axis=0)
     if method == "mean":
         return _normalise(mean_NC)

@@ -59,7 +59,7 @@ def build_class_table(
             f"{who}: probabilities {probability_NC.shape} and classes {target_N.shape} of {len(ids)} rows: expected "
             f"({len(ids)}, {len(classes)}) for the {len(classes)} classes, and ({len(ids)},)"
         )
-    probability_NC = _normalise(probability_NC, ids, who)
+    probability_NC = normalise(probability_NC, ids, who)
     is_known_N = target_N >= 0
     if len(ids) and (target_N.max() >= len(classes) or target_N.min() < UNKNOWN):
         raise PredictionError(
@@ -76,8 +76,12 @@ def build_class_table(
     return pa.table(columns, metadata={_CLASSES: json.dumps(list(classes)).encode()})
 
 
-def _normalise(probability_NC: np.ndarray, ids: np.ndarray, who: str) -> np.ndarray:
-    """Scaled so that each row adds up to 1 as well as float64 can say."""
+def normalise(probability_NC: np.ndarray, ids: Sequence[str] | np.ndarray, who: str) -> np.ndarray:
+    """Scaled so that each row adds up to 1 as well as float64 can say, (N, C).
+
+    Raises:
+        PredictionError: a row's values are no probabilities; it begins with `who` predicts.
+    """
     sums_N = probability_NC.sum(axis=1)
     is_bad_N = ~(np.isfinite(probability_NC).all(axis=1) & (probability_NC >= 0).all(axis=1))
     is_bad_N |= ~(np.abs(sums_N - 1) <= _TOLERANCE)

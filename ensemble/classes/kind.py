@@ -45,7 +45,7 @@ class Classes(Kind):
     title = "classes"
     methods: Sequence[str] = _METHODS
     scores: Sequence[str] = tuple(_METRICS)
-    offers: frozenset[Offer] = frozenset(("members", "sweep", "leaderboard", "tuning"))
+    offers: frozenset[Offer] = frozenset(("members", "interval", "sweep", "leaderboard", "tuning"))
     constant = "the training rows' class shares"
     files: Mapping[str, str] = {
         "oof.parquet": "for each member of each row that some fold validated: true and likeliest class and the "
@@ -58,7 +58,8 @@ class Classes(Kind):
             "id, fold, number of the true class, probabilities: the combination on the rows that score it, by weights "
             "that did not see the row (only with members or a blend set)"
         ),
-        "submission_<method>.csv": "ID, likeliest class, probability of each class",
+        "submission_<method>.csv": "ID, likeliest class, probability of each class, and the set of classes (only with "
+        "ensemble.interval)",
     }
     records = (
         (
@@ -79,6 +80,14 @@ class Classes(Kind):
                 "temperature": "of classes: with the least log loss of these rows; above 1: the model is too sure",
                 "log_loss_at_temperature": "of classes: log loss of the rows of a fold at the other folds' temperature",
                 "calibration_error_at_temperature": "of classes: likewise",
+            },
+        ),
+        (
+            "with `ensemble.interval`",
+            {
+                "interval_level": "level, such as 0.9",
+                "interval_kind": "`cv+` or `empirical`",
+                "interval_mean_size": "of classes: mean number of classes in a set",
             },
         ),
         (
@@ -104,6 +113,13 @@ class Classes(Kind):
         check_metric(name)
         if read_targets is not None and name == "roc_auc_ovr" and len(np.unique(read_targets())) < 2:
             raise ValueError("it is not defined for rows of one class")
+
+    def check_run(self, run: Run) -> None:
+        """Raises ValueError where no sets of classes can be had from such folds."""
+        if run.ensemble.interval is not None:
+            from ensemble.members.cv_plus import interval_kind
+
+            interval_kind(run.fold_kind, run.ensemble.checkpoint)
 
     def predict_constant(self, train_target_N: np.ndarray, target_N: np.ndarray | None = None) -> list[float]:
         """The share of each class among the training rows."""

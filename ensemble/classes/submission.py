@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.classes.columns import ClassColumns, read_test
+from ensemble.classes.columns import ClassColumns, combine_members, read_test
 from ensemble.classes.combine import measure_disagreement
 from ensemble.classes.files import join_kept
 from ensemble.classes.fitting import FittedClasses, fit_classes
 from ensemble.classes.metrics import TO_ONE
+from ensemble.classes.prediction_sets import find_basis, write_sets
 from ensemble.classes.temperature import describe_calibration
 from ensemble.combination import Combination, normalise_weights, weights_from_scores
 from ensemble.run import Model, NoSubmissionError, Run, Submission
+
+_RECORDED = ("level", "kind", "mean_size")
 
 
 def submit(
@@ -34,7 +37,8 @@ def submit(
     test = read_test(run)
     if test is None:
         raise NoSubmissionError("the data has no test rows")
-    ids_T, probability_MTC, classes = test
+    ids_T, probability_FTC, classes = test
+    probability_MTC = combine_members(run, probability_FTC)
     fitted = fit_run(run, how, columns, read_scores)
     combined_TC = fitted.predict(probability_MTC)
     spread_T = measure_disagreement(probability_MTC, combined_TC)
@@ -43,15 +47,26 @@ def submit(
     if columns is not None:
         (honest_NC,) = columns.predict_cross_fitted([how])
         facts["calibration"] = describe_calibration(columns, honest_NC)
+    header = ["ID", run.target, *list_probability_names(classes)]
+    lines = [
+        [row_id, name, *(repr(float(value)) for value in row_C)]
+        for row_id, name, row_C in zip(ids_T.tolist(), names, combined_TC, strict=True)
+    ]
+    if basis := find_basis(run, fitted):
+        is_in_TC = basis.predict(probability_FTC)
+        facts["interval"] = basis.describe(run, fitted, is_in_TC)
+        header = [*header, name_sets(run.target)]
+        lines = [[*line, text] for line, text in zip(lines, write_sets(is_in_TC, classes), strict=True)]
     return Submission(
-        ["ID", run.target, *list_probability_names(classes)],
-        [
-            [row_id, name, *(repr(float(value)) for value in row_C)]
-            for row_id, name, row_C in zip(ids_T.tolist(), names, combined_TC, strict=True)
-        ],
+        header,
+        lines,
         _build_table(ids_T, probability_MTC, combined_TC, spread_T, classes),
         facts,
-        {"ensemble/space": "probability"} | _list_metrics(read_scores()[next(iter(run.members))]),
+        {"ensemble/space": "probability"}
+        | _list_metrics(read_scores()[next(iter(run.members))])
+        | {
+            f"ensemble/interval_{name}": value for name, value in facts.get("interval", {}).items() if name in _RECORDED
+        },
     )
 
 
@@ -63,6 +78,11 @@ def _list_metrics(scores: Mapping[str, Any]) -> dict[str, Any]:
     recorded = {**overall[overall["checkpoint"]], "temperature": calibration["temperature"]}
     recorded |= {f"{name}_at_temperature": value for name, value in calibration["after"].items()}
     return {f"ensemble/{name}": value for name, value in recorded.items() if value is not None}
+
+
+def name_sets(target: str) -> str:
+    """The column of the sets of classes in a table for users."""
+    return f"{target}_set"
 
 
 def list_probability_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import EnsembleConfig
+from ensemble.members.cv_plus import IntervalKind, bound_coverage, judge_run
 from ensemble.members.exchangeability import Exchangeability, judge_new_rows, judge_order
 from ensemble.numbers.columns import read_oof, read_test_of_folds
-from ensemble.numbers.intervals import IntervalKind, bound_coverage, interval_kind, predict_intervals
+from ensemble.numbers.intervals import predict_intervals
 from ensemble.numbers.methods.combinations import FittedEnsemble
 from ensemble.numbers.methods.spaces import to_space
 from ensemble.predictions import PredictionError, stack_models
@@ -102,7 +103,7 @@ def build_intervals(run: Run, ids_T: np.ndarray, fitted: FittedEnsemble) -> Inte
         test_KMT.append(predictions_MT[:, [place[row_id] for row_id in ids_T]])
     low_T, high_T = basis.predict(np.stack(test_KMT))
     is_fitted = fitted.weights_M is not None and not run.combines_folds
-    kind = _judge(run, is_blind=not is_fitted)
+    kind = judge_run(run, is_blind=not is_fitted)
     facts: dict[str, Any] = {"level": ensemble.interval, "mean_width": float((high_T - low_T).mean())}
     if kind == IntervalKind.CV_PLUS:
         found = _test_exchangeability(run, basis, np.stack(test_KMT))
@@ -122,11 +123,3 @@ def _test_exchangeability(run: Run, basis: IntervalBasis, test_KMT: np.ndarray) 
     validated = [basis.oof_N[basis.fold_N == fold] for fold in range(run.num_folds)]
     new = [_become_one(basis.fitted, test_MT) for test_MT in test_KMT]
     return Exchangeability(judge_order(error_N[order_N]), judge_new_rows(validated, new))
-
-
-def _judge(run: Run, *, is_blind: bool) -> IntervalKind:
-    """The theorem holds for one recipe that is blind to the rows its residuals come from, of which each row has one;
-    fitted weights have seen them, and so have the models of a member on another division."""
-    kind = interval_kind(run.fold_kind, run.ensemble.checkpoint)
-    is_blind = is_blind and run.is_blind and run.ensemble.external is None
-    return kind if is_blind else IntervalKind.EMPIRICAL

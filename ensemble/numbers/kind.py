@@ -108,7 +108,7 @@ class Numbers(Kind):
         """Raises ValueError where no interval can be had from such folds, PredictionError where `ensemble.external`
         does not belong to these rows and folds."""
         if run.ensemble.interval is not None:
-            from ensemble.numbers.intervals import interval_kind
+            from ensemble.members.cv_plus import interval_kind
 
             interval_kind(run.fold_kind, run.ensemble.checkpoint)
         from ensemble.numbers.columns import read_external

@@ -12,7 +12,7 @@ from ray_jobs.api.settings import DEFAULT_COUNT, Wanted, build_config
 from ray_jobs.cli.command_line import Command
 from ray_jobs.cli.console import open_console
 from ray_jobs.config.run import RunConfig
-from ray_jobs.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigChangedError, FoldsFailedError, RunError, RunFolderError
+from ray_jobs.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigChangedError, FoldsFailedError, RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place
 from ray_jobs.runs.summary import Summary, find_summary
@@ -92,14 +92,7 @@ def cross_validate(
     made = build_config(wanted, source)
     assert made.run.name is not None
     folder = RunFolder(find_place(made.run.storage, made.run.name))
-    console = open_console()
-    console.print(f"run {made.run.name} of {source.name}, in {made.run.storage}")
-    if _read_checksum(folder) not in (None, source.sha256):
-        console.print(
-            "the function has changed since the run began: folds that are finished are kept as they are, and the "
-            "others are trained by it as it is now. Another name begins anew",
-            style="yellow",
-        )
+    open_console().print(f"run {made.run.name} of {source.name}, in {made.run.storage}")
     _drive(made)
     return Run(folder.root)
 
@@ -130,11 +123,3 @@ def _list_failures(folder: RunFolder) -> str:
     failed = [fold for fold in (find_summary(folder) or Summary()).folds if fold.error]
     lines = [f"fold {fold.fold}: {fold.error}" for fold in failed]
     return "\n".join([f"{len(failed)} folds of {folder.root} have failed; the same call tries them again", *lines])
-
-
-def _read_checksum(folder: RunFolder) -> str | None:
-    try:
-        checksum: str | None = folder.read_config().trainer.model.source_sha256
-    except (RunFolderError, AttributeError):
-        return None
-    return checksum

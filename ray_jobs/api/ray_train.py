@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -111,25 +111,24 @@ class _FoldOfLoop:
         if self._is_reporting:  # the fold itself tells Ray Train
             self.of_ray.report(metrics, checkpoint, *args, **more)
             return
-        if checkpoint is not None and self.fold.rank:
-            raise ValueError(
-                f"rank {self.fold.rank} has reported a checkpoint: expected one of rank 0 alone, and checkpoint=None "
-                "of the others (ray.train.get_context().get_world_rank())"
-            )
+        own: dict[str, bytes] | None = None
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                own = read_files(Path(folder))
+        numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}
         self._is_reporting = True
         try:
-            self._report(metrics)
-            if checkpoint is not None:
-                with checkpoint.as_directory() as folder:
-                    self._files = read_files(Path(folder))
-            # Every worker comes here; rank 0's state is kept.
-            if self.of_ray.broadcast_from_rank_zero(checkpoint is not None):
+            # Every worker comes here; what rank 0 says and saves counts.
+            numbers, names = self.of_ray.broadcast_from_rank_zero((numbers, None if own is None else list(own)))
+            _refuse_parts(self.fold.rank, own or {}, names or ())
+            self._report(numbers)
+            if names is not None:
+                self._files = own or {}
                 self.fold.save({"files": self._files, "num_reports": self._num_reports})
         finally:
             self._is_reporting = False
 
-    def _report(self, metrics: dict[str, Any]) -> None:
-        numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}
+    def _report(self, numbers: dict[str, float]) -> None:
         epoch, self._num_reports = self._num_reports, self._num_reports + 1
         score = next((numbers[name] for name in _SCORES if name in numbers), None)
         train_loss = numbers.get("train_loss", numbers.get("loss"))
@@ -168,6 +167,16 @@ class _FoldOfLoop:
             share = len(rows) // self.fold.world_size
             rows = rows.iloc[self.fold.rank :: self.fold.world_size][:share].reset_index(drop=True)
         return ray.data.from_pandas(rows).iterator()
+
+
+def _refuse_parts(rank: int, own: Collection[str], known: Collection[str]) -> None:
+    """Raises ValueError where a worker's checkpoint has files that rank 0's lacks: they would be lost."""
+    if parts := sorted(set(own) - set(known)):
+        raise ValueError(
+            f"the checkpoint of rank {rank} has the files {', '.join(parts)}, which that of rank 0 has not: expected a "
+            "checkpoint of rank 0 that is whole (ray.train.get_context().get_world_rank()); the other workers' are not "
+            "kept"
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ray_jobs.api.notebook import show_run
 from ray_jobs.api.tables import open_table
 from ray_jobs.config.json_fields import from_json
 from ray_jobs.errors import RunError
@@ -40,6 +41,10 @@ class Run:
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items() if value is not None)
         return f"Run({str(self.folder)!r}: out of fold {scores})"
+
+    def _repr_html_(self) -> str:
+        """By which a notebook shows it."""
+        return show_run(self._run, self._known, self._scores, self.fold_scores)
 
     @property
     def _scores(self) -> Scores:

@@ -29,6 +29,7 @@ from trainers.own_trainer.source import PACKED, Source, make_source
 from trainers.own_trainer.table import find_test_table, is_number, read_folds
 from trainers.storage.object_storage import is_uri
 from trainers.storage.whole_files import write_whole
+from trainers.values import describe_missing
 
 RECIPES_OF = {"regression": "own_trainer", "classification": "own_classifier"}
 DEFAULT_COUNT = 5
@@ -198,7 +199,7 @@ def _find_column(table: ScriptTable, name: str | None, data: DataConfig) -> Any:
         return table.added[name]
     frame = table.read(data)
     if name not in frame:
-        raise RunError(f"no column {name!r}; the table has {', '.join(map(repr, frame.columns))}")
+        raise RunError(describe_missing([(name, "")], frame))
     return frame[name]
 
 

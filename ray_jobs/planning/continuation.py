@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,28 @@ def write_or_compare(plan: Plan, argv: Sequence[str], say: Callable[[str], None]
             _write_new(plan, member, write_command(job, argv))
         elif changes[name]:
             member.folder.write_config(member.config)
-    if other := changes.get(MAIN):
-        say("changed in this run: " + ", ".join(f"{name}={now}" for name, (_, now) in other.items()))
+    _tell_changes(members, changes, say)
     return plan
+
+
+def _tell_changes(
+    members: Mapping[str, MemberPlan], changes: Mapping[str, Differences], say: Callable[[str], None]
+) -> None:
+    """Says what differs from the run as it was and is allowed to; of a member only what its family has words for."""
+    if told := [
+        f"{name}={now}" for name, (_, now) in changes.get(MAIN, {}).items() if not _find_words(members[MAIN], name)
+    ]:
+        say(f"changed in this run: {', '.join(told)}")
+    for member_name, changed in changes.items():
+        of_whom = "" if member_name == MAIN else f"member {member_name}: "
+        for words in filter(None, (_find_words(members[member_name], name) for name in changed)):
+            say(f"{of_whom}{words}")
+
+
+def _find_words(member: MemberPlan, field: str) -> str:
+    """By which a family tells the change of a field; empty: it has none."""
+    words: str = getattr(member.config.trainer, "CHANGES", {}).get(field, "")
+    return words
 
 
 def _refuse_left_folds(folder: RunFolder) -> None:

@@ -157,7 +157,7 @@ def _describe_interval(facts: Mapping[str, Any] | None) -> str:
     what = "nothing is guaranteed" if guaranteed is None else f"coverage at least {guaranteed:.3f}"
     if (facts.get("exchangeability") or {}).get("rejected"):
         what += ", as the rows are not exchangeable: " + _explain_rejection(facts["exchangeability"])
-    return f", with {facts['level']:.0%} intervals ({facts['kind']}: {what})"
+    return f", with {facts['level']:.0%} {facts.get('what', 'intervals')} ({facts['kind']}: {what})"
 
 
 def _explain_rejection(found: Mapping[str, Any]) -> str:

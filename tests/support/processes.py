@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 def start_node(
-    log: Path, environment: dict[str, str], *words: str, within: tuple[str, ...] = ()
+    log: Path, environment: dict[str, str], *words: str, within: tuple[str, ...] = (), ray: str = RAY
 ) -> subprocess.Popen[bytes]:
     """Starts a Ray node of 2 CPUs (`--head`, or `--address=...` of one to join); returns when it runs.
 
@@ -62,8 +62,9 @@ def start_node(
         environment: its variables.
         words: further words of `ray start`.
         within: a command that runs it, such as one that gives it disks of its own.
+        ray: the command of Ray.
     """
-    command = [*within, RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
+    command = [*within, ray, "start", "--block", "--num-cpus=2", "--disable-usage-stats", *words]
     settings = {"PYTHONUNBUFFERED": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     with log.open("wb") as output:
         node = subprocess.Popen(command, env=environment | settings, stdout=output, stderr=output)

@@ -54,15 +54,15 @@ class DataConfig:
         return TableFormat(self.encoding, self.separator)
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        """The columns that are no features."""
-        named = (self.target, self.id_column, self.group_column, self.time_column, self.fold_column)
-        return tuple(name for name in named if name)
+    def roles(self) -> dict[str, str]:
+        """The columns that are no features, each with the field that names it; the target is the first."""
+        fields = ("target", "id_column", "group_column", "time_column", "fold_column")
+        return {name: f"data.{one}" for one in fields if (name := getattr(self, one))}
 
     def __post_init__(self) -> None:
         self.table_format  # noqa: B018  (it checks its fields)
-        others = [name for name in self.roles[1:] if name == self.target]
-        if not self.target or others:
+        others = (self.id_column, self.group_column, self.time_column, self.fold_column)
+        if not self.target or self.target in others:
             raise ValueError(f"data.target={self.target!r}: expected the name of a column that is nothing else, too")
 
 
@@ -105,6 +105,10 @@ class Config:
     PACKAGES: ClassVar = ()
     # A changed function is told when a run is continued, and not refused: its fields are `my`.
     NOT_TRAINED_BY: ClassVar = ("trainer.path", "trainer.folder", "model.source_sha256")
+    CHANGES: ClassVar = {
+        "model.source_sha256": "the function has changed since the run began: folds that are finished are kept as they "
+        "are, and the others are trained by it as it is now. Another run.name begins anew"
+    }
     ADVICE: ClassVar = Advice(memory="let the function use less of it", loss="look at what the function has logged")
 
     data: DataConfig = field(default_factory=DataConfig)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainers.interface import DataError
+from trainers.values import describe_missing
 
 if TYPE_CHECKING:
     from trainers.own_trainer.fold import Fold
@@ -60,8 +61,8 @@ class EstimatorTrainer:
 
     def __call__(self, fold: Fold) -> Any:
         names = list(fold.config.features or fold.features)
-        if missing := [name for name in names if name not in fold.train]:
-            raise DataError(f"features: no column {missing[0]!r}; the table has {', '.join(map(repr, fold.train))}")
+        if missing := [(name, "features") for name in names if name not in fold.train]:
+            raise DataError(describe_missing(missing, fold.train))
         estimator = copy_unfitted(self.estimator)
         # Some want classes by their numbers, and all take them.
         truth = fold.number_classes(fold.train) if fold.classes else fold.train[fold.target]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from trainers.own_trainer.table import name_class
+from trainers.values import describe_missing
 
 _TOLERANCE = 1e-3
 
@@ -114,8 +115,8 @@ def make_kept(
             ),
             list(all_features),
         )
-    if named is not None and (missing := [name for name in named if name not in train]):
-        raise ValueError(f"keep_model(features=...): no column {missing[0]!r} in the table")
+    if named is not None and (missing := [(name, "features of keep_model") for name in named if name not in train]):
+        raise ValueError(describe_missing(missing, train))
     types = {name: train[name].dtype for name in (named if named is not None else all_features)}
     return KeptModel(model, None if named is None else tuple(named), types, classes, is_numbered)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from trainers.values import suggest
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -78,8 +79,9 @@ def build_options(kind: type[Any] | None, values: Mapping[str, Any] | Any) -> An
     known = [one.name for one in dataclasses.fields(kind)]
     for name, value in given.items():
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1) or known
-            raise ValueError(f"my.{name}: {kind.__name__} has no such option; it has {', '.join(nearest)}")
+            raise ValueError(
+                f"my.{name}: {kind.__name__} has no such option{suggest(name, known)}; it has {', '.join(known)}"
+            )
         _refuse_odd_value(name, value)
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 

@@ -15,6 +15,7 @@ from trainers.own_trainer.inventory import ROW_ID
 from trainers.own_trainer.kept import KeptModel
 from trainers.own_trainer.packing import from_tensor
 from trainers.own_trainer.returned import ReturnedError, check_numbers, check_probabilities
+from trainers.values import describe_missing
 
 NO_MODEL = (
     "the run's folds have kept no model, so new rows cannot be predicted: their function returned predictions only. "
@@ -64,8 +65,8 @@ def _unpack(model: TrainedModel, device: str) -> KeptModel:
 
 
 def _predict(model: KeptModel, rows: Any) -> np.ndarray:
-    if missing := [name for name in model.features or () if name not in rows]:
-        raise DataError(f"the new rows have no column {missing[0]!r}, by which the models predict")
+    if missing := [(name, "a feature of the models") for name in model.features or () if name not in rows]:
+        raise DataError(f"the new rows: {describe_missing(missing, rows)}")
     try:
         predicted = model.predict(model.cast(rows))
         if model.classes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ import pandas as pd
 from trainers.interface import FORMULA, DataError
 from trainers.own_trainer.config import DataConfig
 from trainers.reading.table_files import is_table_name
-from trainers.reading.tables import list_names, read_typed, shorten
+from trainers.reading.tables import read_typed, shorten
+from trainers.values import describe_missing
 
 _TRAIN_NAMES, _TEST_NAMES = ("train", "train_val"), ("test",)
 _ENDINGS = (".csv", ".parquet", ".csv.gz", ".tsv")
@@ -73,12 +73,9 @@ def read_rows(path: Path, data: DataConfig, *, is_test: bool) -> tuple[pd.DataFr
         DataError: it is no table, lacks columns, or its ids are not unique.
     """
     frame = read_typed(path, data.table_format, as_text=[data.id_column] if data.id_column else [])
-    wanted = [data.id_column] if is_test else data.roles
-    for name in wanted:
-        if name is not None and name not in frame:
-            nearest = difflib.get_close_matches(name, list(frame.columns), n=1)
-            hint = f"; the nearest is {nearest[0]!r}" if nearest else ""
-            raise DataError(f"{path}: no column {name!r}{hint}. It has {list_names(frame)}")
+    wanted = [(name, field) for name, field in data.roles.items() if not is_test or name == data.id_column]
+    if missing := [(name, field) for name, field in wanted if name not in frame]:
+        raise DataError(f"{path}: {describe_missing(missing, frame)}")
     if frame.empty:
         raise DataError(f"{path}: the table has a header and no rows")
     ids = np.array(frame[data.id_column].astype(str) if data.id_column else np.arange(len(frame)).astype(str), str)

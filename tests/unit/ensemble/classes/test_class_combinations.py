@@ -11,13 +11,15 @@ from scipy.stats import gmean
 from ensemble.classes.columns import ClassColumns
 from ensemble.classes.combine import combine_classes, combine_folds, measure_disagreement
 from ensemble.classes.files import build_class_table, read_class_table, read_classes, stack_models
-from ensemble.classes.fitting import fit_classes, fit_simplex
+from ensemble.classes.fitting import FittedClasses, fit_classes, fit_simplex
 from ensemble.classes.kind import KIND
 from ensemble.classes.metrics import measure_error
+from ensemble.classes.new_rows import ClassCombiner
 from ensemble.combination import Combination
 from ensemble.config import EnsembleConfig
 from ensemble.kinds import FoldTargets
 from ensemble.predictions import PredictionError
+from trainers.interface import BlockPredictions
 
 FITTED = ("weighted_mean", "simplex", "greedy")
 OF = {"fold": 0, "checkpoint": "best"}
@@ -113,6 +115,32 @@ def test_fitted_weights_beat_the_mean_where_models_differ_in_skill():
     for one_NC in fitted:
         losses = [measure_error("log_loss", columns.target_N, values) for values in (one_NC, mean_NC)]
         assert losses[0] < 0.8 * losses[1]
+
+
+class Known:
+    """Predicts rows whose probabilities are known already, as a model gives them."""
+
+    def __init__(self, probability_MNC):
+        self.probability_MNC = probability_MNC
+
+    def predict(self, block):
+        rows = block["row"].to_numpy()
+        return BlockPredictions(rows.astype(str), self.probability_MNC[:, rows], ())
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "geometric_mean", "weighted_mean"])
+def test_new_rows_in_blocks_have_the_bits_of_a_submission(method):
+    rng = np.random.default_rng(3)
+    raw_MNC = soften(rng.normal(0, 3, (5, 200, 7)).astype(np.float32)).astype(np.float64)  # adds up to 1 ± 1e-7
+    ids_N, unknown_N, classes = np.arange(200).astype(str), np.full(200, -1), tuple("abcdefg")
+    files = [build_class_table(ids_N, one_NC, unknown_N, classes, **OF) for one_NC in raw_MNC]
+    weights_M = rng.dirichlet(np.ones(5)) if method == "weighted_mean" else None
+    fitted = FittedClasses(Combination(method, None, "log_loss"), weights_M)
+    submitted_NC = fitted.predict(stack_models(files)[2])
+    combiner = ClassCombiner(EnsembleConfig(method), fitted, tuple("01234"), ("main",), 5, classes)
+    blocks = [pa.table({"row": np.arange(200)[part]}) for part in (slice(1), slice(1, 8), slice(8, 200))]
+    found = pa.concat_tables([combiner.predict(Known(raw_MNC), block, shows_models=False) for block in blocks])
+    np.testing.assert_array_equal(np.stack([found[str(2 + n)] for n in range(7)], axis=1), submitted_NC)
 
 
 def test_a_prediction_file_says_its_classes_and_refuses_what_is_no_probability(tmp_path):

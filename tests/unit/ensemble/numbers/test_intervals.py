@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ensemble.numbers.intervals import bound_coverage, interval_kind, predict_intervals
+from ensemble.members.cv_plus import bound_coverage, interval_kind
+from ensemble.numbers.intervals import predict_intervals
 
 
 def cross_validate(num_rows, num_folds, num_test, seed):

@@ -44,7 +44,7 @@ def loop(config):
                 {"loss": 1 / (epoch + 1), "epoch": epoch, "note": "text"},
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
             )
-    assert ray.train.get_context().get_world_size() == 1
+    assert get_fold().world_size == 1
     save_predictions(validation=get_fold().validation["x"] + began, test=np.zeros(4))
 
 
@@ -96,10 +96,26 @@ def test_a_loop_without_predictions_and_one_of_no_config(tmp_path):
     assert (len(context.epochs), context.steps) == (0, [(1, {"accuracy": 0.5})])
 
 
-def test_another_rank_than_the_first_may_not_report_a_checkpoint(tmp_path):
+class SecondOfTwo(LocalTrainFnUtils):
+    """A worker to which rank 0 says what it has reported."""
+
+    def __init__(self, *said):
+        super().__init__("test")
+        self.said = said
+
+    def broadcast_from_rank_zero(self, data):
+        return self.said
+
+
+def test_of_several_workers_the_first_one_s_report_counts(tmp_path):
     context = LocalFoldContext(tmp_path)
     context.rank, context.world_size = 1, 2
-    with pytest.raises(ValueError, match="rank 1 has reported a checkpoint"):
+    set_train_fn_utils(SecondOfTwo({"loss": 0.25}, ["deep/epoch.txt"]))
+    with pytest.raises(AssertionError):  # of the loop, which expects to be alone, after its epochs
+        RayTrainLoop(loop)(make_fold(context), as_options({"epochs": 2}))
+    assert [epoch["score"] for epoch in context.epochs] == [0.25, 0.25]
+    set_train_fn_utils(SecondOfTwo({}, ["other.pt"]))
+    with pytest.raises(ValueError, match=r"checkpoint of rank 1 has the files deep/epoch.txt, which .* rank 0 has not"):
         RayTrainLoop(loop)(make_fold(context), as_options({"epochs": 1}))
 
 

@@ -13,7 +13,8 @@ from sklearn.metrics import mean_squared_log_error
 from support.made_run import make_run
 
 from ensemble.config import FITTED_METHODS, METHODS, EnsembleConfig
-from ensemble.numbers.intervals import bound_coverage, predict_intervals
+from ensemble.members.cv_plus import bound_coverage
+from ensemble.numbers.intervals import predict_intervals
 from ensemble.predictions import PredictionError
 from ray_jobs.cli.command_line import parse_kfold
 from ray_jobs.cli.console import open_console

@@ -174,7 +174,7 @@ def test_options_of_the_function_are_its_dataclass(data, tmp_path):
 @pytest.mark.parametrize(
     ("function", "my", "message"),
     [
-        (with_options, {"dept": 5}, r"my\.dept: Depth has no such option; it has depth"),
+        (with_options, {"dept": 5}, r"my\.dept: Depth has no such option; nearest: depth; it has depth"),
         (with_options, {"depth": object()}, r"my\.depth is a object: options stand in the run's config"),
         (lambda fold: 0, {"1a": 2}, "'1a' is no name"),
     ],
@@ -248,7 +248,11 @@ def test_probabilities_of_a_function_are_checked(data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "fields", "message"),
     [
-        (lambda frame: frame.drop(columns="price"), {}, "no column 'price'. It has 'width', 'height'"),
+        (
+            lambda frame: frame.drop(columns="price"),
+            {},
+            "no column 'price' .data.target.; the table has 'width', 'height'",
+        ),
         (lambda frame: frame.assign(price="a lot"), {}, "of type str, and this recipe predicts numbers"),
         (
             lambda frame: frame.assign(price=[None, *frame["price"][1:]]),
