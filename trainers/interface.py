@@ -1,8 +1,8 @@
 """What a trainer is: the types through which `ray_jobs` and a model family meet. `docs/new-family.md` is the guide to
 it.
 
-A family is a package `trainers/<family>/` with these modules. The last three may be absent; without the last two a
-finished run cannot predict new rows. Only `train.py` and `predict.py` may load torch.
+A family is a package `trainers/<family>/` with these modules. The last four may be absent; without `new_rows.py` and
+`predict.py` a finished run cannot predict new rows. Only `train.py` and `predict.py` may load torch.
 
 config.py
     `Config`: a frozen dataclass of sections; `data`, with a field `root`, and `model` are among them. `PREDICTS` names
@@ -51,12 +51,19 @@ predict.py
     of `NewMap` of maps. Statistics are the checkpoint's, never the new rows'. A row has the same bits as among the
     run's own test rows, on the same kind of device with the same threads.
 
+generate.py (may be absent)
+    `Options`: a frozen dataclass; its fields are flags of `ray_jobs/generate.py`, the strings below them their help. It
+    has defaults for all. `generate(models, options, folder, device, num_threads)` makes something new with what was
+    saved (`TrainedModel`) of one fold or of a whole ensemble: yields lines to show, and writes files, if any, to the
+    folder, which is empty. Values that are not allowed raise ValueError. Only `generate` may load torch.
+
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `FoldContext`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -457,6 +464,12 @@ def load_new_rows_module(family: str) -> Any:
 def load_predict_module(family: str) -> Any:
     """The `predict` module of a family (loads torch)."""
     return importlib.import_module(f"{name_package(family)}.predict")
+
+
+def load_generate_module(family: str) -> Any | None:
+    """The `generate` module of a family (no torch); None: it has none."""
+    name = f"{name_package(family)}.generate"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def load_config_class(family: str) -> type[Any]:
