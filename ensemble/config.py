@@ -16,6 +16,7 @@ Checkpoint = Literal["best", "final"]
 CombinedFolds = Literal["all", "finished"]
 FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Method, FittedMethod, Space))
 MAP_METHODS, ANSWER_METHODS = get_args(MapMethod), get_args(AnswerMethod)
+REFUSED_METHODS = ("soup",)  # no kind has them; one may say why
 NOTHING_TO_FIT = (
     f"expected several members, a blend set (folds.blend_fraction=0.1), or one of {', '.join(METHODS)}; its weights "
     "are fitted on rows that no model was trained on, and the fold models of one member have no such rows in common"
@@ -65,7 +66,8 @@ class EnsembleConfig:
     """
 
     def __post_init__(self) -> None:
-        if self.method not in (*METHODS, *FITTED_METHODS, *MAP_METHODS, *ANSWER_METHODS):
+        known = (*METHODS, *FITTED_METHODS, *MAP_METHODS, *ANSWER_METHODS, *REFUSED_METHODS)
+        if self.method not in known:
             raise ValueError(
                 f"ensemble.method={self.method}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of "
                 f"maps one of {', '.join(MAP_METHODS)}, of answers one of {', '.join(ANSWER_METHODS)}"

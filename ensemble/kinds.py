@@ -101,6 +101,7 @@ class Kind(ABC):
         name: what `Config.PREDICTS` says.
         title: what the predictions are, in a word: "this family predicts ...".
         methods: by which models may be combined.
+        refused: further methods that users may ask for, and why they are not among these.
         scores: the metrics that are measured whatever `ensemble.metric` is.
         offers: what else may be done with them.
         constant: what the predictor says that any model has to beat, in a few words.
@@ -116,6 +117,7 @@ class Kind(ABC):
     name: str
     title: str
     methods: Sequence[str]
+    refused: Mapping[str, str] = {}
     scores: Sequence[str]
     offers: frozenset[Offer] = frozenset()
     constant: str
@@ -198,6 +200,11 @@ class Kind(ABC):
     @abstractmethod
     def join(self, target_N: np.ndarray, prediction_N: np.ndarray) -> dict[str, pa.Array]:
         """What is kept, as columns."""
+
+    def explain_difference(self, target: Any, other: Any) -> str | None:
+        """Why two models cannot be compared on a row, of whose truth they keep different things; None: their rows are
+        only not the same, and nothing more is to be said."""
+        return None
 
     @abstractmethod
     def score(self, target_N: np.ndarray, prediction_N: np.ndarray, metric: str) -> dict[str, float | None]:

@@ -48,8 +48,8 @@ new_rows.py
 predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).
     `predict(block)` returns what the family's kind of predictions combines: `BlockPredictions` of numbers, an iterable
-    of `NewMap` of maps. Statistics are the checkpoint's, never the new rows'. A row has the same bits as among the
-    run's own test rows, on the same kind of device with the same threads.
+    of `NewMap` of maps, `NewLosses` of samples. Statistics are the checkpoint's, never the new rows'. A row has the
+    same bits as among the run's own test rows, on the same kind of device with the same threads.
 
 generate.py (may be absent)
     `Options`: a frozen dataclass; its fields are flags of `ray_jobs/generate.py`, the strings below them their help. It
@@ -267,6 +267,30 @@ class AnsweredQuestion:
 
 
 @dataclass(frozen=True)
+class DenoisingLosses:
+    """What a generative model makes of rows with noise: S draws of each, at times and with noise that belong to the row
+    (kind `samples`).
+
+    Attributes:
+        ids: (n,) str.
+        time_NS: (n, S) float64 from 0, noise, to 1.
+        loss_NS: (n, S) float64, losses.
+        square_N: (n,) float64, mean square of each row's numbers: what predicting zero comes to, but for the time.
+        error_NSP: (n, S, P) float16, errors at places that belong to the row, whose mean square is about the loss.
+        process: what turns rows into noise: `noise_scale`, `time_mean`, `time_spread`, `clamp`.
+        references: losses of others on the same, (n, S), by their names, such as `floor` and `memoriser`.
+    """
+
+    ids: np.ndarray
+    time_NS: np.ndarray
+    loss_NS: np.ndarray
+    square_N: np.ndarray
+    error_NSP: np.ndarray
+    process: Mapping[str, float]
+    references: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PredictedMap:
     """What a model predicts for the places of one row.
 
@@ -346,6 +370,23 @@ class NewMap:
     target_HW: np.ndarray | None
     background_HW3: np.ndarray
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class NewLosses:
+    """What M generative models make of the n rows of a block, see `DenoisingLosses`.
+
+    Attributes:
+        ids: (n,) str.
+        prediction: (M, n, S) losses, in the order of the models.
+        combined: (n, S) losses of the mean of what they predict.
+        problems: id and problem of what of a row could not be used.
+    """
+
+    ids: np.ndarray
+    prediction: np.ndarray
+    combined: np.ndarray
+    problems: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

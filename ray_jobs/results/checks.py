@@ -171,7 +171,7 @@ def refuse_what_is_not_offered(config: RunConfig) -> None:
         raise RunError(
             f"ensemble.method={ensemble.method}: expected one of {', '.join(kind.methods)} for {kind.title}, which "
             "this "
-            "family predicts"
+            f"family predicts{'; ' * (ensemble.method in kind.refused)}{kind.refused.get(ensemble.method, '')}"
         )
     for name in ("interval", "external"):
         if getattr(ensemble, name) is not None and name not in kind.offers:

@@ -37,6 +37,7 @@ from ensemble.numbers.scores import predict_constant
 from ensemble.pictures import Picture
 from ensemble.predictions import build_table
 from ensemble.run import Combinable, Materials, Model, NoSubmissionError, Run
+from ensemble.samples.files import build_loss_table
 from ray_jobs.reporting.report_figures import PICTURES
 from trainers.interface import Answer, AnsweredQuestion
 
@@ -65,6 +66,15 @@ def build_classes(ids: list[str], noise: float, rng: np.random.Generator, **of: 
     powers = np.exp(2 * np.eye(3)[target] + rng.normal(0, 3 * noise, (len(ids), 3)))
     probability = powers / powers.sum(axis=1, keepdims=True)
     return build_class_table(np.array(ids), probability, target, ("cat", "dog", "emu"), **of)
+
+
+def build_samples(ids: list[str], noise: float, rng: np.random.Generator, **of: object) -> pa.Table:
+    times, error = np.empty((len(ids), 4)), rng.normal(0, noise, (len(ids), 4, 50)).astype(np.float16)
+    for row, row_id in enumerate(ids):
+        times[row] = np.sort(np.random.default_rng(sum(map(ord, row_id))).random(4))
+    process = {"noise_scale": 1.0, "time_mean": -0.8, "time_spread": 0.8, "clamp": 0.05}
+    loss, square = (error.astype(float) ** 2).mean(axis=2), np.full(len(ids), 0.5)
+    return build_loss_table(np.array(ids), times, loss, square, error, process, {}, **of)
 
 
 def score_numbers(path: Path) -> dict[str, float]:
@@ -106,12 +116,19 @@ def score_answers(path: Path) -> dict[str, float]:
     return {"accuracy": accuracy_score(table["target"], table["prediction"])}
 
 
+def score_samples(path: Path) -> dict[str, float]:
+    table = pq.read_table(path).to_pandas()
+    time, loss = np.concatenate(table["t"]), np.concatenate(table["v_loss"])
+    return {"v_loss": loss.mean(), "v_loss_bin_2": loss[(time >= 0.3) & (time < 0.45)].mean()}
+
+
 # By kind: how predictions of some rows are written, and scores of a file by somebody else's code.
 BUILDERS: dict[str, tuple[Callable[..., pa.Table], Callable[[Path], dict[str, float]]]] = {
     "number": (build_numbers, score_numbers),
     "map": (build_maps, score_maps),
     "classes": (build_classes, score_classes),
     "answers": (build_answers, score_answers),
+    "samples": (build_samples, score_samples),
 }
 
 
@@ -180,7 +197,7 @@ def test_it_says_what_it_is_and_what_it_can(kind):
         assert (metric.name, metric.most is None or metric.higher_is_better) == (name, True)
     for how in kind.list_combinations(EnsembleConfig(metric=next(iter(kind.scores))), for_sweep=True):
         assert how.method in kind.methods
-    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|accuracy), "):
+    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|v_loss|accuracy), "):
         kind.check_metric("no such metric")
     catalogue = importlib.import_module("docs.catalogue")
     named = [getattr(catalogue, name) for name in dir(catalogue) if name.isupper()]

@@ -7,10 +7,11 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import ClassPredictions, Predictions, ResumePoint
+from trainers.interface import ClassPredictions, DenoisingLosses, Predictions, ResumePoint
 
 
 class KilledError(Exception):
@@ -104,11 +105,22 @@ class LocalFoldContext:
         self.prepared.append((what, done, total))
 
     def save_predictions(self, checkpoint, rows, ids, predictions):
-        """Keeps maps in a list, and numbers and classes, which come in one block, as they are."""
-        found, blocks = list(predictions), (Predictions, ClassPredictions)
+        """Keeps maps in a list, and what comes in blocks as one."""
+        found, blocks = list(predictions), (Predictions, ClassPredictions, DenoisingLosses)
         own = [row_id for one in found for row_id in (one.ids if isinstance(one, blocks) else [one.row_id])]
         assert own == list(ids[self.rank :: self.world_size])
-        self.predictions[checkpoint, rows] = found[0] if isinstance(found[0], blocks) else found
+        self.predictions[checkpoint, rows] = join_blocks(found) if isinstance(found[0], blocks) else found
 
     def note_bad_row(self, table, row_id, problem, done):
         self.bad_rows.append((table, row_id, problem, done))
+
+
+def join_blocks(blocks):
+    """Blocks of predictions as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    first, arrays = vars(blocks[0]), {}
+    for name, value in first.items():
+        parts = [vars(block)[name] for block in blocks]
+        arrays[name] = np.concatenate(parts) if isinstance(value, np.ndarray) else value
+    return type(blocks[0])(**arrays)

@@ -1,0 +1,1 @@
+"""From pictures to noise and back: the loss and the sampler."""

@@ -1,0 +1,1 @@
+"""Where pictures and their classes come from."""
