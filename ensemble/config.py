@@ -66,7 +66,8 @@ class EnsembleConfig:
     """
 
     def __post_init__(self) -> None:
-        if self.method not in (*METHODS, *FITTED_METHODS, *MAP_METHODS, *ANSWER_METHODS, *REFUSED_METHODS):
+        known = (*METHODS, *FITTED_METHODS, *MAP_METHODS, *ANSWER_METHODS, *REFUSED_METHODS)
+        if self.method not in known:
             raise ValueError(
                 f"ensemble.method={self.method}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of "
                 f"maps one of {', '.join(MAP_METHODS)}, of answers one of {', '.join(ANSWER_METHODS)}"

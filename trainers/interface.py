@@ -220,30 +220,6 @@ class ClassPredictions:
 
 
 @dataclass(frozen=True)
-class DenoisingLosses:
-    """What a generative model makes of rows with noise: S draws of each, at times and with noise that belong to the row
-    (kind `samples`).
-
-    Attributes:
-        ids: (n,) str.
-        time_NS: (n, S) float64 from 0, noise, to 1.
-        loss_NS: (n, S) float64, losses.
-        square_N: (n,) float64, mean square of each row's numbers: what predicting zero comes to, but for the time.
-        error_NSP: (n, S, P) float16, errors at places that belong to the row, whose mean square is about the loss.
-        process: what turns rows into noise: `noise_scale`, `time_mean`, `time_spread`, `clamp`.
-        references: losses of others on the same, (n, S), by their names, such as `floor` and `memoriser`.
-    """
-
-    ids: np.ndarray
-    time_NS: np.ndarray
-    loss_NS: np.ndarray
-    square_N: np.ndarray
-    error_NSP: np.ndarray
-    process: Mapping[str, float]
-    references: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Answer:
     """A model's answer to a question (kind `answers`).
 
@@ -290,6 +266,30 @@ class AnsweredQuestion:
     before: Mapping[str, Answer] = field(default_factory=dict)
     group: str | None = None
     letters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DenoisingLosses:
+    """What a generative model makes of rows with noise: S draws of each, at times and with noise that belong to the row
+    (kind `samples`).
+
+    Attributes:
+        ids: (n,) str.
+        time_NS: (n, S) float64 from 0, noise, to 1.
+        loss_NS: (n, S) float64, losses.
+        square_N: (n,) float64, mean square of each row's numbers: what predicting zero comes to, but for the time.
+        error_NSP: (n, S, P) float16, errors at places that belong to the row, whose mean square is about the loss.
+        process: what turns rows into noise: `noise_scale`, `time_mean`, `time_spread`, `clamp`.
+        references: losses of others on the same, (n, S), by their names, such as `floor` and `memoriser`.
+    """
+
+    ids: np.ndarray
+    time_NS: np.ndarray
+    loss_NS: np.ndarray
+    square_N: np.ndarray
+    error_NSP: np.ndarray
+    process: Mapping[str, float]
+    references: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

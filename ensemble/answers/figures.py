@@ -38,7 +38,7 @@ def draw_ablation(ablation: Mapping[str, Any]) -> Figure:
         axes.bar(places, values, 0.92 * width, yerr=errors, capsize=3, color=COLOURS[number], label=as_text(name))
     guess = [ablation["guess"]["answer_accuracy"], *(ablation["guess"]["by_type"].get(kind, 0) for kind in shown)]
     for place, value in enumerate(guess):
-        label = "guessing the most frequent" if place == 0 else None
+        label = "guessing the most frequent" if place == 0 else "_others"
         axes.hlines(value, place - 0.45, place + 0.45, color=GREY, linestyle="--", linewidth=1.5, label=label)
     ordered = [f"{as_text(shorten_name(kind, 18))}\n({by_type[kind]['total']:,})" for kind in shown]
     axes.set_xticks(range(len(groups)), [f"all\n({ablation['num_rows']:,})", *ordered], fontsize="small")

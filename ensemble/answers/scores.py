@@ -22,8 +22,9 @@ def _get_hits(metric: str, prediction_N: np.ndarray) -> np.ndarray:
     """1 where a row is right, or of the whole form, (..., N)."""
     if metric == "accuracy":
         hits_N: np.ndarray = prediction_N[..., 0]
-        return hits_N
-    return (prediction_N[..., 1] == 1).astype(np.float64)
+    else:
+        hits_N = (prediction_N[..., 1] == 1).astype(np.float64)
+    return hits_N
 
 
 def score_answers(target_N: np.ndarray, prediction_N: np.ndarray) -> dict[str, float | None]:

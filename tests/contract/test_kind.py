@@ -101,12 +101,6 @@ def score_classes(path: Path) -> dict[str, float]:
     }
 
 
-def score_samples(path: Path) -> dict[str, float]:
-    table = pq.read_table(path).to_pandas()
-    time, loss = np.concatenate(table["t"]), np.concatenate(table["v_loss"])
-    return {"v_loss": loss.mean(), "v_loss_bin_2": loss[(time >= 0.3) & (time < 0.45)].mean()}
-
-
 def build_answers(ids: list[str], noise: float, rng: np.random.Generator, **of: object) -> pa.Table:
     rows = []
     for row_id in ids:
@@ -122,13 +116,19 @@ def score_answers(path: Path) -> dict[str, float]:
     return {"accuracy": accuracy_score(table["target"], table["prediction"])}
 
 
+def score_samples(path: Path) -> dict[str, float]:
+    table = pq.read_table(path).to_pandas()
+    time, loss = np.concatenate(table["t"]), np.concatenate(table["v_loss"])
+    return {"v_loss": loss.mean(), "v_loss_bin_2": loss[(time >= 0.3) & (time < 0.45)].mean()}
+
+
 # By kind: how predictions of some rows are written, and scores of a file by somebody else's code.
 BUILDERS: dict[str, tuple[Callable[..., pa.Table], Callable[[Path], dict[str, float]]]] = {
     "number": (build_numbers, score_numbers),
     "map": (build_maps, score_maps),
     "classes": (build_classes, score_classes),
-    "samples": (build_samples, score_samples),
     "answers": (build_answers, score_answers),
+    "samples": (build_samples, score_samples),
 }
 
 

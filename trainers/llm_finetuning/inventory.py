@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from trainers.interface import DataError, Inventory, RowKeys, Spread, call_here
 from trainers.llm_finetuning.config import Config, DataConfig
 from trainers.llm_finetuning.questions.base_model import find_base, find_source, hash_source
 from trainers.llm_finetuning.questions.made_questions import make_data
-from trainers.llm_finetuning.questions.table import Question, read_questions, to_parquet
-from trainers.llm_finetuning.scoring.answers import normalise_text
+from trainers.llm_finetuning.questions.table import Question, normalise_prompt, read_questions, to_parquet
 from trainers.reading.data_folder import prepare_folder
+from trainers.reading.near_texts import find_near_texts
 from trainers.storage.whole_files import write_whole
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -63,7 +63,7 @@ def take_inventory(
     return config, _describe(config, tables, bad_rows)
 
 
-def _describe(config: Config, tables: Tables, bad_rows: Sequence[dict[str, str]]) -> Inventory:
+def _describe(config: Config, tables: Tables, bad_rows: Sequence[Mapping[str, str]]) -> Inventory:
     train, test = tables.questions["train"], tables.questions.get("test", ())
     has_groups = config.data.group_column is not None
     return Inventory(
@@ -76,7 +76,7 @@ def _describe(config: Config, tables: Tables, bad_rows: Sequence[dict[str, str]]
         predefined_fold=None if train[0].fold is None else np.array([one.fold for one in train]),
         bad_rows=tuple(bad_rows),
         test_ids=_array([one.id for one in test]) if test else None,
-        row_keys=_collect_keys(train, test),
+        row_keys=_collect_keys(train, test, config.data.near_duplicates),
         tables=tables,
         notes=_note(config, tables),
         strata=_array([one.type for one in train]),
@@ -114,9 +114,13 @@ def _check_test(data: DataConfig, test: Sequence[Question]) -> None:
         )
 
 
-def _collect_keys(train: Sequence[Question], test: Sequence[Question]) -> dict[str, RowKeys]:
-    """Which questions are the same but for marks and case, and which share a group."""
-    keys = {"question": _build_keys([one.prompt for one in train], [one.prompt for one in test])}
+def _collect_keys(train: Sequence[Question], test: Sequence[Question], least: float | None) -> dict[str, RowKeys]:
+    """Which questions are the same but for blanks and case, which are nearly the same, and which share a group."""
+    asked, tested = [one.prompt for one in train], [one.prompt for one in test]
+    keys = {"question": _build_keys(asked, tested)}
+    if least is not None:
+        near = find_near_texts([*asked, *tested], least=least, masks_numbers=True)
+        keys["near_question"] = near.to_row_keys([*asked, *tested], len(asked))
     if any(one.group for one in train):
         keys["group"] = _build_keys([one.group or "" for one in train], [one.group or "" for one in test])
     return keys
@@ -126,7 +130,7 @@ def _build_keys(train: Sequence[str], test: Sequence[str]) -> RowKeys:
     shown: dict[int, str] = {}
 
     def find_key(text: str) -> int:
-        plain = normalise_text(text) or text.strip()
+        plain = normalise_prompt(text)
         if not plain:
             return 0
         key = int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest(), "big") | 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from trainers.families import Recipe
 from trainers.llm_finetuning.config import (
@@ -18,10 +19,10 @@ SYSTEM_PROMPT = (
     "Think step by step, then answer. Reply exactly as <think>your reasoning</think><answer>the answer alone</answer>."
 )
 _PROJECT = "FTModel-Training"
-_ENSEMBLE = {"metric": "accuracy", "method": "majority_vote"}
+_ENSEMBLE: dict[str, Any] = {"metric": "accuracy", "method": "majority_vote"}
 
 
-def _sections(*tags: str) -> dict[str, dict[str, object]]:
+def _sections(*tags: str) -> dict[str, dict[str, Any]]:
     return {"ensemble": _ENSEMBLE, "tracking": {"project": _PROJECT, "tags": tags}}
 
 
@@ -48,14 +49,14 @@ def llm_sft() -> Recipe:
     """The supervised stage alone, for train.py: --lr, --num_epochs, --batch_size, --model."""
     recipe = llm_finetuning()
     config = replace(recipe.trainer, training=TrainingConfig(stages=("sft",)))
-    return Recipe(config, recipe.sections | {"tracking": {"project": _PROJECT, "tags": ("sft",)}})
+    return Recipe(config, {**recipe.sections, **_sections("sft")})
 
 
 def llm_grpo() -> Recipe:
     """GRPO alone, for train.py, from the adapter of a supervised stage (model.adapter): --no-judge, --kl_coef, ..."""
     recipe = llm_finetuning()
     config = replace(recipe.trainer, training=TrainingConfig(stages=("grpo",)))
-    return Recipe(config, recipe.sections | {"tracking": {"project": _PROJECT, "tags": ("grpo",)}})
+    return Recipe(config, {**recipe.sections, **_sections("grpo")})
 
 
 RECIPES = (llm_finetuning, llm_finetuning_small, llm_sft, llm_grpo)

@@ -19,8 +19,7 @@ from trainers.llm_finetuning.inventory import ADAPTER_FILES
 from trainers.llm_finetuning.network.chat import load_chat
 from trainers.llm_finetuning.network.language_model import LanguageModel, load_base, prepare_libraries
 from trainers.llm_finetuning.questions.base_model import find_base
-from trainers.llm_finetuning.questions.table import Question, read_prepared
-from trainers.llm_finetuning.scoring.answers import normalise_text
+from trainers.llm_finetuning.questions.table import Question, normalise_prompt, read_prepared
 from trainers.llm_finetuning.scoring.judge import Judge, JudgeSettings
 from trainers.llm_finetuning.stages.fine_tuning import FineTuning
 from trainers.llm_finetuning.stages.grpo import RewardLearner
@@ -89,8 +88,8 @@ def _divide(tables: Mapping[str, Sequence[Question]], split: Split) -> dict[str,
     parts = {"train": split.train_ids, "validation": split.validation_ids, "blend": split.blend_ids}
     rows = {name: [by_id[row_id] for row_id in ids.tolist()] for name, ids in parts.items()}
     rows["test"] = list(tables.get("test", ()))
-    held_out = {normalise_text(one.prompt) for name in ("validation", "blend", "test") for one in rows[name]}
-    further = [one for one in tables.get("sft", ()) if normalise_text(one.prompt) not in held_out]
+    held_out = {normalise_prompt(one.prompt) for name in ("validation", "blend", "test") for one in rows[name]}
+    further = [one for one in tables.get("sft", ()) if normalise_prompt(one.prompt) not in held_out]
     rows["sft"] = [one for one in (*rows["train"], *further) if one.response is not None]
     return rows
 

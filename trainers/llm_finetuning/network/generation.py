@@ -109,7 +109,7 @@ def _generate(
         ids_BT[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
         mask_BT[row, width - len(prompt) :] = 1
     device = next(peft.parameters()).device
-    how = GenerationConfig(
+    how = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=chat.pad_id, eos_token_id=list(chat.end_ids)
     )
     found_BT = peft.generate(

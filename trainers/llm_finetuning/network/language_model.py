@@ -17,7 +17,7 @@ from peft import LoraConfig as PeftLora
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from trainers.interface import DataError
@@ -73,7 +73,9 @@ class LanguageModel(Model):
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The adapter's weights, by PEFT's names."""
-        return {name: value.detach() for name, value in get_peft_model_state_dict(self.peft).items()}
+        # "auto" asks the hub whether embeddings have changed; no adapter here has any.
+        state = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
+        return {name: value.detach() for name, value in state.items()}
 
     def load_adapter(self, state: Mapping[str, Tensor]) -> None:
         """Takes up what `adapter_state` gave.
@@ -81,7 +83,7 @@ class LanguageModel(Model):
         Raises:
             DataError: it is of another model or another shape.
         """
-        own = get_peft_model_state_dict(self.peft)
+        own = self.adapter_state()
         shapes, wanted = ({name: value.shape for name, value in one.items()} for one in (state, own))
         if shapes != wanted:
             raise DataError(
@@ -99,6 +101,12 @@ class LanguageModel(Model):
             yield
         finally:
             self.load_adapter(kept)
+
+    def describe_base(self) -> dict[str, Any]:
+        """The config of the base, from which `build_base` builds it."""
+        config: Any = self.peft.get_base_model().config
+        described: dict[str, Any] = config.to_dict()
+        return described
 
     def without_adapter(self) -> AbstractContextManager[Any]:
         """Within it the model is the base."""
@@ -134,7 +142,7 @@ def _list_ends(base: Any) -> tuple[int, ...]:
 def prepare_libraries() -> None:
     """Keeps transformers from drawing progress bars into logs, and tokenizers from warning where a process divides."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_base(folder: Path, precision: torch.dtype) -> Any:
@@ -153,7 +161,8 @@ def load_base(folder: Path, precision: torch.dtype) -> Any:
 def build_base(config: Mapping[str, Any], tensors: Mapping[str, Tensor], precision: torch.dtype) -> Any:
     """The model of a config and weights that were saved."""
     settings = AutoConfig.for_model(**config)
-    base = AutoModelForCausalLM.from_pretrained(None, config=settings, state_dict=dict(tensors), dtype=precision)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+    base = kind.from_pretrained(None, config=settings, state_dict=dict(tensors), dtype=precision)
     return base.requires_grad_(False)
 
 

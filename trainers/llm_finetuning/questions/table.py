@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -231,6 +232,11 @@ def _check_ids(path: Path, questions: Sequence[Question]) -> None:
         raise DataError(
             f"{path}: id {twice[0]!r} stands there more than once ({len(twice):,} such rows): expected each once"
         )
+
+
+def normalise_prompt(prompt: str) -> str:
+    """A prompt without what does not matter: case, the number of blanks, and Unicode's compatibility forms."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def to_parquet(questions: Sequence[Question]) -> bytes:

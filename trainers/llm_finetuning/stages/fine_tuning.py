@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,11 +129,13 @@ class FineTuning:
             "model": self.name,
             "reference": SFT_ONLY if self.name == SFT_GRPO else BASE,
             "shared_tensors": self.shared,
-            "base": self.model.peft.get_base_model().config.to_dict(),
+            "base": self.model.describe_base(),
             "end_ids": list(self.chat.end_ids),
             "config": asdict(self.config),
         }
-        self.context.save_checkpoint(name, self.trained_state(), description, files=self._files)
+        with tempfile.TemporaryDirectory(prefix="ray-kfold-") as folder:
+            self._write_files(Path(folder))
+            self.context.save_checkpoint(name, self.trained_state(), description, files=Path(folder))
 
     def _share_base(self) -> dict[str, str]:
         whole = self.folder / "model.safetensors"
@@ -149,20 +150,14 @@ class FineTuning:
                 tensors[plain] = value
         return self.context.share_tensors("base_model", tensors)
 
-    @cached_property
-    def _files(self) -> Path | None:
-        """A folder with the tokenizer and the adapter's shape; rank 0's."""
-        if self.context.rank != 0:
-            return None
-        self._held = tempfile.TemporaryDirectory(prefix="ray-kfold-")
-        folder = Path(self._held.name)
+    def _write_files(self, folder: Path) -> None:
+        """The tokenizer, and the adapter's shape in PEFT's form."""
         for name in TOKENIZER_FILES:
             if (self.folder / name).exists():
                 shutil.copyfile(self.folder / name, folder / name)
         if self.config.model.chat_template:
             (folder / "chat_template.jinja").write_text(self.chat.tokenizer.chat_template)
         self.model.peft.peft_config["default"].save_pretrained(str(folder))
-        return folder
 
     def predict_checkpoints(self) -> None:
         """Loads best and final again, from the files, and answers all questions that do not train; beside them the

@@ -89,7 +89,8 @@ class RewardLearner(Learner):
     @property
     def steps_per_generation(self) -> int:
         """Steps that learn from the answers of one generation."""
-        return self.config.grpo.steps_per_generation * self.config.grpo.iterations
+        steps: int = self.config.grpo.steps_per_generation * self.config.grpo.iterations
+        return steps
 
     def begin(self) -> None:
         """Takes the model as it is as the reference, and out of it all dropout."""

@@ -83,8 +83,9 @@ def weigh_tokens(counts_BK: np.ndarray, kind: LossKind, max_new_tokens: int) -> 
     """
     counts_BK = np.asarray(counts_BK, np.float64)
     if kind == "dapo":
-        return counts_BK / max(counts_BK.sum(), 1)
-    if kind == "dr_grpo":
-        return counts_BK / (len(counts_BK) * max_new_tokens)
-    weights_BK: np.ndarray = counts_BK / np.maximum(counts_BK.sum(axis=1, keepdims=True), 1) / len(counts_BK)
+        weights_BK: np.ndarray = counts_BK / max(counts_BK.sum(), 1)
+    elif kind == "dr_grpo":
+        weights_BK = counts_BK / (len(counts_BK) * max_new_tokens)
+    else:
+        weights_BK = counts_BK / np.maximum(counts_BK.sum(axis=1, keepdims=True), 1) / len(counts_BK)
     return weights_BK

@@ -79,7 +79,8 @@ class SupervisedLearner(Learner):
         ids_BT, mask_BT, counts_BK = lay_out(batch.prompts, batch.responses, self.fold.chat.pad_id)
         counts_BK = counts_BK * torch.from_numpy(share_B > 0)[:, None]
         log_probs_BK, _ = self.parallel(ids_BT.to(device), mask_BT.to(device), counts_BK.shape[1])
-        return -(log_probs_BK * counts_BK.to(device)).sum() / batch.num_tokens
+        loss: Tensor = -(log_probs_BK * counts_BK.to(device)).sum() / batch.num_tokens
+        return loss
 
     def describe_step(self, loss: Tensor) -> dict[str, Tensor | float]:
         """With the gradients' norm."""
