@@ -35,7 +35,9 @@ from trainers.interface import (
     DataError,
     DenoisingLosses,
     Inventory,
+    NewTokenLosses,
     Split,
+    TokenLosses,
     TrainedModel,
     load_config_class,
 )
@@ -188,6 +190,8 @@ def list_values(predictions: Any) -> list[np.ndarray]:
         return [np.array(scores), np.array([[answer.text for answer in answers] for answers in everything])]
     if isinstance(predictions, list):
         return [value for one in predictions for value in (one.probability_CHW, one.target_HW) if value is not None]
+    if isinstance(predictions, (TokenLosses, NewTokenLosses)):
+        return [predictions.nats, predictions.tokens, predictions.bytes]
     return [predictions.prediction, predictions.prediction_z, predictions.target]
 
 
@@ -237,7 +241,8 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
             np.testing.assert_array_equal(one.probability_MCHW[0], known.probability_CHW)
     else:
         assert [row_id for one in found for row_id in one.ids] == list_ids(expected)
-        np.testing.assert_array_equal(np.concatenate([one.prediction[0] for one in found]), list_values(expected)[0])
+        values = [one.nats[0] if isinstance(one, NewTokenLosses) else one.prediction[0] for one in found]
+        np.testing.assert_array_equal(np.concatenate(values), list_values(expected)[0])
 
 
 def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path):
