@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CheckpointName = str  # `best` and `final`, which every fold saves, and others of a family's own: lower-case words
-RowsName = Literal["validation", "blend", "test"]
+RowsName = Literal["validation", "blend", "test", "samples"]  # the last: what a generative model has made
 
 
 # What a spreadsheet that opens a CSV file would run: an equals sign, or +, -, @ with more behind it than a name or a
@@ -239,6 +239,26 @@ class DenoisingLosses:
     error_NSP: np.ndarray
     process: Mapping[str, float]
     references: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MadeSamples:
+    """Pictures that a generative model has made of noise, the same noise in each fold (kind `samples`).
+
+    Attributes:
+        ids: (n,) str, the samples' numbers.
+        labels: (n,) str, what they are to show; empty: anything.
+        pictures: (n, 3, H, W) uint8.
+        nearest: of `training` and of `held_out` pictures, equally many, each sample's nearest one: ids (n,), root mean
+            square differences (n,) from 0 to 2, and pictures (n, 3, H, W).
+        facts: JSON, what was measured of all samples of the fold.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    pictures: np.ndarray
+    nearest: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ensemble.figure_style import COLOURS, GREY, add_legend_below, describe_panel, new_figure
-from ensemble.pictures import Picture, Results
+from ensemble.pictures import MissingDataError, Picture, Results
 from ensemble.samples.outcome import describe_losses
 
 _SERIES = {
@@ -60,6 +62,60 @@ def _read_losses(results: Results) -> dict[str, list[dict[str, Any]]]:
     return describe_losses(results.oof.filter(pc.equal(results.oof["member"], "main")))
 
 
+def show_file(results: Results, name: str, title: str) -> Figure:
+    """A picture of `samples/`."""
+    path = results.root / "samples" / name
+    if not path.is_file():
+        raise MissingDataError("the folds have made no samples (sampling.num_samples=0)")
+    picture = np.asarray(Image.open(path))
+    figure, (axes,) = new_figure(float(np.clip(0.5 + 8 * picture.shape[0] / picture.shape[1], 1.5, 12)))
+    axes.axis("off")
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_title(title, fontsize="small")
+    return figure
+
+
+def _read_facts(results: Results) -> dict[str, Any]:
+    path = results.root / "samples" / "samples.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _describe_samples(results: Results) -> str:
+    """What was measured of the first fold's samples, in lines."""
+    facts = _read_facts(results)
+    folds = {name.removeprefix("fold_"): one for name, one in facts.items() if name.startswith("fold_")}
+    first: Mapping[str, Any] = next(iter(folds.values()), {})
+    parts = [f"fold {name}: {one['valid']:.0%} valid" for name, one in folds.items() if "valid" in one]
+    for name in first:
+        if name.startswith("kid_") and f"{name}_se" in first:
+            values = " / ".join(f"{one[name]:.1f} ± {one[name + '_se']:.1f}" for one in _list_folds(facts, name))
+            parts.append(f"1000 · {name}: {values}")
+    if "distance" in first:
+        parts.append("distances to real pictures: not measured")
+    return "\n".join(parts)
+
+
+def _list_folds(facts: Mapping[str, Any], name: str) -> list[Any]:
+    return [one for fold, one in facts.items() if fold.startswith("fold_") and name in one]
+
+
+def _describe_nearness(results: Results) -> str:
+    found = _list_folds(_read_facts(results), "nearer_to_training")
+    shares = " / ".join(f"{one['nearer_to_training']:.0%}" for one in found)
+    of_real = " / ".join(f"{one['nearer_to_training_of_real']:.0%}" for one in found)
+    return f"nearer to a training than to an unseen picture: {shares} of the samples, {of_real} of unseen pictures"
+
+
+def _describe_agreement(results: Results) -> str:
+    facts = _read_facts(results).get("agreement")
+    if facts is None:
+        return "one fold"
+    return (
+        f"root mean square difference of two folds' pictures of one noise: {facts['same_noise']:.3g}; of different "
+        f"noise: {facts['other_noise']:.3g}"
+    )
+
+
 PICTURES: tuple[str | Picture, ...] = (
     Picture(
         "loss_by_time",
@@ -67,6 +123,25 @@ PICTURES: tuple[str | Picture, ...] = (
         "Between the best possible model, where it is known, and one that has the training rows by heart: what is "
         "below the latter has learned more than its rows. Bars are standard errors over rows.",
         lambda run: draw_loss_by_time(_read_losses(run)),
+    ),
+    Picture(
+        "samples",
+        "Samples",
+        "What the first fold's model has made, in the order of their numbers, none left out.",
+        lambda run: show_file(run, "fold_0.png", _describe_samples(run)),
+    ),
+    Picture(
+        "closest_pairs",
+        "Closest pairs",
+        "In threes: a sample, its nearest training picture and its nearest unseen one, of those that are nearest to a "
+        "training picture. Copies would be alike in the first two alone.",
+        lambda run: show_file(run, "closest_pairs.png", _describe_nearness(run)),
+    ),
+    Picture(
+        "agreement_of_folds",
+        "What folds make of the same noise",
+        "A row for each fold, a column for each noise. Folds that agree have learned what their rows have in common.",
+        lambda run: show_file(run, "agreement.png", _describe_agreement(run)),
     ),
     "members_and_combinations",
     "performance_by_fold",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
+from trainers.pixel_diffusion.diffusion.process import Process
 from trainers.pixel_diffusion.network.shapes import SIZES, Shape, find_shape
-from trainers.pixel_diffusion.process import Process
 from trainers.reading.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
 from trainers.reading.table_files import TableFormat
 from trainers.values import check_number, refuse

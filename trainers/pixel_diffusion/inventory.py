@@ -15,7 +15,7 @@ from trainers.pixel_diffusion.config import Config, DataConfig
 from trainers.pixel_diffusion.rows.listing import Listing, list_rows
 from trainers.pixel_diffusion.rows.rows_file import NO_LABEL, Rows, place_rows, write_rows
 from trainers.pixel_diffusion.rows.scan import Scan, scan_pictures
-from trainers.pixel_diffusion.rows.shapes_data import make_data
+from trainers.pixel_diffusion.rows.shapes_data import is_made, make_data
 from trainers.reading.data_folder import prepare_folder, resolve_folder
 from trainers.reading.picture_files import collect_left_out
 from trainers.storage.object_storage import is_uri
@@ -59,7 +59,7 @@ def take_inventory(
         predefined_fold=_find_folds(data, train.listing),
         bad_rows=train.bad_rows + test.bad_rows + left_out,
         test_ids=test_rows.ids if len(test_rows) else None,
-        row_keys=_collect_keys(train, test),
+        row_keys={} if is_made(data.folder) else _collect_keys(train, test),
         tables={"train": rows} | ({"test": test_rows} if len(test_rows) else {}),
         notes=(*notes, *_note(data, train, classes)),
         strata=rows.label_N if classes else None,
@@ -110,6 +110,11 @@ def _note(data: DataConfig, train: Scan, classes: tuple[str, ...]) -> list[str]:
         notes.append(
             f"{train.num_small:,} of {len(train.listing.ids):,} pictures are smaller than data.size={data.size} and "
             "are enlarged: what a model learns of them is partly the blur"
+        )
+    if is_made(data.folder):
+        notes.append(
+            "the made-up pictures are drawn from 2,178 with replacement, so that the best possible loss is known: equal "
+            "ones in several folds are meant, and are not looked for"
         )
     if not classes:
         notes.append("no classes: pictures are made without labels and without guidance")

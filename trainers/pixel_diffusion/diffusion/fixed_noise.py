@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from trainers.pixel_diffusion.process import Process
+from trainers.pixel_diffusion.diffusion.process import Process
 
 DRAWS = 4
 _ROW, _SAMPLE = b"row", b"sample"

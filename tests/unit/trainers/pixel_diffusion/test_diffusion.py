@@ -17,9 +17,9 @@ from trainers.pixel_diffusion.diffusion.fixed_noise import (
     place_times,
 )
 from trainers.pixel_diffusion.diffusion.loss import add_noise, draw_times, find_losses
+from trainers.pixel_diffusion.diffusion.process import Process
 from trainers.pixel_diffusion.diffusion.references import predict_mean
 from trainers.pixel_diffusion.diffusion.sampler import Guidance, average_models, draw_samples, from_bytes, to_bytes
-from trainers.pixel_diffusion.process import Process
 
 PROCESS = Process()
 

@@ -20,9 +20,9 @@ from trainers.learning.arithmetic import autocast
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.learner import Learner
 from trainers.learning.optimizer_state import split_by_prefix, without_compiler
-from trainers.pixel_diffusion.batches import Batch, EpochDraws
 from trainers.pixel_diffusion.diffusion.loss import add_noise, find_losses
-from trainers.pixel_diffusion.evaluation import DiffusionFold
+from trainers.pixel_diffusion.fold.batches import Batch, EpochDraws
+from trainers.pixel_diffusion.fold.evaluation import DiffusionFold
 
 logger = logging.getLogger(__name__)
 _LARGE_NORM, _SMALL_NORM = 100.0, 0.001  # of gradients, above and below which is warned
