@@ -8,15 +8,16 @@ config.py
     `Config`: a frozen dataclass of sections; `data`, with a field `root`, and `model` are among them. `PREDICTS` names
     the kind of predictions; `PACKAGES` the packages whose versions decide what a fold computes; `NOT_TRAINED_BY` the
     fields (`section.field`) that change no bit of what is learned; `ADVICE` (`trainers.families.Advice`) which options
-    help when something runs out. `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which
-    members of the family share.
+    help when something runs out. `DECIDES_TASK` (may be absent) names the fields that decide what task scores are of:
+    members and trials may not differ in them. `DataConfig.ROWS_FROM` names the fields that decide which rows there are,
+    which members of the family share.
 
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,
     unique among all families; the first line of its docstring is shown by `--help`. `ALIASES` (may be absent): by
-    recipe {flag: field}. `prepare(config, words)` (may be absent) returns the `Config` with the sections that depend on
-    the words of a command line. `SMALLEST`: a recipe and fields, `name field=value ...`, that train in seconds on any
-    CPU.
+    recipe {flag: field}, or {flag: field=value} of a flag that stands alone. `prepare(config, words)` (may be absent)
+    returns the `Config` with the sections that depend on the words of a command line. `SMALLEST`: a recipe and fields,
+    `name field=value ...`, that train in seconds on any CPU.
 
 inventory.py
     `take_inventory(config, folder, cache, spread) -> (Config, Inventory)` reads and checks the whole input before

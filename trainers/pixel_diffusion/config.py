@@ -249,6 +249,13 @@ class Config:
     PACKAGES: ClassVar = ("pillow",)
     NOT_TRAINED_BY: ClassVar = ("data.max_pixels",)
     ADVICE: ClassVar = ADVICE
+    DECIDES_TASK: ClassVar = (
+        "process.noise_scale",
+        "process.time_mean",
+        "process.time_spread",
+        "process.clamp",
+        "data.size",
+    )
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -113,8 +113,8 @@ def _note(data: DataConfig, train: Scan, classes: tuple[str, ...]) -> list[str]:
         )
     if is_made(data.folder):
         notes.append(
-            "the made-up pictures are drawn from 2,178 with replacement, so that the best possible loss is known: equal "
-            "ones in several folds are meant, and are not looked for"
+            "the made-up pictures are drawn from 2,178 with replacement, so that the best possible loss is known: "
+            "equal ones in several folds are meant, and are not looked for"
         )
     if not classes:
         notes.append("no classes: pictures are made without labels and without guidance")
