@@ -427,6 +427,10 @@ class FoldContext(Protocol):
     def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records values that are already reduced over all ranks."""
 
+    def log_picture(self, global_step: int, name: str, content: bytes) -> None:
+        """Keeps a picture, a PNG file, with the fold and records it as a metric of this name; rank 0's. W&B shows how
+        it changes over the steps."""
+
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records an epoch's metrics and tells the coordinator and, of short epochs not each, Ray Train that it is over
         (a barrier of the ranks). `metrics` must hold `score`, the value of which the lowest is best, and

@@ -15,6 +15,7 @@ from ensemble.figure_style import COLOURS, GREY, add_legend_below, describe_pane
 from ensemble.pictures import MissingDataError, Picture, Results
 from ensemble.samples.outcome import describe_losses
 
+_MOST_GRIDS = 4
 _SERIES = {
     "model": ("models, on rows that they did not see", COLOURS[0], "-", "o"),
     "floor": ("best possible model", COLOURS[2], "--", "v"),
@@ -75,6 +76,20 @@ def show_file(results: Results, name: str, title: str) -> Figure:
     return figure
 
 
+def draw_progress(results: Results) -> Figure:
+    """Grids of the first fold's samples as it was trained, evenly spread over the steps."""
+    paths = sorted((results.root / "folds" / "0" / "pictures").glob("samples_grid_*.png"))
+    if not paths:
+        raise MissingDataError("no grid was made while the folds were trained (sampling.every_epochs=0)")
+    chosen = [paths[place] for place in np.unique(np.linspace(0, len(paths) - 1, _MOST_GRIDS).round().astype(int))]
+    figure, panels = new_figure(0.5 + 8 / len(chosen), 1, len(chosen))
+    for axes, path in zip(panels, chosen, strict=True):
+        axes.axis("off")
+        axes.imshow(np.asarray(Image.open(path)), interpolation="nearest")
+        axes.set_title(f"step {int(path.stem.rpartition('_')[2]):,}", fontsize="small")
+    return figure
+
+
 def _read_facts(results: Results) -> dict[str, Any]:
     path = results.root / "samples" / "samples.json"
     return json.loads(path.read_text()) if path.is_file() else {}
@@ -129,6 +144,12 @@ PICTURES: tuple[str | Picture, ...] = (
         "Samples",
         "What the first fold's model has made, in the order of their numbers, none left out.",
         lambda run: show_file(run, "fold_0.png", _describe_samples(run)),
+    ),
+    Picture(
+        "samples_over_steps",
+        "Samples over the steps",
+        "What the first fold's model made of the same noise as it was trained.",
+        draw_progress,
     ),
     Picture(
         "closest_pairs",

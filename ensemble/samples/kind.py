@@ -88,6 +88,7 @@ class Samples(Kind):
                 "figures/loss_of_all_folds": "figure: training and validation losses",
                 "figures/loss_by_time": "figure: v-loss by bins of time",
                 "figures/samples": "figure: pictures that the first fold's model has made",
+                "figures/samples_over_steps": "figure: pictures that it made as it was trained",
                 "figures/closest_pairs": "figure: samples beside their nearest training and unseen pictures",
                 "figures/agreement_of_folds": "figure: what folds make of the same noise",
             },

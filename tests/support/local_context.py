@@ -27,7 +27,7 @@ class LocalFoldContext:
     def __init__(self, root: Path) -> None:
         self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"
         self.prepared, self.touched, self.progress = [], 0, None
-        self.evaluations, self.stages = [], []
+        self.evaluations, self.stages, self.pictures = [], [], []
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
         self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
@@ -37,6 +37,9 @@ class LocalFoldContext:
 
     def log(self, global_step, metrics):
         self.rows.append((global_step, dict(metrics)))
+
+    def log_picture(self, global_step, name, content):
+        self.pictures.append((global_step, name, content))
 
     def report_epoch(self, epoch, num_epochs, global_step, metrics):
         self.epochs.append(dict(metrics))

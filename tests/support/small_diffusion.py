@@ -27,7 +27,7 @@ SMALL = Config(
     model=TINY,
     training=TrainingConfig(epochs=2, batch_size=5, ema_decays=(0.9, 0.2)),
     optimizer=OptimizerConfig(lr=3e-3, warmup_epochs=0),
-    sampling=SamplingConfig(num_samples=4, steps=2, features="none"),
+    sampling=SamplingConfig(num_samples=4, steps=2, features="none", every_epochs=2, grid=2),
 )
 
 

@@ -39,6 +39,9 @@ METRICS = (
         },
     ),
     Metrics(
+        "fold", EPOCH, {"fold_{i}/samples/grid": "pixel diffusion, `sampling.every_epochs`: pictures that it makes"}
+    ),
+    Metrics(
         "fold",
         EPOCH,
         {

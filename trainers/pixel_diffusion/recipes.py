@@ -44,7 +44,7 @@ def pixel_diffusion_small() -> Recipe:
             model=ModelConfig(name="JiT-B/4", depth=4, width=64, heads=2, bottleneck=32, class_tokens=4, join_block=1),
             training=TrainingConfig(epochs=40, batch_size=64, horizontal_flip=False, ema_decays=(0.99,)),
             optimizer=OptimizerConfig(lr=2e-3, schedule="cosine", warmup_epochs=1),
-            sampling=SamplingConfig(num_samples=96, steps=20, guidance=1.0),
+            sampling=SamplingConfig(num_samples=192, steps=20, guidance=1.0, every_epochs=10),
         ),
         _SECTIONS | {"folds": {"kind": "stratified"}},
     )

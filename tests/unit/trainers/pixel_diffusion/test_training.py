@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.small_diffusion import SMALL, train_small
 
 from trainers.pixel_diffusion.config import OptimizerConfig, TrainingConfig
@@ -88,6 +90,12 @@ def test_the_samples_have_nearest_rows_and_what_was_measured(trained):
     assert 0 <= made.facts["nearer_to_training"] <= 1
     assert made.facts["valid"] == 0
     assert (2, "samples/valid") in [(len(trained.epochs), name) for name in trained.rows[-1][1]]
+
+
+def test_a_grid_of_samples_is_recorded_in_some_epochs(trained):
+    ((step, name, content),) = trained.pictures
+    assert (step, name) == (6, "samples/grid")
+    assert Image.open(io.BytesIO(content)).size == (2 * 64 + 2,) * 2
 
 
 def test_gradients_that_are_very_small_are_warned_of(root, caplog):
