@@ -278,6 +278,30 @@ class PredictedMap:
 
 
 @dataclass(frozen=True)
+class TokenLosses:
+    """What one checkpoint says of the tokens of n documents (kind `token_losses`).
+
+    Attributes:
+        ids: (n,) str.
+        tokens: of each document, those that were predicted: its own and the end after it, (n,) int.
+        nats: the loss of each of these tokens, documents one after the other, (sum of tokens,) float32.
+        bytes: of each document, (n,) int; an end has none.
+        floor: the entropy of each in nats, (n,) float64, NaN where it is not known.
+        baseline: nats of each by the shares that tokens have in the training documents, (n,) float64.
+        window, stride: tokens that the model saw at most, and by how many the next window was further.
+    """
+
+    ids: np.ndarray
+    tokens: np.ndarray
+    nats: np.ndarray
+    bytes: np.ndarray
+    floor: np.ndarray
+    baseline: np.ndarray
+    window: int
+    stride: int
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """What was saved of one model: all that is needed to predict with it.
 
@@ -307,6 +331,24 @@ class BlockPredictions:
 
     ids: np.ndarray
     prediction: np.ndarray
+    problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class NewTokenLosses:
+    """What M models say of the tokens of the n documents of a block.
+
+    Attributes:
+        ids: (n,) str.
+        tokens, bytes: of each document, (n,) int, as in `TokenLosses`.
+        nats: (M, sum of tokens) float32.
+        problems: id and problem of what of a document could not be used.
+    """
+
+    ids: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    nats: np.ndarray
     problems: tuple[tuple[str, str], ...]
 
 

@@ -34,7 +34,9 @@ from trainers.interface import (
     DenoisingLosses,
     Inventory,
     MadeSamples,
+    NewTokenLosses,
     Split,
+    TokenLosses,
     TrainedModel,
     load_config_class,
 )
@@ -185,6 +187,8 @@ def list_values(predictions: Any) -> list[np.ndarray]:
         return [predictions.pictures]
     if isinstance(predictions, list):
         return [value for one in predictions for value in (one.probability_CHW, one.target_HW) if value is not None]
+    if isinstance(predictions, (TokenLosses, NewTokenLosses)):
+        return [predictions.nats, predictions.tokens, predictions.bytes]
     return [predictions.prediction, predictions.prediction_z, predictions.target]
 
 
@@ -213,7 +217,9 @@ def as_trained_model(context: LocalFoldContext) -> TrainedModel:
     """A checkpoint as a later job reads it: its description was JSON."""
     description = json.loads(json.dumps(context.descriptions["best"]))
     shared = description.get("shared_tensors") or {}
-    return TrainedModel(description, context.load_checkpoint("best"), context.shared.get(shared.get("path"), {}))
+    folder = context.find_files("best")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
+    return TrainedModel(description, context.load_checkpoint("best"), context.shared.get(shared.get("path"), {}), files)
 
 
 def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
@@ -231,7 +237,8 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
             np.testing.assert_array_equal(one.probability_MCHW[0], known.probability_CHW)
     else:
         assert [row_id for one in found for row_id in one.ids] == list_ids(expected)
-        np.testing.assert_array_equal(np.concatenate([one.prediction[0] for one in found]), list_values(expected)[0])
+        values = [one.nats[0] if isinstance(one, NewTokenLosses) else one.prediction[0] for one in found]
+        np.testing.assert_array_equal(np.concatenate(values), list_values(expected)[0])
 
 
 def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path):

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import ClassPredictions, DenoisingLosses, MadeSamples, Predictions, ResumePoint
+from trainers.interface import (
+    ClassPredictions,
+    DenoisingLosses,
+    MadeSamples,
+    Predictions,
+    ResumePoint,
+    TokenLosses,
+)
 
 
 class KilledError(Exception):
@@ -109,7 +116,8 @@ class LocalFoldContext:
 
     def save_predictions(self, checkpoint, rows, ids, predictions):
         """Keeps maps in a list, and what comes in blocks as one."""
-        found, blocks = list(predictions), (Predictions, ClassPredictions, DenoisingLosses, MadeSamples)
+        blocks = (Predictions, ClassPredictions, DenoisingLosses, MadeSamples, TokenLosses)
+        found = list(predictions)
         own = [row_id for one in found for row_id in (one.ids if isinstance(one, blocks) else [one.row_id])]
         assert own == list(ids[self.rank :: self.world_size])
         self.predictions[checkpoint, rows] = join_blocks(found) if isinstance(found[0], blocks) else found
