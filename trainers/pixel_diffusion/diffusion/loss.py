@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainers.pixel_diffusion.diffusion.process import Process
+from trainers.pixel_diffusion.process import Process
 
 
 def draw_times(process: Process, normal_B: Tensor) -> Tensor:

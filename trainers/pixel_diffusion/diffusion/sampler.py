@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainers.pixel_diffusion.diffusion.loss import find_divisor
-from trainers.pixel_diffusion.diffusion.process import Process
+from trainers.pixel_diffusion.process import Process
 
 # Clean pictures from noisy ones, times and labels.
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]

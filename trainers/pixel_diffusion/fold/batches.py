@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trainers.pixel_diffusion.config import TrainingConfig
 from trainers.pixel_diffusion.diffusion.loss import draw_times
-from trainers.pixel_diffusion.diffusion.process import Process
 from trainers.pixel_diffusion.diffusion.sampler import from_bytes
+from trainers.pixel_diffusion.process import Process
 
 _AUGMENTATION, _NOISE = 2, 3  # told apart from the order of the rows
 

@@ -14,11 +14,8 @@ import torch.distributed as dist
 
 from trainers.interface import MadeSamples
 from trainers.learning.batches import cut
-from trainers.pixel_diffusion.diffusion.features import (
-    NOT_MEASURED,
-    load_network,
-    measure_kernel_distance,
-)
+from trainers.pixel_diffusion.config import NOT_MEASURED
+from trainers.pixel_diffusion.diffusion.features import load_network, measure_kernel_distance
 from trainers.pixel_diffusion.diffusion.fixed_noise import draw_sample_noise
 from trainers.pixel_diffusion.diffusion.neighbours import MOST_PICTURES, find_nearest, measure_share, shrink
 from trainers.pixel_diffusion.diffusion.sampler import Guidance, draw_samples
@@ -116,7 +113,7 @@ def _measure_distances(fold: DiffusionFold, pictures_NCHW: np.ndarray, held_out:
     network = load_network(fold.config.sampling.features, device)
     if network is None:
         logger.warning(NOT_MEASURED)
-        return {"distance": "not measured: " + NOT_MEASURED}
+        return {"distance": NOT_MEASURED}
     real, made = (network.describe(one, device, batch_size) for one in (fold.table.take(held_out), pictures_NCHW))
     found = {"": measure_kernel_distance(made, real), "_of_real": measure_kernel_distance(real[:half], real[half:])}
     named = {f"kid_{network.name}{which}": 1000 * value for which, (value, _) in found.items()}

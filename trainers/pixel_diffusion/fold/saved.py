@@ -16,9 +16,9 @@ from trainers.interface import DataError, TrainedModel
 from trainers.learning.arithmetic import autocast, choose_precision
 from trainers.learning.config_sections import read_sections
 from trainers.pixel_diffusion.config import Config
-from trainers.pixel_diffusion.diffusion.process import Process
 from trainers.pixel_diffusion.network.model import Denoiser
 from trainers.pixel_diffusion.network.shapes import Shape
+from trainers.pixel_diffusion.process import Process
 
 
 @dataclass(frozen=True)

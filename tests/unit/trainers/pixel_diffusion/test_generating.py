@@ -11,11 +11,11 @@ from PIL import Image
 from support.small_diffusion import SMALL, train_small
 
 from trainers.interface import DataError, TrainedModel
-from trainers.pixel_diffusion.diffusion.process import Process
 from trainers.pixel_diffusion.fold.saved import load_models
 from trainers.pixel_diffusion.generate import Options, generate, make_pictures
 from trainers.pixel_diffusion.new_rows import find_new_rows
 from trainers.pixel_diffusion.predict import Predictor
+from trainers.pixel_diffusion.process import Process
 
 
 def as_trained_model(context) -> TrainedModel:

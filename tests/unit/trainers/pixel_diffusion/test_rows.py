@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from trainers.interface import DataError
-from trainers.pixel_diffusion.config import Config, DataConfig
+from trainers.pixel_diffusion.config import Config, DataConfig, SamplingConfig, TrainingConfig
 from trainers.pixel_diffusion.inventory import take_inventory
 from trainers.pixel_diffusion.rows.shapes_data import CLASSES, list_pictures, make_data
 from trainers.pixel_diffusion.rows.squares import make_square, read_square
@@ -43,6 +43,18 @@ def test_folders_are_classes_and_the_test_folder_is_none(tmp_path):
     write_pictures(tmp_path / "test" / "emu", ["t.png"])
     with pytest.raises(DataError, match=r"are of class 'emu' \(1 such classes\), which no picture to learn from has"):
         look(tmp_path)
+
+
+def test_one_folder_is_no_class_and_what_sampling_needs_is_checked_first(tmp_path):
+    write_pictures(tmp_path / "cat", ["a.png", "b.png"])
+    assert look(tmp_path).strata is None
+    write_pictures(tmp_path / "dog", ["a.png"])
+    config = Config(data=DataConfig(root=str(tmp_path), size=16), training=TrainingConfig(label_drop=0.0))
+    with pytest.raises(DataError, match=r"sampling.guidance=2.9: expected 1 with training.label_drop=0"):
+        take_inventory(config, tmp_path)
+    config = Config(data=config.data, sampling=SamplingConfig(features="nothing.pt"))
+    with pytest.raises(DataError, match=r"sampling.features=.*nothing.pt: no such file"):
+        take_inventory(config, tmp_path)
 
 
 def test_a_flat_folder_has_no_classes(tmp_path):

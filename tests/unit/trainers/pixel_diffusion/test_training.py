@@ -13,8 +13,8 @@ from PIL import Image
 from support.small_diffusion import SMALL, train_small
 
 from trainers.pixel_diffusion.config import OptimizerConfig, TrainingConfig
-from trainers.pixel_diffusion.diffusion.process import Process
 from trainers.pixel_diffusion.fold.batches import EpochDraws
+from trainers.pixel_diffusion.process import Process
 
 
 @pytest.fixture(scope="module")
