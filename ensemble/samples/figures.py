@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ensemble.figure_style import COLOURS, GREY, add_legend_below, describe_panel, new_figure
+from ensemble.figure_style import COLOURS, GREY, describe_panel, new_figure
 from ensemble.pictures import MissingDataError, Picture, Results
 from ensemble.samples.outcome import describe_losses
 
@@ -55,7 +55,7 @@ def draw_loss_by_time(losses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figu
     describe_panel(
         axes, "v-loss by time", "time t, from noise (0) to the clean row (1)", "v-loss (below 0.0001 as 0.0001)"
     )
-    add_legend_below(figure, labels, handles)
+    axes.legend(handles, labels, fontsize="small", frameon=False)
     return figure
 
 

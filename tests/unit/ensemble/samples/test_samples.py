@@ -12,6 +12,7 @@ import pytest
 from ensemble.config import EnsembleConfig
 from ensemble.run import Materials
 from ensemble.samples.columns import SampleColumns, _read_models
+from ensemble.samples.figures import draw_loss_by_time
 from ensemble.samples.files import build_loss_table
 from ensemble.samples.gallery import draw_samples, measure_agreement
 from ensemble.samples.kind import KIND
@@ -87,6 +88,7 @@ def test_losses_stand_beside_floor_and_the_mean_grey(errors, tmp_path):
     losses = describe_losses(lines)
     assert set(losses) == {"model", "zero", "floor"}
     assert losses["floor"][0]["v_loss"] == pytest.approx(losses["model"][0]["v_loss"] / 4)
+    assert len(draw_loss_by_time(losses).axes[0].get_legend().get_texts()) == 3
     target, _ = KIND.split(lines)
     zero = KIND.score_constant(target, None, "v_loss")["v_loss"]
     assert zero == pytest.approx((0.4 / np.maximum(1 - target[:, 5:], 0.05) ** 2).mean())
