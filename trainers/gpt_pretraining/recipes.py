@@ -59,8 +59,8 @@ def gpt_pretraining_small() -> Recipe:
         Config(
             data=DataConfig(),
             tokenizer=TokenizerConfig(vocabulary=640),
-            model=ModelConfig(width=64, layers=2, heads=4, context=192),
-            training=TrainingConfig(epochs=10, batch_size=32, eval_batch_size=32, packing="document"),
+            model=ModelConfig(width=64, layers=2, heads=4, context=160),
+            training=TrainingConfig(epochs=4, batch_size=16, eval_batch_size=32, packing="document"),
             optimizer=OptimizerConfig(lr=6e-3, beta2=0.99),
         ),
         _SECTIONS,
