@@ -10,11 +10,12 @@ FoldMethod = Literal["mean", "median", "trimmed_mean", "geometric_mean"]
 Method = Literal[FoldMethod, "weighted_mean"]
 FittedMethod = Literal["simplex", "ridge", "greedy"]
 MapMethod = Literal["mean", "median", "weighted_mean", "majority_vote"]
+AnswerMethod = Literal["majority_vote", "self_consistency", "mean", "weighted_mean"]
 Space = Literal["z", "raw"]
 Checkpoint = Literal["best", "final"]
 CombinedFolds = Literal["all", "finished"]
 FOLD_METHODS, METHODS, FITTED_METHODS, SPACES = map(get_args, (FoldMethod, Method, FittedMethod, Space))
-MAP_METHODS = get_args(MapMethod)
+MAP_METHODS, ANSWER_METHODS = get_args(MapMethod), get_args(AnswerMethod)
 REFUSED_METHODS = ("soup",)  # no kind has them; one may say why
 NOTHING_TO_FIT = (
     f"expected several members, a blend set (folds.blend_fraction=0.1), or one of {', '.join(METHODS)}; its weights "
@@ -27,11 +28,12 @@ class EnsembleConfig:
     """How models' predictions become one: those of the members where there are several, else those of the folds.
     Changing it re-runs the ensemble alone, never a fold."""
 
-    method: Method | FittedMethod | MapMethod | str = "mean"
+    method: Method | FittedMethod | MapMethod | AnswerMethod | str = "mean"
     """trimmed_mean: without the `trim` lowest and highest; geometric_mean: in z space the mean, in raw space 0 where a
     model says 0; weighted_mean: by `weights` where given, else by validation score. simplex, ridge and greedy fit
     weights of the members to their out-of-fold predictions, or of the fold models to the blend set. Of maps: mean,
-    median, weighted_mean or majority_vote, place by place."""
+    median, weighted_mean or majority_vote, place by place. Of answers: majority_vote, self_consistency, mean or
+    weighted_mean."""
     space: Space = "z"
     """z: combine log1p of the predictions, the scale in which MSLE lives; raw: the predictions themselves."""
     weights: tuple[float, ...] | None = None
@@ -64,10 +66,11 @@ class EnsembleConfig:
     """
 
     def __post_init__(self) -> None:
-        if self.method not in (*METHODS, *FITTED_METHODS, *MAP_METHODS, *REFUSED_METHODS):
+        known = (*METHODS, *FITTED_METHODS, *MAP_METHODS, *ANSWER_METHODS, *REFUSED_METHODS)
+        if self.method not in known:
             raise ValueError(
                 f"ensemble.method={self.method}: expected one of {', '.join((*METHODS, *FITTED_METHODS))}, or of "
-                f"maps one of {', '.join(MAP_METHODS)}"
+                f"maps one of {', '.join(MAP_METHODS)}, of answers one of {', '.join(ANSWER_METHODS)}"
             )
         if not 0 < self.threshold < 1:
             raise ValueError(f"ensemble.threshold={self.threshold:g}: expected a probability, above 0 and below 1")

@@ -219,6 +219,55 @@ class ClassPredictions:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A model's answer to a question (kind `answers`).
+
+    Attributes:
+        text: all that it said.
+        answer: the answer in it, in the form in which equal answers are equal; empty: there is none.
+        format_score: 1, 1/2 or 0: how far the text has the form that is asked for.
+        is_correct: whether it is right; None: the right answer is not known.
+        judge_score: a judge's, from 0 to 1; None: it was not asked, or gave none.
+    """
+
+    text: str
+    answer: str
+    format_score: float
+    is_correct: bool | None
+    judge_score: float | None = None
+
+
+@dataclass(frozen=True)
+class AnsweredQuestion:
+    """What a fold's model answers to one row (kind `answers`).
+
+    Attributes:
+        row_id: whose.
+        question: the text that the model was asked.
+        type: of the question, by which accuracies are shown.
+        gold_answer: the right answer; None: unknown.
+        model: what the model is called among those of the fold.
+        answer: its likeliest answer.
+        samples: answers drawn from it, of every row as many.
+        before: the likeliest answers of the models that it came from, by their names, the first one first; empty: they
+            were not asked.
+        group: what no fold divides; None: the row stands alone.
+        letters: of a multiple choice the probability of each letter; empty: not known.
+    """
+
+    row_id: str
+    question: str
+    type: str
+    gold_answer: str | None
+    model: str
+    answer: Answer
+    samples: tuple[Answer, ...] = ()
+    before: Mapping[str, Answer] = field(default_factory=dict)
+    group: str | None = None
+    letters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DenoisingLosses:
     """What a generative model makes of rows with noise: S draws of each, at times and with noise that belong to the row
     (kind `samples`).
@@ -350,6 +399,21 @@ class NewTokenLosses:
     bytes: np.ndarray
     nats: np.ndarray
     problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class BlockAnswers:
+    """What M models answer to the n rows of a block.
+
+    Attributes:
+        ids: (n,) str.
+        answered: of each model its answers, in the order of the rows.
+        problems: as in `BlockPredictions`.
+    """
+
+    ids: np.ndarray
+    answered: Sequence[Sequence[AnsweredQuestion]]
+    problems: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,7 @@ class RunFiles:
     masks = RunFile("masks/", "the predicted maps", of_kind=True)
     overlays = RunFile("overlays/", "the predicted maps over the pictures", of_kind=True)
     disagreement = RunFile("disagreement/", "where the models differ", of_kind=True)
+    evaluation = RunFile("evaluation/", "what each model of a fold is worth", of_kind=True)
     samples = RunFile("samples/", "what the models have made", of_kind=True)
     test_predictions = RunFile(
         "ensemble/test_predictions.parquet", "of each test row: what each model predicted, and all together"

@@ -30,6 +30,8 @@ from ray_jobs.config.run import RunConfig, flatten, from_dict, to_dict
 from trainers.families import Advice, Metrics, find_families, load_metrics, load_recipes_module
 from trainers.interface import (
     FORMULA,
+    AnsweredQuestion,
+    BlockAnswers,
     DataError,
     DenoisingLosses,
     Inventory,
@@ -162,8 +164,10 @@ def test_its_recipes_build_and_survive_json(family):
 def test_it_records_every_step_and_every_epoch(trained):
     assert [step for step, _ in trained.context.steps] == list(range(1, NUM_STEPS + 1))
     assert all(np.isfinite(metrics["train/loss_step"]) for _, metrics in trained.context.steps)
-    assert len(trained.context.epochs) == NUM_EPOCHS
+    evaluations = [metrics for _, metrics in trained.context.evaluations]  # of stages without epochs
+    assert len(trained.context.epochs) + len(evaluations) == NUM_EPOCHS
     assert all({"train/loss_epoch", "val/loss_epoch", "score"} <= set(metrics) for metrics in trained.context.epochs)
+    assert all({"train/loss_epoch", "score"} <= set(metrics) for metrics in evaluations)
     assert trained.context.touched
 
 
@@ -185,6 +189,10 @@ def list_values(predictions: Any) -> list[np.ndarray]:
         return [predictions.loss_NS, predictions.time_NS, predictions.error_NSP]
     if isinstance(predictions, MadeSamples):
         return [predictions.pictures]
+    if isinstance(predictions, list) and isinstance(predictions[0], AnsweredQuestion):
+        everything = [(one.answer, *one.samples, *one.before.values()) for one in predictions]
+        scores = [answer.format_score for answers in everything for answer in answers]
+        return [np.array(scores), np.array([[answer.text for answer in answers] for answers in everything])]
     if isinstance(predictions, list):
         return [value for one in predictions for value in (one.probability_CHW, one.target_HW) if value is not None]
     if isinstance(predictions, (TokenLosses, NewTokenLosses)):
@@ -230,7 +238,9 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
     predictor = load(trained.family, "predict").Predictor([as_trained_model(trained.context)], rows, "cpu", 1)
     found = [predictor.predict(block) for block in rows.read(rows.batch_rows * 4)]
     expected = trained.context.predictions["best", "test"]
-    if isinstance(expected, list):
+    if isinstance(found[0], BlockAnswers):
+        assert [one for block in found for one in block.answered[0]] == expected
+    elif isinstance(expected, list):
         found = [one for block in found for one in block]
         assert [one.row_id for one in found] == list_ids(expected)
         for one, known in zip(found, expected, strict=True):

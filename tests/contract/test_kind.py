@@ -26,6 +26,7 @@ from sklearn.metrics import (
 )
 from support.processes import REPOSITORY
 
+from ensemble.answers.files import build_answer_table
 from ensemble.classes.files import build_class_table
 from ensemble.combination import Combination
 from ensemble.config import EnsembleConfig
@@ -40,7 +41,7 @@ from ensemble.run import Combinable, Materials, Model, NoSubmissionError, Run
 from ensemble.samples.files import build_loss_table as build_samples_table
 from ensemble.token_losses.files import build_loss_table
 from ray_jobs.reporting.report_figures import PICTURES
-from trainers.interface import TokenLosses
+from trainers.interface import Answer, AnsweredQuestion, TokenLosses
 
 KINDS = find_kinds()
 NUM_FOLDS, NUM_ROWS, NUM_TEST = 3, 8, 5
@@ -110,6 +111,21 @@ def score_classes(path: Path) -> dict[str, float]:
     }
 
 
+def build_answers(ids: list[str], noise: float, rng: np.random.Generator, **of: object) -> pa.Table:
+    rows = []
+    for row_id in ids:
+        number = sum(map(ord, row_id))
+        gold, said = str(number % 7), str(number % 7 if rng.random() > noise else (number + 1) % 7)
+        answer = Answer(f"it is {said}", said, float(rng.integers(3)) / 2, said == gold)
+        rows.append(AnsweredQuestion(row_id, "?", ("sum", "largest")[number % 2], gold, "sft_grpo", answer))
+    return build_answer_table(rows, **of)
+
+
+def score_answers(path: Path) -> dict[str, float]:
+    table = pq.read_table(path).to_pandas()
+    return {"accuracy": accuracy_score(table["target"], table["prediction"])}
+
+
 def score_samples(path: Path) -> dict[str, float]:
     table = pq.read_table(path).to_pandas()
     time, loss = np.concatenate(table["t"]), np.concatenate(table["v_loss"])
@@ -128,6 +144,7 @@ BUILDERS: dict[str, tuple[Callable[..., pa.Table], Callable[[Path], dict[str, fl
     "number": (build_numbers, score_numbers),
     "map": (build_maps, score_maps),
     "classes": (build_classes, score_classes),
+    "answers": (build_answers, score_answers),
     "samples": (build_samples, score_samples),
     "token_losses": (build_token_losses, score_token_losses),
 }
@@ -198,7 +215,7 @@ def test_it_says_what_it_is_and_what_it_can(kind):
         assert (metric.name, metric.most is None or metric.higher_is_better) == (name, True)
     for how in kind.list_combinations(EnsembleConfig(metric=next(iter(kind.scores))), for_sweep=True):
         assert how.method in kind.methods
-    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|perplexity|v_loss), "):
+    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|perplexity|v_loss|accuracy), "):
         kind.check_metric("no such metric")
     catalogue = importlib.import_module("docs.catalogue")
     named = [getattr(catalogue, name) for name in dir(catalogue) if name.isupper()]

@@ -1,0 +1,1 @@
+"""The language model: loaded, adapted, asked for answers and for log-probabilities."""

@@ -1,0 +1,122 @@
+"""Answers of a model to questions, with what each is worth: by rule and, where there is one, by a judge.
+
+Shape suffixes: B questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from trainers.interface import Answer
+from trainers.llm_finetuning.config import Config
+from trainers.llm_finetuning.network.chat import Chat
+from trainers.llm_finetuning.network.generation import generate
+from trainers.llm_finetuning.network.language_model import LanguageModel
+from trainers.llm_finetuning.questions.table import Question
+from trainers.llm_finetuning.scoring.answers import is_correct, name_answer
+from trainers.llm_finetuning.scoring.judge import Asked, Judge, JudgeError
+from trainers.llm_finetuning.scoring.rewards import score_format
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Asks a model questions and marks its answers.
+
+    Attributes:
+        model: with the adapter that is to be asked, or none.
+        chat: of the model.
+        config: says how answers are drawn and marked.
+        fold: whose model it is; samples are keyed by it.
+        touch: called while it works.
+    """
+
+    model: LanguageModel
+    chat: Chat
+    config: Config
+    fold: int
+    touch: Callable[[], None]
+
+    def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
+        """The likeliest answer to each question."""
+        return self._mark(questions, self._generate(questions, None))
+
+    def sample_all(self, questions: Sequence[Question]) -> list[tuple[Answer, ...]]:
+        """The sampled answers to each question, `generation.samples` of each."""
+        number = self.config.generation.samples
+        if not number:
+            return [()] * len(questions)
+        repeated = [one for one in questions for _ in range(number)]
+        seed = self.config.training.seed
+        keys = [f"{seed}/{self.fold}/{one.id}/{sample}" for one in questions for sample in range(number)]
+        marked = self._mark(repeated, self._generate(repeated, keys))
+        return [tuple(marked[start : start + number]) for start in range(0, len(marked), number)]
+
+    def _generate(self, questions: Sequence[Question], keys: Sequence[str] | None) -> list[str]:
+        found = generate(
+            self.model,
+            self.chat,
+            [self.chat.encode_prompt(one.prompt) for one in questions],
+            max_new_tokens=self.config.generation.max_new_tokens,
+            batch_size=self.config.training.eval_batch_size,
+            keys=keys,
+            temperature=self.config.generation.temperature,
+            touch=self.touch,
+        )
+        return [self.chat.decode(ids) for ids in found]
+
+    def _mark(self, questions: Sequence[Question], texts: Iterable[str]) -> list[Answer]:
+        return [mark(question, text) for question, text in zip(questions, texts, strict=True)]
+
+
+def mark(question: Question, text: str) -> Answer:
+    """What a text is worth as an answer to a question, by rule."""
+    right = None if question.gold_answer is None else is_correct(text, question.gold)
+    return Answer(text, name_answer(text, question.choices), score_format(text), right, None)
+
+
+def judge_all(
+    judge: Judge, questions: Sequence[Question], answers: Sequence[Answer]
+) -> tuple[list[Answer], list[JudgeError]]:
+    """The answers with the judge's scores; one that could not be judged has none. And why those could not."""
+    known = [place for place, one in enumerate(questions) if one.gold_answer is not None]
+    asked = [Asked(questions[place].prompt, questions[place].gold_answer or "", answers[place].text) for place in known]
+    judged, errors = list(answers), []
+    for place, score in zip(known, judge.score_all(asked), strict=True):
+        if isinstance(score, JudgeError):
+            errors.append(score)
+        else:
+            judged[place] = replace(judged[place], judge_score=score)
+    return judged, errors
+
+
+def summarise(
+    questions: Sequence[Question], answers: Sequence[Answer], name: str, *, by_type: bool = True
+) -> dict[str, float]:
+    """Accuracies of a model on questions whose right answers are known.
+
+    Args:
+        questions, answers: of them.
+        name: of the model, with which the metrics' names begin.
+        by_type: whether to list each type of question, too.
+    """
+    parts: dict[str, list[Answer]] = {}
+    for question, answer in zip(questions, answers, strict=True):
+        if answer.is_correct is not None:
+            parts.setdefault(question.type, []).append(answer)
+    found = _describe([one for part in parts.values() for one in part], name)
+    if by_type and len(parts) > 1:
+        for kind in sorted(parts):
+            found |= _describe(parts[kind], f"{name}/{kind}") | {f"{name}/{kind}/total": len(parts[kind])}
+    return found
+
+
+def _describe(answers: Sequence[Answer], name: str) -> dict[str, float]:
+    if not answers:
+        return {}
+    found = {
+        f"{name}/format_accuracy": sum(one.format_score == 1 for one in answers) / len(answers),
+        f"{name}/answer_accuracy": sum(bool(one.is_correct) for one in answers) / len(answers),
+    }
+    judged = [one.judge_score for one in answers if one.judge_score is not None]
+    return found | ({f"{name}/avg_judge_score": sum(judged) / len(judged)} if judged else {})
