@@ -64,7 +64,7 @@ $(VENV)/s3/installed: tests/object_server.txt $(VENV)/installed
 
 # Resolves pyproject.toml anew for every platform and Python version.
 requirements: $(VENV)/installed
-	$(COMPILE) --extra tune --extra gcp --extra text --extra llm --group dev pyproject.toml --output-file requirements.txt
+	$(COMPILE) --extra tune --extra gcp --extra text --extra llm --extra features --group dev pyproject.toml --output-file requirements.txt
 	$(COMPILE) --group pyproject.toml:s3-server --output-file tests/object_server.txt
 	$(COMPILE) --group pyproject.toml:installer --output-file installer.txt
 

@@ -38,8 +38,8 @@ from ensemble.numbers.scores import predict_constant
 from ensemble.pictures import Picture
 from ensemble.predictions import build_table
 from ensemble.run import Combinable, Materials, Model, NoSubmissionError, Run
-from ensemble.samples import files as sample_files
-from ensemble.token_losses import files as token_files
+from ensemble.samples.files import build_loss_table as build_samples_table
+from ensemble.token_losses.files import build_loss_table
 from ray_jobs.reporting.report_figures import PICTURES
 from trainers.interface import Answer, AnsweredQuestion, TokenLosses
 
@@ -76,7 +76,7 @@ def build_samples(ids: list[str], noise: float, rng: np.random.Generator, **of: 
         times[row] = np.sort(np.random.default_rng(sum(map(ord, row_id))).random(4))
     process = {"noise_scale": 1.0, "time_mean": -0.8, "time_spread": 0.8, "clamp": 0.05}
     loss, square = (error.astype(float) ** 2).mean(axis=2), np.full(len(ids), 0.5)
-    return sample_files.build_loss_table(np.array(ids), times, loss, square, error, process, {}, **of)
+    return build_samples_table(np.array(ids), times, loss, square, error, process, {}, **of)
 
 
 def build_token_losses(ids: list[str], noise: float, rng: np.random.Generator, **of: object) -> pa.Table:
@@ -84,7 +84,7 @@ def build_token_losses(ids: list[str], noise: float, rng: np.random.Generator, *
     nats = rng.gamma(2, noise, tokens.sum()).astype(np.float32)
     floor = np.where(np.arange(len(ids)) % 3 == 0, np.nan, 0.1)
     losses = TokenLosses(np.array(ids), tokens, nats, 4 * tokens, floor, 4.0 * tokens, 8, 4)
-    return token_files.build_loss_table(losses, **of)
+    return build_loss_table(losses, **of)
 
 
 def score_numbers(path: Path) -> dict[str, float]:
@@ -215,7 +215,7 @@ def test_it_says_what_it_is_and_what_it_can(kind):
         assert (metric.name, metric.most is None or metric.higher_is_better) == (name, True)
     for how in kind.list_combinations(EnsembleConfig(metric=next(iter(kind.scores))), for_sweep=True):
         assert how.method in kind.methods
-    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|v_loss|perplexity|accuracy), "):
+    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|perplexity|v_loss|accuracy), "):
         kind.check_metric("no such metric")
     catalogue = importlib.import_module("docs.catalogue")
     named = [getattr(catalogue, name) for name in dir(catalogue) if name.isupper()]
