@@ -24,6 +24,7 @@ from ray_jobs.results.run_files import (
     score_folds,
 )
 from ray_jobs.results.submission import submit
+from ray_jobs.results.suspicious_rows import write_suspects
 from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.record import log_news
@@ -57,6 +58,7 @@ def run_ensemble_stage(root: str) -> StageResult:
         own_folds = [folder.fold(fold) for fold in range(config.folds.count)]
         materials = open_materials(folder, config)
         config.kind.draw_out_of_fold(config.ensemble, own_folds, scored[MAIN][1], materials)
+        write_suspects(folder, config, scored[MAIN][1])
         new_rows = estimate_of_folds(folder, config, scored[MAIN][1], len(folds[MAIN]))
         stage = replace(stage, new_rows=new_rows)
     recorded = _list_scores(config, stage.scores)
