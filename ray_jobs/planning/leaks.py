@@ -47,9 +47,8 @@ class Leak:
 def find_leaks(plan: FoldPlan, inventory: Inventory) -> list[Leak]:
     """Every kind of leak that there is, across folds first."""
     is_blend = plan.fold == BLEND
-    found = [
-        _find_across_folds(kind, keys, plan, np.flatnonzero(~is_blend)) for kind, keys in inventory.row_keys.items()
-    ]
+    across = {} if plan.trains_all else inventory.row_keys
+    found = [_find_across_folds(kind, keys, plan, np.flatnonzero(~is_blend)) for kind, keys in across.items()]
     if is_blend.any():
         found += [_find_in_blend(kind, keys, plan, is_blend) for kind, keys in inventory.row_keys.items()]
     if inventory.test_ids is not None:

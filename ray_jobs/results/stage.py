@@ -47,8 +47,14 @@ def run_ensemble_stage(root: str) -> StageResult:
     folds = {name: own.completed_folds(config.folds.count) for name, own in folders.items()}
     for own in folders.values():
         refuse_damaged(own, config.folds.count)
-    scored = {name: score_folds(own, config, folds[name]) for name, own in folders.items() if folds[name]}
+    scored = {
+        name: score_folds(own, config, folds[name])
+        for name, own in folders.items()
+        if folds[name] and not config.folds.trains_all
+    }
     stage = StageResult(scored_folds={name: tuple(done) for name, done in folds.items()})
+    if config.folds.trains_all:
+        return _submit_one_model(folder, config, stage)
     if not scored:
         return replace(stage, submission=SubmissionRecord(reason="no fold is finished"))
     write_parquet(folder.oof, pa.concat_tables(lines for _, lines in scored.values()))
@@ -76,6 +82,17 @@ def run_ensemble_stage(root: str) -> StageResult:
         stage = replace(stage, submission=SubmissionRecord(reason=str(reason)))
     log_news(folder.submission_record, recorded | metrics)
     return stage
+
+
+def _submit_one_model(folder: RunFolder, config: RunConfig, stage: StageResult) -> StageResult:
+    """The submission of a model of all rows, which no row is left to score."""
+    try:
+        _refuse_missing(folder, config, stage.scored_folds)
+        submission, metrics, _ = submit(folder, config, describe_run(folder, config), None, {})
+    except NoSubmissionError as reason:
+        submission, metrics = SubmissionRecord(reason=str(reason)), {"ensemble/submission_created": 0}
+    log_news(folder.submission_record, metrics)
+    return replace(stage, submission=submission)
 
 
 def _list_scores(config: RunConfig, scores: Scores | None) -> dict[str, Any]:

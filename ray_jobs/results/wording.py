@@ -99,7 +99,7 @@ def explain_ends(summary: Summary) -> list[str]:
         "budget": "no further epoch fitted into run.time_budget",
         "patience": "no epoch was better for so long as training.patience allows",
     }
-    lines = []
+    lines: list[str] = []
     several = len({fold.member for fold in summary.folds}) > 1
     for reason, words in reasons.items():
         ended = [fold for fold in summary.folds if fold.ended_by == reason]
