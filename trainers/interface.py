@@ -1,8 +1,8 @@
 """What a trainer is: the types through which `ray_jobs` and a model family meet. `docs/new-family.md` is the guide to
 it.
 
-A family is a package `trainers/<family>/` with these modules. The last three may be absent; without the last two a
-finished run cannot predict new rows. Only `train.py` and `predict.py` may load torch.
+A family is a package `trainers/<family>/` with these modules. The last four may be absent; without `new_rows.py` and
+`predict.py` a finished run cannot predict new rows. Only `train.py` and `predict.py` may load torch.
 
 config.py
     `Config`: a frozen dataclass of sections; `data`, with a field `root`, and `model` are among them. `PREDICTS` names
@@ -51,12 +51,19 @@ predict.py
     of `NewMap` of maps. Statistics are the checkpoint's, never the new rows'. A row has the same bits as among the
     run's own test rows, on the same kind of device with the same threads.
 
+generate.py (may be absent)
+    `Options`: a frozen dataclass; its fields are flags of `ray_jobs/generate.py`, the strings below them their help. It
+    has defaults for all. `generate(models, options, folder, device, num_threads)` makes something new with what was
+    saved (`TrainedModel`) of one fold or of a whole ensemble: yields lines to show, and writes files, if any, to the
+    folder, which is empty. Values that are not allowed raise ValueError. Only `generate` may load torch.
+
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `FoldContext`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -227,6 +234,30 @@ class PredictedMap:
 
 
 @dataclass(frozen=True)
+class TokenLosses:
+    """What one checkpoint says of the tokens of n documents (kind `token_losses`).
+
+    Attributes:
+        ids: (n,) str.
+        tokens: of each document, those that were predicted: its own and the end after it, (n,) int.
+        nats: the loss of each of these tokens, documents one after the other, (sum of tokens,) float32.
+        bytes: of each document, (n,) int; an end has none.
+        floor: the entropy of each in nats, (n,) float64, NaN where it is not known.
+        baseline: nats of each by the shares that tokens have in the training documents, (n,) float64.
+        window, stride: tokens that the model saw at most, and by how many the next window was further.
+    """
+
+    ids: np.ndarray
+    tokens: np.ndarray
+    nats: np.ndarray
+    bytes: np.ndarray
+    floor: np.ndarray
+    baseline: np.ndarray
+    window: int
+    stride: int
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """What was saved of one model: all that is needed to predict with it.
 
@@ -256,6 +287,24 @@ class BlockPredictions:
 
     ids: np.ndarray
     prediction: np.ndarray
+    problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class NewTokenLosses:
+    """What M models say of the tokens of the n documents of a block.
+
+    Attributes:
+        ids: (n,) str.
+        tokens, bytes: of each document, (n,) int, as in `TokenLosses`.
+        nats: (M, sum of tokens) float32.
+        problems: id and problem of what of a document could not be used.
+    """
+
+    ids: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    nats: np.ndarray
     problems: tuple[tuple[str, str], ...]
 
 
@@ -467,6 +516,12 @@ def load_new_rows_module(family: str) -> Any:
 def load_predict_module(family: str) -> Any:
     """The `predict` module of a family (loads torch)."""
     return importlib.import_module(f"{name_package(family)}.predict")
+
+
+def load_generate_module(family: str) -> Any | None:
+    """The `generate` module of a family (no torch); None: it has none."""
+    name = f"{name_package(family)}.generate"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def load_config_class(family: str) -> type[Any]:

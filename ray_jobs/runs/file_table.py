@@ -234,6 +234,9 @@ class RunFiles:
     predictions = RunFile(
         "predictions/", "what predict.py predicted of new rows (only if it was called)", Owner.COMMAND, Put.AT_END
     )
+    generated = RunFile(
+        "generated/", "what generate.py made with the models (only if it was called)", Owner.COMMAND, Put.AT_END
+    )
 
     summary = RunFile("summary.json", "scores, times, paths, versions")
     readme = RunFile("README.md", "scores and this list", is_listed=False)

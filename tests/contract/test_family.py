@@ -28,7 +28,16 @@ from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import ALIASES, RECIPES
 from ray_jobs.config.run import RunConfig, flatten, from_dict, to_dict
 from trainers.families import Advice, Metrics, find_families, load_metrics, load_recipes_module
-from trainers.interface import FORMULA, DataError, Inventory, Split, TrainedModel, load_config_class
+from trainers.interface import (
+    FORMULA,
+    DataError,
+    Inventory,
+    NewTokenLosses,
+    Split,
+    TokenLosses,
+    TrainedModel,
+    load_config_class,
+)
 
 FAMILIES = find_families()
 NUM_TRAIN, NUM_VALIDATION, NUM_BLEND, NUM_STEPS, NUM_EPOCHS = 12, 5, 2, 4, 2
@@ -170,6 +179,8 @@ def list_values(predictions: Any) -> list[np.ndarray]:
     """The arrays of what a family has saved as predictions of some rows: numbers, or a list of maps."""
     if isinstance(predictions, list):
         return [value for one in predictions for value in (one.probability_CHW, one.target_HW) if value is not None]
+    if isinstance(predictions, (TokenLosses, NewTokenLosses)):
+        return [predictions.nats, predictions.tokens, predictions.bytes]
     return [predictions.prediction, predictions.prediction_z, predictions.target]
 
 
@@ -187,9 +198,9 @@ def test_it_predicts_each_row_of_a_fold_once_with_the_row_s_own_target(trained):
         ("best", "validation"),
         ("final", "validation"),
     }
-    target_of = dict(zip(inventory.ids, inventory.target, strict=True))
     predictions = trained.context.predictions["best", "validation"]
-    if not isinstance(predictions, list):
+    if inventory.target is not None and not isinstance(predictions, list):
+        target_of = dict(zip(inventory.ids, inventory.target, strict=True))
         assert predictions.target.tolist() == [target_of[row_id] for row_id in predictions.ids]
 
 
@@ -197,7 +208,9 @@ def as_trained_model(context: LocalFoldContext) -> TrainedModel:
     """A checkpoint as a later job reads it: its description was JSON."""
     description = json.loads(json.dumps(context.descriptions["best"]))
     shared = description.get("shared_tensors") or {}
-    return TrainedModel(description, context.load_checkpoint("best"), context.shared.get(shared.get("path"), {}))
+    folder = context.find_files("best")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
+    return TrainedModel(description, context.load_checkpoint("best"), context.shared.get(shared.get("path"), {}), files)
 
 
 def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
@@ -215,7 +228,8 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
             np.testing.assert_array_equal(one.probability_MCHW[0], known.probability_CHW)
     else:
         assert [row_id for one in found for row_id in one.ids] == list_ids(expected)
-        np.testing.assert_array_equal(np.concatenate([one.prediction[0] for one in found]), expected.prediction)
+        values = [one.nats[0] if isinstance(one, NewTokenLosses) else one.prediction[0] for one in found]
+        np.testing.assert_array_equal(np.concatenate(values), list_values(expected)[0])
 
 
 def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path):
@@ -225,7 +239,8 @@ def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path
     assert config == trained.config
     assert again.fingerprint == inventory.fingerprint
     assert again.ids.tolist() == inventory.ids.tolist()
-    assert len(set(inventory.ids.tolist())) == len(inventory.ids) == len(inventory.target)
+    assert len(set(inventory.ids.tolist())) == len(inventory.ids)
+    assert inventory.target is None or len(inventory.target) == len(inventory.ids)
     assert not any(FORMULA.search(row_id) for row_id in inventory.ids.tolist())
     assert inventory.num_test == (0 if inventory.test_ids is None else len(inventory.test_ids))
     assert all(len(keys.train) == len(inventory.ids) for keys in inventory.row_keys.values())

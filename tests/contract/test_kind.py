@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from sklearn.metrics import (
     accuracy_score,
     f1_score,
@@ -36,7 +37,9 @@ from ensemble.numbers.scores import predict_constant
 from ensemble.pictures import Picture
 from ensemble.predictions import build_table
 from ensemble.run import Combinable, Materials, Model, NoSubmissionError, Run
+from ensemble.token_losses.files import build_loss_table
 from ray_jobs.reporting.report_figures import PICTURES
+from trainers.interface import TokenLosses
 
 KINDS = find_kinds()
 NUM_FOLDS, NUM_ROWS, NUM_TEST = 3, 8, 5
@@ -65,6 +68,14 @@ def build_classes(ids: list[str], noise: float, rng: np.random.Generator, **of: 
     return build_class_table(np.array(ids), probability, target, ("cat", "dog", "emu"), **of)
 
 
+def build_token_losses(ids: list[str], noise: float, rng: np.random.Generator, **of: object) -> pa.Table:
+    tokens = np.array([sum(map(ord, row_id)) % 5 + 2 for row_id in ids])
+    nats = rng.gamma(2, noise, tokens.sum()).astype(np.float32)
+    floor = np.where(np.arange(len(ids)) % 3 == 0, np.nan, 0.1)
+    losses = TokenLosses(np.array(ids), tokens, nats, 4 * tokens, floor, 4.0 * tokens, 8, 4)
+    return build_loss_table(losses, **of)
+
+
 def score_numbers(path: Path) -> dict[str, float]:
     table = pq.read_table(path).to_pandas()
     return {
@@ -89,11 +100,19 @@ def score_classes(path: Path) -> dict[str, float]:
     }
 
 
+def score_token_losses(path: Path) -> dict[str, float]:
+    table = pq.read_table(path).to_pandas()
+    every = torch.tensor(np.concatenate(table["token_nats"].to_list()).astype(np.float64))
+    bits = every.sum() / np.log(2) / table["bytes"].sum()
+    return {"perplexity": float(every.mean().exp()), "bits_per_byte": float(bits)}
+
+
 # By kind: how predictions of some rows are written, and scores of a file by somebody else's code.
 BUILDERS: dict[str, tuple[Callable[..., pa.Table], Callable[[Path], dict[str, float]]]] = {
     "number": (build_numbers, score_numbers),
     "map": (build_maps, score_maps),
     "classes": (build_classes, score_classes),
+    "token_losses": (build_token_losses, score_token_losses),
 }
 
 
@@ -162,7 +181,7 @@ def test_it_says_what_it_is_and_what_it_can(kind):
         assert (metric.name, metric.most is None or metric.higher_is_better) == (name, True)
     for how in kind.list_combinations(EnsembleConfig(metric=next(iter(kind.scores))), for_sweep=True):
         assert how.method in kind.methods
-    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss), "):
+    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|perplexity), "):
         kind.check_metric("no such metric")
     catalogue = importlib.import_module("docs.catalogue")
     named = [getattr(catalogue, name) for name in dir(catalogue) if name.isupper()]

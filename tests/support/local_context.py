@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import ClassPredictions, Predictions, ResumePoint
+from trainers.interface import ClassPredictions, Predictions, ResumePoint, TokenLosses
 
 
 class KilledError(Exception):
@@ -112,7 +112,7 @@ class LocalFoldContext:
 
     def save_predictions(self, checkpoint, rows, ids, predictions):
         """Keeps maps in a list, and numbers and classes, which come in one block, as they are."""
-        found, blocks = list(predictions), (Predictions, ClassPredictions)
+        found, blocks = list(predictions), (Predictions, ClassPredictions, TokenLosses)
         own = [row_id for one in found for row_id in (one.ids if isinstance(one, blocks) else [one.row_id])]
         assert own == list(ids[self.rank :: self.world_size])
         self.predictions[checkpoint, rows] = found[0] if isinstance(found[0], blocks) else found

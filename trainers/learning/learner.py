@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,7 +41,12 @@ class Learner:
         num_steps: the stage ends after so many steps, and has no epochs; None: after the section's epochs.
         evaluate_every: evaluates after so many steps, too; without epochs also at the end.
         ema_decay: of a moving average of the weights, which is validated and saved in their place; None: there is none.
+
+    Attributes:
+        grad_norm: of all gradients of the last step together, before they were scaled down; None: it is not measured.
     """
+
+    MEASURES_GRADIENTS: ClassVar = False  # also where nothing limits them
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Learner:
         self.number, self.first_step, self.first_epoch = 0, 0, 0  # of the stage, among all
         self.all_steps, self.all_epochs = self.num_steps, self.num_epochs
         self.step, self.rate, self.best = 0, 0.0, Best()
+        self.grad_norm: Tensor | None = None
         self.epoch, self.num_batches = 0, 0  # the epoch under way, and how many of its batches are done
         self.evaluated = 0  # the step of the last evaluation between epochs
         self.spent_s, self.waited_s = 0.0, 0.0  # on these batches, and of that for them to come
@@ -107,6 +113,27 @@ class Learner:
                 it.
         """
         raise NotImplementedError
+
+    def split_batch(self, batch: Any, share_B: np.ndarray) -> list[tuple[Any, np.ndarray]]:
+        """The parts of a batch, each with the weights of its rows, whose gradients are added up before the step: all of
+        it at once, unless a family says otherwise."""
+        return [(batch, share_B)]
+
+    def describe_step(self, loss: Tensor) -> dict[str, Tensor | float]:
+        """What is recorded of a step; tensors are this rank's share of a sum over the ranks.
+
+        Args:
+            loss: this rank's part of the batch's.
+        """
+        return {"train/loss_step": loss, "learning_rate": self.rate}
+
+    def describe_epoch(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What else is recorded of an epoch, beside these metrics; called once an epoch, by every rank."""
+        return {}
+
+    def join_ranks(self) -> nn.Module:
+        """The model whose gradients the ranks share, where there are several."""
+        return DistributedDataParallel(self.fold.model)
 
     def begin(self) -> None:
         """Called when the stage starts, and not where it goes on: for what depends on the stage before."""
@@ -169,7 +196,7 @@ class Learner:
     def train(self) -> None:
         """Trains what is left of the stage, evaluates, and saves the best and the last."""
         if self.fold.context.world_size > 1:
-            self.parallel = DistributedDataParallel(self.fold.model)
+            self.parallel = self.join_ranks()
         self.evaluated_at = time.monotonic()
         if self.has_epochs:
             self._train_epochs()
@@ -186,6 +213,7 @@ class Learner:
             metrics = self._train_epoch(epoch)
             self._save_before_validation()
             metrics |= self._evaluate(epoch, metrics, is_last=epoch == epochs - 1)
+            metrics |= self.describe_epoch(metrics)
             is_very_last = self.ended_by and self.first_epoch + epochs == self.all_epochs
             num_epochs = self.first_epoch + epoch + 1 if is_very_last else self.all_epochs
             context.report_epoch(self.first_epoch + epoch, num_epochs, self.global_step, metrics)
@@ -235,7 +263,7 @@ class Learner:
             self.total += loss * len(global_batches[number])
             self.num_counted += len(global_batches[number])
             self.num_batches, self.spent_s = number + 1, time.monotonic() - began
-            context.log_step(self.global_step, {"train/loss_step": loss, "learning_rate": self.rate})
+            context.log_step(self.global_step, self.describe_step(loss))
             context.report_progress(self._describe_progress(epoch, len(shares)))
             is_evaluated = self._evaluate_if_due()
             if is_evaluated:
@@ -336,27 +364,54 @@ class Learner:
         """One optimiser step; returns this rank's part of the batch's loss, on the device."""
         schedule = self.schedule
         self.rate = schedule.lr * learning_rate_factor(
-            self.step, self.num_steps, schedule.schedule, schedule.warmup_fraction
+            self.step,
+            self.num_steps,
+            schedule.schedule,
+            schedule.warmup_fraction,
+            getattr(schedule, "min_lr_fraction", 0.0),
         )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate * group.get("lr_factor", 1.0)
-        loss = self.find_loss(batch, share_B)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        # DDP averages gradients; the parts have to add up.
-        self.scaler.scale(loss * self.fold.context.world_size).backward()
-        if schedule.max_grad_norm:
-            for optimizer in self.optimizers:
-                self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.fold.model.parameters(), schedule.max_grad_norm)
+        loss = self._find_gradients(batch, share_B)
+        self._limit_gradients()
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.step += 1
         if self.average is not None:
             self.average.update()
-        return loss.detach()
+        return loss
+
+    def _find_gradients(self, batch: Any, share_B: np.ndarray) -> Tensor:
+        """Adds up the gradients of a batch's parts; returns this rank's part of its loss."""
+        parts, losses = self.split_batch(batch, share_B), []
+        for number, (part, share_b) in enumerate(parts, start=1):
+            with self._without_exchange() if number < len(parts) else nullcontext():
+                loss = self.find_loss(part, share_b)
+                # DDP averages gradients; the parts have to add up.
+                self.scaler.scale(loss * self.fold.context.world_size).backward()
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _without_exchange(self) -> AbstractContextManager[object]:
+        """Within it the ranks keep their gradients to themselves: the last part's exchange is of the sums."""
+        return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) else nullcontext()
+
+    def _limit_gradients(self) -> None:
+        """Measures the norm of all gradients together where it is recorded, and scales them down to the largest that is
+        allowed."""
+        most = self.schedule.max_grad_norm
+        if not (most or self.MEASURES_GRADIENTS):
+            return
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        gradients = [one.grad for one in self.fold.model.parameters() if one.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm(gradients)
+        if most:
+            nn.utils.clip_grads_with_norm_(self.fold.model.parameters(), most, self.grad_norm)
 
     def _name_optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """What the names of their states begin with."""
