@@ -24,7 +24,7 @@ from PIL import Image
 
 from trainers.reading.near_pictures import find_pairs, read_thumbnails
 
-SETS = {"art_auction": "**/*.jpg", "cifar10_subset": "**/*.png", "lung_xray": "images/*.png"}
+SETS = {"art_auction": "**/*.jpg", "cifar10_subset": "**/*.jpg", "lung_xray": "**/images/*"}
 MOST = 3000
 
 

@@ -81,6 +81,7 @@ PICTURES: tuple[str | Picture, ...] = (
         lambda run: draw_gallery(*_read_test_examples(run, 4)),
     ),
     "suspicious_rows",
+    "near_pictures",
     "loss_of_all_folds",
     "score_of_all_folds",
     "timings",

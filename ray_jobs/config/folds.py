@@ -14,6 +14,12 @@ BLEND = -2  # held out of every fold: no fold trains or validates on it
 FoldKind = Literal["random", "stratified", "grouped", "stratified_grouped", "time", "predefined", "holdout", "all"]
 
 
+def say_shared(kind: str) -> str:
+    """What rows do that have the same in one respect: the words between one row and the other."""
+    near = kind.removeprefix("near_")
+    return f"share their {kind} with" if near == kind else f"have nearly the same {near} as"
+
+
 @dataclass(frozen=True)
 class FoldsConfig:
     """How rows are divided into folds."""

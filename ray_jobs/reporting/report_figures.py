@@ -5,6 +5,7 @@ A picture whose data is missing, or that cannot be drawn, becomes a sentence: it
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ensemble.figure_style import shorten_name, to_png
-from ensemble.members.figures import draw_intervals, draw_performance, draw_suspects
+from ensemble.members.figures import draw_gallery, draw_intervals, draw_performance, draw_suspects
 from ensemble.pictures import MissingDataError, Picture, require
 from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import RunConfig
@@ -29,7 +30,8 @@ from trainers.interface import load_inventory_module
 from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
-_MOST_SUSPECTS = 12
+_MOST_SUSPECTS, _MOST_PAIRS = 12, 8
+_NEAR_PICTURE = "near_picture"  # of leaks
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,26 @@ def _show_rows(run: RunData, rows: Sequence[Mapping[str, str]]) -> list[np.ndarr
     ]
 
 
+def _draw_near_pictures(run: RunData) -> Figure:
+    """Pairs of pictures, side by side."""
+    with run.folder.leaks.open(encoding="utf-8", newline="") as file:
+        leaks = [row for row in csv.DictReader(file) if row["kind"] == _NEAR_PICTURE]
+    pairs = {frozenset((row["id"], row["other_id"])): row for row in leaks}
+    open_of_family = load_inventory_module(run.config.family).open_backgrounds
+    show = {
+        table: open_of_family(run.config.trainer, run.folder.inputs, table)
+        for table in {"train", *("test" for row in leaks if row["where"] == "test")}
+    }
+    pictures, titles = [], []
+    for row in list(pairs.values())[:_MOST_PAIRS]:
+        table = "test" if row["where"] == "test" else "train"
+        pair = [show[table](row["id"]), show["train"](row["other_id"])]
+        if all(picture is not None for picture in pair):
+            pictures += pair
+            titles += [f"{shorten_name(row['id'])}{' (test)' * (table == 'test')}", shorten_name(row["other_id"])]
+    return draw_gallery(require(pictures, "the pictures cannot be read"), titles)
+
+
 # Those that runs of all kinds may have; a kind names them among its own.
 PICTURES = (
     Picture(
@@ -136,6 +158,12 @@ PICTURES = (
         _draw_suspects,
     ),
     Picture(
+        "near_pictures",
+        "Rows with nearly the same picture",
+        "Pairs on both sides of a fold, or in training and test data, side by side. leaks.csv lists all.",
+        _draw_near_pictures,
+    ),
+    Picture(
         "timings",
         "Timings",
         "Bars that overlap: the folds trained side by side. Below, where the wall time of the whole job went.",
@@ -149,6 +177,8 @@ def choose_pictures(config: RunConfig, summary: Summary) -> tuple[Picture, ...]:
     shared = {picture.name: picture for picture in PICTURES}
     if summary.stage.combinations is None:
         del shared["members_and_combinations"]
+    if not any(summary.leaks.get(_NEAR_PICTURE, {}).values()):
+        del shared["near_pictures"]
     chosen = (shared.get(one) if isinstance(one, str) else one for one in config.kind.load_pictures())
     return tuple(picture for picture in chosen if picture is not None)
 

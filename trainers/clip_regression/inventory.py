@@ -75,7 +75,7 @@ def take_inventory(
         predefined_fold=None if train.folds is None else train.folds.astype(np.int64),
         bad_rows=tuple(bad for rows in tables for bad in rows.bad_rows),
         test_ids=None if test is None else test.ids,
-        row_keys=collect_row_keys(train, test),
+        row_keys=collect_row_keys(train, test, near=config.data.near_duplicates),
         tables=dict(zip(("train", "test"), tables, strict=False)),
         notes=(*notes, *said, *said_of_classes),
         classes=train.classes,

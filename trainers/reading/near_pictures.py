@@ -24,7 +24,7 @@ from trainers.interface import NO_KEY
 
 SIDE = 32  # pixels of a thumbnail
 _BITS, _MOST_BITS = 8, 16  # bits a side of the hash; of 64 so many may differ in candidates
-_LEAST_ROUGHLY, _LEAST_LIKENESS = 0.85, 0.95  # correlation of the pixels of an eighth of a side, and of all
+_LEAST_ROUGHLY, _LEAST_LIKENESS = 0.85, 0.96  # correlation of means of 4 x 4, and of 2 x 2 pixels
 _CROPPED = 0.03  # of height and width that one of two pictures may lack
 _WINDOWS = [(0.0, 0.0), (0.0, _CROPPED), (_CROPPED, 0.0), (_CROPPED, _CROPPED), (_CROPPED / 2, _CROPPED / 2)]
 _LEAST_DEVIATION = 4.0  # of grey values: a blank picture is like every other blank one
@@ -66,10 +66,26 @@ def number_near_pictures(thumbnails_BTT3: np.ndarray) -> np.ndarray:
     return numbers_B
 
 
+def without_exact(near_B: np.ndarray, exact_B: np.ndarray) -> np.ndarray:
+    """Keys of what is nearly the same, (B,) uint64, without those of rows that have the very same anyway.
+
+    Args:
+        near_B, exact_B: keys of each row; NO_KEY: none.
+    """
+    kept_B = near_B.copy()
+    order = np.argsort(near_B, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(near_B[order])) + 1):
+        if near_B[rows[0]] != NO_KEY and exact_B[rows[0]] != NO_KEY and (exact_B[rows] == exact_B[rows[0]]).all():
+            kept_B[rows] = NO_KEY
+    return kept_B
+
+
 def find_pairs(thumbnails_BTT3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of pictures that are nearly the same, (P,) and (P,), the lower number first."""
     grey_BTT = thumbnails_BTT3.mean(axis=3, dtype=np.float32)
     usable = np.flatnonzero(grey_BTT.std(axis=(1, 2)) >= _LEAST_DEVIATION)
+    if len(usable) < 2:
+        return usable[:0], usable[:0]
     hash_b, mirrored_b = _hash(grey_BTT[usable])
     pairs = {False: _find_candidates(hash_b, hash_b), True: _find_candidates(hash_b, mirrored_b)}
     found = []
@@ -121,6 +137,8 @@ def _are_alike(thumbnails: np.ndarray, first_P: np.ndarray, second_P: np.ndarray
         one, other = (thumbnails[rows[block]].astype(np.float32) for rows in (first_P, second_P))
         other = other[:, :, ::-1] if is_mirrored else other
         near = np.flatnonzero(_correlate(_shrink(one, 4), _shrink(other, 4)) >= _LEAST_ROUGHLY)
+        if not len(near):
+            continue
         one, other = one[near], other[near]
         halves = [_shrink(pictures, 2) for pictures in (one, other)]
         best = _correlate(*halves)
