@@ -87,7 +87,8 @@ _OF_FOLDS = (
         _fold(
             {
                 "ended_by_patience": "the step at which nothing had got better for so long (`training.patience`)",
-                "ended_by_budget": "the step at which its time was up (`run.time_budget`)",
+                "ended_by_budget": "the step at which its time was up (`run.time_budget`), or the steps of a refit "
+                "done",
             }
         ),
     ),

@@ -34,6 +34,8 @@ from ensemble.run import Combinable, Combiner, FoldFiles, Materials, Model, Run,
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ensemble.members.suspects import Suspects
+
 # The group of entry points by which other packages add kinds.
 INSTALLED = "ray_kfold.kinds"
 # What jobs may do with predictions beyond scoring and combining those of fold models.
@@ -218,6 +220,14 @@ class Kind(ABC):
             is_ordered: whether the folds follow each other in time.
         """
         return {}
+
+    def find_suspects(self, lines: pa.Table) -> Suspects | None:
+        """How likely the truth of each row is wrong; None: this kind does not say.
+
+        Args:
+            lines: of `oof.parquet`, of a member.
+        """
+        return None
 
     @abstractmethod
     def score_constant(

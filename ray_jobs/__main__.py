@@ -22,6 +22,7 @@ FILES = {
     "kfold.py": "trains K folds, combines them, writes submission and report",
     "train.py": "trains a recipe once, without folds",
     "tune.py": "tunes fields of a recipe; each trial is a K-fold run",
+    "refit.py": "trains a run's recipe on all rows, as one model for serving",
     "predict.py": "predicts new rows with a run's ensemble",
     "generate.py": "makes something new with a run's models, such as text",
     "sweep.py": "tries all combinations of a run's models",

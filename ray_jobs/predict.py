@@ -26,6 +26,7 @@ from ray_jobs.cli.lookup import find_whole_run
 from ray_jobs.config.overrides import override
 from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.errors import RunError
+from ray_jobs.runs.location import find_refit
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Arguments(OfRun):
     """Add what each model predicts and their standard deviation."""
     threshold: float | None = None
     """Of maps: ensemble.threshold."""
+    refit: bool = False
+    """By the one model of all rows that refit.py has trained, instead of the ensemble."""
     masks: str | None = None
     """Of maps: a folder of masks that are known, if it is not data.masks beside the pictures."""
 
@@ -51,7 +54,7 @@ def main(argv: list[str]) -> int:
     offered = {"ensemble": EnsembleConfig(), "resources": ResourcesConfig()}
     typed = parse("predict.py", argv, __doc__, Arguments, offered)
     given, words = typed.arguments, typed.fields
-    folder = find_whole_run(given.run, typed.storage)
+    folder = find_whole_run(find_refit(given.run) if given.refit else given.run, typed.storage)
     config = folder.read_config()
     if not given.data:
         from trainers.interface import load_new_rows_module

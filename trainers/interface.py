@@ -29,8 +29,8 @@ inventory.py
     `describe_inputs(config)` (may be absent) returns something hashable. Configs for which it is equal have the same
     inventory, inputs and needs of a node, and are resolved alike; the members of a run and the trials of a tuning then
     share them.
-    `open_backgrounds(config, inputs, table)` (of maps) returns a function of a row's id that gives what its map lies
-    over, (H, W, 3) uint8.
+    `open_backgrounds(config, inputs, table)` (of maps; of rows with pictures, so that a report can show them) returns a
+    function of a row's id that gives its picture, (H, W, 3) uint8: of maps what the map lies over. None: it has none.
 
 train.py
     `train_fold(config, split, context)` learns one fold. `learning/learner.py` does most of it for a family that learns

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ensemble.classes.columns import ClassColumns
     from ensemble.classes.new_rows import ClassCombiner
+    from ensemble.members.suspects import Suspects
 
 _METRICS = {
     metric.name: metric
@@ -172,6 +173,17 @@ class Classes(Kind):
         from ensemble.classes.temperature import calibrate_lines
 
         return {"calibration": calibrate_lines(lines, is_ordered=is_ordered)}
+
+    def find_suspects(self, lines: pa.Table) -> Suspects:
+        """By confident learning."""
+        from ensemble.classes.files import read_classes
+        from ensemble.members.suspects import Suspects, judge_classes
+
+        target_N, probability_NC = self.split(lines)
+        names, said_N = read_classes(lines), probability_NC.argmax(axis=1)
+        given = [names[number] for number in target_N]
+        predicted = [f"{names[number]} ({probability_NC[row, number]:.2f})" for row, number in enumerate(said_N)]
+        return Suspects(judge_classes(target_N, probability_NC), given, predicted)
 
     def score_constant(
         self, target_N: np.ndarray, constant_N: np.ndarray | None, metric: str

@@ -5,31 +5,15 @@ Shape suffixes: N rows, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ensemble.figure_style import as_text, describe_panel, draw_cloud, draw_histogram, new_figure, shorten_name
+from ensemble.figure_style import describe_panel, draw_cloud, draw_histogram, new_figure, shorten_name
 from ensemble.maps.overlays import spread_ranks
+from ensemble.members.figures import draw_gallery
 from ensemble.pictures import Picture, Results, require
-
-_COLUMNS = 4
-
-
-def draw_gallery(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Pictures, (H, W) or (H, W, 3) uint8, beside one another, each with a title."""
-    columns = min(_COLUMNS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure, panels = new_figure(0.3 + rows * 7.5 / columns, rows, columns)
-    for axes in panels:
-        axes.axis("off")
-    for axes, picture, title in zip(panels, pictures, titles, strict=False):
-        axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255)
-        axes.set_title(as_text(title), fontsize="small")
-    return figure
 
 
 def draw_dice(dice_N: np.ndarray, share_N: np.ndarray) -> Figure:
@@ -96,6 +80,8 @@ PICTURES: tuple[str | Picture, ...] = (
         "is usual, bright areas are uncertain.",
         lambda run: draw_gallery(*_read_test_examples(run, 4)),
     ),
+    "suspicious_rows",
+    "near_pictures",
     "loss_of_all_folds",
     "score_of_all_folds",
     "timings",

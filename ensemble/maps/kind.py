@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ensemble.maps.columns import MapColumns
     from ensemble.maps.new_rows import MapCombiner
+    from ensemble.members.suspects import Suspects
 
 _TITLES = {"dice": "Dice", "iou": "IoU", "dice_of_rows": "mean Dice of rows"}
 _METRICS = ("dice", "iou")  # by which maps are compared; higher is better
@@ -143,6 +144,21 @@ class Maps(Kind):
         from ensemble.maps.scores import score_maps
 
         return score_maps(target_N, prediction_N)
+
+    def find_suspects(self, lines: pa.Table) -> Suspects | None:
+        """By the lowest Dice of the surest maps; nothing of files from before that was measured."""
+        from ensemble.members.suspects import Suspects, judge_maps
+
+        if "confidence" not in lines.column_names:
+            return None
+        dice_N, sure_N = lines["dice"].to_numpy(), lines["confidence"].to_numpy()
+        given = [f"{share:.1%} marked" for share in lines["target"].to_pylist()]
+        predicted = [
+            f"{share:.1%} (Dice {dice:.2f}, sure {sure:.2f})"
+            for share, dice, sure in zip(lines["prediction"].to_pylist(), dice_N, sure_N, strict=True)
+        ]
+        pictures = [f"overlays/out_of_fold/{row_id}.png" for row_id in lines["id"].to_pylist()]
+        return Suspects(judge_maps(dice_N, sure_N), given, predicted, pictures)
 
     def score_constant(
         self, target_N: np.ndarray, constant_N: np.ndarray | None, metric: str

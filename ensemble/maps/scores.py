@@ -39,14 +39,25 @@ def measure_share(classes_HW: np.ndarray) -> float:
     return float((counted != 0).mean()) if counted.size else 0.0
 
 
+def measure_confidence(probability_CHW: np.ndarray, true_HW: np.ndarray) -> float:
+    """How sure a map is of its classes, from 0 (no class is likelier than another) to 1, mean over the places that
+    count."""
+    counted = probability_CHW[:, true_HW != IGNORED]
+    if not counted.size:
+        return 0.0
+    if len(counted) == 1:
+        return float(np.abs(2 * counted[0] - 1).mean())
+    return float((counted.max(axis=0).mean() - 1 / len(counted)) / (1 - 1 / len(counted)))
+
+
 def measure_maps(path: Path, threshold: float) -> pa.Table:
-    """A line for each map of a file whose truth is known: true and predicted share of foreground, Dice, IoU, and what
-    is kept.
+    """A line for each map of a file whose truth is known: true and predicted share of foreground, Dice, IoU, how sure
+    it is, and what is kept.
 
     Raises:
         PredictionError: it is no such file, or there is no map in it.
     """
-    ids, shares, targets, predictions, stored = [], [], [], [], None
+    ids, shares, targets, predictions, sure, stored = [], [], [], [], [], None
     for stored in read_maps(path):
         if stored.target_HW is None:
             raise PredictionError(f"{path}: id {stored.row_id!r} has no true map: expected one of each row")
@@ -54,6 +65,7 @@ def measure_maps(path: Path, threshold: float) -> pa.Table:
         target, prediction = count_map(predicted_HW, stored.target_HW, count_classes(stored.probability_CHW))
         ids.append(stored.row_id)
         shares.append((measure_share(stored.target_HW), measure_share(predicted_HW)))
+        sure.append(measure_confidence(stored.probability_CHW, stored.target_HW))
         targets.append(target)
         predictions.append(prediction)
     if stored is None:
@@ -72,6 +84,7 @@ def measure_maps(path: Path, threshold: float) -> pa.Table:
     of_rows = [score_counts(counts_3K) for counts_3K in _join_counts(target_N, prediction_N)]
     for name in METRICS:
         table = table.append_column(name, pa.array([scores[name] for scores in of_rows]))
+    table = table.append_column("confidence", pa.array(sure))
     for name, column in join_kept(target_N, prediction_N).items():
         table = table.append_column(name, column)
     return table

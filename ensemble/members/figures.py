@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ensemble.figure_style import COLOURS, GREY, describe_panel, new_figure, shorten_name
+from ensemble.figure_style import COLOURS, GREY, as_text, describe_panel, new_figure, shorten_name
 
+_COLUMNS = 4  # of a gallery
+_MOST_LISTED = 12
 _KINDS = {
     "best": ("o", COLOURS[0], -0.27, "best checkpoint"),
     "final": ("D", COLOURS[4], 0.0, "final checkpoint"),
@@ -91,4 +93,45 @@ def draw_intervals(rows: Sequence[Mapping[str, Any]], metric: str, reference: st
     for label, colour in (("member", COLOURS[4]), ("combination", COLOURS[0]), ("submitted", COLOURS[1])):
         left.plot([], [], "o-", color=colour, label=label)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def draw_gallery(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Pictures, (H, W) or (H, W, 3) uint8, beside one another, each with a title."""
+    columns = min(_COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, panels = new_figure(0.3 + rows * 7.5 / columns, rows, columns)
+    for axes in panels:
+        axes.axis("off")
+    for axes, picture, title in zip(panels, pictures, titles, strict=False):
+        axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255)
+        axes.set_title(as_text(title), fontsize="small")
+    return figure
+
+
+def draw_suspects(
+    ids: Sequence[str],
+    suspicion_n: Sequence[float],
+    given: Sequence[str],
+    predicted: Sequence[str],
+    pictures: Sequence[np.ndarray | None],
+) -> Figure:
+    """The most suspicious rows, with what is given and what is predicted: their pictures, or bars where a row has none.
+
+    Args:
+        ids, suspicion_n, given, predicted: of the rows, the most suspicious first.
+        pictures: (H, W, 3) uint8; None: the row has none.
+    """
+    shown = range(min(len(ids), _MOST_LISTED))
+    texts = [f"{shorten_name(ids[n])}\n{shorten_name(given[n])}, predicted {predicted[n]}" for n in shown]
+    known = [picture for picture in pictures[: len(shown)] if picture is not None]
+    if known:
+        blank = np.full((*known[0].shape[:2], 3), 230, np.uint8)
+        return draw_gallery([blank if pictures[n] is None else np.asarray(pictures[n]) for n in shown], texts)
+    figure, (axes,) = new_figure(1.1 + 0.4 * len(shown))
+    places = np.arange(len(shown))
+    axes.barh(places, suspicion_n[: len(shown)], 0.6, color=COLOURS[1])
+    axes.set_yticks(places, [as_text(text) for text in texts], fontsize="x-small")
+    axes.invert_yaxis()
+    describe_panel(axes, "The most suspicious rows", "suspicion", "")
     return figure

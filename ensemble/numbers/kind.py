@@ -17,6 +17,7 @@ from ensemble.run import Combinable, Materials, Model, Run, Submission
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ensemble.members.suspects import Suspects
     from ensemble.numbers.columns import NumberColumns
     from ensemble.numbers.new_rows import NumberCombiner
 
@@ -165,6 +166,14 @@ class Numbers(Kind):
         from ensemble.numbers.scores import score
 
         return score(target_N, prediction_N, metric)
+
+    def find_suspects(self, lines: pa.Table) -> Suspects:
+        """By the standardised residual."""
+        from ensemble.members.suspects import Suspects, judge_numbers
+
+        target_N, prediction_N = self.split(lines)
+        words = ([f"{value:.6g}" for value in values_N] for values_N in (target_N, prediction_N))
+        return Suspects(judge_numbers(target_N, prediction_N), *words)
 
     def score_constant(
         self, target_N: np.ndarray, constant_N: np.ndarray | None, metric: str

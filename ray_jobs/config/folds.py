@@ -11,6 +11,13 @@ from trainers.values import check_number, refuse
 
 NEVER_VALIDATED = -1
 BLEND = -2  # held out of every fold: no fold trains or validates on it
+FoldKind = Literal["random", "stratified", "grouped", "stratified_grouped", "time", "predefined", "holdout", "all"]
+
+
+def say_shared(kind: str) -> str:
+    """What rows do that have the same in one respect: the words between one row and the other."""
+    near = kind.removeprefix("near_")
+    return f"share their {kind} with" if near == kind else f"have nearly the same {near} as"
 
 
 @dataclass(frozen=True)
@@ -19,10 +26,11 @@ class FoldsConfig:
 
     count: int = 3
     """Number of folds, K."""
-    kind: Literal["random", "stratified", "grouped", "stratified_grouped", "time", "predefined", "holdout"] = "random"
+    kind: FoldKind = "random"
     """stratified: folds alike in the (binned log) target. grouped: `data.group_column` is never split. time: each fold
     validates on rows later than all it trains on. predefined: `data.fold_column`. holdout: one run without folds, which
-    validates on `holdout_fraction` of the rows (`count=1`); groups, if there are any, are not split."""
+    validates on `holdout_fraction` of the rows (`count=1`); groups, if there are any, are not split. all: refit.py's:
+    one model of every row, which some of them watch."""
     holdout_fraction: float = 0.2
     """kind=holdout: share of the rows that validate; as near to it as whole groups allow."""
     seed: int = 0
@@ -44,6 +52,8 @@ class FoldsConfig:
     max_train: str | None = None
     """kind=time: a fold trains on so many rows, or on a time such as 90d, before its gap: a window that slides. None:
     on all that is earlier."""
+    last_step: int | None = None
+    """kind=all: the training ends at the first evaluation from this step on."""
     embargo_groups: bool = False
     """kind=time: rows whose group (`data.group_column`) a fold validates do not train it."""
 
@@ -55,7 +65,7 @@ class FoldsConfig:
                 self.blend_fraction,
                 "0 with folds.kind=predefined; mark the blend set with -2 in data.fold_column",
             )
-        if self.kind == "holdout":
+        if self.kind in ("holdout", "all"):
             self._check_holdout()
         else:  # every fold is asked for its status
             check_number("folds.count", self.count, least=2, most=1000)
@@ -70,6 +80,9 @@ class FoldsConfig:
                 "something cannot be kept in one fold",
             )
         self._check_kept_out()
+        check_number("folds.last_step", self.last_step, least=1, instead="none")
+        if self.last_step is not None and not self.trains_all:
+            raise refuse("folds.last_step", self.last_step, f"none with folds.kind={self.kind}")
         if self.only is not None:
             outside = [fold for fold in self.only if not 0 <= fold < self.count]
             if outside or not self.only:
@@ -77,7 +90,8 @@ class FoldsConfig:
 
     def _check_holdout(self) -> None:
         if self.count != 1:
-            raise refuse("folds.count", self.count, "1 with folds.kind=holdout; train.py sets both")
+            job = "refit.py" if self.trains_all else "train.py"
+            raise refuse("folds.count", self.count, f"1 with folds.kind={self.kind}; {job} sets both")
         check_number("folds.holdout_fraction", self.holdout_fraction, above=0, below=1, unit="a share")
 
     def _check_kept_out(self) -> None:
@@ -125,9 +139,14 @@ class FoldsConfig:
         return "grouped" in self.kind or (self.kind == "holdout" and inventory.groups is not None)
 
     @property
+    def trains_all(self) -> bool:
+        """Whether one model is trained on every row."""
+        return self.kind == "all"
+
+    @property
     def can_group(self) -> bool:
         """Whether this kind of folds leaves it open which fold a row gets."""
-        return self.kind not in ("time", "predefined")
+        return self.kind not in ("time", "predefined", "all")
 
     def wanted(self) -> list[int]:
         """The folds to have trained when this start ends."""

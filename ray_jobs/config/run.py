@@ -206,6 +206,7 @@ _TRAINED_BY = (
     "folds.gap",
     "folds.max_train",
     "folds.embargo_groups",
+    "folds.last_step",
     "resources.workers_per_fold",
     "resources.cpus_per_fold",
 )

@@ -48,12 +48,13 @@ from ray_jobs.runs.summary import StageResult, Summary, find_summary, read_summa
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 
-def run_kfold(command: Command, argv: Sequence[str]) -> int:
+def run_kfold(command: Command, argv: Sequence[str], settle: Callable[[Plan], Plan] = lambda plan: plan) -> int:
     """The K-fold job.
 
     Args:
         command: what the user wants.
         argv: what was typed.
+        settle: gives a plan that has passed every check what else belongs to it.
 
     Returns:
         0: done; 1: a fold failed; 130: interrupted.
@@ -70,13 +71,20 @@ def run_kfold(command: Command, argv: Sequence[str]) -> int:
     config = name_run(command.config)
     assert config.run.name is not None
     with no_empty_run(config.run.storage, config.run.name):
-        return _run(command, config, argv, console, started)
+        return _run(command, config, argv, settle, console, started)
 
 
-def _run(command: Command, config: RunConfig, argv: Sequence[str], console: RunConsole, started: float) -> int:
+def _run(
+    command: Command,
+    config: RunConfig,
+    argv: Sequence[str],
+    settle: Callable[[Plan], Plan],
+    console: RunConsole,
+    started: float,
+) -> int:
     """A run that has its name; returns the exit code."""
     start = RayStart.for_run(config)
-    plan = check_run(config, None, ClusterSpread(start, console.print))
+    plan = settle(check_run(config, None, ClusterSpread(start, console.print)))
     uri, warn = join_run(plan.config.run.storage, plan.folder.root.name), partial(console.print, style="yellow")
     with hold_run(plan.folder, uri, pushes=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)

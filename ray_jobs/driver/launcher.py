@@ -102,6 +102,7 @@ class FoldLauncher:
         self.folder, self.run, self.resources, self.trainers = folder, config.run, config.resources, trainers
         self.placement, self.coordinator, self.cluster = placement, coordinator, cluster
         self.interrupts, self.mirror = interrupts, mirror
+        self.last_step = config.folds.last_step
         self.num_folds, self.storage = config.folds.count, Storage(folder, config.checkpoint.storage_patience_s)
         self.stopped = threading.Event()
         self.elastic: ElasticWorkers | None = None
@@ -343,7 +344,7 @@ class FoldLauncher:
             "num_threads": self.placement.threads_per_worker,
             "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
             "budget_s": self.budget_s,
-            "ended_at": find_budget_end(fold.folder, fold.fold),
+            "ended_at": self.last_step or find_budget_end(fold.folder, fold.fold),
             "versions": package_versions(list_packages(self.trainers[fold.folder.root])),
         }
         if num_workers == 1:

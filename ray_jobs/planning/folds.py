@@ -19,6 +19,7 @@ from trainers.interface import DataError, Inventory, Split
 
 NUM_TARGET_BINS = 10
 _MOST_SHOWN = 10
+_MOST_WATCHING = 256
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class FoldPlan:
         group: (N,) int or None, rows of one group were kept in one fold.
         kept_out: for each fold the positions of rows that do not train it though they are on its other side (see
             `gaps.py`); empty: there are none of any fold.
+        trains_all: whether all rows train, those that validate, too.
     """
 
     ids: np.ndarray
@@ -42,6 +44,7 @@ class FoldPlan:
     ordered: bool
     group: np.ndarray | None = None
     kept_out: tuple[np.ndarray, ...] = ()
+    trains_all: bool = False
 
     def split(self, fold: int) -> Split:
         """The ids that train and validate in a fold."""
@@ -50,6 +53,8 @@ class FoldPlan:
 
     def trains(self, fold: int) -> np.ndarray:
         """(N,) bool: which rows train in a fold."""
+        if self.trains_all:
+            return np.ones(len(self.ids), bool)
         is_other: np.ndarray = self.fold < fold if self.ordered else self.fold != fold
         trains: np.ndarray = is_other & (self.fold != BLEND)
         if self.kept_out:
@@ -59,6 +64,7 @@ class FoldPlan:
     def fingerprint(self) -> str:
         """SHA-256 of the rows, their folds and what is kept out of these."""
         parts = ["\n".join(self.ids.tolist()).encode(), self.fold.astype(np.int32).tobytes()]
+        parts += [b"all"] * self.trains_all
         parts += [np.r_[len(rows), rows].astype(np.int64).tobytes() for rows in self.kept_out]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -75,6 +81,8 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
         DataError: too few rows, groups or times, or a column that this kind of folds needs is not there.
     """
     num_rows, groups = len(inventory.ids), None
+    if folds.trains_all:
+        return _watch_some(folds, inventory)
     if num_rows < 2 * folds.count and folds.kind != "predefined":
         lower = f"lower folds.count to {num_rows // 2} or " * (folds.kind != "holdout" and num_rows >= 4)
         raise DataError(
@@ -99,6 +107,15 @@ def plan_folds(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
                 assigned[rest[validation]] = fold
     kept_out = find_kept_out(folds, inventory, assigned, groups)
     return FoldPlan(inventory.ids, assigned, folds.count, folds.kind == "time", groups, kept_out)
+
+
+def _watch_some(folds: FoldsConfig, inventory: Inventory) -> FoldPlan:
+    """All rows train; a few of them show how the training gets on."""
+    num_rows = len(inventory.ids)
+    watching = np.random.default_rng(folds.seed).permutation(num_rows)[: min(_MOST_WATCHING, max(1, num_rows // 20))]
+    assigned = np.full(num_rows, NEVER_VALIDATED)
+    assigned[watching] = 0
+    return FoldPlan(inventory.ids, assigned, 1, ordered=False, trains_all=True)
 
 
 def _hold_out(folds: FoldsConfig, groups: np.ndarray | None, num_rows: int) -> tuple[np.ndarray, np.ndarray]:

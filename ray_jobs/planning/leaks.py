@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ray_jobs.config.folds import BLEND, NEVER_VALIDATED, FoldsConfig
+from ray_jobs.config.folds import BLEND, NEVER_VALIDATED, FoldsConfig, say_shared
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.groups import number_groups
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys
@@ -23,7 +23,7 @@ class Leak:
     """Rows that share one kind of content with rows they should not share it with.
 
     Attributes:
-        kind: what is shared: picture, text, group or id.
+        kind: what is shared: picture, text, group or id; near_picture, near_text: nearly.
         where: fold: validation rows share it with rows that train their fold; blend: rows of the blend set, and test:
             test rows, with training rows.
         ids: (n,) str, the validation, blend or test rows, in table order.
@@ -47,9 +47,8 @@ class Leak:
 def find_leaks(plan: FoldPlan, inventory: Inventory) -> list[Leak]:
     """Every kind of leak that there is, across folds first."""
     is_blend = plan.fold == BLEND
-    found = [
-        _find_across_folds(kind, keys, plan, np.flatnonzero(~is_blend)) for kind, keys in inventory.row_keys.items()
-    ]
+    across = {} if plan.trains_all else inventory.row_keys
+    found = [_find_across_folds(kind, keys, plan, np.flatnonzero(~is_blend)) for kind, keys in across.items()]
     if is_blend.any():
         found += [_find_in_blend(kind, keys, plan, is_blend) for kind, keys in inventory.row_keys.items()]
     if inventory.test_ids is not None:
@@ -172,14 +171,14 @@ def list_rows(leaks: Sequence[Leak]) -> list[list[Any]]:
 
 def _count(leak: Leak) -> str:
     num_values = len(np.unique(leak.keys))
-    values = f"{num_values:,} {leak.kind}{'s' * (num_values > 1)}"
+    values = f"{num_values:,} {leak.kind.removeprefix('near_')}{'s' * (num_values > 1)}"
     if leak.where != "fold":
         rows = "test rows" if leak.where == "test" else "rows of the blend set"
-        return f"{len(leak.ids):,} of {leak.num_rows:,} {rows} share their {leak.kind} with training rows ({values})"
+        return f"{len(leak.ids):,} of {leak.num_rows:,} {rows} {say_shared(leak.kind)} training rows ({values})"
     folds = len(np.unique(leak.folds))
     return (
-        f"{len(leak.ids):,} of {leak.num_rows:,} validation rows ({folds} fold{'s' * (folds > 1)}) share their "
-        f"{leak.kind} with rows that train their fold ({values})"
+        f"{len(leak.ids):,} of {leak.num_rows:,} validation rows ({folds} fold{'s' * (folds > 1)}) "
+        f"{say_shared(leak.kind)} rows that train their fold ({values})"
     )
 
 

@@ -15,6 +15,8 @@ from ray_jobs.planning.leaks import Leak
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import Inventory
 
+_TRAINS = b"trains"  # in the metadata of a plan of which all rows train
+
 
 @dataclass(frozen=True)
 class MemberPlan:
@@ -77,7 +79,7 @@ def build_plan_table(folds: FoldPlan) -> pa.Table:
         columns["group"] = pa.array(folds.group.astype(np.int64))
     if folds.kept_out:
         columns["kept_out"] = _list_kept_out(folds)
-    return pa.table(columns)
+    return pa.table(columns, metadata={_TRAINS: b"all"} if folds.trains_all else None)
 
 
 def _list_kept_out(folds: FoldPlan) -> pa.Array:
@@ -109,4 +111,5 @@ def read_plan_table(table: pa.Table, ids: np.ndarray, count: int, *, is_ordered:
         rows = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
         numbers = lists.flatten().to_numpy()
         kept_out = tuple(rows[numbers == number] for number in range(count))
-    return FoldPlan(ids, fold, count, is_ordered, group, kept_out)
+    trains_all = (table.schema.metadata or {}).get(_TRAINS) == b"all"
+    return FoldPlan(ids, fold, count, is_ordered, group, kept_out, trains_all)

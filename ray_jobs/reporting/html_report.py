@@ -96,7 +96,7 @@ def _write_headline(folder: RunFolder, config: RunConfig, summary: Summary) -> s
     provenance, stage = find_provenance(folder), summary.stage
     lead, kind = _judge_combination(stage.combinations) if stage.combinations else _judge(folder, config, summary)
     folds = f"{config.folds.count} {config.folds.kind} folds"
-    folds = "one split without folds" if config.folds.kind == "holdout" else folds
+    folds = {"holdout": "one split without folds", "all": "one model of all rows"}.get(config.folds.kind, folds)
     about = f"Recipe {config.recipe}, {folds}, target {_show(provenance.target)}"
     about += f", {_show(provenance.num_train)} training rows, {_show(provenance.num_test)} test rows. "
     about += f"Finished {summary.finished}."
@@ -121,6 +121,8 @@ def _show(fact: object) -> str:
 def _judge(folder: RunFolder, config: RunConfig, summary: Summary) -> tuple[str, str]:
     """The result in words, and whether it is good or bad news."""
     scores = summary.stage.scores
+    if config.folds.trains_all and summary.notes:
+        return f"{summary.notes[-1][0].upper()}{summary.notes[-1][1:]}.", "good"
     if not scores:
         return "No fold is finished, so there is no score yet.", "bad"
     metric, overall = find_metric(folder, config), scores.out_of_fold
@@ -153,6 +155,8 @@ def _judge_combination(combinations: Combinations) -> tuple[str, str]:
 
 def _write_scores(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
     scores = summary.stage.scores
+    if config.folds.trains_all:
+        return ""
     if not scores:
         return build_section("Scores", build_paragraph("There are none: no fold is finished."))
     metric, chosen = find_metric(folder, config), scores.out_of_fold.checkpoint or "best"

@@ -5,24 +5,33 @@ A picture whose data is missing, or that cannot be drawn, becomes a sentence: it
 
 from __future__ import annotations
 
+import csv
 import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ensemble.figure_style import shorten_name, to_png
-from ensemble.members.figures import draw_intervals, draw_performance
-from ensemble.pictures import MissingDataError, Picture
+from ensemble.members.figures import draw_gallery, draw_intervals, draw_performance, draw_suspects
+from ensemble.pictures import MissingDataError, Picture, require
 from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting import run_figures
 from ray_jobs.reporting.run_data import RunData
 from ray_jobs.results.headline import find_metric
+from ray_jobs.results.suspicious_rows import read_suspects
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.summary import Summary
+from trainers.interface import load_inventory_module
 from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
+_MOST_SUSPECTS, _MOST_PAIRS = 12, 8
+_NEAR_PICTURE = "near_picture"  # of leaks
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,50 @@ def _draw_combinations(run: RunData) -> Figure:
     combinations = run.summary.stage.combinations
     assert combinations is not None, "`choose_pictures` leaves the picture out"
     return draw_intervals(to_json(combinations.rows), combinations.error_label, combinations.best_member)
+
+
+def _draw_suspects(run: RunData) -> Figure:
+    rows = require(read_suspects(run.folder)[:_MOST_SUSPECTS], "nobody judges the truth of these rows")
+    ids, given, predicted = ([row[name] for row in rows] for name in ("id", "given", "predicted"))
+    return draw_suspects(ids, [float(row["suspicion"]) for row in rows], given, predicted, _show_rows(run, rows))
+
+
+def _show_rows(run: RunData, rows: Sequence[Mapping[str, str]]) -> list[np.ndarray | None]:
+    """A picture of each row: its kind's, or else its family's; None where there is none."""
+    drawn = [run.root / row["picture"] if row["picture"] else None for row in rows]
+    open_of_family = getattr(load_inventory_module(run.config.family), "open_backgrounds", None)
+    background = None
+    if open_of_family is not None and any(path is None or not path.is_file() for path in drawn):
+        with suppress(OSError):  # the rows are gone: the report is drawn anew, long after
+            background = open_of_family(run.config.trainer, run.folder.inputs, "train")
+    return [
+        np.asarray(Image.open(path).convert("RGB"))
+        if path is not None and path.is_file()
+        else background(row["id"])
+        if background is not None
+        else None
+        for row, path in zip(rows, drawn, strict=True)
+    ]
+
+
+def _draw_near_pictures(run: RunData) -> Figure:
+    """Pairs of pictures, side by side."""
+    with run.folder.leaks.open(encoding="utf-8", newline="") as file:
+        leaks = [row for row in csv.DictReader(file) if row["kind"] == _NEAR_PICTURE]
+    pairs = {frozenset((row["id"], row["other_id"])): row for row in leaks}
+    open_of_family = load_inventory_module(run.config.family).open_backgrounds
+    show = {
+        table: open_of_family(run.config.trainer, run.folder.inputs, table)
+        for table in {"train", *("test" for row in leaks if row["where"] == "test")}
+    }
+    pictures, titles = [], []
+    for row in list(pairs.values())[:_MOST_PAIRS]:
+        table = "test" if row["where"] == "test" else "train"
+        pair = [show[table](row["id"]), show["train"](row["other_id"])]
+        if all(picture is not None for picture in pair):
+            pictures += pair
+            titles += [f"{shorten_name(row['id'])}{' (test)' * (table == 'test')}", shorten_name(row["other_id"])]
+    return draw_gallery(require(pictures, "the pictures cannot be read"), titles)
 
 
 # Those that runs of all kinds may have; a kind names them among its own.
@@ -98,6 +151,19 @@ PICTURES = (
         lambda run: run_figures.draw_final_weights(run.weight_table["columns"], run.weight_table["data"]),
     ),
     Picture(
+        "suspicious_rows",
+        "Rows whose truth may be wrong",
+        "The most suspicious first: what is given, and what the model says that did not see the row. A row may also be "
+        "unusual. suspicious_rows.csv lists more.",
+        _draw_suspects,
+    ),
+    Picture(
+        "near_pictures",
+        "Rows with nearly the same picture",
+        "Pairs on both sides of a fold, or in training and test data, side by side. leaks.csv lists all.",
+        _draw_near_pictures,
+    ),
+    Picture(
         "timings",
         "Timings",
         "Bars that overlap: the folds trained side by side. Below, where the wall time of the whole job went.",
@@ -111,6 +177,8 @@ def choose_pictures(config: RunConfig, summary: Summary) -> tuple[Picture, ...]:
     shared = {picture.name: picture for picture in PICTURES}
     if summary.stage.combinations is None:
         del shared["members_and_combinations"]
+    if not any(summary.leaks.get(_NEAR_PICTURE, {}).values()):
+        del shared["near_pictures"]
     chosen = (shared.get(one) if isinstance(one, str) else one for one in config.kind.load_pictures())
     return tuple(picture for picture in chosen if picture is not None)
 

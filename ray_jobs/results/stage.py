@@ -24,6 +24,7 @@ from ray_jobs.results.run_files import (
     score_folds,
 )
 from ray_jobs.results.submission import submit
+from ray_jobs.results.suspicious_rows import write_suspects
 from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
 from ray_jobs.runs.record import log_news
@@ -46,8 +47,14 @@ def run_ensemble_stage(root: str) -> StageResult:
     folds = {name: own.completed_folds(config.folds.count) for name, own in folders.items()}
     for own in folders.values():
         refuse_damaged(own, config.folds.count)
-    scored = {name: score_folds(own, config, folds[name]) for name, own in folders.items() if folds[name]}
+    scored = {
+        name: score_folds(own, config, folds[name])
+        for name, own in folders.items()
+        if folds[name] and not config.folds.trains_all
+    }
     stage = StageResult(scored_folds={name: tuple(done) for name, done in folds.items()})
+    if config.folds.trains_all:
+        return _submit_one_model(folder, config, stage)
     if not scored:
         return replace(stage, submission=SubmissionRecord(reason="no fold is finished"))
     write_parquet(folder.oof, pa.concat_tables(lines for _, lines in scored.values()))
@@ -57,6 +64,7 @@ def run_ensemble_stage(root: str) -> StageResult:
         own_folds = [folder.fold(fold) for fold in range(config.folds.count)]
         materials = open_materials(folder, config)
         config.kind.draw_out_of_fold(config.ensemble, own_folds, scored[MAIN][1], materials)
+        write_suspects(folder, config, scored[MAIN][1])
         new_rows = estimate_of_folds(folder, config, scored[MAIN][1], len(folds[MAIN]))
         stage = replace(stage, new_rows=new_rows)
     recorded = _list_scores(config, stage.scores)
@@ -74,6 +82,17 @@ def run_ensemble_stage(root: str) -> StageResult:
         stage = replace(stage, submission=SubmissionRecord(reason=str(reason)))
     log_news(folder.submission_record, recorded | metrics)
     return stage
+
+
+def _submit_one_model(folder: RunFolder, config: RunConfig, stage: StageResult) -> StageResult:
+    """The submission of a model of all rows, which no row is left to score."""
+    try:
+        _refuse_missing(folder, config, stage.scored_folds)
+        submission, metrics, _ = submit(folder, config, describe_run(folder, config), None, {})
+    except NoSubmissionError as reason:
+        submission, metrics = SubmissionRecord(reason=str(reason)), {"ensemble/submission_created": 0}
+    log_news(folder.submission_record, metrics)
+    return replace(stage, submission=submission)
 
 
 def _list_scores(config: RunConfig, scores: Scores | None) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def build_summary(folder: RunFolder, config: RunConfig, stage: StageResult, seco
                 seconds=None if status.finished is None or status.started is None else status.finished - status.started,
                 error=status.error,
                 epochs=status.epoch,
-                ended_by=status.ended_by,
+                # A refit ends where the folds have: as it should.
+                ended_by=None if config.folds.trains_all else status.ended_by,
             )
             for member, status in statuses
         ),
@@ -89,10 +90,11 @@ def build_summary(folder: RunFolder, config: RunConfig, stage: StageResult, seco
 
 
 def _explain(folder: RunFolder, config: RunConfig, summary: Summary) -> str:
+    folds = "one model of all rows" if config.folds.trains_all else f"{config.folds.count} folds"
     lines = [
         f"# Run {folder.root.name}",
         "",
-        f"Recipe `{config.recipe}`, {config.folds.count} folds: {summary.outcome}.",
+        f"Recipe `{config.recipe}`, {folds}: {summary.outcome}.",
         "",
     ]
     stage = summary.stage

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensemble.kinds import Kind
+from ray_jobs.config.folds import say_shared
 from ray_jobs.runs.summary import Combinations, NewRowsError, ScoredModel, Summary
 from ray_jobs.runs.sweep_outcome import SweepOutcome
 
@@ -74,12 +75,12 @@ def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     for kind, numbers in counts.items():
         if numbers["validation_rows"]:
             lines.append(
-                f"{numbers['validation_rows']:,} validation rows share their {kind} with rows that train their fold"
+                f"{numbers['validation_rows']:,} validation rows {say_shared(kind)} rows that train their fold"
             )
         if numbers.get("blend_rows"):
-            lines.append(f"{numbers['blend_rows']:,} rows of the blend set share their {kind} with training rows")
+            lines.append(f"{numbers['blend_rows']:,} rows of the blend set {say_shared(kind)} training rows")
         if numbers["test_rows"]:
-            lines.append(f"{numbers['test_rows']:,} test rows share their {kind} with training rows")
+            lines.append(f"{numbers['test_rows']:,} test rows {say_shared(kind)} training rows")
     return lines
 
 
@@ -99,7 +100,7 @@ def explain_ends(summary: Summary) -> list[str]:
         "budget": "no further epoch fitted into run.time_budget",
         "patience": "no epoch was better for so long as training.patience allows",
     }
-    lines = []
+    lines: list[str] = []
     several = len({fold.member for fold in summary.folds}) > 1
     for reason, words in reasons.items():
         ended = [fold for fold in summary.folds if fold.ended_by == reason]

@@ -210,6 +210,10 @@ class RunFiles:
     oof = RunFile(
         "oof.parquet", "of each row that some fold validated: what the model predicted that did not train on it"
     )
+    suspicious_rows = RunFile(
+        "suspicious_rows.csv",
+        "id, fold, suspicion, given, predicted: the rows whose truth is most likely wrong, the first of them first",
+    )
     masks = RunFile("masks/", "the predicted maps", of_kind=True)
     overlays = RunFile("overlays/", "the predicted maps over the pictures", of_kind=True)
     disagreement = RunFile("disagreement/", "where the models differ", of_kind=True)

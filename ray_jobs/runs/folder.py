@@ -149,7 +149,7 @@ class RunFolder(RunFiles):
             config = read_json(self.config, default=None)
             if config is None:
                 return True
-            self._has_known_folds = config.get("folds", {}).get("kind") != "holdout"
+            self._has_known_folds = config.get("folds", {}).get("kind") not in ("holdout", "all")
         return self._has_known_folds
 
     def newest_fold_log(self, number: int) -> Path:

@@ -146,3 +146,8 @@ def open_cache(cache: Path) -> Path:
     if found.st_mode & 0o077:
         cache.chmod(0o700)
     return cache
+
+
+def find_refit(run: str) -> str:
+    """Where the refit of a run is, by the run's name, folder or address."""
+    return f"{run.rstrip('/')}_refit"

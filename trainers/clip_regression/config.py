@@ -62,6 +62,9 @@ class DataConfig:
     """Rows with the same value here stay on one side of a fold (`folds.kind=grouped`)."""
     fold_column: str | None = None
     """The user's own folds, from 0; -1 marks rows that always train, -2 the blend set (`folds.kind=predefined`)."""
+    near_duplicates: bool = False
+    """Look also for rows with nearly the same picture (saved again, resized, slightly cropped, mirrored) or text: each
+    picture is decoded once before the run starts."""
     reference_date: str | None = None
     """Date from which ages are counted; None: the newest training row of the fold. Never today."""
     clean_text: bool = True

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trainers.clip_regression.config import Config, DataConfig, ModelConfig, has_encoders
+from trainers.clip_regression.rows.backgrounds import open_small_pictures
 from trainers.clip_regression.rows.cells import parse_reference_date
 from trainers.clip_regression.rows.labels import check_classes, note_unknown
 from trainers.clip_regression.rows.remote_data import opened_data
@@ -74,7 +75,7 @@ def take_inventory(
         predefined_fold=None if train.folds is None else train.folds.astype(np.int64),
         bad_rows=tuple(bad for rows in tables for bad in rows.bad_rows),
         test_ids=None if test is None else test.ids,
-        row_keys=collect_row_keys(train, test),
+        row_keys=collect_row_keys(train, test, near=config.data.near_duplicates),
         tables=dict(zip(("train", "test"), tables, strict=False)),
         notes=(*notes, *said, *said_of_classes),
         classes=train.classes,
@@ -95,6 +96,11 @@ def write_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
     for table, rows in inventory.tables.items():
         write_rows(place_rows(folder, config.data, table), rows)
     leave_weights_digest(config.model, folder)
+
+
+def open_backgrounds(config: Config, inputs: Path, table: str) -> Callable[[str], np.ndarray | None]:
+    """A function of a row's id that gives its picture; see `rows/backgrounds.py`."""
+    return open_small_pictures(config.data, inputs, table)
 
 
 def _refuse_loss(config: Config) -> None:

@@ -67,6 +67,8 @@ class DataConfig:
     group_pattern: str | None = None
     """Instead of a table: a regular expression whose first group, found in a picture's name, is what is never split,
     such as '^(patient[0-9]+)_'."""
+    near_duplicates: bool = False
+    """Look also for pictures that are nearly the same (saved again, resized, slightly cropped, mirrored)."""
     fold_column: str | None = None
     """Its column with the user's own folds, from 0; -1 marks pictures that always train, -2 the blend set
     (`folds.kind=predefined`)."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
 from trainers.reading.data_folder import prepare_folder, resolve_folder
+from trainers.reading.near_pictures import number_near_pictures, read_thumbnails, without_exact
 from trainers.reading.picture_files import collect_left_out
 from trainers.storage.object_storage import is_uri
 from trainers.unet_segmentation.config import Config, DataConfig
@@ -65,7 +66,7 @@ def take_inventory(
         predefined_fold=_find_folds(data, labels, rows),
         bad_rows=tuple(bad for one in found.values() for bad in one.bad_rows) + left_out,
         test_ids=test_rows.ids if len(test_rows) else None,
-        row_keys=_collect_keys(found, groups, test_groups),
+        row_keys=_collect_keys(found, groups, test_groups, near=data.near_duplicates),
         tables={name: one.good_rows for name, one in found.items() if len(one.good_rows)},
         notes=tuple(note for one in found.values() for note in one.notes) + notes,
     )
@@ -190,14 +191,19 @@ def _find_folds(data: DataConfig, labels: Labels | None, rows: Rows) -> np.ndarr
 
 
 def _collect_keys(
-    found: dict[str, Found], groups: np.ndarray | None, test_groups: np.ndarray | None
+    found: dict[str, Found], groups: np.ndarray | None, test_groups: np.ndarray | None, *, near: bool
 ) -> dict[str, RowKeys]:
-    """Which pictures have the same bytes, and which the same group."""
+    """Which pictures have the same bytes or, if it is asked for, are nearly the same, and which have the same group."""
     pictures, test_pictures = (
         np.array([_to_key(digest) for digest in found[name].good_rows.picture_digests], np.uint64)
         for name in ("train", "test")
     )
     keys = {"picture": RowKeys(pictures, test_pictures)}
+    if near:
+        paths = [path for name in ("train", "test") for path in found[name].good_rows.pictures]
+        numbers = number_near_pictures(read_thumbnails(Path(path).read_bytes() for path in paths))
+        numbers = without_exact(numbers, np.concatenate([pictures, test_pictures]))
+        keys["near_picture"] = RowKeys(numbers[: len(pictures)], numbers[len(pictures) :])
     if groups is not None:
         names = [groups, np.array([], str) if test_groups is None else test_groups]
         train, test = (np.array([_to_key(name.encode()) for name in one.tolist()], np.uint64) for one in names)

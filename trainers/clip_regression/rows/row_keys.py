@@ -1,8 +1,9 @@
 """Keys that two rows share where they have the same picture, the same text or the same group.
 
-Same picture: a file with the same bytes; a copy that was encoded anew or resized is not found. Same text: the joined
-and cleaned text, whatever its case and white space, which CLIP's tokenizers do not tell apart either; links that became
-the same token are the same. No picture and an empty text have no key."""
+Same picture: a file with the same bytes. Same text: the joined and cleaned text, whatever its case and white space,
+which CLIP's tokenizers do not tell apart either; links that became the same token are the same. No picture and an empty
+text have no key. Where it is asked for also nearly the same picture (`trainers/reading/near_pictures.py`; not of those
+in object storage) and nearly the same text (`near_texts.py`), where the rows do not have the very same."""
 
 from __future__ import annotations
 
@@ -14,14 +15,21 @@ import numpy as np
 
 from trainers.clip_regression.rows.table import Rows
 from trainers.interface import NO_KEY, RowKeys
+from trainers.reading.near_pictures import number_near_pictures, read_thumbnails, without_exact
+from trainers.reading.near_texts import find_near_texts
 from trainers.storage.remote_files import RemoteFile
 
+NEAR_TEXT = 0.6  # the least share of common runs of words, of all
 MAX_SHOWN_LENGTH = 40  # characters of a text
 _END_BYTES = 4096
 
 
-def collect_row_keys(train: Rows, test: Rows | None) -> dict[str, RowKeys]:
+def collect_row_keys(train: Rows, test: Rows | None, *, near: bool = False) -> dict[str, RowKeys]:
     """The keys of each kind (picture, text, group) that some training row has.
+
+    Args:
+        train, test: the rows.
+        near: whether to look also for what is nearly the same (near_picture, near_text).
 
     Raises:
         OSError: a picture that was there a moment ago cannot be read.
@@ -35,8 +43,19 @@ def collect_row_keys(train: Rows, test: Rows | None) -> dict[str, RowKeys]:
         "text": _name_shared(_hash_texts([text.lower() for text in texts]), texts),
         "group": _name_shared(_hash_texts(groups), groups),
     }
+    if near:
+        found["near_picture"] = (without_exact(_number_near_pictures(tables), pictures_B), {})
+        likeness = find_near_texts(texts, least=NEAR_TEXT).to_row_keys(texts, len(texts))
+        found["near_text"] = (without_exact(likeness.train, found["text"][0]), dict(likeness.shown))
     end = len(train)
     return {kind: RowKeys(keys[:end], keys[end:], shown) for kind, (keys, shown) in found.items() if keys[:end].any()}
+
+
+def _number_near_pictures(tables: list[Rows]) -> np.ndarray:
+    """(B,) uint64, equal where pictures are nearly the same."""
+    pictures = [picture for rows in tables for picture in rows.pictures]
+    contents = (picture.read_bytes() if isinstance(picture, Path) else None for picture in pictures)
+    return number_near_pictures(read_thumbnails(contents))
 
 
 def hash_pictures(pictures: list[Path | RemoteFile | None]) -> np.ndarray:

@@ -42,7 +42,7 @@ class RowsFile:
 
 def place_rows(inputs: Path, data: DataConfig, table: str) -> Path:
     """Where the rows of a table are below a run's folder of inputs, for those who read them by this config."""
-    seen = {name: value for name, value in asdict(data).items() if name != "max_pixels"}
+    seen = {name: value for name, value in asdict(data).items() if name not in ("max_pixels", "near_duplicates")}
     return inputs / f"{table}-{name_view(seen, _LATER)}.arrow"
 
 

@@ -4,6 +4,8 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
 from trainers.clip_regression.config import Config, DataConfig, ModelConfig
 from trainers.clip_regression.inventory import take_inventory
@@ -101,3 +103,26 @@ def test_the_inventory_has_the_keys(small_frame, write_data, tmp_path):
         "picture": (24, 4),
         "text": (24, 4),
     }
+
+
+def test_pictures_and_texts_that_are_nearly_the_same_are_kinds_of_their_own_where_it_is_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(200)]
+    texts = [" ".join(rng.permutation(words)[:30]) for _ in range(6)]
+    texts[3] = f"{texts[0]} sold"  # nearly the same
+    texts[4] = texts[1].upper()  # the very same
+    (tmp_path / "train_val").mkdir()
+    pictures = [Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((90, 90)) for _ in range(6)]
+    pictures[5] = pictures[2].resize((45, 45)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / "train_val" / f"r{number}.jpg", quality=90)
+    shutil.copy(tmp_path / "train_val" / "r0.jpg", tmp_path / "train_val" / "r1.jpg")
+    frame = pd.DataFrame({"id": [f"r{n}" for n in range(6)], "views": range(6), "title": texts})
+    frame.to_csv(tmp_path / "train_val.csv", index=False)
+    data = DataConfig(root=str(tmp_path), text_columns=("title",), date_column=None, test_table="")
+    rows = read_train_rows(data)
+    assert set(collect_row_keys(rows, None)) == {"picture", "text"}
+    keys = collect_row_keys(rows, None, near=True)
+    near = {kind: np.flatnonzero(keys[kind].train).tolist() for kind in ("near_picture", "near_text")}
+    assert near == {"near_picture": [2, 5], "near_text": [0, 3]}
+    assert keys["near_text"].shown[int(keys["near_text"].train[0])].startswith(texts[0][:30])

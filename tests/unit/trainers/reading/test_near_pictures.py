@@ -1,0 +1,75 @@
+"""Pictures that are nearly the same."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from trainers.interface import NO_KEY
+from trainers.reading.near_pictures import (
+    find_pairs,
+    number_near_pictures,
+    read_thumbnails,
+    without_exact,
+)
+
+NUM = 60
+
+
+def make_picture(seed, size=(120, 90)):
+    """Smooth colours with some structure."""
+    rng = np.random.default_rng(seed)
+    noise = np.stack([gaussian_filter(rng.normal(size=size[::-1]), 9) for _ in range(3)], axis=2)
+    noise = (noise - noise.min()) / (noise.max() - noise.min())
+    return Image.fromarray((255 * noise).astype(np.uint8))
+
+
+def save(picture, form="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [make_picture(seed) for seed in range(NUM)]
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda one: save(one, "JPEG", quality=60),
+        lambda one: save(one.resize((60, 45))),
+        lambda one: save(one.crop((3, 2, 120, 90))),
+        lambda one: save(one.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "JPEG"),
+    ],
+    ids=["JPEG 60", "half size", "cropped", "mirrored"],
+)
+def test_a_picture_that_was_saved_again_is_found_and_no_other(pictures, plant):
+    thumbnails = read_thumbnails([save(one) for one in pictures] + [plant(one) for one in pictures])
+    first, second = find_pairs(thumbnails)
+    found = set(zip(first.tolist(), second.tolist(), strict=True))
+    planted = {(number, NUM + number) for number in range(NUM)}
+    assert len(found & planted) >= 0.95 * NUM
+    assert len(found - planted) <= 1
+
+
+def test_what_is_connected_over_others_has_one_number_and_what_is_like_none_has_none(pictures):
+    contents = [save(pictures[0]), save(pictures[1]), save(pictures[0], "JPEG", quality=50), save(pictures[0])]
+    numbers = number_near_pictures(read_thumbnails(contents))
+    assert numbers[0] == numbers[2] == numbers[3] != NO_KEY
+    assert numbers[1] == NO_KEY
+
+
+def test_what_is_no_picture_or_blank_is_like_nothing(pictures):
+    blank = save(Image.new("RGB", (50, 50), "red"))
+    contents = [None, None, b"nothing", blank, blank, save(pictures[0])]
+    assert number_near_pictures(read_thumbnails(contents)).tolist() == [NO_KEY] * 6
+    assert len(find_pairs(read_thumbnails([]))[0]) == 0
+
+
+def test_rows_that_have_the_very_same_are_left_to_the_exact_kind():
+    near, exact = np.array([1, 1, 2, 2, 0, 3], np.uint64), np.array([7, 7, 8, 9, 0, 4], np.uint64)
+    assert without_exact(near, exact).tolist() == [0, 0, 2, 2, 0, 0]
