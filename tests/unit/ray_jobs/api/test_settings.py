@@ -10,6 +10,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GroupKFold, RepeatedKFold, TimeSeriesSplit
 
+from ray_jobs import cross_validate
 from ray_jobs.api.settings import Wanted, build_config
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
@@ -93,6 +94,11 @@ def test_an_estimator_s_parameters_are_its_options(tmp_path):
     )
     assert first.features == ("x",)
     assert first.estimator != second.estimator == build(tmp_path, LinearRegression()).trainer.my.estimator
+
+
+def test_several_targets_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(RunError, match=r"target=\['red', 'blue'\]: expected one column; of several yes/no labels"):
+        cross_validate(train_fold, ROWS, ["red", "blue"], storage=tmp_path)
 
 
 @pytest.mark.parametrize(
