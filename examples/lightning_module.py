@@ -31,7 +31,7 @@ def train_fold(fold):
     data = TensorDataset(to_x(fold.train), torch.tensor(fold.train["price"].to_numpy("float32")) / 1000)
     model, callback = Net(), FoldCallback(fold)
     trainer = lightning.Trainer(max_epochs=30, devices=1, callbacks=[callback], logger=False)
-    trainer.fit(model, DataLoader(data, 16, shuffle=True), ckpt_path=callback.ckpt_path)
+    trainer.fit(model, DataLoader(data, 16, shuffle=True, drop_last=True), ckpt_path=callback.ckpt_path)
     model.eval()
     fold.keep_model(lambda rows: model(to_x(rows)).detach().numpy() * 1000)
 

@@ -10,19 +10,19 @@ import torch
 from ray_jobs import cross_validate, save_predictions
 
 
-def train_loop_per_worker(config):
+def train_loop(config):
     def to_x(batch):
         return torch.stack([batch[name].float() for name in ("width_cm", "height_cm", "year")], dim=1)
 
     model = ray.train.torch.prepare_model(torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)))
-    adam, first_epoch = torch.optim.Adam(model.parameters(), lr=config["lr"]), 0
+    adam, first_epoch = torch.optim.Adam(model.parameters(), lr=0.05), 0
     if checkpoint := ray.train.get_checkpoint():
         state = torch.load(f"{checkpoint.to_directory()}/state.pt")
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
         first_epoch = state["epoch"] + 1
-    for epoch in range(first_epoch, config["num_epochs"]):
-        for batch in ray.train.get_dataset_shard("train").iter_torch_batches(batch_size=16):
+    for epoch in range(first_epoch, config["epochs"]):
+        for batch in ray.train.get_dataset_shard("train").iter_torch_batches(batch_size=16, drop_last=True):
             loss = (model(to_x(batch))[:, 0] - batch["price"] / 1000).square().mean()
             adam.zero_grad()
             loss.backward()
@@ -37,5 +37,4 @@ def train_loop_per_worker(config):
 
 
 lots = pd.read_csv("lots.csv", usecols=["width_cm", "height_cm", "year", "price"])
-options = {"lr": 0.05, "num_epochs": 20}
-print(cross_validate(train_loop_per_worker, dataset=lots, target="price", splitter=4, train_loop_config=options))
+print(cross_validate(train_loop, dataset=lots, target="price", splitter=4, train_loop_config={"epochs": 20}))

@@ -8,8 +8,10 @@ names = ["width_cm", "height_cm", "year"]
 
 
 def train_fold(fold, my):
+    mean, std = fold.train[names].mean(), fold.train[names].std()
+
     def to_x(rows):
-        return torch.tensor(((rows[names] - fold.train[names].mean()) / fold.train[names].std()).to_numpy("float32"))
+        return torch.tensor(((rows[names] - mean) / std).to_numpy("float32"))
 
     x, y = to_x(fold.train), torch.tensor(fold.train["price"].to_numpy("float32")) / 1000
     model = torch.nn.Sequential(torch.nn.Linear(3, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))

@@ -81,6 +81,11 @@ def cross_validate(
     data = _take_one("data", data, "dataset", dataset)
     my = _take_one("my", my, "train_loop_config", train_loop_config)
     folds = _take_one("folds", None if folds is DEFAULT_COUNT else folds, "splitter", splitter)
+    if isinstance(target, (list, tuple)):
+        raise RunError(
+            f"target={list(target)}: expected one column; of several yes/no labels, or several numbers, make a run for "
+            "each, with a name of its own"
+        )
     if data is None or not isinstance(target, str) or not target:
         raise RunError(f"data={type(data).__name__}, target={target!r}: expected rows, and the name of their column")
     wanted = Wanted(

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from ray_jobs.api.cross_validate import cross_validate
 from ray_jobs.api.run import Run
@@ -61,8 +63,9 @@ class _KFold(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
             groups: (N,) values of which none is on both sides of a fold.
         """
         if not isinstance(X, pd.DataFrame):
-            X, y = validate_data(self, X, y, y_numeric=self._task == "regression")
+            X, y = validate_data(self, X, y, y_numeric=self._task == "regression", ensure_min_samples=2)
         else:
+            y = column_or_1d(y, warn=True)
             self.n_features_in_, self.feature_names_in_ = X.shape[1], np.array(X.columns, object)
         rows = self._as_rows(X)
         table = rows.assign(**{_TARGET: np.asarray(y)})
@@ -113,6 +116,8 @@ class KFoldClassifier(ClassifierMixin, _KFold):  # type: ignore[misc] # scikit-l
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Any:
         """As of a regressor, where y is of any type."""
+        assert_all_finite(np.asarray(y))
+        check_classification_targets(y)
         self.classes_ = np.unique(np.asarray(y))
         return super().fit(X, y, groups)
 
@@ -123,7 +128,8 @@ class KFoldClassifier(ClassifierMixin, _KFold):  # type: ignore[misc] # scikit-l
 
     def predict(self, X: Any) -> np.ndarray:
         """(N,)."""
-        likeliest_N: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        number_N = self.predict_proba(X).argmax(axis=1)
+        likeliest_N: np.ndarray = self.classes_[number_N]
         return likeliest_N
 
     def _read_oof(self, known: pd.DataFrame) -> np.ndarray:

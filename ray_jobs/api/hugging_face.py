@@ -8,9 +8,11 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
-
+from ray_jobs.api.extras import told_which_extra
 from ray_jobs.api.folders import read_files, write_files
+
+with told_which_extra("hf"):
+    from transformers import TrainerCallback
 
 if TYPE_CHECKING:
     from trainers.own_trainer.fold import Fold

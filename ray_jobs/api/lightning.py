@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+
+from ray_jobs.api.extras import told_which_extra
+
+with told_which_extra("lightning"):
+    from lightning.pytorch.callbacks import Checkpoint
 
 if TYPE_CHECKING:
     from trainers.own_trainer.fold import Fold

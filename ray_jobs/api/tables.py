@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ray_jobs.errors import RunError
 from trainers.interface import DataError
@@ -90,11 +91,20 @@ def open_table(data: Any, what: str = "data") -> ScriptTable:
             "file or of a folder with one"
         )
     frame = data.reset_index() if data.index.name is not None and data.index.name not in data else data
-    frame = frame.reset_index(drop=True)
+    frame = _with_usual_types(frame.reset_index(drop=True))
     frame.columns = frame.columns.map(str)
     if frame.columns.has_duplicates:
         raise RunError(f"{what} has several columns of one name: {list_names(frame)}")
     return ScriptTable(None, frame)
+
+
+def _with_usual_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of Arrow's types, as Ray Data gives them, as they are read from a file: lists of those cannot be."""
+    of_arrow = [name for name, kind in frame.dtypes.items() if isinstance(kind, pd.ArrowDtype)]
+    if not of_arrow:
+        return frame
+    table = pa.Table.from_pandas(frame[of_arrow], preserve_index=False).replace_schema_metadata(None)
+    return frame.assign(**table.to_pandas())
 
 
 def write_by_content(frame: pd.DataFrame, cache: Path, what: str) -> Path:

@@ -1,27 +1,23 @@
 """The scripts of `examples/`, each once undisturbed and once killed in mid-run and continued by the same call.
 
-KFOLD_PYTHON names the interpreter of an environment into which the wheel was installed; without it the scripts run in
-that of the tests, beside the checkout. A script whose framework is missing there is skipped."""
+Where KFOLD_PYTHON names the interpreter of an environment into which the wheel was installed, they run there. A script
+whose framework is missing is skipped."""
 
 from __future__ import annotations
 
 import ast
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.processes import REPOSITORY, clean_environment, free_port, start_node
+from support.processes import REPOSITORY
+from support.users_scripts import WAIT_S, is_there, open_ray, start_script
 
 EXAMPLES = REPOSITORY / "examples"
-PYTHON = os.environ.get("KFOLD_PYTHON", sys.executable)
 NEEDS = {
     "lightgbm_function": ("lightgbm",),
     "torch_loop": (),
@@ -32,13 +28,6 @@ NEEDS = {
 }
 SAVING = ("torch_loop", "ray_train_loop", "lightning_module", "hugging_face_trainer")  # where they are
 MOST_LINES = 30
-WAIT_S = 1800
-
-
-def is_there(*packages: str) -> bool:
-    names = repr(packages)
-    code = f"import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in {names}))"
-    return subprocess.run([PYTHON, "-c", code], check=False).returncode == 0
 
 
 def count_lines(script: Path) -> int:
@@ -48,31 +37,10 @@ def count_lines(script: Path) -> int:
     return len([line for line in after if line.strip() and not line.strip().startswith("#")])
 
 
-def environment(home: Path, **values: str) -> dict[str, str]:
-    clean = clean_environment(HOME=str(home), WANDB_MODE="disabled", **values)
-    if "KFOLD_PYTHON" not in os.environ:
-        clean["PYTHONPATH"] += f"{os.pathsep}{REPOSITORY}"
-    return clean
-
-
-def start_patiently(*arguments: Any, ray: str) -> subprocess.Popen[bytes]:
-    """Ray waits 30 s for its own processes, which is too short where many others are at work."""
-    for _ in range(5):
-        with suppress(AssertionError):
-            return start_node(*arguments, ray=ray)
-    return start_node(*arguments, ray=ray)
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """A Ray of two CPUs, which the scripts join and leave."""
-    root, address = tmp_path_factory.mktemp("node"), f"127.0.0.1:{free_port()}"
-    words = ("--head", f"--port={address.rpartition(':')[2]}", "--node-ip-address=127.0.0.1")
-    words = (*words, "--include-dashboard=false", f"--temp-dir={root / 'ray'}")
-    node = start_patiently(root / "node.txt", environment(root), *words, ray=str(Path(PYTHON).with_name("ray")))
-    yield address
-    node.terminate()
-    node.wait()
+    with open_ray(tmp_path_factory.mktemp("node")) as address:
+        yield address
 
 
 class Home:
@@ -83,15 +51,7 @@ class Home:
         shutil.copytree(EXAMPLES, self.work)
 
     def start(self, name: str) -> subprocess.Popen[str]:
-        with self.output.open("a") as output:
-            return subprocess.Popen(
-                [PYTHON, f"{name}.py"],
-                cwd=self.work,
-                env=environment(self.root, RAY_ADDRESS=self.address),
-                text=True,
-                stdout=output,
-                stderr=output,
-            )
+        return start_script(f"{name}.py", self.root, self.work, self.address)
 
     def finish(self, name: str) -> None:
         """Runs a script to its end."""

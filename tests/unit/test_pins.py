@@ -12,8 +12,8 @@ from support.processes import REPOSITORY
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PINS = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;]+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-# Nothing of the project imports it.
-NOT_PINNED = {"tensorboard"}
+# Nothing of the project needs them.
+NOT_PINNED = {"tensorboard", "lightning", "hf", "boosting"}
 WANTED = [
     *PROJECT["project"]["dependencies"],
     *PROJECT["dependency-groups"]["dev"],

@@ -123,6 +123,11 @@ class Config:
         elif not dataclasses.is_dataclass(self.my):
             raise ValueError(f"my={self.my!r}: expected a dataclass of the function's own options")
 
+    def __reduce__(self) -> Any:
+        """Travels with the options' names and values: their class is in a file of the user's, which another process
+        cannot import."""
+        return Config, (self.data, self.model, self.trainer, dataclasses.asdict(self.my))
+
     @property
     def PREDICTS(self) -> str:  # noqa: N802 what other families have as a constant
         """The kind of predictions."""

@@ -71,6 +71,13 @@ class Fold:
         self._has_reported, self._is_epoch_over = False, False
         self._saved_at = time.monotonic()
 
+    def __reduce__(self) -> Any:
+        """Raises TypeError: a checkpoint would hold all rows."""
+        raise TypeError(
+            "it uses the fold itself, which cannot be kept; take from the fold what is needed before, such as "
+            "mean = fold.train[names].mean()"
+        )
+
     def log(self, metrics: Mapping[str, Any] | None = None, *, step: int | None = None, **more: Any) -> None:
         """Records the values of a step; each call is the next step unless one is given.
 

@@ -97,8 +97,8 @@ def opened_data(data: DataConfig, cache: Path, spread: Spread) -> Iterator[tuple
             if ".." in Path(name).parts or name.startswith("/"):
                 raise DataError(f"{name}: expected the name of a table below data.root={root}")
             _fetch_table(f"{root}/{name}", tables / name)
-        if not (tables / data.train_table).exists() and not bucket_exists(root):
-            raise DataError(f"data.root={root}: no such bucket, or none that these keys may see")
+        if not (tables / data.train_table).exists():
+            raise DataError(_explain_missing(root, data.train_table))
         yield replace(data, root=str(tables)), partial(_open_remote_pictures, root, cache, spread)
     except DataError as error:
         raise DataError(str(error).replace(str(tables), root)) from None
@@ -109,6 +109,15 @@ def opened_data(data: DataConfig, cache: Path, spread: Spread) -> Iterator[tuple
             f"{error.filename}: {error.strerror}. Check the network and, of a server that is not Amazon's, "
             "AWS_ENDPOINT_URL"
         ) from None
+
+
+def _explain_missing(root: str, table: str) -> str:
+    if not bucket_exists(root):
+        return f"data.root={root}: no such bucket, or none that these keys may see"
+    return (
+        f"{root}/{table}: no such file; set data.root and data.train_table to where the table is. Folders of classes "
+        "without a table are read from a disk only"
+    )
 
 
 def _fetch_table(uri: str, path: Path) -> None:

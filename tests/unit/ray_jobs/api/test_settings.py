@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GroupKFold, RepeatedKFold, TimeSeriesSplit
 
+from ray_jobs import cross_validate
 from ray_jobs.api.settings import Wanted, build_config
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
@@ -93,6 +95,19 @@ def test_an_estimator_s_parameters_are_its_options(tmp_path):
     )
     assert first.features == ("x",)
     assert first.estimator != second.estimator == build(tmp_path, LinearRegression()).trainer.my.estimator
+
+
+def test_columns_of_arrow_s_types_are_taken_as_ray_data_gives_them(tmp_path):
+    lists = pd.Series([[1.0, 2.0]] * 12, dtype=pd.ArrowDtype(pa.list_(pa.float64())))
+    rows = pd.DataFrame({"x": lists, "y": pd.array(range(12), "int64[pyarrow]"), "who": pd.array(["a"] * 12, "string")})
+    read = pd.read_parquet(build(tmp_path, data=rows).trainer.data.root)
+    assert np.stack(read["x"]).tolist() == [[1.0, 2.0]] * 12
+    assert (read["y"].dtype, read["y"].sum()) == (np.dtype("int64"), 66)
+
+
+def test_several_targets_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(RunError, match=r"target=\['red', 'blue'\]: expected one column; of several yes/no labels"):
+        cross_validate(train_fold, ROWS, ["red", "blue"], storage=tmp_path)
 
 
 @pytest.mark.parametrize(

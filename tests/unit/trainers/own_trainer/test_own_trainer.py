@@ -118,6 +118,14 @@ def test_a_kept_model_that_says_something_else_than_the_function_is_refused(data
         learn(train, data, tmp_path)
 
 
+def test_a_kept_model_that_uses_the_fold_itself_is_refused_with_what_to_do(data, tmp_path):
+    def train(fold):
+        fold.keep_model(lambda rows: rows["width"] - fold.train["width"].mean())
+
+    with pytest.raises(ValueError, match=r"the model that is kept cannot be saved: .* it uses the fold itself.*before"):
+        learn(train, data, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("returned", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 from support.processes import REPOSITORY
 
 from trainers.interface import DataError
+from trainers.own_trainer.config import Config, TrainerConfig
+from trainers.own_trainer.example import Options
 from trainers.own_trainer.source import collect_source, load_source
 
 MODEL = """
@@ -46,6 +49,17 @@ def test_a_function_and_what_lies_beside_it_run_where_their_files_are_not(tmp_pa
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["14", "travelling.py:train_fold", source.sha256]
+
+
+def test_a_config_travels_to_processes_that_cannot_import_the_class_of_the_options(tmp_path, monkeypatch):
+    source = load_source(write(tmp_path, "classed"))
+    config = Config(trainer=TrainerConfig("classed.py:train_fold"), my=source.build_options({"depth": 9}))
+    packed = pickle.dumps(config)
+    monkeypatch.delitem(sys.modules, "classed")
+    again = pickle.loads(packed)
+    assert (again.data, again.model, again.trainer) == (config.data, config.model, config.trainer)
+    assert source.build_options(again.my) == config.my
+    assert pickle.loads(pickle.dumps(Config(my=Options(epochs=3)))) == Config(my=Options(epochs=3))
 
 
 def test_the_checksum_is_of_what_the_function_calls_and_of_nothing_else(tmp_path):
