@@ -4,8 +4,9 @@ whole modality such as the picture, is shuffled among them.
     python ray_jobs/explain.py auctions
     python ray_jobs/explain.py auctions --rows 5000
 
-Each row is predicted by the model that has not seen it, in this process. The result is importance.csv in the run's
-folder and a picture in its report. Of a run with members it is of the run's own recipe.
+Each row is predicted by the model that has not seen it, in this process. Of rows with pictures those that are predicted
+worst and best are predicted again with parts of them covered. The result is importance.csv and occlusion/ in the run's
+folder, and pictures in its report. Of a run with members it is of the run's own recipe.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> int:
         raise RunError(f"--rows={given.rows}: expected at least 10")
     folder = find_whole_run(given.run, typed.storage)
     from ray_jobs.cli.console import open_console
-    from ray_jobs.prediction.importance import find_importance
+    from ray_jobs.prediction.importance import find_importance, find_rows, read_folds
+    from ray_jobs.prediction.occlusion import find_occlusion, write_occlusion
     from ray_jobs.reporting.html_report import write_report_or_warn
     from ray_jobs.reporting.outcome import print_importance
     from ray_jobs.results.importance_file import write_importance
@@ -50,8 +52,12 @@ def main(argv: list[str]) -> int:
     config, console = folder.read_config(), open_console()
     with hold_run(folder):
         say = partial(console.print, style="dim")
-        found, num_rows = find_importance(folder, with_own_recipe(config), given.rows, say)
-        write_importance(folder, config, found, num_rows)
+        own = with_own_recipe(config)
+        rows = find_rows(folder, own)
+        folds = read_folds(folder, own, rows, given.rows)
+        found = find_importance(own, rows, folds, say)
+        write_importance(folder, config, found, sum(len(one.ids_n) for one in folds))
+        write_occlusion(folder, find_occlusion(folder, own, rows, folds, say))
         print_importance(console, folder)
         write_report_or_warn(folder, config, read_summary(folder))
     return 0

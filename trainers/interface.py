@@ -47,7 +47,8 @@ new_rows.py
 
     `find_train_rows(config) -> rows` (may be absent) gives the run's own training table as new rows, for explain.py:
     their `id_column` names the column of their blocks with the ids, and `inputs` by name the columns of what models
-    look at. Only of families whose predictors return `BlockPredictions`.
+    look at. Only of families whose predictors return `BlockPredictions`. `rows.with_pictures(folder)` (may be absent)
+    gives rows whose pictures are those of a folder, by their ids.
 
 predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).

@@ -191,6 +191,7 @@ PICTURES: tuple[str | Picture, ...] = (
         _errors,
     ),
     "importance",
+    "occlusion",
     "suspicious_rows",
     "near_pictures",
     "loss_of_all_folds",

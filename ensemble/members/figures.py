@@ -96,9 +96,9 @@ def draw_intervals(rows: Sequence[Mapping[str, Any]], metric: str, reference: st
     return figure
 
 
-def draw_gallery(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+def draw_gallery(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = _COLUMNS) -> Figure:
     """Pictures, (H, W) or (H, W, 3) uint8, beside one another, each with a title."""
-    columns = min(_COLUMNS, len(pictures))
+    columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     figure, panels = new_figure(0.3 + rows * 7.5 / columns, rows, columns)
     for axes in panels:

@@ -192,6 +192,7 @@ PICTURES: tuple[str | Picture, ...] = (
         lambda run: draw_residuals(*_read_out_of_fold(run), run.target),
     ),
     "importance",
+    "occlusion",
     "suspicious_rows",
     "near_pictures",
     Picture(

@@ -29,30 +29,29 @@ _NUM_DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class _FoldRows:
+class FoldRows:
     """Some validated rows of a fold, and the model that predicts them.
 
     Attributes:
+        fold: its number.
+        ids_n: of the rows.
         block: as the family's new rows have it.
         target_n: of each, as the kind keeps it.
         predict: what the model says of such a block, as the kind keeps it.
     """
 
+    fold: int
+    ids_n: np.ndarray
     block: pa.Table
     target_n: np.ndarray
     predict: Callable[[pa.Table], np.ndarray]
 
 
-def find_importance(
-    folder: RunFolder, config: RunConfig, most_rows: int, say: Callable[[str], None], num_repeats: int = NUM_REPEATS
-) -> tuple[list[Importance], int]:
-    """The importance of each input, the most important first, and how many rows it was measured on.
+def find_rows(folder: RunFolder, config: RunConfig) -> Any:
+    """The training rows of a run as its family's new rows.
 
     Args:
         folder, config: of a member, or of a run with one.
-        most_rows: of all folds together, drawn at random.
-        say: hears how far it is.
-        num_repeats: how often each input is shuffled.
 
     Raises:
         RunError, DataError: the family does not say what its models look at, or the rows are not there any more.
@@ -64,8 +63,21 @@ def find_importance(
             f"{folder.root} is of the family {config.family}, which does not say what its models look at: expected "
             "one whose new_rows.py has find_train_rows"
         )
-    rows = module.find_train_rows(config.trainer)
-    folds = _read_folds(folder, config, rows, most_rows)
+    return module.find_train_rows(config.trainer)
+
+
+def find_importance(
+    config: RunConfig, rows: Any, folds: Sequence[FoldRows], say: Callable[[str], None], num_repeats: int = NUM_REPEATS
+) -> list[Importance]:
+    """The importance of each input, the most important first.
+
+    Args:
+        config: of the run.
+        rows: of `find_rows`.
+        folds: of `read_folds`.
+        say: hears how far it is.
+        num_repeats: how often each input is shuffled.
+    """
     target_N = np.concatenate([one.target_n for one in folds])
     base_N = np.concatenate([one.predict(one.block) for one in folds])
     found = []
@@ -73,15 +85,24 @@ def find_importance(
         say(f"{name} ({number} of {len(rows.inputs)})")
         shuffled_RN = [_predict_shuffled(folds, columns, repeat) for repeat in range(num_repeats)]
         found.append(_measure(config, name, target_N, np.stack([base_N, *shuffled_RN])))
-    return sorted(found, key=lambda one: -one.importance), len(target_N)
+    return sorted(found, key=lambda one: -one.importance)
 
 
-def _read_folds(folder: RunFolder, config: RunConfig, rows: Any, most_rows: int) -> list[_FoldRows]:
+def read_folds(folder: RunFolder, config: RunConfig, rows: Any, most_rows: int) -> list[FoldRows]:
+    """Rows that each fold has validated, with the model that predicts them.
+
+    Args:
+        folder, config: as in `find_rows`, whose rows they are of.
+        rows: of it.
+        most_rows: of all folds together, drawn at random.
+
+    Raises:
+        RunError: a row is not there any more.
+    """
     numbers, kind = folder.completed_folds(config.folds.count), config.kind
     lines = measure_folds(folder, config, numbers, config.ensemble.checkpoint)
     table = pa.concat_tables(list(rows.read(rows.batch_rows)))
     position = {row_id: n for n, row_id in enumerate(table[rows.id_column].to_pylist())}
-    predictor = load_predict_module(config.family).Predictor
     folds = []
     for fold, of_fold in zip(numbers, lines, strict=True):
         wanted = max(2, round(most_rows * len(of_fold) / sum(map(len, lines))))
@@ -89,14 +110,22 @@ def _read_folds(folder: RunFolder, config: RunConfig, rows: Any, most_rows: int)
         ids: list[str] = of_fold["id"].take(chosen).to_pylist()
         if missing := [row_id for row_id in ids if row_id not in position]:
             raise RunError(f"{rows.path} has no row {missing[0]!r}, which the run was trained on: put its data back")
-        model = predictor(read_models(folder, config, [fold]), rows, "cpu", max(1, os.cpu_count() or 1))
+        model = open_model(folder, config, rows, fold)
         target_N, _ = kind.split(of_fold)
         block = table.take([position[row_id] for row_id in ids])
-        folds.append(_FoldRows(block, target_N[chosen], _bind(model)))
+        folds.append(FoldRows(fold, np.array(ids), block, target_N[chosen], bind_model(model)))
     return folds
 
 
-def _bind(model: Any) -> Callable[[pa.Table], np.ndarray]:
+def open_model(folder: RunFolder, config: RunConfig, rows: Any, fold: int) -> Any:
+    """The predictor of a fold's model."""
+    models = read_models(folder, config, [fold])
+    return load_predict_module(config.family).Predictor(models, rows, "cpu", max(1, os.cpu_count() or 1))
+
+
+def bind_model(model: Any) -> Callable[[pa.Table], np.ndarray]:
+    """What a predictor of one model says of a block, as the kind keeps it."""
+
     def predict(block: pa.Table) -> np.ndarray:
         found = model.predict(block)
         if not isinstance(found, BlockPredictions):
@@ -107,7 +136,7 @@ def _bind(model: Any) -> Callable[[pa.Table], np.ndarray]:
     return predict
 
 
-def _predict_shuffled(folds: Sequence[_FoldRows], columns: Sequence[str], repeat: int) -> np.ndarray:
+def _predict_shuffled(folds: Sequence[FoldRows], columns: Sequence[str], repeat: int) -> np.ndarray:
     """What the folds' models say of their rows with some columns, together, of other rows."""
     parts = []
     for number, one in enumerate(folds):

@@ -95,6 +95,15 @@ def _draw_importance(run: RunData) -> Figure:
     return draw_importance([row["input"] for row in rows], np.array(values), rows[0]["metric"])
 
 
+def _draw_occlusion(run: RunData) -> Figure:
+    paths = sorted(run.folder.occlusion.glob("*.png"), key=lambda path: int(path.name.partition("_")[0]))
+    titles = [
+        f"{'worst' if number < len(paths) / 2 else 'best'}: {shorten_name(path.stem.partition('_')[2])}"
+        for number, path in enumerate(paths)
+    ]
+    return draw_gallery([np.asarray(Image.open(path)) for path in paths], titles, columns=3)
+
+
 def _draw_near_pictures(run: RunData) -> Figure:
     """Pairs of pictures, side by side."""
     with run.folder.leaks.open(encoding="utf-8", newline="") as file:
@@ -172,6 +181,12 @@ PICTURES = (
         _draw_importance,
     ),
     Picture(
+        "occlusion",
+        "Which part of the picture counts",
+        "Rows that are predicted worst, then best. Orange: without this part the row's error grows. Blue: it falls.",
+        _draw_occlusion,
+    ),
+    Picture(
         "near_pictures",
         "Rows with nearly the same picture",
         "Pairs on both sides of a fold, or in training and test data, side by side. leaks.csv lists all.",
@@ -193,6 +208,8 @@ def choose_pictures(folder: RunFolder, config: RunConfig, summary: Summary) -> t
         del shared["members_and_combinations"]
     if not folder.importance.is_file():
         del shared["importance"]
+    if not any(folder.occlusion.glob("*.png")):
+        del shared["occlusion"]
     if not any(summary.leaks.get(_NEAR_PICTURE, {}).values()):
         del shared["near_pictures"]
     chosen = (shared.get(one) if isinstance(one, str) else one for one in config.kind.load_pictures())

@@ -218,6 +218,13 @@ class RunFiles:
         Owner.COMMAND,
         Put.AT_END,
     )
+    occlusion = RunFile(
+        "occlusion/",
+        "of the rows that are predicted worst and best the parts of their pictures that count (only if explain.py was "
+        "called, of families that show pictures)",
+        Owner.COMMAND,
+        Put.AT_END,
+    )
     masks = RunFile("masks/", "the predicted maps", of_kind=True)
     overlays = RunFile("overlays/", "the predicted maps over the pictures", of_kind=True)
     disagreement = RunFile("disagreement/", "where the models differ", of_kind=True)

@@ -40,7 +40,7 @@ class NewRows:
         batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole
             (unless models have batch sizes that agree only in tens of thousands of rows: then some rows' last digits
             differ).
-        of_training: whether the pictures are those of the training rows, in their folder.
+        pictures: their folder, below the table's or anywhere; None: `data.test_pictures`.
     """
 
     PROBLEMS: ClassVar = (
@@ -51,7 +51,7 @@ class NewRows:
     data: tuple[DataConfig, ...]
     columns: tuple[str, ...]
     batch_rows: int
-    of_training: bool = False
+    pictures: str | None = None
 
     @property
     def id_column(self) -> str:
@@ -69,6 +69,10 @@ class NewRows:
         found |= {"text (all columns)": texts} if len(texts) > 1 else {}
         numbers = (name for name in data.numeric_columns if name in self.columns)
         return found | {name: (name,) for name in (*texts, *dates, *numbers) if name is not None}
+
+    def with_pictures(self, folder: Path) -> NewRows:
+        """The same columns, with the pictures of a folder; for blocks whose ids name these."""
+        return replace(self, pictures=str(folder))
 
     def check(self) -> int:
         """Reads the whole table and looks at its ids.
@@ -109,7 +113,7 @@ class NewRows:
             DataError: one is not there.
         """
         named = {data.test_pictures: data for data in self.data if data.train_pictures}
-        place = {name: data.train_pictures if self.of_training else name for name, data in named.items()}
+        place = {name: self.pictures or name for name in named}
         opened = {name: open_pictures(data, place[name], self.path.name) for name, data in named.items()}
         return {name: folder for name, folder in opened.items() if folder is not None}
 
@@ -141,7 +145,7 @@ def find_train_rows(config: Config) -> NewRows:
     if is_uri(data.root) or not data.train_table:
         raise DataError(f"data.root={data.root}: expected a folder on this machine with a table of training rows")
     as_new = replace(data, test_table=data.train_table)
-    return replace(find_new_rows([replace(config, data=as_new)], Path(data.root)), of_training=True)
+    return replace(find_new_rows([replace(config, data=as_new)], Path(data.root)), pictures=data.train_pictures or None)
 
 
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:

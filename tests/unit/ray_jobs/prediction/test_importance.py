@@ -9,7 +9,7 @@ from support.made_run import make_run
 from ray_jobs.cli.console import open_console
 from ray_jobs.errors import RunError
 from ray_jobs.explain import main
-from ray_jobs.prediction.importance import _FoldRows, _measure, _predict_shuffled, find_importance
+from ray_jobs.prediction.importance import FoldRows, _measure, _predict_shuffled, find_rows
 from ray_jobs.reporting.outcome import print_importance
 from ray_jobs.reporting.report_figures import write_pictures
 from ray_jobs.results.importance_file import Importance, read_importance, write_importance
@@ -23,7 +23,15 @@ def make_folds(num_rows=150):
         x = rng.uniform(1, 2, (num_rows, 3))
         block = pa.table({name: x[:, at] for at, name in enumerate("abc")})
         target = 3 * x[:, 0] + x[:, 1]
-        folds.append(_FoldRows(block, target, lambda rows: 3 * rows["a"].to_numpy() + rows["b"].to_numpy() + 0.01))
+        folds.append(
+            FoldRows(
+                fold,
+                np.arange(num_rows).astype(str),
+                block,
+                target,
+                lambda rows: 3 * rows["a"].to_numpy() + rows["b"].to_numpy() + 0.01,
+            )
+        )
     return folds
 
 
@@ -44,7 +52,10 @@ def test_the_error_grows_by_what_a_model_looks_at_and_not_by_what_it_passes_over
 def test_columns_of_one_input_are_shuffled_together_and_within_a_fold():
     folds = make_folds(20)
     seen = []
-    spying = [_FoldRows(one.block, one.target_n, lambda rows: seen.append(rows) or np.zeros(20)) for one in folds]
+    spying = [
+        FoldRows(one.fold, one.ids_n, one.block, one.target_n, lambda rows: seen.append(rows) or np.zeros(20))
+        for one in folds
+    ]
     _predict_shuffled(spying, ["a", "b"], repeat=1)
     for one, rows in zip(folds, seen, strict=True):
         before = list(zip(*(one.block[name].to_pylist() for name in "ab"), strict=True))
@@ -70,6 +81,6 @@ def test_the_file_is_shown_on_the_terminal_and_in_the_report(tmp_path, capsys):
 def test_a_family_that_does_not_say_what_its_models_look_at_is_refused(tmp_path):
     folder, config, _ = make_map_run(tmp_path / "run")
     with pytest.raises(RunError, match="does not say what its models look at"):
-        find_importance(folder, config, 100, print)
+        find_rows(folder, config)
     with pytest.raises(RunError, match="--rows=5: expected at least 10"):
         main([str(folder.root), "--rows=5"])
