@@ -25,6 +25,7 @@ FILES = {
     "refit.py": "trains a run's recipe on all rows, as one model for serving",
     "predict.py": "predicts new rows with a run's ensemble",
     "generate.py": "makes something new with a run's models, such as text",
+    "explain.py": "measures what a run's models look at",
     "sweep.py": "tries all combinations of a run's models",
     "status.py": "follows a run from another terminal",
     "leaderboard.py": "ranks folds, members, ensembles and runs",

@@ -47,6 +47,11 @@ new_rows.py
     wrong with rows that are listed as a problem, and what was done ("... rows have PROBLEMS"). Picklable. Where a run
     has members of several families each finds the rows at the same path, of the same ids in the same order.
 
+    `find_train_rows(config) -> rows` (may be absent) gives the run's own training table as new rows, for explain.py:
+    their `id_column` names the column of their blocks with the ids, and `inputs` by name the columns of what models
+    look at. Only of families whose predictors return `BlockPredictions`. `rows.with_pictures(folder)` (may be absent)
+    gives rows whose pictures are those of a folder, by their ids.
+
 predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).
     `predict(block)` returns what the family's kind of predictions combines: `BlockPredictions` of numbers, an iterable

@@ -190,6 +190,8 @@ PICTURES: tuple[str | Picture, ...] = (
         "Wrong rows of which the model was surest. Look at them first: often the label is wrong, or the row unusual.",
         _errors,
     ),
+    "importance",
+    "occlusion",
     "suspicious_rows",
     "near_pictures",
     "loss_of_all_folds",

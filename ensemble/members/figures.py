@@ -96,9 +96,9 @@ def draw_intervals(rows: Sequence[Mapping[str, Any]], metric: str, reference: st
     return figure
 
 
-def draw_gallery(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+def draw_gallery(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = _COLUMNS) -> Figure:
     """Pictures, (H, W) or (H, W, 3) uint8, beside one another, each with a title."""
-    columns = min(_COLUMNS, len(pictures))
+    columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     figure, panels = new_figure(0.3 + rows * 7.5 / columns, rows, columns)
     for axes in panels:
@@ -134,4 +134,23 @@ def draw_suspects(
     axes.set_yticks(places, [as_text(text) for text in texts], fontsize="x-small")
     axes.invert_yaxis()
     describe_panel(axes, "The most suspicious rows", "suspicion", "")
+    return figure
+
+
+def draw_importance(names: Sequence[str], values_I3: np.ndarray, error: str) -> Figure:
+    """By how much an error grows without each input, with intervals.
+
+    Args:
+        names: of the inputs, the most important first.
+        values_I3: growth of the error, and the ends of its interval.
+        error: its name.
+    """
+    figure, (axes,) = new_figure(1.2 + 0.34 * len(names))
+    places, growth_I = np.arange(len(names)), values_I3[:, 0]
+    spread = np.abs(values_I3[:, 1:].T - growth_I)
+    axes.errorbar(growth_I, places, xerr=spread, fmt="o", color=COLOURS[0], capsize=3)
+    axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    axes.set_yticks(places, [shorten_name(name) for name in names])
+    axes.invert_yaxis()
+    describe_panel(axes, "Importance of the inputs", f"growth of {error} when the input is shuffled", "")
     return figure

@@ -191,6 +191,8 @@ PICTURES: tuple[str | Picture, ...] = (
         "0.1 is about 10 % too high. A median that bends away from 0 at an end: the model errs there in one direction.",
         lambda run: draw_residuals(*_read_out_of_fold(run), run.target),
     ),
+    "importance",
+    "occlusion",
     "suspicious_rows",
     "near_pictures",
     Picture(

@@ -14,6 +14,7 @@ from ray_jobs.results.headline import (
     list_compared_metrics,
     show_score,
 )
+from ray_jobs.results.importance_file import read_importance
 from ray_jobs.results.wording import (
     describe_new_rows,
     describe_part,
@@ -104,6 +105,26 @@ def print_combinations(console: Console, combinations: Combinations) -> None:
         )
     console.print(table)
     console.print(explain_cross_fitting(combinations), style="dim")
+
+
+def print_importance(console: Console, folder: RunFolder) -> None:
+    """By how much the error grows when an input is shuffled, the most important first."""
+    rows = read_importance(folder)
+    first = rows[0]
+    table = Table(
+        title=f"{first['metric']} grows by, on {first['rows']} out-of-fold rows of {float(first['error']):.4f}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("input", "shuffled", "95 % interval"):
+        table.add_column(name, justify="left" if name == "input" else "right", header_style="underline", no_wrap=True)
+    for row in rows:
+        interval = f"{float(row['low']):+.4f} {float(row['high']):+.4f}"
+        table.add_row(row["input"], f"{float(row['importance']):+.4f}", interval)
+    console.print(table)
+    console.print(f"all of it: {folder.importance}")
 
 
 def _print_results(console: Console, folder: RunFolder, summary: Summary) -> None:

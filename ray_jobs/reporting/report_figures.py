@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ensemble.figure_style import shorten_name, to_png
-from ensemble.members.figures import draw_gallery, draw_intervals, draw_performance, draw_suspects
+from ensemble.members.figures import draw_gallery, draw_importance, draw_intervals, draw_performance, draw_suspects
 from ensemble.pictures import MissingDataError, Picture, require
 from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting import run_figures
 from ray_jobs.reporting.run_data import RunData
 from ray_jobs.results.headline import find_metric
+from ray_jobs.results.importance_file import read_importance
 from ray_jobs.results.suspicious_rows import read_suspects
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.summary import Summary
@@ -86,6 +87,21 @@ def _show_rows(run: RunData, rows: Sequence[Mapping[str, str]]) -> list[np.ndarr
         else None
         for row, path in zip(rows, drawn, strict=True)
     ]
+
+
+def _draw_importance(run: RunData) -> Figure:
+    rows = read_importance(run.folder)
+    values = [[float(row[name]) for name in ("importance", "low", "high")] for row in rows]
+    return draw_importance([row["input"] for row in rows], np.array(values), rows[0]["metric"])
+
+
+def _draw_occlusion(run: RunData) -> Figure:
+    paths = sorted(run.folder.occlusion.glob("*.png"), key=lambda path: int(path.name.partition("_")[0]))
+    titles = [
+        f"{'worst' if number < len(paths) / 2 else 'best'}: {shorten_name(path.stem.partition('_')[2])}"
+        for number, path in enumerate(paths)
+    ]
+    return draw_gallery([np.asarray(Image.open(path)) for path in paths], titles, columns=3)
 
 
 def _draw_near_pictures(run: RunData) -> Figure:
@@ -158,6 +174,19 @@ PICTURES = (
         _draw_suspects,
     ),
     Picture(
+        "importance",
+        "What the models look at",
+        "By how much the error of out-of-fold rows grows when an input is shuffled among them, with 95 % intervals "
+        "over rows and repeats. At 0: the models do not need it, or others say the same.",
+        _draw_importance,
+    ),
+    Picture(
+        "occlusion",
+        "Which part of the picture counts",
+        "Rows that are predicted worst, then best. Orange: without this part the row's error grows. Blue: it falls.",
+        _draw_occlusion,
+    ),
+    Picture(
         "near_pictures",
         "Rows with nearly the same picture",
         "Pairs on both sides of a fold, or in training and test data, side by side. leaks.csv lists all.",
@@ -172,11 +201,15 @@ PICTURES = (
 )
 
 
-def choose_pictures(config: RunConfig, summary: Summary) -> tuple[Picture, ...]:
+def choose_pictures(folder: RunFolder, config: RunConfig, summary: Summary) -> tuple[Picture, ...]:
     """Those that such a run has."""
     shared = {picture.name: picture for picture in PICTURES}
     if summary.stage.combinations is None:
         del shared["members_and_combinations"]
+    if not folder.importance.is_file():
+        del shared["importance"]
+    if not any(folder.occlusion.glob("*.png")):
+        del shared["occlusion"]
     if not any(summary.leaks.get(_NEAR_PICTURE, {}).values()):
         del shared["near_pictures"]
     chosen = (shared.get(one) if isinstance(one, str) else one for one in config.kind.load_pictures())
@@ -186,7 +219,7 @@ def choose_pictures(config: RunConfig, summary: Summary) -> tuple[Picture, ...]:
 def write_pictures(folder: RunFolder, config: RunConfig, summary: Summary) -> list[DrawnPicture]:
     """Draws every picture into `figures/<name>.png` of the run; one that has no data any more is removed."""
     run, drawn = RunData(folder, config, summary), []
-    for picture in choose_pictures(config, summary):
+    for picture in choose_pictures(folder, config, summary):
         path = folder.figures / f"{picture.name}.png"
         try:
             content = to_png(picture.draw(run))

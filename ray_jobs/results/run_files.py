@@ -85,6 +85,12 @@ def _list_repeating(folder: RunFolder, config: RunConfig) -> list[str]:
     return [name for name, own in folders.items() if name != MAIN and own.own_fold_plan.exists()]
 
 
+def with_own_recipe(config: RunConfig) -> RunConfig:
+    """The config of a run as if it had no further members: what its own recipe's fold models are asked by."""
+    own = replace(config.ensemble, members=None, external=None, weights=None)
+    return replace(config, ensemble=own, members=())
+
+
 def describe_planned(config: RunConfig, plan: pa.Table) -> Run:
     """A run that has no files yet."""
     members: dict[str, list[Any]] = {name: [] for name in config.combined_members}

@@ -214,6 +214,20 @@ class RunFiles:
         "suspicious_rows.csv",
         "id, fold, suspicion, given, predicted: the rows whose truth is most likely wrong, the first of them first",
     )
+    importance = RunFile(
+        "importance.csv",
+        "input, importance, low, high, metric, error, rows, repeats: by how much the error grows when an input is "
+        "shuffled (only if explain.py was called)",
+        Owner.COMMAND,
+        Put.AT_END,
+    )
+    occlusion = RunFile(
+        "occlusion/",
+        "of the rows that are predicted worst and best the parts of their pictures that count (only if explain.py was "
+        "called, of families that show pictures)",
+        Owner.COMMAND,
+        Put.AT_END,
+    )
     masks = RunFile("masks/", "the predicted maps", of_kind=True)
     overlays = RunFile("overlays/", "the predicted maps over the pictures", of_kind=True)
     disagreement = RunFile("disagreement/", "where the models differ", of_kind=True)

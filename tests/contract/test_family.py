@@ -251,6 +251,24 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
         np.testing.assert_array_equal(np.concatenate(values), list_values(expected)[0])
 
 
+def test_its_training_rows_as_new_rows_get_the_bits_of_the_fold_s_own_predictions(trained):
+    """What explain.py shuffles, of families that say what their models look at."""
+    module = load(trained.family, "new_rows")
+    if not hasattr(module, "find_train_rows"):
+        return
+    rows = module.find_train_rows(trained.config)
+    (block, *_) = rows.read(rows.batch_rows * 4)
+    ids = block[rows.id_column].to_pylist()
+    assert set(trained.split.validation_ids.tolist()) <= set(ids)
+    assert rows.inputs
+    assert {name for columns in rows.inputs.values() for name in columns} <= set(block.column_names)
+    own = block.take([ids.index(row_id) for row_id in trained.split.validation_ids.tolist()])
+    found = load(trained.family, "predict").Predictor([as_trained_model(trained.context)], rows, "cpu", 1).predict(own)
+    expected = trained.context.predictions["best", "validation"]
+    known = getattr(expected, "prediction", None)
+    np.testing.assert_allclose(found.prediction[0], expected.probability_NC if known is None else known, rtol=1e-6)
+
+
 def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path):
     module = load(trained.family, "inventory")
     inventory = trained.inventory

@@ -54,7 +54,7 @@ def make_run(
         ensemble=ensemble or EnsembleConfig(),
     )
     write_json(folder.config, to_dict(config))
-    places = [(f"v{fold}_{n}", fold) for fold in range(num_folds) for n in range(num_rows)]
+    places = [(f"v{fold}_{n}", fold) for n in range(num_rows) for fold in range(num_folds)]
     places += [(f"b{n}", BLEND) for n in range(num_blend)]
     plan = {"id": [row_id for row_id, _ in places], "repeat": [0] * len(places), "fold": [fold for _, fold in places]}
     write_parquet(folder.fold_plan, pa.table(plan))

@@ -22,6 +22,7 @@ from trainers.interface import DataError
 from trainers.reading.picture_files import PictureFolder
 from trainers.reading.table_files import is_table_name
 from trainers.reading.tables import check_lines, read_blocks
+from trainers.storage.object_storage import is_uri
 
 PLACES = "a table (.csv, .parquet) or a folder with one"
 _ROWS_AT_ONCE = 8192
@@ -39,6 +40,7 @@ class NewRows:
         batch_rows: blocks of a multiple of so many rows are predicted with the bits that the table has as a whole
             (unless models have batch sizes that agree only in tens of thousands of rows: then some rows' last digits
             differ).
+        pictures: their folder, below the table's or anywhere; None: `data.test_pictures`.
     """
 
     PROBLEMS: ClassVar = (
@@ -49,6 +51,28 @@ class NewRows:
     data: tuple[DataConfig, ...]
     columns: tuple[str, ...]
     batch_rows: int
+    pictures: str | None = None
+
+    @property
+    def id_column(self) -> str:
+        """The column of the rows' ids."""
+        return self.data[0].id_column
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """What the first model looks at: by name the columns of a block that hold it. Its picture a row finds by its
+        id."""
+        data = self.data[0]
+        texts = tuple(name for name in data.text_columns if name in self.columns)
+        dates = (data.date_column,) if data.date_column in self.columns else ()
+        found: dict[str, tuple[str, ...]] = {"picture": (data.id_column,)} if data.train_pictures else {}
+        found |= {"text (all columns)": texts} if len(texts) > 1 else {}
+        numbers = (name for name in data.numeric_columns if name in self.columns)
+        return found | {name: (name,) for name in (*texts, *dates, *numbers) if name is not None}
+
+    def with_pictures(self, folder: Path) -> NewRows:
+        """The same columns, with the pictures of a folder; for blocks whose ids name these."""
+        return replace(self, pictures=str(folder))
 
     def check(self) -> int:
         """Reads the whole table and looks at its ids.
@@ -89,7 +113,8 @@ class NewRows:
             DataError: one is not there.
         """
         named = {data.test_pictures: data for data in self.data if data.train_pictures}
-        opened = {name: open_pictures(data, name, self.path.name) for name, data in named.items()}
+        place = {name: self.pictures or name for name in named}
+        opened = {name: open_pictures(data, place[name], self.path.name) for name, data in named.items()}
         return {name: folder for name, folder in opened.items() if folder is not None}
 
     def _read_ids(self) -> Iterator[np.ndarray]:
@@ -107,6 +132,20 @@ class NewRows:
             suspects += ids[is_suspect_N[start : start + len(ids)]].tolist()
             start += len(ids)
         check_unique(suspects, np.flatnonzero(is_suspect_N).tolist(), fatal)
+
+
+def find_train_rows(config: Config) -> NewRows:
+    """The run's own training table, as new rows.
+
+    Raises:
+        DataError: the rows have no table, or are in object storage.
+    """
+    data = config.data
+    assert data.root is not None
+    if is_uri(data.root) or not data.train_table:
+        raise DataError(f"data.root={data.root}: expected a folder on this machine with a table of training rows")
+    as_new = replace(data, test_table=data.train_table)
+    return replace(find_new_rows([replace(config, data=as_new)], Path(data.root)), pictures=data.train_pictures or None)
 
 
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from trainers.interface import DataError
 from trainers.own_trainer.config import Config, DataConfig
 from trainers.own_trainer.inventory import ROW_ID
-from trainers.own_trainer.table import find_test_table, read_rows
+from trainers.own_trainer.table import find_test_table, find_train_table, read_rows
 from trainers.reading.table_files import is_table_name
 
 PLACES = "a table (.csv, .parquet) or a folder with one that is named test"
@@ -33,6 +33,17 @@ class NewRows:
     batch_rows: int = 8192
     PROBLEMS: ClassVar = "a problem"
 
+    @property
+    def id_column(self) -> str:
+        """The column of a block that holds the rows' ids."""
+        return ROW_ID
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """What the models may look at: each column but those of ids, target, groups, times and folds."""
+        frame, _ = read_rows(self.path, self.data, is_test=True)
+        return {str(name): (str(name),) for name in frame.columns if name not in self.data.roles}
+
     def check(self) -> int:
         """Reads all of it; returns the number of rows.
 
@@ -47,6 +58,11 @@ class NewRows:
         table = pa.Table.from_pandas(frame.assign(**{ROW_ID: ids}), preserve_index=False)
         for start in range(0, len(table), num_rows):
             yield table.slice(start, num_rows)
+
+
+def find_train_rows(config: Config) -> NewRows:
+    """The run's own training table, as new rows."""
+    return NewRows(find_train_table(config.data), config.data)
 
 
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:

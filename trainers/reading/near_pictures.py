@@ -59,7 +59,7 @@ def number_near_pictures(thumbnails_BTT3: np.ndarray) -> np.ndarray:
     first_P, second_P = find_pairs(thumbnails_BTT3)
     num_pictures = len(thumbnails_BTT3)
     linked = coo_array((np.ones(len(first_P), bool), (first_P, second_P)), shape=(num_pictures, num_pictures))
-    numbers_B = connected_components(linked, directed=False)[1].astype(np.uint64) + np.uint64(1)
+    numbers_B: np.ndarray = connected_components(linked, directed=False)[1].astype(np.uint64) + np.uint64(1)
     is_alone = np.ones(num_pictures, bool)
     is_alone[first_P] = is_alone[second_P] = False
     numbers_B[is_alone] = NO_KEY

@@ -47,7 +47,7 @@ def test_help_has_one_look_and_loads_nothing_that_takes_long(command):
     assert f"    python ray_jobs/{command}.py" in done.stdout
     assert "╭─ options ─" in done.stdout
     assert ("RUN" in lines[0]) == (command not in ("kfold", "train", "tune"))
-    assert ("VALUE" in lines[0]) == (command not in ("analyze", "leaderboard", "status"))
+    assert ("VALUE" in lines[0]) == (command not in ("analyze", "explain", "leaderboard", "refit", "status"))
     assert "--run.storage STR" in done.stdout
 
 

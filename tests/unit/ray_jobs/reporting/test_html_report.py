@@ -48,7 +48,7 @@ def test_a_complete_run_has_its_scores_in_words_and_all_figures(tmp_path):
         assert f"{fold.name} 60 {fold.best['msle']:.4f} {fold.final['msle']:.4f}" in text
     assert list_missing(page) == []
     files = {file.stem for file in (folder.root / "figures").glob("*.png")}
-    pictures = choose_pictures(config, summary)
+    pictures = choose_pictures(folder, config, summary)
     assert files == {picture.name for picture in pictures}
     assert {"loss_of_all_folds", "modality_weights", "final_predictions"} <= files
     assert page.count('src="data:image/png;base64,') == len(pictures) == len(re.findall(r'alt="[^"]{20,}"', page))
