@@ -62,12 +62,12 @@ class FoldJournal:
         if self.unsaid is None:
             return
         loss = next(self.unsaid[name] for name in STEP_LOSS if name in self.unsaid)
-        rate = next((self.unsaid[name] for name in RATE if name in self.unsaid), float("nan"))
+        rate = _show_rate(next((self.unsaid[name] for name in RATE if name in self.unsaid), None))
         where = f"step {position.step}{_share(*position.amounts)}"
         if position.epoch is not None and position.num_epochs and position.batch is not None:
             done = _share(position.batch, position.num_batches)
             where = f"epoch {position.epoch + 1}/{position.num_epochs}{done}"
-        logger.info("%s loss %.6f, learning rate %.8f, ETA %s", where, loss, rate, self._time_left())
+        logger.info("%s loss %.6f%s, ETA %s", where, loss, rate, self._time_left())
         self.unsaid = None
 
     def sync(self) -> None:
@@ -92,11 +92,11 @@ class FoldJournal:
             for label, name in (("validation loss", "val/loss_epoch"), ("score", "score"))
             if ended.further.get(name) is not None
         )
-        rate = "" if ended.rate is None else f", learning rate {ended.rate:.8f}"
+        number = f"{ended.epoch}/{self.position.num_epochs}" if self.position.num_epochs else f"{ended.epoch}"
         seconds = "" if ended.seconds is None else f", {ended.seconds:.2f} s"
         logger.info(
-            "epoch %d/%d is over: batch loss %s; %s%s%s, ETA %s",
-            ended.epoch, self.position.num_epochs or 0, losses, further, rate, seconds, self._time_left(),
+            "epoch %s is over: batch loss %s; %s%s%s, ETA %s",
+            number, losses, further, _show_rate(ended.rate), seconds, self._time_left(),
         )  # fmt: skip
         if ended.is_best:
             by = "" if ended.gain is None else f", better by {ended.gain:.6f}"
@@ -108,6 +108,11 @@ class FoldJournal:
             return "unknown"
         seconds = (time.monotonic() - self.started) * (total - done) / max(1, done - (self.first or 0))
         return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86_400 else f"{seconds / 86_400:.1f} days"
+
+
+def _show_rate(rate: float | None) -> str:
+    """Nothing where a trainer does not say it."""
+    return "" if rate is None else f", learning rate {rate:.8f}"
 
 
 def _share(done: int, total: int | None) -> str:

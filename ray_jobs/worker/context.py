@@ -441,10 +441,11 @@ class RayFoldContext:
             lines = len(read_lines(self.folder.fold_record(self.fold)))
             if lines < point.description["record_lines"]:
                 raise RunFolderError(f"its metric record has {lines} lines of {point.description['record_lines']}")
-            # A point of an earlier version knows none: then they are what the attempt before has left.
-            known = point.description[KNOWN] if KNOWN in point.description else self.files.list_checkpoints()
-            if point.description["best"] and "best" not in known:
-                raise RunFolderError("its best checkpoint is missing")
+            known = point.description.get(KNOWN)  # those of that moment: a trainer may save its best at its end only
+            if known is None:  # of an earlier version: then they are what the attempt before has left
+                known = self.files.list_checkpoints()
+                if point.description["best"] and "best" not in known:
+                    raise RunFolderError("its best checkpoint is missing")
             for name, manifest in known.items():
                 describe_checkpoint(self.files.checkpoint(name), manifest).check()
             self.checkpoints = dict(known)

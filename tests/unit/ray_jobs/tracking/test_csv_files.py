@@ -129,6 +129,17 @@ def test_the_log_tells_progress_epochs_and_new_bests(tmp_path, caplog):
     assert not any("new best at epoch 3" in line for line in lines)
 
 
+def test_the_log_leaves_out_a_learning_rate_and_a_number_of_epochs_that_nobody_says(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "ray_jobs")
+    journal = FoldJournal(RunFolder(tmp_path), 0)
+    journal.log(1, {"train/loss_step": 0.5}, 1.0)
+    journal.follow(Progress(1))
+    journal.log(1, {"epoch": 0, "score": 0.25}, 2.0)
+    lines = [line.message for line in caplog.records]
+    assert lines[0] == "step 1 [1] loss 0.500000, ETA unknown"
+    assert lines[1].startswith("epoch 1 is over: ")
+
+
 def test_values_that_are_not_finite_leave_cells_empty_and_are_never_best(tmp_path):
     folder = RunFolder(tmp_path)
     journal = FoldJournal(folder, 0)

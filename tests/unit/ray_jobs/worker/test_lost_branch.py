@@ -99,6 +99,18 @@ def test_a_best_is_kept_whose_point_is_still_being_written(begin):
     assert float(second.load_checkpoint("best")["weight"]) == 1.0
 
 
+def test_a_trainer_that_saves_its_best_at_its_end_goes_on_from_a_point_before_it(begin):
+    first = begin(1)
+    for step in (1, 2):
+        first.report_epoch(step - 1, 5, step, {"score": 1.0 / step})
+        save_point(first, step)
+    first.points.wait()
+    first.mirror.push()
+    second = begin(2)
+    assert second.point.description["best"] == [0.5, 1, 2]
+    assert second.load_resume_point().facts == {"step": 2}
+
+
 def test_a_fold_begins_anew_where_the_best_of_its_point_is_damaged(begin, caplog):
     first = begin(1)
     save(first, "best", 1)
