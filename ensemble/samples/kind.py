@@ -39,8 +39,8 @@ class Samples(Kind):
     title = "samples"
     methods: Sequence[str] = ("mean",)
     refused: Mapping[str, str] = {
-        "soup": "the mean of weights means nothing where folds began with different initial weights, as their weights do "
-        "not correspond; mean is the mean of what the models predict"
+        "soup": "the mean of weights means nothing where folds began with different initial weights, as their weights "
+        "do not correspond; mean is the mean of what the models predict"
     }
     scores: Sequence[str] = tuple(_TITLES)
     offers: frozenset[Offer] = frozenset(("members", "sweep", "leaderboard", "tuning"))
