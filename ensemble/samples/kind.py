@@ -39,9 +39,8 @@ class Samples(Kind):
     title = "samples"
     methods: Sequence[str] = ("mean",)
     refused: Mapping[str, str] = {
-        "soup": "the mean of weights fails of folds that were trained from different initial weights: on made-up "
-        "pictures it had nine times the loss of a single model, and no usable picture. mean is the mean of what the "
-        "models predict"
+        "soup": "the mean of weights means nothing where folds began with different initial weights, as their weights "
+        "do not correspond; mean is the mean of what the models predict"
     }
     scores: Sequence[str] = tuple(_TITLES)
     offers: frozenset[Offer] = frozenset(("members", "sweep", "leaderboard", "tuning"))

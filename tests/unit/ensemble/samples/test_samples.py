@@ -102,7 +102,7 @@ def test_a_soup_of_weights_is_refused_with_the_reason():
 
     config = override(RECIPES["pixel_diffusion_small"](), ["ensemble.method=soup"])
     with pytest.raises(
-        RunError, match=r"ensemble.method=soup: expected one of mean for samples, .*mean of weights fails"
+        RunError, match=r"ensemble.method=soup: expected one of mean for samples, .*mean of weights means nothing"
     ):
         refuse_what_is_not_offered(config)
 
