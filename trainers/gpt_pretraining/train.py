@@ -141,7 +141,7 @@ class GptFold:
                 if type(state[name]) is type(target):
                     to_local(target).copy_(to_local(state[name]))
                 else:
-                    fill(target, [state[name]], self.context.rank)
+                    fill(target, [state[name]])
 
     def score(self, metrics: Mapping[str, float]) -> float:
         """Nats a token."""
