@@ -95,7 +95,7 @@ def _find_options(folder: RunFolder) -> type[Any]:
     module = load_generate_module(family)
     if module is None:
         raise RunError(
-            f"{folder.root.name} is a run of {family}, whose models make nothing new: expected a run of a family with "
+            f"{folder.root.name} is a run of {family}, and its models make nothing new: expected a run of a family with "
             "a generate.py; `predict.py` predicts rows with this one"
         )
     options: type[Any] = module.Options

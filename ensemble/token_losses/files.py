@@ -134,7 +134,8 @@ def read_how(table: pa.Table) -> tuple[int, int]:
     windows, strides = (table[name].unique().to_pylist() for name in ("window", "stride"))
     if len(windows) > 1 or len(strides) > 1:
         raise PredictionError(
-            "documents were scored with several windows or strides, by which perplexities differ: expected one of each"
+            f"documents were scored with windows {windows} and strides {strides}, by which perplexities differ: expected "
+            "one of each"
         )
     return windows[0], strides[0]
 

@@ -142,6 +142,10 @@ class TokenLearner(Learner):
             "epoch/best_perplexity": to_perplexity(self.best.score),
         }
 
+    def begin(self) -> None:
+        """Records what becomes of the tokens."""
+        self.fold.context.log(0, {f"data/{name}": value for name, value in self.fold.rows.kept.items()})
+
     def end(self) -> None:
         """Records what the training came to."""
         final = {

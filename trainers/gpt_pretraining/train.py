@@ -38,7 +38,6 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     fold = _set_up(config, split, context)
     if context.world_size > 1:
         seed_fold(config.training.seed, split.fold, context.rank)  # dropout of its own
-    context.log(0, {f"data/{name}": value for name, value in fold.rows.kept.items()})
     TokenLearner(fold).learn()
 
 
