@@ -95,8 +95,8 @@ def _find_options(folder: RunFolder) -> type[Any]:
     module = load_generate_module(family)
     if module is None:
         raise RunError(
-            f"{folder.root.name} is a run of {family}, whose models make nothing new: expected a run of a family with "
-            "a generate.py; `predict.py` predicts rows with this one"
+            f"{folder.root.name} is a run of {family}, and its models make nothing new: expected a run of a family "
+            "with a generate.py; `predict.py` predicts rows with this one"
         )
     options: type[Any] = module.Options
     if shared := {field.name for field in fields(options)} & {field.name for field in fields(Arguments)}:

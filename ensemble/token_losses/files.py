@@ -93,9 +93,8 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             if missing := set(columns) - set(file.schema_arrow.names):
-                raise PredictionError(
-                    f"{path} has no column {', '.join(sorted(missing))}: these are no losses of tokens"
-                )
+                names = ", ".join(sorted(missing))
+                raise PredictionError(f"{path}: no column {names}; expected losses of tokens")
             return file.read(columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise PredictionError(f"{path} is missing or damaged: {error}") from None
@@ -134,7 +133,8 @@ def read_how(table: pa.Table) -> tuple[int, int]:
     windows, strides = (table[name].unique().to_pylist() for name in ("window", "stride"))
     if len(windows) > 1 or len(strides) > 1:
         raise PredictionError(
-            "documents were scored with several windows or strides, by which perplexities differ: expected one of each"
+            f"documents were scored with windows {windows} and strides {strides}, by which perplexities differ: "
+            "expected one of each"
         )
     return windows[0], strides[0]
 

@@ -52,7 +52,7 @@ def measure_error(metric: str, target_N: np.ndarray, nats_N: np.ndarray) -> floa
     if not len(target_N):
         raise ValueError(f"{metric} is not defined without a document")
     if metric == "excess_nats" and (target_N[:, 2] == UNKNOWN).all():
-        raise ValueError("excess_nats is not defined for documents whose entropy is not known")
+        raise ValueError("excess_nats is not defined where the entropy of no document is known")
     return float(_finish(metric, _list_statistics(metric, target_N, nats_N).sum(axis=0)))
 
 

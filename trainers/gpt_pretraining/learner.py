@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainers.gpt_pretraining.config import OptimizerConfig
 from trainers.gpt_pretraining.inputs.windows import read_batches
 from trainers.gpt_pretraining.network.model import NOTHING, count_flops_per_token, find_peak_flops
-from trainers.gpt_pretraining.network.sharding import build_divided_optimizer, fill, to_local, without_exchange
+from trainers.gpt_pretraining.network.sharding import (
+    build_divided_optimizer,
+    fill,
+    load_divided_state,
+    to_local,
+    without_exchange,
+)
 from trainers.interface import ResumePoint
 from trainers.learning.arithmetic import autocast, sum_over_ranks
 from trainers.learning.learner import Learner
-from trainers.learning.optimizer_state import without_compiler
+from trainers.learning.optimizer_state import pack_optimizer, split_by_prefix, without_compiler
 
 if TYPE_CHECKING:
     from trainers.gpt_pretraining.train import GptFold
@@ -66,8 +73,14 @@ class TokenLearner(Learner):
         count = (targets_BT != NOTHING).sum().to(torch.float64).to(self.fold.context.device)
         self.batch_tokens = float(sum_over_ranks(count)) if self.fold.context.world_size > 1 else float(count)
         size = self.config.training.rows_at_once or len(tokens_BT)
-        parts = zip(tokens_BT.split(size), targets_BT.split(size), strict=True)
-        return [(part, share_B[n * size : (n + 1) * size]) for n, part in enumerate(parts)]
+        portions = zip(tokens_BT.split(size), targets_BT.split(size), strict=True)
+        parts: list[tuple[Any, np.ndarray]] = [(part, share_B) for part in portions]
+        if self.fold.is_divided:  # all ranks have to take part in every pass
+            most = torch.tensor(len(parts), device=self.fold.context.device)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            nothing = torch.full_like(targets_BT[:1], NOTHING)
+            parts += [((tokens_BT[:1], nothing), share_B[:1])] * (int(most) - len(parts))
+        return parts
 
     def find_loss(self, batch: tuple[Tensor, Tensor], share_B: np.ndarray) -> Tensor:
         """This rank's nats divided by the tokens of all ranks."""
@@ -129,6 +142,10 @@ class TokenLearner(Learner):
             "epoch/best_perplexity": to_perplexity(self.best.score),
         }
 
+    def begin(self) -> None:
+        """Records what becomes of the tokens."""
+        self.fold.context.log(0, {f"data/{name}": value for name, value in self.fold.rows.kept.items()})
+
     def end(self) -> None:
         """Records what the training came to."""
         final = {
@@ -158,15 +175,24 @@ class TokenLearner(Learner):
 
     def describe_point(self) -> ResumePoint:
         """Everything that changes; of divided weights each rank's part."""
-        if self.config.sharding.level == "zero1" and self.fold.context.world_size > 1:
-            self.optimizers[0].consolidate_state_dict(to=0)  # type: ignore[attr-defined]
-            if self.fold.context.rank > 0:
-                state = {f"model/{name}": value for name, value in self.fold.trained_state().items()}
-                return self._with_own(ResumePoint(state, {"total": self.total}, {}))
         point = self._with_own(super().describe_point())
+        if self.has_divided_state:
+            (optimizer,) = self.optimizers
+            optimizer.consolidate_state_dict(to=0)  # type: ignore[attr-defined]  # of ZeroRedundancyOptimizer
+            state = pack_optimizer(optimizer) if self.fold.context.rank == 0 else {}
+            return replace(point, tensors={**point.tensors, **{f"optimizer/{name}": v for name, v in state.items()}})
         if not self.fold.is_divided:
             return point
         return replace(point, tensors={}, shard={name: to_local(value) for name, value in point.tensors.items()})
+
+    @property
+    def has_divided_state(self) -> bool:
+        """Whether the ranks divide the optimiser's state alone."""
+        return self.config.sharding.level == "zero1" and self.fold.context.world_size > 1
+
+    def _name_optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
+        """Those that a rank packs by itself."""
+        return iter(()) if self.has_divided_state else super()._name_optimizers()
 
     def _with_own(self, point: ResumePoint) -> ResumePoint:
         facts = {**point.facts, "done_s": self.done_s}
@@ -174,29 +200,34 @@ class TokenLearner(Learner):
 
     def resume(self, point: ResumePoint) -> None:
         """Takes up the state of an earlier attempt, of any number of ranks."""
-        if self.fold.is_divided:
+        if self.fold.is_divided or point.shards:
             point = replace(point, tensors=self._take_up_parts(point))
         super().resume(point)
+        if self.has_divided_state:
+            state = split_by_prefix(point.tensors)["optimizer"]
+            load_divided_state(self.optimizers[0], state)
         self.sums.copy_(point.own["sums"])
         self.done_s = point.facts["done_s"]
 
     def _take_up_parts(self, point: ResumePoint) -> dict[str, Tensor]:
         """The tensors of the point as this rank has them."""
-        parts = point.shards or None
+        # Of as many ranks as before its own part; else those of all, of which one rank alone had the whole.
+        own, parts = point.shard or {}, point.shards or ([] if point.shard else [point.tensors])
         targets = {f"model/{name}": value for name, value in self.fold.model.state_dict().items()}
         parameters = [one for group in self.optimizers[0].param_groups for one in group["params"]]
         found: dict[str, Tensor] = {}
-        for name in parts[0] if parts else point.shard or {}:
+        for name, value in (parts[0] if parts else own).items():
             kind, _, rest = name.partition("/")
-            number = rest.partition("/")[0]
-            is_step = name.endswith("/step")
-            like = targets[name] if kind == "model" else parameters[int(number)]
-            found[name] = torch.zeros(()) if is_step else torch.zeros_like(like)
-            own = [one[name] for one in parts] if parts else [(point.shard or {})[name]]
-            if is_step or not parts:
-                to_local(found[name]).copy_(own[0])
+            if name.endswith("/step"):
+                found[name] = value
+                continue
+            found[name] = torch.zeros_like(
+                targets[name] if kind == "model" else parameters[int(rest.partition("/")[0])]
+            )
+            if parts:
+                fill(found[name], [one[name] for one in parts])
             else:
-                fill(found[name], own, self.fold.context.rank)
+                to_local(found[name]).copy_(value)
         return found
 
 

@@ -38,7 +38,6 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     fold = _set_up(config, split, context)
     if context.world_size > 1:
         seed_fold(config.training.seed, split.fold, context.rank)  # dropout of its own
-    context.log(0, {f"data/{name}": value for name, value in fold.rows.kept.items()})
     TokenLearner(fold).learn()
 
 
@@ -141,7 +140,7 @@ class GptFold:
                 if type(state[name]) is type(target):
                     to_local(target).copy_(to_local(state[name]))
                 else:
-                    fill(target, [state[name]], self.context.rank)
+                    fill(target, [state[name]])
 
     def score(self, metrics: Mapping[str, float]) -> float:
         """Nats a token."""

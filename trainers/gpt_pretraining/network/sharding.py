@@ -82,19 +82,19 @@ def join_parts(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return whole
 
 
-def fill(target: Tensor, parts: Sequence[Tensor], rank: int) -> None:
-    """Writes this worker's rows: its own part, or its rows of what another number of workers had."""
+def fill(target: Tensor, parts: Sequence[Tensor]) -> None:
+    """Writes this worker's rows of what another number of workers had; parts are in the order of their ranks."""
     from torch.distributed.tensor import DTensor
 
+    whole = torch.cat(list(parts)) if parts[0].dim() else parts[0]
     if not isinstance(target, DTensor):
-        target.copy_(torch.cat(list(parts)) if parts[0].dim() else parts[0])
+        target.copy_(whole)
         return
-    local, whole = target.to_local(), torch.cat(list(parts))
     mesh = target.device_mesh
-    size, place = mesh.size(mesh.ndim - 1), mesh.get_local_rank(mesh.ndim - 1)
-    rows = torch.chunk(whole, size)
+    place = mesh.get_local_rank(mesh.ndim - 1)
+    rows = torch.chunk(whole, mesh.size(mesh.ndim - 1))
     if place < len(rows):
-        local.copy_(rows[place])
+        target.to_local().copy_(rows[place])
 
 
 def build_divided_optimizer(groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
@@ -103,3 +103,17 @@ def build_divided_optimizer(groups: list[dict[str, Any]], **options: Any) -> tor
 
     assert dist.is_initialized()
     return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, **options)
+
+
+def load_divided_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Gives each worker its part of the state of all parameters, by `<number of the parameter>/<name>`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, what = name.partition("/")
+        state.setdefault(int(number), {})[what] = value.clone()
+    groups, first = [], 0
+    for group in optimizer.param_groups:
+        last = first + len(group["params"])
+        groups.append({**group, "params": list(range(first, last))})
+        first = last
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
