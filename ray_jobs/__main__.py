@@ -23,6 +23,8 @@ FILES = {
     "train.py": "trains a recipe once, without folds",
     "tune.py": "tunes fields of a recipe; each trial is a K-fold run",
     "predict.py": "predicts new rows with a run's ensemble",
+    "evaluate.py": "evaluates a run's models on rows whose truth is known",
+    "ablation.py": "the same of every model that its folds came through",
     "generate.py": "makes something new with a run's models, such as text",
     "sweep.py": "tries all combinations of a run's models",
     "status.py": "follows a run from another terminal",

@@ -5,6 +5,7 @@ Shape suffixes: B questions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from trainers.llm_finetuning.questions.table import Question
 from trainers.llm_finetuning.scoring.answers import is_correct, name_answer
 from trainers.llm_finetuning.scoring.judge import Asked, Judge, JudgeError
 from trainers.llm_finetuning.scoring.rewards import score_format
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,14 @@ def mark(question: Question, text: str) -> Answer:
     return Answer(text, name_answer(text, question.choices), score_format(text), right, None)
 
 
-def judge_all(
-    judge: Judge, questions: Sequence[Question], answers: Sequence[Answer]
-) -> tuple[list[Answer], list[JudgeError]]:
-    """The answers with the judge's scores; one that could not be judged has none. And why those could not."""
+def judge_or_fail(
+    judge: Judge, questions: Sequence[Question], answers: Sequence[Answer], most_failures: float
+) -> list[Answer]:
+    """The answers with the judge's scores; one that could not be judged has none, and is counted.
+
+    Raises:
+        JudgeError: more judgements failed than may, which is a share of them.
+    """
     known = [place for place, one in enumerate(questions) if one.gold_answer is not None]
     asked = [Asked(questions[place].prompt, questions[place].gold_answer or "", answers[place].text) for place in known]
     judged, errors = list(answers), []
@@ -87,7 +94,14 @@ def judge_all(
             errors.append(score)
         else:
             judged[place] = replace(judged[place], judge_score=score)
-    return judged, errors
+    if errors:
+        logger.warning("judge_failures: %d of %d; the first: %s", len(errors), len(asked), errors[0])
+    if len(errors) > most_failures * len(asked):
+        raise JudgeError(
+            f"{len(errors)} of {len(asked)} answers could not be judged: expected a share of at most "
+            f"judge.most_failures={most_failures:g}; the first: {errors[0]}"
+        )
+    return judged
 
 
 def summarise(
