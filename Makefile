@@ -67,7 +67,7 @@ $(VENV)/s3/installed: tests/object_server.txt $(VENV)/installed
 
 # Resolves pyproject.toml anew for every platform and Python version.
 requirements:
-	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --extra tune --extra gcp --extra text --extra llm --group dev \
+	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --extra tune --extra gcp --extra text --extra llm --extra features --group dev \
 		pyproject.toml --output-file requirements.txt
 	uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 --group pyproject.toml:s3-server \
 		--output-file tests/object_server.txt

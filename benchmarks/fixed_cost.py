@@ -116,6 +116,8 @@ class MemoryContext:
     def save_predictions(self, checkpoint: str, rows: str, ids: Any, predictions: Any) -> None:
         (self.predictions[checkpoint, rows],) = predictions
 
+    def log_picture(self, global_step: int, name: str, content: bytes) -> None: ...
+
     def note_bad_row(self, table: str, row_id: str, problem: str, done: str) -> None: ...
 
 

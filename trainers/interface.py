@@ -8,15 +8,16 @@ config.py
     `Config`: a frozen dataclass of sections; `data`, with a field `root`, and `model` are among them. `PREDICTS` names
     the kind of predictions; `PACKAGES` the packages whose versions decide what a fold computes; `NOT_TRAINED_BY` the
     fields (`section.field`) that change no bit of what is learned; `ADVICE` (`trainers.families.Advice`) which options
-    help when something runs out. `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which
-    members of the family share.
+    help when something runs out. `DECIDES_TASK` (may be absent) names the fields that decide what task scores are of:
+    members and trials may not differ in them. `DataConfig.ROWS_FROM` names the fields that decide which rows there are,
+    which members of the family share.
 
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,
     unique among all families; the first line of its docstring is shown by `--help`. `ALIASES` (may be absent): by
-    recipe {flag: field}. `prepare(config, words)` (may be absent) returns the `Config` with the sections that depend on
-    the words of a command line. `SMALLEST`: a recipe and fields, `name field=value ...`, that train in seconds on any
-    CPU.
+    recipe {flag: field}, or {flag: field=value} of a flag that stands alone. `prepare(config, words)` (may be absent)
+    returns the `Config` with the sections that depend on the words of a command line. `SMALLEST`: a recipe and fields,
+    `name field=value ...`, that train in seconds on any CPU.
 
 inventory.py
     `take_inventory(config, folder, cache, spread) -> (Config, Inventory)` reads and checks the whole input before
@@ -79,7 +80,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CheckpointName = str  # `best` and `final`, which every fold saves, and others of a family's own: lower-case words
-RowsName = Literal["validation", "blend", "test"]
+RowsName = Literal["validation", "blend", "test", "samples"]  # the last: what a generative model has made
 
 
 # What a spreadsheet that opens a CSV file would run: an equals sign, or +, -, @ with more behind it than a name or a
@@ -291,6 +292,26 @@ class DenoisingLosses:
 
 
 @dataclass(frozen=True)
+class MadeSamples:
+    """Pictures that a generative model has made of noise, the same noise in each fold (kind `samples`).
+
+    Attributes:
+        ids: (n,) str, the samples' numbers.
+        labels: (n,) str, what they are to show; empty: anything.
+        pictures: (n, 3, H, W) uint8.
+        nearest: of `training` and of `held_out` pictures, equally many, each sample's nearest one: ids (n,), root mean
+            square differences (n,) from 0 to 2, and pictures (n, 3, H, W).
+        facts: JSON, what was measured of all samples of the fold.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    pictures: np.ndarray
+    nearest: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class PredictedMap:
     """What a model predicts for the places of one row.
 
@@ -303,6 +324,30 @@ class PredictedMap:
     row_id: str
     probability_CHW: np.ndarray
     target_HW: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """What one checkpoint says of the tokens of n documents (kind `token_losses`).
+
+    Attributes:
+        ids: (n,) str.
+        tokens: of each document, those that were predicted: its own and the end after it, (n,) int.
+        nats: the loss of each of these tokens, documents one after the other, (sum of tokens,) float32.
+        bytes: of each document, (n,) int; an end has none.
+        floor: the entropy of each in nats, (n,) float64, NaN where it is not known.
+        baseline: nats of each by the shares that tokens have in the training documents, (n,) float64.
+        window, stride: tokens that the model saw at most, and by how many the next window was further.
+    """
+
+    ids: np.ndarray
+    tokens: np.ndarray
+    nats: np.ndarray
+    bytes: np.ndarray
+    floor: np.ndarray
+    baseline: np.ndarray
+    window: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -335,6 +380,24 @@ class BlockPredictions:
 
     ids: np.ndarray
     prediction: np.ndarray
+    problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class NewTokenLosses:
+    """What M models say of the tokens of the n documents of a block.
+
+    Attributes:
+        ids: (n,) str.
+        tokens, bytes: of each document, (n,) int, as in `TokenLosses`.
+        nats: (M, sum of tokens) float32.
+        problems: id and problem of what of a document could not be used.
+    """
+
+    ids: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    nats: np.ndarray
     problems: tuple[tuple[str, str], ...]
 
 
@@ -469,6 +532,10 @@ class FoldContext(Protocol):
 
     def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records values that are already reduced over all ranks."""
+
+    def log_picture(self, global_step: int, name: str, content: bytes) -> None:
+        """Keeps a picture, a PNG file, with the fold and records it as a metric of this name; rank 0's. W&B shows how
+        it changes over the steps."""
 
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
         """Records an epoch's metrics and tells the coordinator and, of short epochs not each, Ray Train that it is over

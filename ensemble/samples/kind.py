@@ -39,9 +39,8 @@ class Samples(Kind):
     title = "samples"
     methods: Sequence[str] = ("mean",)
     refused: Mapping[str, str] = {
-        "soup": "the mean of weights fails of folds that were trained from different initial weights: on made-up "
-        "pictures it had nine times the loss of a single model, and no usable picture. mean is the mean of what the "
-        "models predict"
+        "soup": "the mean of weights means nothing where folds began with different initial weights, as their weights "
+        "do not correspond; mean is the mean of what the models predict"
     }
     scores: Sequence[str] = tuple(_TITLES)
     offers: frozenset[Offer] = frozenset(("members", "sweep", "leaderboard", "tuning"))
@@ -87,6 +86,10 @@ class Samples(Kind):
             {
                 "figures/loss_of_all_folds": "figure: training and validation losses",
                 "figures/loss_by_time": "figure: v-loss by bins of time",
+                "figures/samples": "figure: pictures that the first fold's model has made",
+                "figures/samples_over_steps": "figure: pictures that it made as it was trained",
+                "figures/closest_pairs": "figure: samples beside their nearest training and unseen pictures",
+                "figures/agreement_of_folds": "figure: what folds make of the same noise",
             },
         ),
     )
@@ -104,6 +107,10 @@ class Samples(Kind):
 
     def tabulate(self, prediction: Any, *, fold: int, checkpoint: str, member: str) -> pa.Table:
         """The rows of a block of losses, or of samples."""
+        if hasattr(prediction, "pictures"):
+            from ensemble.samples.sample_files import build_sample_table
+
+            return build_sample_table(prediction, fold=fold, checkpoint=checkpoint, member=member)
         from ensemble.samples.files import build_loss_table
 
         one = prediction
@@ -217,6 +224,9 @@ class Samples(Kind):
         self, ensemble: EnsembleConfig, folds: Sequence[FoldFiles], lines: pa.Table, materials: Materials
     ) -> None:
         """Grids of samples, and the closest pairs with training rows."""
+        from ensemble.samples.gallery import draw_samples
+
+        draw_samples(folds, materials)
 
     def describe_scale(self, facts: Mapping[str, Any]) -> str:
         """Clean pictures are averaged."""

@@ -131,12 +131,14 @@ def _describe_recipes(chosen: str) -> str:
 
 
 def _expand_aliases(words: Sequence[str], recipe: str) -> list[str]:
-    """`--lr 1e-3` to `--optimizer.lr 1e-3`, by the recipe's own flags."""
+    """`--lr 1e-3` to `--optimizer.lr 1e-3`, by the recipe's own flags; one that stands for a field with its value, such
+    as `--use_amp`, to these."""
     aliases, expanded = ALIASES.get(recipe, {}), []
     for word in words:
         flag, equals, value = word.partition("=")
         field = aliases.get(flag.removeprefix("--").replace("-", "_")) if flag.startswith("--") else None
-        expanded.append(f"--{field}{equals}{value}" if field else word)
+        stands_alone = field is not None and "=" in field
+        expanded.append(f"--{field}{'' if stands_alone else equals + value}" if field else word)
     return expanded
 
 

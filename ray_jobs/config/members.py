@@ -15,7 +15,7 @@ from typing import Any
 
 from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import RECIPES, find_recipe
-from ray_jobs.config.run import MAIN, RunConfig
+from ray_jobs.config.run import MAIN, RunConfig, flatten, to_dict
 from ray_jobs.errors import RunError
 from trainers.values import show_value
 
@@ -56,6 +56,7 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
                 f"data.{name}={show_value(own)}: expected {show_value(of_run)}, as in the run: all members learn from "
                 "the same rows"
             )
+    _refuse_other_task(config, member)
     return dataclasses.replace(
         member,
         members=(),
@@ -64,6 +65,19 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
             config.ensemble, method=config.ensemble.fold_method, weights=None, members=None, external=None
         ),
     )
+
+
+def _refuse_other_task(config: RunConfig, member: RunConfig) -> None:
+    """Raises RunError where members of one family have scores of different tasks."""
+    if member.family != config.family:
+        return
+    fields, of_run = flatten(to_dict(member)), flatten(to_dict(config))
+    for name in getattr(config.trainer, "DECIDES_TASK", ()):
+        if fields[name] != of_run[name]:
+            raise RunError(
+                f"{name}={show_value(fields[name])}: expected {show_value(of_run[name])}, as in the run: it decides "
+                "what task scores are of, so that members that differ in it can be neither compared nor combined"
+            )
 
 
 def _refuse_other_folds(config: RunConfig, member: RunConfig) -> None:

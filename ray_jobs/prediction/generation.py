@@ -47,6 +47,7 @@ def generate(folder: RunFolder, config: RunConfig, request: GenerateRequest) -> 
         raise RunError(f"--output={output} exists and is not empty: expected a new or an empty folder")
     refuse_unwritable(output.parent if not output.exists() else output, "--output FOLDER names another place")
     module, device = load_generate_module(config.family), choose_device(request.device)
+    assert module is not None  # its options were asked for
     models = read_models(folder, config, folds)
     console = open_console()
     num = len(models)

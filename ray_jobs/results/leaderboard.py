@@ -163,7 +163,11 @@ def _try_to_measure(kind: Kind, metric: str, target_N: np.ndarray, prediction_N:
 
 
 def group_entries(entries: Sequence[Entry]) -> list[Group]:
-    """Entries of the same rows with the same targets together; a group keeps the rows that all of its entries have."""
+    """Entries of the same rows with the same targets together; a group keeps the rows that all of its entries have.
+
+    Raises:
+        RunFolderError: entries of the same rows were scored on different tasks.
+    """
     groups: list[Group] = []
     for entry in entries:
         for number, group in enumerate(groups):
@@ -172,9 +176,18 @@ def group_entries(entries: Sequence[Entry]) -> list[Group]:
             shared = [row_id for row_id in group.ids if row_id in entry.rows]
             first = group.entries[0].rows
             is_enough = len(shared) >= max(2, _LEAST_SHARE * min(len(group.ids), len(entry.rows)))
+            if is_enough:
+                _refuse_other_task(group.entries[0], entry, shared[0])
             if is_enough and all(np.array_equal(first[row_id][0], entry.rows[row_id][0]) for row_id in shared):
                 groups[number] = Group([*group.entries, entry], shared)
                 break
         else:
             groups.append(Group([entry], sorted(entry.rows)))
     return groups
+
+
+def _refuse_other_task(first: Entry, other: Entry, row_id: str) -> None:
+    """Raises RunFolderError where the kind says why two runs cannot be compared on a row."""
+    reason = first.kind.explain_difference(first.rows[row_id][0], other.rows[row_id][0])
+    if reason is not None:
+        raise RunFolderError(f"{first.run} {first.what} and {other.run} {other.what} are not compared: {reason}")

@@ -188,6 +188,9 @@ class RunFiles:
         "folds/<i>/predictions/<rows>_<checkpoint>.parquet",
         "what the best and the final checkpoint predict of the validation, blend and test rows",
     )
+    _pictures = _of_fold(
+        "folds/<i>/pictures/<name>_<step>.png", "pictures that the trainer has recorded (only if it has)"
+    )
     _undecoded = _of_fold("folds/<i>/bad_rows.jsonl", "pictures that could not be decoded (only if there are any)")
     _undecoded_by_rank = _of_fold(
         "folds/<i>/bad_rows_rank<r>.jsonl", "those that further workers met (only if there are any)"

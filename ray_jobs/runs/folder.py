@@ -263,6 +263,10 @@ class FoldFolder:
         """A prediction file: rows is validation or test."""
         return self.root / "predictions" / f"{rows}_{checkpoint}.parquet"
 
+    def picture(self, name: str, global_step: int) -> Path:
+        """A picture that the trainer has recorded; its name may have slashes."""
+        return self.root / "pictures" / f"{name.replace('/', '_')}_{global_step:08d}.png"
+
     def bad_rows(self, rank: int) -> Path:
         """Rows that turned out bad only when a rank read them."""
         return self.root / ("bad_rows.jsonl" if rank == 0 else f"bad_rows_rank{rank}.jsonl")

@@ -189,14 +189,20 @@ def _try_values(dimension: Dimension, config: RunConfig) -> Dimension:
 
 
 def _refuse_field(name: str, config: RunConfig) -> None:
-    """Fields that a trial must not change: those that are not there, that decide which rows are learned, or only
-    how."""
+    """Fields that a trial must not change: those that are not there, that decide which rows are learned or what scores
+    are of, or only how."""
     sections = {section.name: getattr(config.trainer, section.name) for section in dataclasses.fields(config.trainer)}
     offered = flatten({section: dataclasses.asdict(value) for section, value in sections.items()})
-    places = {f"data.{field}" for field in config.trainer.data.ROWS_FROM}
+    tasks = set(getattr(config.trainer, "DECIDES_TASK", ()))
+    places = {f"data.{field}" for field in config.trainer.data.ROWS_FROM} | tasks
     known = [field for field in offered if field not in places]
     if name in known:
         return
+    if name in tasks:
+        raise RunError(
+            f"tune.space: {name} decides what task scores are of: expected a field that does not, so that trials can "
+            "be compared; a lower score would be an easier task"
+        )
     if name in offered or name.startswith("folds."):
         raise RunError(
             f"tune.space: {name} decides which rows are trained on and scored: expected a field that does not, so that "

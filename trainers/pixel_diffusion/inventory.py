@@ -4,6 +4,8 @@ their classes. No torch."""
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
-from trainers.pixel_diffusion.config import Config, DataConfig
+from trainers.pixel_diffusion.config import FEATURES_PACKAGE, NOT_MEASURED, Config, DataConfig, SamplingConfig
 from trainers.pixel_diffusion.rows.listing import Listing, list_rows
 from trainers.pixel_diffusion.rows.rows_file import NO_LABEL, Rows, place_rows, write_rows
 from trainers.pixel_diffusion.rows.scan import Scan, scan_pictures
-from trainers.pixel_diffusion.rows.shapes_data import make_data
+from trainers.pixel_diffusion.rows.shapes_data import is_made, make_data
 from trainers.reading.data_folder import prepare_folder, resolve_folder
 from trainers.reading.picture_files import collect_left_out
 from trainers.storage.object_storage import is_uri
@@ -43,13 +45,21 @@ def take_inventory(
             "pictures to one, as by `aws s3 cp --recursive`"
         )
     data = replace(config.data, root=resolve_folder(config.data.root, folder, make_data))
+    sampling = replace(config.sampling, features=_find_features(config.sampling))
     train, test = (
         scan_pictures(data, listing, table) for listing, table in zip(list_rows(data), ("train", "test"), strict=True)
     )
     classes = tuple(sorted(set(train.listing.labels) - {""}))
+    if len(classes) == 1:  # which says nothing
+        classes = ()
+    if classes and config.sampling.num_samples and config.sampling.guidance != 1 and not config.training.label_drop:
+        raise DataError(
+            f"sampling.guidance={config.sampling.guidance:g}: expected 1 with training.label_drop=0, as what a model "
+            "makes without a label is never learned; set one of them"
+        )
     rows, test_rows = (_to_rows(scan, classes) for scan in (train, test))
     notes, left_out = collect_left_out(train.listing.left_out | test.listing.left_out)
-    return replace(config, data=data), Inventory(
+    return replace(config, data=data, sampling=sampling), Inventory(
         ids=rows.ids,
         target=None,
         target_name="",
@@ -59,9 +69,9 @@ def take_inventory(
         predefined_fold=_find_folds(data, train.listing),
         bad_rows=train.bad_rows + test.bad_rows + left_out,
         test_ids=test_rows.ids if len(test_rows) else None,
-        row_keys=_collect_keys(train, test),
+        row_keys={} if is_made(data.folder) else _collect_keys(train, test),
         tables={"train": rows} | ({"test": test_rows} if len(test_rows) else {}),
-        notes=(*notes, *_note(data, train, classes)),
+        notes=(*notes, *_note(data, train, classes), *_note_features(sampling)),
         strata=rows.label_N if classes else None,
     )
 
@@ -94,7 +104,7 @@ def _to_rows(scan: Scan, classes: tuple[str, ...]) -> Rows:
     """Raises DataError where a test picture is of a class that no training picture has."""
     number_of = {name: number for number, name in enumerate(classes)} | {"": NO_LABEL}
     listing = scan.listing
-    if unknown := sorted(set(listing.labels) - set(number_of)):
+    if classes and (unknown := sorted(set(listing.labels) - set(number_of))):
         raise DataError(
             f"pictures that no fold learns from are of class {unknown[0]!r} ({len(unknown)} such classes), which no "
             f"picture to learn from has: expected {', '.join(map(repr, classes[:10])) or 'none'}; remove them, or add "
@@ -111,9 +121,35 @@ def _note(data: DataConfig, train: Scan, classes: tuple[str, ...]) -> list[str]:
             f"{train.num_small:,} of {len(train.listing.ids):,} pictures are smaller than data.size={data.size} and "
             "are enlarged: what a model learns of them is partly the blur"
         )
+    if is_made(data.folder):
+        notes.append(
+            "the made-up pictures are drawn from 2,178 with replacement, so that the best possible loss is known: "
+            "equal ones in several folds are meant, and are not looked for"
+        )
     if not classes:
         notes.append("no classes: pictures are made without labels and without guidance")
     return notes
+
+
+def _find_features(sampling: SamplingConfig) -> str:
+    """The whole path of a file of weights.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if sampling.features in ("auto", "none"):
+        return sampling.features
+    path = os.path.abspath(os.path.expanduser(sampling.features))
+    if not os.path.isfile(path):
+        raise DataError(
+            f"sampling.features={path}: no such file; expected auto, none or a file of CLIP ViT-B-32's weights"
+        )
+    return path
+
+
+def _note_features(sampling: SamplingConfig) -> list[str]:
+    lacks = sampling.features == "auto" and importlib.util.find_spec(FEATURES_PACKAGE) is None
+    return [NOT_MEASURED] if lacks and sampling.num_samples else []
 
 
 def _find_folds(data: DataConfig, listing: Listing) -> np.ndarray | None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from trainers.families import BEST, EPOCH, START, STEP, Metrics
+from trainers.families import BEST, END, EPOCH, START, STEP, Metrics
+
+_DISTANCES = {
+    "kid_efficientnet_lite0": "1000 · KID to unseen pictures; the network of the features is in the metric's name",
+    "kid_efficientnet_lite0_se": "its standard error",
+    "kid_efficientnet_lite0_of_real": "1000 · KID of one half of the unseen pictures to the other",
+    "kid_efficientnet_lite0_of_real_se": "its standard error",
+}
 
 METRICS = (
     Metrics(
@@ -32,12 +39,33 @@ METRICS = (
         },
     ),
     Metrics(
+        "fold", EPOCH, {"fold_{i}/samples/grid": "pixel diffusion, `sampling.every_epochs`: pictures that it makes"}
+    ),
+    Metrics(
         "fold",
         EPOCH,
         {
             "fold_{i}/val/v_loss_ema_0": "pixel diffusion, several `training.ema_decays`: v-loss by the first average",
             "fold_{i}/val/v_loss_ema_1": "pixel diffusion: likewise by the second, and so on",
         },
+    ),
+    Metrics(
+        "fold",
+        END,
+        {
+            "fold_{i}/samples/num_samples": "pixel diffusion: pictures that the best model has made",
+            "fold_{i}/samples/pictures_of_a_side": "pixel diffusion: training and unseen pictures beside them, each",
+            "fold_{i}/samples/nearer_to_training": "pixel diffusion: share nearer to a training than to an unseen one",
+            "fold_{i}/samples/nearer_to_training_of_real": "pixel diffusion: the same share of unseen pictures",
+        },
+    ),
+    Metrics(
+        "fold",
+        END,
+        {"fold_{i}/samples/valid": "pixel diffusion, made-up data: share that are nearly a picture of their class"},
+    ),
+    Metrics(
+        "fold", END, {f"fold_{{i}}/samples/{name}": f"pixel diffusion: {what}" for name, what in _DISTANCES.items()}
     ),
     Metrics(
         "fold",

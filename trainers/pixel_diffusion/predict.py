@@ -17,9 +17,9 @@ from trainers.learning.arithmetic import use_deterministic_algorithms
 from trainers.pixel_diffusion.diffusion.denoising import denoise_rows
 from trainers.pixel_diffusion.diffusion.fixed_noise import DRAWS, place_times
 from trainers.pixel_diffusion.diffusion.sampler import Predict
+from trainers.pixel_diffusion.fold.saved import load_models
 from trainers.pixel_diffusion.new_rows import NewRows
 from trainers.pixel_diffusion.rows.squares import read_square
-from trainers.pixel_diffusion.trained import load_models
 from trainers.reading.pictures import UnusableError
 
 

@@ -20,7 +20,7 @@ class Process:
 
     noise_scale: float = 1.0
     """Standard deviation of the noise. The paper has 1, 2 and 4 at 256², 512² and 1024²; below 256² nothing is
-    published, and less noise gives lower losses and worse pictures."""
+    published. Less noise gives a lower loss, as the task is easier."""
     time_mean: float = -0.8
     """Times are sigmoid(time_mean + time_spread · N(0, 1)); 1 is the clean picture."""
     time_spread: float = 0.8

@@ -42,9 +42,9 @@ def pixel_diffusion_small() -> Recipe:
         Config(
             data=DataConfig(size=16),
             model=ModelConfig(name="JiT-B/4", depth=4, width=64, heads=2, bottleneck=32, class_tokens=4, join_block=1),
-            training=TrainingConfig(epochs=40, batch_size=64, horizontal_flip=False, ema_decays=(0.99,)),
+            training=TrainingConfig(epochs=32, batch_size=64, horizontal_flip=False, ema_decays=(0.99,)),
             optimizer=OptimizerConfig(lr=2e-3, schedule="cosine", warmup_epochs=1),
-            sampling=SamplingConfig(num_samples=96, steps=20, guidance=1.0),
+            sampling=SamplingConfig(num_samples=192, steps=20, guidance=1.0, every_epochs=8),
         ),
         _SECTIONS | {"folds": {"kind": "stratified"}},
     )
@@ -54,7 +54,7 @@ RECIPES = (pixel_diffusion, pixel_diffusion_b4_64, pixel_diffusion_small)
 # A recipe and fields that train in seconds on any CPU on data that the family makes, for the tests of its contract.
 SMALLEST = (
     "pixel_diffusion_small training.epochs=2 training.batch_size=3 training.accumulation=2 "
-    "training.ema_decays=[0.9,0.5] model.depth=2 model.width=16 sampling.num_samples=3 sampling.steps=2"
+    "training.ema_decays=[0.9,0.15] model.depth=2 model.width=16 sampling.num_samples=3 sampling.steps=2"
 )
 
 _FLAGS = {
@@ -70,7 +70,10 @@ _FLAGS = {
     "max_grad_norm": "optimizer.max_grad_norm",
     "save_interval": "checkpoint.every_steps",
     "log_interval": "tracking.log_interval",
+    "use_amp": "training.precision=bf16",
     "output_dir": "run.storage",
+    "resume": "run.name",
+    "use_wandb": "tracking.wandb=auto",
     "wandb_project": "tracking.project",
     "wandb_name": "tracking.name",
     "wandb_entity": "tracking.entity",

@@ -16,8 +16,9 @@ from trainers.learning.arithmetic import choose_precision, seed_fold
 from trainers.pixel_diffusion.config import Config
 from trainers.pixel_diffusion.diffusion.references import MOST_NUMBERS
 from trainers.pixel_diffusion.diffusion.sampler import from_bytes
-from trainers.pixel_diffusion.evaluation import DiffusionFold
-from trainers.pixel_diffusion.learner import DiffusionLearner
+from trainers.pixel_diffusion.fold.evaluation import DiffusionFold
+from trainers.pixel_diffusion.fold.learner import DiffusionLearner
+from trainers.pixel_diffusion.fold.samples import make_samples
 from trainers.pixel_diffusion.network.model import Denoiser
 from trainers.pixel_diffusion.rows.pictures import Pictures, open_pictures
 from trainers.pixel_diffusion.rows.rows_file import Rows, place_rows, read_rows
@@ -32,7 +33,21 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
     """
     torch.set_num_threads(context.num_threads)
     seed_fold(config.training.seed, split.fold)
-    DiffusionLearner(_set_up(config, split, context)).learn()
+    fold = _set_up(config, split, context)
+    learner = DiffusionLearner(fold)
+    learner.learn()
+    if config.sampling.num_samples:
+        _save_samples(fold, learner.global_step)
+
+
+def _save_samples(fold: DiffusionFold, global_step: int) -> None:
+    """What the best checkpoint makes, and what was measured of it."""
+    context = fold.context
+    fold.model.load_state_dict(context.load_checkpoint("best"))
+    ids = np.array([f"sample_{number:05d}" for number in range(fold.config.sampling.num_samples)])
+    own = make_samples(fold, ids)
+    context.save_predictions("best", "samples", ids, [own] if len(own.ids) else [])
+    context.log(global_step, {f"samples/{n}": value for n, value in own.facts.items() if not isinstance(value, str)})
 
 
 def _set_up(config: Config, split: Split, context: FoldContext) -> DiffusionFold:

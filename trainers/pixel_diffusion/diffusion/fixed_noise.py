@@ -19,7 +19,7 @@ from trainers.pixel_diffusion.process import Process
 
 DRAWS = 4
 _ROW, _SAMPLE = b"row", b"sample"
-_PLACES = 1000  # told apart from the numbers of draws
+_PLACES, _CHOICE = 1000, 1001  # told apart from the numbers of draws
 
 
 def place_times(ids: Sequence[str], process: Process) -> np.ndarray:
@@ -36,6 +36,15 @@ def place_times(ids: Sequence[str], process: Process) -> np.ndarray:
 def choose_draws(ids: Sequence[str]) -> np.ndarray:
     """One of the draws of each row, (N,), all about equally often: where one is enough."""
     return np.array([_number(_ROW, row_id, 1) % DRAWS for row_id in ids], np.int64)
+
+
+def choose_rows(ids: np.ndarray, places: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the places of rows, as good as drawn by their ids, in their order."""
+    if len(places) <= most:
+        return places
+    numbers = np.array([_number(_ROW, row_id, _CHOICE) for row_id in ids[places].tolist()], np.uint64)
+    chosen: np.ndarray = places[np.sort(np.argsort(numbers, kind="stable")[:most])]
+    return chosen
 
 
 def draw_row_noise(row_id: str, draw: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainers.pixel_diffusion.process import Process
 
-MOST_NUMBERS = 50_000_000  # of the known pictures together; with more nothing is computed
+MOST_NUMBERS = 20_000_000  # of the known pictures together; with more nothing is computed
 
 
 def predict_mean(process: Process, noisy_BD: Tensor, time_B: Tensor, known_ND: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ class Denoiser(Model):
 
     sine_TD: Tensor
     rotation: Tensor
+    class_places: nn.Parameter | None
 
     def __init__(self, shape: Shape, size: int, num_classes: int) -> None:
         super().__init__()
@@ -64,7 +65,8 @@ class Denoiser(Model):
         self.patches = PatchEmbedding(shape.patch**2 * COLOURS, shape.bottleneck, shape.width)
         self.time = TimeEmbedding(shape.width)
         self.labels = nn.Embedding(num_classes + 1, shape.width)
-        self.class_places = nn.Parameter(torch.empty(shape.class_tokens, shape.width))
+        places = nn.Parameter(torch.empty(shape.class_tokens, shape.width)) if shape.class_tokens else None
+        self.register_parameter("class_places", places)
         self.blocks = nn.ModuleList(Block(shape, number) for number in range(shape.depth))
         self.final = FinalLayer(shape)
         self.register_buffer("sine_TD", build_sine_table(side, side, shape.width), persistent=False)
@@ -86,7 +88,7 @@ class Denoiser(Model):
         tokens_BTD = self.patches(cut_patches(noisy_BCHW, shape.patch)) + self.sine_TD
         rotation = self.rotation[:, shape.class_tokens :]
         for number, block in enumerate(self.blocks):
-            if number == shape.join_block and shape.class_tokens:
+            if number == shape.join_block and self.class_places is not None:
                 joined = label_BD[:, None] + self.class_places
                 tokens_BTD, rotation = torch.cat([joined.to(tokens_BTD.dtype), tokens_BTD], dim=1), self.rotation
             tokens_BTD = block(tokens_BTD, condition_BD, rotation)
@@ -105,7 +107,8 @@ class Denoiser(Model):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for weight in (self.labels.weight, self.class_places, self.time.first.weight, self.time.second.weight):
-            nn.init.normal_(weight, std=_SMALL)
+            if weight is not None:
+                nn.init.normal_(weight, std=_SMALL)
         for linear in self._list_zeros():
             nn.init.zeros_(linear.weight)
 

@@ -12,6 +12,7 @@ from trainers.pixel_diffusion.diffusion.fixed_noise import (
     DRAWS,
     choose_draws,
     choose_places,
+    choose_rows,
     draw_row_noise,
     draw_sample_noise,
     place_times,
@@ -74,6 +75,16 @@ def test_places_are_all_or_some_of_a_row():
     assert (np.diff(places) > 0).all()
     assert len(places) == 1024
     assert places.tolist() != choose_places("b", 3072, 1024).tolist()
+
+
+def test_of_many_rows_some_are_chosen_by_their_ids():
+    ids, places = np.array([f"row{number:03d}" for number in range(100)]), np.arange(20, 100)
+    assert choose_rows(ids, places, 80) is places
+    chosen = choose_rows(ids, places, 30)
+    assert len(set(chosen.tolist())) == 30
+    assert (np.diff(chosen) > 0).all()
+    assert 30 < chosen.mean() < 80
+    assert set(choose_rows(ids, places[::-1], 30).tolist()) == set(chosen.tolist())
 
 
 def follow(steps: int, process: Process = PROCESS) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,13 @@ def test_class_tokens_come_before_their_block_and_are_dropped_at_the_end():
         block.register_forward_hook(lambda module, args, out: lengths.append(out.shape[1]))
     model(torch.zeros(1, 3, 16, 16), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     assert lengths == [16, 19, 19, 19]
+
+
+def test_without_class_tokens_there_is_nothing_of_them_to_learn():
+    model = Denoiser(replace(TINY, class_tokens=0), 16, 5)
+    model(torch.zeros(1, 3, 16, 16), torch.zeros(1), torch.zeros(1, dtype=torch.int64)).sum().backward()
+    assert "class_places" not in dict(model.named_parameters())
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_dropout_is_in_the_middle_half_of_the_blocks_alone():

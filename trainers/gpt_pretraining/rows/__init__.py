@@ -1,0 +1,1 @@
+"""Documents: found, read, made up, and as tokens on disk."""
