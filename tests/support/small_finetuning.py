@@ -29,18 +29,30 @@ def make_folder() -> Path:
     return Path(mkdtemp(prefix="finetuning-"))
 
 
-def train_small(root: Path, words: str = "", *, stop_at: int | None = None, resume_from=None) -> LocalFoldContext:
+def train_small(
+    root: Path,
+    words: str = "",
+    *,
+    stop_at: int | None = None,
+    resume_from=None,
+    build=LocalFoldContext,
+    rank: int = 0,
+    world_size: int = 1,
+) -> LocalFoldContext:
     """Trains a fold, or until it is killed after a step.
 
     Args:
         root: folder of the fold, which does not exist yet.
         words: further fields.
         stop_at: the step.
+        build: makes the context.
+        rank, world_size: of this process among those that train the fold.
         resume_from: what a killed context was stopped with; `root` is then that context's folder.
     """
     config = override(RECIPES["llm_finetuning_small"](), [*SMALL.split(), *words.split()]).trainer
     config, inventory = take_inventory(config, make_folder())
-    context = LocalFoldContext(root)
+    context = build(root)
+    context.rank, context.world_size = rank, world_size
     root.mkdir(exist_ok=True)
     context.stop_at, context.resume_from = stop_at, resume_from
     write_inputs(config, inventory, context.inputs)

@@ -78,6 +78,7 @@ class Predictor:
         """
         examiner = self._examine(model)
         answers, samples = examiner.answer_all(questions), examiner.sample_all(questions)
+        letters = examiner.weigh_letters(questions)
         return [
             AnsweredQuestion(
                 row_id=one.id,
@@ -89,6 +90,7 @@ class Predictor:
                 samples=samples[place],
                 before={earlier: found[place] for earlier, found in before.items()},
                 group=one.group,
+                letters=letters[place],
             )
             for place, one in enumerate(questions)
         ]

@@ -191,7 +191,7 @@ class FineTuning:
 
     def _answer(self, questions: Sequence[Question], before: Mapping[str, list[Answer]]) -> Iterator[AnsweredQuestion]:
         answers = self._judge(questions, self.examiner.answer_all(questions))
-        samples = self.examiner.sample_all(questions)
+        samples, letters = self.examiner.sample_all(questions), self.examiner.weigh_letters(questions)
         for place, one in enumerate(questions):
             yield AnsweredQuestion(
                 row_id=one.id,
@@ -203,6 +203,7 @@ class FineTuning:
                 samples=samples[place],
                 before={name: found[place] for name, found in before.items()},
                 group=one.group,
+                letters=letters[place],
             )
 
     def _judge(self, questions: Sequence[Question], answers: list[Answer]) -> list[Answer]:
