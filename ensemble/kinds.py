@@ -327,6 +327,21 @@ class Kind(ABC):
             materials: for what is to be looked at.
         """
 
+    def write_evaluation(
+        self, tables: Mapping[str, pa.Table], rows: str, write: Callable[[str, bytes], None]
+    ) -> tuple[list[str], list[list[str]]]:
+        """Writes what models are worth on rows whose truth is known; returns header and lines of a table of it.
+
+        Args:
+            tables: of `tabulate`, by whose predictions they are: `fold_0`, and others of a family's own.
+            rows: what they are, in a word.
+            write: puts a file of this content at a path.
+
+        Raises:
+            ValueError: this kind has no such evaluation.
+        """
+        raise ValueError(f"{self.title} have no evaluation of their own; the report scores them")
+
     def describe_scale(self, facts: Mapping[str, Any]) -> str:
         """Where models become one, for the end of a sentence; facts are a submission's."""
         return ""

@@ -24,6 +24,8 @@ FILES = {
     "tune.py": "tunes fields of a recipe; each trial is a K-fold run",
     "refit.py": "trains a run's recipe on all rows, as one model for serving",
     "predict.py": "predicts new rows with a run's ensemble",
+    "evaluate.py": "evaluates a run's models on rows whose truth is known",
+    "ablation.py": "the same of every model that its folds came through",
     "generate.py": "makes something new with a run's models, such as text",
     "explain.py": "measures what a run's models look at",
     "sweep.py": "tries all combinations of a run's models",

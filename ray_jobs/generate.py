@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,11 @@ if not __package__:  # run as a file: imports start at the repository's root, no
 from ensemble.config import EnsembleConfig
 from ray_jobs.cli.arguments import OfRun, parse
 from ray_jobs.cli.entry import main_with_errors
-from ray_jobs.cli.lookup import find_whole_run
+from ray_jobs.cli.own_flags import find_named_run, join_flags
 from ray_jobs.config.overrides import override
 from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder
 from trainers.values import check_number, refuse
-
-_STORAGE = "run.storage"
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,11 @@ class Arguments(OfRun):
 
 def main(argv: list[str]) -> int:
     offered = {"ensemble": EnsembleConfig()}
-    folder = _find_run(argv)
+    folder = find_named_run(argv)
     options = None if folder is None else _find_options(folder)
-    typed = parse("generate.py", argv, __doc__, Arguments if options is None else _join(options), offered)
+    typed = parse(
+        "generate.py", argv, __doc__, Arguments if options is None else join_flags(Arguments, options), offered
+    )
     assert folder is not None  # else a word was missing
     assert options is not None
     given, config = typed.arguments, override(folder.read_config(), typed.fields, sections=("ensemble",))
@@ -63,24 +62,6 @@ def main(argv: list[str]) -> int:
     output = Path(os.path.expanduser(given.output)).absolute() if given.output else None
     request = GenerateRequest(given.fold, wanted, output, given.device, given.threads)
     return generate(folder, config, request)
-
-
-def _find_run(argv: Sequence[str]) -> RunFolder | None:
-    """The run that the first word names; None: the first is no such word."""
-    if not argv or argv[0].startswith("-") or argv[0].startswith(f"{_STORAGE}="):
-        return None
-    return find_whole_run(argv[0], _find_storage(argv))
-
-
-def _find_storage(argv: Sequence[str]) -> str:
-    """Where runs are looked for, which decides the run before its flags are known."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, has_value, value = word.lstrip("-").partition("=")
-        if name == _STORAGE:
-            return value if has_value else following
-    from ray_jobs.cli.arguments import RunsFolder
-
-    return RunsFolder().storage
 
 
 def _find_options(folder: RunFolder) -> type[Any]:
@@ -102,19 +83,6 @@ def _find_options(folder: RunFolder) -> type[Any]:
     if shared := {field.name for field in fields(options)} & {field.name for field in fields(Arguments)}:
         raise refuse("Options", sorted(shared), f"of trainers/{family}/generate.py no names of the command's own flags")
     return options
-
-
-def _join(options: type[Any]) -> type[Any]:
-    """The command's own words and flags, and the family's, in one dataclass. The string below each field stays its
-    help."""
-
-    def check(self: Any) -> None:
-        for own in (options, Arguments):
-            if hasattr(own, "__post_init__"):
-                own.__post_init__(self)
-
-    joined = type("Arguments", (options, Arguments), {"__annotations__": {}, "__post_init__": check})
-    return dataclass(frozen=True)(joined)
 
 
 if __name__ == "__main__":

@@ -660,6 +660,12 @@ def load_generate_module(family: str) -> Any | None:
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
+def load_evaluate_module(family: str) -> Any | None:
+    """The `evaluate` module of a family (no torch); None: it has none."""
+    name = f"{name_package(family)}.evaluate"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
 def load_config_class(family: str) -> type[Any]:
     """The `Config` dataclass of a family.
 

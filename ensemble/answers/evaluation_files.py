@@ -7,11 +7,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from ensemble.answers.files import find_answer
-from ensemble.answers.scores import describe_ablation
+from ensemble.answers.scores import describe_ablation, find_interval
 from ensemble.answers.submission import tabulate_ablation
+from ensemble.answers.votes import METHODS, elect, read_ballot
 
 FOLDER = "evaluation"
+_SHOWN = ("total", "format_accuracy", "answer_accuracy", "answer_low", "answer_high")
 
 
 def write_evaluation(
@@ -38,6 +43,43 @@ def write_evaluation(
     summary = {"rows": rows, **ablation, "ablation_comparison": tabulate_ablation(ablation)}
     write(f"{prefix}ablation_summary_{rows}.json", _to_json(summary))
     return ablation
+
+
+def evaluate_tables(
+    tables: Mapping[str, pa.Table], rows: str, write: Callable[[str, bytes], None]
+) -> tuple[list[str], list[list[str]]]:
+    """The evaluation of the models of several folds on the same questions: of each, of their votes, and of others such
+    as their soup; arguments as in `Kind.write_evaluation`. A question counts once for each fold, so the rows of one
+    question are a group."""
+    folds = {name: table.to_pylist() for name, table in tables.items() if name.startswith("fold_")}
+    others = {name: table.to_pylist() for name, table in tables.items() if name not in folds}
+    lines = [{**line, "group": line["group"] or line["id"]} for own in folds.values() for line in own]
+    ablation = write_evaluation(lines if len(folds) > 1 else next(iter(folds.values())), rows, write, folder="")
+    found = [_show(*row[:6], *row[6:]) for row in tabulate_ablation(ablation)["data"]]
+    for name, own in others.items():
+        scores = write_evaluation(own, f"{rows}_{name}", write, folder="")["models"][own[0]["model"]]
+        found.append(_show(name, *(scores[column] for column in _SHOWN)))
+    if len(folds) > 1:
+        found += [_score_votes(method, list(folds.values())) for method in METHODS[:-1]]
+    return ["model", "answers", "whole form", "right [95 %]", "more than the model before [95 %]"], found
+
+
+def _score_votes(method: str, folds: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The line of a method, of questions in the first fold's order."""
+    by_id = [{line["id"]: read_ballot(line) for line in own} for own in folds]
+    votes = [elect([own[line["id"]] for own in by_id], method).vote for line in folds[0]]
+    right_N = np.array([vote.correct for vote in votes])
+    form = float(np.mean([vote.format == 1 for vote in votes]))
+    ends = find_interval(right_N, [line["group"] for line in folds[0]])
+    return _show(method, len(votes), form, float(right_N.mean()), *ends)
+
+
+def _show(
+    name: str, total: int, form: float, right: float, low: float, high: float, against: str | None = None, *more: float
+) -> list[str]:
+    """A line of the table."""
+    difference = "" if against is None else f"{more[0]:+.3f} [{more[1]:+.3f}, {more[2]:+.3f}]"
+    return [name, f"{total:,}", f"{form:.3f}", f"{right:.3f} [{low:.3f}, {high:.3f}]", difference]
 
 
 def _to_json(value: Mapping[str, Any]) -> bytes:

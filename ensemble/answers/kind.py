@@ -206,6 +206,14 @@ class Answers(Kind):
 
         write_evaluation(lines.to_pylist(), "out_of_fold", materials.write)
 
+    def write_evaluation(
+        self, tables: Mapping[str, pa.Table], rows: str, write: Callable[[str, bytes], None]
+    ) -> tuple[list[str], list[list[str]]]:
+        """Accuracies of each model, of votes, and of what else was asked."""
+        from ensemble.answers.evaluation_files import evaluate_tables
+
+        return evaluate_tables(tables, rows, write)
+
     def describe_scale(self, facts: Mapping[str, Any]) -> str:
         """By votes."""
         return "by votes for answers"

@@ -84,8 +84,9 @@ def find_interval(hits_N: np.ndarray, groups_N: Sequence[str | None] = ()) -> tu
     hits_N = np.asarray(hits_N, np.float64)
     number, mean = len(hits_N), float(hits_N.mean())
     clusters_N = _number_clusters(groups_N, number)
-    if clusters_N.max() + 1 == number:
-        z = _NORMAL
+    num_clusters = int(clusters_N.max()) + 1
+    if num_clusters == number or mean in (0.0, 1.0):  # without any spread clusters count as rows
+        z, number = _NORMAL, num_clusters
         middle = (mean + z * z / 2 / number) / (1 + z * z / number)
         half = z * np.sqrt(mean * (1 - mean) / number + z * z / 4 / number**2) / (1 + z * z / number)
     else:

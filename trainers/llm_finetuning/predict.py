@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
-from trainers.interface import AnsweredQuestion, BlockAnswers, DataError, TrainedModel
+from trainers.interface import Answer, AnsweredQuestion, BlockAnswers, DataError, TrainedModel
 from trainers.learning.arithmetic import choose_precision, use_deterministic_algorithms
 from trainers.learning.config_sections import read_sections
 from trainers.llm_finetuning.config import Config
@@ -56,25 +58,69 @@ class Predictor:
         """Answers a block that `NewRows.read` gave."""
         questions = from_table(block)
         ids = np.array([one.id for one in questions], dtype=str)
-        return BlockAnswers(ids, [self._answer(model, questions) for model in self.models])
+        answered = [self.answer(model, questions, model.description["model"], {}) for model in self.models]
+        return BlockAnswers(ids, answered)
 
-    def _answer(self, model: TrainedModel, questions: Sequence[Question]) -> list[AnsweredQuestion]:
-        self.model.load_adapter({name: value.to(self.device) for name, value in model.tensors.items()})
-        examiner = Examiner(self.model, self.chat, _read_config(model), model.description["fold"], lambda: None)
+    def answer(
+        self,
+        model: TrainedModel | None,
+        questions: Sequence[Question],
+        name: str,
+        before: Mapping[str, Sequence[Answer]],
+    ) -> list[AnsweredQuestion]:
+        """The answers of a model, or of the weights that there are, with those of the models before it.
+
+        Args:
+            model: None: within `with_soup`.
+            questions: to answer.
+            name: what the model is called.
+            before: answers of others, by their names.
+        """
+        examiner = self._examine(model)
         answers, samples = examiner.answer_all(questions), examiner.sample_all(questions)
+        letters = examiner.weigh_letters(questions)
         return [
             AnsweredQuestion(
-                one.id,
-                one.prompt,
-                one.type,
-                one.gold_answer,
-                model.description["model"],
-                answer,
-                drawn,
+                row_id=one.id,
+                question=one.prompt,
+                type=one.type,
+                gold_answer=one.gold_answer,
+                model=name,
+                answer=answers[place],
+                samples=samples[place],
+                before={earlier: found[place] for earlier, found in before.items()},
                 group=one.group,
+                letters=letters[place],
             )
-            for one, answer, drawn in zip(questions, answers, samples, strict=True)
+            for place, one in enumerate(questions)
         ]
+
+    def ask(self, model: TrainedModel, questions: Sequence[Question]) -> list[Answer]:
+        """The likeliest answers of a model."""
+        return self._examine(model).answer_all(questions)
+
+    def ask_base(self, questions: Sequence[Question]) -> list[Answer]:
+        """The likeliest answers without an adapter."""
+        with self.model.without_adapter():
+            return self._examine(None).answer_all(questions)
+
+    def with_soup(self, models: Sequence[TrainedModel]) -> AbstractContextManager[None]:
+        """Within it the weights are the mean of those of these models, adapters merged (Wortsman et al. 2022, "Model
+        soups", https://arxiv.org/abs/2203.05482). Of adapters that is no mean of their factors."""
+        return self.model.with_mean_of([self._place(model) for model in models])
+
+    def _examine(self, model: TrainedModel | None) -> Examiner:
+        if model is not None:
+            self.model.load_adapter(self._place(model))
+        known = model or self.models[0]
+        return Examiner(self.model, self.chat, self.read_config(known), known.description["fold"], lambda: None)
+
+    def _place(self, model: TrainedModel) -> dict[str, Tensor]:
+        return {name: value.to(self.device) for name, value in model.tensors.items()}
+
+    def read_config(self, model: TrainedModel) -> Config:
+        """The config that a model was trained by."""
+        return _read_config(model)
 
 
 def _read_config(model: TrainedModel) -> Config:

@@ -20,7 +20,7 @@ from trainers.llm_finetuning.network.chat import load_chat
 from trainers.llm_finetuning.network.language_model import LanguageModel, load_base, prepare_libraries
 from trainers.llm_finetuning.questions.base_model import find_base
 from trainers.llm_finetuning.questions.table import Question, normalise_prompt, read_prepared
-from trainers.llm_finetuning.scoring.judge import Judge, JudgeSettings
+from trainers.llm_finetuning.scoring.judge import build_judge
 from trainers.llm_finetuning.stages.fine_tuning import FineTuning
 from trainers.llm_finetuning.stages.grpo import RewardLearner
 from trainers.llm_finetuning.stages.sft import SupervisedLearner
@@ -67,7 +67,7 @@ def _set_up(config: Config, split: Split, context: FoldContext) -> FineTuning:
         model.load_adapter(_read_adapter(context.inputs / "adapter"))
     beginning = {name: value.clone() for name, value in model.adapter_state().items()}
     rows = _divide(tables, split)
-    judge = _build_judge(config, context)
+    judge = build_judge(config.judge, context.cache, context.touch)
     return FineTuning(config, split, context, model, chat, folder, rows, precision, judge, beginning)
 
 
@@ -92,13 +92,3 @@ def _divide(tables: Mapping[str, Sequence[Question]], split: Split) -> dict[str,
     further = [one for one in tables.get("sft", ()) if normalise_prompt(one.prompt) not in held_out]
     rows["sft"] = [one for one in (*rows["train"], *further) if one.response is not None]
     return rows
-
-
-def _build_judge(config: Config, context: FoldContext) -> Judge | None:
-    judge = config.judge
-    if not judge.is_used or judge.url is None:
-        return None
-    settings = JudgeSettings(
-        judge.url, judge.model, judge.key_variable, judge.timeout_s, judge.patience_s, judge.parallel
-    )
-    return Judge(settings, context.cache / "judge", context.touch)

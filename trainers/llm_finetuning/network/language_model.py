@@ -112,6 +112,27 @@ class LanguageModel(Model):
         """Within it the model is the base."""
         return self.peft.disable_adapter()
 
+    @contextmanager
+    def with_mean_of(self, states: Sequence[Mapping[str, Tensor]]) -> Iterator[None]:
+        """Within it the base's weights are the mean of what they are merged with each of these adapters, and there is
+        no adapter."""
+        changed = [(name, one) for name, one in self.peft.named_modules() if hasattr(one, "lora_A")]
+        kept: list[tuple[Tensor, Tensor]] = []
+        for name, layer in changed:
+            own: Any = layer
+            weight, added = own.base_layer.weight, torch.zeros_like(own.base_layer.weight, dtype=torch.float32)
+            for state in states:
+                first, second = state[f"{name}.lora_A.weight"], state[f"{name}.lora_B.weight"]
+                added += own.scaling["default"] * (second.float() @ first.float()) / len(states)
+            kept.append((weight, weight.detach().clone()))
+            weight.data.add_(added.to(weight.dtype))
+        try:
+            with self.without_adapter():
+                yield
+        finally:
+            for weight, before in kept:
+                weight.data.copy_(before)
+
     def stop_dropout(self) -> None:
         """Adapters have no dropout from here on."""
         for module in self.modules():

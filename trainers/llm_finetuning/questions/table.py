@@ -98,7 +98,7 @@ def read_questions(path: Path, config: Config, *, needs: Sequence[str]) -> ReadT
     if problems and data.on_bad_row == "error":
         shown = "; ".join(f"{one['id']}: {one['problem']}" for one in problems[:_SHOWN])
         raise DataError(
-            f"{path}: {len(problems):,} of {len(rows):,} questions cannot be used: {shown}; mend them, or set "
+            f"{path}: {len(problems):,} of {len(rows):,} questions cannot be used: {shown}; correct them, or set "
             "data.on_bad_row=drop"
         )
     if not questions:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from trainers.llm_finetuning.config import JudgeConfig
 from trainers.storage.whole_files import write_whole
 
 INSTRUCTION = (
@@ -189,6 +190,20 @@ class Judge:
         key = os.environ.get(self.settings.key_variable, "")
         headers = {"Content-Type": "application/json", "Connection": "close"}
         return headers | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+def build_judge(config: JudgeConfig, cache: Path, touch: Callable[[], None] = lambda: None) -> Judge | None:
+    """The judge of a config; None: there is none.
+
+    Args:
+        config: the section.
+        cache: folder in which its replies are kept, below `judge/`.
+        touch: called while it is waited for.
+    """
+    if not config.is_used or config.url is None:
+        return None
+    waits = (config.key_variable, config.timeout_s, config.patience_s, config.parallel)
+    return Judge(JudgeSettings(config.url, config.model, *waits), cache / "judge", touch)
 
 
 class _Deadline:

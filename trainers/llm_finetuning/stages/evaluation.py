@@ -5,18 +5,24 @@ Shape suffixes: B questions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+
+import torch
 
 from trainers.interface import Answer
 from trainers.llm_finetuning.config import Config
 from trainers.llm_finetuning.network.chat import Chat
 from trainers.llm_finetuning.network.generation import generate
-from trainers.llm_finetuning.network.language_model import LanguageModel
+from trainers.llm_finetuning.network.language_model import LanguageModel, lay_out
 from trainers.llm_finetuning.questions.table import Question
 from trainers.llm_finetuning.scoring.answers import is_correct, name_answer
 from trainers.llm_finetuning.scoring.judge import Asked, Judge, JudgeError
 from trainers.llm_finetuning.scoring.rewards import score_format
+
+logger = logging.getLogger(__name__)
+_LETTER = "<think></think><answer>{}</answer>"
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,27 @@ class Examiner:
         marked = self._mark(repeated, self._generate(repeated, keys))
         return [tuple(marked[start : start + number]) for start in range(0, len(marked), number)]
 
+    @torch.no_grad()
+    def weigh_letters(self, questions: Sequence[Question]) -> list[dict[str, float]]:
+        """Of each multiple choice the probability of each letter, as the answer without any working; else nothing."""
+        self.model.eval()
+        found: list[dict[str, float]] = []
+        for one in questions:
+            letters = [chr(ord("A") + number) for number in range(len(one.choices))]
+            if not letters:
+                found.append({})
+                continue
+            prompt = self.chat.encode_prompt(one.prompt)
+            answers = [self.chat.encode_response(one.prompt, _LETTER.format(letter)) for letter in letters]
+            ids_BT, mask_BT, counts_BK = lay_out([prompt] * len(letters), answers, self.chat.pad_id)
+            device = next(self.model.parameters()).device
+            log_probs_BK, _ = self.model(ids_BT.to(device), mask_BT.to(device), counts_BK.shape[1])
+            # What all answers have in common cancels out.
+            chance_B = torch.softmax((log_probs_BK.double() * counts_BK.to(device)).sum(1), 0).tolist()
+            found.append(dict(zip(letters, chance_B, strict=True)))
+            self.touch()
+        return found
+
     def _generate(self, questions: Sequence[Question], keys: Sequence[str] | None) -> list[str]:
         found = generate(
             self.model,
@@ -75,10 +102,14 @@ def mark(question: Question, text: str) -> Answer:
     return Answer(text, name_answer(text, question.choices), score_format(text), right, None)
 
 
-def judge_all(
-    judge: Judge, questions: Sequence[Question], answers: Sequence[Answer]
-) -> tuple[list[Answer], list[JudgeError]]:
-    """The answers with the judge's scores; one that could not be judged has none. And why those could not."""
+def judge_or_fail(
+    judge: Judge, questions: Sequence[Question], answers: Sequence[Answer], most_failures: float
+) -> list[Answer]:
+    """The answers with the judge's scores; one that could not be judged has none, and is counted.
+
+    Raises:
+        JudgeError: more judgements failed than may, which is a share of them.
+    """
     known = [place for place, one in enumerate(questions) if one.gold_answer is not None]
     asked = [Asked(questions[place].prompt, questions[place].gold_answer or "", answers[place].text) for place in known]
     judged, errors = list(answers), []
@@ -87,7 +118,14 @@ def judge_all(
             errors.append(score)
         else:
             judged[place] = replace(judged[place], judge_score=score)
-    return judged, errors
+    if errors:
+        logger.warning("judge_failures: %d of %d; the first: %s", len(errors), len(asked), errors[0])
+    if len(errors) > most_failures * len(asked):
+        raise JudgeError(
+            f"{len(errors)} of {len(asked)} answers could not be judged: expected a share of at most "
+            f"judge.most_failures={most_failures:g}; the first: {errors[0]}"
+        )
+    return judged
 
 
 def summarise(

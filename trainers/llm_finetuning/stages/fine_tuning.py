@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +19,9 @@ from trainers.llm_finetuning.config import Config
 from trainers.llm_finetuning.network.chat import TOKENIZER_FILES, Chat
 from trainers.llm_finetuning.network.language_model import LanguageModel
 from trainers.llm_finetuning.questions.table import Question
-from trainers.llm_finetuning.scoring.judge import Judge, JudgeError
-from trainers.llm_finetuning.stages.evaluation import Examiner, judge_all, summarise
+from trainers.llm_finetuning.scoring.judge import Judge
+from trainers.llm_finetuning.stages.evaluation import Examiner, judge_or_fail, summarise
 from trainers.storage.whole_files import sha256_file
-
-logger = logging.getLogger(__name__)
 
 BASE, SFT_ONLY, SFT_GRPO, GRPO_ONLY = "base_model", "sft_only", "sft_grpo", "grpo_only"
 
@@ -194,7 +191,7 @@ class FineTuning:
 
     def _answer(self, questions: Sequence[Question], before: Mapping[str, list[Answer]]) -> Iterator[AnsweredQuestion]:
         answers = self._judge(questions, self.examiner.answer_all(questions))
-        samples = self.examiner.sample_all(questions)
+        samples, letters = self.examiner.sample_all(questions), self.examiner.weigh_letters(questions)
         for place, one in enumerate(questions):
             yield AnsweredQuestion(
                 row_id=one.id,
@@ -206,6 +203,7 @@ class FineTuning:
                 samples=samples[place],
                 before={name: found[place] for name, found in before.items()},
                 group=one.group,
+                letters=letters[place],
             )
 
     def _judge(self, questions: Sequence[Question], answers: list[Answer]) -> list[Answer]:
@@ -216,16 +214,7 @@ class FineTuning:
         """
         if self.judge is None:
             return answers
-        judged, errors = judge_all(self.judge, questions, answers)
-        most = self.config.judge.most_failures
-        if errors:
-            logger.warning("judge_failures: %d of %d; the first: %s", len(errors), len(answers), errors[0])
-        if len(errors) > most * len(answers):
-            raise JudgeError(
-                f"{len(errors)} of {len(answers)} answers could not be judged: expected a share of at most "
-                f"judge.most_failures={most:g}; the first: {errors[0]}"
-            )
-        return judged
+        return judge_or_fail(self.judge, questions, answers, self.config.judge.most_failures)
 
     def _record(self, questions: Sequence[Question], answered: Sequence[AnsweredQuestion]) -> None:
         """The accuracies of all models on the held-out questions."""

@@ -125,9 +125,8 @@ class RewardLearner(Learner):
 
     def _choose(self, generation: int) -> list[int]:
         """Numbers of the questions of a generation."""
-        grpo, number = self.config.grpo, self.config.grpo.batch_size * self.config.grpo.steps_per_generation
+        number = self.config.grpo.batch_size * self.config.grpo.steps_per_generation
         seed, fold = self.config.training.seed, self.fold.split.fold
-        assert grpo.batch_size, "checked by the config"
         return choose_questions(seed, fold, len(self.questions), generation * number, number)
 
     def _draw(self, generation: int) -> Rollouts:

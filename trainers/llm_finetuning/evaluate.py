@@ -1,0 +1,109 @@
+"""Answers questions whose right answers are known with a finished run's models: those that the folds came to, the
+models before them, and the soup, one model whose weights are the mean of the folds'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.interface import Answer, AnsweredQuestion, DataError, TrainedModel
+
+if TYPE_CHECKING:
+    from trainers.llm_finetuning.predict import Predictor
+    from trainers.llm_finetuning.questions.table import Question
+
+SOUP = "soup"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is typed of an evaluation."""
+
+    eval_sft: bool = False
+    """The supervised stage's models instead of those that the run has come to."""
+    no_judge: bool = False
+    """Do not ask the judge of the run's config."""
+
+
+def evaluate(
+    read_models: Callable[[str], Sequence[TrainedModel]],
+    rows: Any,
+    options: Options,
+    cache: Path,
+    device: str,
+    num_threads: int,
+    *,
+    is_ablation: bool = False,
+) -> Iterator[tuple[str, list[AnsweredQuestion]]]:
+    """The answers of each fold's model, fold after fold, then those of the soup of all.
+
+    Args:
+        read_models: the models of a checkpoint: sft, or that of the run's ensemble where the name is empty.
+        rows: of `find_new_rows`.
+        options: of the user.
+        cache: folder of the judge's replies.
+        device, num_threads: as `Predictor` has them.
+        is_ablation: the models before are asked, too.
+
+    Yields:
+        `fold_<i>` or `soup`, and the answers.
+
+    Raises:
+        DataError: a question has no right answer.
+        JudgeError: too many answers could not be judged.
+    """
+    from trainers.llm_finetuning.predict import Predictor
+    from trainers.llm_finetuning.questions.table import from_table
+
+    questions = [one for block in rows.read(rows.batch_rows) for one in from_table(block)]
+    without = [one.id for one in questions if one.gold_answer is None]
+    if without:
+        raise DataError(f"{rows.path}: {len(without):,} questions have no right answer, such as {without[0]!r}")
+    models = list(read_models("sft" if options.eval_sft else ""))
+    predictor = Predictor(models, rows, device, num_threads)
+    before = _ask_before(predictor, models, read_models, questions) if is_ablation else [{} for _ in models]
+    for model, earlier in zip(models, before, strict=True):
+        name = "sft_only" if options.eval_sft else model.description["model"]
+        answered = predictor.answer(model, questions, name, earlier)
+        answered = _judge(predictor, model, questions, answered, options, cache)
+        yield f"fold_{model.description['fold']}", answered
+    if len(models) > 1:
+        with predictor.with_soup(models):
+            answered = predictor.answer(None, questions, SOUP, {})
+        yield SOUP, _judge(predictor, models[0], questions, answered, options, cache)
+
+
+def _ask_before(
+    predictor: Predictor,
+    models: Sequence[TrainedModel],
+    read_models: Callable[[str], Sequence[TrainedModel]],
+    questions: Sequence[Question],
+) -> list[dict[str, list[Answer]]]:
+    """Of each fold the answers of the base, which is one, and of its supervised stage's model."""
+    base = predictor.ask_base(questions)
+    names = [str(model.description["reference"]) for model in models]
+    if "sft" not in models[0].description["config"]["training"]["stages"] or names[0] == "base_model":
+        return [{"base_model": base} for _ in models]
+    earlier = [predictor.ask(one, questions) for one in read_models("sft")]
+    return [{"base_model": base, name: own} for name, own in zip(names, earlier, strict=True)]
+
+
+def _judge(
+    predictor: Predictor,
+    model: TrainedModel,
+    questions: Sequence[Question],
+    answered: list[AnsweredQuestion],
+    options: Options,
+    cache: Path,
+) -> list[AnsweredQuestion]:
+    from trainers.llm_finetuning.scoring.judge import build_judge
+    from trainers.llm_finetuning.stages.evaluation import judge_or_fail
+
+    config = predictor.read_config(model)
+    judge = None if options.no_judge else build_judge(config.judge, cache)
+    if judge is None:
+        return answered
+    judged = judge_or_fail(judge, questions, [one.answer for one in answered], config.judge.most_failures)
+    return [replace(one, answer=answer) for one, answer in zip(answered, judged, strict=True)]
