@@ -42,7 +42,7 @@ def _show(score: float | None) -> str:
 
 def _show_figure(folder: RunFolder, summary: Summary) -> list[str]:
     """The first of the report's figures that was drawn."""
-    for picture in choose_pictures(folder.read_config(), summary):
+    for picture in choose_pictures(folder, folder.read_config(), summary):
         path = folder.figures / f"{picture.name}.png"
         if path.is_file():
             data = base64.b64encode(path.read_bytes()).decode()
