@@ -61,7 +61,7 @@ def find_rows(folder: RunFolder, config: RunConfig) -> Any:
     if not hasattr(module, "find_train_rows"):
         raise RunError(
             f"{folder.root} is of the family {config.family}, which does not say what its models look at: expected "
-            "one whose new_rows.py has find_train_rows"
+            "one with find_train_rows in its new_rows.py"
         )
     return module.find_train_rows(config.trainer)
 
@@ -129,7 +129,7 @@ def bind_model(model: Any) -> Callable[[pa.Table], np.ndarray]:
     def predict(block: pa.Table) -> np.ndarray:
         found = model.predict(block)
         if not isinstance(found, BlockPredictions):
-            raise RunError("expected predictions of rows that come in one piece: numbers or classes")
+            raise RunError(f"{type(found).__name__} is what the family predicts: expected numbers or classes of rows")
         first_N: np.ndarray = found.prediction[0]
         return first_N
 
