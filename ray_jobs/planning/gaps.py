@@ -32,9 +32,7 @@ def find_kept_out(
     if not folds.keeps_out:
         return ()
     if inventory.time is None and folds.has_gap:
-        raise DataError(
-            "no row has a date: expected one of each row with folds.gap or folds.max_train; set data.date_column"
-        )
+        raise DataError(f"{' and '.join(folds.list_kept_out())}: expected a date of each row; set data.date_column")
     if inventory.groups is None and folds.embargo_groups:
         raise DataError("folds.embargo_groups=true: expected a group of each row; set data.group_column")
     kept_out = []

@@ -60,8 +60,8 @@ def find_rows(folder: RunFolder, config: RunConfig) -> Any:
     module = load_new_rows_module(config.family)
     if not hasattr(module, "find_train_rows"):
         raise RunError(
-            f"{folder.root} is of the family {config.family}, which cannot read training rows again: expected "
-            "a family with find_train_rows in its new_rows.py"
+            f"{folder.root} is of the family {config.family}, which does not say what its models look at: expected "
+            "one with find_train_rows in its new_rows.py"
         )
     return module.find_train_rows(config.trainer)
 
@@ -129,7 +129,7 @@ def bind_model(model: Any) -> Callable[[pa.Table], np.ndarray]:
     def predict(block: pa.Table) -> np.ndarray:
         found = model.predict(block)
         if not isinstance(found, BlockPredictions):
-            raise RunError(f"no columns can be explained of {type(found).__name__}: expected numbers or classes")
+            raise RunError(f"{type(found).__name__} is what the family predicts: expected numbers or classes of rows")
         first_N: np.ndarray = found.prediction[0]
         return first_N
 

@@ -118,14 +118,15 @@ def _save(picture_HW3: np.ndarray, path: Path) -> None:
 
 
 def draw_change(row: OccludedRow) -> np.ndarray:
-    """The picture under what its parts change, (H, W, 3) uint8: orange where the error grows without the part, blue
-    where it falls."""
+    """The picture in grey under what its parts change, (H, W, 3) uint8: orange where the error grows without the part,
+    blue where it falls."""
     height, width, _ = row.picture_HW3.shape
     change = row.change_GG / max(float(np.abs(row.change_GG).max()), 1e-12)
     whole = np.asarray(Image.fromarray(change.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
     colour = np.where(whole[..., None] > 0, np.array(_UP), np.array(_DOWN))
     opacity = _OPACITY * np.abs(whole[..., None])
-    drawn: np.ndarray = ((1 - opacity) * row.picture_HW3 + opacity * colour).astype(np.uint8)
+    grey = row.picture_HW3.mean(axis=2, keepdims=True)
+    drawn: np.ndarray = ((1 - opacity) * grey + opacity * colour).astype(np.uint8)
     return drawn
 
 

@@ -16,6 +16,7 @@ from ray_jobs.results.headline import (
 )
 from ray_jobs.results.importance_file import read_importance
 from ray_jobs.results.wording import (
+    ROWS_ONLY,
     describe_new_rows,
     describe_part,
     describe_scored_rows,
@@ -104,7 +105,7 @@ def print_combinations(console: Console, combinations: Combinations) -> None:
             style=style,
         )
     console.print(table)
-    console.print(explain_cross_fitting(combinations), style="dim")
+    console.print(f"{explain_cross_fitting(combinations)} {ROWS_ONLY}", style="dim")
 
 
 def print_importance(console: Console, folder: RunFolder) -> None:

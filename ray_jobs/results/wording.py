@@ -23,6 +23,12 @@ def describe_scored_rows(combinations: Combinations) -> str:
     return f"{combinations.num_rows:,} {what}"
 
 
+# What the intervals of a comparison do not hold.
+ROWS_ONLY = (
+    "The intervals are over rows only: that the same recipe with another seed trains other models is not in them."
+)
+
+
 def explain_cross_fitting(combinations: Combinations) -> str:
     """How fitted weights are scored, and what leak remains."""
     # The plan knows the order of folds, but not the time of a row.
