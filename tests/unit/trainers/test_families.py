@@ -43,7 +43,7 @@ def with_new_family(tmp_path_factory):
 
 
 def test_a_family_is_a_folder_with_recipes():
-    assert find_families() == ["clip_regression", "own_trainer", "unet_segmentation"]
+    assert find_families() == ["clip_regression", "gpt_pretraining", "own_trainer", "unet_segmentation"]
 
 
 def test_a_new_family_is_one_new_folder(with_new_family):
