@@ -7,7 +7,10 @@ import os
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 
-TIMINGS = ("time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share")
+TIMINGS = (
+    "time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share", "train/tokens_per_second",
+    "train/elapsed_time",
+)  # fmt: skip
 
 
 def describe_bits(run: RunFolder, num_folds: int = 3) -> list:

@@ -72,7 +72,7 @@ def test_every_flag_means_a_field_of_its_recipe():
     for name, flags in ALIASES.items():
         values = to_dict(RECIPES[name]())
         for field in flags.values():
-            section, _, part = field.partition(".")
+            section, _, part = field.partition("=")[0].partition(".")
             assert part in values[section]
 
 

@@ -4,6 +4,7 @@ torch."""
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from trainers.pixel_diffusion.config import DataConfig
 from trainers.pixel_diffusion.rows.listing import Listing
 from trainers.pixel_diffusion.rows.rows_file import DIGEST_BYTES
 from trainers.reading.picture_files import load_decoders
+from trainers.reading.pictures import UnusableError, decode_rgb
 
 _THREADS, _MOST_NAMED = 4, 5
 
@@ -72,10 +74,6 @@ def digest_picture(content: bytes) -> bytes:
 
 def _look_into(path: Path, data: DataConfig) -> tuple[bytes, str, bool]:
     """Digest of a file, what is wrong with it, and whether it is smaller than the squares."""
-    import io
-
-    from trainers.reading.pictures import UnusableError, decode_rgb
-
     if not path.is_file():  # a pipe or a device: opening it could wait for ever
         return b"", "is not a regular file", False
     try:

@@ -50,7 +50,9 @@ def test_a_fold_is_bound_to_the_common_packages_and_to_its_familys():
         PACKAGES = ("torchvision",)
 
     assert list(package_versions(list_packages(Trainer))) == ["python", *COMMON_PACKAGES, "torchvision"]
-    assert {*COMMON_PACKAGES, "torchvision", "open_clip_torch", "timm", "pillow"} == set(list_all_packages())
+    assert {*COMMON_PACKAGES, *"torchvision open_clip_torch timm pillow tokenizers transformers peft".split()} == set(
+        list_all_packages()
+    )
     assert package_versions(["no-such-package"])["no-such-package"] == "not installed"
 
 

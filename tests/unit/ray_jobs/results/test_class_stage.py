@@ -154,8 +154,6 @@ def test_the_usual_metric_of_what_is_found_in_the_data_stands_for_the_default(sm
         check(tmp_path, f"data.root={root}", "data.target=label", "ensemble.metric=mae")
     with pytest.raises(RunError, match=r"ensemble.method=ridge: expected one of mean, geometric_mean"):
         check(tmp_path, f"data.root={root}", "data.target=label", "ensemble.method=ridge", "folds.blend_fraction=0.2")
-    with pytest.raises(RunError, match=r"ensemble.interval=0.9: expected none for classes"):
-        check(tmp_path, f"data.root={root}", "data.target=label", "ensemble.interval=0.9")
 
 
 def test_rare_classes_and_folds_without_a_class_are_told_before_the_launch(small_frame, write_data, tmp_path):

@@ -89,7 +89,7 @@ def test_each_kind_says_how_a_metric_is_read():
     assert set(numbers.scores) == set(score(np.array([1.0, 2.0]), np.array([1.0, 2.0])))
     assert [one.describe_metric("x").error_label for one in (numbers, maps)] == ["minus x", "1 - x"]
     assert [one.describe_metric("x").error_name for one in (numbers, maps)] == ["x", "x_error"]
-    with pytest.raises(ValueError, match="PREDICTS='tokens': expected one of classes, map, number"):
+    with pytest.raises(ValueError, match="PREDICTS='tokens': expected one of answers, classes, map, number, samples"):
         load_kind("tokens")
 
 

@@ -39,6 +39,7 @@ def test_a_summary_of_earlier_code_is_read(tmp_path):
     write_summary(folder, summary)
     again = read_json(folder.summary)
     assert again.pop("notes") == []  # which earlier code did not write
+    assert [fold.pop("epochs") for fold in again["folds"]] == [0, 0]  # nor these
     assert again == written
 
 
@@ -59,7 +60,7 @@ def test_a_summary_is_written_with_the_bytes_that_were_read(tmp_path, members):
     write_summary(folder, read_summary(folder))
     assert folder.summary.read_bytes() == before
     names = ["run", "recipe", "outcome", "scores", "scored_folds", *(["members", "combinations"] if members else []),
-             "submission", "leaks", "notes", "ensemble", "bit_repeatable", "folds", "seconds", "finished", "paths",
+             "new_rows", "submission", "leaks", "notes", "ensemble", "bit_repeatable", "folds", "seconds", "finished", "paths",
              "size_bytes", "versions"]  # fmt: skip
     assert list(json.loads(before)) == names
 
