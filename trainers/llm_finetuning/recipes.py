@@ -22,8 +22,9 @@ _PROJECT = "FTModel-Training"
 _ENSEMBLE: dict[str, Any] = {"metric": "accuracy", "method": "majority_vote"}
 
 
-def _sections(*tags: str) -> dict[str, dict[str, Any]]:
-    return {"ensemble": _ENSEMBLE, "tracking": {"project": _PROJECT, "tags": tags}}
+def _sections(*tags: str, name: str | None = None) -> dict[str, dict[str, Any]]:
+    """Sections with a W&B project, tags, and a name of the experiment; without one it is the run's."""
+    return {"ensemble": _ENSEMBLE, "tracking": {"project": _PROJECT, "tags": tags, "name": name}}
 
 
 def llm_finetuning() -> Recipe:
@@ -49,14 +50,14 @@ def llm_sft() -> Recipe:
     """The supervised stage alone, for train.py: --lr, --num_epochs, --batch_size, --model."""
     recipe = llm_finetuning()
     config = replace(recipe.trainer, training=TrainingConfig(stages=("sft",)))
-    return Recipe(config, {**recipe.sections, **_sections("sft")})
+    return Recipe(config, {**recipe.sections, **_sections("sft", name="sft-train")})
 
 
 def llm_grpo() -> Recipe:
     """GRPO alone, for train.py, from the adapter of a supervised stage (model.adapter): --no-judge, --kl_coef, ..."""
     recipe = llm_finetuning()
     config = replace(recipe.trainer, training=TrainingConfig(stages=("grpo",)))
-    return Recipe(config, {**recipe.sections, **_sections("grpo")})
+    return Recipe(config, {**recipe.sections, **_sections("grpo", name="grpo-train")})
 
 
 RECIPES = (llm_finetuning, llm_finetuning_small, llm_sft, llm_grpo)

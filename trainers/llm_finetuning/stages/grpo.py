@@ -10,7 +10,7 @@ Shape suffixes: B answers, K tokens of an answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import ClassVar
@@ -23,19 +23,15 @@ from trainers.interface import ResumePoint
 from trainers.learning.batches import cut
 from trainers.learning.learner import Learner
 from trainers.learning.optimizer_state import split_by_prefix, without_compiler
-from trainers.llm_finetuning.network.generation import generate
 from trainers.llm_finetuning.network.language_model import lay_out
-from trainers.llm_finetuning.questions.table import Question
-from trainers.llm_finetuning.scoring.judge import Asked
-from trainers.llm_finetuning.scoring.rewards import Reward, score_completion
+from trainers.llm_finetuning.stages.drawing import Drawing
 from trainers.llm_finetuning.stages.fine_tuning import FineTuning
 from trainers.llm_finetuning.stages.grpo_loss import (
     count_without_signal,
-    find_advantages,
     find_token_losses,
     weigh_tokens,
 )
-from trainers.llm_finetuning.stages.rollouts import Rollouts, choose_questions, to_block, to_float_block
+from trainers.llm_finetuning.stages.rollouts import Rollouts
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +64,8 @@ class RewardLearner(Learner):
         learning = [one for one in fold.model.parameters() if one.requires_grad]
         adam = without_compiler(torch.optim.AdamW)(learning, lr=grpo.lr, weight_decay=grpo.weight_decay)
         training = SimpleNamespace(epochs=1, batch_size=grpo.batch_size, seed=config.training.seed)
-        self.questions = fold.rows["train"]
-        self.prompts = [fold.chat.encode_prompt(one.prompt) for one in self.questions]
         self.rollouts: Rollouts | None = None
-        self.reference: Mapping[str, Tensor] = {}
+        self.drawing = Drawing(fold, is_reused=grpo.steps_per_generation * grpo.iterations > 1)
         self.sums: dict[str, Tensor] = {}
         self.num_silent = 0  # steps without any signal
         # The learner's own order of rows is not looked at: questions are chosen by the number of a generation.
@@ -94,8 +88,8 @@ class RewardLearner(Learner):
 
     def begin(self) -> None:
         """Takes the model as it is as the reference, and out of it all dropout."""
-        self.reference = self.fold.reference
-        self.fold.load_trained_state(self.reference)
+        self.drawing.reference = self.fold.reference
+        self.fold.load_trained_state(self.drawing.reference)
         self.fold.model.stop_dropout()
 
     def describe_point(self) -> ResumePoint:
@@ -108,7 +102,7 @@ class RewardLearner(Learner):
 
     def resume(self, point: ResumePoint) -> None:
         """Takes up the state of an earlier attempt."""
-        self.reference = self.fold.reference
+        self.drawing.reference = self.fold.reference
         self.fold.model.stop_dropout()
         super().resume(point)
         kept = split_by_prefix(point.tensors).get("rollouts")
@@ -120,105 +114,14 @@ class RewardLearner(Learner):
         for step in range(self.step, self.step + len(portions)):
             generation, place = divmod(step, self.steps_per_generation)
             if place == 0:
-                self.rollouts = self._draw(generation)
+                self.rollouts = self.drawing.draw(generation)
             yield self._pick(generation, place % self.config.grpo.steps_per_generation)
-
-    def _choose(self, generation: int) -> list[int]:
-        """Numbers of the questions of a generation."""
-        number = self.config.grpo.batch_size * self.config.grpo.steps_per_generation
-        seed, fold = self.config.training.seed, self.fold.split.fold
-        return choose_questions(seed, fold, len(self.questions), generation * number, number)
-
-    def _draw(self, generation: int) -> Rollouts:
-        """Draws and marks the answers of a generation; each rank those of its questions."""
-        fold, each, chosen = self.fold, self.config.grpo.num_generations, self._choose(generation)
-        seed = f"{self.config.training.seed}/{fold.split.fold}/grpo/{generation}"
-        mine = [
-            (number, f"{seed}/{place}/{self.questions[number].id}/{sample}")
-            for place, number in fold.share(list(enumerate(chosen)))
-            for sample in range(each)
-        ]
-        answers = generate(
-            fold.model,
-            fold.chat,
-            [self.prompts[number] for number, _ in mine],
-            max_new_tokens=self.config.generation.max_new_tokens,
-            batch_size=self.config.training.eval_batch_size,
-            keys=[key for _, key in mine],
-            temperature=self.config.generation.temperature,
-            touch=fold.context.touch,
-        )
-        numbers = [number for number, _ in mine]
-        rewards = self._mark([self.questions[number] for number in numbers], answers)
-        old, reference = self._find_log_probs(numbers, answers)
-        own = list(zip(answers, rewards, old, reference, strict=True))
-        groups = fold.gather([own[at : at + each] for at in range(0, len(own), each)], len(chosen))
-        return self._join([one for group in groups for one in group])
-
-    def _mark(self, questions: Sequence[Question], answers: Sequence[list[int]]) -> list[Reward]:
-        """By rule; with a judge the accuracy is its score.
-
-        Raises:
-            JudgeError: an answer could not be judged.
-        """
-        texts = [self.fold.chat.decode(answer) for answer in answers]
-        rewards = [score_completion(text, one.gold) for text, one in zip(texts, questions, strict=True)]
-        if self.fold.judge is None:
-            return rewards
-        asked = [Asked(one.prompt, one.gold_answer or "", text) for one, text in zip(questions, texts, strict=True)]
-        scores = self.fold.judge.require_all(asked)
-        return [replace(reward, accuracy=score) for reward, score in zip(rewards, scores, strict=True)]
-
-    @torch.no_grad()
-    def _find_log_probs(
-        self, numbers: Sequence[int], answers: Sequence[list[int]]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Of each answer's tokens by the policy and by the reference. Where answers are used once, the policy's are
-        those of the step itself."""
-        nothing = [np.zeros(0, np.float32)] * len(answers)
-        old = self._measure(numbers, answers) if self.steps_per_generation > 1 else nothing
-        if not self.config.grpo.kl_coef:
-            return old, nothing
-        with self.fold.model.with_adapter(self.reference):
-            return old, self._measure(numbers, answers)
-
-    def _measure(self, numbers: Sequence[int], answers: Sequence[list[int]]) -> list[np.ndarray]:
-        fold, device = self.fold, self.fold.context.device
-        found = []
-        for part in cut(np.arange(len(answers)), self.config.training.micro_batch_size or len(answers)):
-            own = [answers[row] for row in part.tolist()]
-            ids_BT, mask_BT, counts_BK = lay_out([self.prompts[numbers[row]] for row in part], own, fold.chat.pad_id)
-            values_BK, _ = fold.model(
-                ids_BT.to(device), mask_BT.to(device), counts_BK.shape[1], self.config.generation.temperature
-            )
-            found += [row[: len(one)].cpu().numpy() for row, one in zip(values_BK, own, strict=True)]
-            fold.context.touch()
-        return found
-
-    def _join(self, everyone: Sequence[tuple[list[int], Reward, np.ndarray, np.ndarray]]) -> Rollouts:
-        grpo, scoring = self.config.grpo, self.config.scoring
-        answers = [answer for answer, *_ in everyone]
-        form_B = np.array([reward.format_score for _, reward, *_ in everyone])
-        accuracy_B = np.array([reward.accuracy for _, reward, *_ in everyone])
-        reward_B = scoring.format_weight * form_B + scoring.accuracy_weight * accuracy_B
-        tokens_BK = to_block(answers)
-        is_cut_B = np.array([not self.fold.chat.is_ended(answer) for answer in answers], np.float64)
-        # Advantages are of a step's answers: "batch" means these.
-        size = grpo.batch_size * grpo.num_generations
-        parts = [
-            find_advantages(reward_B[at : at + size], grpo.num_generations, grpo.scale_advantages)
-            for at in range(0, len(reward_B), size)
-        ]
-        arrays = (form_B, accuracy_B, reward_B, np.concatenate(parts), is_cut_B)
-        width = tokens_BK.shape[1]
-        log_probs = (to_float_block([one[part] for one in everyone], width) for part in (2, 3))  # type: ignore[misc]
-        return Rollouts(tokens_BK, *map(torch.from_numpy, arrays), *log_probs)
 
     def _pick(self, generation: int, part: int) -> Rewarded:
         """This rank's answers of a step, from the generation's."""
         assert self.rollouts is not None, "drawn, or taken up with the resume point"
         grpo, rollouts, fold = self.config.grpo, self.rollouts, self.fold
-        chosen, each = self._choose(generation), grpo.num_generations
+        chosen, each = self.drawing.choose(generation), grpo.num_generations
         first = part * grpo.batch_size
         step = slice(first * each, (first + grpo.batch_size) * each)
         counts_BK = (rollouts.tokens_BK[step] >= 0).numpy().astype(np.float64)
@@ -229,7 +132,7 @@ class RewardLearner(Learner):
         places = list(fold.share(range(grpo.batch_size)))
         is_filler = not places
         rows = np.array([place * each + sample for place in places or [0] for sample in range(each)])
-        prompts = [self.prompts[chosen[first + row // each]] for row in rows]
+        prompts = [self.drawing.prompts[chosen[first + row // each]] for row in rows]
         scale = 0.0 if is_filler else 1.0
         return Rewarded(prompts, first * each + rows, weights_BK[rows] * scale, share_BK[rows] * scale)
 
