@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.api.folders import read_files, write_files
-from ray_jobs.cluster.ray_private import train_functions_replaced
+from ray_jobs.cluster.ray_private import make_dataset, train_functions_replaced
 from ray_jobs.errors import RunError
 from trainers.own_trainer.source import Source, collect_source
 
@@ -155,8 +155,6 @@ class _FoldOfLoop:
     def get_dataset_shard(self, asked: Any) -> Any:
         """The rows of a set, as Ray Data gives them: of `train` this worker's share, of others all, in the table's
         order; None: there are none."""
-        import ray.data
-
         name = asked.dataset_name or "train"
         if name not in _SETS:
             raise KeyError(f"get_dataset_shard({name!r}): expected train, validation, test or blend")
@@ -166,7 +164,7 @@ class _FoldOfLoop:
         if name == "train":
             share = len(rows) // self.fold.world_size
             rows = rows.iloc[self.fold.rank :: self.fold.world_size][:share].reset_index(drop=True)
-        return ray.data.from_pandas(rows).iterator()
+        return make_dataset(rows).iterator()
 
 
 def _refuse_parts(rank: int, own: Collection[str], known: Collection[str]) -> None:

@@ -10,7 +10,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Read when Ray or a TorchTrainer starts. No option of `ray.init` or of a trainer sets any of them.
 SETTINGS = {
@@ -113,6 +116,15 @@ class _Replaced:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.of_ray, name)
+
+
+def make_dataset(frame: pd.DataFrame) -> Any:
+    """As `ray.data.from_pandas`, which has a task of its own look at the rows: where the workers of folds hold every
+    CPU it would wait for ever."""
+    from ray.data.read_api import from_blocks
+    from ray.data.util.data_batch_conversion import _cast_ndarray_columns_to_tensor_extension
+
+    return from_blocks([_cast_ndarray_columns_to_tensor_extension(frame.copy())])
 
 
 @contextmanager
