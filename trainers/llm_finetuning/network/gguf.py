@@ -10,10 +10,11 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainers.interface import DataError
+from trainers.llm_finetuning.network.language_model import prepare_libraries
 
 
 def convert_gguf(source: Path, folder: Path) -> None:
-    """Writes the model of a GGUF file, weights in bfloat16's superset float32, and its tokenizer.
+    """Writes the model of a GGUF file, weights as float32, and its tokenizer.
 
     Args:
         source: the file.
@@ -22,6 +23,7 @@ def convert_gguf(source: Path, folder: Path) -> None:
     Raises:
         DataError: the file cannot be read, or the package that reads it is not there.
     """
+    prepare_libraries()
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
