@@ -32,7 +32,7 @@ from ensemble.classes.files import build_class_table
 from ensemble.config import EnsembleConfig
 from ensemble.kinds import load_kind
 from ensemble.members.suspects import judge_numbers
-from trainers.interface import PredictedMap
+from trainers.predictions import PredictedMap
 
 SHARE, FIRST = 0.03, 50
 

@@ -35,7 +35,7 @@ def build_loss_table(losses: Any, *, fold: int, checkpoint: str, member: str = "
     """A table of one model's losses.
 
     Args:
-        losses: of documents, as `trainers.interface.TokenLosses` has them.
+        losses: of documents, as `trainers.predictions.TokenLosses` has them.
         fold, checkpoint, member: whose.
 
     Raises:

@@ -31,7 +31,12 @@ from ray_jobs.runs.file_table import MEMBERS
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place, join_run, open_cache, refuse_other_storage, resolve_storage
 from ray_jobs.runs.remote.run_mirror import bring_division
-from trainers.interface import DataError, Inventory, Spread, call_here
+from trainers.interface import (
+    DataError,
+    Inventory,
+    Spread,
+    call_here,
+)
 from trainers.storage.object_storage import is_uri
 
 

@@ -12,7 +12,12 @@ import numpy as np
 from ray_jobs.config.folds import BLEND, NEVER_VALIDATED, FoldsConfig, say_shared
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.groups import number_groups
-from trainers.interface import NO_KEY, DataError, Inventory, RowKeys
+from trainers.interface import (
+    NO_KEY,
+    DataError,
+    Inventory,
+    RowKeys,
+)
 
 NUM_EXAMPLES = 3
 COLUMNS = ("kind", "fold", "id", "other_id", "where")

@@ -18,13 +18,12 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.results.run_files import list_combined_folds
 from ray_jobs.runs.folder import RunFolder
 from trainers.interface import (
-    BlockPredictions,
     DataError,
-    NewMap,
     TrainedModel,
     load_new_rows_module,
     load_predict_module,
 )
+from trainers.predictions import BlockPredictions, NewMap
 
 _MOST_BATCH_ROWS = 65_536
 

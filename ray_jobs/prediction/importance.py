@@ -23,7 +23,8 @@ from ray_jobs.prediction.models import read_models, refuse_unusable
 from ray_jobs.results.importance_file import NUM_REPEATS, Importance
 from ray_jobs.results.run_files import measure_folds
 from ray_jobs.runs.folder import RunFolder
-from trainers.interface import BlockPredictions, load_new_rows_module, load_predict_module
+from trainers.interface import load_new_rows_module, load_predict_module
+from trainers.predictions import BlockPredictions
 
 _NUM_DRAWS = 1000
 

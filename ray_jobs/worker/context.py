@@ -59,7 +59,13 @@ from ray_jobs.worker.resume import (
 )
 from ray_jobs.worker.shards import Shards
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import CheckpointName, EndReason, Progress, ResumePoint, RowsName
+from trainers.interface import (
+    CheckpointName,
+    EndReason,
+    Progress,
+    ResumePoint,
+    RowsName,
+)
 from trainers.storage.whole_files import sha256_file, write_whole
 
 logger = logging.getLogger(__name__)

@@ -30,17 +30,19 @@ from ray_jobs.config.run import RunConfig, flatten, from_dict, to_dict
 from trainers.families import Advice, Metrics, find_families, load_metrics, load_recipes_module
 from trainers.interface import (
     FORMULA,
-    AnsweredQuestion,
-    BlockAnswers,
     DataError,
-    DenoisingLosses,
     Inventory,
-    MadeSamples,
-    NewTokenLosses,
     Split,
-    TokenLosses,
     TrainedModel,
     load_config_class,
+)
+from trainers.predictions import (
+    AnsweredQuestion,
+    BlockAnswers,
+    DenoisingLosses,
+    MadeSamples,
+    NewTokenLosses,
+    TokenLosses,
 )
 
 FAMILIES = find_families()

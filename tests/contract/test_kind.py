@@ -41,7 +41,7 @@ from ensemble.run import Combinable, Materials, Model, NoSubmissionError, Run
 from ensemble.samples.files import build_loss_table as build_samples_table
 from ensemble.token_losses.files import build_loss_table
 from ray_jobs.reporting.report_figures import PICTURES
-from trainers.interface import Answer, AnsweredQuestion, TokenLosses
+from trainers.predictions import Answer, AnsweredQuestion, TokenLosses
 
 KINDS = find_kinds()
 NUM_FOLDS, NUM_ROWS, NUM_TEST = 3, 8, 5

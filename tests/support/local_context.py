@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from trainers.interface import (
+from trainers.interface import ResumePoint
+from trainers.predictions import (
     ClassPredictions,
     DenoisingLosses,
     MadeSamples,
     Predictions,
-    ResumePoint,
     TokenLosses,
 )
 

@@ -18,8 +18,8 @@ from ray_jobs.results.summary import build_summary, save_summary
 from ray_jobs.runs.checkpoints import CHECKPOINTS, write_checkpoint
 from ray_jobs.runs.files import read_json, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
-from trainers.interface import DenoisingLosses, MadeSamples
 from trainers.pixel_diffusion.diffusion.fixed_noise import place_times
+from trainers.predictions import DenoisingLosses, MadeSamples
 
 NUM_SAMPLES, PLACES = 6, 40
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainers.interface import Predictions, Split
+from trainers.interface import Split
 from trainers.learning.arithmetic import seed_fold
 from trainers.learning.learner import Learner, learn_stages
+from trainers.predictions import Predictions
 
 NUM_ROWS, NUM_TRAIN, BATCH, STEPS = 30, 22, 4, (13, 12)  # of the stages; 6 steps a pass, the last with 2 rows
 IDS = np.array([f"row{number:02}" for number in range(NUM_ROWS)])

@@ -22,7 +22,12 @@ from trainers.clip_regression.rows.row_keys import collect_row_keys
 from trainers.clip_regression.rows.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.rows.synthetic_data import make_class_data, make_data
 from trainers.clip_regression.rows.table import fingerprint_files, read_test_rows, read_train_rows
-from trainers.interface import DataError, Inventory, Spread, call_here
+from trainers.interface import (
+    DataError,
+    Inventory,
+    Spread,
+    call_here,
+)
 from trainers.reading.data_folder import prepare_folder, resolve_folder
 from trainers.reading.picture_rules import find_depth
 from trainers.storage.object_storage import is_uri

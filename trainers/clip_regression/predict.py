@@ -30,10 +30,11 @@ from trainers.clip_regression.network.encoders import build_clip
 from trainers.clip_regression.network.model import ClipRegressor
 from trainers.clip_regression.new_rows import NewRows
 from trainers.clip_regression.rows.table import Rows, read_block
-from trainers.interface import BlockPredictions, TrainedModel
+from trainers.interface import TrainedModel
 from trainers.learning.arithmetic import autocast, choose_precision, use_deterministic_algorithms
 from trainers.learning.batches import cut
 from trainers.learning.config_sections import read_sections, with_tuples
+from trainers.predictions import BlockPredictions
 from trainers.reading.picture_files import PictureFolder
 
 if TYPE_CHECKING:

@@ -19,7 +19,12 @@ from trainers.clip_regression.inputs.data import Augmentation, Batch, Numbers, R
 from trainers.clip_regression.inputs.fold_inputs import FoldInputs, build_fold_inputs, read_tables
 from trainers.clip_regression.inputs.targets import Target, fit_target
 from trainers.clip_regression.network.model import ClipRegressor
-from trainers.interface import CheckpointName, FoldContext, RowsName, Split
+from trainers.interface import (
+    CheckpointName,
+    FoldContext,
+    RowsName,
+    Split,
+)
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.batches import cut
 from trainers.learning.learner import Learner

@@ -17,7 +17,14 @@ from trainers.gpt_pretraining.rows.corpus import TOKENIZER, open_corpus, write_c
 from trainers.gpt_pretraining.rows.documents import Document, find_files, read_documents
 from trainers.gpt_pretraining.rows.tales import make_data
 from trainers.gpt_pretraining.rows.tokenizers import Tokenizer, build_tokenizer
-from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
+from trainers.interface import (
+    NO_KEY,
+    DataError,
+    Inventory,
+    RowKeys,
+    Spread,
+    call_here,
+)
 from trainers.reading.near_texts import find_near_texts
 from trainers.storage.mapped_table import link_file, new_table, open_table
 from trainers.storage.object_storage import is_uri

@@ -20,9 +20,10 @@ from trainers.gpt_pretraining.new_rows import NewRows
 from trainers.gpt_pretraining.rows.corpus import TOKENIZER, hold_corpus
 from trainers.gpt_pretraining.rows.tokenizers import Tokenizer, read_tokenizer
 from trainers.gpt_pretraining.train import build_model, build_scoring
-from trainers.interface import DataError, NewTokenLosses, TrainedModel
+from trainers.interface import DataError, TrainedModel
 from trainers.learning.arithmetic import choose_precision, use_deterministic_algorithms
 from trainers.learning.config_sections import read_sections
+from trainers.predictions import NewTokenLosses
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,14 @@ from trainers.gpt_pretraining.network.scoring import Scoring, score_blocks
 from trainers.gpt_pretraining.network.sharding import divide, fill, is_divided, join_parts, name_parts, to_local
 from trainers.gpt_pretraining.rows.corpus import TOKENIZER, Corpus, open_corpus, open_tokenizer
 from trainers.gpt_pretraining.rows.tokenizers import Tokenizer
-from trainers.interface import CheckpointName, FoldContext, RowsName, Split, TokenLosses
+from trainers.interface import (
+    CheckpointName,
+    FoldContext,
+    RowsName,
+    Split,
+)
 from trainers.learning.arithmetic import choose_precision, seed_fold, sum_over_ranks
+from trainers.predictions import TokenLosses
 
 
 def train_fold(config: Config, split: Split, context: FoldContext) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.interface import Answer, AnsweredQuestion, DataError, TrainedModel
+from trainers.interface import DataError, TrainedModel
+from trainers.predictions import Answer, AnsweredQuestion
 
 if TYPE_CHECKING:
     from trainers.llm_finetuning.predict import Predictor

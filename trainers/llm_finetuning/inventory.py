@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.interface import DataError, Inventory, RowKeys, Spread, call_here
+from trainers.interface import (
+    DataError,
+    Inventory,
+    RowKeys,
+    Spread,
+    call_here,
+)
 from trainers.llm_finetuning.config import Config, DataConfig
 from trainers.llm_finetuning.questions.base_model import find_base, find_source, hash_source
 from trainers.llm_finetuning.questions.made_questions import make_data

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from trainers.interface import Answer, AnsweredQuestion, BlockAnswers, DataError, TrainedModel
+from trainers.interface import DataError, TrainedModel
 from trainers.learning.arithmetic import choose_precision, use_deterministic_algorithms
 from trainers.learning.config_sections import read_sections
 from trainers.llm_finetuning.config import Config
@@ -21,6 +21,7 @@ from trainers.llm_finetuning.network.chat import load_chat
 from trainers.llm_finetuning.network.language_model import LanguageModel, build_base, prepare_libraries
 from trainers.llm_finetuning.questions.table import Question, from_table
 from trainers.llm_finetuning.stages.evaluation import Examiner
+from trainers.predictions import Answer, AnsweredQuestion, BlockAnswers
 
 
 class Predictor:

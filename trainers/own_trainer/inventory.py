@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from trainers.interface import DataError, Inventory, RowKeys, Spread, call_here
+from trainers.interface import (
+    DataError,
+    Inventory,
+    RowKeys,
+    Spread,
+    call_here,
+)
 from trainers.own_trainer.config import Config, DataConfig, ModelConfig, Task
 from trainers.own_trainer.made_data import make_data
 from trainers.own_trainer.source import load_source

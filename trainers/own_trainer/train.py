@@ -18,7 +18,12 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from trainers.interface import CheckpointName, ClassPredictions, FoldContext, Predictions, RowsName, Split
+from trainers.interface import (
+    CheckpointName,
+    FoldContext,
+    RowsName,
+    Split,
+)
 from trainers.own_trainer.config import Config
 from trainers.own_trainer.fold import Fold
 from trainers.own_trainer.inventory import ROW_ID, name_packed
@@ -28,6 +33,7 @@ from trainers.own_trainer.packing import to_tensor
 from trainers.own_trainer.returned import ReturnedError, check_numbers, check_probabilities, take_apart
 from trainers.own_trainer.source import Source, is_user_file, load_source, unpack
 from trainers.own_trainer.table import number_classes
+from trainers.predictions import ClassPredictions, Predictions
 
 logger = logging.getLogger(__name__)
 _SETS: tuple[RowsName, ...] = ("validation", "test", "blend")

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
+from trainers.interface import (
+    NO_KEY,
+    DataError,
+    Inventory,
+    RowKeys,
+    Spread,
+    call_here,
+)
 from trainers.pixel_diffusion.config import FEATURES_PACKAGE, NOT_MEASURED, Config, DataConfig, SamplingConfig
 from trainers.pixel_diffusion.rows.listing import Listing, list_rows
 from trainers.pixel_diffusion.rows.rows_file import NO_LABEL, Rows, place_rows, write_rows

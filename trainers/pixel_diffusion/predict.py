@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from trainers.interface import DataError, NewLosses, TrainedModel
+from trainers.interface import DataError, TrainedModel
 from trainers.learning.arithmetic import use_deterministic_algorithms
 from trainers.pixel_diffusion.diffusion.denoising import denoise_rows
 from trainers.pixel_diffusion.diffusion.fixed_noise import DRAWS, place_times
@@ -20,6 +20,7 @@ from trainers.pixel_diffusion.diffusion.sampler import Predict
 from trainers.pixel_diffusion.fold.saved import load_models
 from trainers.pixel_diffusion.new_rows import NewRows
 from trainers.pixel_diffusion.rows.squares import read_square
+from trainers.predictions import NewLosses
 from trainers.reading.pictures import UnusableError
 
 

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.interface import NO_KEY, DataError, Inventory, RowKeys, Spread, call_here
+from trainers.interface import (
+    NO_KEY,
+    DataError,
+    Inventory,
+    RowKeys,
+    Spread,
+    call_here,
+)
 from trainers.reading.data_folder import prepare_folder, resolve_folder
 from trainers.reading.near_pictures import number_near_pictures, read_thumbnails, without_exact
 from trainers.reading.picture_files import collect_left_out

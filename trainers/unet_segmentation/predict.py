@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from trainers.interface import DataError, NewMap, TrainedModel
+from trainers.interface import DataError, TrainedModel
 from trainers.learning.arithmetic import choose_precision, use_deterministic_algorithms
 from trainers.learning.config_sections import read_sections
+from trainers.predictions import NewMap
 from trainers.reading.pictures import UnusableError
 from trainers.unet_segmentation.config import Config, DataConfig
 from trainers.unet_segmentation.inputs.data import Normalisation

@@ -15,10 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainers.interface import CheckpointName, FoldContext, PredictedMap, RowsName, Split
+from trainers.interface import (
+    CheckpointName,
+    FoldContext,
+    RowsName,
+    Split,
+)
 from trainers.learning.arithmetic import autocast, choose_precision, seed_fold, sum_over_ranks
 from trainers.learning.learner import Learner
 from trainers.learning.optimizer_state import without_compiler
+from trainers.predictions import PredictedMap
 from trainers.unet_segmentation.config import Config
 from trainers.unet_segmentation.inputs.data import Augmentation, Examples, Normalisation
 from trainers.unet_segmentation.network.evaluation import (

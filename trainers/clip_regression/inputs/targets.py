@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from trainers.clip_regression.config import LossConfig
 from trainers.clip_regression.network.loss import batch_loss
 from trainers.clip_regression.rows.table import Rows
-from trainers.interface import ClassPredictions, Predictions
+from trainers.predictions import ClassPredictions, Predictions
 
 
 @dataclass(frozen=True)

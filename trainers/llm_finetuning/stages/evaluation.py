@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from trainers.interface import Answer
 from trainers.llm_finetuning.config import Config
 from trainers.llm_finetuning.network.chat import Chat
 from trainers.llm_finetuning.network.generation import generate
@@ -20,6 +19,7 @@ from trainers.llm_finetuning.questions.table import Question
 from trainers.llm_finetuning.scoring.answers import is_correct, name_answer
 from trainers.llm_finetuning.scoring.judge import Asked, Judge, JudgeError
 from trainers.llm_finetuning.scoring.rewards import score_format
+from trainers.predictions import Answer
 
 logger = logging.getLogger(__name__)
 _LETTER = "<think></think><answer>{}</answer>"

@@ -14,13 +14,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainers.interface import Answer, AnsweredQuestion, CheckpointName, FoldContext, RowsName, Split
+from trainers.interface import (
+    CheckpointName,
+    FoldContext,
+    RowsName,
+    Split,
+)
 from trainers.llm_finetuning.config import Config
 from trainers.llm_finetuning.network.chat import TOKENIZER_FILES, Chat
 from trainers.llm_finetuning.network.language_model import LanguageModel
 from trainers.llm_finetuning.questions.table import Question
 from trainers.llm_finetuning.scoring.judge import Judge
 from trainers.llm_finetuning.stages.evaluation import Examiner, judge_or_fail, summarise
+from trainers.predictions import Answer, AnsweredQuestion
 from trainers.storage.whole_files import sha256_file
 
 BASE, SFT_ONLY, SFT_GRPO, GRPO_ONLY = "base_model", "sft_only", "sft_grpo", "grpo_only"

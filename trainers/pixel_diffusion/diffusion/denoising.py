@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.interface import DenoisingLosses
 from trainers.pixel_diffusion.diffusion.fixed_noise import choose_places, draw_row_noise
 from trainers.pixel_diffusion.diffusion.loss import add_noise, find_velocity_errors
 from trainers.pixel_diffusion.diffusion.references import predict_mean
 from trainers.pixel_diffusion.diffusion.sampler import Predict, average_models, from_bytes
 from trainers.pixel_diffusion.process import Process
+from trainers.predictions import DenoisingLosses
 
 MOST_PLACES = 1024
 

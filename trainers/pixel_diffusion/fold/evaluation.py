@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.interface import CheckpointName, DenoisingLosses, FoldContext, RowsName, Split
+from trainers.interface import (
+    CheckpointName,
+    FoldContext,
+    RowsName,
+    Split,
+)
 from trainers.learning.arithmetic import autocast, sum_over_ranks
 from trainers.learning.batches import cut
 from trainers.pixel_diffusion.config import Config
@@ -23,6 +28,7 @@ from trainers.pixel_diffusion.diffusion.fixed_noise import DRAWS, choose_draws, 
 from trainers.pixel_diffusion.network.model import Denoiser
 from trainers.pixel_diffusion.rows.pictures import Pictures
 from trainers.pixel_diffusion.rows.rows_file import NO_LABEL
+from trainers.predictions import DenoisingLosses
 
 FAMILY = "pixel_diffusion"
 _MOST_VALIDATED = 2048  # rows of a validation between epochs

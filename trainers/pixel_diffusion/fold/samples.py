@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from trainers.interface import MadeSamples
 from trainers.learning.batches import cut
 from trainers.pixel_diffusion.config import NOT_MEASURED
 from trainers.pixel_diffusion.diffusion.features import LEAST_FOR_DISTANCE, load_network, measure_distances
@@ -21,6 +20,7 @@ from trainers.pixel_diffusion.diffusion.neighbours import MOST_PICTURES, find_ne
 from trainers.pixel_diffusion.diffusion.sampler import Guidance, draw_samples
 from trainers.pixel_diffusion.fold.evaluation import DiffusionFold
 from trainers.pixel_diffusion.rows.shapes_data import SIZE, is_made, list_pictures
+from trainers.predictions import MadeSamples
 
 logger = logging.getLogger(__name__)
 _VALID = 0.12  # root mean square difference from a picture that there is

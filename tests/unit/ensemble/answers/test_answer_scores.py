@@ -12,7 +12,7 @@ from ensemble.answers.evaluation_files import evaluate_tables, write_evaluation
 from ensemble.answers.figures import draw_ablation, draw_examples
 from ensemble.answers.files import build_answer_table
 from ensemble.answers.scores import describe_ablation, find_interval, find_standard_error, score_guessing
-from trainers.interface import Answer, AnsweredQuestion
+from trainers.predictions import Answer, AnsweredQuestion
 
 
 def answer(right):

@@ -8,7 +8,7 @@ import pytest
 from ensemble.answers.new_rows import AnswerCombiner
 from ensemble.combination import Combination
 from ensemble.predictions import PredictionError
-from trainers.interface import Answer, AnsweredQuestion, BlockAnswers
+from trainers.predictions import Answer, AnsweredQuestion, BlockAnswers
 
 HOW = Combination("majority_vote", None, "accuracy")
 

@@ -19,7 +19,7 @@ from ensemble.combination import Combination
 from ensemble.config import EnsembleConfig
 from ensemble.kinds import FoldTargets
 from ensemble.predictions import PredictionError
-from trainers.interface import BlockPredictions
+from trainers.predictions import BlockPredictions
 
 FITTED = ("weighted_mean", "simplex", "greedy")
 OF = {"fold": 0, "checkpoint": "best"}

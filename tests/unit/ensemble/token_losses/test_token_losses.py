@@ -10,7 +10,7 @@ from ensemble.token_losses.combine import fit_mixture, mix_losses
 from ensemble.token_losses.files import build_loss_table, sum_documents
 from ensemble.token_losses.hardest import describe_lines
 from ensemble.token_losses.scores import score_losses
-from trainers.interface import TokenLosses
+from trainers.predictions import TokenLosses
 
 RNG = np.random.default_rng(0)
 NATS = RNG.gamma(1.0, [[1.0], [1.3], [2.0]], (3, 4000)).astype(np.float32)

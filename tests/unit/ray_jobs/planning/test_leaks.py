@@ -20,7 +20,12 @@ from ray_jobs.planning.leaks import (
 )
 from ray_jobs.results.wording import describe_counts
 from ray_jobs.runs.files import write_csv
-from trainers.interface import NO_KEY, DataError, Inventory, RowKeys
+from trainers.interface import (
+    NO_KEY,
+    DataError,
+    Inventory,
+    RowKeys,
+)
 
 KEYS_12 = [1, 1, 2, 2, 0, 0, 3, 4, 5, 6, 7, 8]
 

@@ -12,7 +12,7 @@ from ray_jobs.prediction import occlusion
 from ray_jobs.prediction.importance import FoldRows
 from ray_jobs.prediction.occlusion import PARTS, OccludedRow, cover_part, draw_change, find_occlusion, write_occlusion
 from ray_jobs.reporting.report_figures import write_pictures
-from trainers.interface import BlockPredictions
+from trainers.predictions import BlockPredictions
 
 
 def make_picture(part):

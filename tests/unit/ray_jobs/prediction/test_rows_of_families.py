@@ -12,7 +12,8 @@ import pytest
 
 from ray_jobs.prediction import families
 from ray_jobs.prediction.families import Part, PredictorOfFamilies, RowsOfFamilies
-from trainers.interface import BlockPredictions, DataError, NewMap
+from trainers.interface import DataError
+from trainers.predictions import BlockPredictions, NewMap
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ from ray_jobs.runs.files import write_json
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import Predictions
+from trainers.predictions import Predictions
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 disk = Path(sys.argv[1])

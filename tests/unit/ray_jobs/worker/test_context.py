@@ -22,7 +22,8 @@ from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.resume import is_as_it_was
 from ray_jobs.worker.watchdog import Watchdog
-from trainers.interface import FoldContext, Predictions, Progress, ResumePoint
+from trainers.interface import FoldContext, Progress, ResumePoint
+from trainers.predictions import Predictions
 
 
 @pytest.fixture

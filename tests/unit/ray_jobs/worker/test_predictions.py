@@ -8,7 +8,7 @@ from ensemble.maps.files import MAP_SCHEMA
 from ensemble.predictions import SCHEMA, PredictionError
 from ray_jobs.worker.predictions import gather_predictions, join_in_order
 from ray_jobs.worker.ranks import Ranks
-from trainers.interface import PredictedMap, Predictions
+from trainers.predictions import PredictedMap, Predictions
 
 IDS = np.array([f"row{number}" for number in range(7)])
 WHOSE = {"fold": 2, "checkpoint": "best", "member": "main"}

@@ -13,7 +13,7 @@ from support.local_context import LocalFoldContext
 
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import find_leaks
-from trainers.interface import ClassPredictions, DataError, Split, TrainedModel
+from trainers.interface import DataError, Split, TrainedModel
 from trainers.own_trainer.config import Config, DataConfig, ModelConfig, TrainerConfig
 from trainers.own_trainer.inventory import take_inventory, write_inputs
 from trainers.own_trainer.new_rows import find_new_rows
@@ -21,6 +21,7 @@ from trainers.own_trainer.predict import Predictor
 from trainers.own_trainer.returned import ReturnedError
 from trainers.own_trainer.source import PACKED, make_source
 from trainers.own_trainer.train import train_fold
+from trainers.predictions import ClassPredictions
 
 NAMES = ["width", "height"]
 
