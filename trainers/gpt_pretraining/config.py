@@ -218,15 +218,12 @@ class EvaluationConfig:
 class ShardingConfig:
     """What the workers of a fold divide, where it has several."""
 
-    level: Literal["none", "zero1", "zero2", "zero3", "hybrid"] = "none"
+    level: Literal["none", "zero1", "zero2", "zero3"] = "none"
     """none: each worker has everything (DDP). zero1: the optimiser's state is divided; zero2: gradients, too; zero3:
-    weights, too; hybrid: as zero3 within groups of `group` workers."""
-    group: int = 8
-    """Of hybrid: the workers of a group, such as the GPUs of a machine."""
+    weights, too."""
 
     def __post_init__(self) -> None:
-        check_choice("sharding.level", self.level, ("none", "zero1", "zero2", "zero3", "hybrid"))
-        check_number("sharding.group", self.group, least=2)
+        check_choice("sharding.level", self.level, ("none", "zero1", "zero2", "zero3"))
 
 
 @dataclass(frozen=True)
@@ -253,7 +250,7 @@ class Config:
         stride, context = self.evaluation.stride, self.model.context
         if stride is not None and stride > context:
             raise refuse("evaluation.stride", stride, f"at most model.context={context}: no token may be left out")
-        if self.training.ema_decay is not None and self.sharding.level in ("zero2", "zero3", "hybrid"):
+        if self.training.ema_decay is not None and self.sharding.level in ("zero2", "zero3"):
             raise refuse(
                 "training.ema_decay", self.training.ema_decay, f"none with sharding.level={self.sharding.level}"
             )

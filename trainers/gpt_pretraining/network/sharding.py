@@ -23,7 +23,7 @@ _MARK = "@"
 
 def is_divided(config: ShardingConfig, world_size: int) -> bool:
     """Whether workers have parts of the weights or of the gradients."""
-    return world_size > 1 and config.level in ("zero2", "zero3", "hybrid")
+    return world_size > 1 and config.level in ("zero2", "zero3")
 
 
 def divide(model: Gpt, config: ShardingConfig, world_size: int, device: str) -> None:
@@ -31,14 +31,7 @@ def divide(model: Gpt, config: ShardingConfig, world_size: int, device: str) -> 
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    kind = torch.device(device).type
-    if config.level == "hybrid":
-        group = min(config.group, world_size)
-        if world_size % group:
-            raise ValueError(f"sharding.group={group}: expected a divisor of the fold's {world_size} workers")
-        mesh = init_device_mesh(kind, (world_size // group, group), mesh_dim_names=("replicate", "shard"))
-    else:
-        mesh = init_device_mesh(kind, (world_size,))
+    mesh = init_device_mesh(torch.device(device).type, (world_size,))
     after = config.level != "zero2"
     for block in model.blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=after)
