@@ -111,8 +111,10 @@ def measure_distances(
     network: FeatureNetwork, made_NCHW: np.ndarray, real_MCHW: np.ndarray, device: str, batch_size: int
 ) -> dict[str, float]:
     """Kernel distances times 1000 by the network's name, and their standard errors: of pictures that were made to real
-    ones, and of one half of the real ones to the other."""
+    ones, and of one half of the real ones to the other. The halves are drawn: real pictures come in an order, such as
+    that of their classes."""
     real, made = (network.describe(one, device, batch_size) for one in (real_MCHW, made_NCHW))
+    real = real[np.random.default_rng(0).permutation(len(real))]
     distances: dict[str, float] = {}
     half = len(real) // 2
     for which, pair in (("", (made, real)), ("_of_real", (real[:half], real[half:]))):

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from trainers.interface import DataError
-from trainers.pixel_diffusion.diffusion.features import load_network, measure_kernel_distance
+from trainers.pixel_diffusion.diffusion.features import (
+    FeatureNetwork,
+    load_network,
+    measure_distances,
+    measure_kernel_distance,
+)
 from trainers.pixel_diffusion.diffusion.neighbours import find_nearest, measure_share, shrink
 
 
@@ -55,3 +60,13 @@ def test_weights_that_are_not_there_are_refused(tmp_path):
     assert load_network("none", "cpu") is None
     with pytest.raises(DataError, match=r"sampling.features=.*no such file; expected auto, none or a file of CLIP"):
         load_network(str(tmp_path / "clip.pt"), "cpu")
+
+
+def test_real_pictures_in_the_order_of_their_classes_are_not_far_from_themselves():
+    network = FeatureNetwork("efficientnet_lite0", lambda pictures: pictures.mean(dim=(2, 3)))
+    rng = np.random.default_rng(0)
+    shade_N = np.repeat([40, 200], 60)[:, None, None, None]  # one class after the other
+    real = (shade_N + rng.integers(0, 20, (120, 3, 8, 8))).astype(np.uint8)
+    found = measure_distances(network, real[:60], real, "cpu", 64)
+    assert abs(found["kid_efficientnet_lite0_of_real"]) < 3 * found["kid_efficientnet_lite0_of_real_se"]
+    assert found["kid_efficientnet_lite0"] > 3 * found["kid_efficientnet_lite0_se"]  # pictures of one class alone
