@@ -77,8 +77,9 @@ def print_compared_models(
     first counts."""
     title = f"{metrics[0].label} on {describe_part(part, compared)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for name in ("", *(metric.label for metric in metrics)):
-        table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for metric in metrics:
+        table.add_column(metric.label, justify="right", header_style="underline")  # a long label has several lines
     for row in compared:
         name = f"{row.name} <- submitted" if row.kind == "submitted" else row.name
         cells = (show_score(row.scores, metric) for metric in metrics)
