@@ -78,6 +78,7 @@ def print_compared_models(
     title = f"{metrics[0].label} on {describe_part(part, compared)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
+    metrics = [metric for metric in metrics if any(show_score(row.scores, metric) for row in compared)]
     for metric in metrics:
         table.add_column(metric.label, justify="right", header_style="underline")  # a long label has several lines
     for row in compared:
