@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn
 
 from ray_jobs.cluster.ray_private import in_job
 
@@ -59,7 +58,11 @@ class Interrupts:
         if self.was_heard:
             raise KeyboardInterrupt
 
-    def _hear(self, *_: object) -> NoReturn:
+    def _hear(self, number: int, _: object) -> None:
+        """A second interrupt ends at once what the first one ends in good order. A terminal that goes is no second one:
+        the system may tell it twice, and whoever has pressed Ctrl-C may close it."""
+        if self.was_heard and number == signal.SIGHUP:
+            return
         self.was_heard = True
         raise KeyboardInterrupt
 

@@ -48,3 +48,17 @@ def test_a_thread_of_a_script_hears_none_and_leaves_the_signals_as_they_are():
     thread.join()
     assert not failed
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_terminal_that_goes_is_no_second_interrupt_and_a_signal_is():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with listening() as interrupts:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)  # raises nothing
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert interrupts.was_heard
+    finally:
+        signal.signal(signal.SIGHUP, before)
