@@ -274,10 +274,10 @@ class Kind(ABC):
         """Every way to combine models by the config's metric: those that a report compares with the config's, or all
         that a sweep tries."""
 
-    @abstractmethod
     def find_columns(self, run: Run) -> Combinable | None:
-        """What scores combinations in the summary: the out-of-fold predictions of members; None: nothing is fitted or
-        compared so."""
+        """What scores combinations in the summary: members out of fold, fold models on a blend set; None: nothing is
+        fitted or compared so."""
+        return run.read_unseen(self.read_columns)
 
     @abstractmethod
     def read_columns(self, run: Run, checkpoint: str) -> Combinable:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ensemble.config import EnsembleConfig
 if TYPE_CHECKING:
     import pyarrow as pa
 
+AnyColumns = TypeVar("AnyColumns")
 _PARTS = 5
 _BLEND = -2  # of the fold plan: rows that are held out of every fold
 
@@ -72,6 +73,32 @@ class Run:
     def has_blend_set(self) -> bool:
         """Whether rows were held out of every fold."""
         return has_blend_set(self.plan)
+
+    def find_blend_models(self) -> Sequence[FoldFiles]:
+        """The fold models of the only member, which are combined on the blend set.
+
+        Raises:
+            PredictionError: there is no blend set.
+        """
+        if not self.has_blend_set:
+            from ensemble.predictions import PredictionError  # loads pyarrow
+
+            raise PredictionError(
+                "with one member, combinations of its fold models can only be scored on rows that all of them predict "
+                "unseen: add members, or train a run with folds.blend_fraction=0.1"
+            )
+        (folds,) = self.members.values()
+        return folds
+
+    def read_unseen(self, read_columns: Callable[[Run, str], AnyColumns]) -> AnyColumns | None:
+        """What is combined, by the checkpoint that counts, on rows that all of it predicts unseen; None: no such rows.
+
+        Args:
+            read_columns: of the run and a checkpoint, as `Kind.read_columns`.
+        """
+        if self.combines_folds and not self.has_blend_set:
+            return None
+        return read_columns(self, self.ensemble.checkpoint)
 
     @property
     def model_names(self) -> tuple[str, ...]:

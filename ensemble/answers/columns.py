@@ -18,7 +18,7 @@ from ensemble.answers.files import read_answer_table, split_kept
 from ensemble.answers.scores import measure_error
 from ensemble.answers.votes import Ballot, elect, merge_ballots, read_ballot
 from ensemble.combination import Combination, normalise_weights, weights_from_scores
-from ensemble.predictions import PredictionError, match_rows
+from ensemble.predictions import match_rows
 from ensemble.run import Combinable, Evaluation, Run
 
 
@@ -129,20 +129,8 @@ def read_columns(run: Run, checkpoint: str) -> AnswerColumns:
     return _build(run, tables, tuple(run.members), fold_N, is_ordered=has_folds and run.is_ordered)
 
 
-def find_columns(run: Run) -> AnswerColumns | None:
-    """As `read_columns`; None where there are no rows that all of what is combined answers unseen."""
-    if run.combines_folds and not run.has_blend_set:
-        return None
-    return read_columns(run, run.ensemble.checkpoint)
-
-
 def _read_blend(run: Run, checkpoint: str) -> AnswerColumns:
-    if not run.has_blend_set:
-        raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them predict "
-            "unseen: add members, or train a run with folds.blend_fraction=0.1"
-        )
-    (folds,) = run.members.values()
+    folds = run.find_blend_models()
     tables = [read_answer_table(fold.predictions("blend", checkpoint)) for fold in folds]
     return _build(run, tables, run.model_names, run.divide(np.array(tables[0]["id"].to_pylist())), is_ordered=False)
 

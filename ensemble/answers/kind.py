@@ -165,12 +165,6 @@ class Answers(Kind):
         powers = _WEIGHT_POWERS[1:] if for_sweep else ()
         return hows + [replace(hows[self.methods.index("weighted_mean")], weight_power=power) for power in powers]
 
-    def find_columns(self, run: Run) -> AnswerColumns | None:
-        """Of members out of fold, of fold models on a blend set."""
-        from ensemble.answers.columns import find_columns
-
-        return find_columns(run)
-
     def read_columns(self, run: Run, checkpoint: str) -> AnswerColumns:
         """As `find_columns`, by a checkpoint; without a blend set there are none of fold models."""
         from ensemble.answers.columns import read_columns

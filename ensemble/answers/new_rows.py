@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ensemble.answers.columns import find_columns
+from ensemble.answers.columns import read_columns
 from ensemble.answers.files import build_answer_table
 from ensemble.answers.submission import choose_weights, measure_disagreement
 from ensemble.answers.votes import elect, merge_ballots, read_ballot
@@ -73,6 +73,6 @@ class AnswerCombiner:
 
 def build_combiner(run: Run, how: Combination, read_scores: Callable[[], Mapping[str, Any]]) -> AnswerCombiner:
     """The run's combination with the weights that its submission has; arguments as in `Kind.build_combiner`."""
-    weights = choose_weights(run, how, find_columns(run), read_scores)
+    weights = choose_weights(run, how, run.read_unseen(read_columns), read_scores)
     kept = None if weights is None else tuple(weights)
     return AnswerCombiner(how, kept, run.model_names, run.num_folds, run.combines_folds)

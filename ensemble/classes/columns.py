@@ -19,7 +19,6 @@ from ensemble.classes.fitting import fit_classes
 from ensemble.classes.metrics import measure_error
 from ensemble.combination import Combination
 from ensemble.members.cross_fitting import evaluate, predict_cross_fitted
-from ensemble.predictions import PredictionError
 from ensemble.run import Combinable, Evaluation, Run
 
 
@@ -95,20 +94,8 @@ def _read_validation(run: Run, checkpoint: str) -> list[pa.Table]:
     ]
 
 
-def find_columns(run: Run) -> ClassColumns | None:
-    """As `read_columns`; None where there are no rows that all of what is combined predicts unseen."""
-    if run.combines_folds and not run.has_blend_set:
-        return None
-    return read_columns(run, run.ensemble.checkpoint)
-
-
 def _read_blend(run: Run, checkpoint: str) -> ClassColumns:
-    if not run.has_blend_set:
-        raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them predict "
-            "unseen: add members, or train a run with folds.blend_fraction=0.1"
-        )
-    (folds,) = run.members.values()
+    folds = run.find_blend_models()
     tables = [read_class_table(fold.predictions("blend", checkpoint)) for fold in folds]
     ids_N, target_N, probability_MNC = stack_models(tables)
     units_N = run.find_units(ids_N)

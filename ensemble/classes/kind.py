@@ -222,12 +222,6 @@ class Classes(Kind):
         powers = _WEIGHT_POWERS[1:] if for_sweep else ()
         return hows + [replace(hows[self.methods.index("weighted_mean")], weight_power=power) for power in powers]
 
-    def find_columns(self, run: Run) -> ClassColumns | None:
-        """Of members out of fold, of fold models on a blend set."""
-        from ensemble.classes.columns import find_columns
-
-        return find_columns(run)
-
     def read_columns(self, run: Run, checkpoint: str) -> ClassColumns:
         """As `find_columns`, by a checkpoint; without a blend set there are none of fold models."""
         from ensemble.classes.columns import read_columns

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.classes.columns import find_columns
+from ensemble.classes.columns import read_columns
 from ensemble.classes.combine import combine_folds, measure_disagreement
 from ensemble.classes.files import normalise, read_class_table, read_classes
 from ensemble.classes.fitting import FittedClasses
@@ -97,7 +97,7 @@ class ClassCombiner:
 
 def build_combiner(run: Run, how: Combination, read_scores: Callable[[], Mapping[str, Any]]) -> ClassCombiner:
     """The run's combination with the weights that its submission has; arguments as in `Kind.build_combiner`."""
-    fitted = fit_run(run, how, find_columns(run), read_scores)
+    fitted = fit_run(run, how, run.read_unseen(read_columns), read_scores)
     first = next(iter(run.members.values()))[0].predictions("validation", run.ensemble.checkpoint)
     classes = read_classes(read_class_table(first), str(first))
     models, members = run.model_names, tuple(run.members)

@@ -162,12 +162,7 @@ def read_columns(run: Run, checkpoint: str) -> MapColumns:
             for name, folds in run.members.items()
         }
         return _count(run, files, None)
-    if not run.has_blend_set:
-        raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them predict "
-            "unseen: add members, or train a run with folds.blend_fraction=0.1"
-        )
-    (folds,) = run.members.values()
+    folds = run.find_blend_models()
     files = dict(zip(run.model_names, ((fold.predictions("blend", checkpoint),) for fold in folds), strict=True))
     own = [measure_maps(fold.predictions("validation", checkpoint), run.ensemble.threshold) for fold in folds]
     return _count(run, files, tuple(measure_error(run.ensemble.metric, *split_kept(table)) for table in own))

@@ -92,13 +92,6 @@ def read_oof(run: Run, checkpoint: str) -> NumberColumns:
     return NumberColumns(tuple(tables), ids_N, fold_N, target_N, oof_MN, units_N, run.is_ordered)
 
 
-def find_columns(run: Run) -> NumberColumns | None:
-    """As `read_columns`; None where there are no rows that all of what is combined predicts unseen."""
-    if run.combines_folds and not run.has_blend_set:
-        return None
-    return read_columns(run, run.ensemble.checkpoint)
-
-
 def _read_blend(run: Run, checkpoint: str) -> NumberColumns:
     """The fold models' predictions of the blend set, which is divided anew to score fitted weights on rows they did not
     see.
@@ -106,12 +99,7 @@ def _read_blend(run: Run, checkpoint: str) -> NumberColumns:
     Raises:
         PredictionError: there is no blend set.
     """
-    if not run.has_blend_set:
-        raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them predict "
-            "unseen: add members, or train a run with folds.blend_fraction=0.1"
-        )
-    (folds,) = run.members.values()
+    folds = run.find_blend_models()
     tables = [read_table(fold.predictions("blend", checkpoint)) for fold in folds]
     ids_N, predictions_MN = stack_models(tables)
     target_N, part_N = tables[0]["target"].to_numpy(), run.divide(ids_N)

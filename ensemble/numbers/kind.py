@@ -210,12 +210,6 @@ class Numbers(Kind):
             return list_combinations(SPACES, ensemble.metric, TRIMS, WEIGHT_POWERS)
         return list_combinations([ensemble.space], ensemble.metric, [ensemble.trim])
 
-    def find_columns(self, run: Run) -> NumberColumns | None:
-        """Of members out of fold, of fold models on a blend set."""
-        from ensemble.numbers.columns import find_columns
-
-        return find_columns(run)
-
     def read_columns(self, run: Run, checkpoint: str) -> NumberColumns:
         """As `find_columns`, by a checkpoint; without a blend set there are none of fold models."""
         from ensemble.numbers.columns import read_columns

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.config import EnsembleConfig
-from ensemble.numbers.columns import combine_folds, find_columns
+from ensemble.numbers.columns import combine_folds, read_columns
 from ensemble.numbers.diversity import spread
 from ensemble.numbers.interval_basis import IntervalBasis, find_basis
 from ensemble.numbers.methods.combinations import FittedEnsemble
@@ -85,6 +85,6 @@ class NumberCombiner:
 
 def build_combiner(run: Run, read_scores: Callable[[], Mapping[str, Any]]) -> NumberCombiner:
     """The run's combination with the weights that its submission has; arguments as in `Kind.build_combiner`."""
-    fitted = fit_run(run, find_columns(run), read_scores)
+    fitted = fit_run(run, run.read_unseen(read_columns), read_scores)
     basis = None if run.ensemble.interval is None else find_basis(run, fitted)
     return NumberCombiner(run.ensemble, fitted, run.model_names, tuple(run.members), run.folds, basis)

@@ -191,10 +191,6 @@ class Samples(Kind):
         """The mean."""
         return [Combination("mean", None, ensemble.metric)]
 
-    def find_columns(self, run: Run) -> SampleColumns | None:
-        """Of members out of fold, of fold models on a blend set."""
-        return None if run.combines_folds and not run.has_blend_set else self.read_columns(run, run.ensemble.checkpoint)
-
     def read_columns(self, run: Run, checkpoint: str) -> SampleColumns:
         """As `find_columns`, by a checkpoint; without a blend set there are none of fold models."""
         from ensemble.samples.columns import read_columns

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.combination import Combination
-from ensemble.predictions import PredictionError
 from ensemble.run import Combinable, Evaluation, Run
 from ensemble.token_losses.combine import choose_weights, mix_losses
 from ensemble.token_losses.files import read_losses, spread_rows, stack_models, sum_documents
@@ -105,13 +104,6 @@ class LossColumns(Combinable):
         return digest.hexdigest()
 
 
-def find_columns(run: Run) -> LossColumns | None:
-    """As `read_columns`; None where there are no documents that all of what is combined has not seen."""
-    if run.combines_folds and not run.has_blend_set:
-        return None
-    return read_columns(run, run.ensemble.checkpoint)
-
-
 def read_columns(run: Run, checkpoint: str) -> LossColumns:
     """Out of fold, of the members that are combined; with one member, of the blend set by each of its fold models.
 
@@ -131,12 +123,7 @@ def read_columns(run: Run, checkpoint: str) -> LossColumns:
 
 
 def _read_blend(run: Run, checkpoint: str) -> LossColumns:
-    if not run.has_blend_set:
-        raise PredictionError(
-            "with one member, combinations of its fold models can only be scored on rows that all of them predict "
-            "unseen: add members, or train a run with folds.blend_fraction=0.1"
-        )
-    (folds,) = run.members.values()
+    folds = run.find_blend_models()
     ids_N, target_N, nats_MS = stack_models([read_losses(fold.predictions("blend", checkpoint)) for fold in folds])
     return _build(run, run.model_names, ids_N, run.divide(ids_N), target_N, nats_MS, is_ordered=False)
 

@@ -187,12 +187,6 @@ class TokenLosses(Kind):
         powers = _WEIGHT_POWERS[1:] if for_sweep else ()
         return hows + [replace(hows[1], weight_power=power) for power in powers]
 
-    def find_columns(self, run: Run) -> LossColumns | None:
-        """Of members out of fold, of fold models on a blend set."""
-        from ensemble.token_losses.columns import find_columns
-
-        return find_columns(run)
-
     def read_columns(self, run: Run, checkpoint: str) -> LossColumns:
         """As `find_columns`, by a checkpoint; without a blend set there are none of fold models."""
         from ensemble.token_losses.columns import read_columns

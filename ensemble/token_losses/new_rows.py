@@ -15,7 +15,7 @@ import pyarrow as pa
 from ensemble.combination import Combination
 from ensemble.predictions import PredictionError
 from ensemble.run import Run
-from ensemble.token_losses.columns import combine_folds, find_columns
+from ensemble.token_losses.columns import combine_folds, read_columns
 from ensemble.token_losses.combine import mix_losses
 from ensemble.token_losses.files import sum_documents
 from ensemble.token_losses.submission import HEADER, fit_run
@@ -66,5 +66,5 @@ class LossCombiner:
 
 def build_combiner(run: Run, how: Combination, read_scores: Callable[[], Mapping[str, Any]]) -> LossCombiner:
     """The run's combination with the weights that its submission has; arguments as in `Kind.build_combiner`."""
-    weights_M = fit_run(run, how, find_columns(run), read_scores)
+    weights_M = fit_run(run, how, run.read_unseen(read_columns), read_scores)
     return LossCombiner(weights_M, run.model_names, len(run.members), run.num_folds)
