@@ -130,10 +130,13 @@ class Kind(ABC):
     records_scores: bool = False
 
     def load_modules(self) -> None:
-        """Imports every module of the kind: before threads use it, which must import nothing."""
-        package = type(self).__module__.rpartition(".")[0]
-        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            importlib.import_module(found.name)
+        """Imports every module that the kind's functions import: before threads call them, which must import
+        nothing."""
+        for package in (type(self).__module__.rpartition(".")[0], "ensemble.members"):
+            for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+                importlib.import_module(found.name)
+        for library in ("scipy.stats", "sklearn.linear_model", "sklearn.metrics"):
+            importlib.import_module(library)
 
     @abstractmethod
     def describe_metric(self, name: str) -> Metric:

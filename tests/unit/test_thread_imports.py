@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.processes import REPOSITORY, clean_environment
 
+from ensemble.kinds import find_kinds
+
 FILES = sorted(path for room in ("ray_jobs", "trainers", "ensemble") for path in (REPOSITORY / room).rglob("*.py"))
 
 
@@ -75,3 +77,27 @@ def test_an_import_in_a_thread_is_noted_by_the_witness(tmp_path):
     subprocess.run([sys.executable, script], check=True, env=environment)
     assert notes.read_text() == f"colorsys in thread 'late', by {script}:3\n"
     assert os.environ["THREAD_IMPORT_NOTES"] != str(notes)
+
+
+FIND_LATE = """
+import ast, inspect, sys
+from ensemble.kinds import find_kinds, load_kind
+packages = {type(kind).__module__.rpartition(".")[0] for kind in find_kinds().values()}
+kind = load_kind(sys.argv[1])
+kind.load_modules()
+others = tuple(f"{package}." for package in packages - {type(kind).__module__.rpartition(".")[0]})
+for name, module in sorted(sys.modules.items()):
+    if name.startswith("ensemble.") and not name.startswith(others):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            for part in ast.walk(node) if isinstance(node, ast.FunctionDef) else ():
+                names = [part.module] if isinstance(part, ast.ImportFrom) else []
+                names += [one.name for one in part.names] if isinstance(part, ast.Import) else []
+                print(*(f"{name}.{node.name}: {one}\\n" for one in names if one not in sys.modules), end="")
+"""
+
+
+@pytest.mark.parametrize("kind", find_kinds())
+def test_a_kind_that_has_loaded_its_modules_imports_nothing_more(kind):
+    """Trials of a tuning are scored in threads."""
+    done = subprocess.run([sys.executable, "-c", FIND_LATE, kind], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
