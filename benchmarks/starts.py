@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, read_status
+from ray_jobs.runs.json_files.status import FoldState, read_status
 
 NUM_FOLDS, PRIORITY_OF_WORKERS = 3, 15
 TIMEOUT_S = 600.0

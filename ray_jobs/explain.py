@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     from ray_jobs.reporting.outcome import print_importance
     from ray_jobs.results.importance_file import write_importance
     from ray_jobs.results.run_files import with_own_recipe
-    from ray_jobs.runs.summary import read_summary
+    from ray_jobs.runs.json_files.summary import read_summary
 
     config, console = folder.read_config(), open_console()
     with hold_run(folder):

@@ -24,9 +24,9 @@ from ray_jobs.cli.lookup import find_run
 from ray_jobs.reporting.live_table import Watcher, fold_table
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.runs.folder import RunFolder, find_members
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, read_statuses
+from ray_jobs.runs.json_files.summary import find_summary
 from ray_jobs.runs.remote.run_mirror import is_at_work
-from ray_jobs.runs.status import FoldState, FoldStatus, read_statuses
-from ray_jobs.runs.summary import find_summary
 
 INTERVAL_S = 1.0
 

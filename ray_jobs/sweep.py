@@ -61,7 +61,7 @@ def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
     from ray_jobs.cli.console import open_console
     from ray_jobs.driver.conclude import conclude, keep_times
     from ray_jobs.results.stage import run_ensemble_stage
-    from ray_jobs.results.sweep import describe_search, record_search, search
+    from ray_jobs.results.sweep.sweep import describe_search, record_search, search
     from ray_jobs.tracking.wandb_sink import WandbSink
 
     console, began = open_console(), time.monotonic()

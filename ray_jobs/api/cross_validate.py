@@ -14,8 +14,8 @@ from ray_jobs.cli.console import open_console
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigChangedError, FoldsFailedError, RunError
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.summary import Summary, find_summary
 from ray_jobs.runs.location import find_place
-from ray_jobs.runs.summary import Summary, find_summary
 
 
 def cross_validate(

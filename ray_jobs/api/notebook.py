@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ray_jobs.runs.folder import RunFolder
-    from ray_jobs.runs.summary import Scores, Summary
+    from ray_jobs.runs.json_files.summary import Scores, Summary
 
 
 def show_run(folder: RunFolder, summary: Summary, scores: Scores, fold_scores: pd.DataFrame) -> str:

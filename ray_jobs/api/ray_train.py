@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ray_jobs.api.folders import read_files, write_files
 from ray_jobs.cluster.ray_private import make_dataset, train_functions_replaced
 from ray_jobs.errors import RunError
-from trainers.own_trainer.source import Source, collect_source
+from trainers.own_trainer.users_code.source import Source, collect_source
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from ray_jobs.config.json_fields import from_json
 from ray_jobs.errors import RunError
 from ray_jobs.runs.files import read_json, read_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.summary import Scores, Summary
+from ray_jobs.runs.json_files.summary import Scores, Summary
 
 
 class Run:

@@ -25,8 +25,8 @@ from ray_jobs.runs.location import find_place
 from ray_jobs.tracking.wandb_settings import with_wandb_settings
 from trainers.own_trainer.config import DataConfig, ModelConfig, Task, TrainerConfig
 from trainers.own_trainer.estimator import EstimatorTrainer, is_classifier, is_estimator
-from trainers.own_trainer.source import PACKED, Source, make_source
 from trainers.own_trainer.table import find_test_table, is_number, read_folds
+from trainers.own_trainer.users_code.source import PACKED, Source, make_source
 from trainers.storage.object_storage import is_uri
 from trainers.storage.whole_files import write_whole
 from trainers.values import describe_missing

@@ -10,8 +10,8 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.summary import build_summary, save_summary
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.summary import StageResult, Summary, find_summary
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.summary import StageResult, Summary, find_summary
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 

@@ -15,12 +15,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ray_jobs.cluster.access import NAMESPACE, actor_name
-from ray_jobs.runs.events import NOT_KEPT, Event, FoldCompleted, FoldEvent, FoldStarted, RunStarted, advance
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import NOT_KEPT, Event, FoldCompleted, FoldEvent, FoldStarted, RunStarted, advance
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, read_status, write_status
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import MetricRecord, Record, read_lines
-from ray_jobs.runs.status import FoldState, FoldStatus, read_status, write_status
 
 logger = logging.getLogger(__name__)
 MAX_RESTARTS = 100  # by whatever kills it; where memory is short Ray may do so again and again

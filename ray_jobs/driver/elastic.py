@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from ray_jobs.cluster.placement import Placement, add_workers, divides_cores, find_gain, share_workers
 from ray_jobs.config.resources import ResourcesConfig
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 
 logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.5

@@ -38,13 +38,13 @@ from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.requests import StopWhen, request_stop
+from ray_jobs.runs.json_files.status import FoldState, forget_attempt, read_status
+from ray_jobs.runs.json_files.summary import StageResult, Summary, find_summary, read_summary
 from ray_jobs.runs.location import join_run
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.run_mirror import hold_run
 from ray_jobs.runs.repair import reset_damaged_folds
-from ray_jobs.runs.requests import StopWhen, request_stop
-from ray_jobs.runs.status import FoldState, forget_attempt, read_status
-from ray_jobs.runs.summary import StageResult, Summary, find_summary, read_summary
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 

@@ -28,13 +28,13 @@ from ray_jobs.driver.fold_task import fit_with_workers, run_as_task
 from ray_jobs.driver.watches import DrainWatch, FrozenWatch
 from ray_jobs.errors import ClusterLostError, NoRoomError, RunBusyError
 from ray_jobs.reporting.live_table import FoldWatcher
-from ray_jobs.runs.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
+from ray_jobs.runs.json_files.requests import StopWhen, read_stop_request, request_leave, request_stop
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, find_budget_end, last_attempt, read_status
 from ray_jobs.runs.outages import Storage, StorageProbe
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.run_mirror import RunMirror
-from ray_jobs.runs.requests import StopWhen, read_stop_request, request_leave, request_stop
-from ray_jobs.runs.status import FoldState, FoldStatus, find_budget_end, last_attempt, read_status
 from ray_jobs.worker.watchdog import keep_stacks
 
 Outcome = FoldCompleted | FoldStopped | FoldResized | FoldFailed

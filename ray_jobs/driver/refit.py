@@ -18,10 +18,10 @@ from ray_jobs.planning.plan import Plan
 from ray_jobs.results.checks import check_finished
 from ray_jobs.results.wording import describe_new_rows
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.provenance import read_provenance
+from ray_jobs.runs.json_files.status import read_statuses
+from ray_jobs.runs.json_files.summary import find_summary
 from ray_jobs.runs.location import find_refit, find_uri
-from ray_jobs.runs.provenance import read_provenance
-from ray_jobs.runs.status import read_statuses
-from ray_jobs.runs.summary import find_summary
 
 
 def refit_run(folder: RunFolder, argv: Sequence[str]) -> int:

@@ -39,8 +39,8 @@ from ray_jobs.errors import (
 )
 from ray_jobs.planning.leaks import Leak, describe_grouping, describe_leaks
 from ray_jobs.planning.plan import Plan
-from ray_jobs.runs.events import RunStarted
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import RunStarted
 from ray_jobs.runs.location import find_place, find_uri
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ray_jobs.cluster.nodes import kill_process
 from ray_jobs.cluster.ray_private import find_draining_nodes
 from ray_jobs.driver.elastic import ElasticFold
-from ray_jobs.runs.status import FoldState
+from ray_jobs.runs.json_files.status import FoldState
 
 logger = logging.getLogger(__name__)
 DRAIN_LOOK_INTERVAL_S = 1.0  # a spot machine has 25 s left when it is told

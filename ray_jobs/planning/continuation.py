@@ -24,7 +24,7 @@ from ray_jobs.planning.plan import MemberPlan, Plan, build_plan_table, read_plan
 from ray_jobs.planning.saved_folds import with_saved_folds
 from ray_jobs.runs.files import read_parquet, write_csv, write_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import Provenance, read_provenance, write_provenance
+from ray_jobs.runs.json_files.provenance import Provenance, read_provenance, write_provenance
 from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 from trainers.interface import Inventory
 from trainers.reading.data_folder import MADE_DATA

@@ -13,7 +13,7 @@ from ray_jobs.planning.leaks import find_leaks
 from ray_jobs.planning.plan import Plan, read_plan_table
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import read_provenance
+from ray_jobs.runs.json_files.provenance import read_provenance
 from trainers.interface import Inventory
 
 

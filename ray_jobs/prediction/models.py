@@ -17,8 +17,8 @@ from ray_jobs.results.checks import check_finished
 from ray_jobs.results.run_files import describe_run, list_combined_folds, score_folds
 from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import read_provenance
-from ray_jobs.runs.summary import Scores, Summary, find_summary
+from ray_jobs.runs.json_files.provenance import read_provenance
+from ray_jobs.runs.json_files.summary import Scores, Summary, find_summary
 from trainers.interface import TrainedModel
 from trainers.storage.whole_files import sha256_file
 

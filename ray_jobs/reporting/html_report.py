@@ -42,11 +42,11 @@ from ray_jobs.results.wording import (
 from ray_jobs.runs.file_table import list_files
 from ray_jobs.runs.files import find_record
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import find_provenance
+from ray_jobs.runs.json_files.provenance import find_provenance
+from ray_jobs.runs.json_files.status import FoldState
+from ray_jobs.runs.json_files.summary import Combinations, FoldOutcome, Summary
+from ray_jobs.runs.json_files.sweep_outcome import SweepOutcome
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.status import FoldState
-from ray_jobs.runs.summary import Combinations, FoldOutcome, Summary
-from ray_jobs.runs.sweep_outcome import SweepOutcome
 from trainers.storage.whole_files import write_whole
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, FoldStatus, read_statuses
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, read_statuses
 
 _MOST_ROWS = 24  # of the live table
 _COLOURS = {

@@ -27,8 +27,8 @@ from ray_jobs.results.wording import (
     explain_workers,
 )
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.summary import Combinations, ScoredModel, Scores, Summary
 from ray_jobs.runs.location import find_uri
-from ray_jobs.runs.summary import Combinations, ScoredModel, Scores, Summary
 
 
 def print_scores(console: Console, scores: Scores, metric: Metric, constant: str, choice: str) -> None:

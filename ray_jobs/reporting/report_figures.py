@@ -26,7 +26,7 @@ from ray_jobs.results.headline import find_metric
 from ray_jobs.results.importance_file import read_importance
 from ray_jobs.results.suspicious_rows import read_suspects
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.summary import Summary
+from ray_jobs.runs.json_files.summary import Summary
 from trainers.interface import load_inventory_module
 from trainers.storage.whole_files import write_whole
 

@@ -18,10 +18,10 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.reporting.curves import Curve, find_folds, read_record
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import find_provenance
+from ray_jobs.runs.json_files.provenance import find_provenance
+from ray_jobs.runs.json_files.status import FoldStatus, read_statuses
+from ray_jobs.runs.json_files.summary import RowScores, Summary
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.status import FoldStatus, read_statuses
-from ray_jobs.runs.summary import RowScores, Summary
 
 
 class RunData:

@@ -28,7 +28,7 @@ from ensemble.figure_style import (
 from ray_jobs.reporting.analysis import name_score
 from ray_jobs.reporting.analysis_figures import draw_line
 from ray_jobs.reporting.curves import Curve
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 
 WEIGHTS = "weights/"
 

@@ -25,7 +25,7 @@ from ray_jobs.results.run_files import (
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import find_provenance
+from ray_jobs.runs.json_files.provenance import find_provenance
 
 
 def refuse_damaged(folder: RunFolder, num_folds: int) -> None:

@@ -14,7 +14,7 @@ from ensemble.members.comparison import rank
 from ensemble.run import Combinable
 from ray_jobs.config.run import RunConfig
 from ray_jobs.results.run_files import combines_folds
-from ray_jobs.runs.summary import Combinations, Compared, WeightsFrom
+from ray_jobs.runs.json_files.summary import Combinations, Compared, WeightsFrom
 
 
 def compare_combinations(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ensemble.kinds import Metric
 from ray_jobs.config.run import RunConfig
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import find_provenance
-from ray_jobs.runs.summary import ByMetric, Scores
+from ray_jobs.runs.json_files.provenance import find_provenance
+from ray_jobs.runs.json_files.summary import ByMetric, Scores
 
 
 def find_metric(folder: RunFolder, config: RunConfig, name: str | None = None) -> Metric:

@@ -12,7 +12,7 @@ from ray_jobs.results.headline import find_metric
 from ray_jobs.results.run_files import combines_folds
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.summary import NewRowsError
+from ray_jobs.runs.json_files.summary import NewRowsError
 
 
 def estimate_of_folds(folder: RunFolder, config: RunConfig, lines: pa.Table, num_folds: int) -> NewRowsError | None:

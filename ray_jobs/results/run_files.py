@@ -17,9 +17,9 @@ from ray_jobs.results.wording import name_folds
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_description
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
-from ray_jobs.runs.provenance import find_provenance, read_provenance
-from ray_jobs.runs.status import read_status
-from ray_jobs.runs.summary import RowScores, Scores
+from ray_jobs.runs.json_files.provenance import find_provenance, read_provenance
+from ray_jobs.runs.json_files.status import read_status
+from ray_jobs.runs.json_files.summary import RowScores, Scores
 from trainers.interface import CheckpointName, load_inventory_module
 from trainers.storage.whole_files import write_whole
 

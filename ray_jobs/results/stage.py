@@ -27,8 +27,8 @@ from ray_jobs.results.submission import submit
 from ray_jobs.results.suspicious_rows import write_suspects
 from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder, find_members
+from ray_jobs.runs.json_files.summary import Combinations, NewRowsError, Scores, StageResult, SubmissionRecord
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.summary import Combinations, NewRowsError, Scores, StageResult, SubmissionRecord
 
 
 def run_ensemble_stage(root: str) -> StageResult:

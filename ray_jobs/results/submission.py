@@ -13,7 +13,7 @@ from ray_jobs.results.run_files import describe_models, open_materials
 from ray_jobs.results.wording import describe_part_of_folds
 from ray_jobs.runs.files import write_csv, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.summary import ScoredModel, Scores, SubmissionRecord
+from ray_jobs.runs.json_files.summary import ScoredModel, Scores, SubmissionRecord
 
 _FACTS = (
     *("method", "n_models", "test_samples", "prediction_diversity", "pred_std_mean", "pred_std_max", "pred_std_min"),

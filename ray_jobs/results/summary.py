@@ -22,9 +22,9 @@ from ray_jobs.results.wording import (
 )
 from ray_jobs.runs.file_table import MEMBERS, list_files
 from ray_jobs.runs.folder import RunFolder, find_members
-from ray_jobs.runs.provenance import find_provenance
-from ray_jobs.runs.status import FoldState, list_workers, read_statuses
-from ray_jobs.runs.summary import Combinations, FoldOutcome, StageResult, Summary, write_summary
+from ray_jobs.runs.json_files.provenance import find_provenance
+from ray_jobs.runs.json_files.status import FoldState, list_workers, read_statuses
+from ray_jobs.runs.json_files.summary import Combinations, FoldOutcome, StageResult, Summary, write_summary
 from trainers.storage.whole_files import write_whole
 
 

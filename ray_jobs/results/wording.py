@@ -7,8 +7,8 @@ from typing import Any
 
 from ensemble.kinds import Kind
 from ray_jobs.config.folds import say_shared
-from ray_jobs.runs.summary import Combinations, NewRowsError, ScoredModel, Summary
-from ray_jobs.runs.sweep_outcome import SweepOutcome
+from ray_jobs.runs.json_files.summary import Combinations, NewRowsError, ScoredModel, Summary
+from ray_jobs.runs.json_files.sweep_outcome import SweepOutcome
 
 
 def describe_part(part: str, rows: Sequence[ScoredModel]) -> str:

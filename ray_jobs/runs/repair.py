@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ray_jobs.errors import RunFolderError
-from ray_jobs.runs.events import NOT_KEPT, EpochReported, EvaluationReported, Event, RunStarted, advance
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import NOT_KEPT, EpochReported, EvaluationReported, Event, RunStarted, advance
+from ray_jobs.runs.json_files.status import FoldStatus, write_status
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.status import FoldStatus, write_status
 from trainers.storage.whole_files import sha256_file
 
 

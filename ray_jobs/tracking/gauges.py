@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import Any
 from ray_jobs.config.run import MAIN, RunConfig, to_dict
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import FoldFolder, RunFolder
+from ray_jobs.runs.json_files.summary import Summary, find_summary
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.summary import Summary, find_summary
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, read_statuses
+from ray_jobs.runs.json_files.status import FoldState, read_statuses
 from ray_jobs.tuning.space import read_space
 from ray_jobs.tuning.trials import ENDED, Result, Trial, TrialState, read_result, read_trials
 

@@ -35,7 +35,7 @@ from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_OK
 from ray_jobs.planning.inventories import describe_inputs
 from ray_jobs.planning.plan import Plan
 from ray_jobs.runs.files import read_json, write_json
-from ray_jobs.runs.summary import read_summary
+from ray_jobs.runs.json_files.summary import read_summary
 from ray_jobs.tracking.wandb_sink import WandbSink
 from ray_jobs.tuning.admission import admit_trials
 from ray_jobs.tuning.display import TrialWatcher, describe_result

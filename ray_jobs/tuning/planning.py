@@ -24,7 +24,7 @@ from ray_jobs.planning.inventories import Inventories, describe_inputs
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import Provenance, read_provenance, write_provenance
+from ray_jobs.runs.json_files.provenance import Provenance, read_provenance, write_provenance
 from ray_jobs.tuning.decisions import refuse_missing_search
 from ray_jobs.tuning.space import Dimension, with_fields
 from ray_jobs.tuning.trials import Trial

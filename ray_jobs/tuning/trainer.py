@@ -20,9 +20,9 @@ from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.planning.plan import Plan
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.summary import build_summary, save_summary
+from ray_jobs.runs.json_files.status import FoldState, forget_attempt, last_attempt, read_statuses
 from ray_jobs.runs.record import log_news
 from ray_jobs.runs.repair import reset_damaged_folds
-from ray_jobs.runs.status import FoldState, forget_attempt, last_attempt, read_statuses
 from ray_jobs.tuning.decisions import Halving
 from ray_jobs.tuning.planning import Tuning
 from ray_jobs.tuning.trials import Result, Trial, TrialState, score_folds

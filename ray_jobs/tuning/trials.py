@@ -16,8 +16,8 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.results.run_files import measure_folds
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, read_status
-from ray_jobs.runs.summary import find_summary
+from ray_jobs.runs.json_files.status import FoldState, read_status
+from ray_jobs.runs.json_files.summary import find_summary
 from ray_jobs.tuning.space import Dimension, read_fields
 
 _NAME = re.compile(r"trial_(\d{3,})")

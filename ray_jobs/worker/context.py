@@ -34,15 +34,22 @@ from ray_jobs.runs.checkpoints import (
     open_checkpoint,
     write_checkpoint,
 )
-from ray_jobs.runs.events import EndedEarly, EpochReported, EvaluationReported, Event, FoldStarted, StageBegun
 from ray_jobs.runs.files import share_whole, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import (
+    EndedEarly,
+    EpochReported,
+    EvaluationReported,
+    Event,
+    FoldStarted,
+    StageBegun,
+)
+from ray_jobs.runs.json_files.status import read_status
 from ray_jobs.runs.location import open_cache, split_run
 from ray_jobs.runs.outages import Result, Storage
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
-from ray_jobs.runs.status import read_status
 from ray_jobs.worker.budget import TimeBudget
 from ray_jobs.worker.nodes import bring_for_node
 from ray_jobs.worker.predictions import gather_predictions, join_in_order

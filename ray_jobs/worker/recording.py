@@ -18,8 +18,8 @@ from torch import Tensor
 from ray_jobs.cluster.access import NAMESPACE, actor_name
 from ray_jobs.config.run import TrackingConfig
 from ray_jobs.errors import NonFiniteLossError
-from ray_jobs.runs.events import AliveReported, Event, PreparationReported, ProgressReported
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import AliveReported, Event, PreparationReported, ProgressReported
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import Record, read_lines
 from ray_jobs.tracking.journal import FoldJournal

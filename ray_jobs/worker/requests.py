@@ -8,9 +8,9 @@ import time
 
 from ray_jobs.errors import FoldStoppedError
 from ray_jobs.runs.folder import FoldFolder, RunFolder
+from ray_jobs.runs.json_files.requests import StopWhen, is_leave_requested, read_stop_request
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
-from ray_jobs.runs.requests import StopWhen, is_leave_requested, read_stop_request
 from ray_jobs.worker.ranks import Ranks
 
 LOOK_INTERVAL_S = 0.1  # between two looks for a request to stop

@@ -16,7 +16,7 @@ from support.processes import REPOSITORY
 
 from ray_jobs.cluster.access import actor_name
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import read_status
+from ray_jobs.runs.json_files.status import read_status
 
 
 def test_the_last_values_of_the_gauges_are_those_of_the_folds_status_files(submitted_run):

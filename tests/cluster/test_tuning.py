@@ -14,7 +14,7 @@ from support.processes import REPOSITORY, find_processes, is_fold
 
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, last_attempt, read_status
+from ray_jobs.runs.json_files.status import FoldState, last_attempt, read_status
 
 pytestmark = pytest.mark.slow
 RAYS_OWN = ("TrainStateActor", "_AutoscalingCoordinatorActor")  # each run's Ray Train starts them if they are not there

@@ -14,8 +14,8 @@ import pytest
 from support.processes import REPOSITORY, clean_environment
 
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.status import read_status
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.status import read_status
 
 
 def start_kfold(home: Path, *words: str) -> subprocess.Popen[str]:

@@ -17,7 +17,7 @@ from docs.catalogue import TUNING_CATALOGUE
 from ray_jobs.leaderboard import main as compare_runs
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, last_attempt, read_status
+from ray_jobs.runs.json_files.status import FoldState, last_attempt, read_status
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 WORDS = ("tune.name=search", "tune.space=[optimizer.lr loguniform 1e-6 1e-5]", "tune.num_trials=1", "folds.count=2")

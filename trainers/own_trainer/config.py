@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from trainers.families import Advice
 from trainers.own_trainer.example import Options
-from trainers.own_trainer.options import as_options
+from trainers.own_trainer.users_code.options import as_options
 from trainers.reading.table_files import TableFormat
 
 Task = Literal["auto", "regression", "classification"]

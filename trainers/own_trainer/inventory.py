@@ -22,7 +22,6 @@ from trainers.interface import (
 )
 from trainers.own_trainer.config import Config, DataConfig, ModelConfig, Task
 from trainers.own_trainer.made_data import make_data
-from trainers.own_trainer.source import load_source
 from trainers.own_trainer.table import (
     find_test_table,
     find_train_table,
@@ -34,6 +33,7 @@ from trainers.own_trainer.table import (
     read_rows,
     read_times,
 )
+from trainers.own_trainer.users_code.source import load_source
 from trainers.reading.table_files import is_table_name
 from trainers.storage.object_storage import is_uri, open_place
 from trainers.storage.whole_files import write_whole

@@ -41,7 +41,7 @@ def prepare(config: Config, words: Sequence[str]) -> Config:
             path = value if equals else following
     if path is None or path.lower() in ("none", "null"):
         return config
-    from trainers.own_trainer.source import load_source
+    from trainers.own_trainer.users_code.source import load_source
 
     source = load_source(path)
     model = replace(config.model, source_sha256=source.sha256)

@@ -14,13 +14,13 @@ from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.runs.file_table import Owner, RunFiles, find_file
 from ray_jobs.runs.files import append_whole
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.status import FoldState, read_status
 from ray_jobs.runs.location import find_place, find_uri, split_run
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.runs.remote.object_names import find_chain, find_fold, split_segment
-from ray_jobs.runs.status import FoldState, read_status
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
 _OF_DIVISION = [vars(RunFiles)[name] for name in ("config", "provenance", "own_fold_plan")]

@@ -17,7 +17,7 @@ from support.own_fold import make_fold
 from ray_jobs import cross_validate, get_fold, save_predictions
 from ray_jobs.api.ray_train import RayTrainLoop, make_loop_source, read_scaling
 from ray_jobs.errors import RunError
-from trainers.own_trainer.options import as_options
+from trainers.own_trainer.users_code.options import as_options
 
 ROWS = pd.DataFrame({"x": np.arange(12.0), "y": np.arange(12.0)})
 

@@ -3,7 +3,8 @@
 import pytest
 
 from ray_jobs.driver.coordinator import Coordination
-from ray_jobs.runs.events import (
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import (
     EpochReported,
     FoldCompleted,
     FoldFailed,
@@ -12,9 +13,8 @@ from ray_jobs.runs.events import (
     FoldStarted,
     RunStarted,
 )
-from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.status import FoldState, last_attempt, list_workers, read_status
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.status import FoldState, last_attempt, list_workers, read_status
 
 SIZES = ((0, 4, 2), (1, 4, 2))
 

@@ -16,7 +16,7 @@ from ray_jobs.planning.continuation import write_or_compare
 from ray_jobs.runs.checkpoints import write_checkpoint
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, FoldStatus, write_status
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
 from trainers.interface import DataError
 
 

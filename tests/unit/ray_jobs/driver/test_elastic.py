@@ -10,7 +10,7 @@ import pytest
 from ray_jobs.cluster.placement import Placement
 from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.driver.elastic import ElasticWorkers
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 
 
 @dataclass(eq=False)

@@ -19,9 +19,9 @@ from ray_jobs.config.recipes import RECIPES
 from ray_jobs.driver.failures import MAX_DEATHS, Cause, Failure
 from ray_jobs.driver.launcher import FoldLauncher, MemberFold
 from ray_jobs.errors import ClusterLostError
-from ray_jobs.runs.events import FoldCompleted, FoldFailed
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, FoldStatus, write_status
+from ray_jobs.runs.json_files.events import FoldCompleted, FoldFailed
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from ray_jobs.driver import watches
 from ray_jobs.driver.watches import FROZEN_GRACE_S, DrainWatch, FrozenWatch
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 
 
 @dataclass(eq=False)

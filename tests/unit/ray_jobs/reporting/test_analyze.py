@@ -143,12 +143,12 @@ def test_following_says_each_new_epoch_once_and_ends_with_the_driver(tmp_path):
     with folder.lock():
         write_fold_record(folder, 0, 2)
         follower.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (output / PICTURE).exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         write_fold_record(folder, 1, 1)
-    follower.join(20)
+    follower.join(60)
     assert not follower.is_alive()
     lines = [line for line in console.file.getvalue().splitlines() if " epoch " in line]
     assert [line.split(":")[0] for line in lines] == ["fold 0 epoch 1", "fold 0 epoch 2", "fold 1 epoch 1"]

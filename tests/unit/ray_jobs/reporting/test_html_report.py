@@ -16,8 +16,8 @@ from ray_jobs.reporting.html_report import write_report, write_report_or_warn
 from ray_jobs.reporting.report_figures import choose_pictures
 from ray_jobs.results.summary import build_summary
 from ray_jobs.runs.files import write_csv, write_json
+from ray_jobs.runs.json_files.summary import SubmissionRecord
 from ray_jobs.runs.record import Record
-from ray_jobs.runs.summary import SubmissionRecord
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking

@@ -9,7 +9,7 @@ from ray_jobs.reporting.curves import read_record
 from ray_jobs.reporting.report_figures import PICTURES, write_pictures
 from ray_jobs.reporting.run_figures import draw_final_weights, draw_losses, draw_scores, draw_timings, draw_weights
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 
 
 def make_curves(root, num_folds, num_epochs, weights=("words", "picture")):

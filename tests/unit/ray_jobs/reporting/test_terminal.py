@@ -10,11 +10,11 @@ from ensemble.kinds import Metric
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.reporting.live_table import Watcher, fold_table
 from ray_jobs.reporting.outcome import print_scores
-from ray_jobs.runs.events import PreparationReported, ProgressReported, advance
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, FoldStatus, write_status
-from ray_jobs.runs.summary import RowScores, Scores
+from ray_jobs.runs.json_files.events import PreparationReported, ProgressReported, advance
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
+from ray_jobs.runs.json_files.summary import RowScores, Scores
 
 
 def make_console(*, terminal: bool) -> RunConsole:

@@ -20,8 +20,8 @@ from ray_jobs.planning.checks import check_run
 from ray_jobs.prediction.models import settle_run
 from ray_jobs.reporting.report_figures import write_pictures
 from ray_jobs.results.run_files import describe_run
+from ray_jobs.runs.json_files.summary import read_summary
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.summary import read_summary
 
 CLASSES = ["bird", "boat", "fish", "truck"]
 

@@ -22,7 +22,7 @@ from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.checks import check_finished
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.files import write_parquet
-from ray_jobs.runs.summary import SubmissionRecord
+from ray_jobs.runs.json_files.summary import SubmissionRecord
 
 FINISHED = EnsembleConfig(folds="finished")
 WIDE = "wide model.hidden_dim=128"

@@ -19,7 +19,7 @@ from ray_jobs.reporting.outcome import print_outcome
 from ray_jobs.results.headline import compare_with_constant, find_metric
 from ray_jobs.results.summary import build_summary, save_summary
 from ray_jobs.runs.files import read_json, write_json
-from ray_jobs.runs.summary import RowScores, Scores, read_summary
+from ray_jobs.runs.json_files.summary import RowScores, Scores, read_summary
 
 
 def test_fold_models_are_weighed_by_the_metric_that_counts():

@@ -19,9 +19,9 @@ from ray_jobs.cli.console import open_console
 from ray_jobs.errors import RunError
 from ray_jobs.leaderboard import compare
 from ray_jobs.reporting.html_report import write_report
-from ray_jobs.results import sweep
 from ray_jobs.results.run_files import describe_run
-from ray_jobs.results.sweep_trial import SweepTrial
+from ray_jobs.results.sweep import sweep
+from ray_jobs.results.sweep.trial import SweepTrial
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.record import read_lines
 

@@ -27,8 +27,8 @@ from ray_jobs.results.leaderboard import read_entries
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.runs.files import read_json, read_parquet, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.summary import SubmissionRecord
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.summary import SubmissionRecord
 
 
 @pytest.fixture(scope="module")

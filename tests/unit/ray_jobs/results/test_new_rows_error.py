@@ -14,7 +14,7 @@ from ray_jobs.reporting.html_report import write_report
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.wording import describe_new_rows, describe_submission, explain_new_rows
 from ray_jobs.runs.files import read_json, write_json
-from ray_jobs.runs.summary import read_summary
+from ray_jobs.runs.json_files.summary import read_summary
 
 
 def test_it_is_that_of_the_fold_models_around_the_out_of_fold_score_and_everywhere_told(tmp_path):

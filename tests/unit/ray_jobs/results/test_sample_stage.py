@@ -12,8 +12,8 @@ from docs.catalogue import list_metrics
 from ray_jobs.errors import RunFolderError
 from ray_jobs.leaderboard import main as show_leaderboard
 from ray_jobs.reporting.report_figures import write_pictures
+from ray_jobs.runs.json_files.summary import read_summary
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.summary import read_summary
 
 
 @pytest.fixture(scope="module")

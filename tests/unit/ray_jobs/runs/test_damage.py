@@ -16,9 +16,9 @@ from ray_jobs.planning.continuation import is_plan_whole
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.runs.files import read_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, last_attempt, read_status, write_status
 from ray_jobs.runs.record import Record, read_lines
 from ray_jobs.runs.repair import reset_damaged_folds
-from ray_jobs.runs.status import FoldState, FoldStatus, last_attempt, read_status, write_status
 from trainers.storage.whole_files import write_whole
 
 

@@ -18,7 +18,7 @@ from ray_jobs.errors import RunBusyError, RunFolderError
 from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
 from ray_jobs.runs.files import read_json, share_whole, write_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.requests import is_leave_requested, request_leave
+from ray_jobs.runs.json_files.requests import is_leave_requested, request_leave
 from trainers.interface import DataError
 from trainers.storage.whole_files import write_whole
 

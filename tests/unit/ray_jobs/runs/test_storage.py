@@ -22,12 +22,12 @@ from ray_jobs.driver.coordinator import Coordination
 from ray_jobs.driver.failures import Cause, explain_failure
 from ray_jobs.errors import RunFolderError, StorageError
 from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
-from ray_jobs.runs.events import FoldCompleted, FoldLaunched, FoldStarted
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import FoldCompleted, FoldLaunched, FoldStarted
+from ray_jobs.runs.json_files.status import FoldState, read_status
 from ray_jobs.runs.outages import Storage, StorageProbe
 from ray_jobs.runs.record import read_lines
-from ray_jobs.runs.status import FoldState, read_status
 from trainers.storage.whole_files import write_whole
 
 

@@ -13,9 +13,9 @@ from support.processes import REPOSITORY
 from ray_jobs.errors import RunFolderError
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.provenance import Provenance, find_provenance, read_provenance, write_provenance
-from ray_jobs.runs.status import FoldState
-from ray_jobs.runs.summary import Summary, find_summary, read_summary, write_summary
+from ray_jobs.runs.json_files.provenance import Provenance, find_provenance, read_provenance, write_provenance
+from ray_jobs.runs.json_files.status import FoldState
+from ray_jobs.runs.json_files.summary import Summary, find_summary, read_summary, write_summary
 
 KEPT = REPOSITORY / "tests" / "end_to_end" / "data" / "killed_run.tar.gz"
 

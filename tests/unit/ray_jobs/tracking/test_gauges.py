@@ -10,7 +10,7 @@ import pytest
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 from support.processes import REPOSITORY
 
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 from ray_jobs.tracking.gauges import GAUGES, STATE_NUMBERS, FoldGauges
 
 

@@ -22,8 +22,8 @@ from ray_jobs.errors import ConfigChangedError, RunError
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.files import read_json, read_parquet, write_json, write_parquet
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.status import FoldState, FoldStatus, write_status
 from ray_jobs.status import main as show_status
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 from ray_jobs.tuning.decisions import Halving, choose_fields

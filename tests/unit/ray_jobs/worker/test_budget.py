@@ -7,10 +7,10 @@ import pytest
 from ray_jobs.config.run import RunSection
 from ray_jobs.driver.coordinator import Coordination
 from ray_jobs.results.wording import explain_choice, explain_ends
-from ray_jobs.runs.events import EndedEarly, FoldLaunched, FoldStarted
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState, find_budget_end, read_status
-from ray_jobs.runs.summary import FoldOutcome, Summary
+from ray_jobs.runs.json_files.events import EndedEarly, FoldLaunched, FoldStarted
+from ray_jobs.runs.json_files.status import FoldState, find_budget_end, read_status
+from ray_jobs.runs.json_files.summary import FoldOutcome, Summary
 from ray_jobs.worker.budget import TimeBudget
 
 

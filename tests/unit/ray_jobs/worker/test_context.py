@@ -12,12 +12,12 @@ from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunError, SupersededError
 from ray_jobs.reporting import live_table
-from ray_jobs.runs.events import advance
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events import advance
+from ray_jobs.runs.json_files.requests import StopWhen, request_leave, request_stop
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
 from ray_jobs.runs.record import read_lines
 from ray_jobs.runs.remote.no_mirror import NoMirror
-from ray_jobs.runs.requests import StopWhen, request_leave, request_stop
-from ray_jobs.runs.status import FoldState, FoldStatus, write_status
 from ray_jobs.tracking.journal import FoldJournal
 from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.resume import is_as_it_was

@@ -18,7 +18,7 @@ from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
 from ray_jobs.errors import FoldStoppedError
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.requests import StopWhen, request_stop
+from ray_jobs.runs.json_files.requests import StopWhen, request_stop
 from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.ranks import Ranks
 from ray_jobs.worker.requests import Requests

@@ -18,9 +18,9 @@ from trainers.own_trainer.config import Config, DataConfig, ModelConfig, Trainer
 from trainers.own_trainer.inventory import take_inventory, write_inputs
 from trainers.own_trainer.new_rows import find_new_rows
 from trainers.own_trainer.predict import Predictor
-from trainers.own_trainer.returned import ReturnedError
-from trainers.own_trainer.source import PACKED, make_source
 from trainers.own_trainer.train import train_fold
+from trainers.own_trainer.users_code.returned import ReturnedError
+from trainers.own_trainer.users_code.source import PACKED, make_source
 from trainers.predictions import ClassPredictions
 
 NAMES = ["width", "height"]

@@ -12,7 +12,7 @@ from support.processes import REPOSITORY
 from trainers.interface import DataError
 from trainers.own_trainer.config import Config, TrainerConfig
 from trainers.own_trainer.example import Options
-from trainers.own_trainer.source import collect_source, load_source
+from trainers.own_trainer.users_code.source import collect_source, load_source
 
 MODEL = """
 from __future__ import annotations
@@ -43,7 +43,7 @@ def test_a_function_and_what_lies_beside_it_run_where_their_files_are_not(tmp_pa
     for path in tmp_path.glob("*.py"):
         path.unlink()
     code = (
-        "import sys; from trainers.own_trainer.source import load_source\n"
+        "import sys; from trainers.own_trainer.users_code.source import load_source\n"
         f"source = load_source({str(packed)!r}); options = source.build_options({{'depth': 7}})\n"
         "print(source.function(None, options), source.name, source.sha256)"
     )

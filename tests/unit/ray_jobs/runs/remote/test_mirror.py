@@ -15,6 +15,8 @@ from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.requests import StopWhen, request_leave, request_stop
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, read_status, write_status
 from ray_jobs.runs.location import find_place, find_uri, split_run
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import MetricRecord, Record, RecordReader, read_lines
@@ -24,8 +26,6 @@ from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.lease import LEASE, Lease, read_lease
 from ray_jobs.runs.remote.object_names import LAUNCHED, counts, find_chain, find_fold, is_derived, is_local
 from ray_jobs.runs.remote.run_mirror import BackgroundPusher, RunMirror, fetch_run, hold_run, is_at_work, list_runs
-from ray_jobs.runs.requests import StopWhen, request_leave, request_stop
-from ray_jobs.runs.status import FoldState, FoldStatus, read_status, write_status
 from trainers.storage.whole_files import write_whole
 
 

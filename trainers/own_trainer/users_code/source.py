@@ -25,10 +25,10 @@ import cloudpickle
 
 from trainers.interface import DataError
 from trainers.own_trainer.example import train_fold as example
-from trainers.own_trainer.options import build_options, find_options
+from trainers.own_trainer.users_code.options import build_options, find_options
 
 PACKED = ".trainer"
-_OWN = Path(__file__).resolve().parents[2]
+_OWN = Path(__file__).resolve().parents[3]
 _STANDARD = sysconfig.get_paths()["stdlib"]
 _NOT_OF_USER = (
     *(f"{_OWN / name}/" for name in ("ray_jobs", "trainers", "ensemble")),

@@ -11,7 +11,7 @@ import cloudpickle
 import torch
 from torch import Tensor
 
-from trainers.own_trainer.source import packed_by_value
+from trainers.own_trainer.users_code.source import packed_by_value
 
 
 def to_tensor(value: Any, what: str) -> Tensor:

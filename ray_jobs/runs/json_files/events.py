@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ray_jobs.runs.status import FoldState, FoldStatus
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus
 from trainers.interface import EndReason
 
 

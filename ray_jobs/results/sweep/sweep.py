@@ -36,9 +36,9 @@ from ray_jobs.results.wording import explain_outcome
 from ray_jobs.runs.checkpoints import CHECKPOINTS
 from ray_jobs.runs.files import write_csv, write_record
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.sweep_outcome import SweepOutcome
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
-from ray_jobs.runs.sweep_outcome import SweepOutcome
 from trainers.interface import CheckpointName
 
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
@@ -171,7 +171,7 @@ def _evaluate_in_trials(
         import ray
         from ray import tune
 
-        from ray_jobs.results.sweep_trial import SweepTrial
+        from ray_jobs.results.sweep.trial import SweepTrial
 
         resources = {"cpu": 1.0}
         has_room = any(node.cpus >= 1 for node in cluster.resources.nodes)

@@ -14,7 +14,7 @@ from ray_jobs.config.json_fields import IF_ANY, INLINE
 from ray_jobs.config.run import MAIN
 from ray_jobs.runs.files import find_record, read_record, write_record
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.status import FoldState
+from ray_jobs.runs.json_files.status import FoldState
 from trainers.interface import CheckpointName, EndReason
 
 WeightsFrom = Literal["other_folds", "earlier_folds", "other_parts"]
