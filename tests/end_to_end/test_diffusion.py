@@ -61,8 +61,8 @@ def test_a_run_has_every_metric_of_the_catalogue(finished):
     counts = {catalogue.STEP: NUM_EPOCHS * STEPS_PER_EPOCH, catalogue.EPOCH: NUM_EPOCHS}
     not_here = (catalogue.SCORED, catalogue.SWEPT, catalogue.ENDED_EARLY, catalogue.WEIGHTED)  # `mean` has no weights
     for metrics in list_metrics("pixel_diffusion", "samples"):
-        if metrics.run == "ensemble" or metrics.moment in not_here:
-            continue
+        if metrics.run == "ensemble" or metrics.moment in not_here or any("/fid_" in name for name in metrics.names):
+            continue  # a Fréchet distance wants 10,000 pictures
         for fold in range(NUM_FOLDS):
             names = [name.replace("{i}", str(fold)) for name in metrics.names]
             record = folder.fold_record(fold) if metrics.run == "fold" else folder.submission_record

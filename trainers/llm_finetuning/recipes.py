@@ -73,7 +73,9 @@ _COMMON = {
     "max_new_tokens": "generation.max_new_tokens",
     "temperature": "generation.temperature",
     "log_interval": "tracking.log_interval",
+    "use_wandb": "tracking.wandb=auto",
     "wandb_project": "tracking.project",
+    "output_dir": "run.storage",
     "no_judge": "judge.off",
 }
 _SFT = _COMMON | {"num_epochs": "sft.epochs", "batch_size": "sft.batch_size", "lr": "sft.lr", "learning_rate": "sft.lr"}
