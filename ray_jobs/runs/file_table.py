@@ -128,6 +128,12 @@ class RunFiles:
     trial_record = RunFile(
         "metrics/trial.jsonl", "the metric record of a tuning's trial", is_needed=True, is_listed=False
     )
+    _evaluation_record = RunFile(
+        "metrics/evaluation/<name>.jsonl",
+        "the metric record of an evaluation or an ablation (only if one was made)",
+        Owner.COMMAND,
+        Put.AT_END,
+    )
     _epochs = _of_fold(
         "metrics/fold_<i>/epoch_metrics_<time>.csv",
         "a line for each epoch, made from the record",

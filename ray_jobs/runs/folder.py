@@ -51,6 +51,11 @@ class RunFolder(RunFiles):
         return self.root / "metrics"
 
     @property
+    def evaluation_records(self) -> Path:
+        """Folder of the metric records of evaluations."""
+        return self.metrics / "evaluation"
+
+    @property
     def log(self) -> Path:
         """Folder of the logs."""
         return self.root / "log"

@@ -63,7 +63,7 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
         num_folds=split.num_folds,
         target=config.data.target,
         classes=number_classes(tables["train"][config.data.target])[0] if is_of_classes else (),
-        features=[name for name in tables["train"].columns if name not in (*config.data.roles, ROW_ID)],
+        features=_list_features(tables, config),
         seed=seed,
         config=options,
         data_folder=_find_folder(config.data.root or ""),
@@ -107,6 +107,12 @@ def _load(config: Config, inputs: Path) -> Source:
 
 def _read_tables(inputs: Path) -> dict[str, pd.DataFrame]:
     return {name: pd.read_parquet(path) for name in ("train", "test") if (path := inputs / f"{name}.parquet").exists()}
+
+
+def _list_features(tables: Mapping[str, pd.DataFrame], config: Config) -> list[str]:
+    """The columns to predict from: those with no other role that the test table, if there is one, has too."""
+    known = tables.get("test", tables["train"]).columns
+    return [name for name in tables["train"].columns if name in known and name not in (*config.data.roles, ROW_ID)]
 
 
 def _divide(
