@@ -14,7 +14,7 @@ import pandas as pd
 from trainers.interface import FoldContext, Progress, ResumePoint
 from trainers.own_trainer.kept import KeptModel, make_kept
 from trainers.own_trainer.table import name_class
-from trainers.own_trainer.users_code.packing import from_tensor, to_tensor
+from trainers.own_trainer.users_code.packed_objects import from_tensor, to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
