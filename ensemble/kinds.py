@@ -332,8 +332,9 @@ class Kind(ABC):
 
     def write_evaluation(
         self, tables: Mapping[str, pa.Table], rows: str, write: Callable[[str, bytes], None]
-    ) -> tuple[list[str], list[list[str]]]:
-        """Writes what models are worth on rows whose truth is known; returns header and lines of a table of it.
+    ) -> tuple[list[str], list[list[str]], dict[str, Any]]:
+        """Writes what models are worth on rows whose truth is known; returns header and lines of a table of it, and the
+        same as metrics by name.
 
         Args:
             tables: of `tabulate`, by whose predictions they are: `fold_0`, and others of a family's own.

@@ -16,6 +16,8 @@ from ensemble.answers.submission import tabulate_ablation
 from ensemble.answers.votes import METHODS, elect, read_ballot
 
 FOLDER = "evaluation"
+_RECORDED_BY_TYPE = ("format_accuracy", "answer_accuracy", "total")
+_RECORDED = (*_RECORDED_BY_TYPE, "format_correct", "answer_correct", "avg_judge_score", "judge_failures")
 _SHOWN = ("total", "format_accuracy", "answer_accuracy", "answer_low", "answer_high")
 
 
@@ -47,31 +49,57 @@ def write_evaluation(
 
 def evaluate_tables(
     tables: Mapping[str, pa.Table], rows: str, write: Callable[[str, bytes], None]
-) -> tuple[list[str], list[list[str]]]:
+) -> tuple[list[str], list[list[str]], dict[str, Any]]:
     """The evaluation of the models of several folds on the same questions: of each, of their votes, and of others such
     as their soup; arguments as in `Kind.write_evaluation`. A question counts once for each fold, so the rows of one
     question are a group."""
     folds = {name: table.to_pylist() for name, table in tables.items() if name.startswith("fold_")}
     others = {name: table.to_pylist() for name, table in tables.items() if name not in folds}
+    if not folds:
+        folds, others = others, {}
     lines = [{**line, "group": line["group"] or line["id"]} for own in folds.values() for line in own]
     ablation = write_evaluation(lines if len(folds) > 1 else next(iter(folds.values())), rows, write, folder="")
     found = [_show(*row[:6], *row[6:]) for row in tabulate_ablation(ablation)["data"]]
+    metrics = list_evaluation_metrics(ablation)
     for name, own in others.items():
         scores = write_evaluation(own, f"{rows}_{name}", write, folder="")["models"][own[0]["model"]]
         found.append(_show(name, *(scores[column] for column in _SHOWN)))
-    if len(folds) > 1:
-        found += [_score_votes(method, list(folds.values())) for method in METHODS[:-1]]
-    return ["model", "answers", "whole form", "right [95 %]", "more than the model before [95 %]"], found
+        metrics |= _prefix(f"{name}/", scores)
+    for method in METHODS[:-1] if len(folds) > 1 else ():
+        votes = _score_votes(method, list(folds.values()))
+        found.append(_show(method, *votes))
+        metrics |= {f"{method}/format_accuracy": votes[1], f"{method}/answer_accuracy": votes[2]}
+    return ["model", "answers", "whole form", "right [95 %]", "more than the model before [95 %]"], found, metrics
 
 
-def _score_votes(method: str, folds: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The line of a method, of questions in the first fold's order."""
+def list_evaluation_metrics(ablation: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of an evaluation: of one model by their bare names, of several under each model's, with the table
+    `ablation_comparison`."""
+    models = ablation["models"]
+    if len(models) == 1:
+        return _prefix("", *models.values())
+    found: dict[str, Any] = {}
+    for name, scores in models.items():
+        found |= _prefix(f"{name}/", scores)
+    return found | {"ablation_comparison": tabulate_ablation(ablation)}
+
+
+def _prefix(prefix: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded scores of a model, and those of each type of question."""
+    found = {f"{prefix}{name}": scores[name] for name in _RECORDED if name in scores}
+    for kind, own in scores.get("by_type", {}).items():
+        found |= {f"{prefix}{kind}/{name}": own[name] for name in _RECORDED_BY_TYPE}
+    return found
+
+
+def _score_votes(method: str, folds: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[int, float, float, float, float]:
+    """Number, whole form, right and the ends of its interval of a method, of questions in the first fold's order."""
     by_id = [{line["id"]: read_ballot(line) for line in own} for own in folds]
     votes = [elect([own[line["id"]] for own in by_id], method).vote for line in folds[0]]
     right_N = np.array([vote.correct for vote in votes])
     form = float(np.mean([vote.format == 1 for vote in votes]))
     ends = find_interval(right_N, [line["group"] for line in folds[0]])
-    return _show(method, len(votes), form, float(right_N.mean()), *ends)
+    return len(votes), form, float(right_N.mean()), *ends
 
 
 def _show(

@@ -202,7 +202,7 @@ class Answers(Kind):
 
     def write_evaluation(
         self, tables: Mapping[str, pa.Table], rows: str, write: Callable[[str, bytes], None]
-    ) -> tuple[list[str], list[list[str]]]:
+    ) -> tuple[list[str], list[list[str]], dict[str, Any]]:
         """Accuracies of each model, of votes, and of what else was asked."""
         from ensemble.answers.evaluation_files import evaluate_tables
 

@@ -94,7 +94,8 @@ class TrackingConfig:
     entity: str | None = None
     """W&B team or user; None: the key's own."""
     name: str | None = None
-    """Experiment name in W&B, the runs' group and prefix; None: run.name."""
+    """Experiment name in W&B, the runs' group and prefix, in which {time} is when the run came to W&B; None:
+    run.name."""
     tags: tuple[str, ...] = ()
     """Tags of the W&B runs, besides the recipe's name."""
     finish_timeout_s: float = 60.0

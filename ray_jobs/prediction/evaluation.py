@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from ray_jobs.cli.console import open_console
 from ray_jobs.cli.places import refuse_unwritable
+from ray_jobs.config.overrides import with_wandb_environment
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import EXIT_OK, RunError
 from ray_jobs.prediction.generation import choose_device
@@ -20,6 +23,9 @@ from ray_jobs.prediction.models import read_models, refuse_unusable
 from ray_jobs.results.run_files import list_combined_folds
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import open_cache
+from ray_jobs.runs.record import MetricRecord
+from ray_jobs.runs.remote.run_mirror import hold_run
+from ray_jobs.tracking.wandb_sink import WandbSink
 from trainers.interface import TrainedModel, load_evaluate_module, load_new_rows_module
 from trainers.storage.whole_files import write_whole
 
@@ -66,7 +72,8 @@ def evaluate(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> 
     rows = load_new_rows_module(config.family).find_new_rows([config.trainer], place)
     number = rows.check()
     name = rows.path.stem
-    output = request.output or folder.root / "evaluation" / f"{'ablation' if request.is_ablation else 'models'}_{name}"
+    what = "ablation" if request.is_ablation else request.options.model or "models"
+    output = request.output or folder.root / "evaluation" / f"{what}_{name}"
     refuse_unwritable(output if output.exists() else _find_parent(output), "--output_dir FOLDER names another place")
     console.print(f"run {folder.root.name}: {number:,} rows of {rows.path}", highlight=False)
     module: Any = load_evaluate_module(config.family)
@@ -75,15 +82,28 @@ def evaluate(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> 
         is_ablation=request.is_ablation,
     )  # fmt: skip
     tables = {whose: _tabulate(config, whose, answered) for whose, answered in found}
-    columns, lines = config.kind.write_evaluation(
-        tables, name, lambda file, content: write_whole(output / file, content)
-    )
+    columns, lines, metrics = config.kind.write_evaluation(tables, name, partial(_write, output))
     shown = Table(*columns)
     for line in lines:
         shown.add_row(*line)
     console.print(shown)
     console.print(f"written: {output}", soft_wrap=True, highlight=False)
+    whose = request.options.model or config.ensemble.checkpoint
+    study = "ablation-study" if request.is_ablation else f"evaluation-{whose}"
+    _record(folder, f"{study}-{datetime.now():%Y%m%d-%H%M%S}", metrics, partial(console.print, style="dim"))
     return EXIT_OK
+
+
+def _record(folder: RunFolder, name: str, metrics: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Writes the metric record of an evaluation, and sends it to W&B as a run of this name in the run's group."""
+    with hold_run(folder):
+        config = with_wandb_environment(folder.read_config(), os.environ)
+        record = MetricRecord(folder.evaluation_records / f"{name}.jsonl")
+        record.log(0, metrics)
+        record.close()
+        with WandbSink(folder, config, say) as sink:
+            sink.start()
+            sink.finish(config.tracking.finish_timeout_s)
 
 
 def _write(output: Path, name: str, content: bytes) -> None:

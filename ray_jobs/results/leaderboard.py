@@ -84,7 +84,9 @@ def read_entries(folder: RunFolder) -> list[Entry]:
         raise RunFolderError(f"{folder.root} has {error}") from None
 
 
-def _read_retrained(folder: RunFolder, config: RunConfig, plan: pa.Table, facts: tuple[Any, ...]) -> list[Entry]:
+def _read_retrained(
+    folder: RunFolder, config: RunConfig, plan: pa.Table, facts: tuple[Any, Any, Any, Any]
+) -> list[Entry]:
     """Every member of a run that was trained with several seeds, as the mean of its trainings, and the ensemble; none
     of another run, or before all of them are finished."""
     names = config.combined_members

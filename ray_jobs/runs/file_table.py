@@ -128,6 +128,12 @@ class RunFiles:
     trial_record = RunFile(
         "metrics/trial.jsonl", "the metric record of a tuning's trial", is_needed=True, is_listed=False
     )
+    _evaluation_record = RunFile(
+        "metrics/evaluation/<name>.jsonl",
+        "the metric record of an evaluation or an ablation (only if one was made)",
+        Owner.COMMAND,
+        Put.AT_END,
+    )
     _epochs = _of_fold(
         "metrics/fold_<i>/epoch_metrics_<time>.csv",
         "a line for each epoch, made from the record",
@@ -276,7 +282,7 @@ class RunFiles:
 
     stop_request = _of_work("stop_request.json", "asks the folds to save where they are and end")
     driver_lock = _of_work("driver.lock", "held by the driver at work", Put.NEVER)
-    _lease = _of_work("driver.json", "the lease of the driver at work", Put.ALONE)
+    _lease = _of_work("driver.json", "the lease of the driver at work, or the last one's number", Put.ALONE)
     _launched = _of_work("launched.json", "sizes and checksums of what the workers need", Put.ALONE)
     mirror_work = _of_work(".mirror/", "locks, and what is just being put", Put.NEVER)
     train_scratch = _of_work(".ray_train/", "of Ray Train while folds train", Put.NEVER)

@@ -51,6 +51,11 @@ class RunFolder(RunFiles):
         return self.root / "metrics"
 
     @property
+    def evaluation_records(self) -> Path:
+        """Folder of the metric records of evaluations."""
+        return self.metrics / "evaluation"
+
+    @property
     def log(self) -> Path:
         """Folder of the logs."""
         return self.root / "log"
@@ -304,15 +309,19 @@ class FoldFolder:
             for name, entry in manifest["files"].items()
         )
 
-    def write_manifest(self) -> None:
-        """Declares the fold finished, with size and SHA-256 of each of its files."""
+    def write_manifest(self, fence: int = 0) -> None:
+        """Declares the fold finished, with size and SHA-256 of each of its files.
+
+        Args:
+            fence: the number of the driver on object storage that has launched the fold; 0: there is none.
+        """
         for name, manifest in self.list_checkpoints().items():
             remove_old_tensors(self.checkpoint(name), name_parts(manifest))
         passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
         lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
         # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
         described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}
-        write_json(self.manifest, {"files": described}, checksum=True)
+        write_json(self.manifest, {"files": described} | ({"fence": fence} if fence else {}), checksum=True)
 
     def find_damage(self, *parts: str) -> list[Path]:
         """Files of a finished fold that are not what its manifest says, by their SHA-256; or the manifest itself.

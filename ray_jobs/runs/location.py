@@ -16,7 +16,7 @@ from pathlib import Path
 from ray_jobs.errors import RunError, StorageError
 from ray_jobs.runs.file_table import MEMBERS
 from ray_jobs.runs.folder import RunFolder
-from trainers.storage.object_storage import is_uri, open_place
+from trainers.storage.object_storage import is_uri, split_uri
 from trainers.storage.whole_files import write_whole
 
 _SHARED = "ray-kfold-"
@@ -26,7 +26,7 @@ def refuse_other_storage(storage: str) -> None:
     """Raises RunError for what is neither a folder nor an object storage that is known."""
     if "://" in storage:
         try:
-            open_place(storage)
+            split_uri(storage)
         except ValueError as error:
             raise RunError(f"run.storage={error}") from None
         if MEMBERS in storage.split("/"):

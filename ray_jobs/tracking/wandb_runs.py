@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class WandbRun:
 
     Attributes:
         key: what people know it by: `fold_0`, `ensemble`, `submission`; of a further member `wide/fold_0`,
-            `wide/ensemble`; of a tuning `trial_000`.
+            `wide/ensemble`; of a tuning `trial_000`; an evaluation's is its name.
         id: W&B's identifier, the same for as long as the run's folder exists.
         name, group, job_type: as W&B shows it.
         record: the metric record that it shows.
@@ -67,10 +68,11 @@ def list_wandb_runs(folder: RunFolder, config: RunConfig, known: Collection[str]
         config: its config.
         known: keys of W&B runs to leave out.
     """
-    group = config.tracking.name or config.run.name or folder.root.name
     if not folder.wandb_ids.exists():
         settle_ids(folder, config)
-    mark = read_json(folder.wandb_ids)["mark"]
+    noted = read_json(folder.wandb_ids)
+    mark, name = noted["mark"], config.tracking.name or config.run.name or folder.root.name
+    group = name.replace("{time}", noted.get("time", noted["mark"]))
     if folder.is_tuning():
         return [_describe_trial(own, mark, group) for own in folder.list_trials() if own.root.name not in known]
     runs = []
@@ -97,7 +99,20 @@ def list_wandb_runs(folder: RunFolder, config: RunConfig, known: Collection[str]
             )
             for key, ending, job_type, fold in kinds
         ]
+    runs += [_describe_evaluation(record, config, mark, group) for record in list_evaluations(folder)]
     return [run for run in runs if run.key not in known]
+
+
+def list_evaluations(folder: RunFolder) -> list[Path]:
+    """The metric records of the evaluations of a run's models, in the order of their names."""
+    return sorted(folder.evaluation_records.glob("*.jsonl"))
+
+
+def _describe_evaluation(record: Path, config: RunConfig, mark: str, group: str) -> WandbRun:
+    name = record.stem
+    kind = name.partition("-")[0]  # evaluation, ablation
+    values = to_dict(config) | {"evaluation": name}
+    return WandbRun(name, f"{mark}-{name}", name, group, kind, record, None, values)
 
 
 def _describe_trial(own: RunFolder, mark: str, group: str) -> WandbRun:
@@ -131,9 +146,8 @@ def _describe_root(folder: RunFolder) -> str:
 
 def renew_ids(folder: RunFolder, config: RunConfig) -> None:
     """Gives the run new W&B identifiers: W&B never takes the id of a deleted run again."""
-    write_json(
-        folder.wandb_ids, {"mark": secrets.token_hex(4), "root": _describe_root(folder), "place": _place(config)}
-    )
+    ids = {"mark": secrets.token_hex(4), "time": f"{datetime.now():%Y%m%d-%H%M%S}"}
+    write_json(folder.wandb_ids, ids | {"root": _describe_root(folder), "place": _place(config)})
     forget_uploaded(folder)
 
 

@@ -187,7 +187,7 @@ class RayFoldContext:
             self.recording.close()
             self.points.wait()
             self.retry_while_unavailable("putting the fold's files", self.mirror.push_end)
-            self.retry_while_unavailable("the fold's manifest", self.files.write_manifest)
+            self.retry_while_unavailable("the fold's manifest", lambda: self.files.write_manifest(self.mirror.fence))
             self.retry_while_unavailable("putting the fold's manifest", self._put)
             self.points.remove()  # last: until the manifest is there the fold may have to go on from one
             self.mirror.clean_up()

@@ -48,7 +48,8 @@ def train_fold(fold, my):
 
 for name in ("whole", "dies"):
     cross_validate(train_fold, "lots.csv", "price", id="id", folds=2, my={"dies": name == "dies"}, name=name, config={
-        "resources.workers_per_fold": 2, "resources.cpus_per_fold": 2, "resources.max_folds_at_once": 1})
+        "resources.workers_per_fold": 2, "resources.cpus_per_fold": 2, "resources.max_folds_at_once": 1,
+        "checkpoint.min_interval_s": 0})
 """
 
 

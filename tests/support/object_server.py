@@ -58,6 +58,10 @@ class ObjectServer:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             self.put(f"{key}/{path.relative_to(folder)}", path.read_bytes())
 
+    def list_stored(self) -> list[tuple[str, str]]:
+        """Key and content of each small object that was put, in order."""
+        return re.findall(r"^stored (\S+) (.*)$", self.log.read_text(), re.MULTILINE)
+
     def list_requests(self, method: str = "GET") -> list[str]:
         """The paths that were asked for, `/lab/folder/object` or `/lab?list-type=2&…`, in order."""
         return re.findall(rf'"(?:\x1b\[[0-9;]*m)*{method} (\S+) HTTP', self.log.read_text())
@@ -151,7 +155,7 @@ def serving_objects() -> Iterator[ObjectServer]:
         log = Path(folder) / "requests.log"
         with log.open("wb") as output:
             python = str(OWN_PYTHON if OWN_PYTHON.exists() else sys.executable)
-            command = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+            command = [python, str(Path(__file__).with_name("s3_server.py")), "-H", "127.0.0.1", "-p", str(port)]
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             server = ObjectServer(endpoint, environment, log, process)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,13 +44,14 @@ def open_ray(root: Path) -> Iterator[str]:
     """The address of a Ray of two CPUs, which scripts join and leave."""
     address = f"127.0.0.1:{free_port()}"
     words = ("--head", f"--port={address.rpartition(':')[2]}", "--node-ip-address=127.0.0.1")
-    words = (*words, "--include-dashboard=false", f"--temp-dir={root / 'ray'}")
-    node = start_patiently(root / "node.txt", environment(root), *words, ray=str(Path(PYTHON).with_name("ray")))
-    try:
-        yield address
-    finally:
-        node.terminate()
-        node.wait()
+    with tempfile.TemporaryDirectory(prefix="ray_", ignore_cleanup_errors=True) as short:  # Ray's sockets lie in it
+        words = (*words, "--include-dashboard=false", f"--temp-dir={short}")
+        node = start_patiently(root / "node.txt", environment(root), *words, ray=str(Path(PYTHON).with_name("ray")))
+        try:
+            yield address
+        finally:
+            node.terminate()
+            node.wait()
 
 
 def start_script(script: str, home: Path, folder: Path, address: str) -> subprocess.Popen[str]:

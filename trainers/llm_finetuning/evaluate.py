@@ -26,6 +26,18 @@ class Options:
     """The supervised stage's models instead of those that the run has come to."""
     no_judge: bool = False
     """Do not ask the judge of the run's config."""
+    model_path: str | None = None
+    """Another model in the place of the run's, asked as the run asks: a folder in Hugging Face's form, a .gguf file,
+    or a tag of the hub."""
+    merge: str | None = None
+    """Folder to write the evaluated models to, adapters merged, in Hugging Face's form: `fold_<i>` and `soup`."""
+
+    @property
+    def model(self) -> str:
+        """What the evaluated models are called; empty: as their checkpoint."""
+        if self.model_path is not None:
+            return Path(self.model_path).stem
+        return "sft_only" if self.eval_sft else ""
 
 
 def evaluate(
@@ -49,7 +61,7 @@ def evaluate(
         is_ablation: the models before are asked, too.
 
     Yields:
-        `fold_<i>` or `soup`, and the answers.
+        `fold_<i>` or `soup`, or the name of a model of `--model_path`, and the answers.
 
     Raises:
         DataError: a question has no right answer.
@@ -63,17 +75,47 @@ def evaluate(
     if without:
         raise DataError(f"{rows.path}: {len(without):,} questions have no right answer, such as {without[0]!r}")
     models = list(read_models("sft" if options.eval_sft else ""))
+    if options.model_path is not None:
+        other = read_other(models[0], options.model_path)
+        predictor = Predictor([other], rows, device, num_threads)
+        with predictor.model.without_adapter():
+            answered = predictor.answer(None, questions, options.model, {})
+        yield options.model, _judge(predictor, other, questions, answered, options, cache)
+        return
     predictor = Predictor(models, rows, device, num_threads)
     before = _ask_before(predictor, models, read_models, questions) if is_ablation else [{} for _ in models]
     for model, earlier in zip(models, before, strict=True):
         name = "sft_only" if options.eval_sft else model.description["model"]
         answered = predictor.answer(model, questions, name, earlier)
         answered = _judge(predictor, model, questions, answered, options, cache)
-        yield f"fold_{model.description['fold']}", answered
+        whose = f"fold_{model.description['fold']}"
+        if options.merge is not None:
+            predictor.save_merged([model], Path(options.merge).expanduser() / whose)
+        yield whose, answered
     if len(models) > 1:
         with predictor.with_soup(models):
             answered = predictor.answer(None, questions, SOUP, {})
+        if options.merge is not None:
+            predictor.save_merged(models, Path(options.merge).expanduser() / SOUP)
         yield SOUP, _judge(predictor, models[0], questions, answered, options, cache)
+
+
+def read_other(model: TrainedModel, path: str) -> TrainedModel:
+    """A model that the run did not train, with the config of one that it did: it is asked in the same way.
+
+    Raises:
+        DataError: there is none.
+    """
+    from trainers.llm_finetuning.config import ModelConfig
+    from trainers.llm_finetuning.network.language_model import list_ends, load_base, prepare_libraries
+    from trainers.llm_finetuning.questions.base_model import find_base
+
+    prepare_libraries()
+    folder = find_base(ModelConfig(path))
+    base = load_base(folder, None)
+    files = {one.name: one.read_bytes() for one in folder.iterdir() if one.suffix in (".json", ".jinja", ".model")}
+    own = {"base": base.config.to_dict(), "end_ids": list_ends(base), "shared_tensors": {}}
+    return replace(model, description={**model.description, **own}, shared=base.state_dict(), files=files)
 
 
 def _ask_before(

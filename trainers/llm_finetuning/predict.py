@@ -22,6 +22,9 @@ from trainers.llm_finetuning.network.language_model import LanguageModel, build_
 from trainers.llm_finetuning.questions.table import Question, from_table
 from trainers.llm_finetuning.stages.evaluation import Examiner
 from trainers.predictions import Answer, AnsweredQuestion, BlockAnswers
+from trainers.storage.whole_files import write_whole
+
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Predictor:
@@ -109,6 +112,14 @@ class Predictor:
         """Within it the weights are the mean of those of these models, adapters merged (Wortsman et al. 2022, "Model
         soups", https://arxiv.org/abs/2203.05482). Of adapters that is no mean of their factors."""
         return self.model.with_mean_of([self._place(model) for model in models])
+
+    def save_merged(self, models: Sequence[TrainedModel], folder: Path) -> None:
+        """Writes one model in Hugging Face's form, with its tokenizer: the mean of these models' merged weights."""
+        with self.with_soup(models):
+            self.model.save_base(folder)
+        for name, content in models[0].files.items():
+            if name != ADAPTER_CONFIG:
+                write_whole(folder / name, content)
 
     def _examine(self, model: TrainedModel | None) -> Examiner:
         if model is not None:

@@ -50,14 +50,14 @@ def llm_sft() -> Recipe:
     """The supervised stage alone, for train.py: --lr, --num_epochs, --batch_size, --model."""
     recipe = llm_finetuning()
     config = replace(recipe.trainer, training=TrainingConfig(stages=("sft",)))
-    return Recipe(config, {**recipe.sections, **_sections("sft", name="sft-train")})
+    return Recipe(config, {**recipe.sections, **_sections("sft", name="sft-train-{time}")})
 
 
 def llm_grpo() -> Recipe:
     """GRPO alone, for train.py, from the adapter of a supervised stage (model.adapter): --no-judge, --kl_coef, ..."""
     recipe = llm_finetuning()
     config = replace(recipe.trainer, training=TrainingConfig(stages=("grpo",)))
-    return Recipe(config, {**recipe.sections, **_sections("grpo", name="grpo-train")})
+    return Recipe(config, {**recipe.sections, **_sections("grpo", name="grpo-train-{time}")})
 
 
 RECIPES = (llm_finetuning, llm_finetuning_small, llm_sft, llm_grpo)
@@ -73,7 +73,9 @@ _COMMON = {
     "max_new_tokens": "generation.max_new_tokens",
     "temperature": "generation.temperature",
     "log_interval": "tracking.log_interval",
+    "use_wandb": "tracking.wandb=auto",
     "wandb_project": "tracking.project",
+    "output_dir": "run.storage",
     "no_judge": "judge.off",
 }
 _SFT = _COMMON | {"num_epochs": "sft.epochs", "batch_size": "sft.batch_size", "lr": "sft.lr", "learning_rate": "sft.lr"}

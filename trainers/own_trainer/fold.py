@@ -14,7 +14,7 @@ import pandas as pd
 from trainers.interface import FoldContext, Progress, ResumePoint
 from trainers.own_trainer.kept import KeptModel, make_kept
 from trainers.own_trainer.table import name_class
-from trainers.own_trainer.users_code.packing import from_tensor, to_tensor
+from trainers.own_trainer.users_code.packed_objects import from_tensor, to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class Fold:
         target: the target's column.
         classes: names of the target's values, in the order in which their probabilities are wanted; none: the target
             is a number.
-        features: the columns that are neither target, id, group, time nor fold.
+        features: the columns that are neither target, id, group, time nor fold, and that the test table has, too.
         number, num_folds: which of how many folds, from 0.
         device: `cuda:0` (or another number) or `cpu`.
         rank, world_size: which of how many workers that train the fold together; most folds have one.

@@ -35,7 +35,8 @@ from trainers.own_trainer.table import (
 )
 from trainers.own_trainer.users_code.source import load_source
 from trainers.reading.table_files import is_table_name
-from trainers.storage.object_storage import is_uri, open_place
+from trainers.storage.object_storage import is_uri, split_uri
+from trainers.storage.remote_files import find_object, list_objects, read_object
 from trainers.storage.whole_files import write_whole
 
 ROW_ID = "__row_id__"  # the column of the inputs that holds the rows' ids
@@ -163,22 +164,20 @@ def _bring(root: str, cache: Path) -> str:
     """The tables' place on this machine: of object storage they are copied into the cache."""
     if not is_uri(root):
         return root
-    from pyarrow import fs
-
     try:
-        storage, path = open_place(root)
-        info = storage.get_file_info(path)
+        place = split_uri(root)[2]
     except ValueError as error:
         raise DataError(f"data.root: {error}") from None
-    folder = cache / "tables" / hashlib.sha256(root.encode()).hexdigest()[:12]
-    if info.type == fs.FileType.NotFound:
+    folder, name = cache / "tables" / hashlib.sha256(root.encode()).hexdigest()[:12], place.rpartition("/")[2]
+    if name and find_object(root) is not None:
+        write_whole(folder / name, read_object(root))
+        return str(folder / name)
+    listed = list_objects(root)
+    if not listed:
         raise DataError(f"data.root={root}: no such file or folder")
-    found = [info] if info.is_file else storage.get_file_info(fs.FileSelector(path))
-    for one in found:
-        if one.is_file and is_table_name(Path(one.base_name)):
-            with storage.open_input_stream(one.path) as stream:
-                write_whole(folder / one.base_name, stream.read())
-    return str(folder / info.base_name if info.is_file else folder)
+    for name in filter(lambda name: is_table_name(Path(name)), listed):
+        write_whole(folder / name, read_object(f"{root}/{name}"))
+    return str(folder)
 
 
 def _find_task(task: Task, target: pd.Series, path: Path) -> Task:

@@ -24,7 +24,7 @@ def own_trainer() -> Recipe:
 def own_classifier() -> Recipe:
     """As own_trainer for classes: the target may be text, and probabilities of its values are predicted."""
     model = ModelConfig(task="classification")
-    data = DataConfig(target="school")
+    data = DataConfig(target="medium")
     return Recipe(Config(data=data, model=model), sections={"run": _RUN, "ensemble": _CLASSES})
 
 

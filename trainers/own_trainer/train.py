@@ -30,7 +30,7 @@ from trainers.own_trainer.inventory import ROW_ID, name_packed
 from trainers.own_trainer.kept import refuse_other_predictions
 from trainers.own_trainer.table import number_classes
 from trainers.own_trainer.users_code.options import count_arguments
-from trainers.own_trainer.users_code.packing import to_tensor
+from trainers.own_trainer.users_code.packed_objects import to_tensor
 from trainers.own_trainer.users_code.returned import ReturnedError, check_numbers, check_probabilities, take_apart
 from trainers.own_trainer.users_code.source import Source, is_user_file, load_source, unpack
 from trainers.predictions import ClassPredictions, Predictions
@@ -63,7 +63,7 @@ def train_fold(config: Config, split: Split, context: FoldContext) -> None:
         num_folds=split.num_folds,
         target=config.data.target,
         classes=number_classes(tables["train"][config.data.target])[0] if is_of_classes else (),
-        features=[name for name in tables["train"].columns if name not in (*config.data.roles, ROW_ID)],
+        features=_list_features(tables, config),
         seed=seed,
         config=options,
         data_folder=_find_folder(config.data.root or ""),
@@ -107,6 +107,12 @@ def _load(config: Config, inputs: Path) -> Source:
 
 def _read_tables(inputs: Path) -> dict[str, pd.DataFrame]:
     return {name: pd.read_parquet(path) for name in ("train", "test") if (path := inputs / f"{name}.parquet").exists()}
+
+
+def _list_features(tables: Mapping[str, pd.DataFrame], config: Config) -> list[str]:
+    """The columns to predict from: those with no other role that the test table, if there is one, has too."""
+    known = tables.get("test", tables["train"]).columns
+    return [name for name in tables["train"].columns if name in known and name not in (*config.data.roles, ROW_ID)]
 
 
 def _divide(

@@ -20,7 +20,7 @@ from trainers.values import check_number, suggest
 if TYPE_CHECKING:
     from trainers.pixel_diffusion.fold.saved import SavedModel
 
-_AT_ONCE, _MOST_REAL = 64, 5000
+_AT_ONCE, _MOST_REAL = 64, 10_000
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,9 @@ def _describe_distance(made: np.ndarray, real: np.ndarray, model: SavedModel, de
     network = load_network(model.config.sampling.features, device)
     assert network is not None
     found, name = measure_distances(network, made, real, device, _AT_ONCE), f"kid_{network.name}"
+    frechet = found.get(f"fid_{network.name}")
     return (
         f"1000 · {name} of {len(made):,} pictures to {len(real):,} real ones: {found[name]:.1f} ± "
         f"{found[name + '_se']:.1f}; of one half of these to the other: {found[name + '_of_real']:.1f} ± "
-        f"{found[name + '_of_real_se']:.1f}"
+        f"{found[name + '_of_real_se']:.1f}" + ("" if frechet is None else f"; fid_{network.name}: {frechet:.2f}")
     )

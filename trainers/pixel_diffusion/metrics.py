@@ -10,6 +10,9 @@ _DISTANCES = {
     "kid_efficientnet_lite0_of_real": "1000 · KID of one half of the unseen pictures to the other",
     "kid_efficientnet_lite0_of_real_se": "its standard error",
 }
+_FRECHET = {
+    "fid_efficientnet_lite0": "FID to unseen pictures, where there are 10,000 of both",
+}
 
 METRICS = (
     Metrics(
@@ -67,6 +70,7 @@ METRICS = (
     Metrics(
         "fold", END, {f"fold_{{i}}/samples/{name}": f"pixel diffusion: {what}" for name, what in _DISTANCES.items()}
     ),
+    Metrics("fold", END, {f"fold_{{i}}/samples/{name}": f"pixel diffusion: {what}" for name, what in _FRECHET.items()}),
     Metrics(
         "fold",
         BEST,

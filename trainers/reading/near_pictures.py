@@ -82,7 +82,8 @@ def without_exact(near_B: np.ndarray, exact_B: np.ndarray) -> np.ndarray:
 
 def find_pairs(thumbnails_BTT3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of pictures that are nearly the same, (P,) and (P,), the lower number first."""
-    grey_BTT = sum(thumbnails_BTT3[..., channel].astype(np.float32) for channel in range(3)) / np.float32(3)
+    red_BTT, green_BTT, blue_BTT = (thumbnails_BTT3[..., channel].astype(np.float32) for channel in range(3))
+    grey_BTT = (red_BTT + green_BTT + blue_BTT) / np.float32(3)
     usable = np.flatnonzero(grey_BTT.std(axis=(1, 2)) >= _LEAST_DEVIATION)
     if len(usable) < 2:
         return usable[:0], usable[:0]
@@ -140,8 +141,8 @@ def _find_few(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
         np.less_equal(counts, _MOST_BITS, out=is_few[place])
     eights = is_few.view(np.uint64)
     row, eight = np.divmod(np.flatnonzero(eights), eights.shape[1])
-    place, within = np.nonzero(eights[row, eight][:, None].view(np.bool_))
-    return row[place], eight[place] * 8 + within
+    which, within = np.nonzero(eights[row, eight][:, None].view(np.bool_))
+    return row[which], eight[which] * 8 + within
 
 
 def _are_alike(
@@ -175,7 +176,7 @@ def _describe_roughly(thumbnails: np.ndarray) -> np.ndarray:
     number, side = len(thumbnails), SIDE // 4
     of_rows = thumbnails.reshape(number, side, 4, SIDE * 3).sum(axis=2, dtype=np.uint16)
     parts = of_rows.reshape(number, side, side, 4, 3)
-    small = sum(parts[:, :, :, place].astype(np.float32) for place in range(4))
+    small: np.ndarray = np.sum([parts[:, :, :, place].astype(np.float32) for place in range(4)], axis=0)
     small -= small.mean(axis=(1, 2, 3), keepdims=True)
     small /= np.maximum(np.sqrt((small**2).sum(axis=(1, 2, 3), keepdims=True)), 1e-6)
     return small

@@ -1,25 +1,30 @@
 """The objects of a run in object storage, by their names below the run's URI. Knows nothing of what is in them.
 
-Whatever the storage refuses becomes an OSError that the folds wait for, as for a disk that is away.
+All that it asks of a storage is `Objects` of `trainers/storage/objects.py`: get, put on a condition, list, look,
+delete, and whether the bucket is there. Whoever has other objects than a server's gives them to `Bucket`, or puts
+another `open_objects` into this module.
+
+Whatever the storage refuses is an OSError that the folds wait for, as for a disk that is away.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import shutil
+import io
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.errors import StorageError
-from trainers.storage.object_storage import NO_ANSWER, WHAT_TO_CHECK, open_place
+from trainers.storage.object_storage import WHAT_TO_CHECK, split_uri
+from trainers.storage.objects import NoConditionsError, Objects, Stored, Version, open_objects
 from trainers.storage.whole_files import appearing_whole
 
 _AT_ONCE = 8
 _TRIES, _PAUSE_S = 3, 0.3  # of what was listed and is being replaced
+_PATIENCE_S = 1.0  # of one request; the run's own patience comes on top
 
 
 class Bucket:
@@ -27,31 +32,29 @@ class Bucket:
 
     Args:
         uri: `s3://bucket/prefix`.
+        objects: what is there; None: what `open_objects` finds.
 
     Raises:
-        StorageError: it is malformed.
+        StorageError: the URI is malformed.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, objects: Objects | None = None) -> None:
         self.uri = uri.rstrip("/")
         try:
-            self.files, self.path = open_place(self.uri)
+            self.objects = objects or open_objects(self.uri, _PATIENCE_S)
         except ValueError as error:
             raise StorageError(str(error)) from None
 
     def check(self) -> None:
         """Raises StorageError, which says what to do, where the bucket cannot be read."""
-        from pyarrow.fs import FileType
-
-        name = self.path.partition("/")[0]
         try:
-            with self._as_os_errors(""):
-                is_there = self.files.get_file_info(name).type != FileType.NotFound
+            is_there = self.objects.exists()
         except OSError as error:
             raise StorageError(self.advise(error)) from None
         if not is_there:
             raise StorageError(
-                f"run.storage={self.uri}: no such bucket {name!r}; create it, or set run.storage to another"
+                f"run.storage={self.uri}: no such bucket {split_uri(self.uri)[1]!r}; create it, or set run.storage to "
+                "another"
             )
 
     def advise(self, error: Exception) -> str:
@@ -61,33 +64,30 @@ class Bucket:
 
     def list(self, below: str = "") -> dict[str, int]:
         """{name: bytes} of all objects, or of those below a folder."""
-        from pyarrow.fs import FileSelector, FileType
-
-        start = f"{self.path}/{below}".rstrip("/")
-        with self._as_os_errors(below):
-            found = self.files.get_file_info(FileSelector(start, allow_not_found=True, recursive=True))
-        return {one.path[len(self.path) + 1 :]: one.size for one in found if one.type == FileType.File}
+        return {name: stored.size for name, stored in self.objects.list(below).items()}
 
     def measure(self, name: str) -> int | None:
         """Bytes of an object; None where there is none."""
-        from pyarrow.fs import FileType
-
-        with self._as_os_errors(name):
-            found = self.files.get_file_info(f"{self.path}/{name}")
-        return found.size if found.type == FileType.File else None
+        stored = self.objects.look(name)
+        return None if stored is None else stored.size
 
     def read(self, name: str) -> bytes:
-        """An object. pyarrow asks for its size first: of one that is replaced by a longer one then, it would give a
-        part.
+        """An object.
 
         Raises:
             FileNotFoundError: there is none.
         """
-        while True:
-            with self._as_os_errors(name), self.files.open_input_stream(f"{self.path}/{name}") as stream:
-                content: bytes = stream.read()
-            if self.measure(name) in (len(content), None):
-                return content
+        return self.read_version(name)[0]
+
+    def read_version(self, name: str) -> tuple[bytes, Version]:
+        """An object, and what tells it from those that will have its name.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        content = io.BytesIO()
+        version = self.objects.get(name, content).version
+        return content.getvalue(), version
 
     def find(self, name: str) -> bytes | None:
         """An object; None where there is none."""
@@ -96,47 +96,39 @@ class Bucket:
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Path) -> Version:
         """Puts an object, whole."""
-        with self._as_os_errors(name), self.files.open_output_stream(f"{self.path}/{name}") as stream:
-            stream.write(content)
+        return self.objects.put(name, content)
 
-    def upload(self, path: Path, name: str) -> None:
-        """Puts a file."""
-        to = f"{self.path}/{name}"
-        with path.open("rb") as file, self._as_os_errors(name), self.files.open_output_stream(to) as stream:
-            shutil.copyfileobj(file, stream, 1 << 22)
-
-    def download(self, name: str, path: Path, num_bytes: int) -> None:
-        """Makes a file of an object appear whole, which had so many bytes when it was listed.
+    def replace(self, name: str, content: bytes | Path, known: Version) -> Version:
+        """Puts an object over the one that is known, or where none is (`ABSENT`); over any where the storage knows no
+        conditions.
 
         Raises:
-            FileNotFoundError: it was removed or replaced meanwhile.
+            ChangedError: another is there, or none. Nothing was put.
         """
-        origin = f"{self.path}/{name}"
-        with appearing_whole(path) as file, self._as_os_errors(name), self.files.open_input_stream(origin) as stream:
-            shutil.copyfileobj(stream, file, 1 << 22)
-            if file.tell() not in (num_bytes, self.measure(name)):
-                raise FileNotFoundError
+        try:
+            return self.objects.put(name, content, only_if=known)
+        except NoConditionsError:
+            return self.write(name, content)
+
+    def download(self, name: str, path: Path) -> Version:
+        """Makes a file of an object appear whole.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with appearing_whole(path) as file:
+            return self.objects.get(name, file).version
 
     def delete(self, names: Iterable[str]) -> None:
         """Removes objects, in this order; one that is not there is no error."""
         for name in names:
-            with contextlib.suppress(FileNotFoundError), self._as_os_errors(name):
-                self.files.delete_file(f"{self.path}/{name}")
+            self.objects.delete(name)
 
-    @contextlib.contextmanager
-    def _as_os_errors(self, name: str) -> Iterator[None]:
-        """pyarrow's errors, which have no number, as those of a storage that is away, with the object's URI."""
-        uri = f"{self.uri}/{name}".rstrip("/")
-        try:
-            yield
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", uri) from None
-        except OSError as error:
-            if error.errno is not None and error.errno != errno.EIO:  # of the disk
-                raise
-            raise OSError(NO_ANSWER, f"{error}".partition(" (Request ID")[0], uri) from None
+    def look(self, name: str) -> Stored | None:
+        """An object without its content; None where there is none."""
+        return self.objects.look(name)
 
 
 def do_all(do: Callable[[Any], Any], items: Iterable[Any]) -> None:

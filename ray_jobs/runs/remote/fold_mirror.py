@@ -20,6 +20,7 @@ from ray_jobs.runs.checkpoints import find_needed, is_part
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
+from ray_jobs.runs.remote.lease import read_fence
 from ray_jobs.runs.remote.mirror import Mirror
 from ray_jobs.runs.remote.object_names import by_importance, counts, find_fold, is_derived, is_local, split_segment
 from trainers.storage.whole_files import write_whole
@@ -75,6 +76,7 @@ class FoldMirror(Mirror):
 
     def bring(self) -> None:
         """Makes this machine's files of the fold as the objects are, and what the driver left for it."""
+        self.fence = read_fence(self.bucket)
         if not self.folder.is_locked():  # otherwise its driver is on this machine
             with self.holding():
                 self.pull_launched()
@@ -170,7 +172,7 @@ class FoldMirror(Mirror):
     def push_shared(self, path: Path) -> None:
         """Puts tensors that all folds share, unless another fold has."""
         if self.bucket.measure(self.name(path)) != path.stat().st_size:
-            self.bucket.upload(path, self.name(path))
+            self.bucket.write(self.name(path), path)
 
     def push_part(self, path: Path) -> None:
         """Puts what a rank on another machine than rank 0 has written of a checkpoint.
@@ -180,7 +182,7 @@ class FoldMirror(Mirror):
             OSError: the storage does not take it.
         """
         self.refuse_if_superseded()
-        self.bucket.upload(path, self.name(path))
+        self.bucket.write(self.name(path), path)
 
     def remove_part(self, path: Path) -> None:
         """Takes away what `push_part` has put."""
@@ -195,12 +197,18 @@ class FoldMirror(Mirror):
                     self._replace([name], {name: self.bucket.measure(name) or 0}, {})
 
     def refuse_if_superseded(self) -> None:
-        """Raises SupersededError where the objects tell of a later attempt."""
+        """Raises SupersededError where the objects tell of a later attempt, or of another driver."""
+        if read_fence(self.bucket) > self.fence > 0:
+            raise SupersededError(f"another driver has taken over the run; attempt {self.attempt} stops")
         content = self.bucket.find(self._status_name())
         with contextlib.suppress(ValueError):
             attempt = json.loads(content or b"{}").get("attempt", 0)
             if attempt > self.attempt:
                 raise SupersededError(f"attempt {attempt} of fold {self.fold} has begun; attempt {self.attempt} stops")
+
+    def refuse_if_lost(self) -> None:
+        """See `Mirror`."""
+        self.refuse_if_superseded()
 
     def _follow_driver(self) -> None:
         """Brings what a driver on another machine says, and puts the record now and then so that it can be followed

@@ -39,9 +39,12 @@ from ray_jobs.runs.remote.object_names import (
     is_of_driver,
     split_segment,
 )
+from trainers.storage.object_storage import NO_ANSWER
+from trainers.storage.objects import ABSENT, ChangedError, Version
 from trainers.storage.whole_files import sha256_file, write_whole
 
 PATIENCE_S, _PAUSE_S = 30.0, 0.1  # for another process of this machine: a survivor, which ends within seconds
+_LARGE_BYTES, _TRIES = 16 << 20, 10
 _STAGED, _FORGOTTEN_AFTER_S = "staged_", 3600.0  # what is being put; what a killed process has left of it
 
 
@@ -65,6 +68,8 @@ class Mirror:
                 if time.time() - left.stat().st_mtime > _FORGOTTEN_AFTER_S:
                     shutil.rmtree(left)
         self.pushed: dict[str, tuple[int, int]] = {}  # time and size of files that are as their objects
+        self.versions: dict[str, Version] = {}  # of objects, as this process has brought or put them
+        self.fence = 0  # the number of the driver for which this process works
         self.lock = threading.RLock()
 
     @contextlib.contextmanager
@@ -144,7 +149,7 @@ class Mirror:
         self._replace([name for name in mine if name.startswith(files)], listed, known)
         for name in mine:  # a log that a killed attempt could not put any more is longer
             if is_derived(name) and listed[name] > (_look(self.root / name) or (0, -1))[1]:
-                self._download(name, listed[name])
+                self._download(name)
         self.pull_record(member, fold)
 
     def pull_record(self, member: RunFolder, fold: int) -> None:
@@ -212,7 +217,7 @@ class Mirror:
             paths += [member.config, member.provenance, member.fold_plan]
         names = sorted(set(map(self.name, paths)))
         sums = {n: {"bytes": (self.root / n).stat().st_size, "sha256": sha256_file(self.root / n)} for n in names}
-        self.bucket.write(LAUNCHED, json.dumps({"files": sums}).encode())
+        self._put(LAUNCHED, json.dumps({"files": sums, "fence": self.fence}).encode())
 
     def name(self, path: Path) -> str:
         """The name of a file's object, or what a folder's objects begin with."""
@@ -230,12 +235,41 @@ class Mirror:
         with tempfile.TemporaryDirectory(prefix=_STAGED, dir=self.own) as place:
             counting, others = self._stage(list_names, Path(place))
             self._remove(gone, counting=True)
-            do_all(lambda name: self.bucket.upload(Path(place) / others[name].place, name), others)
+            do_all(lambda name: self._put(name, Path(place) / others[name].place), others)
             self._note_pushed(others)
             for name in sorted(counting, key=by_importance):
-                self.bucket.write(name, counting[name].content)
+                self._put(name, counting[name].content)
                 self._note_pushed({name: counting[name]})
         self._remove(gone, counting=False)
+
+    def refuse_if_lost(self) -> None:
+        """Raises an error where this process may put nothing more. Whoever has no right that others could take over
+        does nothing."""
+
+    def _put(self, name: str, content: bytes | Path) -> None:
+        """Puts an object over the one that this process knows. Over another only if the right to do so still is this
+        process's: then it is the last word of one that has lost it.
+
+        The object is looked at before that is asked: of whoever gains the right after the answer, the next put is on
+        another one."""
+        if not counts(name) and self._is_large(content):
+            self.bucket.write(name, content)
+            return
+        known = self.versions.get(name, ABSENT)
+        for _ in range(_TRIES):
+            try:
+                self.versions[name] = self.bucket.replace(name, content, known)
+                return
+            except ChangedError:
+                found = self.bucket.look(name)
+                self.refuse_if_lost()
+                known = ABSENT if found is None else found.version
+        raise OSError(NO_ANSWER, "others put this object all the time", f"{self.uri}/{name}")
+
+    def _is_large(self, content: bytes | Path) -> bool:
+        """Whether it has to be put in parts, which takes no condition. Such files are named after their content, or
+        checked by a sum that is put on a condition."""
+        return isinstance(content, Path) and content.stat().st_size > _LARGE_BYTES
 
     def _stage(
         self, list_names: Callable[[], Iterable[str]], place: Path
@@ -265,15 +299,16 @@ class Mirror:
         for name in names:
             if counts(name) == counting:
                 self.bucket.delete([name])
+                self.versions.pop(name, None)
                 del self.pushed[name]
 
     def _replace(self, names: list[str], listed: dict[str, int], known: dict[str, str]) -> None:
         """Downloads what is not known to be the same."""
         wanted = [name for name in names if not self._is_same(name, listed[name], known.get(name))]
-        do_all(lambda name: self._download(name, listed[name]), [name for name in wanted if not counts(name)])
+        do_all(lambda name: self._download(name), [name for name in wanted if not counts(name)])
         for name in sorted(wanted, key=by_importance):
             if counts(name):
-                self._download(name, listed[name])
+                self._download(name)
         looks = {name: _look(self.root / name) for name in names if name not in self.pushed}
         self.pushed |= {name: found for name, found in looks.items() if found is not None}
 
@@ -285,14 +320,14 @@ class Mirror:
             return False
         return sha256_file(path).startswith(wanted)
 
-    def _download(self, name: str, num_bytes: int) -> None:
+    def _download(self, name: str) -> None:
         path = self.root / name
         self.pushed.pop(name, None)
         with contextlib.suppress(FileNotFoundError):  # removed since it was listed
             if not name.endswith(".jsonl"):
-                read_steadily(lambda: self.bucket.download(name, path, num_bytes))
+                self.versions[name] = self.bucket.download(name, path)
                 return
-            content = self.bucket.read(name)
+            content, self.versions[name] = self.bucket.read_version(name)
             if not path.exists() or not path.read_bytes().startswith(content):
                 write_whole(path, content)
             elif path.stat().st_size > len(content):  # lines that a killed driver could not put any more are kept

@@ -14,6 +14,7 @@ class NoMirror:
     """Has the methods of `RunMirror` and of `FoldMirror` that their users call. Its `uri` is None."""
 
     uri: str | None = None
+    fence = 0
 
     def check(self) -> None: ...
     def push_run(self, *, logs: bool = False) -> None: ...

@@ -20,7 +20,7 @@ from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
-from ray_jobs.runs.remote.object_names import find_chain, find_fold, split_segment
+from ray_jobs.runs.remote.object_names import find_chain, find_fold, is_of_driver, split_segment
 
 INTERVAL_S = 3.0  # between two looks at what is to be put, and at folds that train on other machines
 _OF_DIVISION = [vars(RunFiles)[name] for name in ("config", "provenance", "own_fold_plan")]
@@ -73,10 +73,20 @@ class RunMirror(Mirror):
         Raises:
             RunBusyError: one has.
         """
-        if self.lease.beat:
-            self.lease.confirm()  # asked of the storage: this machine may just have woken up
-        self.lease.check()
+        self.refuse_if_lost()
+        if logs and self.lease.follows_silent:
+            self._forget_replaced()
         super().push_run(logs=logs)
+
+    def refuse_if_lost(self) -> None:
+        """Asks the storage whose the run is: this machine may just have woken up.
+
+        Raises:
+            RunBusyError: another driver has taken over.
+        """
+        if self.lease.beat:
+            self.lease.confirm()
+        self.lease.check()
 
     def check(self) -> None:
         """Raises RunBusyError where another driver was seen to have taken over."""
@@ -95,6 +105,14 @@ class RunMirror(Mirror):
     def push_results(self) -> None:
         """Puts what a job has made that does not hold the run."""
         self._push(lambda: [name for name in self._walk() if find_file(name).file.owner is Owner.COMMAND], [])
+
+    def _forget_replaced(self) -> None:
+        """Puts anew what the driver before, which was silent, has put or removed after this one had looked. It could do
+        so only with objects that this one had not put yet."""
+        listed = self.bucket.objects.list()
+        for name in [one for one in self.versions if is_of_driver(one)]:
+            if name not in listed or not listed[name].version.is_same(self.versions[name]):
+                self.pushed.pop(name, None)
 
     def _follow_record(self, member: RunFolder, fold: int) -> None:
         key, path = (self.prefix(member), fold), member.fold_record(fold)
@@ -183,6 +201,7 @@ def hold_run(folder: RunFolder, uri: str | None = None, *, pushes: bool = True) 
         with contextlib.ExitStack() as ending:
             try:
                 mirror.lease.take()
+                mirror.fence = mirror.lease.fence
                 ending.callback(mirror.lease.release)
                 with mirror.holding():
                     mirror.pull_all(may_begin=may_begin)

@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +37,8 @@ from trainers.reading.picture_files import (
     sort_names,
 )
 from trainers.reading.picture_rules import PictureRules
-from trainers.storage.object_storage import open_place
+from trainers.storage.object_storage import split_uri
+from trainers.storage.objects import Stored
 from trainers.storage.remote_files import (
     THREADS,
     RemoteFile,
@@ -50,9 +50,6 @@ from trainers.storage.remote_files import (
     read_object,
 )
 from trainers.storage.whole_files import appearing_whole, write_whole
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo
 
 SETTLED_S = 10.0  # this old is an object that no other of the same second may follow, however clocks differ
 LOOK_AT_ONCE = 20_000  # pictures; whatever ends a start, the next need not look at these again
@@ -88,7 +85,7 @@ def opened_data(data: DataConfig, cache: Path, spread: Spread) -> Iterator[tuple
         yield data, open_pictures
         return
     try:
-        open_place(root)
+        split_uri(root)
     except ValueError as error:
         raise DataError(f"data.root={error}") from None
     tables = cache / "tables" / hashlib.sha256(root.encode()).hexdigest()[:16]
@@ -136,7 +133,7 @@ def _fetch_table(uri: str, path: Path) -> None:
         write_whole(stamp, known.encode())
 
 
-def _is_settled(found: FileInfo) -> bool:
+def _is_settled(found: Stored) -> bool:
     return bool(found.mtime_ns < time.time_ns() - SETTLED_S * 1e9)
 
 
@@ -238,7 +235,7 @@ def _look_at_one(copies: Path, rules: PictureRules, described: tuple[str, int]) 
     return digest, problem, largest
 
 
-def _is_of(finding: Finding, listed: FileInfo) -> bool:
+def _is_of(finding: Finding, listed: Stored) -> bool:
     return (finding.num_bytes, finding.modified_ns) == (listed.size, listed.mtime_ns)
 
 

@@ -46,7 +46,7 @@ class LanguageModel(Model):
             # Between versions of PEFT and transformers, on nothing that is asked for here.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             self.peft: PeftModel = get_peft_model(base, shape)
-        self.ends = _list_ends(base)
+        self.ends = list_ends(base)
 
     def forward(
         self, ids_BT: Tensor, mask_BT: Tensor, num_kept: int, temperature: float = 1.0, measures_entropy: bool = False
@@ -133,6 +133,17 @@ class LanguageModel(Model):
             for weight, before in kept:
                 weight.data.copy_(before)
 
+    def save_base(self, folder: Path) -> None:
+        """Writes the base in Hugging Face's form, with the weights that it has now: within `with_mean_of` the merged
+        ones."""
+        base: Any = self.peft.get_base_model()
+        state = {
+            name.replace(".base_layer.", "."): value
+            for name, value in base.state_dict().items()
+            if ".lora_" not in name
+        }
+        base.save_pretrained(folder, state_dict=state)
+
     def stop_dropout(self) -> None:
         """Adapters have no dropout from here on."""
         for module in self.modules():
@@ -152,7 +163,7 @@ def _measure_entropy(logits_BKV: Tensor) -> Tensor:
     return -(spread_BKV.exp() * spread_BKV).sum(-1)
 
 
-def _list_ends(base: Any) -> tuple[int, ...]:
+def list_ends(base: Any) -> tuple[int, ...]:
     """Tokens that end an answer, by the model's generation config."""
     ends = base.generation_config.eos_token_id
     if ends is None:
@@ -166,14 +177,14 @@ def prepare_libraries() -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_base(folder: Path, precision: torch.dtype) -> Any:
-    """The model of a folder, frozen.
+def load_base(folder: Path, precision: torch.dtype | None) -> Any:
+    """The model of a folder, frozen; without a precision in that of its files.
 
     Raises:
         DataError: the folder does not hold one.
     """
     try:
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=precision)
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if precision is None else precision)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"model.path={folder}: is no language model ({type(error).__name__}: {error!s:.300})") from None
     return base.requires_grad_(False)

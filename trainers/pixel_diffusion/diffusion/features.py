@@ -23,6 +23,8 @@ from trainers.interface import DataError
 from trainers.pixel_diffusion.config import FEATURES_PACKAGE
 
 LEAST_FOR_DISTANCE = 50  # pictures of either side; 300 and more say something
+LEAST_FOR_FRECHET = 10_000
+_MOST_FOR_KERNEL = 5000  # of each side: the kernel distance takes memory as their product
 _SIZE = {"efficientnet_lite0": 128, "clip_vit_b_32": 224}
 _MEAN = {"efficientnet_lite0": (0.485, 0.456, 0.406), "clip_vit_b_32": (0.48145466, 0.4578275, 0.40821073)}
 _STD = {"efficientnet_lite0": (0.229, 0.224, 0.225), "clip_vit_b_32": (0.26862954, 0.26130258, 0.27577711)}
@@ -112,16 +114,27 @@ def measure_distances(
 ) -> dict[str, float]:
     """Kernel distances times 1000 by the network's name, and their standard errors: of pictures that were made to real
     ones, and of one half of the real ones to the other. The halves are drawn: real pictures come in an order, such as
-    that of their classes."""
+    that of their classes. Of 10,000 pictures and more of each also the Fréchet distance, `fid_<network>`."""
     real, made = (network.describe(one, device, batch_size) for one in (real_MCHW, made_NCHW))
     real = real[np.random.default_rng(0).permutation(len(real))]
     distances: dict[str, float] = {}
     half = len(real) // 2
     for which, pair in (("", (made, real)), ("_of_real", (real[:half], real[half:]))):
-        value, error = measure_kernel_distance(*pair)
+        value, error = measure_kernel_distance(*(one[:_MOST_FOR_KERNEL] for one in pair))
         name = f"kid_{network.name}{which}"
         distances |= {name: 1000 * value, f"{name}_se": 1000 * error}
+    if min(len(made), len(real)) >= LEAST_FOR_FRECHET:
+        distances[f"fid_{network.name}"] = measure_frechet_distance(made, real)
     return distances
+
+
+def measure_frechet_distance(first_NF: np.ndarray, second_MF: np.ndarray) -> float:
+    """FID: |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½) of features (Heusel et al. 2017, https://arxiv.org/abs/1706.08500)."""
+    difference_F = first_NF.mean(0) - second_MF.mean(0)
+    first_FF, second_FF = (np.cov(one, rowvar=False) for one in (first_NF, second_MF))
+    # The trace of a root is the sum of the eigenvalues' roots; those of a product of two covariances are not negative.
+    root = np.sqrt(np.linalg.eigvals(first_FF @ second_FF).real.clip(min=0)).sum()
+    return float(difference_F @ difference_F + np.trace(first_FF) + np.trace(second_FF) - 2 * root)
 
 
 def measure_kernel_distance(first_NF: np.ndarray, second_MF: np.ndarray) -> tuple[float, float]:

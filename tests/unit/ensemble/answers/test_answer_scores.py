@@ -93,12 +93,19 @@ def test_models_of_several_folds_are_evaluated_together_with_their_votes_and_sou
     rights = [[True, True, False, False], [True, False, True, False], [True, True, True, False]]
     tables = {f"fold_{n}": build(own, fold=n) for n, own in enumerate(rights)}
     written = {}
-    columns, lines = evaluate_tables(tables | {"soup": build([True] * 4)}, "test", written.__setitem__)
+    columns, lines, metrics = evaluate_tables(tables | {"soup": build([True] * 4)}, "test", written.__setitem__)
     assert len(columns) == len(lines[0]) == 5
     found = {line[0]: line[1:4] for line in lines}
     assert (found["sft_grpo"][0], found["sft_grpo"][2].split()[0]) == ("12", "0.583")
     assert found["majority_vote"][2].split()[0] == "0.750"
     assert found["soup"][2].split()[0] == "1.000"
+    assert metrics["answer_accuracy"] == pytest.approx(7 / 12)
+    assert (metrics["answer_correct"], metrics["total"]) == (7, 12)
+    assert (metrics["majority_vote/answer_accuracy"], metrics["soup/answer_accuracy"]) == (0.75, 1)
+    befores = [("base_model", [False] * 4), ("sft_only", [True, False, False, False])]
+    _, _, metrics = evaluate_tables({"fold_0": build([True] * 4, befores=befores)}, "test", written.__setitem__)
+    assert [metrics[f"{name}/answer_accuracy"] for name in ("base_model", "sft_only", "sft_grpo")] == [0, 0.25, 1]
+    assert [row[0] for row in metrics["ablation_comparison"]["data"]] == ["base_model", "sft_only", "sft_grpo"]
 
 
 def test_pictures_are_drawn_of_any_number_of_models_and_types():

@@ -55,6 +55,19 @@ def test_each_fold_s_model_answers_and_the_soup_of_all(folds, rows, tmp_path):
         assert {one.model for one in sft[name]} == {"sft_only"}
 
 
+def test_merged_models_answer_as_the_adapters_that_they_hold(folds, rows, tmp_path):
+    found = run(folds, rows, Options(merge=str(tmp_path / "merged")), tmp_path)
+    assert {path.name for path in (tmp_path / "merged").iterdir()} == {"fold_0", "fold_1", "soup"}
+    for whose, answered in found.items():
+        path = tmp_path / "merged" / whose
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= {one.name for one in path.iterdir()}
+        again = run(folds, rows, Options(model_path=str(path)), tmp_path)
+        assert [one.answer for one in again[whose]] == [one.answer for one in answered]
+        assert {one.model for one in again[whose]} == {whose}
+    with pytest.raises(DataError, match=r"expected a folder, a \.gguf file, or a tag of the hub; found none"):
+        run(folds, rows, Options(model_path=str(tmp_path / "nowhere")), tmp_path)
+
+
 def test_questions_without_right_answers_are_refused(folds, rows, tmp_path):
     rows.path.write_text('{"id": "a", "prompt": "1 + 1 + 1 ?"}\n')
     with pytest.raises(DataError, match="1 questions have no right answer, such as 'a'"):

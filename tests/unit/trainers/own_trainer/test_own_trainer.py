@@ -11,6 +11,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from support.local_context import LocalFoldContext
 
+from ray_jobs.config.recipes import RECIPES
 from ray_jobs.planning.folds import FoldPlan
 from ray_jobs.planning.leaks import find_leaks
 from trainers.interface import DataError, Split, TrainedModel
@@ -88,6 +89,35 @@ def test_a_function_gets_its_fold_and_returns_predictions(data, tmp_path):
         assert context.predictions[checkpoint, "test"].prediction.tolist() == [0, 1, 2, 3]
     assert context.evaluations[-1][1]["score"] == pytest.approx(0.5)
     assert not context.descriptions["best"]["holds_code"]
+
+
+@pytest.mark.parametrize("recipe", ["own_trainer", "own_classifier"])
+def test_each_recipe_beats_the_constant_on_the_family_s_own_data(recipe, tmp_path):
+    run = RECIPES[recipe]()
+    config, inventory = take_inventory(run.trainer, tmp_path)
+    context = LocalFoldContext(tmp_path / "run")
+    context.root.mkdir()
+    write_inputs(config, inventory, context.inputs)
+    ids = inventory.ids
+    train_fold(config, Split(0, ids[:200], ids[200:], ids[:0], 2), context)
+    own, metric = context.predictions["best", "validation"], run.ensemble.metric
+    if recipe == "own_trainer":
+        error, constant = np.sqrt(np.mean((own.prediction - own.target) ** 2)), np.std(own.target)
+    else:
+        error = -np.log(own.probability_NC[np.arange(len(own.target)), own.target]).mean()
+        constant = -(shares := np.bincount(own.target) / len(own.target)) @ np.log(shares)
+    assert error < 0.8 * constant, metric
+
+
+def test_a_column_that_the_test_table_lacks_is_no_feature(data, tmp_path):
+    pd.read_parquet(data / "test.parquet").drop(columns="height").to_parquet(data / "test.parquet")
+
+    def train(fold):
+        assert "height" in fold.train
+        assert fold.features == ["width", "kind", "day"]
+        return fold.validation["price"], np.arange(4)
+
+    learn(train, data, tmp_path)
 
 
 def test_a_model_that_is_kept_predicts_what_was_not_returned_and_new_rows(data, tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from trainers.interface import DataError
 from trainers.pixel_diffusion.diffusion.features import (
     FeatureNetwork,
     load_network,
     measure_distances,
+    measure_frechet_distance,
     measure_kernel_distance,
 )
 from trainers.pixel_diffusion.diffusion.neighbours import find_nearest, measure_share, shrink
@@ -27,6 +29,21 @@ def test_the_kernel_distance_is_the_textbook_s_and_has_no_bias():
     values, errors = np.array(same).T
     assert abs(values.mean()) < 3 * values.std() / 200**0.5
     assert errors.mean() == pytest.approx(values.std(), rel=0.5)
+
+
+def test_the_frechet_distance_is_the_textbook_s_and_stands_beside_the_kernel_s_where_there_are_enough(monkeypatch):
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((400, 6)), rng.standard_normal((300, 6)) @ rng.standard_normal((6, 6)) + 1
+    covariances = [np.cov(one, rowvar=False) for one in (first, second)]
+    apart = ((first.mean(0) - second.mean(0)) ** 2).sum()
+    textbook = apart + np.trace(sum(covariances) - 2 * scipy.linalg.sqrtm(covariances[0] @ covariances[1])).real
+    assert measure_frechet_distance(first, second) == pytest.approx(textbook)
+    assert measure_frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+    network = FeatureNetwork("efficientnet_lite0", lambda pictures: pictures.mean((2, 3)))
+    made, real = rng.integers(0, 256, (2, 60, 3, 8, 8), np.uint8)
+    assert "fid_efficientnet_lite0" not in measure_distances(network, made, real, "cpu", 64)
+    monkeypatch.setattr("trainers.pixel_diffusion.diffusion.features.LEAST_FOR_FRECHET", 60)
+    assert measure_distances(network, made, real, "cpu", 64)["fid_efficientnet_lite0"] > 0
 
 
 def test_of_equally_many_pictures_on_both_sides_copies_are_nearer_to_training():

@@ -9,7 +9,7 @@ from support.object_server import BUCKET, serving_objects
 
 from trainers.interface import DataError
 from trainers.storage import remote_files
-from trainers.storage.object_storage import is_uri, open_place
+from trainers.storage.object_storage import is_uri, split_uri
 from trainers.storage.remote_files import RemoteFile, hash_content, list_objects, place_copy, read_object
 
 
@@ -24,15 +24,15 @@ def storage(bucket_server, monkeypatch):
 def test_a_malformed_place_is_refused_with_the_form_to_use(uri):
     assert is_uri(uri)
     with pytest.raises(ValueError, match=r"expected (s3|gs)://bucket/folder"):
-        open_place(uri)
+        split_uri(uri)
 
 
 def test_another_scheme_is_refused_with_those_that_are_known_and_no_key_is_shown():
     assert not is_uri("/data/s3:/x")
     with pytest.raises(ValueError, match="s3://bucket/folder or gs://bucket/folder"):
-        open_place("ftp://lab/x")
+        split_uri("ftp://lab/x")
     with pytest.raises(ValueError, match="no key in it") as refused:
-        open_place("s3://KEY:SECRET@lab/x")
+        split_uri("s3://KEY:SECRET@lab/x")
     assert "SECRET" not in str(refused.value)
 
 
@@ -112,7 +112,7 @@ def test_a_network_that_fails_for_a_moment_is_asked_again(storage, monkeypatch):
     assert len(broken) == 8
 
 
-def test_a_network_that_stays_away_is_an_error_that_the_storage_of_a_run_waits_for(monkeypatch):
+def test_a_network_that_stays_away_is_an_error_that_the_storage_of_a_run_waits_for(storage, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(OSError, match=r"object storage has not answered .*s3://lab/a.jpg") as failed:
         read_object("s3://lab/a.jpg", patience_s=0.1)

@@ -422,7 +422,7 @@ def test_a_second_driver_is_refused_and_a_dead_one_on_this_machine_blocks_nobody
     first.release()
     second.take()
     second.release()
-    assert bucket.list() == {}
+    assert read_lease(bucket) is None
     dead = second.mine | {"process": 2**22 + 1, "beat": 7}
     bucket.write(LEASE, json.dumps(dead).encode())
     began = time.monotonic()
@@ -469,7 +469,7 @@ def test_a_job_that_holds_a_run_puts_what_it_made_and_another_fetches_it(folder,
         (folder.root / "submission_median.csv").write_text("ID,price\n")
         with pytest.raises(RunBusyError), hold_run(folder):
             pass
-    assert LEASE not in mirror.bucket.list()
+    assert read_lease(mirror.bucket) is None
     assert mirror.bucket.read("submission_median.csv") == b"ID,price\n"
     assert not is_at_work(folder)
     assert list_runs(split_run(uri)[0]) == ["one"]
@@ -496,7 +496,7 @@ def test_an_outage_is_waited_for_as_a_disk_is(uri, folder, monkeypatch):
     bucket = Bucket(uri)
 
     def come_back():
-        bucket.files = here.files
+        bucket.objects = here.objects
 
     storage = Storage(folder, 60.0, said.append, while_waiting=come_back)
     storage.retry_while_unavailable("putting x", lambda: bucket.write("x", b"1"), by_name=False)
@@ -600,3 +600,40 @@ def test_names_say_whose_they_are():
     for name in ("wandb/ids.json", "config.json", "folds/0/manifest.json"):
         assert not is_local(name)
     assert split_run("s3://b/p/one/members/wide/") == ("s3://b/p", "one", "members/wide")
+
+
+def test_what_a_driver_that_was_silent_puts_or_removes_so_late_is_put_over(folder, uri, monkeypatch):
+    monkeypatch.setattr(lease, "SILENCE_S", 0.3)
+    monkeypatch.setattr(lease, "LOOK_S", 0.1)
+    put_whole(folder, uri)
+    silent, late = Lease(Bucket(uri)), RunMirror(elsewhere(folder), uri)
+    silent.bucket.write(LEASE, json.dumps(silent.mine | {"host": "elsewhere", "fence": 4}).encode())
+    late.pull_all()
+    with hold_run(folder) as mirror:
+        assert mirror.lease.follows_silent
+        assert mirror.fence == 5
+        write_json(folder.summary, {"outcome": "complete"})
+        mirror.push_run()
+        late.lease.mine, late.lease.beat = silent.mine, 1
+        write_json(late.folder.summary, {"outcome": "stopped"})
+        with pytest.raises(RunBusyError):  # it knows another summary than there is
+            late._put("summary.json", late.folder.summary.read_bytes())
+        late.bucket.write("events.jsonl", b"late\n")  # which this driver has not put yet
+        late.bucket.delete(["fold_plan.parquet"])
+    assert json.loads(mirror.bucket.read("summary.json")) == {"outcome": "complete"}
+    assert mirror.bucket.read("events.jsonl") == folder.events.read_bytes()
+    assert mirror.bucket.read("fold_plan.parquet") == folder.fold_plan.read_bytes()
+
+
+def test_manifests_have_the_number_of_the_driver_and_its_workers_end_with_it(folder, uri):
+    put_whole(folder, uri)
+    with hold_run(folder) as mirror:
+        mirror.publish_inputs([folder])
+        assert json.loads(mirror.bucket.read(LAUNCHED))["fence"] == mirror.fence == 1
+        worker = FoldMirror(elsewhere(folder), uri, 0, 1)
+        worker.bring()
+        worker.refuse_if_superseded()
+        worker.folder.fold(0).write_manifest(worker.fence)
+        assert read_json(worker.folder.fold(0).manifest)["fence"] == 1
+    with hold_run(folder), pytest.raises(SupersededError, match="another driver has taken over"):
+        worker.push_part(worker.folder.fold(0).manifest)
