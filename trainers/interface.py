@@ -151,6 +151,8 @@ class Inventory:
         notes: sentences for the user: what is no mistake, but worth knowing.
         strata: (N,) of any type: what stratified folds have alike; None: the target, numbers by their size.
         classes: (C,) names of the classes, where these are predicted.
+        take_earlier_fingerprint: as earlier versions took it, by which runs that they began are recognised; it may read
+            all data once more.
     """
 
     ids: np.ndarray
@@ -168,6 +170,12 @@ class Inventory:
     notes: tuple[str, ...] = ()
     strata: np.ndarray | None = None
     classes: tuple[str, ...] = ()
+    take_earlier_fingerprint: Callable[[], str] | None = None
+
+    def has_fingerprint(self, known: str) -> bool:
+        """Whether these are the data that were once known by a fingerprint."""
+        take = self.take_earlier_fingerprint
+        return known == self.fingerprint or (take is not None and known == take())
 
     def require_target(self) -> np.ndarray:
         """The target.

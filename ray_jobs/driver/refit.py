@@ -79,7 +79,7 @@ def _settle(plan: Plan, folder: RunFolder, config: RunConfig, num_steps: int | N
     Raises:
         RunError: the run was trained on other data.
     """
-    if plan.inventory.fingerprint != read_provenance(folder).data_fingerprint:
+    if not plan.inventory.has_fingerprint(read_provenance(folder).data_fingerprint):
         raise RunError(
             f"the tables or pictures below {config.trainer.data.root} are not those of {folder.root}: its score would "
             "say nothing of the model. Put them back, or train a run on these (kfold.py) first"

@@ -147,7 +147,7 @@ def _compare(member: MemberPlan) -> Differences:
             f"{folder.root} exists and these fields change what is trained:\n{changes}\n"
             f"Use the old values to continue it, or {anew}"
         )
-    if known.data_fingerprint != member.inventory.fingerprint:
+    if not member.inventory.has_fingerprint(known.data_fingerprint):
         raise ConfigChangedError(
             f"{folder.root} exists and its data changed: the tables or pictures below {config.trainer.data.root} are "
             "not the ones it began with. Put them back to continue it, or choose another run.name"

@@ -206,11 +206,11 @@ def _refuse_changes(
             f"{tuning.folder.root} exists and these fields change its trials:\n" + "\n".join(lines) + "\n"
             "Use the old values to continue it, or choose another tune.name for a new tuning"
         )
-    for begun, now_is, what in (
-        (was.data_fingerprint, provenance.data_fingerprint, "its data changed"),
-        (was.plan_fingerprint, provenance.plan_fingerprint, "its rows would be divided otherwise"),
+    for is_same, what in (
+        (tuning.plan.inventory.has_fingerprint(was.data_fingerprint), "its data changed"),
+        (was.plan_fingerprint == provenance.plan_fingerprint, "its rows would be divided otherwise"),
     ):
-        if begun != now_is:
+        if not is_same:
             raise ConfigChangedError(
                 f"{tuning.folder.root} exists and {what}. Put back what it began with to continue it, or "
                 "choose another tune.name"

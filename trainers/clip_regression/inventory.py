@@ -9,6 +9,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ from trainers.clip_regression.rows.remote_data import opened_data
 from trainers.clip_regression.rows.row_keys import collect_row_keys
 from trainers.clip_regression.rows.rows_file import leave_weights_digest, place_rows, write_rows
 from trainers.clip_regression.rows.synthetic_data import make_class_data, make_data
-from trainers.clip_regression.rows.table import fingerprint_files, read_test_rows, read_train_rows
+from trainers.clip_regression.rows.table import (
+    fingerprint_contents,
+    fingerprint_files,
+    read_test_rows,
+    read_train_rows,
+)
 from trainers.interface import (
     DataError,
     Inventory,
@@ -86,6 +92,7 @@ def take_inventory(
         tables=dict(zip(("train", "test"), tables, strict=False)),
         notes=(*notes, *said, *said_of_classes),
         classes=train.classes,
+        take_earlier_fingerprint=partial(fingerprint_contents, here, tables, config.model.pretrained),
     )
 
 

@@ -227,9 +227,14 @@ def open_regular(path: Path) -> BinaryIO:
 
 def digest_end(path: Path) -> bytes:
     """The size of a file, 8 bytes, and a hash of its last END_BYTES, 16 bytes."""
+    return _describe_end(*read_end(path))
+
+
+def read_end(path: Path) -> tuple[int, bytes]:
+    """The size of a file, and its last END_BYTES."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        return _describe_end(size, _read_last(file, size))
+        return size, _read_last(file, size)
 
 
 def _read_last(file: BinaryIO, size: int) -> bytes:

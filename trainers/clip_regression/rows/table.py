@@ -38,7 +38,7 @@ from trainers.clip_regression.rows.text import LINK_COLUMNS
 from trainers.interface import DataError
 from trainers.reading.known_files import KnownFiles
 from trainers.reading.likeness import explain_mismatch
-from trainers.reading.picture_files import Found, LeftOut, PictureFolder, collect_left_out, digest_end
+from trainers.reading.picture_files import Found, LeftOut, PictureFolder, collect_left_out, digest_end, read_end
 from trainers.reading.picture_rules import PictureRules
 from trainers.reading.tables import NAMED_TWICE, read_frame
 from trainers.storage.remote_files import RemoteFile
@@ -170,14 +170,7 @@ def read_test_rows(
 def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None = None) -> str:
     """SHA-256 over the bytes of the tables, and over name, size and a hash of the last 4 KiB of each picture and of a
     weights file; of a picture in object storage over name and content."""
-    digest = hashlib.sha256()
-    for name in (data.train_table, data.test_table):
-        path = data.folder / name
-        if name and path.is_file():
-            digest.update(path.read_bytes())
-        digest.update(b"\0")
-    if not (data.folder / data.train_table).is_file():  # folders of classes: ids name them
-        digest.update("\n".join(row_id for rows in tables for row_id in rows.ids).encode())
+    digest = _digest_tables(data, tables)
     for rows in tables:
         for picture, end in zip(rows.pictures, rows.ends, strict=True):
             if picture is not None:
@@ -186,6 +179,28 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
     if weights and Path(weights).is_file():
         digest.update(f"{Path(weights).name}:".encode() + digest_end(Path(weights)))
     return digest.hexdigest()
+
+
+def fingerprint_contents(data: DataConfig, tables: list[Rows], weights: str | None = None) -> str:
+    """As earlier versions took it, of pictures on a disk: over name, size and last 4 KiB of each, read anew."""
+    digest = _digest_tables(data, tables)
+    files = [picture for rows in tables for picture in rows.pictures if isinstance(picture, Path)]
+    for path in [*files, *([Path(weights)] if weights and Path(weights).is_file() else [])]:
+        size, last = read_end(path)
+        digest.update(f"{path.name}:{size};".encode() + last)
+    return digest.hexdigest()
+
+
+def _digest_tables(data: DataConfig, tables: list[Rows]) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    for name in (data.train_table, data.test_table):
+        path = data.folder / name
+        if name and path.is_file():
+            digest.update(path.read_bytes())
+        digest.update(b"\0")
+    if not (data.folder / data.train_table).is_file():  # folders of classes: ids name them
+        digest.update("\n".join(row_id for rows in tables for row_id in rows.ids).encode())
+    return digest
 
 
 def _read_rows(
