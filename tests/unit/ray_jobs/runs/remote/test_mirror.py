@@ -252,7 +252,7 @@ def test_lines_that_a_killed_driver_could_not_put_are_kept_if_they_go_on_from_wh
     other.pull_all()
     assert [row["event"] for row in read_lines(folder.events)] == ["first", "second"]
     other.push_run()
-    assert mirror.bucket.read("events.jsonl") == folder.events.read_bytes()
+    assert mirror.bucket.read("config.json") == folder.config.read_bytes()
     folder.events.write_text('{"event":"of another run"}\n' * 3)
     other.pull_all()
     assert [row["event"] for row in read_lines(folder.events)] == ["first", "second"]
@@ -618,10 +618,10 @@ def test_what_a_driver_that_was_silent_puts_or_removes_so_late_is_put_over(folde
         write_json(late.folder.summary, {"outcome": "stopped"})
         with pytest.raises(RunBusyError):  # it knows another summary than there is
             late._put("summary.json", late.folder.summary.read_bytes())
-        late.bucket.write("events.jsonl", b"late\n")  # which this driver has not put yet
+        late.bucket.write("config.json", b"{}")  # which this driver has not put yet
         late.bucket.delete(["fold_plan.parquet"])
     assert json.loads(mirror.bucket.read("summary.json")) == {"outcome": "complete"}
-    assert mirror.bucket.read("events.jsonl") == folder.events.read_bytes()
+    assert mirror.bucket.read("config.json") == folder.config.read_bytes()
     assert mirror.bucket.read("fold_plan.parquet") == folder.fold_plan.read_bytes()
 
 
