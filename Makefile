@@ -1,6 +1,7 @@
 # make kfold   set up .venv if need be and run the K-fold job on the embedded default
 # make test    the same set-up, then lint and the tests
 # make slow    the tests that take minutes each
+# make simulate  histories of simulated runs with faults; SEEDS="0 1000" says which, SEEDS=17 shows one
 # make unit    the unit tests alone; TESTS=tests/unit/ensemble runs a part of them
 # make format  sorts imports, fixes what ruff can fix, formats
 # make types   checks the types
@@ -9,13 +10,14 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 0 1000
 TESTS ?= tests/unit tests/contract tests/tracking
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV := PATH="$$PATH:$(VENV)/bin" uv
 COMPILE := $(UV) pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11
 
-.PHONY: kfold test slow unit lint types format requirements docs metrics clean
+.PHONY: kfold test slow simulate unit lint types format requirements docs metrics clean
 
 kfold: $(VENV)/installed
 	$(RUN) ray_jobs/kfold.py $(ARGS)
@@ -25,6 +27,9 @@ test: lint unit $(VENV)/s3/installed
 
 slow: $(VENV)/s3/installed
 	$(RUN) -m pytest -m slow $(ARGS)
+
+simulate: $(VENV)/installed
+	PYTHONHASHSEED=0 PYTHONPATH=.:tests $(RUN) -m simulation.simulate $(SEEDS)
 
 # One test more at once than there are cores: those of W&B mostly wait.
 unit: $(VENV)/s3/installed

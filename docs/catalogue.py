@@ -16,12 +16,13 @@ ENDED_EARLY = "training ends before all epochs"
 STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED = "run starts", "fold starts", "fold ends", "all folds ended"
 WEIGHTED = "submission written, methods with weights"
 SCORED, WITH_INTERVAL, SWEPT = "with a blend set or members", "with `ensemble.interval`", "`sweep.py`"
+WITH_SEEDS = "with `ensemble.seeds`"
 FOLD_TUNED, TUNED = "`tune.py` with ASHA: a fold ends", "`tune.py`: the trial ends"
 _RUNS = ("fold", "ensemble", "submission", "trial")
 _MOMENTS = (
     *(START, STEP, EPOCH, ENDED_EARLY, BEST, END),
     *(STARTED, FOLD_STARTED, FOLD_COMPLETED, ALL_COMPLETED),
-    *(SUBMITTED, WEIGHTED, SCORED, WITH_INTERVAL, SWEPT, REPORTED),
+    *(SUBMITTED, WEIGHTED, SCORED, WITH_SEEDS, WITH_INTERVAL, SWEPT, REPORTED),
 )
 
 

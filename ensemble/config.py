@@ -59,6 +59,9 @@ class EnsembleConfig:
     """Where there are several members: how the fold models of each become one."""
     members: tuple[str, ...] | None = None
     """The members to combine, by name, those of `external` included; None: all."""
+    seeds: int = 1
+    """How often each member is trained, with other seeds: `main`, `main.seed1`, ... All of them are combined. With
+    several the intervals of comparisons hold what another seed changes."""
     threshold: float = 0.5
     """Of maps with two classes: from which probability on a place counts as foreground."""
     external: str | None = None
@@ -82,19 +85,23 @@ class EnsembleConfig:
             raise ValueError(
                 f"ensemble.members=[{','.join(self.members)}]: expected names of members, each once, or none for all"
             )
+        if not 1 <= self.seeds <= 100:
+            raise ValueError(f"ensemble.seeds={self.seeds}: expected 1 to 100 trainings of each member")
         if not 0 <= self.trim < 0.5:
             raise ValueError(f"ensemble.trim={self.trim:g}: expected a share, at least 0 and below 0.5")
         if self.interval is not None and not 0 < self.interval < 1:
             raise ValueError(f"ensemble.interval={self.interval:g}: expected a level, above 0 and below 1, or none")
         if not 0 < self.weight_power <= 100:
             raise ValueError(f"ensemble.weight_power={self.weight_power:g}: expected above 0 and at most 100")
-        if self.weights is None:
-            return
-        shown = f"[{','.join(f'{weight:g}' for weight in self.weights)}]"
+        if self.weights is not None:
+            self._check_weights(self.weights)
+
+    def _check_weights(self, weights: tuple[float, ...]) -> None:
+        shown = f"[{','.join(f'{weight:g}' for weight in weights)}]"
         if self.method != "weighted_mean":
             raise ValueError(
                 f"ensemble.weights={shown}: expected none with ensemble.method={self.method}; only weighted_mean uses "
                 "weights"
             )
-        if not all(math.isfinite(w) and w >= 0 for w in self.weights) or not sum(self.weights) > 0:
+        if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights) > 0:
             raise ValueError(f"ensemble.weights={shown}: expected finite numbers, at least 0 each and one above 0")

@@ -93,6 +93,7 @@ def compare(roots: Sequence[Path], metric: str | None, csv: Path | None) -> int:
                 continue
             rows += lines
             console.print(_build_table(lines, group.label_error(name), group.describe_rows(), num_folds, console.width))
+            console.print(group.explain_intervals(), style="dim")
     if csv:
         write_csv(
             csv,

@@ -10,8 +10,9 @@ config.py
     fields (`section.field`) that change no bit of what is learned, and `CHANGES` (may be absent) the words by which a
     continued run tells the change of one of these; `ADVICE` (`trainers.families.Advice`) which options
     help when something runs out. `DECIDES_TASK` (may be absent) names the fields that decide what task scores are of:
-    members and trials may not differ in them. `DataConfig.ROWS_FROM` names the fields that decide which rows
-    there are, which members of the family share.
+    members and trials may not differ in them. `SEED` (may be absent) names the field that is the seed: only such a
+    family can be trained with several seeds (`ensemble.seeds`). `DataConfig.ROWS_FROM` names the fields that decide
+    which rows there are, which members of the family share.
 
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,

@@ -108,6 +108,7 @@ def _choose_examples(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 PICTURES: tuple[str | Picture, ...] = (
     "members_and_combinations",
+    "seeds",
     "performance_by_fold",
     Picture(
         "ablation",

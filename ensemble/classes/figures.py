@@ -164,6 +164,7 @@ def _errors(results: Results) -> Figure:
 
 PICTURES: tuple[str | Picture, ...] = (
     "members_and_combinations",
+    "seeds",
     "performance_by_fold",
     Picture(
         "confusion",

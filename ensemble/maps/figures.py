@@ -59,6 +59,7 @@ def _read_test_examples(results: Results, number: int) -> tuple[list[np.ndarray]
 
 PICTURES: tuple[str | Picture, ...] = (
     "members_and_combinations",
+    "seeds",
     "performance_by_fold",
     Picture(
         "example_overlays",

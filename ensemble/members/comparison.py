@@ -1,16 +1,19 @@
 """Is one combination better than another, or only luckier? Paired bootstrap over rows, ids or groups.
 
-All predictions are scored on the same drawn rows, so that what makes a row hard for everybody cancels.
+All predictions are scored on the same drawn rows, so that what makes a row hard for everybody cancels. Where models
+were trained with several seeds, the intervals hold what another seed changes, too (`Repeated`).
 
-Shape suffixes: C candidates, N rows, U units that are drawn whole (rows, ids or groups), D draws.
+Shape suffixes: C candidates, N rows, U units that are drawn whole (rows, ids or groups), D draws, S seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 from ensemble.kinds import Kind
 
@@ -108,6 +111,7 @@ class Ranking:
         difference_C, difference_low_C, difference_high_C: error minus the reference's on the same drawn rows; an
             interval below 0: better than the reference.
         reference: index of the reference among the C.
+        seed_errors: of each of the C the errors of its trainings with one seed each; empty: there is one.
     """
 
     error_C: np.ndarray
@@ -117,11 +121,25 @@ class Ranking:
     difference_low_C: np.ndarray
     difference_high_C: np.ndarray
     reference: int
+    seed_errors: tuple[tuple[float, ...], ...] = ()
 
     def describe(self, index: int) -> dict[str, float]:
         """`error`, `low`, `high`, `difference`, `difference_low`, `difference_high` of one of the C."""
         names = ("error", "low", "high", "difference", "difference_low", "difference_high")
         return {name: float(getattr(self, f"{name}_C")[index]) for name in names}
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A candidate that is the mean of several trainings with other seeds.
+
+    Attributes:
+        alone_SN: what each of them alone predicts.
+        source: of candidates with one source the s-th trainings go together: they have the same seed.
+    """
+
+    alone_SN: np.ndarray
+    source: str = ""
 
 
 def rank(
@@ -131,11 +149,16 @@ def rank(
     predictions_CN: np.ndarray,
     references: Sequence[int],
     unit_N: np.ndarray | None = None,
+    repeated_C: Sequence[Repeated | None] = (),
     *,
     level: float = 0.95,
     num_draws: int | None = None,
 ) -> Ranking:
     """Compares predictions with the best of the references by a paired percentile bootstrap (see `comparison`).
+
+    Of candidates that were trained with several seeds the bootstrap's interval is widened: to the variance over rows
+    comes that over seeds, as the errors of the trainings have it less what rows contribute to it, by Student's t with
+    the degrees of freedom that the sum has (Satterthwaite 1946, https://doi.org/10.2307/3002019).
 
     The intervals are of each comparison alone. Who picks the best of many by them picks a lucky one:
     `compare_with_baseline` has bounds that hold for all together.
@@ -145,13 +168,66 @@ def rank(
         predictions_CN: as the kind keeps them.
         references: indices among the C; the one with the least error is the reference.
         unit_N, level, num_draws: as in `compare_pair`.
+        repeated_C: of each candidate its trainings with other seeds, if it has several; empty: none has.
     """
-    error_C, drawn_DC = kind.draw_errors(metric, target_N, predictions_CN, unit_N, num_draws)
+    num = len(predictions_CN)
+    seeds = [() if one is None else one.alone_SN for one in repeated_C] or [()] * num
+    everyone = np.stack([*predictions_CN, *(one_N for alone in seeds for one_N in alone)])
+    errors, drawn = kind.draw_errors(metric, target_N, everyone, unit_N, num_draws)
+    error_C, drawn_DC = errors[:num], drawn[:, :num]
     reference = min(references, key=lambda index: error_C[index])
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    low_C, high_C = np.quantile(drawn_DC, ends, axis=0)
-    difference_low_C, difference_high_C = np.quantile(drawn_DC - drawn_DC[:, [reference]], ends, axis=0)
-    return Ranking(error_C, low_C, high_C, error_C - error_C[reference], difference_low_C, difference_high_C, reference)
+    starts = np.cumsum([num, *map(len, seeds)]).tolist()
+    trained = [_Trained(errors[start:end], drawn[:, start:end]) for start, end in pairwise(starts)]
+    ends, differences = [], []
+    for place in range(num):
+        ends.append(_find_ends(error_C[place], drawn_DC[:, place], [trained[place]], level))
+        is_paired = _is_paired(repeated_C, place, reference)
+        noise = [trained[place].minus(trained[reference])] if is_paired else [trained[place], trained[reference]]
+        difference = error_C[place] - error_C[reference]
+        differences.append(_find_ends(difference, drawn_DC[:, place] - drawn_DC[:, reference], noise, level))
+    (low_C, high_C), (difference_low_C, difference_high_C) = np.transpose(ends), np.transpose(differences)
+    return Ranking(
+        error_C, low_C, high_C, error_C - error_C[reference], difference_low_C, difference_high_C, reference,
+        tuple(tuple(one.error_S.tolist()) for one in trained),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Errors of trainings with other seeds, on all rows, (S,), and on drawn ones, (D, S)."""
+
+    error_S: np.ndarray
+    drawn_DS: np.ndarray
+
+    def minus(self, other: _Trained) -> _Trained:
+        """How much more these have than others with the same seeds."""
+        return _Trained(self.error_S - other.error_S, self.drawn_DS - other.drawn_DS)
+
+
+def _is_paired(repeated_C: Sequence[Repeated | None], place: int, reference: int) -> bool:
+    if not repeated_C:
+        return False
+    one, other = repeated_C[place], repeated_C[reference]
+    return bool(one and other and one.source == other.source and len(one.alone_SN) == len(other.alone_SN))
+
+
+def _find_ends(value: float, drawn_D: np.ndarray, trained: Sequence[_Trained], level: float) -> tuple[float, float]:
+    """The percentile interval of a value, widened by what seeds add to its variance."""
+    low, high = np.quantile(drawn_D, [(1 - level) / 2, (1 + level) / 2])
+    of_rows, several = float(drawn_D.var()), [one for one in trained if len(one.error_S) > 1]
+    of_seeds, squares = 0.0, 0.0
+    for one in several:
+        num = len(one.error_S)
+        seen = float(one.error_S.var(ddof=1))
+        from_rows = float((one.drawn_DS - one.error_S).var(axis=1, ddof=1).mean())
+        of_seeds += max(0.0, seen - from_rows) / num
+        squares += (seen / num) ** 2 / (num - 1)
+    total = of_rows + of_seeds
+    if not of_rows > 0 or not squares > 0:
+        return float(low), float(high)
+    quantile = stdtrit(total**2 / squares, (1 + level) / 2) / ndtri((1 + level) / 2)
+    factor = float(np.sqrt(total / of_rows) * quantile)
+    return value + factor * (float(low) - value), value + factor * (float(high) - value)
 
 
 def number_units(unit_N: np.ndarray | None, num_rows: int) -> tuple[np.ndarray, int]:

@@ -96,6 +96,26 @@ def draw_intervals(rows: Sequence[Mapping[str, Any]], metric: str, reference: st
     return figure
 
 
+def draw_seeds(rows: Sequence[tuple[str, float, Sequence[float]]], metric: str) -> Figure:
+    """Errors of the trainings with one seed each, and of all together.
+
+    Args:
+        rows: name, error of all seeds together, errors of each of them alone.
+        metric: its name; lower is better.
+    """
+    figure, (axes,) = new_figure(1.4 + 0.4 * len(rows))
+    for place, (_, error, by_seed) in enumerate(rows):
+        axes.plot(by_seed, [place] * len(by_seed), "o", color=COLOURS[0], markersize=6, alpha=0.7)
+        axes.plot(error, place, "|", color=COLOURS[1], markersize=18, markeredgewidth=3)
+    axes.set_yticks(range(len(rows)), [shorten_name(name) for name, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    describe_panel(axes, f"{metric} with other seeds (left is better)", metric, "")
+    axes.plot([], [], "o", color=COLOURS[0], label="one seed")
+    axes.plot([], [], "|", color=COLOURS[1], markersize=12, markeredgewidth=3, label="all seeds together")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def draw_gallery(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = _COLUMNS) -> Figure:
     """Pictures, (H, W) or (H, W, 3) uint8, beside one another, each with a title."""
     columns = min(columns, len(pictures))

@@ -174,6 +174,7 @@ def _read_model_weights(submission: Mapping[str, Any]) -> np.ndarray | None:
 
 PICTURES: tuple[str | Picture, ...] = (
     "members_and_combinations",
+    "seeds",
     "performance_by_fold",
     "loss_of_all_folds",
     "score_of_all_folds",

@@ -52,6 +52,10 @@ class Numbers(Kind):
             },
         ),
         (
+            "with `ensemble.seeds`",
+            {"seed_std_<member>": "standard deviation of the member's error over the seeds"},
+        ),
+        (
             "with a blend set or members",
             {
                 "ambiguity": "what the mean gains because the models differ (Krogh and Vedelsby 1995)",

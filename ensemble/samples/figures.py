@@ -165,6 +165,7 @@ PICTURES: tuple[str | Picture, ...] = (
         lambda run: show_file(run, "agreement.png", _describe_agreement(run)),
     ),
     "members_and_combinations",
+    "seeds",
     "performance_by_fold",
     "loss_of_all_folds",
     "score_of_all_folds",

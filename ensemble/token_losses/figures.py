@@ -122,6 +122,7 @@ def _curves(results: Any) -> Figure:
 
 PICTURES: tuple[str | Picture, ...] = (
     "members_and_combinations",
+    "seeds",
     "performance_by_fold",
     Picture(
         "learning_curves",

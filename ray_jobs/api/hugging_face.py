@@ -76,5 +76,7 @@ class FoldCallback(TrainerCallback):
                 val_loss=losses.get("eval_loss"),
             )
             self._losses = {}
-        self._is_epoch_over = False
+        is_over, self._is_epoch_over = self._is_epoch_over, False
         self.fold.save({"name": folder.name, "files": read_files(folder)})
+        if is_over and self.fold.is_time_up():
+            control.should_training_stop = True

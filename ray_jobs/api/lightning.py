@@ -75,3 +75,5 @@ class FoldCallback(Checkpoint):  # type: ignore[misc] # Lightning is no dependen
         trainer.save_checkpoint(path)
         # Of several workers the first one writes.
         self.fold.save(path.read_bytes() if path.exists() else b"")
+        if self.fold.is_time_up():
+            trainer.should_stop = True

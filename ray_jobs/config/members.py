@@ -3,7 +3,8 @@ with it.
 
 A member is written as `name [recipe] [field=value ...]`, such as `wide model.hidden_dim=128`. What is not said is as in
 the run's own config. With `folds.seed=1` it repeats the cross-validation on another division of the rows. A further
-member is a run folder inside the run's folder: `members/<name>/`.
+member is a run folder inside the run's folder: `members/<name>/`. With `ensemble.seeds=3` each is trained with two
+other seeds, too, as the members `<name>.seed1` and `<name>.seed2`.
 
 A recipe may be of another family. It then has the run's `data` fields that its own family knows by the same name, and
 whether it reads the same rows is found out when it has read them (`planning/member_rows.py`)."""
@@ -13,9 +14,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import RECIPES, find_recipe
-from ray_jobs.config.run import MAIN, RunConfig, flatten, to_dict
+from ray_jobs.config.run import MAIN, RunConfig, flatten, name_trainings, to_dict
 from ray_jobs.errors import RunError
 from trainers.values import show_value
 
@@ -33,7 +36,30 @@ def resolve_members(config: RunConfig) -> dict[str, RunConfig]:
             configs[name] = _resolve(config, name, words)
         except RunError as error:
             raise RunError(f"--members: {name!r}: {error}") from None
-    return configs
+    trained = {}
+    for name, own in configs.items():
+        for number, training in enumerate(name_trainings(name, config.ensemble.seeds)):
+            trained[training] = _with_seed(own, number, training) if number else own
+    return trained
+
+
+def _with_seed(config: RunConfig, number: int, name: str) -> RunConfig:
+    """A member that is trained with another seed, which follows from its own.
+
+    Raises:
+        RunError: its family does not say which field is the seed.
+    """
+    field: str | None = getattr(config.trainer, "SEED", None)
+    if field is None:
+        raise RunError(
+            f"ensemble.seeds: expected 1, as the family {config.family} does not say which of its fields is the seed "
+            "(Config.SEED)"
+        )
+    section, _, field = field.partition(".")
+    own = getattr(config.trainer, section)
+    seed = int(np.random.SeedSequence([getattr(own, field), number]).generate_state(1)[0] >> 1)
+    trainer = dataclasses.replace(config.trainer, **{section: dataclasses.replace(own, **{field: seed})})
+    return _as_member(dataclasses.replace(config, trainer=trainer), config, name)
 
 
 def list_families(config: RunConfig) -> list[str]:
@@ -46,23 +72,28 @@ def _resolve(config: RunConfig, name: str, words: list[str]) -> RunConfig:
     start = config
     if words and "=" not in words[0] and not words[0].startswith("--"):
         start = _take_recipe(config, words.pop(0))
-    sections = [field.name for field in dataclasses.fields(start.trainer)]
+    sections = [one.name for one in dataclasses.fields(start.trainer)]
     member = override(start, words, sections=[*sections, "folds"])
     _refuse_other_folds(config, member)
-    for name in config.trainer.data.ROWS_FROM if member.family == config.family else ():
-        own, of_run = getattr(member.trainer.data, name), getattr(config.trainer.data, name)
+    for field in config.trainer.data.ROWS_FROM if member.family == config.family else ():
+        own, of_run = getattr(member.trainer.data, field), getattr(config.trainer.data, field)
         if own != of_run:
             raise RunError(
-                f"data.{name}={show_value(own)}: expected {show_value(of_run)}, as in the run: all members learn from "
+                f"data.{field}={show_value(own)}: expected {show_value(of_run)}, as in the run: all members learn from "
                 "the same rows"
             )
     _refuse_other_task(config, member)
+    return _as_member(member, config, name)
+
+
+def _as_member(member: RunConfig, config: RunConfig, name: str) -> RunConfig:
+    """The config with which a member of a run lies in its folder."""
     return dataclasses.replace(
         member,
         members=(),
         run=dataclasses.replace(config.run, name=name),
         ensemble=dataclasses.replace(
-            config.ensemble, method=config.ensemble.fold_method, weights=None, members=None, external=None
+            config.ensemble, method=config.ensemble.fold_method, weights=None, members=None, external=None, seeds=1
         ),
     )
 

@@ -138,7 +138,7 @@ class RunConfig:
     members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = self.member_names
+        names = self.recipe_names
         for name in names[1:]:
             if not _MEMBER.fullmatch(name):
                 raise ValueError(
@@ -150,7 +150,7 @@ class RunConfig:
                     f"--members: the name {name!r} is used twice: expected each name once, and not {MAIN}, which is "
                     "the run's own recipe; rename one"
                 )
-        _check_combination(self.ensemble, names, self.folds)
+        _check_combination(self.ensemble, self.member_names, self.folds)
 
     @property
     def kind(self) -> Kind:
@@ -163,15 +163,27 @@ class RunConfig:
         return self.kind.describe_metric(self.ensemble.metric).error_name
 
     @property
-    def member_names(self) -> list[str]:
-        """`main` and the names of the other members."""
+    def recipe_names(self) -> list[str]:
+        """`main` and the names of the other members, as they are written."""
         return [MAIN, *((text.split() or [""])[0] for text in self.members)]
+
+    @property
+    def member_names(self) -> list[str]:
+        """Of all that is trained and combined: each member and, with `ensemble.seeds`, its trainings with other seeds,
+        which are members like others."""
+        return [one for name in self.recipe_names for one in name_trainings(name, self.ensemble.seeds)]
 
     @property
     def combined_members(self) -> list[str]:
         """The run's members whose predictions are combined."""
         wanted = self.ensemble.members
         return self.member_names if wanted is None else [name for name in wanted if name in self.member_names]
+
+
+def name_trainings(name: str, num_seeds: int) -> list[str]:
+    """The names of a member's trainings: the first, with the seed of its config, has the member's own. (No name that
+    users give has a dot.)"""
+    return [name, *(f"{name}.seed{number}" for number in range(1, num_seeds))]
 
 
 def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsConfig) -> None:

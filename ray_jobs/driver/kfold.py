@@ -259,5 +259,6 @@ def _describe_member(config: RunConfig, member: RunConfig) -> str:
     """What a member differs in from the run; of another family, with which it shares no fields, what was typed."""
     if member.family == config.family:
         return ", ".join(f"{name}={now}" for name, (_, now) in find_differences(config, member)[0].items())
-    typed = next(text.split()[1:] for text in config.members if text.split()[0] == member.run.name)
+    name, _, seed = (member.run.name or "").partition(".")
+    typed = next(([*text.split()[1:], *filter(None, [seed])] for text in config.members if text.split()[0] == name), [])
     return f"{' '.join(typed)} ({member.family})"

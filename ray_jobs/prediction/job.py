@@ -1,5 +1,6 @@
 """Predicts new rows with a run's models: checks what is wanted, and writes the blocks that come back through Ray Data,
-in the table's order."""
+in the table's order. `models.py` reads the models, `stream.py` passes blocks of rows to them, the kind of the
+predictions combines (`new_rows.py`)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ from ray_jobs.reporting.report_figures import DrawnPicture, write_pictures
 from ray_jobs.results.headline import find_metric, list_compared_metrics, show_score
 from ray_jobs.results.run_files import combines_folds
 from ray_jobs.results.wording import (
-    ROWS_ONLY,
     describe_counts,
     describe_new_rows,
     describe_part,
@@ -35,6 +34,7 @@ from ray_jobs.results.wording import (
     explain_choice,
     explain_cross_fitting,
     explain_ends,
+    explain_intervals,
     explain_new_rows,
     explain_outcome,
     explain_workers,
@@ -213,7 +213,7 @@ def _write_combinations(summary: Summary) -> str:
         f"{describe_scored_rows(combinations).capitalize()}, paired bootstrap. An interval below 0: better than "
         f"{best}. "
     )
-    notes = build_paragraph(f"{note}{explain_cross_fitting(combinations)} {ROWS_ONLY}", "soft")
+    notes = build_paragraph(f"{note}{explain_cross_fitting(combinations)} {explain_intervals(combinations)}", "soft")
     return build_section("Combinations", build_table(header, cells), notes, *_write_diversity(combinations))
 
 

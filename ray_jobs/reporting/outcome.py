@@ -16,7 +16,6 @@ from ray_jobs.results.headline import (
 )
 from ray_jobs.results.importance_file import read_importance
 from ray_jobs.results.wording import (
-    ROWS_ONLY,
     describe_new_rows,
     describe_part,
     describe_scored_rows,
@@ -24,6 +23,7 @@ from ray_jobs.results.wording import (
     explain_choice,
     explain_cross_fitting,
     explain_ends,
+    explain_intervals,
     explain_workers,
 )
 from ray_jobs.runs.folder import RunFolder
@@ -107,7 +107,7 @@ def print_combinations(console: Console, combinations: Combinations) -> None:
             style=style,
         )
     console.print(table)
-    console.print(f"{explain_cross_fitting(combinations)} {ROWS_ONLY}", style="dim")
+    console.print(f"{explain_cross_fitting(combinations)} {explain_intervals(combinations)}", style="dim")
 
 
 def print_importance(console: Console, folder: RunFolder) -> None:

@@ -16,7 +16,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ensemble.figure_style import shorten_name, to_png
-from ensemble.members.figures import draw_gallery, draw_importance, draw_intervals, draw_performance, draw_suspects
+from ensemble.members.figures import (
+    draw_gallery,
+    draw_importance,
+    draw_intervals,
+    draw_performance,
+    draw_seeds,
+    draw_suspects,
+)
 from ensemble.pictures import MissingDataError, Picture, require
 from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import RunConfig
@@ -63,6 +70,14 @@ def _draw_combinations(run: RunData) -> Figure:
     combinations = run.summary.stage.combinations
     assert combinations is not None, "`choose_pictures` leaves the picture out"
     return draw_intervals(to_json(combinations.rows), combinations.error_label, combinations.best_member)
+
+
+def _draw_seeds(run: RunData) -> Figure:
+    combinations = run.summary.stage.combinations
+    assert combinations is not None, "`choose_pictures` leaves the picture out"
+    rows = [row for row in combinations.rows if row.seed_errors and (row.submitted or row.kind == "member")]
+    values = [(row.name, row.error, row.seed_errors) for row in rows]
+    return draw_seeds(values, combinations.error_label)
 
 
 def _draw_suspects(run: RunData) -> Figure:
@@ -132,6 +147,13 @@ PICTURES = (
         "Error on rows that no model saw, with 95 % intervals. Right: a bar wholly left of the dashed line is better "
         "than the best member on the same rows.",
         _draw_combinations,
+    ),
+    Picture(
+        "seeds",
+        "The same with other seeds",
+        "Error of each member and of what is submitted: by one seed each (dots), by all together (bar). Dots that are "
+        "further apart than two members: one training of each would not tell which is better.",
+        _draw_seeds,
     ),
     Picture(
         "performance_by_fold",
@@ -206,6 +228,8 @@ def choose_pictures(folder: RunFolder, config: RunConfig, summary: Summary) -> t
     shared = {picture.name: picture for picture in PICTURES}
     if summary.stage.combinations is None:
         del shared["members_and_combinations"]
+    if summary.stage.combinations is None or summary.stage.combinations.num_seeds == 1:
+        del shared["seeds"]
     if not folder.importance.is_file():
         del shared["importance"]
     if not any(folder.occlusion.glob("*.png")):

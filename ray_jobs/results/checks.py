@@ -183,7 +183,9 @@ def refuse_what_is_not_offered(config: RunConfig) -> None:
             f"--members={list(config.members)}: expected none for {kind.title}, which this family predicts; train each "
             "variant as a run of its own"
         )
-    if config.members and ensemble.fold_method not in kind.methods:
+    if ensemble.seeds > 1 and "members" not in kind.offers:
+        raise RunError(f"ensemble.seeds={ensemble.seeds}: expected 1 for {kind.title}, which this family predicts")
+    if len(config.member_names) > 1 and ensemble.fold_method not in kind.methods:
         raise RunError(
             f"ensemble.fold_method={ensemble.fold_method}: expected one of "
             f"{', '.join(method for method in FOLD_METHODS if method in kind.methods)} for {kind.title}, which this "

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ensemble.kinds import Kind, Metric
-from ensemble.members.comparison import rank
+from ensemble.members.comparison import Repeated, rank
 from ensemble.predictions import PredictionError
 from ensemble.run import find_units
+from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunFolderError
+from ray_jobs.results.combinations import retrain
 from ray_jobs.results.headline import find_metric
-from ray_jobs.results.run_files import combines_folds
+from ray_jobs.results.run_files import combines_folds, describe_run
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 
@@ -39,6 +41,7 @@ class Entry:
         kind: of the predictions.
         metric: that counts in the run.
         describe_metric: how a metric's values are read in the run.
+        alone: where it was trained with several seeds, what each of them alone predicts, by the row's id.
     """
 
     run: str
@@ -48,6 +51,7 @@ class Entry:
     kind: Kind
     metric: str
     describe_metric: Callable[[str], Metric]
+    alone: Sequence[Mapping[str, Any]] = ()
 
 
 def read_entries(folder: RunFolder) -> list[Entry]:
@@ -73,9 +77,35 @@ def read_entries(folder: RunFolder) -> list[Entry]:
     unit_of = {} if units is None else dict(zip(ids, units.tolist(), strict=True))
     facts = (unit_of, config.kind, config.ensemble.metric, partial(find_metric, folder, config))
     try:
+        if retrained := _read_retrained(folder, config, plan, facts):
+            return retrained
         return [Entry(folder.root.name, what, _by_id(config.kind, lines), *facts) for what, lines in tables.items()]
     except PredictionError as error:
         raise RunFolderError(f"{folder.root} has {error}") from None
+
+
+def _read_retrained(
+    folder: RunFolder, config: RunConfig, plan: pa.Table, facts: tuple[Any, Any, Any, Any]
+) -> list[Entry]:
+    """Every member of a run that was trained with several seeds, as the mean of its trainings, and the ensemble; none
+    of another run, or before all of them are finished."""
+    names = config.combined_members
+    if config.ensemble.seeds == 1 or any(
+        len(folder.of_member(name).completed_folds(config.folds.count)) < config.folds.count for name in names
+    ):
+        return []
+    columns = config.kind.read_columns(describe_run(folder, config), config.ensemble.checkpoint)
+    found = retrain(config, columns, [config.kind.read_combination(config.ensemble)])
+    fold_of = dict(zip(plan["id"].to_pylist(), plan["fold"].to_pylist(), strict=True))
+    ids, entries = columns.ids_N.tolist(), []
+    folds = [fold_of[row_id] for row_id in ids]
+    seeds = [()] * len(found.predictions_CN) if found.by_seed_CSN is None else found.by_seed_CSN
+    whats = (*found.names, f"ensemble ({config.ensemble.method})")
+    for what, predicted_N, alone_SN in zip(whats, found.predictions_CN, seeds, strict=True):
+        rows = dict(zip(ids, zip(columns.target_N, predicted_N, folds, strict=True), strict=True))
+        alone = [dict(zip(ids, one_N, strict=True)) for one_N in alone_SN]
+        entries.append(Entry(folder.root.name, what, rows, *facts, alone))
+    return entries
 
 
 def _by_id(kind: Kind, table: pa.Table) -> dict[str, tuple[Any, Any, int]]:
@@ -134,7 +164,15 @@ class Group:
         target_N = np.array([self.entries[0].rows[row_id][0] for row_id in self.ids])
         predictions_CN = np.array([[entry.rows[row_id][1] for row_id in self.ids] for entry in self.entries])
         try:
-            ranking = rank(self.kind, metric, target_N, predictions_CN, range(len(self.entries)), self.find_units())
+            ranking = rank(
+                self.kind,
+                metric,
+                target_N,
+                predictions_CN,
+                range(len(self.entries)),
+                self.find_units(),
+                [self._take_seeds(entry) for entry in self.entries],
+            )
         except ValueError as error:
             names = ", ".join(f"{entry.run} {entry.what}" for entry in self.entries)
             raise RunFolderError(f"{names}: {error}") from None
@@ -145,6 +183,19 @@ class Group:
             numbers = ranking.describe(index).values()
             lines.append([place, entry.run, entry.what, self.num_rows, metric, *numbers, *folds[index], *missing])
         return lines, num_folds
+
+    def _take_seeds(self, entry: Entry) -> Repeated | None:
+        if not entry.alone:
+            return None
+        return Repeated(np.array([[own[row_id] for row_id in self.ids] for own in entry.alone]), entry.run)
+
+    def explain_intervals(self) -> str:
+        """What the intervals hold."""
+        once = [entry for entry in self.entries if not entry.alone]
+        if not once:
+            return "The intervals hold that other seeds train other models."
+        whose = "" if len(once) == len(self.entries) else f" of {len(once)} of the models, which have one seed,"
+        return f"The intervals{whose} are over rows only, and hold nothing of other seeds (ensemble.seeds)."
 
     def _score_folds(
         self, metric: str, entry: Entry, target_N: np.ndarray, prediction_N: np.ndarray

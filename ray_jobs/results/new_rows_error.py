@@ -1,4 +1,5 @@
-"""The error on new rows, with one interval: of what is submitted, or of the run's own fold models."""
+"""The error on new rows, with one interval: of what is submitted, or of the run's own fold models. How the interval is
+found: `ensemble/members/new_error.py`."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _list_repeating(folder: RunFolder, config: RunConfig) -> list[str]:
 
 def with_own_recipe(config: RunConfig) -> RunConfig:
     """The config of a run as if it had no further members: what its own recipe's fold models are asked by."""
-    own = replace(config.ensemble, members=None, external=None, weights=None)
+    own = replace(config.ensemble, members=None, external=None, weights=None, seeds=1)
     return replace(config, ensemble=own, members=())
 
 

@@ -9,7 +9,6 @@ from ray_jobs.config.run import RunConfig, to_dict
 from ray_jobs.config.words import write_command
 from ray_jobs.results.headline import find_metric, show_score
 from ray_jobs.results.wording import (
-    ROWS_ONLY,
     describe_counts,
     describe_folds,
     describe_new_rows,
@@ -17,6 +16,7 @@ from ray_jobs.results.wording import (
     explain_choice,
     explain_cross_fitting,
     explain_ends,
+    explain_intervals,
     explain_new_rows,
     explain_workers,
 )
@@ -144,4 +144,4 @@ def _explain_combinations(combinations: Combinations) -> list[str]:
             f"| {name} | {row.error:.4f} | {row.low:.4f} to {row.high:.4f} | {row.difference:+.4f} "
             f"({row.difference_low:+.4f} to {row.difference_high:+.4f}) |"
         )
-    return [*lines, "", f"{explain_cross_fitting(combinations)} {ROWS_ONLY}", ""]
+    return [*lines, "", f"{explain_cross_fitting(combinations)} {explain_intervals(combinations)}", ""]

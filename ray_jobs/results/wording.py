@@ -25,8 +25,22 @@ def describe_scored_rows(combinations: Combinations) -> str:
 
 # What the intervals of a comparison do not hold.
 ROWS_ONLY = (
-    "The intervals are over rows only: that the same recipe with another seed trains other models is not in them."
+    "The intervals are over rows only: that the same recipe with another seed trains other models is not in them "
+    "(ensemble.seeds)."
 )
+
+
+def explain_intervals(combinations: Combinations) -> str:
+    """What the intervals of a comparison hold."""
+    if combinations.num_seeds == 1:
+        return ROWS_ONLY
+    spreads = [
+        f"{row.name} {row.seed_std:.4f}" for row in combinations.rows if row.kind == "member" and row.seed_errors
+    ]
+    return (
+        f"Each member is {combinations.num_seeds} trainings with other seeds, and the intervals hold what another seed "
+        f"changes. Standard deviation of the error over the seeds: {', '.join(spreads)}."
+    )
 
 
 def explain_cross_fitting(combinations: Combinations) -> str:

@@ -135,6 +135,8 @@ def check_tuning(
         raise RunError(
             f"folds.only={list(config.folds.only)}: expected none, as a trial is scored on all folds; leave it out"
         )
+    if config.ensemble.seeds > 1:
+        raise RunError(f"ensemble.seeds={config.ensemble.seeds}: expected 1, as a trial trains one recipe once")
     name = tune.name or f"{config.recipe}_tune"
     if config.run.name not in (None, name):
         raise RunError(f"run.name={config.run.name}: expected none, as tune.name names the tuning; set tune.name")

@@ -76,6 +76,7 @@ class Trained:
         config: of the trainer, resolved.
         context: where it was trained without a break.
         killed: where it was killed after a step.
+        ended: where its time was up within the first epoch.
         resumed: where it went on from there.
     """
 
@@ -86,6 +87,7 @@ class Trained:
     context: LocalFoldContext
     killed: LocalFoldContext
     resumed: LocalFoldContext
+    ended: LocalFoldContext
 
 
 def train(
@@ -98,6 +100,7 @@ def train(
     context, split = LocalFoldContext(root / name), Split(0, *parts[:3])
     context.root.mkdir()
     context.stop_at, context.resume_from = how.get("stop_at"), how.get("resume_from")
+    context.time_is_up_at = how.get("time_is_up_at")
     inventory_module.prepare_node(config)
     inventory_module.write_inputs(config, inventory, context.inputs)
     torch.manual_seed(how.get("seed", 0))
@@ -116,8 +119,9 @@ def trained(request, tmp_path_factory):
     *_, killed = train(family, root, "killed", stop_at=1)
     # What the random generators come to between a kill and a start must not matter.
     *_, resumed = train(family, root, "resumed", resume_from=killed.stopped_with, seed=77)
+    *_, ended = train(family, root, "ended", time_is_up_at=1)
     torch.set_num_threads(threads)
-    return Trained(family, config, inventory, split, context, killed, resumed)
+    return Trained(family, config, inventory, split, context, killed, resumed, ended)
 
 
 @each_family
@@ -130,6 +134,7 @@ def test_it_has_the_modules_and_the_names_of_the_interface(family):
     assert type(config) is load_config_class(family)
     assert type(config).__dataclass_params__.frozen
     assert {"data.root", *(f"data.{name}" for name in config.data.ROWS_FROM), *config.NOT_TRAINED_BY} <= set(fields)
+    assert getattr(config, "SEED", "data.root") in fields
     assert load_kind(config.PREDICTS).name == config.PREDICTS
     assert isinstance(config.ADVICE, Advice)
     assert all(isinstance(package, str) for package in config.PACKAGES)
@@ -183,6 +188,15 @@ def test_it_goes_on_after_a_kill_to_the_same_bits(trained):
     for key, predictions in trained.context.predictions.items():
         for whole, resumed in zip(list_values(predictions), list_values(trained.resumed.predictions[key]), strict=True):
             np.testing.assert_array_equal(whole, resumed)
+
+
+def test_it_ends_after_the_epoch_that_fits_into_its_time(trained):
+    """Each stage of several has at least one evaluation, and these have no more."""
+    ended, steps = trained.ended, trained.context.steps
+    num_steps = NUM_STEPS if trained.context.stages else NUM_STEPS // NUM_EPOCHS
+    assert ended.steps == steps[:num_steps]
+    assert ended.ended == ([] if trained.context.stages else [(num_steps, "budget")])
+    assert set(ended.predictions) == set(trained.context.predictions)
 
 
 def list_values(predictions: Any) -> list[np.ndarray]:

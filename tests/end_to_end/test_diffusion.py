@@ -26,7 +26,7 @@ NUM_FOLDS, NUM_EPOCHS, STEPS_PER_EPOCH = 2, 2, 3
 WORDS = f"""--config-name=pixel_diffusion_small --epochs {NUM_EPOCHS} --batch_size 25 --gradient_accumulation_steps 2
     data.max_rows=300 model.depth=2 model.width=16 training.ema_decays=[0.9,0.5] sampling.num_samples=60
     sampling.steps=3 sampling.every_epochs=1 sampling.grid=3 folds.count={NUM_FOLDS} folds.blend_fraction=0.1
-    checkpoint.every_steps=1 run.dashboard=false tracking.wandb=disabled""".split()
+    sampling.features=auto checkpoint.every_steps=1 run.dashboard=false tracking.wandb=disabled""".split()
 
 
 def start(home, *words, job="kfold.py"):

@@ -206,6 +206,7 @@ class Config:
     """Everything that decides what a fold of this family learns."""
 
     PACKAGES: ClassVar = ("torchvision", "open_clip_torch", "timm", "pillow")
+    SEED: ClassVar = "training.seed"
     NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "training.picture_cache_gib", "data.max_pixels")
     ADVICE: ClassVar = ADVICE
 

@@ -232,6 +232,7 @@ class Config:
 
     PREDICTS: ClassVar = "token_losses"
     PACKAGES: ClassVar = ("tokenizers",)
+    SEED: ClassVar = "training.seed"
     NOT_TRAINED_BY: ClassVar = ("training.eval_batch_size", "data.max_megabytes")
     ADVICE: ClassVar = Advice(
         memory="lower training.rows_at_once, training.loss_tokens or training.eval_batch_size",

@@ -307,6 +307,7 @@ class Config:
 
     PREDICTS: ClassVar = "answers"
     PACKAGES: ClassVar = ("transformers", "peft", "tokenizers")
+    SEED: ClassVar = "training.seed"
     NOT_TRAINED_BY: ClassVar = (
         "model.path",  # its files' checksum counts
         "judge.key_variable", "judge.timeout_s", "judge.patience_s", "judge.parallel", "judge.most_failures",

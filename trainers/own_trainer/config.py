@@ -103,6 +103,7 @@ class Config:
     """Everything that decides what a fold of this family learns."""
 
     PACKAGES: ClassVar = ()
+    SEED: ClassVar = "model.seed"
     # A changed function is told when a run is continued, and not refused: its fields are `my`.
     NOT_TRAINED_BY: ClassVar = ("trainer.path", "trainer.folder", "model.source_sha256")
     CHANGES: ClassVar = {

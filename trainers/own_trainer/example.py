@@ -67,6 +67,8 @@ def train_fold(fold: Fold, my: Options) -> Any:
         line.weights_F[:], line.intercept = state["weights_F"], state["intercept"]
         done, total = state["done"], state["total"]
     for epoch in range(done // batches_per_epoch, my.epochs):
+        if fold.is_time_up():
+            break
         order_N = np.random.default_rng([fold.seed, epoch]).permutation(len(y_N))
         for start in range(done % batches_per_epoch * my.batch_size, len(y_N), my.batch_size):
             rows = order_N[start : start + my.batch_size]

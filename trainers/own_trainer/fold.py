@@ -14,7 +14,7 @@ import pandas as pd
 from trainers.interface import FoldContext, Progress, ResumePoint
 from trainers.own_trainer.kept import KeptModel, make_kept
 from trainers.own_trainer.table import name_class
-from trainers.own_trainer.users_code.packing import from_tensor, to_tensor
+from trainers.own_trainer.users_code.packed_objects import from_tensor, to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,8 @@ class Fold:
         self._context = context
         self._step, self._epoch, self._epochs = 0, 0, Progress(0)  # the epoch that is over, and the one under way
         self._has_reported, self._is_epoch_over = False, False
-        self._saved_at = time.monotonic()
+        self._saved_at = self._epoch_began = time.monotonic()
+        self._epoch_s = 0.0
 
     def __reduce__(self) -> Any:
         """Raises TypeError: a checkpoint would hold all rows."""
@@ -129,6 +130,19 @@ class Fold:
             Progress(self._step, epoch=min(epoch + 1, num_epochs - 1), num_epochs=num_epochs),
         )
         self._has_reported = self._is_epoch_over = True
+        now = time.monotonic()
+        self._epoch_s, self._epoch_began = now - self._epoch_began, now
+
+    def is_time_up(self) -> bool:
+        """Whether no further epoch fits into the time that the run gives the fold (`run.time_budget`). To be asked by
+        every worker before each epoch; the function then ends its training and returns its predictions."""
+        if not (self._has_reported and self._is_epoch_over):
+            return False
+        step = self._step or self._epoch + 1
+        is_up = self._context.is_time_up(step, self._epoch_s)
+        if is_up:
+            self._context.report_early_end(step, "budget")
+        return is_up
 
     def save(self, state: Any) -> None:
         """Keeps a state from which the fold goes on when it is killed: anything that can be pickled, such as a dict
@@ -144,6 +158,7 @@ class Fold:
         if not (is_due or is_time or self._is_epoch_over):
             return
         facts = {"step": self._step, "over": self._epoch, **{name: getattr(self._epochs, name) for name in _EPOCHS}}
+        facts |= {"is_epoch_over": self._is_epoch_over, "epoch_s": self._epoch_s}
         point = ResumePoint({"state": to_tensor(state, "fold.save(state): the state")}, {}, facts)
         self._context.save_resume_point(point, self._step)
         self._saved_at = time.monotonic()
@@ -158,6 +173,7 @@ class Fold:
         self._step, self._epoch = facts["step"], facts["over"]
         self._epochs = Progress(self._step, epoch=facts["epoch"], num_epochs=facts["num_epochs"])
         self._has_reported = facts["epoch"] is not None
+        self._is_epoch_over, self._epoch_s = facts.get("is_epoch_over", False), facts.get("epoch_s", 0.0)
         return from_tensor(point.tensors["state"], "cpu")
 
     def keep_model(self, model: Any, features: Sequence[str] | None = None, *, knows_numbers: bool = False) -> None:

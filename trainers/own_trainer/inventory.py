@@ -102,7 +102,7 @@ def take_inventory(
 
 def describe_inputs(config: Config) -> tuple[DataConfig, ModelConfig]:
     """What of a config decides what is read and left for the folds."""
-    return config.data, config.model
+    return config.data, replace(config.model, seed=0)
 
 
 def write_inputs(config: Config, inventory: Inventory, folder: Path) -> None:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from trainers.interface import DataError, TrainedModel
 from trainers.own_trainer.inventory import ROW_ID
 from trainers.own_trainer.kept import KeptModel
-from trainers.own_trainer.users_code.packing import from_tensor
+from trainers.own_trainer.users_code.packed_objects import from_tensor
 from trainers.own_trainer.users_code.returned import ReturnedError, check_numbers, check_probabilities
 from trainers.predictions import BlockPredictions
 from trainers.values import describe_missing

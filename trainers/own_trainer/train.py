@@ -30,7 +30,7 @@ from trainers.own_trainer.inventory import ROW_ID, name_packed
 from trainers.own_trainer.kept import refuse_other_predictions
 from trainers.own_trainer.table import number_classes
 from trainers.own_trainer.users_code.options import count_arguments
-from trainers.own_trainer.users_code.packing import to_tensor
+from trainers.own_trainer.users_code.packed_objects import to_tensor
 from trainers.own_trainer.users_code.returned import ReturnedError, check_numbers, check_probabilities, take_apart
 from trainers.own_trainer.users_code.source import Source, is_user_file, load_source, unpack
 from trainers.predictions import ClassPredictions, Predictions

@@ -252,6 +252,7 @@ class Config:
 
     PREDICTS: ClassVar = "samples"
     PACKAGES: ClassVar = ("pillow",)
+    SEED: ClassVar = "training.seed"
     NOT_TRAINED_BY: ClassVar = ("data.max_pixels",)
     ADVICE: ClassVar = ADVICE
     DECIDES_TASK: ClassVar = (

@@ -44,7 +44,8 @@ def pixel_diffusion_small() -> Recipe:
             model=ModelConfig(name="JiT-B/4", depth=3, width=48, heads=2, bottleneck=32, class_tokens=4, join_block=1),
             training=TrainingConfig(epochs=36, batch_size=32, horizontal_flip=False, ema_decays=(0.99,)),
             optimizer=OptimizerConfig(lr=4e-3, schedule="cosine", warmup_epochs=1),
-            sampling=SamplingConfig(num_samples=192, steps=20, guidance=1.0, every_epochs=8),
+            # Features of photographs say little of shapes of 16 pixels; how many are true pictures is known.
+            sampling=SamplingConfig(num_samples=96, steps=20, guidance=1.0, every_epochs=9, features="none"),
         ),
         _SECTIONS | {"folds": {"kind": "stratified"}},
     )

@@ -11,7 +11,7 @@ Shape suffixes: B pictures, P pairs, T pixels of a thumbnail's side.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,7 +28,7 @@ _LEAST_ROUGHLY, _LEAST_LIKENESS = 0.85, 0.96  # correlation of means of 4 x 4, a
 _CROPPED = 0.03  # of height and width that one of two pictures may lack
 _WINDOWS = [(0.0, 0.0), (0.0, _CROPPED), (_CROPPED, 0.0), (_CROPPED, _CROPPED), (_CROPPED / 2, _CROPPED / 2)]
 _LEAST_DEVIATION = 4.0  # of grey values: a blank picture is like every other blank one
-_BLOCK_PAIRS, _BLOCK_CANDIDATES = 2**24, 4096
+_TILE, _TILE_ROWS, _BLOCK_CANDIDATES = 2**14, 32, 4096
 _THREADS = 4
 
 
@@ -82,16 +82,17 @@ def without_exact(near_B: np.ndarray, exact_B: np.ndarray) -> np.ndarray:
 
 def find_pairs(thumbnails_BTT3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of pictures that are nearly the same, (P,) and (P,), the lower number first."""
-    grey_BTT = thumbnails_BTT3.mean(axis=3, dtype=np.float32)
+    red_BTT, green_BTT, blue_BTT = (thumbnails_BTT3[..., channel].astype(np.float32) for channel in range(3))
+    grey_BTT = (red_BTT + green_BTT + blue_BTT) / np.float32(3)
     usable = np.flatnonzero(grey_BTT.std(axis=(1, 2)) >= _LEAST_DEVIATION)
     if len(usable) < 2:
         return usable[:0], usable[:0]
     hash_b, mirrored_b = _hash(grey_BTT[usable])
     pairs = {False: _find_candidates(hash_b, hash_b), True: _find_candidates(hash_b, mirrored_b)}
-    found = []
+    found, rough_BV = [], _describe_roughly(thumbnails_BTT3)
     for is_mirrored, (first_P, second_P) in pairs.items():
         first, second = usable[first_P], usable[second_P]
-        is_like = _are_alike(thumbnails_BTT3, first, second, is_mirrored=is_mirrored)
+        is_like = _are_alike(thumbnails_BTT3, rough_BV, first, second, is_mirrored=is_mirrored)
         found.append(np.stack([first[is_like], second[is_like]]))
     both = np.unique(np.concatenate(found, axis=1), axis=1)
     return both[0], both[1]
@@ -112,41 +113,86 @@ def _pack(bits_B64: np.ndarray) -> np.ndarray:
 
 
 def _find_candidates(hash_B: np.ndarray, other_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs, the lower number first, of which few bits differ."""
+    """Pairs, the lower number first, of which few bits differ: each is met once, as of mirrored pictures the relation
+    holds both ways. All pairs are compared, in tiles that the processor's cache holds: an index by parts of the hash
+    leaves little out where a quarter of the bits may differ."""
+    number = len(hash_B)
+    other_B = np.concatenate([other_B, np.zeros(-number % 8, np.uint64)])
     firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for start, stop in _cut(len(hash_B)):
-        others = other_B[start:]  # each pair once: of mirrored ones the relation holds both ways
-        num_bits = np.bitwise_count(hash_B[start:stop, None] ^ others)
-        row, column = np.nonzero(num_bits <= _MOST_BITS)
-        is_pair = column > row
-        firsts.append(start + row[is_pair])
-        seconds.append(start + column[is_pair])
+    for top in range(0, number, _TILE_ROWS):
+        own = hash_B[top : top + _TILE_ROWS]
+        for left in range(top // 8 * 8, number, _TILE):
+            row, column = _find_few(own, other_B[left : left + _TILE])
+            row, column = row + top, column + left
+            is_pair = (column > row) & (column < number)
+            firsts.append(row[is_pair])
+            seconds.append(column[is_pair])
     return np.concatenate(firsts), np.concatenate(seconds)
 
 
-def _cut(number: int) -> Iterator[tuple[int, int]]:
-    height = max(1, _BLOCK_PAIRS // max(1, number))
-    return ((start, min(number, start + height)) for start in range(0, number, height))
+def _find_few(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of hashes of which few bits differ. They are rare: of eight others one look says that there is
+    none."""
+    different, counts = np.empty(len(others), np.uint64), np.empty(len(others), np.uint8)
+    is_few = np.empty((len(own), len(others)), np.bool_)
+    for place, one in enumerate(own):
+        np.bitwise_xor(one, others, out=different)
+        np.bitwise_count(different, out=counts)
+        np.less_equal(counts, _MOST_BITS, out=is_few[place])
+    eights = is_few.view(np.uint64)
+    row, eight = np.divmod(np.flatnonzero(eights), eights.shape[1])
+    which, within = np.nonzero(eights[row, eight][:, None].view(np.bool_))
+    return row[which], eight[which] * 8 + within
 
 
-def _are_alike(thumbnails: np.ndarray, first_P: np.ndarray, second_P: np.ndarray, *, is_mirrored: bool) -> np.ndarray:
-    """(P,) bool: whether thumbnails are alike, or one of them and a part of the other."""
+def _are_alike(
+    thumbnails: np.ndarray, rough_BV: np.ndarray, first_P: np.ndarray, second_P: np.ndarray, *, is_mirrored: bool
+) -> np.ndarray:
+    """(P,) bool: whether thumbnails are alike, or one of them and a part of the other.
+
+    Args:
+        thumbnails: of all pictures.
+        rough_BV: what `_describe_roughly` says of them.
+        first_P, second_P: the pairs.
+        is_mirrored: whether the second ones are to be mirrored.
+    """
+    near = _are_roughly_alike(rough_BV, first_P, second_P, is_mirrored=is_mirrored)
     is_like = np.zeros(len(first_P), bool)
-    for start in range(0, len(first_P), _BLOCK_CANDIDATES):
-        block = np.arange(start, min(len(first_P), start + _BLOCK_CANDIDATES))
+    for start in range(0, len(near), _BLOCK_CANDIDATES):
+        block = near[start : start + _BLOCK_CANDIDATES]
         one, other = (thumbnails[rows[block]].astype(np.float32) for rows in (first_P, second_P))
         other = other[:, :, ::-1] if is_mirrored else other
-        near = np.flatnonzero(_correlate(_shrink(one, 4), _shrink(other, 4)) >= _LEAST_ROUGHLY)
-        if not len(near):
-            continue
-        one, other = one[near], other[near]
         halves = [_shrink(pictures, 2) for pictures in (one, other)]
         best = _correlate(*halves)
         for window in _WINDOWS:
             best = np.maximum(best, _correlate(_shrink(_cut_out(one, *window), 2), halves[1]))
             best = np.maximum(best, _correlate(halves[0], _shrink(_cut_out(other, *window), 2)))
-        is_like[block[near]] = best >= _LEAST_LIKENESS
+        is_like[block] = best >= _LEAST_LIKENESS
     return is_like
+
+
+def _describe_roughly(thumbnails: np.ndarray) -> np.ndarray:
+    """Means of 4 x 4 pixels, (B, T / 4, T / 4, 3), of which the sum of products is the correlation of two pictures."""
+    number, side = len(thumbnails), SIDE // 4
+    of_rows = thumbnails.reshape(number, side, 4, SIDE * 3).sum(axis=2, dtype=np.uint16)
+    parts = of_rows.reshape(number, side, side, 4, 3)
+    small: np.ndarray = np.sum([parts[:, :, :, place].astype(np.float32) for place in range(4)], axis=0)
+    small -= small.mean(axis=(1, 2, 3), keepdims=True)
+    small /= np.maximum(np.sqrt((small**2).sum(axis=(1, 2, 3), keepdims=True)), 1e-6)
+    return small
+
+
+def _are_roughly_alike(
+    rough_BV: np.ndarray, first_P: np.ndarray, second_P: np.ndarray, *, is_mirrored: bool
+) -> np.ndarray:
+    """Places of the pairs that may be alike."""
+    other_BV = rough_BV[:, :, ::-1] if is_mirrored else rough_BV
+    found = [np.empty(0, np.int64)]
+    for start in range(0, len(first_P), _BLOCK_CANDIDATES):
+        block = slice(start, start + _BLOCK_CANDIDATES)
+        products = np.einsum("pyxc,pyxc->p", rough_BV[first_P[block]], other_BV[second_P[block]])
+        found.append(start + np.flatnonzero(products >= _LEAST_ROUGHLY))
+    return np.concatenate(found)
 
 
 def _shrink(pictures: np.ndarray, factor: int) -> np.ndarray:

@@ -123,8 +123,7 @@ def find_near_texts(
         Broder 1997, "On the resemblance and containment of documents" (MinHash).
     """
     runs = _Runs(num_words, masks_numbers=masks_numbers)
-    pairs, first = list[NearPair](), dict[bytes, int]()
-    index = _Index(least)
+    pairs, first, sketches = list[NearPair](), dict[bytes, int](), _Sketches(len(texts))
     for number in range(len(texts)):
         hashes_R = runs.hash_text(str(texts[number]))
         if len(hashes_R) == 0:
@@ -132,12 +131,15 @@ def find_near_texts(
         same = first.setdefault(blake2b(hashes_R.tobytes(), digest_size=16).digest(), number)
         if same != number:
             pairs.append(NearPair(same, number, 1.0))
-            continue
-        for other in index.find_and_add(number, hashes_R):
+        else:
+            sketches.add(number, hashes_R)
+    for number, others in sketches.find_candidates(least):
+        hashes_R = runs.hash_text(str(texts[number]))
+        for other in others:
             likeness = measure_likeness(hashes_R, runs.hash_text(str(texts[other])))
             if likeness >= least:
                 pairs.append(NearPair(other, number, likeness))
-    return NearTexts(tuple(pairs), len(texts))
+    return NearTexts(tuple(sorted(pairs, key=lambda pair: (pair.other, pair.one))), len(texts))
 
 
 def measure_likeness(one_R: np.ndarray, other_R: np.ndarray) -> float:
@@ -146,23 +148,65 @@ def measure_likeness(one_R: np.ndarray, other_R: np.ndarray) -> float:
     return shared / (len(one_R) + len(other_R) - shared)
 
 
-class _Index:
-    """Candidates by MinHash, cut into bands so that of pairs that are just near 1 % is missed at most; candidates that
-    are none cost time only."""
+class _Sketches:
+    """MinHash of N texts, P numbers each. Texts that agree in a band of them are candidates: bands are so short that of
+    pairs that are just near 1 % is missed at most; candidates that are none cost time only."""
 
-    def __init__(self, least: float) -> None:
-        from datasketch import MinHash, MinHashLSH
+    def __init__(self, num_texts: int) -> None:
+        from datasketch import MinHash
 
-        self.new = MinHash
-        self.permutations = MinHash(_PERMUTATIONS).permutations
-        self.found = MinHashLSH(num_perm=_PERMUTATIONS, params=_choose_bands(least))
+        self.new, self.permutations = MinHash, MinHash(_PERMUTATIONS).permutations
+        self.sketch_NP = np.zeros((num_texts, _PERMUTATIONS), np.uint32)
+        self.has_one_N = np.zeros(num_texts, bool)
 
-    def find_and_add(self, number: int, hashes_R: np.ndarray) -> Iterator[int]:
-        """The numbers of earlier texts that may be near, the first ones first."""
+    def add(self, number: int, hashes_R: np.ndarray) -> None:
+        """Takes a text in."""
         sketch = self.new(_PERMUTATIONS, hashfunc=int, scheme="affine32", permutations=self.permutations)
         sketch.update_batch((hashes_R & np.uint64(0xFFFFFFFF)).tolist())
-        yield from sorted(self.found.query(sketch))[:_MOST_CANDIDATES]
-        self.found.insert(number, sketch)
+        self.sketch_NP[number], self.has_one_N[number] = sketch.hashvalues, True
+
+    def find_candidates(self, least: float) -> Iterator[tuple[int, list[int]]]:
+        """Each text that has some, and the earlier texts that may be near it, the first ones first."""
+        num_bands, length = _choose_bands(least)
+        numbers_M = np.flatnonzero(self.has_one_N)
+        bands = [
+            _Band(numbers_M, self.sketch_NP[numbers_M, band * length : (band + 1) * length])
+            for band in range(num_bands)
+        ]
+        for number in np.unique(np.concatenate([band.later for band in bands])).tolist():
+            found = np.unique(np.concatenate([band.find_earlier(number) for band in bands]))
+            yield number, found[:_MOST_CANDIDATES].tolist()
+
+
+class _Band:
+    """Which of M texts agree in all L numbers of a band.
+
+    Attributes:
+        later: the numbers of the texts that agree with an earlier one, sorted.
+    """
+
+    def __init__(self, numbers_M: np.ndarray, sketch_ML: np.ndarray) -> None:
+        weight_L = np.random.default_rng(0).integers(1, 2**63, sketch_ML.shape[1], dtype=np.uint64) * np.uint64(2) + 1
+        key_M = (sketch_ML.astype(np.uint64) * weight_L).sum(axis=1, dtype=np.uint64)
+        order_M = np.argsort(key_M, kind="stable")
+        is_first_M = np.concatenate([[True], np.diff(key_M[order_M]) != 0]) if len(order_M) else np.zeros(0, bool)
+        group_M = np.cumsum(is_first_M) - 1
+        is_shared_M = np.bincount(group_M, minlength=1)[group_M] > 1
+        self.members = numbers_M[order_M[is_shared_M]].astype(np.int32)  # group by group, in each the first ones first
+        begins = np.flatnonzero(is_first_M[is_shared_M])
+        begin_of = np.repeat(begins, np.diff([*begins, len(self.members)]))
+        place = np.flatnonzero(~is_first_M[is_shared_M])
+        place = place[np.argsort(self.members[place])]
+        self.later, self.place, self.begin = self.members[place], place, begin_of[place]
+
+    def find_earlier(self, number: int) -> np.ndarray:
+        """The first texts before a text that agree with it."""
+        row = np.searchsorted(self.later, number)
+        if row == len(self.later) or self.later[row] != number:
+            return np.zeros(0, np.int32)
+        begin = self.begin[row]
+        earlier: np.ndarray = self.members[begin : min(self.place[row], begin + _MOST_CANDIDATES)]
+        return earlier
 
 
 def _choose_bands(least: float) -> tuple[int, int]:

@@ -236,6 +236,7 @@ class Config:
 
     PREDICTS: ClassVar = "map"
     PACKAGES: ClassVar = ("pillow",)
+    SEED: ClassVar = "training.seed"
     # Pictures are normalised by what they are found to be, so that their scale does not matter.
     NOT_TRAINED_BY: ClassVar = (
         "training.eval_batch_size",

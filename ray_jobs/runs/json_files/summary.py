@@ -5,6 +5,7 @@ What depends on the kind of predictions stays a mapping: scores by the metric's 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,11 @@ class Scores:
 @dataclass(frozen=True)
 class Compared:
     """A member or a combination with its error on rows that it has not seen, and minus the best member's; each with the
-    ends of its 95 % interval."""
+    ends of its 95 % interval.
+
+    Attributes:
+        seed_errors: of its trainings with one seed each, if there are several.
+    """
 
     name: str
     kind: Literal["member", "combination"]
@@ -84,6 +89,12 @@ class Compared:
     difference: float
     difference_low: float
     difference_high: float
+    seed_errors: tuple[float, ...] = field(default=(), metadata=IF_ANY)
+
+    @property
+    def seed_std(self) -> float:
+        """Standard deviation of the errors over the seeds."""
+        return statistics.stdev(self.seed_errors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +124,11 @@ class Combinations:
     def error_label(self) -> str:
         """The metric for people; of files from before there was a label its name."""
         return self.label or self.metric
+
+    @property
+    def num_seeds(self) -> int:
+        """With how many seeds each member was trained."""
+        return max([1, *(len(row.seed_errors) for row in self.rows)])
 
     @property
     def submitted(self) -> Compared:

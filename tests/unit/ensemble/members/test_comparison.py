@@ -9,6 +9,7 @@ from sklearn.metrics import mean_squared_log_error, roc_auc_score
 
 from ensemble.kinds import load_kind
 from ensemble.members import comparison
+from ensemble.members.comparison import Repeated
 from ensemble.numbers.metrics import draw_errors
 
 compare_pair = partial(comparison.compare_pair, load_kind("number"))
@@ -131,3 +132,54 @@ def test_a_scorer_of_probabilities_is_drawn_too():
 def test_one_unit_cannot_be_drawn():
     with pytest.raises(ValueError, match="expected one each, at least 2 kinds"):
         compare_pair("mse", *make_pair(10), unit_N=np.zeros(10))
+
+
+def make_trainings(seed, noise=0.3, num_seeds=4):
+    """A target, and trainings of two recipes that are equally good."""
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=200)
+    error = rng.normal(size=200)
+    return target, [target + error * (1 + rng.normal(scale=noise, size=(num_seeds, 1))) for _ in range(2)]
+
+
+def rank_trainings(target, trainings, sources=("run", "run"), **options):
+    together = np.stack([one.mean(axis=0) for one in trainings])
+    repeated = [Repeated(one, source) for one, source in zip(trainings, sources, strict=True)]
+    return comparison.rank(load_kind("number"), "mse", target, together, [0], repeated_C=repeated, **options)
+
+
+def test_what_another_seed_changes_is_in_the_interval_of_several_trainings():
+    excluded = {"rows": 0, "seeds": 0, "other runs": 0}
+    for seed in range(60):
+        target, trainings = make_trainings(seed)
+        together = np.stack([one.mean(axis=0) for one in trainings])
+        found = {
+            "rows": comparison.rank(load_kind("number"), "mse", target, together, [0], num_draws=200),
+            "seeds": rank_trainings(target, trainings, num_draws=200),
+            "other runs": rank_trainings(target, trainings, ("one", "other"), num_draws=200),
+        }
+        for name, ranking in found.items():
+            excluded[name] += ranking.difference_low_C[1] > 0 or ranking.difference_high_C[1] < 0
+    assert excluded["rows"] > 30
+    assert excluded["seeds"] <= 6
+    assert excluded["other runs"] <= 6
+
+
+def test_trainings_that_are_alike_change_no_interval():
+    target, (model, _) = make_trainings(0, noise=0)
+    better = 0.9 * model + 0.1 * target
+    with_seeds, rows = rank_trainings(target, [model, better]), rank_trainings(target, [model[:1], better[:1]])
+    for name in ("low_C", "high_C", "difference_low_C", "difference_high_C"):
+        np.testing.assert_allclose(getattr(with_seeds, name), getattr(rows, name), rtol=1e-9, atol=1e-12)
+    assert [len(one) for one in with_seeds.seed_errors] == [4, 4]
+    assert rows.difference_low_C[0] == rows.difference_high_C[0] == 0
+
+
+def test_seeds_of_one_run_go_together_and_those_of_two_do_not():
+    rng = np.random.default_rng(0)
+    target, shifts = rng.normal(size=100), rng.normal(scale=2, size=(4, 1))
+    first = np.tile(target + rng.normal(size=100), (4, 1)) + shifts  # the same seed changes both alike
+    second = first + rng.normal(scale=0.01, size=100)
+    paired, apart = (rank_trainings(target, [first, second], sources) for sources in (("a", "a"), ("a", "b")))
+    widths = [one.difference_high_C[1] - one.difference_low_C[1] for one in (paired, apart)]
+    assert widths[1] > 10 * widths[0]

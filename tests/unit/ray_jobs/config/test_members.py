@@ -409,3 +409,72 @@ def test_members_are_compared_by_a_scorer_of_scikit_learn(tmp_path):
     rows = {row.name: row.error for row in summary.stage.combinations.rows}
     assert -1 < rows["greedy, z space"] < min(rows["main"], rows["wide"]) + 0.05
     assert not any(name.startswith("weighted_mean") for name in rows)
+
+
+def test_seeds_train_every_member_again_under_seeds_that_follow_from_its_own():
+    words = ["members=[wide model.hidden_dim=128 training.seed=3]", "ensemble.seeds=3"]
+    config = parse_kfold(words).config
+    members = resolve_members(config)
+    assert list(members) == ["main", "main.seed1", "main.seed2", "wide", "wide.seed1", "wide.seed2"]
+    assert list(members) == config.member_names
+    assert members["main"] == config
+    seeds = [own.trainer.training.seed for own in members.values()]
+    assert (seeds[0], seeds[3]) == (0, 3)
+    assert len(set(seeds)) == 6
+    again = members["wide.seed2"]
+    assert again.trainer.training == replace(members["wide"].trainer.training, seed=seeds[5])
+    assert (again.trainer.model, again.run.name) == (members["wide"].trainer.model, "wide.seed2")
+    assert members["wide"].run.name == "wide"
+    assert resolve_members(again) == {"main": again}
+    more = resolve_members(replace(config, ensemble=replace(config.ensemble, seeds=4)))
+    assert {name: more[name] for name in members if name != "main"} == {n: o for n, o in members.items() if n != "main"}
+
+
+@pytest.mark.parametrize("seeds", ["0", "101", "two"])
+def test_a_number_of_seeds_that_is_none_is_refused(seeds):
+    with pytest.raises((RunError, ValueError), match=r"ensemble.seeds"):
+        parse_kfold([f"ensemble.seeds={seeds}"])
+
+
+def test_a_family_that_does_not_name_its_seed_is_trained_once(monkeypatch):
+    config = parse_kfold(["ensemble.seeds=2"]).config
+    monkeypatch.delattr(type(config.trainer), "SEED")
+    with pytest.raises(RunError, match=r"the family clip_regression does not say which of its fields is the seed"):
+        resolve_members(config)
+
+
+def test_seeds_are_scored_together_as_one_member_and_their_spread_is_told(tmp_path):
+    once, _, before = make_run(tmp_path / "once", members=(WIDE,))
+    folder, config, summary = make_run(tmp_path / "run", members=(WIDE,), ensemble=EnsembleConfig(seeds=3))
+    rows = {row.name: row for row in summary.stage.combinations.rows}
+    assert [row.name for row in summary.stage.combinations.rows if row.kind == "member"] == ["main", "wide"]
+    oof = pq.read_table(folder.oof).to_pandas().pivot(index="id", columns="member", values="prediction")
+    target = pq.read_table(folder.oof).to_pandas().drop_duplicates("id").set_index("id")["target"].loc[oof.index]
+    trainings = ["wide", "wide.seed1", "wide.seed2"]
+    mean = np.expm1(np.log1p(oof[trainings]).mean(axis=1))
+    assert rows["wide"].error == pytest.approx(mean_squared_log_error(target, mean), rel=1e-12)
+    alone = [mean_squared_log_error(target, oof[name]) for name in trainings]
+    assert rows["wide"].seed_errors == pytest.approx(alone, rel=1e-12)
+    assert rows["wide"].seed_std == pytest.approx(np.std(alone, ddof=1))
+    everyone = np.expm1(np.log1p(oof).mean(axis=1))
+    assert rows["mean, z space"].error == pytest.approx(mean_squared_log_error(target, everyone), rel=1e-12)
+    assert len(rows["mean, z space"].seed_errors) == 3
+    assert rows["mean, z space"].submitted
+    assert summary.stage.combinations.num_seeds == 3
+    text = folder.readme.read_text()
+    assert "Each member is 3 trainings with other seeds, and the intervals hold what another seed changes" in text
+    assert f"wide {rows['wide'].seed_std:.4f}" in text
+    assert "over rows only" in once.readme.read_text()
+    assert before.stage.combinations.num_seeds == 1
+    write_report(folder, config, summary)
+    assert (folder.figures / "seeds.png").exists()
+    assert "The same with other seeds" in folder.report.read_text()
+
+
+def test_one_member_with_seeds_is_their_mean(tmp_path):
+    folder, _, summary = make_run(tmp_path / "run", ensemble=EnsembleConfig(seeds=2))
+    oof = pq.read_table(folder.oof).to_pandas().pivot(index="id", columns="member", values="prediction")
+    assert list(oof) == ["main", "main.seed1"]
+    rows = {row.name: row for row in summary.stage.combinations.rows}
+    assert rows["mean, z space"].error == pytest.approx(rows["main"].error, rel=1e-12)
+    assert summary.stage.submission.facts["n_models"] == 2

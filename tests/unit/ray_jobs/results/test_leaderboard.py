@@ -123,3 +123,22 @@ def test_a_fold_of_one_row_has_no_score_by_a_scorer_that_needs_two(tmp_path, cap
     main([f"run.storage={tmp_path}", "--metric=r2", f"--csv={board}"])
     (row,) = read_board(board)
     assert [row[f"fold_{fold}"] for fold in range(5)] == [""] * 5
+
+
+def test_trainings_with_other_seeds_are_one_entry_whose_interval_holds_them(tmp_path, capsys):
+    make_run(tmp_path / "once", num_epochs=1)
+    board = tmp_path / "board.csv"
+    main([f"run.storage={tmp_path}", f"--csv={board}"])
+    assert "The intervals are over rows only" in " ".join(capsys.readouterr().out.split())
+    folder, _, summary = make_run(tmp_path / "seeds", num_epochs=1, ensemble=EnsembleConfig(seeds=3))
+    main([f"run.storage={tmp_path}", f"--csv={board}"])
+    rows = {(row["run"], row["what"]): row for row in read_board(board)}
+    assert set(rows) == {("once", "main"), ("seeds", "main"), ("seeds", "ensemble (mean)")}
+    known = {row.name: row for row in summary.stage.combinations.rows}
+    assert float(rows["seeds", "main"]["error"]) == pytest.approx(known["main"].error)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "The intervals of 1 of the models, which have one seed, are over rows only" in shown
+    main([str(folder.root), f"--csv={board}"])
+    for row in read_board(board):
+        assert float(row["high"]) - float(row["low"]) == pytest.approx(known["main"].high - known["main"].low)
+    assert "The intervals hold that other seeds train other models" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from trainers.interface import NO_KEY
+from trainers.reading import near_pictures
 from trainers.reading.near_pictures import (
     find_pairs,
     number_near_pictures,
@@ -73,3 +74,26 @@ def test_what_is_no_picture_or_blank_is_like_nothing(pictures):
 def test_rows_that_have_the_very_same_are_left_to_the_exact_kind():
     near, exact = np.array([1, 1, 2, 2, 0, 3], np.uint64), np.array([7, 7, 8, 9, 0, 4], np.uint64)
     assert without_exact(near, exact).tolist() == [0, 0, 2, 2, 0, 0]
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 8, 9, 40, 100])
+@pytest.mark.parametrize("tile", [(8, 3), (32, 16)])
+def test_candidates_are_all_pairs_of_which_few_bits_differ(monkeypatch, number, tile):
+    monkeypatch.setattr(near_pictures, "_TILE", tile[0])
+    monkeypatch.setattr(near_pictures, "_TILE_ROWS", tile[1])
+    rng = np.random.default_rng(number)
+    hashes = rng.integers(0, 2**63, number, dtype=np.uint64)
+    for place in range(1, number, 2):  # half of them like the one before, to a few bits
+        flipped = rng.choice(64, place % 20, replace=False)
+        hashes[place] = hashes[place - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flipped.astype(np.uint64))
+    others = rng.permutation(hashes)
+    for second in (hashes, others):
+        found = near_pictures._find_candidates(hashes, second)
+        expected = {
+            (a, b)
+            for a in range(number)
+            for b in range(a + 1, number)
+            if (int(hashes[a]) ^ int(second[b])).bit_count() <= 16
+        }
+        assert set(zip(*(one.tolist() for one in found), strict=True)) == expected
+        assert len(found[0]) == len(expected)

@@ -1,0 +1,284 @@
+"""What must hold, looked at after each change of a file and at the end of a run."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet
+
+from simulation.bucket import ADDRESS
+from simulation.disk import Disk, Inode
+from simulation.simulated import NUM_FOLDS, RUN, STORE, Simulation
+from simulation.world import Process, ViolationError
+
+_FOLD = re.compile(rf"{STORE}/{RUN}/folds/(\d+)/(.+)")
+_FOLD_OBJECT = re.compile(rf"{ADDRESS}/{RUN}/folds/(\d+)/(.+)")
+_RECORD = re.compile(rf"{STORE}/{RUN}/metrics/fold_(\d+)\.jsonl")
+_PASSING = ("status.json", "leave_request.json", "checkpoints/resume_", "pictures/")
+TIMINGS = ("time", "epoch_time", "samples_per_second", "elapsed_time")
+
+
+@dataclass
+class Reference:
+    """What the undisturbed run came to: the same for every setting.
+
+    Attributes:
+        states: of a fold at a step.
+        rows: of a fold's record, without times.
+        files: the content of what a run is for, by the path in its folder.
+        names: of all files that stay.
+    """
+
+    states: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    rows: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+
+class Checks:
+    """Looks at one world.
+
+    Args:
+        simulation: which.
+        reference: what its run has to come to; None: this is the undisturbed one.
+    """
+
+    def __init__(self, simulation: Simulation, reference: Reference | None) -> None:
+        self.simulation, self.reference, self.found = simulation, reference, Reference()
+        self.finished: dict[int, dict[str, tuple[Inode, bytes]]] = {}
+        self.checked_lines: dict[int, tuple[int, int]] = {}  # of a fold's record: the file's number, its whole lines
+        self.saved: dict[int, int] = {}  # of a fold the step of the newest point that counts
+        self.began: dict[int, int] = {}  # of a fold the latest attempt that has written something of it
+        self.finished_objects: dict[int, dict[str, bytes]] = {}
+        self.num_checks = 0
+        self.saved_at_launch: dict[int, int] = {}  # by process
+        simulation.training.see, simulation.training.begin = self.see_state, self.see_start
+        simulation.on_launch.append(self.see_launch)
+        simulation.store.on_change.append(self.see_object)
+        disk = simulation.shared
+        disk.on_change.append(lambda what, path, inode: self.see_change(disk, what, path, inode))
+
+    def refuse(self, what: str) -> None:
+        """Ends the world: this must not be."""
+        error = ViolationError(what)
+        self.simulation.world.fail(error)
+        raise error
+
+    # While it runs.
+
+    def see_state(self, fold: int, step: int, state: bytes) -> None:
+        """The same bits at each step, whatever has happened."""
+        self.num_checks += 1
+        self.found.states[fold, step] = state
+        if self.reference and self.reference.states.get((fold, step)) != state:
+            self.refuse(f"(e) fold {fold} is not what it was at step {step}")
+
+    def see_change(self, disk: Disk, what: str, path: str, inode: Inode) -> None:
+        """After a name or a file's content has changed."""
+        self.num_checks += 1
+        if record := _RECORD.fullmatch(path):
+            self.see_record(int(record[1]), what, path, inode)
+        elif (place := _FOLD.fullmatch(path)) and not place[2].startswith("."):
+            self.see_fold(disk, int(place[1]), place[2], what)
+
+    def see_record(self, fold: int, what: str, path: str, inode: Inode) -> None:
+        """(b) each line once, without a gap; (c) no line of a superseded attempt."""
+        disk = self.simulation.shared
+        try:
+            named = disk._peek(path)
+        except KeyError:
+            return
+        if what in ("write", "truncate") and named is not inode:
+            return  # an old file that has no name any more
+        self.note_writer(fold, "the record")
+        if not self.reference:
+            return
+        number, known = self.checked_lines.get(fold, (0, 0))
+        known = known if number == named.number and what == "write" else 0
+        lines = bytes(named.data).split(b"\n")
+        for place in range(known, len(lines) - 1):
+            self.check_row(fold, place, lines[place])
+        self.checked_lines[fold] = (named.number, len(lines) - 1)
+
+    def check_row(self, fold: int, place: int, line: bytes) -> None:
+        """A line of a record is the one that belongs there."""
+        assert self.reference is not None
+        try:
+            row = without_times(json.loads(line))
+        except ValueError:
+            self.refuse(f"(b) line {place} of the record of fold {fold} is torn: {line[:80]!r}")
+        wanted = self.reference.rows[fold]
+        if row["step"] != place or place >= len(wanted) or row != wanted[place]:
+            self.refuse(f"(b) line {place} of the record of fold {fold} is {row}")
+
+    def see_fold(self, disk: Disk, fold: int, name: str, what: str) -> None:
+        """(a) what a finished fold has left never changes."""
+        if name == "manifest.json" and what == "rename":
+            self.note_writer(fold, "the manifest")
+            self.note_finished(disk, fold)
+        elif fold in self.finished and not name.startswith(_PASSING) and not self.is_repaired(fold):
+            self.look_at_finished(disk, fold, f"{what} {name}")
+        if name.startswith("checkpoints/resume_") and name.endswith("checkpoint.json") and what == "rename":
+            step = self.find_newest_point(disk, fold)
+            self.saved[fold] = max(step, self.saved.get(fold, 0))
+
+    def is_repaired(self, fold: int) -> bool:
+        """Whether the driver has said that a fold's files were damaged."""
+        return any(f"fold {fold} has to be trained again" in line for line in self.simulation.reset_folds)
+
+    def note_finished(self, disk: Disk, fold: int) -> None:
+        """From here on its bytes stay."""
+        root = f"{STORE}/{RUN}/folds/{fold}"
+        listed = json.loads(disk.peek(f"{root}/manifest.json") or b"{}")["files"]
+        kept: dict[str, tuple[Inode, bytes]] = {}
+        for name in ("manifest.json", *listed):
+            content = disk.peek(f"{root}/{name}")
+            if content is None:
+                self.refuse(f"(d) the manifest of fold {fold} lists {name}, which is not there")
+                return
+            kept[name] = (disk._peek(f"{root}/{name}"), content)
+        if fold in self.finished and not self.is_repaired(fold):
+            before = {name: content for name, (_, content) in self.finished[fold].items()}
+            if before != {name: content for name, (_, content) in kept.items()}:
+                self.refuse(f"(a) fold {fold} was finished, and was finished again with other bytes")
+        self.finished[fold] = kept
+
+    def look_at_finished(self, disk: Disk, fold: int, what: str) -> None:
+        """Compares what a finished fold had."""
+        for name, (_, content) in self.finished[fold].items():
+            if disk.peek(f"{STORE}/{RUN}/folds/{fold}/{name}") != content:
+                self.refuse(f"(a) {name} of finished fold {fold} changes: {what}")
+
+    def see_object(self, what: str, name: str, content: bytes) -> None:
+        """(a) and (c) of a run in object storage."""
+        self.num_checks += 1
+        place = _FOLD_OBJECT.fullmatch(name)
+        if place is None:
+            return
+        fold, kept = int(place[1]), self.finished_objects.get(int(place[1]), {})
+        if name in kept and (what == "delete" or kept[name] != content) and not self.is_repaired(fold):
+            self.refuse(f"(a) {name} of finished fold {fold} changes: {what}")
+        if place[2] != "manifest.json" or what != "put":
+            return
+        self.note_writer(fold, "the manifest")
+        objects, root = self.simulation.store.objects, name.removesuffix("manifest.json")
+        listed = json.loads(content)["files"]
+        if missing := [one for one in listed if len(objects.get(root + one, b"")) != listed[one]["bytes"]]:
+            self.refuse(f"(d) the manifest of fold {fold} lists {missing}, which are not there")
+        self.finished_objects[fold] = {root + one: objects[root + one] for one in listed} | {name: content}
+
+    def note_writer(self, fold: int, what: str) -> None:
+        """(c) nothing of a superseded attempt counts after its successor's first write."""
+        task = self.simulation.world.current
+        attempt = task.process.attempt if task else None
+        if attempt is None or attempt[0] != fold:
+            return
+        if attempt[1] < self.began.get(fold, 0):
+            self.refuse(f"(c) attempt {attempt[1]} of fold {fold} writes {what} after attempt {self.began[fold]} has")
+        self.began[fold] = attempt[1]
+
+    def find_newest_point(self, disk: Disk, fold: int) -> int:
+        """The step of the newest resume point that is whole."""
+        steps = [0]
+        for place in ("resume_0", "resume_1"):
+            root = f"{STORE}/{RUN}/folds/{fold}/checkpoints/{place}"
+            try:
+                point = json.loads(disk.peek(f"{root}/checkpoint.json") or b"")
+            except ValueError:
+                continue
+            if disk.peek(f"{root}/{point['tensors']}") is not None:
+                steps.append(point["description"]["global_step"])
+        return max(steps)
+
+    def see_launch(self, process: Process, fold: int, attempt: int) -> None:
+        """(a) a finished fold is never trained again."""
+        self.saved_at_launch[process.pid] = self.saved.get(fold, 0)
+        if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
+            self.refuse(f"(a) attempt {attempt} of fold {fold} is launched, and the fold is finished")
+
+    def see_start(self, fold: int, step: int) -> None:
+        """(d) an attempt goes on from the newest point that was whole when it was launched."""
+        task = self.simulation.world.current
+        assert task is not None
+        wanted = min(self.saved.get(fold, 0), self.saved_at_launch[task.process.pid])
+        if step < wanted and not self.is_repaired(fold):
+            self.refuse(f"(d) fold {fold} begins at step {step}, and step {wanted} was saved")
+
+    def after_power_cut(self, disk: Disk) -> None:
+        """What was not synced may be lost; what was finished may not."""
+        for fold in range(NUM_FOLDS):
+            self.saved[fold] = min(self.saved.get(fold, 0), self.find_newest_point(disk, fold))
+            self.checked_lines.pop(fold, None)
+            if fold in self.finished:
+                self.look_at_finished(disk, fold, "the power was cut")
+
+    # At the end.
+
+    def list_files(self) -> dict[str, bytes]:
+        """What lies where the run lives, by its path there."""
+        if self.simulation.setting.in_bucket:
+            root = f"{ADDRESS}/{RUN}/"
+            return {name.removeprefix(root): content for name, content in self.simulation.store.objects.items()}
+        root = f"{STORE}/{RUN}"
+        walk = self.simulation.shared.walk(root)
+        return {path.removeprefix(f"{root}/"): bytes(inode.data) for path, inode in walk}
+
+    def gather(self) -> Reference:
+        """What the run has come to."""
+        files = self.list_files()
+        for fold in range(NUM_FOLDS):
+            lines = files.get(f"metrics/fold_{fold}.jsonl", b"").splitlines()
+            self.found.rows[fold] = [without_times(json.loads(line)) for line in lines]
+        for name, content in files.items():
+            self.found.names.append(re.sub(r"\d{8}_\d{6}", "<time>", name))
+            if name.endswith(".parquet"):
+                self.found.files[name] = repr(pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()).encode()
+            elif name.endswith((".safetensors", "checkpoint.json")) or name.startswith("submission"):
+                self.found.files[name] = content
+        return self.found
+
+    def check_end(self) -> None:
+        """(b), (d), (e) and (g) of a run that is done."""
+        assert self.reference is not None
+        found, wanted = self.gather(), self.reference
+        for fold, rows in wanted.rows.items():
+            if found.rows[fold] != rows:
+                self.refuse(
+                    f"(b) the record of fold {fold} has {len(found.rows[fold])} lines of {len(rows)}, or others"
+                )
+        for name in wanted.files.keys() | found.files.keys():
+            if wanted.files.get(name) != found.files.get(name):
+                self.refuse(f"(e) {name} is not that of the undisturbed run")
+        if more := sorted(set(found.names) - set(wanted.names) - _MAY_BE):
+            self.refuse(f"(g) the run leaves {more}")
+        less = sorted(set(wanted.names) - set(found.names))
+        if less and not self.simulation.setting.in_bucket:
+            self.refuse(f"(g) the run lacks {less}")
+        self.check_events()
+
+    def check_events(self) -> None:
+        """(b) each event of an attempt once; each row of the ensemble's record in its place."""
+        files = self.list_files()
+        events = [json.loads(line) for line in files.get("events.jsonl", b"").splitlines()]
+        counts = Counter((one["event"], one["fold"], one["attempt"]) for one in events if "attempt" in one)
+        if double := [key for key, number in counts.items() if number > 1]:
+            self.refuse(f"(b) events.jsonl has {double} more than once")
+        rows = [json.loads(line) for line in files.get("metrics/ensemble.jsonl", b"").splitlines()]
+        if [row["step"] for row in rows] != list(range(len(rows))):
+            self.refuse(f"(b) ensemble.jsonl has steps {[row['step'] for row in rows]}")
+        for fold in range(NUM_FOLDS):
+            if not any(f"ensemble/fold_{fold}_completed" in row for row in rows):
+                self.refuse(f"(b) ensemble.jsonl does not say that fold {fold} is completed")
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    """What of a row has to be the same."""
+    return {name: value for name, value in row.items() if not name.endswith(TIMINGS)}
+
+
+_MAY_BE = {"stop_request.json", "driver.lock", "launched.json"}

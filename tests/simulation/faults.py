@@ -1,0 +1,214 @@
+"""What may happen to a run: which of it, and when, the seed says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simulation.checks import Checks
+from simulation.disk import Disk
+from simulation.simulated import TEMPORARY, Simulation
+from simulation.world import Process
+
+KINDS = (
+    "kill",
+    "kill other",
+    "power",
+    "stop",
+    "interrupt",
+    "disk",
+    "clock",
+    "second driver",
+    "suspend",
+    "drain",
+    "clean",
+)
+_GAPS = (25, 80, 300, 900)  # steps between two faults, in the mean
+_MOST = 12
+
+
+class Faults:
+    """Strikes between two steps.
+
+    Args:
+        simulation, checks: of one world.
+    """
+
+    def __init__(self, simulation: Simulation, checks: Checks) -> None:
+        self.simulation, self.checks, self.luck = simulation, checks, simulation.world.random
+        self.kinds = [kind for kind in KINDS if self.luck.random() < 0.45] or ["kill"]
+        self.gap, self.left = self.luck.choice(_GAPS), self.luck.randint(1, _MOST)
+        self.next_step = self._draw()
+        self.done: list[str] = []
+        self.strikes: dict[str, Callable[[], bool]] = {
+            "kill": self.kill_current, "kill other": self.kill_other, "power": self.cut_power, "stop": self.stop,
+            "interrupt": self.interrupt, "disk": self.spoil_disk, "clock": self.turn_clock,
+            "second driver": self.start_second, "suspend": self.suspend, "drain": self.drain, "clean": self.clean,
+            "bucket": self.spoil_bucket,
+        }  # fmt: skip
+        simulation.world.before_step = self.strike
+
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing more happens."""
+        return self.left == 0
+
+    def _draw(self) -> int:
+        return self.simulation.world.steps + 1 + int(self.luck.expovariate(1 / self.gap))
+
+    def strike(self, what: str) -> None:
+        """Before each step."""
+        world = self.simulation.world
+        if world.steps < self.next_step or not self.left:
+            return
+        self.next_step = self._draw()
+        kind = self.luck.choice(self.kinds)
+        if self.strikes[kind]():
+            self.left -= 1
+            self.done.append(kind)
+            world.note(f"FAULT {kind} at {what}")
+
+    def _get_current(self) -> Process:
+        current = self.simulation.world.current
+        assert current is not None
+        return current.process
+
+    def _list_living(self) -> list[Process]:
+        return [one for one in self.simulation.world.processes if not one.is_dead and one.name != "user"]
+
+    def kill_current(self) -> bool:
+        """Whoever has the baton dies."""
+        process = self._get_current()
+        if process.name == "user":
+            return False
+        self.simulation.world.kill(process)
+        return True
+
+    def kill_other(self) -> bool:
+        """Somebody dies."""
+        living = self._list_living()
+        if not living:
+            return False
+        self.simulation.world.kill(self.luck.choice(living))
+        return True
+
+    def cut_power(self) -> bool:
+        """A machine loses power; a disk that it alone uses forgets what was not synced."""
+        machine = self.luck.choice(self.simulation.setting.machines)
+        for process in self._list_living():
+            if process.machine == machine:
+                self.simulation.world.kill(process)
+        if self.simulation.setting.is_own:
+            self.simulation.shared.cut_power()
+            self.checks.after_power_cut(self.simulation.shared)
+        self.simulation.local[machine].cut_power()
+        return True
+
+    def stop(self) -> bool:
+        """SIGSTOP, and later SIGCONT."""
+        living = self._list_living()
+        process = self.luck.choice(living) if living and self.luck.random() < 0.5 else self._get_current()
+        if process.name == "user":
+            return False
+        self.simulation.world.stop(process, self.luck.choice((0.5, 5.0, 40.0, 200.0)))
+        return True
+
+    def interrupt(self) -> bool:
+        """Ctrl-C."""
+        drivers = [one for one in self.simulation.drivers if not one.is_dead]
+        if not drivers:
+            return False
+        self.simulation.interrupts[self.luck.choice(drivers)].was_heard = True
+        return True
+
+    def spoil_bucket(self) -> bool:
+        """The object storage refuses, does not answer or lists what was a moment ago."""
+        store = self.simulation.store
+        if not self.simulation.setting.in_bucket or store.fault is not None:
+            return False
+        store.fault = self.luck.choice(("refusing", "lost", "away", "stale"))
+        self.simulation.world.note(f"BUCKET {store.fault}")
+        self.simulation.world.call_later(self.luck.choice((1.0, 10.0, 60.0)), self._mend_bucket)
+        return True
+
+    def _mend_bucket(self) -> None:
+        self.simulation.store.fault = None
+        self.simulation.world.note("BUCKET works")
+
+    def _choose_disk(self) -> Disk:
+        """One that the run is on."""
+        setting = self.simulation.setting
+        return (
+            self.simulation.local[self.luck.choice(setting.machines)] if setting.in_bucket else self.simulation.shared
+        )
+
+    def spoil_disk(self) -> bool:
+        """The disk is full, read-only, away, broken or slow for a while."""
+        disk = self._choose_disk()
+        if disk.fault is not None:
+            return False
+        disk.fault = self.luck.choice(("full", "readonly", "away", "broken", "slow"))
+        self.simulation.world.note(f"DISK {disk.fault}")
+        self.simulation.world.call_later(self.luck.choice((0.1, 2.0, 10.0, 45.0)), lambda: self._mend(disk))
+        return True
+
+    def _mend(self, disk: Disk) -> None:
+        disk.fault = None
+        self.simulation.world.note("DISK works")
+
+    def turn_clock(self) -> bool:
+        """The wall clock jumps."""
+        self.simulation.world.clock_offset += self.luck.choice((-1e5, -100.0, -1.0, 1.0, 100.0, 1e5))
+        return True
+
+    def start_second(self) -> bool:
+        """Somebody types the command a second time."""
+        if len(self.simulation.drivers) > 8:
+            return False
+        self.simulation.world.call_later(0.0, self.simulation.start_driver)
+        return True
+
+    def suspend(self) -> bool:
+        """A machine stands still; Ray takes it for dead, and it comes back."""
+        machines = self.simulation.setting.machines
+        if len(machines) < 2:
+            return False
+        machine = machines[1]
+        for process in self._list_living():
+            if process.machine == machine:
+                self.simulation.world.stop(process, self.luck.choice((10.0, 35.0, 90.0)))
+        self.simulation.joined.lose(machine)
+        return True
+
+    def drain(self) -> bool:
+        """A machine is about to be taken away."""
+        machines = self.simulation.setting.machines
+        if len(machines) < 2 or self.simulation.joined.draining:
+            return False
+        machine = self.luck.choice(machines[1:])
+        cluster = self.simulation.joined
+        cluster.draining.add(machine)
+
+        def take() -> None:
+            for process in self._list_living():
+                if process.machine == machine:
+                    self.simulation.world.kill(process)
+            cluster.draining.clear()
+
+        self.simulation.world.call_later(25.0, take)
+        return True
+
+    def clean(self) -> bool:
+        """A cleaner removes a temporary file; of a run in object storage any file of a fold's checkpoints."""
+        disk = self._choose_disk()
+        names = [
+            path
+            for path, _ in disk.walk()
+            if path.endswith(".tmp") or (path.startswith(TEMPORARY) and "/checkpoints/" in path)
+        ]
+        if not names or disk.fault == "away":
+            return False
+        path = self.luck.choice(names)
+        parent, name = disk.find_parent(path)
+        parent.entries.pop(name)
+        self.simulation.world.note(f"CLEAN {path}")
+        return True

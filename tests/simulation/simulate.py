@@ -1,0 +1,159 @@
+"""Runs seeds: `make simulate SEEDS="0 1000"`; or one, and shows its schedule: `make simulate SEEDS=17`.
+
+`--seconds=15` ends after so many seconds of CPU. PYTHONHASHSEED has to be 0: sets of names have another order otherwise,
+and a seed another history."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+
+from simulation.checks import Checks, Reference
+from simulation.faults import Faults
+from simulation.simulated import STORE, TEMPORARY, Setting, Simulation
+from simulation.world import Process, ViolationError
+
+_MOST_COMMANDS = 30
+_PATIENCE_S = 4000.0  # after the last fault
+
+
+@dataclass
+class Outcome:
+    """What a seed has come to."""
+
+    seed: int
+    steps: int = 0
+    seconds: float = 0.0
+    checks: int = 0
+    faults: list[str] = field(default_factory=list)
+    failure: str = ""
+    lines: list[str] = field(default_factory=list)
+
+
+def choose_setting(seed: int) -> Setting:
+    """What a seed's run is like."""
+    luck = Random(f"setting {seed}")
+    return Setting(
+        every_steps=luck.choice((None, 1, 2, 3, 4)),
+        min_interval_s=luck.choice((0.0, 0.0, 2.0)),
+        patience_s=luck.choice((30.0, 30.0, 5.0)),
+        stall_timeout_s=luck.choice((30.0, 60.0, None)),
+        machines=luck.choice((("a",), ("a",), ("a", "b"))),
+        at_once=luck.choice((1, 2, 2)),
+        log_interval=luck.choice((1, 4, 10)),
+        in_bucket=luck.random() < 0.3,
+    )
+
+
+def run_seed(seed: int, reference: Reference | None) -> tuple[Outcome, Checks]:
+    """One history; without a reference the undisturbed one."""
+    setting = choose_setting(seed) if reference else Setting()
+    simulation = Simulation(seed, setting)
+    checks = Checks(simulation, reference)
+    faults = Faults(simulation, checks) if reference else None
+    outcome = Outcome(seed)
+    with simulation.at_work():
+        try:
+            simulation.world.run(Process(simulation.world, "user", "a"), lambda: _use(simulation, checks, faults))
+        except ViolationError as violation:
+            outcome.failure = str(violation)
+        except Exception as error:
+            outcome.failure = f"{type(error).__name__}: {error}"
+    outcome.steps, outcome.seconds, outcome.checks = simulation.world.steps, simulation.world.now, checks.num_checks
+    outcome.faults, outcome.lines = faults.done if faults else [], simulation.world.lines
+    return outcome, checks
+
+
+def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
+    """A user types the command until the run is done."""
+    for disk in (simulation.shared, *simulation.local.values()):
+        for path in ("/sim", STORE, TEMPORARY):
+            disk.make_folder(path)
+    world, quiet_since = simulation.world, 0.0
+    for _ in range(_MOST_COMMANDS):
+        driver = simulation.start_driver()
+        while not driver.is_dead:
+            world.sleep(2.0)
+            if faults is None or not faults.are_over:
+                quiet_since = world.now
+            elif world.now - quiet_since > _PATIENCE_S:
+                checks.refuse("(f) the run does not end")
+        _judge_end(simulation, checks, driver)
+        if driver.result == 0 and not any(not one.is_dead for one in simulation.drivers):
+            break
+        world.sleep(3.0)
+    else:
+        checks.refuse(f"(f) {_MOST_COMMANDS} commands, and the run is not done")
+    if faults is not None:
+        checks.check_end()
+
+
+def _judge_end(simulation: Simulation, checks: Checks, driver: Process) -> None:
+    """(f) a driver ends done, refused or failed with a reason, or interrupted."""
+    if driver.was_killed:
+        return
+    if driver.error is not None:
+        raise driver.error
+    said = " ".join(simulation.consoles[driver].said)
+    if driver.result not in (0, 1, 2, 130):
+        checks.refuse(f"(f) a driver ends with {driver.result}")
+    if driver.result == 2 and "error:" not in said:
+        checks.refuse(f"(f) a driver ends with {driver.result} and gives no reason")
+
+
+def find_reference() -> Reference:
+    """The undisturbed run."""
+    outcome, checks = run_seed(0, None)
+    if outcome.failure:
+        raise SystemExit("\n".join([*outcome.lines, outcome.failure]))
+    return checks.gather()
+
+
+def run_seeds(seeds: range, *, seconds: float | None = None, is_loud: bool = True) -> list[Outcome]:
+    """Many histories, for so many seconds of CPU at most; those that failed, too."""
+    reference, began, outcomes = find_reference(), time.process_time(), list[Outcome]()
+    for seed in seeds:
+        outcome, _ = run_seed(seed, reference)
+        if outcome.failure and is_loud:
+            print(
+                f"seed {seed}: {outcome.failure} (after {outcome.steps} steps; {', '.join(outcome.faults)})", flush=True
+            )
+        if not outcome.failure:
+            outcome.lines = []
+        outcomes.append(outcome)
+        if seconds is not None and time.process_time() - began > seconds:
+            break
+    return outcomes
+
+
+def main(words: list[str]) -> int:
+    """See the module."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        raise SystemExit("set PYTHONHASHSEED=0")
+    limits = [float(word.partition("=")[2]) for word in words if word.startswith("--seconds=")]
+    words = [word for word in words if not word.startswith("--")]
+    first, last = int(words[0]), int(words[1]) if len(words) > 1 else None
+    if last is None:
+        outcome, _ = run_seed(first, find_reference())
+        print("\n".join(outcome.lines))
+        print(f"seed {first}: {outcome.failure or 'holds'}; {outcome.steps} steps; {', '.join(outcome.faults)}")
+        return bool(outcome.failure)
+    began = time.process_time()
+    outcomes = run_seeds(range(first, last), seconds=limits[0] if limits else None)
+    failed = [one for one in outcomes if one.failure]
+    counts = Counter(kind for one in outcomes for kind in one.faults)
+    print(
+        f"{len(outcomes)} seeds, {sum(one.steps for one in outcomes)} steps, {sum(one.checks for one in outcomes)} looks, "
+        f"{sum(counts.values())} faults ({', '.join(f'{kind} {number}' for kind, number in counts.most_common())}), "
+        f"{sum(one.seconds for one in outcomes) / 3600:.1f} simulated hours, {time.process_time() - began:.0f} s of CPU: "
+        f"{len(failed)} failed"
+    )
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

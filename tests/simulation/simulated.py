@@ -1,0 +1,439 @@
+"""The product put into a world: what stands in the place of its surroundings, and a user who types the same command
+until the run is done."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import importlib.metadata
+import io
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from simulation.stand_ins import RAY, REPORT
+
+sys.modules["ray_jobs.reporting.html_report"] = REPORT
+sys.modules["ray_jobs.tracking.gauges"] = ModuleType("ray_jobs.tracking.gauges")
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+
+import ensemble.predictions
+from ray_jobs.cli.command_line import Command
+from ray_jobs.cluster.placement import ClusterResources, Resources
+from ray_jobs.cluster.signals import Interrupts
+from ray_jobs.config.folds import FoldsConfig
+from ray_jobs.config.recipes import RECIPES
+from ray_jobs.config.run import CheckpointConfig, RunConfig, RunSection
+from ray_jobs.driver import conclude, kfold, launcher, session, watches
+from ray_jobs.errors import ClusterLostError, RunError, is_refused_by_machine
+from ray_jobs.planning.folds import plan_folds
+from ray_jobs.planning.plan import MemberPlan, Plan
+from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_place
+from ray_jobs.runs.remote import bucket, fold_mirror, lease, mirror, run_mirror
+from ray_jobs.worker import resume, watchdog, worker
+from simulation.bucket import ADDRESS, OneAfterAnother, PyarrowFiles, Store
+from simulation.cluster import Cluster
+from simulation.disk import Disk
+from simulation.files import Files
+from simulation.threads import Threading
+from simulation.training import Training, make_inventory
+from simulation.world import EPOCH_S, Process, World
+
+STORE, TEMPORARY, RUN, BUCKET = "/sim/store", "/sim/tmp", "run", f"s3://{ADDRESS}"
+NUM_FOLDS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a run is like; no byte of its result depends on it."""
+
+    every_steps: int | None = 3
+    min_interval_s: float = 0.0
+    patience_s: float = 30.0
+    stall_timeout_s: float | None = 60.0
+    machines: tuple[str, ...] = ("a",)
+    at_once: int = 2
+    log_interval: int = 4
+    in_bucket: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether each driver has a cluster of its own."""
+        return len(self.machines) == 1
+
+    @property
+    def storage(self) -> str:
+        """Where the run lives."""
+        return BUCKET if self.in_bucket else STORE
+
+
+class ExitError(BaseException):
+    """`os._exit`."""
+
+
+class Console:
+    """Shows lines in the schedule."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.lines, self.file = world, list[str](), SimpleNamespace(flush=lambda: None)
+        self.said: list[str] = []
+
+    def print(self, text: Any = "", *_: Any, **__: Any) -> None:
+        """A line."""
+        self.world.note(f'says "{text}"')
+        self.lines.append(str(text))
+        self.said.append(str(text))
+
+    def take_lines(self) -> list[str]:
+        """New ones."""
+        lines, self.lines = self.lines, []
+        return lines
+
+
+class Simulation:
+    """A world with a run in it.
+
+    Args:
+        seed: of the world.
+        setting: of the run.
+    """
+
+    def __init__(self, seed: int, setting: Setting) -> None:
+        self.setting, self.world = setting, World(seed)
+        self.threading = Threading(self.world)
+        self.shared, self.store = Disk(self.world, "shared"), Store(self.world)
+        self.local = {machine: Disk(self.world, machine) for machine in setting.machines}
+        self.files = Files(self.world, lambda machine, path: self._find_disk(machine, path))
+        self.clusters: dict[Process, Cluster] = {}
+        self.joined = Cluster(self.world, self.threading, list(setting.machines), is_own=False)
+        self.cluster_of: dict[int, Cluster] = {}
+        self.interrupts: dict[Process, Interrupts] = {}
+        self.training = Training()
+        self.training.work = lambda seconds: self.world.step("train", seconds * (0.5 + self.world.random.random()))
+        self.world.save_random, self.world.load_random = _save_random, _load_random
+        self.drivers: list[Process] = []
+        self.consoles: dict[Process, Console] = {}
+        self.reset_folds: list[str] = []
+        self.on_launch: list[Callable[[Process, int, int], None]] = []  # process, fold, attempt
+
+    def _find_disk(self, machine: str, path: str) -> Disk:
+        return self.shared if path.startswith(STORE) else self.local.get(machine, self.shared)
+
+    # What runs.
+
+    def start_driver(self, command: Command | None = None) -> Process:
+        """The user types the command."""
+        world = self.world
+        # A run in a folder is locked on one machine; one in object storage may be driven from anywhere.
+        machines = self.setting.machines if self.setting.in_bucket else self.setting.machines[:1]
+        driver = Process(world, f"driver {len(self.drivers) + 1}", world.random.choice(machines))
+        cluster = Cluster(world, self.threading, ["a"], is_own=True) if self.setting.is_own else self.joined
+        self.clusters[driver], self.consoles[driver] = cluster, Console(world)
+        self.interrupts[driver] = Interrupts()
+        driver.at_end.append(lambda: self._leave(driver))
+        self.drivers.append(driver)
+        return driver.start(lambda: self._drive(driver, command or Command(make_config(self.setting), False)))
+
+    def _drive(self, driver: Process, command: Command) -> int:
+        world, console = self.world, self.consoles[driver]
+        world.sleep(1.0 + world.random.random())
+        try:
+            with kfold.no_empty_run(self.setting.storage, RUN):
+                return kfold._run(command, command.config, [], lambda plan: plan, console, time.monotonic())
+        except (RunError, ValueError) as error:
+            console.print(f"error: {error}")
+            return 2
+        except OSError as error:
+            if not is_refused_by_machine(error) and error.errno != 2:
+                raise
+            console.print(f"error: {error}")
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        except ExitError as end:
+            return int(end.args[0])
+
+    def _leave(self, driver: Process) -> None:
+        cluster = self.clusters[driver]
+        if not self.world.is_over:
+            cluster.end_with_driver(driver)
+
+    def find_cluster(self) -> Cluster:
+        """The Ray cluster of the process that asks."""
+        assert self.world.current is not None
+        process = self.world.current.process
+        return self.clusters.get(process) or self.cluster_of.get(process.pid) or self.joined
+
+    # What stands in the place of the surroundings.
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Everything in its place while the world runs."""
+        replaced = self._list_replaced()
+        before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # files that dead processes have left open
+        for module, name, value in replaced:
+            setattr(module, name, value)
+        handler = _Log(self.world)
+        logging.getLogger().addHandler(handler)
+        for known in ("ray_jobs", "trainers"):
+            logging.getLogger(known).setLevel(logging.INFO)
+        RAY.find_cluster, RAY.world = self.find_cluster, self.world
+        gc.disable()  # else it would close files of the dead at a moment of its own
+        names = tempfile._name_sequence  # type: ignore[attr-defined]
+        tempfile._name_sequence = (f"{self.world.names.getrandbits(40):x}" for _ in iter(int, 1))  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            for module, name, value in before:
+                setattr(module, name, value)
+            logging.getLogger().removeHandler(handler)
+            gc.enable()
+            sys.unraisablehook = hook
+            tempfile._name_sequence = names  # type: ignore[attr-defined]
+
+    def _list_replaced(self) -> list[tuple[Any, str, Any]]:
+        world = self.world
+
+        def get_pid() -> int:
+            return world.current.process.pid if world.current else 0
+
+        def leave(code: int) -> None:
+            raise ExitError(code)
+
+        of_system: list[tuple[Any, str, Any]] = [
+            (time, "time", lambda: EPOCH_S + world.now + world.clock_offset),
+            (time, "monotonic", lambda: 100.0 + world.now),
+            (time, "sleep", world.sleep),
+            (os, "getpid", get_pid),
+            (os, "uname", lambda: SimpleNamespace(nodename=world.current.process.machine if world.current else "")),
+            (os, "_exit", leave),
+            (secrets, "token_hex", lambda num: f"{world.names.getrandbits(8 * num):0{2 * num}x}"),
+            (shutil, "_use_fd_functions", False),
+            (shutil, "disk_usage", self._measure_disk),
+            (tempfile, "tempdir", TEMPORARY),
+            (sys, "stdout", io.StringIO()),
+            (sys, "stderr", io.StringIO()),
+            (importlib.metadata, "version", _FIND_VERSION),
+        ]
+        threads = [
+            (module, "threading", self.threading)
+            for module in (resume, launcher, mirror, run_mirror, fold_mirror, lease)
+        ]
+        of_product: list[tuple[Any, str, Any]] = [
+            (bucket, "open_place", lambda uri: (PyarrowFiles(self.store), uri.partition("://")[2])),
+            (bucket, "ThreadPoolExecutor", OneAfterAnother),
+            (kfold, "check_run", lambda config, *_: make_plan(config)),
+            (kfold, "RayStart", SimpleNamespace(for_run=lambda config: None)),
+            (kfold, "ClusterSpread", lambda *_: None),
+            (kfold, "Watcher", lambda *_: _Watcher()),
+            (kfold, "WandbSink", lambda *_, **__: _NoSink()),
+            (kfold, "print_outcome", lambda *_: None),
+            (kfold, "reset_damaged_folds", self._reset_damaged_folds(kfold.reset_damaged_folds)),
+            (conclude, "print_outcome", lambda *_: None),
+            (session, "on_cluster", self._join_cluster),
+            (session, "refuse_private_storage", lambda root: None),
+            (session, "run_on_each_node", lambda *_: None),
+            (session, "load_inventory_module", lambda family: _NO_INVENTORY),
+            (launcher, "run_as_task", self._run_as_task),
+            (launcher, "WaitReport", lambda say: SimpleNamespace(look=lambda find: None)),
+            (watches, "find_draining_nodes", lambda: self.joined.draining),
+            (watches, "kill_process", self._kill_process),
+            (watchdog, "faulthandler", _FaultHandler(world, self.files)),
+            (worker, "load_train_module", lambda family: self.training),
+            (worker, "_logging_to", lambda *_, **__: contextlib.nullcontext()),
+            (sys.modules["ray_jobs.tracking.gauges"], "FoldGauges", _NoGauges),
+            (ensemble.predictions, "pq", SimpleNamespace(ParquetFile=_open_parquet)),
+        ]
+        for module, name, _ in of_product:
+            if not hasattr(module, name):
+                setattr(module, name, None)
+        return [*of_system, *threads, *of_product, *self.files.replace()]
+
+    def _measure_disk(self, path: Any) -> Any:
+        disk = self._find_disk(self.world.current.process.machine if self.world.current else "", str(path))
+        return SimpleNamespace(free=0 if disk.fault == "full" else 1 << 40)
+
+    @contextlib.contextmanager
+    def _join_cluster(self, *_: Any) -> Iterator[tuple[Any, Interrupts]]:
+        world = self.world
+        assert world.current is not None
+        driver = world.current.process
+        world.sleep(1.0)
+        cluster, interrupts = self.clusters[driver], self.interrupts[driver]
+        nodes = tuple(Resources(float(self.setting.at_once), 0.0, 1e12) for _ in cluster.machines)
+
+        def check() -> None:
+            world.step("look whether the cluster is there")
+            if cluster.is_gone:
+                raise ClusterLostError("the Ray cluster is gone")
+
+        heartbeat = SimpleNamespace(check=check, confirm=check)
+        resources = ClusterResources(sum(one.cpus for one in nodes), 0.0, nodes)
+        yield (
+            SimpleNamespace(
+                resources=resources, dashboard_url=None, asks_for_token=True, is_own=cluster.is_own, heartbeat=heartbeat
+            ),
+            interrupts,
+        )
+
+    def _run_as_task(self, name: str, task: dict[str, Any], placement: Any) -> Any:
+        world = self.world
+        assert world.current is not None
+        driver = world.current.process
+        cluster = self.clusters[driver]
+
+        def note(process: Process) -> None:
+            self.cluster_of[process.pid] = cluster
+            for tell in self.on_launch:
+                tell(process, task["fold"], task["attempt"])
+
+        return cluster.start_task(
+            f"fold {task['fold']} attempt {task['attempt']} of {driver.name}", worker.train_worker, (task,),
+            attempt=(task["fold"], task["attempt"]), on_launch=note,
+        )  # fmt: skip
+
+    def _kill_process(self, node: str, pid: int) -> None:
+        for process in self.world.processes:
+            if process.pid == pid and process.machine == node:
+                self.world.kill(process)
+
+    def _reset_damaged_folds(self, real: Callable[..., None]) -> Callable[..., None]:
+        def reset(folder: RunFolder, num_folds: int, say: Callable[[str], None]) -> None:
+            def hear(text: str) -> None:
+                self.reset_folds.append(text)
+                say(text)
+
+            real(folder, num_folds, hear)
+
+        return reset
+
+
+def make_config(setting: Setting) -> RunConfig:
+    """Of the run, with a recipe of which nothing is trained but its name."""
+    return dataclasses.replace(
+        _recipe(),
+        run=RunSection(name=RUN, storage=setting.storage, dashboard=False, stall_timeout_s=setting.stall_timeout_s),
+        folds=FoldsConfig(NUM_FOLDS, "random"),
+        checkpoint=CheckpointConfig(setting.every_steps, setting.min_interval_s, setting.patience_s),
+        tracking=dataclasses.replace(_recipe().tracking, log_interval=setting.log_interval, wandb="disabled"),
+        resources=dataclasses.replace(_recipe().resources, max_folds_at_once=setting.at_once),
+    )
+
+
+@cache
+def _recipe() -> RunConfig:
+    return RECIPES["clip_multimodal_small"]()
+
+
+@cache
+def _plan_folds() -> Any:
+    return plan_folds(FoldsConfig(NUM_FOLDS, "random"), make_inventory())
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """A run that has passed every check."""
+    folder = RunFolder(find_place(config.run.storage, RUN))
+    return Plan({"main": MemberPlan(config, folder, make_inventory(), _plan_folds())}, [])
+
+
+_FIND_VERSION = cache(importlib.metadata.version)
+
+
+class _NoGauges:
+    def __init__(self, *_: Any) -> None: ...
+    def start(self) -> None: ...
+    def export(self) -> None: ...
+
+
+class _NoSink:
+    def __enter__(self) -> _NoSink:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+    def start(self) -> None: ...
+    def finish(self, timeout_s: float) -> bool:
+        return True
+
+
+class _Watcher:
+    def __enter__(self) -> _Watcher:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+    def update(self) -> None: ...
+
+
+_NO_INVENTORY = SimpleNamespace(prepare_node=lambda *_: None, write_inputs=lambda *_: None)
+
+
+class _FaultHandler:
+    """Python's `faulthandler`: ends a process in which nothing moves."""
+
+    def __init__(self, world: World, files: Files) -> None:
+        self.world, self.files = world, files
+        self.armed: dict[Process, int] = {}
+
+    def dump_traceback_later(self, timeout: float, *, exit: bool, file: Any) -> None:
+        assert self.world.current is not None
+        process, number = self.world.current.process, file.fileno()
+        self.armed[process] = mark = self.armed.get(process, 0) + 1
+
+        def end() -> None:
+            if self.armed[process] != mark or process.is_dead:
+                return
+            if process.stopped_until > self.world.now:  # it is stopped, and its watchdog with it
+                self.world.call_later(process.stopped_until - self.world.now + 1e-3, end)
+                return
+            opened = self.files.open_files.get(number)
+            if opened is not None and opened.disk.fault is None:
+                opened.inode.data[:] = b"stacks"
+            self.world.kill(process)
+
+        self.world.call_later(timeout, end)
+
+    def cancel_dump_traceback_later(self) -> None:
+        assert self.world.current is not None
+        self.armed[self.world.current.process] = -1
+
+
+class _Log(logging.Handler):
+    """What the product logs, in the schedule."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line of it."""
+        self.world.note(f"log: {record.getMessage()}")
+
+
+def _open_parquet(path: Any) -> Any:
+    return pyarrow.parquet.ParquetFile(pa.BufferReader(path.read_bytes()))
+
+
+def _save_random() -> Any:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _load_random(state: Any) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])

@@ -1,0 +1,66 @@
+"""Modules that stand for Ray and for the report before the product is imported. To be imported first, in a process of
+its own: the real Ray takes seconds to load, and nothing here may call it."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+
+class _Ray(ModuleType):
+    """`ray`: its calls go to the cluster of the process that makes them."""
+
+    find_cluster: Any = None
+    world: Any = None
+
+    def remote(self, *given: Any, **options: Any) -> Any:
+        return self.find_cluster().remote(*given, **options)
+
+    def get_actor(self, name: str, namespace: str) -> Any:
+        return self.find_cluster().get_actor(name, namespace)
+
+    def get(self, reference: Any, timeout: float | None = None) -> Any:
+        return self.find_cluster().get(reference, timeout)
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: self.world.current.process.machine)
+
+
+class WorkerCrashedError(Exception):
+    """A task's process is gone."""
+
+
+class ActorDiedError(Exception):
+    """An actor is gone for good."""
+
+
+class TaskCancelledError(Exception):
+    """A task was cancelled."""
+
+
+def _make(name: str, **values: Any) -> ModuleType:
+    module = ModuleType(name)
+    module.__path__ = []  # type: ignore[attr-defined]
+    for one, value in values.items():
+        setattr(module, one, value)
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], last, module)
+    return module
+
+
+RAY = _Ray("ray")
+RAY.__path__ = []  # type: ignore[attr-defined]
+sys.modules["ray"] = RAY
+_make("ray.exceptions", WorkerCrashedError=WorkerCrashedError, ActorDiedError=ActorDiedError,
+      TaskCancelledError=TaskCancelledError)  # fmt: skip
+_make("ray.util", get_node_ip_address=lambda: "10.0.0.1")
+_make("ray.util.scheduling_strategies", NodeAffinitySchedulingStrategy=lambda node, soft: node)
+_ALONE = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+_make("ray.train", get_context=lambda: _ALONE, report=lambda metrics: None)
+_make("ray.train.torch", get_device=lambda: "cpu")
+_make("ray.tune")
+_make("ray_report", write_report_or_warn=lambda folder, config, summary: None)
+REPORT = sys.modules.pop("ray_report")
