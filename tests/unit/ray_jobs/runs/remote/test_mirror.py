@@ -252,7 +252,7 @@ def test_lines_that_a_killed_driver_could_not_put_are_kept_if_they_go_on_from_wh
     other.pull_all()
     assert [row["event"] for row in read_lines(folder.events)] == ["first", "second"]
     other.push_run()
-    assert mirror.bucket.read("config.json") == folder.config.read_bytes()
+    assert mirror.bucket.read("events.jsonl") == folder.events.read_bytes()
     folder.events.write_text('{"event":"of another run"}\n' * 3)
     other.pull_all()
     assert [row["event"] for row in read_lines(folder.events)] == ["first", "second"]
