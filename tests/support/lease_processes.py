@@ -152,7 +152,8 @@ def _race() -> None:
 def _drive(uri: str) -> None:
     lease.SILENCE_S, lease.RENEW_S, lease.LOOK_S = SILENCE_S, RENEW_S, LOOK_S
     while True:
-        with tempfile.TemporaryDirectory() as place, contextlib.suppress(RunBusyError):
+        # OSError: on a busy machine the server may not answer in time.
+        with tempfile.TemporaryDirectory() as place, contextlib.suppress(RunBusyError, OSError):
             mirror = RunMirror(RunFolder(Path(place) / "run"), uri)
             mirror.lease.take()
             print("took", mirror.lease.fence, flush=True)

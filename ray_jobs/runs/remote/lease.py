@@ -124,11 +124,12 @@ class Lease:
     def _find_out_conditions(self) -> None:
         """Puts the lease on two conditions that do not hold: a storage that takes one of them looks at none."""
         content = json.dumps(self.mine | {"fence": self.fence, "beat": "a try"}).encode()
-        for condition in (ABSENT, _NO_OBJECT) if self.is_strict else ():
+        for condition in (ABSENT, _NO_OBJECT):
             with contextlib.suppress(ChangedError):
-                with contextlib.suppress(NoConditionsError):
-                    self.bucket.objects.put(LEASE, content, only_if=condition)
-                self._give_up_conditions()
+                if self.is_strict:
+                    with contextlib.suppress(NoConditionsError):
+                        self.bucket.objects.put(LEASE, content, only_if=condition)
+                    self._give_up_conditions()
 
     def _give_up_conditions(self) -> None:
         self.is_strict = False

@@ -618,10 +618,10 @@ def test_what_a_driver_that_was_silent_puts_or_removes_so_late_is_put_over(folde
         write_json(late.folder.summary, {"outcome": "stopped"})
         with pytest.raises(RunBusyError):  # it knows another summary than there is
             late._put("summary.json", late.folder.summary.read_bytes())
-        late.bucket.write("events.jsonl", b"late\n")  # which this driver has not put yet
+        late.bucket.write("config.json", b"{}")  # which this driver has not put yet
         late.bucket.delete(["fold_plan.parquet"])
     assert json.loads(mirror.bucket.read("summary.json")) == {"outcome": "complete"}
-    assert mirror.bucket.read("events.jsonl") == folder.events.read_bytes()
+    assert mirror.bucket.read("config.json") == folder.config.read_bytes()
     assert mirror.bucket.read("fold_plan.parquet") == folder.fold_plan.read_bytes()
 
 
