@@ -271,7 +271,8 @@ class FoldLauncher:
         launched = tell(FoldLaunched(fold.fold, attempt, num_workers, self.placement.threads_per_worker))
         if self.elastic:
             self.elastic.launch(fold, attempt)
-        failure = None
+        failure: Failure | None = None
+        ended: Outcome
         try:
             try:
                 if self.mirror.uri:
@@ -295,6 +296,9 @@ class FoldLauncher:
             if failure.cause == Cause.DIED and self._was_drained(fold, attempt):
                 failure = Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
             ended = FoldFailed(fold.fold, attempt, failure.message)
+            with contextlib.suppress(OSError):
+                if fold.folder.fold(fold.fold).is_complete():  # it has died after its last word
+                    ended, failure = FoldCompleted(fold.fold, attempt), None
         if not self.stopped.is_set():  # else the driver was interrupted and Ray is gone: nothing failed
             ray.get(tell(ended))
         return ended, failure

@@ -221,6 +221,7 @@ class Simulation:
             (time, "time", lambda: EPOCH_S + world.now + world.clock_offset),
             (time, "monotonic", lambda: 100.0 + world.now),
             (time, "sleep", world.sleep),
+            (time, "strftime", lambda form, *when: _STRFTIME(form, *(when or (time.gmtime(EPOCH_S + world.now),)))),
             (os, "getpid", get_pid),
             (os, "uname", lambda: SimpleNamespace(nodename=world.current.process.machine if world.current else "")),
             (os, "_exit", leave),
@@ -353,6 +354,7 @@ def make_plan(config: RunConfig) -> Plan:
     return Plan({"main": MemberPlan(config, folder, make_inventory(), _plan_folds())}, [])
 
 
+_STRFTIME = time.strftime
 _FIND_VERSION = cache(importlib.metadata.version)
 
 

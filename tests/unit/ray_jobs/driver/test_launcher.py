@@ -6,9 +6,10 @@ import io
 import threading
 import time
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, WorkerCrashedError
 
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.cluster.heartbeat import Heartbeat
@@ -20,7 +21,7 @@ from ray_jobs.driver.failures import MAX_DEATHS, Cause, Failure
 from ray_jobs.driver.launcher import FoldLauncher, MemberFold
 from ray_jobs.errors import ClusterLostError
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.json_files.events import FoldCompleted, FoldFailed
+from ray_jobs.runs.json_files.events import FoldCompleted, FoldFailed, FoldLaunched
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
 
 
@@ -85,3 +86,18 @@ def test_a_fold_that_is_done_or_fails_by_itself_is_not_tried_again(launcher, mon
     monkeypatch.setattr(launcher, "_run_attempt", run_attempt)
     launcher._run_fold(MemberFold(launcher.folder, 0), RunConsole(io.StringIO()))
     assert attempts == [1]
+
+
+def test_a_fold_whose_process_dies_after_its_manifest_is_completed_and_not_trained_again(launcher, monkeypatch):
+    told = []
+
+    def fit(fold, *_):
+        fold.folder.fold(0).write_manifest()
+        raise WorkerCrashedError
+
+    launcher.coordinator = SimpleNamespace(apply=SimpleNamespace(remote=lambda _, event: told.append(type(event))))
+    launcher.trainers = {launcher.folder.root: RECIPES["clip_multimodal_small"]().trainer}
+    monkeypatch.setattr(launcher, "_fit", fit)
+    monkeypatch.setattr("ray.get", lambda reference: None)
+    launcher._run_fold(MemberFold(launcher.folder, 0), RunConsole(io.StringIO()))
+    assert told == [FoldLaunched, FoldCompleted]
