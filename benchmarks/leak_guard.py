@@ -43,7 +43,7 @@ def main() -> None:
         data = DataConfig(root=scratch, test_table="")
         rows, read_s = _time(lambda: read_train_rows(data))
         _, fingerprint_s = _time(lambda: fingerprint_files(data, [rows]))
-        _, pictures_s = _time(lambda: hash_pictures(rows.pictures))
+        _, pictures_s = _time(lambda: hash_pictures(rows.pictures, rows.ends, rows.known))
         keys, keys_s = _time(lambda: collect_row_keys(rows, None))
     inventory = Inventory(rows.ids, rows.target, "views", 0, "", row_keys=keys)
     print(f"{num_rows} rows")

@@ -65,7 +65,7 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
             f"run.storage={folder.root.parent}: expected another name than {MEMBERS}, which holds a run's members"
         )
     _check_storage_folder(folder.root, makes_it=scratch is None)
-    if folder.cache.exists() or is_uri(config.trainer.data.root or ""):
+    if scratch is None or folder.cache.exists() or is_uri(config.trainer.data.root or ""):
         open_cache(folder.cache)
     if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
         kinds = ("run", "tune.name") if is_tuning else ("tuning, which tune.py continues", "run.name")

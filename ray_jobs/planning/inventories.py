@@ -36,7 +36,7 @@ class Inventories:
 
     Attributes:
         folder: where data goes that a family makes.
-        cache: where to keep what is fetched from object storage.
+        cache: where to keep what is fetched from object storage, and what was found out.
         spread: reads what is there.
     """
 

@@ -1,14 +1,14 @@
 """The product's own code in a simulated world: one seed, one virtual clock, one scheduler.
 
-Every process of a run (driver, folds, coordinator, publisher, a second driver) is a thread here that works only while
-it holds the baton, and gives it back at each seam: a file operation, a sleep, a lock, a call of Ray's, a request to a
-bucket or to W&B. The world then decides by its seed what the call costs, who goes on, who dies or stands still, and
-which fault the call gets. A seed is therefore a whole history, and gives the same one again.
+Every thread of every process of a run (driver, folds, coordinator, a second driver) is a greenlet here that works until
+it passes a seam: a file operation, a sleep, a lock, a call of Ray's, a request to a bucket. The world then decides by
+its seed what the call costs, who goes on, who dies or stands still, and which fault the call gets. A seed is therefore
+a whole history, and gives the same one again.
 
-The modules of `ray_jobs` and `trainers` run as they are, from `run_kfold`'s inner function down to `os.write`; what
-stands around them is simulated: `disk.py` (a file system that forgets what was not synced), `cluster.py` (Ray),
-`bucket.py` (an object storage), `wandb_server.py` (W&B's client and server), `training.py` (a trainer whose state is a
-counter, a sum and every random generator). `checks.py` says what must hold, `faults.py` what may happen.
+The modules of `ray_jobs` and `trainers` run as they are, from what `run_kfold` does down to `os.write`; what stands
+around them is simulated: `disk.py` (a file system that forgets what was not synced), `cluster.py` (Ray), `bucket.py`
+(an object storage), `training.py` (a trainer whose state is a sum and every random generator). `checks.py` says what
+must hold, `faults.py` what may happen.
 
 What it leaves out:
 
@@ -19,6 +19,7 @@ What it leaves out:
   elastic folds and folds of several ranks are not there.
 - The disk is ext4's kind: whatever was done to names is kept in order, a sync keeps all of it up to there; data without
   a sync may be lost, cut or torn. Files have no permissions and no owners.
-- Reading and checking the user's data, the report and its pictures, the W&B client itself, TensorBoard, tunings.
+- W&B: the publisher and its process. Reading and checking the user's data, the report and its pictures, tunings,
+  further members.
 - Nothing takes memory or time of a real machine: slowness is only what the clock says.
 """

@@ -11,11 +11,13 @@ from typing import Any
 
 import pyarrow.parquet
 
+from simulation.bucket import ADDRESS
 from simulation.disk import Disk, Inode
 from simulation.simulated import NUM_FOLDS, RUN, STORE, Simulation
 from simulation.world import Process, ViolationError
 
 _FOLD = re.compile(rf"{STORE}/{RUN}/folds/(\d+)/(.+)")
+_FOLD_OBJECT = re.compile(rf"{ADDRESS}/{RUN}/folds/(\d+)/(.+)")
 _RECORD = re.compile(rf"{STORE}/{RUN}/metrics/fold_(\d+)\.jsonl")
 _PASSING = ("status.json", "leave_request.json", "checkpoints/resume_", "pictures/")
 TIMINGS = ("time", "epoch_time", "samples_per_second", "elapsed_time")
@@ -52,11 +54,12 @@ class Checks:
         self.checked_lines: dict[int, tuple[int, int]] = {}  # of a fold's record: the file's number, its whole lines
         self.saved: dict[int, int] = {}  # of a fold the step of the newest point that counts
         self.began: dict[int, int] = {}  # of a fold the latest attempt that has written something of it
+        self.finished_objects: dict[int, dict[str, bytes]] = {}
         self.num_checks = 0
-        self.is_writing_by_luck = False
         self.saved_at_launch: dict[int, int] = {}  # by process
         simulation.training.see, simulation.training.begin = self.see_state, self.see_start
         simulation.on_launch.append(self.see_launch)
+        simulation.store.on_change.append(self.see_object)
         disk = simulation.shared
         disk.on_change.append(lambda what, path, inode: self.see_change(disk, what, path, inode))
 
@@ -151,6 +154,24 @@ class Checks:
             if disk.peek(f"{STORE}/{RUN}/folds/{fold}/{name}") != content:
                 self.refuse(f"(a) {name} of finished fold {fold} changes: {what}")
 
+    def see_object(self, what: str, name: str, content: bytes) -> None:
+        """(a) and (c) of a run in object storage."""
+        self.num_checks += 1
+        place = _FOLD_OBJECT.fullmatch(name)
+        if place is None:
+            return
+        fold, kept = int(place[1]), self.finished_objects.get(int(place[1]), {})
+        if name in kept and (what == "delete" or kept[name] != content) and not self.is_repaired(fold):
+            self.refuse(f"(a) {name} of finished fold {fold} changes: {what}")
+        if place[2] != "manifest.json" or what != "put":
+            return
+        self.note_writer(fold, "the manifest")
+        objects, root = self.simulation.store.objects, name.removesuffix("manifest.json")
+        listed = json.loads(content)["files"]
+        if missing := [one for one in listed if len(objects.get(root + one, b"")) != listed[one]["bytes"]]:
+            self.refuse(f"(d) the manifest of fold {fold} lists {missing}, which are not there")
+        self.finished_objects[fold] = {root + one: objects[root + one] for one in listed} | {name: content}
+
     def note_writer(self, fold: int, what: str) -> None:
         """(c) nothing of a superseded attempt counts after its successor's first write."""
         task = self.simulation.world.current
@@ -177,7 +198,7 @@ class Checks:
     def see_launch(self, process: Process, fold: int, attempt: int) -> None:
         """(a) a finished fold is never trained again."""
         self.saved_at_launch[process.pid] = self.saved.get(fold, 0)
-        if fold in self.finished and not self.is_repaired(fold):
+        if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
             self.refuse(f"(a) attempt {attempt} of fold {fold} is launched, and the fold is finished")
 
     def see_start(self, fold: int, step: int) -> None:
@@ -198,19 +219,26 @@ class Checks:
 
     # At the end.
 
+    def list_files(self) -> dict[str, bytes]:
+        """What lies where the run lives, by its path there."""
+        if self.simulation.setting.in_bucket:
+            root = f"{ADDRESS}/{RUN}/"
+            return {name.removeprefix(root): content for name, content in self.simulation.store.objects.items()}
+        root = f"{STORE}/{RUN}"
+        walk = self.simulation.shared.walk(root)
+        return {path.removeprefix(f"{root}/"): bytes(inode.data) for path, inode in walk}
+
     def gather(self) -> Reference:
         """What the run has come to."""
-        disk, root = self.simulation.shared, f"{STORE}/{RUN}/"
+        files = self.list_files()
         for fold in range(NUM_FOLDS):
-            lines = (disk.peek(f"{root}metrics/fold_{fold}.jsonl") or b"").splitlines()
+            lines = files.get(f"metrics/fold_{fold}.jsonl", b"").splitlines()
             self.found.rows[fold] = [without_times(json.loads(line)) for line in lines]
-        for path, inode in disk.walk(root.rstrip("/")):
-            name = path.removeprefix(root)
+        for name, content in files.items():
             self.found.names.append(re.sub(r"\d{8}_\d{6}", "<time>", name))
-            if name.endswith((".parquet", ".safetensors", "checkpoint.json")) or name.startswith("submission"):
-                content = bytes(inode.data)
-                if name.endswith(".parquet"):
-                    content = repr(pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()).encode()
+            if name.endswith(".parquet"):
+                self.found.files[name] = repr(pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()).encode()
+            elif name.endswith((".safetensors", "checkpoint.json")) or name.startswith("submission"):
                 self.found.files[name] = content
         return self.found
 
@@ -228,18 +256,19 @@ class Checks:
                 self.refuse(f"(e) {name} is not that of the undisturbed run")
         if more := sorted(set(found.names) - set(wanted.names) - _MAY_BE):
             self.refuse(f"(g) the run leaves {more}")
-        if less := sorted(set(wanted.names) - set(found.names)):
+        less = sorted(set(wanted.names) - set(found.names))
+        if less and not self.simulation.setting.in_bucket:
             self.refuse(f"(g) the run lacks {less}")
         self.check_events()
 
     def check_events(self) -> None:
         """(b) each event of an attempt once; each row of the ensemble's record in its place."""
-        disk, root = self.simulation.shared, f"{STORE}/{RUN}/"
-        events = [json.loads(line) for line in (disk.peek(f"{root}events.jsonl") or b"").splitlines()]
+        files = self.list_files()
+        events = [json.loads(line) for line in files.get("events.jsonl", b"").splitlines()]
         counts = Counter((one["event"], one["fold"], one["attempt"]) for one in events if "attempt" in one)
         if double := [key for key, number in counts.items() if number > 1]:
             self.refuse(f"(b) events.jsonl has {double} more than once")
-        rows = [json.loads(line) for line in (disk.peek(f"{root}metrics/ensemble.jsonl") or b"").splitlines()]
+        rows = [json.loads(line) for line in files.get("metrics/ensemble.jsonl", b"").splitlines()]
         if [row["step"] for row in rows] != list(range(len(rows))):
             self.refuse(f"(b) ensemble.jsonl has steps {[row['step'] for row in rows]}")
         for fold in range(NUM_FOLDS):
@@ -252,4 +281,4 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.endswith(TIMINGS)}
 
 
-_MAY_BE = {"stop_request.json", "driver.lock"}
+_MAY_BE = {"stop_request.json", "driver.lock", "launched.json"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from simulation.checks import Checks
 from simulation.disk import Disk
-from simulation.simulated import Simulation
+from simulation.simulated import TEMPORARY, Simulation
 from simulation.world import Process
 
 KINDS = (
@@ -43,6 +43,7 @@ class Faults:
             "kill": self.kill_current, "kill other": self.kill_other, "power": self.cut_power, "stop": self.stop,
             "interrupt": self.interrupt, "disk": self.spoil_disk, "clock": self.turn_clock,
             "second driver": self.start_second, "suspend": self.suspend, "drain": self.drain, "clean": self.clean,
+            "bucket": self.spoil_bucket,
         }  # fmt: skip
         simulation.world.before_step = self.strike
 
@@ -99,6 +100,7 @@ class Faults:
         if self.simulation.setting.is_own:
             self.simulation.shared.cut_power()
             self.checks.after_power_cut(self.simulation.shared)
+        self.simulation.local[machine].cut_power()
         return True
 
     def stop(self) -> bool:
@@ -118,9 +120,30 @@ class Faults:
         self.simulation.interrupts[self.luck.choice(drivers)].was_heard = True
         return True
 
+    def spoil_bucket(self) -> bool:
+        """The object storage refuses, does not answer or lists what was a moment ago."""
+        store = self.simulation.store
+        if not self.simulation.setting.in_bucket or store.fault is not None:
+            return False
+        store.fault = self.luck.choice(("refusing", "lost", "away", "stale"))
+        self.simulation.world.note(f"BUCKET {store.fault}")
+        self.simulation.world.call_later(self.luck.choice((1.0, 10.0, 60.0)), self._mend_bucket)
+        return True
+
+    def _mend_bucket(self) -> None:
+        self.simulation.store.fault = None
+        self.simulation.world.note("BUCKET works")
+
+    def _choose_disk(self) -> Disk:
+        """One that the run is on."""
+        setting = self.simulation.setting
+        return (
+            self.simulation.local[self.luck.choice(setting.machines)] if setting.in_bucket else self.simulation.shared
+        )
+
     def spoil_disk(self) -> bool:
         """The disk is full, read-only, away, broken or slow for a while."""
-        disk = self.simulation.shared
+        disk = self._choose_disk()
         if disk.fault is not None:
             return False
         disk.fault = self.luck.choice(("full", "readonly", "away", "broken", "slow"))
@@ -175,9 +198,13 @@ class Faults:
         return True
 
     def clean(self) -> bool:
-        """A cleaner removes a temporary file."""
-        disk = self.simulation.shared
-        names = [path for path, _ in disk.walk() if path.endswith(".tmp")]
+        """A cleaner removes a temporary file; of a run in object storage any file of a fold's checkpoints."""
+        disk = self._choose_disk()
+        names = [
+            path
+            for path, _ in disk.walk()
+            if path.endswith(".tmp") or (path.startswith(TEMPORARY) and "/checkpoints/" in path)
+        ]
         if not names or disk.fault == "away":
             return False
         path = self.luck.choice(names)

@@ -1,6 +1,6 @@
 """Runs seeds: `make simulate SEEDS="0 1000"`; or one, and shows its schedule: `make simulate SEEDS=17`.
 
-`--seconds=20` ends after so many seconds of CPU. PYTHONHASHSEED has to be 0: sets of names have another order otherwise,
+`--seconds=15` ends after so many seconds of CPU. PYTHONHASHSEED has to be 0: sets of names have another order otherwise,
 and a seed another history."""
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def choose_setting(seed: int) -> Setting:
         machines=luck.choice((("a",), ("a",), ("a", "b"))),
         at_once=luck.choice((1, 2, 2)),
         log_interval=luck.choice((1, 4, 10)),
+        in_bucket=luck.random() < 0.3,
     )
 
 

@@ -44,8 +44,10 @@ from ray_jobs.errors import ClusterLostError, RunError, is_refused_by_machine
 from ray_jobs.planning.folds import plan_folds
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.remote import fold_mirror, lease, mirror, run_mirror
+from ray_jobs.runs.location import find_place
+from ray_jobs.runs.remote import bucket, fold_mirror, lease, mirror, run_mirror
 from ray_jobs.worker import resume, watchdog, worker
+from simulation.bucket import ADDRESS, OneAfterAnother, PyarrowFiles, Store
 from simulation.cluster import Cluster
 from simulation.disk import Disk
 from simulation.files import Files
@@ -53,7 +55,7 @@ from simulation.threads import Threading
 from simulation.training import Training, make_inventory
 from simulation.world import EPOCH_S, Process, World
 
-STORE, TEMPORARY, RUN = "/sim/store", "/sim/tmp", "run"
+STORE, TEMPORARY, RUN, BUCKET = "/sim/store", "/sim/tmp", "run", f"s3://{ADDRESS}"
 NUM_FOLDS = 2
 
 
@@ -68,11 +70,17 @@ class Setting:
     machines: tuple[str, ...] = ("a",)
     at_once: int = 2
     log_interval: int = 4
+    in_bucket: bool = False
 
     @property
     def is_own(self) -> bool:
         """Whether each driver has a cluster of its own."""
         return len(self.machines) == 1
+
+    @property
+    def storage(self) -> str:
+        """Where the run lives."""
+        return BUCKET if self.in_bucket else STORE
 
 
 class ExitError(BaseException):
@@ -109,7 +117,7 @@ class Simulation:
     def __init__(self, seed: int, setting: Setting) -> None:
         self.setting, self.world = setting, World(seed)
         self.threading = Threading(self.world)
-        self.shared = Disk(self.world, "shared")
+        self.shared, self.store = Disk(self.world, "shared"), Store(self.world)
         self.local = {machine: Disk(self.world, machine) for machine in setting.machines}
         self.files = Files(self.world, lambda machine, path: self._find_disk(machine, path))
         self.clusters: dict[Process, Cluster] = {}
@@ -127,17 +135,14 @@ class Simulation:
     def _find_disk(self, machine: str, path: str) -> Disk:
         return self.shared if path.startswith(STORE) else self.local.get(machine, self.shared)
 
-    @property
-    def folder(self) -> RunFolder:
-        """The run's."""
-        return RunFolder(f"{STORE}/{RUN}")
-
     # What runs.
 
     def start_driver(self, command: Command | None = None) -> Process:
         """The user types the command."""
         world = self.world
-        driver = Process(world, f"driver {len(self.drivers) + 1}", self.setting.machines[0])
+        # A run in a folder is locked on one machine; one in object storage may be driven from anywhere.
+        machines = self.setting.machines if self.setting.in_bucket else self.setting.machines[:1]
+        driver = Process(world, f"driver {len(self.drivers) + 1}", world.random.choice(machines))
         cluster = Cluster(world, self.threading, ["a"], is_own=True) if self.setting.is_own else self.joined
         self.clusters[driver], self.consoles[driver] = cluster, Console(world)
         self.interrupts[driver] = Interrupts()
@@ -149,7 +154,7 @@ class Simulation:
         world, console = self.world, self.consoles[driver]
         world.sleep(1.0 + world.random.random())
         try:
-            with kfold.no_empty_run(STORE, RUN):
+            with kfold.no_empty_run(self.setting.storage, RUN):
                 return kfold._run(command, command.config, [], lambda plan: plan, console, time.monotonic())
         except (RunError, ValueError) as error:
             console.print(f"error: {error}")
@@ -225,13 +230,15 @@ class Simulation:
             (tempfile, "tempdir", TEMPORARY),
             (sys, "stdout", io.StringIO()),
             (sys, "stderr", io.StringIO()),
-            (importlib.metadata, "version", cache(importlib.metadata.version)),
+            (importlib.metadata, "version", _FIND_VERSION),
         ]
         threads = [
             (module, "threading", self.threading)
             for module in (resume, launcher, mirror, run_mirror, fold_mirror, lease)
         ]
         of_product: list[tuple[Any, str, Any]] = [
+            (bucket, "open_place", lambda uri: (PyarrowFiles(self.store), uri.partition("://")[2])),
+            (bucket, "ThreadPoolExecutor", OneAfterAnother),
             (kfold, "check_run", lambda config, *_: make_plan(config)),
             (kfold, "RayStart", SimpleNamespace(for_run=lambda config: None)),
             (kfold, "ClusterSpread", lambda *_: None),
@@ -322,7 +329,7 @@ def make_config(setting: Setting) -> RunConfig:
     """Of the run, with a recipe of which nothing is trained but its name."""
     return dataclasses.replace(
         _recipe(),
-        run=RunSection(name=RUN, storage=STORE, dashboard=False, stall_timeout_s=setting.stall_timeout_s),
+        run=RunSection(name=RUN, storage=setting.storage, dashboard=False, stall_timeout_s=setting.stall_timeout_s),
         folds=FoldsConfig(NUM_FOLDS, "random"),
         checkpoint=CheckpointConfig(setting.every_steps, setting.min_interval_s, setting.patience_s),
         tracking=dataclasses.replace(_recipe().tracking, log_interval=setting.log_interval, wandb="disabled"),
@@ -342,8 +349,11 @@ def _plan_folds() -> Any:
 
 def make_plan(config: RunConfig) -> Plan:
     """A run that has passed every check."""
-    folder = RunFolder(f"{STORE}/{RUN}")
+    folder = RunFolder(find_place(config.run.storage, RUN))
     return Plan({"main": MemberPlan(config, folder, make_inventory(), _plan_folds())}, [])
+
+
+_FIND_VERSION = cache(importlib.metadata.version)
 
 
 class _NoGauges:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import random
-import threading
 from collections.abc import Callable
 from typing import Any
+
+from greenlet import getcurrent, greenlet
 
 EPOCH_S = 1_700_000_000.0  # where the wall clock begins
 _KEPT_LINES = 400  # of the schedule, for who reads it
@@ -67,26 +68,22 @@ class Process:
 
 
 class Task:
-    """A thread of a process. It has the baton while `world.current` is it."""
+    """A thread of a process, as a greenlet: one of them runs at a time, until it passes a seam."""
 
     def __init__(self, process: Process, target: Callable[[], Any], name: str) -> None:
         self.process, self.target, self.name = process, target, name
         self.token, self.is_over = 0, False
-        self.baton = threading.Lock()
-        self.baton.acquire()
         self.waiters: list[Ticket] = []
-        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.greenlet = greenlet(self._work, process.world.scheduler)
 
     def start(self) -> None:
         """Lets it take its turn."""
         world = self.process.world
         self.process.tasks.append(self)
-        self.thread.start()
         world.push(world.draw_cost(), self)
 
     def _work(self) -> None:
         world = self.process.world
-        self.baton.acquire()
         try:
             if not self.process.is_dead:
                 self.target()
@@ -97,7 +94,6 @@ class Task:
         self.is_over = True
         for ticket in self.waiters:
             world.wake(ticket)
-        world.leave()
 
 
 Ticket = tuple[Task, int]  # of a task that waits: void once it has gone on
@@ -130,8 +126,7 @@ class World:
         self.load_random: Callable[[Any], None] = lambda state: None
         self._heap: list[tuple[float, int, Task | Callable[[], object], int]] = []
         self._number = 0
-        self._over = threading.Lock()
-        self._over.acquire()
+        self.scheduler = getcurrent()  # to which every task gives back the baton
         self.is_over = False
 
     # What seams call.
@@ -226,11 +221,24 @@ class World:
     # The baton.
 
     def run(self, main: Process, target: Callable[[], Any]) -> None:
-        """Runs the world until its main process has ended; in the thread of the test."""
+        """Runs the world until its main process has ended."""
         main.at_end.append(self.close)
         main.start(target)
-        self._hand_over()
-        self._over.acquire()
+        while True:
+            task = self._next()
+            if task is None:
+                living = [task.name for process in self.processes for task in process.tasks if not task.is_over]
+                if not living:
+                    break
+                if self.is_over:
+                    raise AssertionError(f"{living} do not end")
+                self.fail(ViolationError(f"nobody can go on: {living} wait"))
+                continue
+            task.token += 1
+            self.current = task
+            self._change_random(task.process)
+            task.greenlet.switch()
+            self.current = None
         if self.failure is not None:
             raise self.failure
 
@@ -292,45 +300,8 @@ class World:
         self.current = before
 
     def _switch(self) -> None:
-        """Gives the baton to whoever is next, and waits for it."""
-        mine = self.current
-        assert mine is not None
-        following = self._next()
-        if following is None:
-            self.fail(ViolationError("nobody can go on: all processes wait for each other"))
-            following = self._next()
-            assert following is not None
-        if following is not mine:
-            self._give(following)
-            mine.baton.acquire()
-            self.current = mine
-        mine.token += 1
-        self._change_random(mine.process)
-
-    def leave(self) -> None:
-        """The task that has the baton is over."""
-        if not self._hand_over():
-            self.current = None
-            self._over.release()
-
-    def _hand_over(self) -> bool:
-        following = self._next()
-        if following is None:
-            living = [task.name for process in self.processes for task in process.tasks if not task.is_over]
-            if living and not self.is_over:
-                self.fail(ViolationError(f"nobody can go on: {living} wait"))
-                following = self._next()
-        if following is None:
-            return False
-        self._give(following)
-        return True
-
-    def _give(self, task: Task) -> None:
-        self.current = task
-        if task.thread.ident is not None and task.token == 0:
-            task.token = 1  # its beginning
-            self._change_random(task.process)
-        task.baton.release()
+        """Gives back the baton, and waits for it."""
+        self.scheduler.switch()
 
     def _change_random(self, process: Process) -> None:
         """Each process that trains has random generators of its own."""

@@ -29,6 +29,7 @@ from trainers.interface import (
     call_here,
 )
 from trainers.reading.data_folder import prepare_folder, resolve_folder
+from trainers.reading.known_files import KnownFiles
 from trainers.reading.picture_rules import find_depth
 from trainers.storage.object_storage import is_uri
 from trainers.values import suggest
@@ -60,7 +61,8 @@ def take_inventory(
     data = replace(config.data, root=_resolve_root(config.data, folder))
     said_of_classes: tuple[str, ...] = ()
     with opened_data(data, cache or folder / "cache", spread) as (here, open_folder):
-        train, test = read_train_rows(here, open_folder), read_test_rows(here, open_folder)
+        known = KnownFiles(cache, here.folder)
+        train, test = read_train_rows(here, open_folder, known), read_test_rows(here, open_folder, known)
         tables = [train] if test is None else [train, test]
         fingerprint = fingerprint_files(here, tables, config.model.pretrained)
     if train.classes:
@@ -85,6 +87,19 @@ def take_inventory(
         notes=(*notes, *said, *said_of_classes),
         classes=train.classes,
     )
+
+
+def list_places(config: Config) -> list[Path] | None:
+    """The files and folders that the inventory of a config, as the user gave it, is taken of; None: they are not on a
+    disk, or not known beforehand."""
+    data = config.data
+    if not data.root or "://" in data.root:
+        return None
+    root = Path(os.path.abspath(os.path.expanduser(data.root)))
+    has_table = (root / data.train_table).is_file()
+    names = (data.train_table, data.test_table, data.train_pictures and data.test_pictures, data.train_pictures)
+    places = [root / name for name in names if name] if has_table else [root]
+    return [*places, Path(os.path.abspath(os.path.expanduser(config.model.pretrained or "none")))]
 
 
 def describe_inputs(config: Config) -> tuple[DataConfig, str, str | None]:

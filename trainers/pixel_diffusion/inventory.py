@@ -26,6 +26,7 @@ from trainers.pixel_diffusion.rows.rows_file import NO_LABEL, Rows, place_rows, 
 from trainers.pixel_diffusion.rows.scan import Scan, scan_pictures
 from trainers.pixel_diffusion.rows.shapes_data import is_made, make_data
 from trainers.reading.data_folder import prepare_folder, resolve_folder
+from trainers.reading.known_files import KnownFiles
 from trainers.reading.picture_files import collect_left_out
 from trainers.storage.object_storage import is_uri
 
@@ -38,7 +39,8 @@ def take_inventory(
     Args:
         config: as the user gave it.
         folder: where to put made-up pictures if `data.root` is not given.
-        cache, spread: not used: pictures are not read from object storage.
+        cache: where to remember what is in the files; None: nowhere.
+        spread: not used: pictures are not read from object storage.
 
     Returns:
         The config with an absolute path, and the inventory.
@@ -53,8 +55,10 @@ def take_inventory(
         )
     data = replace(config.data, root=resolve_folder(config.data.root, folder, make_data))
     sampling = replace(config.sampling, features=_find_features(config.sampling))
+    known = KnownFiles(cache, data.folder)
     train, test = (
-        scan_pictures(data, listing, table) for listing, table in zip(list_rows(data), ("train", "test"), strict=True)
+        scan_pictures(data, listing, table, known)
+        for listing, table in zip(list_rows(data), ("train", "test"), strict=True)
     )
     classes = tuple(sorted(set(train.listing.labels) - {""}))
     if len(classes) == 1:  # which says nothing

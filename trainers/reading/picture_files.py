@@ -3,21 +3,30 @@ torch."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from trainers.reading.known_files import Item, KnownFiles
 from trainers.reading.picture_rules import PictureRules
+from trainers.reading.portions import THREADS
+from trainers.storage.whole_files import sha256_file
 
 if TYPE_CHECKING:
     from trainers.storage.remote_files import RemoteFile
 
 NO_PICTURE = "their endings are no picture's"
+END_BYTES = 4096
 _FIRST = (".jpg", ".jpeg", ".png", ".webp")
 PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".jp2", ".j2k",
@@ -34,11 +43,13 @@ class Found(NamedTuple):
         picture: its file.
         problem: what is wrong with it, or None.
         largest: value of a channel of 16 bits that does not say how many are in use; 0 of other files.
+        end: see `digest_end`; empty where the file cannot be read, or its whole content is known.
     """
 
     picture: Path | RemoteFile | None
     problem: str | None
     largest: int = 0
+    end: bytes = b""
 
 
 @dataclass
@@ -93,27 +104,27 @@ class PictureFolder:
     Args:
         root: the folder.
         rules: by which its pictures are read.
+        known: looks at them.
     """
 
-    def __init__(self, root: Path, rules: PictureRules | None = None) -> None:
-        self.root, self.rules = root, rules or PictureRules()
+    def __init__(self, root: Path, rules: PictureRules | None = None, known: KnownFiles | None = None) -> None:
+        self.root, self.rules, self.known = root, rules or PictureRules(), known or KnownFiles()
         with os.scandir(root) as entries:
             names = [entry.name for entry in entries if is_wanted(entry.name) or not entry.is_dir()]
         self.suffix_of, self.several, self.left_out = sort_names(names)
 
     def find_all(self, ids: Sequence[str]) -> list[Found]:
         """The picture of each row, one of them where there are several."""
-        return [self._check(row_id) for row_id in ids]
+        places = [self.find(row_id) for row_id in ids]
+        looked = iter(look_at_pictures(self.known, self.rules, [place for place in places if place is not None]))
+        return [
+            Found(None, describe_missing(self.root.name, row_id, self.left_out)) if place is None else next(looked)
+            for row_id, place in zip(ids, places, strict=True)
+        ]
 
     def find(self, row_id: str) -> Path | None:
         """The picture of a row, one of them where there are several; None: it has none."""
         return self.root / f"{row_id}{self.suffix_of[row_id]}" if row_id in self.suffix_of else None
-
-    def _check(self, row_id: str) -> Found:
-        path = self.find(row_id)
-        if path is None:
-            return Found(None, describe_missing(self.root.name, row_id, self.left_out))
-        return Found(path, *check_picture_header(path, self.rules))
 
 
 def describe_missing(folder: str, row_id: str, left_out: LeftOut) -> str:
@@ -159,24 +170,99 @@ def _add(stem: str, suffix: str, suffix_of: dict[str, str], several: dict[str, l
     suffix_of[stem] = sys.intern(suffix)
 
 
-def check_picture_header(path: Path, rules: PictureRules) -> tuple[str | None, int]:
-    """What is wrong with a picture as far as its header and its last bytes tell, or None; and its `Found.largest`."""
-    if not path.is_file():  # a pipe or a device: opening it could wait for ever
-        return f"{path.name} is not a regular file", 0
+def look_at_pictures(known: KnownFiles, rules: PictureRules, places: Sequence[Path]) -> list[Found]:
+    """What is wrong with pictures as far as their headers and their last bytes tell."""
+    load_decoders()
+    how = f"headers, by {sorted(asdict(rules).items())}"
+    looked = known.look_at(how, [(place,) for place in places], partial(_look_at_headers, rules))
+    return [
+        Found(place, problem, largest, bytes.fromhex(end))
+        for place, (problem, largest, end) in zip(places, looked, strict=True)
+    ]
+
+
+def _look_at_headers(rules: PictureRules, items: Sequence[Item]) -> list[tuple[Any, bool]]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        looked = list(pool.map(partial(_look_at_header, rules), [place for (place,) in items if place is not None]))
+    return [(one, one[0] is None) for one in looked]
+
+
+def _look_at_header(rules: PictureRules, path: Path) -> tuple[str | None, int, str]:
+    """What is wrong, `Found.largest`, and `Found.end` in hexadecimals."""
     try:
-        with path.open("rb") as file:
-            return _check_header(file, path.name, lambda: read_end(path, path.stat().st_size, 64), rules)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            last = _read_last(file, size)
+            file.seek(0)
+            problem, largest = _check_header(file, path.name, lambda: last[-64:], rules)
+            return problem, largest, _describe_end(size, last).hex()
+    except IrregularError as error:
+        return f"{path.name} {error}", 0, ""
     except OSError as error:
-        return f"{path.name} is not a whole picture: {error}", 0
+        return f"{path.name} is not a whole picture: {error}", 0, ""
+
+
+class IrregularError(Exception):
+    """What should be a file is none, such as a pipe or a device."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file to be read, in one call: what could be waited for without end is not opened so.
+
+    Raises:
+        IrregularError: it is no regular file, or not there.
+        OSError: it cannot be opened.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno == errno.ENXIO:
+            raise IrregularError("is not a regular file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise IrregularError("is not a regular file")
+    return os.fdopen(number, "rb")
+
+
+def digest_end(path: Path) -> bytes:
+    """The size of a file, 8 bytes, and a hash of its last END_BYTES, 16 bytes."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return _describe_end(size, _read_last(file, size))
+
+
+def _read_last(file: BinaryIO, size: int) -> bytes:
+    file.seek(max(0, size - END_BYTES))
+    return file.read()
+
+
+def _describe_end(size: int, last: bytes) -> bytes:
+    return size.to_bytes(8, "little") + hashlib.blake2b(last, digest_size=16).digest()
+
+
+def digest_contents(known: KnownFiles, places: Sequence[Path]) -> list[bytes]:
+    """SHA-256 of whole files.
+
+    Raises:
+        OSError: one that was there a moment ago cannot be read.
+    """
+    return [bytes.fromhex(one) for one in known.look_at("contents", [(place,) for place in places], _look_at_contents)]
+
+
+def _look_at_contents(items: Sequence[Item]) -> list[tuple[str, bool]]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [(one, True) for one in pool.map(sha256_file, [place for (place,) in items if place is not None])]
 
 
 def check_picture_content(content: bytes, name: str, rules: PictureRules) -> tuple[str | None, int]:
-    """As `check_picture_header`, of a picture that is in memory."""
+    """What is wrong with a picture that is in memory, as far as its header and its last bytes tell, or None; and its
+    `Found.largest`."""
     return _check_header(io.BytesIO(content), name, lambda: content[-64:], rules)
 
 
 def _check_header(
-    source: io.BufferedReader | io.BytesIO, name: str, read_last: Callable[[], bytes], rules: PictureRules
+    source: BinaryIO, name: str, read_last: Callable[[], bytes], rules: PictureRules
 ) -> tuple[str | None, int]:
     from trainers.reading.pictures import (  # here: a table without pictures needs no Pillow
         DamagedError,
@@ -200,13 +286,6 @@ def _check_header(
         return f"{name} is not a whole picture: {error.cause}", 0
     except UnusableError as error:
         return f"{name} {error}", 0
-
-
-def read_end(path: Path, size: int, length: int) -> bytes:
-    """The last bytes of a file of this size."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - length))
-        return file.read()
 
 
 def collect_left_out(folders: Mapping[str, LeftOut]) -> tuple[tuple[str, ...], tuple[dict[str, str], ...]]:

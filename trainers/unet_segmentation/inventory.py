@@ -4,6 +4,7 @@ checked. No torch."""
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from trainers.interface import (
     call_here,
 )
 from trainers.reading.data_folder import prepare_folder, resolve_folder
+from trainers.reading.known_files import KnownFiles
 from trainers.reading.near_pictures import number_near_pictures, read_thumbnails, without_exact
 from trainers.reading.picture_files import collect_left_out
 from trainers.storage.object_storage import is_uri
@@ -38,7 +40,8 @@ def take_inventory(
     Args:
         config: as the user gave it.
         folder: where to put made-up pictures if `data.root` is not given.
-        cache, spread: not used: pictures are not read from object storage.
+        cache: where to remember what is in the files; None: nowhere.
+        spread: not used: pictures are not read from object storage.
 
     Returns:
         The config with an absolute path and the masks' values as they were found, and the inventory.
@@ -58,7 +61,7 @@ def take_inventory(
     train = _note_unknown_groups(data, labels, train)
     if data.max_rows is not None:
         train = train.take(range(min(len(train.ids), data.max_rows)))
-    data, found = scan_pairs(data, train, test)
+    data, found = scan_pairs(data, train, test, KnownFiles(cache, data.folder))
     notes, left_out = collect_left_out(found["train"].left_out | found["test"].left_out)
     rows, test_rows = found["train"].good_rows, found["test"].good_rows
     groups = _find_groups(data, labels, rows, is_test=False)
@@ -87,6 +90,16 @@ def write_inputs(config: Config, inventory: Inventory, folder: Path) -> None:
     """
     for table, rows in inventory.tables.items():
         write_rows(place_rows(folder, config.data, table), rows)
+
+
+def list_places(config: Config) -> list[Path] | None:
+    """The files and folders that the inventory of a config, as the user gave it, is taken of; None: they are not known
+    beforehand."""
+    data = config.data
+    if not data.root:
+        return None
+    root = Path(os.path.abspath(os.path.expanduser(data.root)))
+    return [root / name for name in (data.table, data.images, data.masks, data.test_images, data.test_masks) if name]
 
 
 def describe_inputs(config: Config) -> DataConfig:

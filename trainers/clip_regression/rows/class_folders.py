@@ -17,7 +17,8 @@ import pandas as pd
 
 from trainers.clip_regression.config import DataConfig
 from trainers.interface import DataError
-from trainers.reading.picture_files import Found, LeftOut, PictureFolder, is_wanted
+from trainers.reading.known_files import KnownFiles
+from trainers.reading.picture_files import Found, LeftOut, PictureFolder, is_wanted, look_at_pictures
 from trainers.reading.picture_rules import PictureRules
 
 
@@ -39,6 +40,16 @@ class ClassFolders:
     left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
+    def known(self) -> KnownFiles:
+        """What looks at the pictures."""
+        return next(iter(self.folders.values())).known
+
+    @known.setter
+    def known(self, known: KnownFiles) -> None:
+        for folder in self.folders.values():
+            folder.known = known
+
+    @property
     def rules(self) -> PictureRules:
         """By which pictures are read."""
         return next(iter(self.folders.values())).rules
@@ -50,11 +61,9 @@ class ClassFolders:
 
     def find_all(self, ids: Sequence[str]) -> list[Found]:
         """The picture of each row."""
-        found = []
-        for row_id in ids:
-            label, stem = self.place_of[row_id]
-            found += self.folders[label].find_all([stem])
-        return found
+        named = [self.place_of[row_id] for row_id in ids]
+        places = [self.folders[label].find(stem) for label, stem in named]
+        return look_at_pictures(self.known, self.rules, [place for place in places if place is not None])
 
 
 def find_class_folders(data: DataConfig, *, is_test: bool) -> ClassFolders | None:

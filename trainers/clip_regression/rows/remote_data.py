@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from trainers.clip_regression.config import DataConfig
 from trainers.clip_regression.rows.table import FolderOpener, open_pictures
 from trainers.interface import DataError, Spread
+from trainers.reading.known_files import KnownFiles
 from trainers.reading.picture_files import (
     Found,
     check_picture_content,
@@ -163,6 +164,7 @@ class RemotePictures:
 
     def __init__(self, uri: str, cache: Path, spread: Spread, rules: PictureRules) -> None:
         self.uri, self.spread, self.copies, self.rules = uri, spread, cache / "objects", rules
+        self.known = KnownFiles()  # of files on a disk
         seen = f"{uri} {rules.bit_depth} {rules.max_pixels}"  # which decide what is wrong with a picture
         self.memory = cache / "objects" / f"known-{hashlib.sha256(seen.encode()).hexdigest()[:16]}.parquet"
         self.listed = list_objects(uri)

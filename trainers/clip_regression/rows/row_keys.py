@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from trainers.clip_regression.rows.table import Rows
 from trainers.interface import NO_KEY, RowKeys
+from trainers.reading.known_files import KnownFiles
 from trainers.reading.near_pictures import number_near_pictures, read_thumbnails, without_exact
 from trainers.reading.near_texts import find_near_texts
+from trainers.reading.picture_files import digest_contents
 from trainers.storage.remote_files import RemoteFile
 
 NEAR_TEXT = 0.6  # the least share of common runs of words, of all
 MAX_SHOWN_LENGTH = 40  # characters of a text
-_END_BYTES = 4096
 
 
 def collect_row_keys(train: Rows, test: Rows | None, *, near: bool = False) -> dict[str, RowKeys]:
@@ -37,7 +39,8 @@ def collect_row_keys(train: Rows, test: Rows | None, *, near: bool = False) -> d
     tables = [train] if test is None else [train, test]
     texts = [" ".join(text.split()) for rows in tables for text in rows.texts]
     groups = [group for rows in tables for group in ([""] * len(rows) if rows.groups is None else rows.groups.tolist())]
-    pictures_B = hash_pictures([picture for rows in tables for picture in rows.pictures])
+    pictures = [picture for rows in tables for picture in rows.pictures]
+    pictures_B = hash_pictures(pictures, [end for rows in tables for end in rows.ends], train.known)
     found = {
         "picture": (pictures_B, {}),
         "text": _name_shared(_hash_texts([text.lower() for text in texts]), texts),
@@ -58,34 +61,39 @@ def _number_near_pictures(tables: list[Rows]) -> np.ndarray:
     return number_near_pictures(read_thumbnails(contents))
 
 
-def hash_pictures(pictures: list[Path | RemoteFile | None]) -> np.ndarray:
-    """(B,) uint64, equal where the files' bytes are. More than its size is read only of a file that has another's size:
-    its end, and the whole of it where that is another's, too. What is in object storage was read as a whole before."""
-    signs = [_describe_picture(picture) for picture in pictures]
-    for read in (_digest_end, _digest_whole):
-        times = Counter(signs)
-        signs = [
-            sign + read(picture) if isinstance(picture, Path) and times[sign] > 1 else sign
-            for sign, picture in zip(signs, pictures, strict=True)
-        ]
+def hash_pictures(pictures: Sequence[Path | RemoteFile | None], ends: Sequence[bytes], known: KnownFiles) -> np.ndarray:
+    """(B,) uint64, equal where the files' bytes are. The whole of a file is read only where size and end are another's,
+    too. What is in object storage was read as a whole before.
+
+    Args:
+        pictures: of all rows.
+        ends: `Found.end` of each.
+        known: reads them.
+
+    Raises:
+        OSError: one that was there a moment ago cannot be read.
+    """
+    signs = [
+        picture.digest if isinstance(picture, RemoteFile) else end[:8]
+        for picture, end in zip(pictures, ends, strict=True)
+    ]
+    alike = _find_alike(signs, pictures)
+    for row in alike:
+        signs[row] += ends[row][8:]
+    alike = _find_alike(signs, pictures)
+    for row, content in zip(alike, digest_contents(known, list(alike.values())), strict=True):
+        signs[row] += content
     return np.array([_hash(sign) for sign in signs], np.uint64)
 
 
-def _describe_picture(picture: Path | RemoteFile | None) -> bytes:
-    if picture is None:
-        return b""
-    return picture.digest if isinstance(picture, RemoteFile) else picture.stat().st_size.to_bytes(8, "little")
-
-
-def _digest_end(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _END_BYTES))
-        return hashlib.blake2b(file.read(), digest_size=16).digest()
-
-
-def _digest_whole(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _find_alike(signs: Sequence[bytes], pictures: Sequence[Path | RemoteFile | None]) -> dict[int, Path]:
+    """The files on this machine whose sign is another's, too, by row."""
+    times = Counter(signs)
+    return {
+        row: picture
+        for row, (sign, picture) in enumerate(zip(signs, pictures, strict=True))
+        if isinstance(picture, Path) and times[sign] > 1
+    }
 
 
 def _hash_texts(texts: list[str]) -> np.ndarray:

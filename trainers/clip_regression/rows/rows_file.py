@@ -6,8 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from trainers.clip_regression.config import DataConfig, ModelConfig
 from trainers.clip_regression.rows.table import Rows
 from trainers.interface import DataError, FoldContext
 from trainers.reading.data_folder import name_view
+from trainers.reading.known_files import KnownFiles
+from trainers.reading.picture_files import digest_contents
 from trainers.reading.picture_rules import WHITE
 from trainers.storage.mapped_table import new_table, open_table
 from trainers.storage.remote_files import RemoteFile, hash_content, read_all
@@ -25,7 +26,6 @@ from trainers.storage.row_blocks import KEY_BYTES
 from trainers.storage.whole_files import sha256_file, write_whole
 
 _NO_DIGEST = bytes(KEY_BYTES)  # of a row without a picture
-_THREADS, _AT_ONCE = 4, 4096
 _LATER = {"encoding": (None,), "separator": (None,), "bit_depth": (None,), "background": (WHITE,), "task": ("auto",)}
 _CLASSES = b"classes"  # in the metadata: their names, as JSON
 _COPIES = b"copies"  # in the metadata: the pictures are objects, and this folder may hold copies
@@ -61,7 +61,7 @@ def write_rows(path: Path, rows: Rows) -> None:
         "text": pa.array(rows.texts, pa.large_string()),
         "picture": pa.array(pictures, pa.string()),
         "text_digest": _as_column(hash_content(text.encode()) for text in rows.texts),
-        "picture_digest": _as_column(_hash_pictures(rows.pictures)),
+        "picture_digest": _as_column(_hash_pictures(rows.pictures, rows.known)),
     }
     copies = {str(picture.copies) for picture in rows.pictures if isinstance(picture, RemoteFile)}
     metadata = {_COPIES: copies.pop()} if copies else {}
@@ -162,17 +162,14 @@ def _list_pictures(table: pa.Table) -> list[Path | RemoteFile | None]:
     return [None if place is None else RemoteFile(place, digests[n], copies) for n, place in enumerate(places)]
 
 
-def _hash_pictures(pictures: list[Path | RemoteFile | None]) -> Iterable[bytes]:
+def _hash_pictures(pictures: list[Path | RemoteFile | None], known: KnownFiles) -> Iterator[bytes]:
     """Of the whole files: what an encoder makes of a picture must never be taken for another's."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(pictures), _AT_ONCE):
-            yield from pool.map(_hash_picture, pictures[start : start + _AT_ONCE])
-
-
-def _hash_picture(file: Path | RemoteFile | None) -> bytes:
-    if isinstance(file, RemoteFile):
-        return file.digest
-    return _NO_DIGEST if file is None else bytes.fromhex(sha256_file(file))[:KEY_BYTES]
+    contents = iter(digest_contents(known, [picture for picture in pictures if isinstance(picture, Path)]))
+    for picture in pictures:
+        if picture is None:
+            yield _NO_DIGEST
+        else:
+            yield picture.digest if isinstance(picture, RemoteFile) else next(contents)[:KEY_BYTES]
 
 
 def _as_column(digests: Iterable[bytes]) -> pa.Array:

@@ -36,8 +36,9 @@ from trainers.clip_regression.rows.problems import (
 )
 from trainers.clip_regression.rows.text import LINK_COLUMNS
 from trainers.interface import DataError
+from trainers.reading.known_files import KnownFiles
 from trainers.reading.likeness import explain_mismatch
-from trainers.reading.picture_files import Found, LeftOut, PictureFolder, collect_left_out, read_end
+from trainers.reading.picture_files import Found, LeftOut, PictureFolder, collect_left_out, digest_end
 from trainers.reading.picture_rules import PictureRules
 from trainers.reading.tables import NAMED_TWICE, read_frame
 from trainers.storage.remote_files import RemoteFile
@@ -66,6 +67,8 @@ class Rows:
         largest: values of pictures with 16 bits that do not say how many are in use, of all rows of the table.
         notes: sentences for the user.
         classes: names of the classes, where the target is one; of a test table those that it holds.
+        ends: as `Found.end`, of each picture; only of rows that were read of a table.
+        known: what has looked at the pictures.
     """
 
     ids: np.ndarray
@@ -81,6 +84,8 @@ class Rows:
     largest: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    ends: list[bytes] = field(default_factory=list)
+    known: KnownFiles = field(default_factory=KnownFiles)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,6 +100,7 @@ class Rows:
             numbers=self.numbers[index],
             target=self.target[index],
             pictures=[self.pictures[i] for i in index] if self.pictures else [],
+            ends=[self.ends[i] for i in index] if self.ends else [],
             groups=None if self.groups is None else self.groups[index],
             folds=None if self.folds is None else self.folds[index],
             digests={kind: digest_NK[index] for kind, digest_NK in self.digests.items()},
@@ -125,6 +131,7 @@ class Pictures(Protocol):
     several: dict[str, list[str]]
     left_out: LeftOut
     rules: PictureRules
+    known: KnownFiles
 
     def find_all(self, ids: Sequence[str]) -> Sequence[Found]:
         """See `PictureFolder`."""
@@ -133,31 +140,36 @@ class Pictures(Protocol):
 FolderOpener = Callable[[DataConfig, str, str], Pictures | None]  # as `open_pictures`
 
 
-def read_train_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) -> Rows:
+def read_train_rows(
+    data: DataConfig, open_folder: FolderOpener = open_pictures, known: KnownFiles | None = None
+) -> Rows:
     """The checked training rows.
 
     Args:
         data: whose root is a folder of this machine.
         open_folder: opens the folder of their pictures, if it is not below that root.
+        known: looks at pictures on a disk.
 
     Raises:
         DataError: with every problem found; with `data.on_bad_row=drop` only for what cannot be dropped.
     """
-    return _read_rows(data, data.train_table, data.train_pictures, open_folder, is_test=False)
+    return _read_rows(data, data.train_table, data.train_pictures, open_folder, known or KnownFiles(), is_test=False)
 
 
-def read_test_rows(data: DataConfig, open_folder: FolderOpener = open_pictures) -> Rows | None:
+def read_test_rows(
+    data: DataConfig, open_folder: FolderOpener = open_pictures, known: KnownFiles | None = None
+) -> Rows | None:
     """The checked test rows, or None where there is no test table. Test rows are never dropped."""
     if find_class_folders(data, is_test=True) is None and (
         not data.test_table or not (data.folder / data.test_table).exists()
     ):
         return None
-    return _read_rows(data, data.test_table, data.test_pictures, open_folder, is_test=True)
+    return _read_rows(data, data.test_table, data.test_pictures, open_folder, known or KnownFiles(), is_test=True)
 
 
 def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None = None) -> str:
-    """SHA-256 over the bytes of the tables, and over name, size and last 4 KiB of each picture and of a weights file;
-    of a picture in object storage over name and content."""
+    """SHA-256 over the bytes of the tables, and over name, size and a hash of the last 4 KiB of each picture and of a
+    weights file; of a picture in object storage over name and content."""
     digest = hashlib.sha256()
     for name in (data.train_table, data.test_table):
         path = data.folder / name
@@ -166,20 +178,19 @@ def fingerprint_files(data: DataConfig, tables: list[Rows], weights: str | None 
         digest.update(b"\0")
     if not (data.folder / data.train_table).is_file():  # folders of classes: ids name them
         digest.update("\n".join(row_id for rows in tables for row_id in rows.ids).encode())
-    files = [picture for rows in tables for picture in rows.pictures if picture is not None]
+    for rows in tables:
+        for picture, end in zip(rows.pictures, rows.ends, strict=True):
+            if picture is not None:
+                content = picture.digest if isinstance(picture, RemoteFile) else end
+                digest.update(f"{picture.name}:".encode() + content)
     if weights and Path(weights).is_file():
-        files.append(Path(weights))
-    for file in files:
-        if isinstance(file, RemoteFile):
-            digest.update(f"{file.name}:".encode() + file.digest)
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size};".encode())
-        digest.update(read_end(file, size, 4096))
+        digest.update(f"{Path(weights).name}:".encode() + digest_end(Path(weights)))
     return digest.hexdigest()
 
 
-def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: FolderOpener, *, is_test: bool) -> Rows:
+def _read_rows(
+    data: DataConfig, table: str, picture_folder: str, open_folder: FolderOpener, known: KnownFiles, *, is_test: bool
+) -> Rows:
     path = data.folder / table
     labelled = find_class_folders(data, is_test=is_test)
     frame = read_frame(path, data.table_format) if labelled is None else labelled.frame
@@ -192,10 +203,10 @@ def _read_rows(data: DataConfig, table: str, picture_folder: str, open_folder: F
     if labelled is not None:
         data = replace(data, task="classification")
     if folder is not None:
-        folder.rules = replace(folder.rules, finds_depth=data.bit_depth is None)
+        folder.rules, folder.known = replace(folder.rules, finds_depth=data.bit_depth is None), known
     rows = _check_rows(frame, data, table, folder, is_test=is_test)
     notes, left_out = collect_left_out({} if folder is None else {picture_folder: folder.left_out})
-    return replace(rows, notes=rows.notes + notes, bad_rows=rows.bad_rows + left_out)
+    return replace(rows, notes=rows.notes + notes, bad_rows=rows.bad_rows + left_out, known=known)
 
 
 def read_block(frame: pd.DataFrame, data: DataConfig, pictures: Pictures | None) -> Rows:
@@ -235,6 +246,7 @@ def _check_rows(frame: pd.DataFrame, data: DataConfig, table: str, folder: Pictu
         numbers=numbers,
         target=target,
         pictures=[None if one.problem else one.picture for one in found],
+        ends=[b"" if one.problem else one.end for one in found],
         groups=groups,
         folds=folds,
         bad_rows=list_bad_rows(bad, table, "mended" if is_test else "dropped"),

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +19,13 @@ from trainers.interface import DataError
 from trainers.pixel_diffusion.config import DataConfig
 from trainers.pixel_diffusion.rows.listing import Listing
 from trainers.pixel_diffusion.rows.rows_file import DIGEST_BYTES
-from trainers.reading.picture_files import load_decoders
+from trainers.reading.known_files import Item, KnownFiles
+from trainers.reading.picture_files import IrregularError, load_decoders, open_regular
 from trainers.reading.pictures import UnusableError, decode_rgb
+from trainers.reading.portions import THREADS
 
-_THREADS, _MOST_NAMED = 4, 5
+_MOST_NAMED = 5
+_DECODING = threading.Semaphore(4)
 
 
 @dataclass(frozen=True)
@@ -39,26 +45,27 @@ class Scan:
     num_small: int = 0
 
 
-def scan_pictures(data: DataConfig, listing: Listing, table: str) -> Scan:
-    """Decodes all pictures.
+def scan_pictures(data: DataConfig, listing: Listing, table: str, known: KnownFiles | None = None) -> Scan:
+    """Decodes all pictures of which nothing is known.
 
     Args:
         data: of the config.
         listing: of the pictures.
         table: train or test, for the list of bad rows.
+        known: looks at the pictures, and remembers what it has found; None: nothing is remembered.
 
     Raises:
         DataError: some cannot be used, and `data.on_bad_row` is error; or none can.
     """
     load_decoders()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        looked = list(pool.map(lambda path: _look_into(path, data), listing.paths))
+    how = f"pictures, by {data.size} and {data.picture_rules}"
+    looked = (known or KnownFiles()).look_at(how, [(path,) for path in listing.paths], partial(_look_at_pictures, data))
     wrong = [(listing.ids[n], f"{listing.paths[n].name} {what}") for n, (_, what, _) in enumerate(looked) if what]
     problems = [*listing.problems, *wrong]
     if problems and (data.on_bad_row == "error" or len(wrong) == len(looked)):
         raise DataError(_describe(data, problems, len(listing.ids) + len(listing.problems)))
     good = [number for number, (_, what, _) in enumerate(looked) if not what]
-    digests = b"".join(looked[number][0] for number in good)
+    digests = b"".join(bytes.fromhex(looked[number][0]) for number in good)
     return Scan(
         replace(listing.take(good), problems=()),
         np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES),
@@ -72,16 +79,22 @@ def digest_picture(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def _look_into(path: Path, data: DataConfig) -> tuple[bytes, str, bool]:
+def _look_at_pictures(data: DataConfig, items: Sequence[Item]) -> list[tuple[Any, bool]]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        looked = pool.map(partial(_look_into, data), [path for (path,) in items if path is not None])
+        return [(one, not one[1]) for one in looked]
+
+
+def _look_into(data: DataConfig, path: Path) -> tuple[str, str, bool]:
     """Digest of a file, what is wrong with it, and whether it is smaller than the squares."""
-    if not path.is_file():  # a pipe or a device: opening it could wait for ever
-        return b"", "is not a regular file", False
     try:
-        content = path.read_bytes()
-        picture = decode_rgb(io.BytesIO(content), data.picture_rules)
-    except (UnusableError, OSError) as error:
-        return b"", str(error), False
-    return digest_picture(content), "", min(picture.size) < data.size
+        with open_regular(path) as file:
+            content = file.read()
+        with _DECODING:
+            picture = decode_rgb(io.BytesIO(content), data.picture_rules)
+    except (IrregularError, UnusableError, OSError) as error:
+        return "", str(error), False
+    return digest_picture(content).hex(), "", min(picture.size) < data.size
 
 
 def _describe(data: DataConfig, problems: Sequence[tuple[str, str]], total: int) -> str:

@@ -9,11 +9,13 @@ Shape suffixes: C channels, H height, W width.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from trainers.reading.picture_files import IrregularError, open_regular
 from trainers.reading.picture_rules import PictureRules
 from trainers.reading.pictures import (
     Decoded,
@@ -40,11 +42,13 @@ def read_file(path: Path) -> bytes:
         UnusableError: it is a pipe or a device, which could be waited for without end, or larger than any picture.
         OSError: it cannot be read.
     """
-    if not path.is_file():
-        raise UnusableError("is not a regular file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise UnusableError(f"is larger than {_MOST_BYTES >> 20} MiB")
-    return path.read_bytes()
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                raise UnusableError(f"is larger than {_MOST_BYTES >> 20} MiB")
+            return file.read()
+    except IrregularError as error:
+        raise UnusableError(str(error)) from None
 
 
 def decode_picture(content: bytes, channels: int, rules: PictureRules) -> Decoded:

@@ -5,16 +5,17 @@ A problem is told with the names of the files that have it, all problems of all 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from trainers.interface import DataError
+from trainers.reading.known_files import KnownFiles
 from trainers.reading.picture_rules import find_depth
 from trainers.reading.pictures import DEEP, UnusableError
 from trainers.unet_segmentation.config import DataConfig
-from trainers.unet_segmentation.rows.findings import Finding, examine_pair
+from trainers.unet_segmentation.rows.findings import Finding, describe_look, look_at_pairs
 from trainers.unet_segmentation.rows.folders import MOST_NAMED, Found, Problems
 from trainers.unet_segmentation.rows.pictures import (
     IGNORED,
@@ -23,13 +24,12 @@ from trainers.unet_segmentation.rows.pictures import (
 )
 from trainers.unet_segmentation.rows.rows_file import Rows
 
-_THREADS = 4
 _UNEXPECTED = "mask with unexpected values"
 _NOT_SOFT = frozenset({0, 1, 255})
 
 
-def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig, dict[str, Found]]:
-    """Decodes every file.
+def scan_pairs(data: DataConfig, train: Found, test: Found, known: KnownFiles) -> tuple[DataConfig, dict[str, Found]]:
+    """Decodes every file of which nothing is known.
 
     Returns:
         The config with the values that the masks hold, and of `train` and `test` what was found.
@@ -37,11 +37,7 @@ def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig,
     Raises:
         DataError: with all problems.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        scans = {
-            name: list(pool.map(lambda pair: examine_pair(data, *pair), zip(found.pictures, found.masks, strict=True)))
-            for name, found in (("train", train), ("test", test))
-        }
+    scans = {name: _look_at(data, found, known) for name, found in (("train", train), ("test", test))}
     depth, notes = find_depth([scan.largest for one in scans.values() for scan in one if scan.largest], data.bit_depth)
     if data.bit_depth is None:
         _stretch(scans["train"] + scans["test"], depth or 8)
@@ -52,6 +48,11 @@ def scan_pairs(data: DataConfig, train: Found, test: Found) -> tuple[DataConfig,
     _refuse(data, found, problems, scans)
     good = {name: _take_good(data, name, one, scans[name], counts[name], problems[name]) for name, one in found.items()}
     return data, good | {"train": replace(good["train"], notes=good["train"].notes + notes)}
+
+
+def _look_at(data: DataConfig, found: Found, known: KnownFiles) -> list[Finding]:
+    pairs = list(zip(found.pictures, found.masks, strict=True))
+    return [Finding.from_json(one) for one in known.look_at(describe_look(data), pairs, partial(look_at_pairs, data))]
 
 
 def _stretch(scans: list[Finding], depth: int) -> None:
