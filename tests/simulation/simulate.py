@@ -73,6 +73,7 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
     for disk in (simulation.shared, *simulation.local.values()):
         for path in ("/sim", STORE, TEMPORARY):
             disk.make_folder(path)
+        disk.undo.clear()  # they were there long before
     world, quiet_since = simulation.world, 0.0
     for _ in range(_MOST_COMMANDS):
         driver = simulation.start_driver()
