@@ -94,9 +94,16 @@ def compare_with_baseline(
     level. Arguments as in `compare_pair`."""
     everyone = np.concatenate([np.asarray(baseline_N)[None], candidates_CN])
     errors_C, drawn_DC = kind.draw_errors(metric, target_N, everyone, unit_N, num_draws, seed)
-    improvement_C, drawn_DC = errors_C[0] - errors_C[1:], drawn_DC[:, :1] - drawn_DC[:, 1:]
+    return bound_improvements(errors_C[1:], drawn_DC[:, 1:], float(errors_C[0]), drawn_DC[:, 0], level=level)
+
+
+def bound_improvements(
+    error_C: np.ndarray, drawn_DC: np.ndarray, baseline: float, baseline_D: np.ndarray, *, level: float = 0.95
+) -> Improvements:
+    """As `compare_with_baseline`, of errors that were measured, of all rows and of the same drawn samples."""
+    improvement_C, drawn_DC = baseline - error_C, baseline_D[:, None] - drawn_DC
     deviation_C = drawn_DC.std(axis=0)
-    varies_C = deviation_C > 1e-12 * np.maximum(abs(errors_C[0]), np.abs(errors_C[1:]))  # more than rounding
+    varies_C = deviation_C > 1e-12 * np.maximum(abs(baseline), np.abs(error_C))  # more than rounding
     standard_DC = (drawn_DC - improvement_C)[:, varies_C] / deviation_C[varies_C]
     largest = np.quantile(standard_DC.max(axis=1), level) if varies_C.any() else 0.0
     return Improvements(improvement_C, improvement_C - largest * deviation_C)
@@ -174,12 +181,28 @@ def rank(
     seeds = [() if one is None else one.alone_SN for one in repeated_C] or [()] * num
     everyone = np.stack([*predictions_CN, *(one_N for alone in seeds for one_N in alone)])
     errors, drawn = kind.draw_errors(metric, target_N, everyone, unit_N, num_draws)
-    error_C, drawn_DC = errors[:num], drawn[:, :num]
-    reference = min(references, key=lambda index: error_C[index])
     starts = np.cumsum([num, *map(len, seeds)]).tolist()
     trained = [_Trained(errors[start:end], drawn[:, start:end]) for start, end in pairwise(starts)]
+    return _rank(errors[:num], drawn[:, :num], references, trained, repeated_C, level)
+
+
+def rank_drawn(error_C: np.ndarray, drawn_DC: np.ndarray, references: Sequence[int], *, level: float = 0.95) -> Ranking:
+    """As `rank`, of errors that were measured, of all rows and of the same drawn samples."""
+    none = _Trained(np.empty(0), drawn_DC[:, :0])
+    return _rank(error_C, drawn_DC, references, [none] * len(error_C), (), level)
+
+
+def _rank(
+    error_C: np.ndarray,
+    drawn_DC: np.ndarray,
+    references: Sequence[int],
+    trained: Sequence[_Trained],
+    repeated_C: Sequence[Repeated | None],
+    level: float,
+) -> Ranking:
+    reference = min(references, key=lambda index: error_C[index])
     ends, differences = [], []
-    for place in range(num):
+    for place in range(len(error_C)):
         ends.append(_find_ends(error_C[place], drawn_DC[:, place], [trained[place]], level))
         is_paired = _is_paired(repeated_C, place, reference)
         noise = [trained[place].minus(trained[reference])] if is_paired else [trained[place], trained[reference]]

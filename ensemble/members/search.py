@@ -11,7 +11,7 @@ Shape suffixes: C candidates, N rows with an out-of-fold prediction, F folds.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from ensemble.combination import Combination
 from ensemble.config import Checkpoint
 from ensemble.kinds import Kind
-from ensemble.members.comparison import compare_with_baseline, rank
+from ensemble.members.comparison import bound_improvements, rank_drawn
 from ensemble.run import Columns, Evaluation
 
 _MOST_SUBSETS = 256
@@ -93,6 +93,30 @@ class Choice:
     replaces: bool
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What is known of candidates without their predictions: memory does not grow with the rows.
+
+    Attributes:
+        error_C: each one's cross-fitted error.
+        drawn_DC: on bootstrap samples, the same of all candidates.
+        inner_CF: see `Evaluation`.
+    """
+
+    error_C: np.ndarray
+    drawn_DC: np.ndarray
+    inner_CF: np.ndarray
+
+
+def score_candidates(
+    kind: Kind, evaluations: Sequence[Evaluation], columns: Columns, metric: str, num_draws: int | None = None
+) -> Scored:
+    """Measures candidates, all or some of them (paired bootstrap over rows or groups)."""
+    cross_fitted_CN = np.stack([one.cross_fitted_N for one in evaluations])
+    drawn = kind.draw_errors(metric, columns.target_N, cross_fitted_CN, columns.unit_N, num_draws)
+    return Scored(*drawn, np.stack([one.inner_F for one in evaluations]))
+
+
 def choose(
     kind: Kind,
     evaluations: Sequence[Evaluation],
@@ -102,19 +126,33 @@ def choose(
     *,
     num_draws: int | None = None,
 ) -> Choice:
-    """Compares all candidates with the default (paired bootstrap over rows or groups, max statistic), and scores the
-    choice."""
-    cross_fitted_CN = np.stack([one.cross_fitted_N for one in evaluations])
-    ranking = rank(kind, metric, columns.target_N, cross_fitted_CN, [default], columns.unit_N, num_draws=num_draws)
-    improvements = compare_with_baseline(
-        kind, metric, columns.target_N, cross_fitted_CN, cross_fitted_CN[default], columns.unit_N, num_draws=num_draws
-    )
-    inner_CF = np.stack([one.inner_F for one in evaluations])
-    chosen_F = [default if np.isnan(inner_C).any() else int(inner_C.argmin()) for inner_C in inner_CF.T]
-    nested_N = np.empty_like(cross_fitted_CN[default])
-    for fold, chosen in zip(np.unique(columns.fold_N), chosen_F, strict=True):
-        held_N = columns.fold_N == fold
-        nested_N[held_N] = cross_fitted_CN[chosen, held_N]
+    """As `choose_scored`, of a few candidates whose predictions fit into memory."""
+    scored = score_candidates(kind, evaluations, columns, metric, num_draws)
+    return choose_scored(kind, scored, default, columns, metric, lambda index: evaluations[index].cross_fitted_N)
+
+
+def choose_scored(
+    kind: Kind, scored: Scored, default: int, columns: Columns, metric: str, predict: Callable[[int], np.ndarray]
+) -> Choice:
+    """Compares all candidates with the default (max statistic), and scores the choice.
+
+    Args:
+        kind: of the predictions.
+        scored: all candidates.
+        default: index of the one that a winner has to beat.
+        columns: the rows.
+        metric: by which.
+        predict: gives the cross-fitted predictions of a candidate, (N,); asked for those that are chosen in a fold.
+    """
+    error_C, drawn_DC, default_error = scored.error_C, scored.drawn_DC, float(scored.error_C[default])
+    ranking = rank_drawn(error_C, drawn_DC, [default])
+    improvements = bound_improvements(error_C, drawn_DC, default_error, drawn_DC[:, default])
+    chosen_F = [default if np.isnan(inner_C).any() else int(inner_C.argmin()) for inner_C in scored.inner_CF.T]
+    folds = list(zip(np.unique(columns.fold_N).tolist(), chosen_F, strict=True))
+    nested_N = np.empty_like(predict(default))
+    for chosen in dict.fromkeys(chosen_F):
+        held_N = np.isin(columns.fold_N, [fold for fold, one in folds if one == chosen])
+        nested_N[held_N] = predict(chosen)[held_N]
     winner = int(ranking.error_C.argmin())
     return Choice(
         error_C=ranking.error_C,

@@ -28,6 +28,10 @@ SETTINGS_OF_JOINED_CLUSTER = {
 SETTINGS_OF_OWN_CLUSTER = {
     "RAY_enable_worker_prestart": "0",  # processes that no fold would use
 }
+SETTINGS_OF_GPU_RANKS = {  # of a fold of several workers: a collective that stands still ends the attempt
+    "RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1",
+    "RAY_TRAIN_NCCL_RAS_ACTION": "fail",  # of itself it would only say so
+}
 LIST_NODES = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"  # of gRPC: harmless, and understood by every cluster
 SESSION_PATH = "/ray/session_2026-01-01_00-00-00_000000_/sockets/plasma_store"  # below TMPDIR, without the process id
 BOOTSTRAP_CONFIG = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves the config on the head node

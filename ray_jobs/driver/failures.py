@@ -5,7 +5,8 @@ NO_ROOM    others took the room that its workers were given: tried again as ofte
            wait)
 DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point
            gained
-STALLED    it did nothing for `run.stall_timeout_s` and ended itself: like a death
+STALLED    it did nothing for `run.stall_timeout_s` and ended itself, or Ray has seen that its ranks' GPUs wait for
+           each other: like a death
 MEMORY     a GPU is full: the same settings would fill it again
 ERROR      an error of the trainer or its data, NaN losses among them: the same bits would fail again; and storage that
            was away for longer than the fold's patience: the fold has tried again for long enough
@@ -69,6 +70,8 @@ def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
     if not failures:
         if type(error).__name__ in ("WorkerGroupStartupTimeoutError", "NoRoomError"):
             return Failure(Cause.NO_ROOM, "found no room for its workers in time")
+        if type(error).__name__ == "NCCLHangError":
+            return Failure(Cause.STALLED, f"its ranks waited for each other without end: {str(error)[:300]}")
         if type(error).__name__ == "PreemptionError":
             return Failure(Cause.PREEMPTED, "its node was taken away before it could save where it was")
         if type(error).__name__ == "ActorUnschedulableError":  # Ray Train's controllers run beside the driver

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster.placement import Placement
+from ray_jobs.cluster.ray_private import SETTINGS_OF_GPU_RANKS, apply_settings
 
 
 def run_as_task(name: str, task: dict[str, Any], placement: Placement) -> Any:
@@ -89,6 +90,8 @@ def fit_with_workers(
 
     from ray_jobs.worker.worker import train_worker
 
+    if num_workers > 1 and placement.gpus_per_worker:
+        apply_settings(SETTINGS_OF_GPU_RANKS)
     TorchTrainer(
         train_worker,
         train_loop_config=task,

@@ -15,6 +15,7 @@ from ray_jobs.cli.console import RunConsole, open_console
 from ray_jobs.cluster.placement import Placement, place_folds
 from ray_jobs.cluster.spread import ClusterSpread
 from ray_jobs.cluster.start import RayStart
+from ray_jobs.config.members import resolve_members
 from ray_jobs.config.run import RunConfig, find_differences, to_dict
 from ray_jobs.driver.conclude import conclude
 from ray_jobs.driver.coordinator import Coordination
@@ -32,6 +33,7 @@ from ray_jobs.driver.session import (
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from ray_jobs.planning.checks import check_run, name_run
 from ray_jobs.planning.continuation import write_or_compare
+from ray_jobs.planning.ended import find_ended, note_end
 from ray_jobs.planning.plan import Plan
 from ray_jobs.reporting.live_table import Watcher
 from ray_jobs.reporting.outcome import print_outcome
@@ -48,7 +50,7 @@ from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.tracking.wandb_sink import WandbSink
 
 
-def run_kfold(command: Command, argv: Sequence[str], settle: Callable[[Plan], Plan] = lambda plan: plan) -> int:
+def run_kfold(command: Command, argv: Sequence[str], settle: Callable[[Plan], Plan] | None = None) -> int:
     """The K-fold job.
 
     Args:
@@ -78,13 +80,17 @@ def _run(
     command: Command,
     config: RunConfig,
     argv: Sequence[str],
-    settle: Callable[[Plan], Plan],
+    settle: Callable[[Plan], Plan] | None,
     console: RunConsole,
     started: float,
 ) -> int:
     """A run that has its name; returns the exit code."""
+    began_ns = time.time_ns()
+    if settle is None and (folder := find_ended(config)) is not None and _is_still_whole(folder, console):
+        return _say_finished(folder, console)
     start = RayStart.for_run(config)
-    plan = settle(check_run(config, None, ClusterSpread(start, console.print)))
+    plan = check_run(config, None, ClusterSpread(start, console.print))
+    plan = settle(plan) if settle is not None else plan
     uri, warn = join_run(plan.config.run.storage, plan.folder.root.name), partial(console.print, style="yellow")
     with hold_run(plan.folder, uri, pushes=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)
@@ -93,9 +99,8 @@ def _run(
             reset_damaged_folds(member.folder, plan.config.folds.count, warn)
         todo = list_unfinished(plan)
         if not todo and _is_up_to_date(plan):
-            console.print(f"run {plan.folder.root.name} is finished: nothing to do")
-            print_outcome(console, plan.folder, read_summary(plan.folder))
-            return EXIT_OK
+            note_end(plan.folder, config, began_ns)
+            return _say_finished(plan.folder, console)
         if command.retry_failed:
             todo = keep_failed(todo)
             if not todo:
@@ -105,7 +110,26 @@ def _run(
         name = plan.folder.root.name
         continued = f"run {name}, with run.name={name}" if command.config.run.name == "auto" else f"run {name}"
         session = Session(continued, plan.folder, plan.config, start, console, mirror)
-        return session.run(partial(_work, session, plan, todo, started))
+        code = session.run(partial(_work, session, plan, todo, started))
+    if code == EXIT_OK:
+        note_end(plan.folder, config, began_ns)
+    return code
+
+
+def _is_still_whole(folder: RunFolder, console: RunConsole) -> bool:
+    """Whether every fold of a run that has ended is there, and as it was."""
+    config = folder.read_config()
+    with hold_run(folder, pushes=False):
+        folders = [folder, *(folder.of_member(name) for name in list(resolve_members(config))[1:])]
+        for one in folders:
+            reset_damaged_folds(one, config.folds.count, partial(console.print, style="yellow"))
+        return all(one.fold(fold).is_complete() for one in folders for fold in config.folds.wanted())
+
+
+def _say_finished(folder: RunFolder, console: RunConsole) -> int:
+    console.print(f"run {folder.root.name} is finished: nothing to do")
+    print_outcome(console, folder, read_summary(folder))
+    return EXIT_OK
 
 
 def _work(session: Session, plan: Plan, todo: list[MemberFold], started: float) -> int:

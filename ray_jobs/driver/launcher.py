@@ -346,6 +346,7 @@ class FoldLauncher:
             "fold": fold.fold,
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,
+            "gpus": self.placement.gpus_per_worker,
             "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
             "budget_s": self.budget_s,
             "ended_at": self.last_step or find_budget_end(fold.folder, fold.fold),

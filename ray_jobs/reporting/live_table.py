@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.json_files.status import FoldState, FoldStatus, read_statuses
+from ray_jobs.runs.json_files.status import FoldState, FoldStatus, StatusReader
 
 _MOST_ROWS = 24  # of the live table
 _COLOURS = {
@@ -89,7 +89,7 @@ class Watcher:
         if console.is_terminal:
             self.live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self.shown: dict[tuple[str, int], tuple[Any, ...]] = {}
-        self.waits_for = waits_for
+        self.waits_for, self.reader = waits_for, StatusReader()
 
     def __enter__(self) -> Watcher:
         if self.live:
@@ -104,7 +104,7 @@ class Watcher:
     def update(self) -> None:
         """Reads the folder and shows what is new; storage that is away has nothing new."""
         try:
-            members = {folder.member: read_statuses(folder, self.num_folds) for folder in self.folders}
+            members = {folder.member: self.reader.read(folder, self.num_folds) for folder in self.folders}
         except OSError:
             return
         everyone = [(folder, status) for folder in self.folders for status in members[folder.member]]

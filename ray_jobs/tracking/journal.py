@@ -24,18 +24,27 @@ class FoldJournal:
         folder: the run.
         fold: its number; every name gets the prefix `fold_<i>/`.
         keep: rows of an earlier attempt to go on from: the position of the checkpoint.
+        kept_rows: these rows, where they were read already.
         log_batches: write the CSV file of batches, too.
         storage: lets lines wait while the storage takes nothing; None: they fail at once.
     """
 
     def __init__(
-        self, folder: RunFolder, fold: int, *, keep: int = 0, log_batches: bool = False, storage: Storage | None = None
+        self,
+        folder: RunFolder,
+        fold: int,
+        *,
+        keep: int = 0,
+        kept_rows: list[dict[str, Any]] | None = None,
+        log_batches: bool = False,
+        storage: Storage | None = None,
     ) -> None:
         self.prefix = f"fold_{fold}/"
         self.storage = storage or Storage(folder, 0.0)
         path = folder.fold_record(fold)
         self.record = MetricRecord(path, keep=keep)
-        self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=read_lines(path), log_batches=log_batches)
+        kept_rows = read_lines(path) if kept_rows is None else kept_rows
+        self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=kept_rows, log_batches=log_batches)
         self.started = time.monotonic()
         self.first: int | None = None  # what was done before this attempt, in the unit of `Progress.amounts`
         self.position = Progress(0)  # of the last progress report

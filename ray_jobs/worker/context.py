@@ -73,6 +73,7 @@ from trainers.interface import (
     ResumePoint,
     RowsName,
 )
+from trainers.learning.arithmetic import forbid_bf16, has_bf16
 from trainers.storage.whole_files import sha256_file, write_whole
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ class RayFoldContext:
         self.points = ResumePoints(self.files, self.storage.check, self._put)
         self.point: StoredPoint | None = None
         self.best: tuple[float, int | None, int | None] | None = None  # of the stage: score, epoch, step
+        self.rows: list[dict[str, Any]] | None = None  # of the record, until it is open
         self.checkpoints: dict[str, dict[str, Any]] = {}  # on rank 0, of each saved one what its checkpoint.json says
         # Whether an epoch, or an evaluation of a training without epochs, was the last that happened.
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
@@ -150,7 +152,12 @@ class RayFoldContext:
             self.best = (score, epoch, *(step_of_best or [None]))
         self.epochs_done, self.recording.stage = known.get("epoch", 0), known.get("stage", "")
         self.budget.used_s, self.ended_at = known.get("used_s", 0.0), known.get("ended_at")
-        nodes = self.ranks.gather(ray.get_runtime_context().get_node_id())
+        nodes, have_bf16 = zip(
+            *self.ranks.gather((ray.get_runtime_context().get_node_id(), has_bf16(self.device))), strict=True
+        )
+        if len(set(have_bf16)) > 1:
+            logger.warning("some ranks have cards without bf16: where the precision is left to auto, all take fp16")
+            forbid_bf16()
         if nodes[self.rank] != nodes[0]:
             self.shards.mirror = self.requests.mirror = self.mirror
         if self.rank != 0:
@@ -158,8 +165,10 @@ class RayFoldContext:
         self.retry_while_unavailable(
             "clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None)
         )
+        keep, rows = known.get("record_lines", 0), self.rows
+        self.rows = None
         self.retry_while_unavailable(
-            "opening the metric record", partial(self.recording.open, known.get("record_lines", 0))
+            "opening the metric record", partial(self.recording.open, keep, None if rows is None else rows[:keep])
         )
         self.retry_while_unavailable("putting the metric record", self.mirror.begin_record)
         step = known.get("global_step", 0)
@@ -451,7 +460,8 @@ class RayFoldContext:
     def _can_go_on(self, point: StoredPoint) -> bool:
         """Whether what the point stands on is there, too: the rows of the record and the checkpoints of that moment."""
         try:
-            lines = len(read_lines(self.folder.fold_record(self.fold)))
+            self.rows = read_lines(self.folder.fold_record(self.fold))
+            lines = len(self.rows)
             if lines < point.description["record_lines"]:
                 raise RunFolderError(f"its metric record has {lines} lines of {point.description['record_lines']}")
             known = point.description.get(KNOWN)  # those of that moment: a trainer may save its best at its end only

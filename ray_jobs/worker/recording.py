@@ -75,12 +75,18 @@ class Recording:
         assert self.journal is not None
         return self.journal.record.num_lines
 
-    def open(self, keep: int) -> None:
-        """Opens the record with the lines to keep, and finds the coordinator; on rank 0."""
+    def open(self, keep: int, rows: list[dict[str, Any]] | None = None) -> None:
+        """Opens the record with the lines to keep, and finds the coordinator; on rank 0.
+
+        Args:
+            keep: lines.
+            rows: these lines, where they were read already.
+        """
         self.journal = FoldJournal(
             self.folder,
             self.fold,
             keep=keep,
+            kept_rows=rows,
             log_batches=self.tracking.log_batch_metrics,
             storage=self.storage,
         )

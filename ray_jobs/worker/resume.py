@@ -208,7 +208,8 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def get_random_state() -> dict[str, Tensor]:
-    """The state of every random generator of this process: Python's, NumPy's, torch's on the CPU and on each GPU."""
+    """The state of every random generator of this process: Python's, NumPy's, torch's on the CPU and on the GPU that it
+    trains on, whichever number that has here."""
     version, words, gauss = random.getstate()
     assert version == 3
     numpy_state = np.random.get_state()
@@ -222,8 +223,8 @@ def get_random_state() -> dict[str, Tensor]:
         "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
-        state |= {f"cuda{number}": one for number, one in enumerate(torch.cuda.get_rng_state_all())}
+    if torch.cuda.is_initialized():
+        state["cuda0"] = torch.cuda.get_rng_state(torch.cuda.current_device())
     return state
 
 
@@ -235,10 +236,8 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
     words = state["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", words, int(position), int(has_gauss), cached))
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
-        for number in range(torch.cuda.device_count()):
-            if f"cuda{number}" in state:
-                torch.cuda.set_rng_state(state[f"cuda{number}"], number)
+    if torch.cuda.is_available() and "cuda0" in state:
+        torch.cuda.set_rng_state(state["cuda0"], torch.cuda.current_device())
 
 
 def _seed(seed: int) -> None:

@@ -25,6 +25,7 @@ from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.worker.budget import TimeBudget
 from ray_jobs.worker.context import RayFoldContext
+from ray_jobs.worker.devices import find_device
 from ray_jobs.worker.nodes import bring_for_node
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import load_train_module
@@ -74,7 +75,11 @@ def _train_fold(folder: RunFolder, task: dict[str, Any], mirror: FoldMirror | No
         task["attempt"],
         rank=rank,
         world_size=train_context.get_world_size(),
-        device=str(ray.train.torch.get_device()),
+        device=find_device(
+            is_auto=config.resources.gpus_per_fold == "auto",
+            share=task["gpus"],
+            world_size=train_context.get_world_size(),
+        ),
         num_threads=task["num_threads"],
         kind=config.kind,
         progress_interval_s=task["progress_interval_s"],

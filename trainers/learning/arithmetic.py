@@ -34,13 +34,28 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def choose_precision(precision: str, device: str) -> torch.dtype:
-    """The precision of forward passes: fp32, bf16, fp16 or auto, the best that the device has."""
+    """The precision of forward passes: fp32, bf16, fp16 or auto, the best that the device has, and the devices of all
+    ranks (`forbid_bf16`)."""
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision != "auto":
         return named[precision]
     if not device.startswith("cuda"):
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if has_bf16(device) and not _forbidden else torch.float16
+
+
+def has_bf16(device: str) -> bool:
+    """Whether a device computes in bf16 itself."""
+    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def forbid_bf16() -> None:
+    """For a process whose fold has ranks on cards of two kinds: `auto` is then what all of them have, as some would
+    scale gradients that others do not."""
+    _forbidden.append("bf16")
+
+
+_forbidden: list[str] = []
 
 
 def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[object]:

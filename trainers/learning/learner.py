@@ -3,6 +3,7 @@ an interrupted fold goes on. A family says what a batch is, what its loss is and
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from trainers.learning.batches import cut, learning_rate_factor, share_of_rank, 
 from trainers.learning.fold import Best, Fold
 from trainers.learning.optimizer_state import pack_optimizer, split_by_prefix, unpack_optimizer
 
+logger = logging.getLogger(__name__)
 LONG_VALIDATION_S = 5.0  # before one that takes longer the fold saves where it is: an interrupt would not wait for it
 
 
@@ -164,6 +166,7 @@ class Learner:
             "evaluated": self.evaluated, "num_counted": self.num_counted, "spent_s": self.spent_s,
             "waited_s": self.waited_s,
             "best": asdict(self.best), "scaler": self.scaler.state_dict(), "ended_by": self.ended_by,
+            "precision": str(self.fold.precision),
         }  # fmt: skip
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.pack().items()}
@@ -178,6 +181,8 @@ class Learner:
             unpack_optimizer(optimizer, parts.get(kind, {}))
         if self.average is not None:
             self.average.unpack(parts["average"], facts["num_updates"])
+        if (began := facts.get("precision")) not in (None, str(self.fold.precision)):
+            logger.warning("the fold began in %s and goes on in %s: not with the same bits", began, self.fold.precision)
         if facts["scaler"]:  # else it was of no use where the fold began, as on a CPU
             self.scaler.load_state_dict(facts["scaler"])
         self.step, self.epoch, self.num_batches = (facts[name] for name in ("step", "epoch", "num_batches"))

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from trainers.interface import DataError, FoldContext, Split
+from trainers.interface import FoldContext, Split
 from trainers.storage.remote_blocks import RemoteBlocks
 from trainers.storage.remote_files import DIGEST_BYTES
 from trainers.storage.whole_files import appearing_whole
@@ -35,6 +37,7 @@ BLOCK_ROWS = 128
 KEY_BYTES = DIGEST_BYTES
 COUNT_INTERVAL_S = 3.0  # between two looks at what all have done,
 COUNT_SHARE = 20  # and at least so many times as long as one takes
+MOST_MAPPED = 8192  # blocks of a table: the system lets a process map some 65,000 things (vm.max_map_count)
 
 
 class RowBlocks:
@@ -57,6 +60,7 @@ class RowBlocks:
         portions = [keys_NK[start : start + BLOCK_ROWS] for start in range(0, len(keys_NK), BLOCK_ROWS)]
         self.paths = [folder / f"{_hash_content(portion.tobytes())}.arrow" for portion in portions]
         self.mapped: dict[int, np.ndarray] = {}
+        self.read_from: dict[int, int] = {}  # of all that were found where in their files the first row begins
         self.problems: dict[int, str] = {}  # of the rows of mapped blocks
 
     @property
@@ -107,7 +111,6 @@ class RowBlocks:
 
         Raises:
             OSError: the storage does not give it.
-            DataError: there are more blocks than the system lets a process map.
         """
         if self._find_here(block):
             return True
@@ -116,8 +119,12 @@ class RowBlocks:
     def _list_away(self) -> list[int]:
         return [block for block in range(len(self.paths)) if not self._find_here(block)]
 
+    def is_found(self, block: int) -> bool:
+        """Whether `find` has found a block."""
+        return block in self.read_from
+
     def _find_here(self, block: int) -> bool:
-        if block in self.mapped:
+        if self.is_found(block):
             return True
         try:
             found = self._map(block)
@@ -126,7 +133,9 @@ class RowBlocks:
         if found is None:
             self.paths[block].unlink(missing_ok=True)
             return False
-        self.mapped[block], problems = found
+        rows, self.read_from[block], problems = found
+        if rows is not None:
+            self.mapped[block] = rows
         start = block * BLOCK_ROWS
         self.problems |= {start + row: problem for row, problem in enumerate(problems) if problem}
         return True
@@ -135,33 +144,60 @@ class RowBlocks:
         """The arrays of these rows, (B, *shape). Every block has to be there."""
         taken = np.empty((len(positions_B), *self.shape), self.dtype)
         blocks_B, rows_B = np.divmod(positions_B, BLOCK_ROWS)
+        further: dict[int, list[tuple[int, int]]] = {}
         for place, (block, row) in enumerate(zip(blocks_B.tolist(), rows_B.tolist(), strict=True)):
-            taken[place] = self.mapped[block][row]
+            if block in self.mapped:
+                taken[place] = self.mapped[block][row]
+            else:
+                further.setdefault(block, []).append((place, row))
+        for block, wanted in further.items():
+            with self.paths[block].open("rb", buffering=0) as file:
+                for place, row in wanted:
+                    taken[place] = self._read_row(file.fileno(), self.read_from[block], row)
         return taken
 
-    def _map(self, block: int) -> tuple[np.ndarray, list[str | None]] | None:
-        """Rows and problems of a block; None: it is damaged."""
+    def _read_row(self, file: int, first_byte: int, row: int) -> np.ndarray:
+        """Raises OSError where the file, which was whole, has become shorter."""
+        num_bytes = math.prod(self.shape) * self.dtype.itemsize
+        content = os.pread(file, num_bytes, first_byte + row * num_bytes)
+        if len(content) < num_bytes:
+            raise OSError(errno.EIO, "a block of the cache was cut off", str(self.folder))
+        return np.frombuffer(content, self.dtype).reshape(self.shape)
+
+    def _map(self, block: int) -> tuple[np.ndarray | None, int, list[str | None]] | None:
+        """Rows of a block (None: enough are mapped), where in the file they begin, and problems; None: it is
+        damaged."""
         num_rows = len(self.positions(block))
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(self.paths[block]))).read_all()
+            file, is_mapped = self._open(block)
+            table = pa.ipc.open_file(file).read_all()
             content, problems = table["row"].chunk(0).buffers()[1], table["problem"].to_pylist()
             if (
                 table.schema.metadata[b"checksum"].decode() != _hash_content(content, problems)
                 or len(table) != num_rows
             ):
                 return None
-            return np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape), problems
+            file.seek(0)
+            first_byte = content.address - file.read_buffer(1).address
+            rows = np.frombuffer(content, self.dtype).reshape(num_rows, *self.shape) if is_mapped else None
+            return rows, first_byte, problems
         except OSError as error:
-            if error.errno == errno.ENOMEM:
-                raise DataError(
-                    f"the system maps no more than {len(self.mapped)} blocks of {BLOCK_ROWS} rows into one process; "
-                    "raise vm.max_map_count (sysctl), or train without features.cache"
-                ) from None
             if error.errno is not None:  # what pyarrow finds wrong with the content has no number
                 raise
             return None
         except (pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
             return None
+
+    def _open(self, block: int) -> tuple[pa.NativeFile, bool]:
+        """A block's file, mapped if there is room for one more."""
+        path = self.paths[block]
+        if len(self.mapped) < MOST_MAPPED:
+            try:
+                return pa.memory_map(str(path)), True
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+        return pa.BufferReader(path.read_bytes()), False
 
 
 @dataclass(frozen=True)
@@ -204,14 +240,14 @@ def _fill(parts: Sequence[Part], what: str, split: Split, context: FoldContext) 
         part, block = everything[number]
         blocks, positions = part.blocks, part.blocks.positions(block)
         context.touch()
-        if block in blocks.mapped:
+        if blocks.is_found(block):
             continue
         if context.retry_while_unavailable(look_for, partial(blocks.find, block)):
             if blocks.remote is not None:
                 fetched += len(positions)
                 context.report_preparation("fetching", fetched, to_fetch)
             continue
-        while block not in blocks.mapped:
+        while not blocks.is_found(block):
             rows, problems = part.compute(positions)
             context.retry_while_unavailable(f"keeping what {what} gives", partial(blocks.write, block, rows, problems))
             context.retry_while_unavailable(look_for, partial(blocks.find, block))

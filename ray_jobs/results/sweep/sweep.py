@@ -1,5 +1,9 @@
 """The search of `sweep.py`: candidates go to Ray Tune in batches, a trial each, since a trial costs a second and a
-candidate milliseconds. A batch that is done lies in the run's folder, so an interrupted search goes on with the others.
+candidate milliseconds. What a batch comes to lies in the run's folder, so an interrupted search goes on with the
+others.
+
+Predictions of candidates are nowhere kept: a batch holds as many as fit into BATCH_BYTES, scores them on the rows and
+on bootstrap samples of these, and keeps the scores. So memory and disk do not grow with the rows.
 """
 
 from __future__ import annotations
@@ -23,8 +27,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ensemble.config import EnsembleConfig
-from ensemble.members.search import Candidate, Choice, choose, list_candidates
-from ensemble.run import Combinable, Evaluation
+from ensemble.members.search import Candidate, Choice, Scored, choose_scored, list_candidates
+from ensemble.run import Combinable
 from ray_jobs.cli.connection import on_cluster
 from ray_jobs.cli.console import report_pending_nodes
 from ray_jobs.cluster.start import RayStart
@@ -41,6 +45,7 @@ from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.record import log_news
 from trainers.interface import CheckpointName
 
+BATCH_BYTES = 2**28  # of predictions, which a trial holds a few times while it scores them
 _BATCHES_PER_CPU, _LEAST_BATCH = 4, 8
 _SHOWN, _RECORDED = 12, 100
 COLUMNS = (
@@ -101,17 +106,27 @@ def search(folder: RunFolder, config: RunConfig, console: Console) -> Search:
     hows = kind.list_combinations(ensemble, for_sweep=True)
     listed = list_candidates(names, CHECKPOINTS, hows, with_subsets=not combines_folds(config))
     candidates = list(dict.fromkeys([default, *listed]))
-    console.print(f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows")
-    batches = _divide(candidates)
-    mark = _hash_columns(columns)
+    row_bytes = predict(columns, default).nbytes
+    batches = _divide(candidates, row_bytes)
+    console.print(
+        f"{len(candidates)} combinations of {len(names)} models on {len(columns['best'].ids_N):,} rows, in "
+        f"{len(batches)} batches of up to {len(batches[0]) * row_bytes / 2**20:,.1f} MiB of predictions"
+    )
+    mark = f"{_hash_columns(columns)} {ensemble.metric}"
     paths = [folder.root / "sweep" / f"{_hash_batch(batch, mark)}.npz" for batch in batches]
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     if todo:
         _evaluate_in_trials(
             folder, config, {number: (batches[number], paths[number]) for number in todo}, columns, console
         )
-    evaluations = dict(pair for batch, path in zip(batches, paths, strict=True) for pair in _read(batch, path))
-    choice = choose(kind, [evaluations[candidate] for candidate in candidates], 0, columns["best"], ensemble.metric)
+    choice = choose_scored(
+        kind,
+        _read(paths, len(candidates)),
+        0,
+        columns["best"],
+        ensemble.metric,
+        lambda index: predict(columns, candidates[index]),
+    )
     for path in folder.root.glob("sweep/*.npz"):  # of what was tried before on other columns
         if path not in paths:
             path.unlink()
@@ -136,9 +151,21 @@ def _find_default(config: RunConfig, names: tuple[str, ...]) -> tuple[str, ...]:
     return (*config.combined_members, *elsewhere)
 
 
-def _divide(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Batches of equal work: neighbours in the list cost alike, so each batch takes every so many."""
+def predict(columns: Mapping[CheckpointName, Combinable], candidate: Candidate) -> np.ndarray:
+    """The cross-fitted predictions of a candidate, (N,)."""
+    (evaluation,) = columns[candidate.checkpoint].evaluate([(candidate.members, candidate.how)])
+    return evaluation.cross_fitted_N
+
+
+def _divide(candidates: Sequence[Candidate], row_bytes: int) -> list[list[Candidate]]:
+    """Batches of equal work: neighbours in the list cost alike, so each batch takes every so many.
+
+    Args:
+        candidates: all.
+        row_bytes: of what one of them predicts.
+    """
     number = max(1, min(len(candidates) // _LEAST_BATCH, _BATCHES_PER_CPU * (os.cpu_count() or 1)))
+    number = max(number, min(len(candidates), -(-len(candidates) * row_bytes // BATCH_BYTES)))
     return [list(candidates[start::number]) for start in range(number)]
 
 
@@ -178,7 +205,7 @@ def _evaluate_in_trials(
         report_pending_nodes(console, None if has_room else "a node with a CPU, which each batch of combinations wants")
         if find_uri(folder) is not None:  # the files of the trials lie on this machine only
             resources[f"node:{ray.util.get_node_ip_address()}"] = 0.001
-        trial = tune.with_parameters(SweepTrial, todo=todo, columns=columns)
+        trial = tune.with_parameters(SweepTrial, todo=todo, columns=columns, how=(config.kind, config.ensemble.metric))
         tuner = tune.Tuner(
             tune.with_resources(trial, resources),
             param_space={"batch": tune.grid_search(list(todo))},
@@ -196,10 +223,19 @@ def _evaluate_in_trials(
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _read(batch: Sequence[Candidate], path: Path) -> Iterator[tuple[Candidate, Evaluation]]:
-    with np.load(path, allow_pickle=False) as stored:
-        cross_fitted_CN, inner_CF = stored["honest_CN"], stored["inner_CF"]
-    yield from zip(batch, map(Evaluation, cross_fitted_CN, inner_CF), strict=True)
+def _read(paths: Sequence[Path], number: int) -> Scored:
+    """What all batches come to, in the order of the candidates before they were divided."""
+    parts = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as stored:
+            parts.append(Scored(stored["error_C"], stored["drawn_DC"], stored["inner_CF"]))
+    error_C = np.empty(number)
+    drawn_DC = np.empty((len(parts[0].drawn_DC), number))
+    inner_CF = np.empty((number, parts[0].inner_CF.shape[1]))
+    for start, part in enumerate(parts):
+        own = slice(start, None, len(parts))
+        error_C[own], drawn_DC[:, own], inner_CF[own] = part.error_C, part.drawn_DC, part.inner_CF
+    return Scored(error_C, drawn_DC, inner_CF)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""The trial of a sweep. It is a class, whose steps run in their process's main thread; Ray Tune calls a function in a
-thread, and modules must not be loaded there."""
+"""The trial of a sweep. What candidates predict stays within it. It is a class, whose steps run in their process's main
+thread; Ray Tune calls a function in a thread, and modules must not be loaded there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from ensemble.members.search import Candidate
+from ensemble.kinds import Kind
+from ensemble.members.search import Candidate, score_candidates
 from ensemble.run import Combinable, Evaluation
 from trainers.storage.whole_files import write_whole
 
@@ -24,24 +25,21 @@ class SweepTrial(tune.Trainable):
         config: dict[str, Any],
         todo: Mapping[int, tuple[list[Candidate], Path]],
         columns: Mapping[str, Combinable],
+        how: tuple[Kind, str],
     ) -> None:
-        """Takes the batch that `config` names, its file, and the predictions by checkpoint."""
+        """Takes the batch that `config` names, its file, the predictions by checkpoint, and kind and metric."""
         self.batch, self.path = todo[config["batch"]]
-        self.columns = columns
+        self.columns, (self.kind, self.metric) = columns, how
 
     def step(self) -> dict[str, Any]:
         """The whole trial."""
-        evaluations = self._evaluate()
+        scored = score_candidates(self.kind, self._evaluate(), self.columns["best"], self.metric)
         content = io.BytesIO()
-        np.savez(
-            content,
-            honest_CN=[one.cross_fitted_N for one in evaluations],
-            inner_CF=[one.inner_F for one in evaluations],
-        )
+        np.savez(content, **vars(scored))
         write_whole(self.path, content.getvalue())
-        best = min(range(len(self.batch)), key=lambda index: np.nanmean(evaluations[index].inner_F))
+        best = min(range(len(self.batch)), key=lambda index: np.nanmean(scored.inner_CF[index]))
         return {
-            "error": float(np.nanmean(evaluations[best].inner_F)),
+            "error": float(np.nanmean(scored.inner_CF[best])),
             "best": str(self.batch[best]),
             "candidates": len(self.batch),
             "done": True,

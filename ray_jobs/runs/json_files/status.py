@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 from ray_jobs.config.json_fields import from_json
 from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files.events_by_fold import read_events
 from ray_jobs.runs.location import find_uri
-from ray_jobs.runs.record import read_lines
 from trainers.interface import EndReason
 
 
@@ -95,6 +97,29 @@ def read_status(folder: RunFolder, fold: int) -> FoldStatus:
     return status
 
 
+class StatusReader:
+    """Reads the statuses of folds again and again: a file that is as it was is not read again, nor are the files of a
+    fold that was whole."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Path, int], tuple[tuple[int, int, int], FoldStatus]] = {}
+
+    def read(self, folder: RunFolder, num_folds: int) -> list[FoldStatus]:
+        """The status of every fold."""
+        return [self._read_one(folder, fold) for fold in range(num_folds)]
+
+    def _read_one(self, folder: RunFolder, fold: int) -> FoldStatus:
+        try:
+            found = os.stat(folder.fold(fold).status)
+        except FileNotFoundError:
+            return read_status(folder, fold)
+        stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+        known = self.known.get((folder.root, fold))
+        if known is None or known[0] != stamp:
+            known = self.known[folder.root, fold] = (stamp, read_status(folder, fold))
+        return known[1]
+
+
 def _is_elsewhere(folder: RunFolder) -> bool:
     """Whether the run is in object storage: a reader does not download all of it."""
     return find_uri(folder) is not None and not folder.is_locked()
@@ -112,16 +137,15 @@ def write_status(folder: RunFolder, status: FoldStatus) -> None:
 
 def last_attempt(folder: RunFolder, fold: int) -> int:
     """Number of the latest attempt of a fold, also when its folder was deleted; 0 if it was never launched."""
-    attempts = [row["attempt"] for row in read_lines(folder.events) if row.get("fold") == fold]
-    return max(attempts, default=0)
+    return max((row["attempt"] for row in read_events(folder, fold)), default=0)
 
 
 def find_budget_end(folder: RunFolder, fold: int) -> int | None:
     """The step at which a fold's time was up; None: it was not. What was decided holds for its further attempts."""
     found = [
         int(row["step"])
-        for row in read_lines(folder.events)
-        if row["event"] == "EndedEarly" and row["fold"] == fold and row["reason"] == "budget"
+        for row in read_events(folder, fold)
+        if row["event"] == "EndedEarly" and row["reason"] == "budget"
     ]
     return found[-1] if found else None
 
@@ -130,9 +154,7 @@ def list_workers(folder: RunFolder, fold: int) -> list[int]:
     """Workers of each attempt that has trained a fold as it is now, in their order."""
     launched: dict[int, int] = {}
     trained: list[int] = []
-    for row in read_lines(folder.events):
-        if row.get("fold") != fold:
-            continue
+    for row in read_events(folder, fold):
         if row["event"] == "FoldLaunched":
             launched[row["attempt"]] = row["num_workers"]
         elif row["event"] == "FoldStarted" and row["attempt"] in launched:

@@ -10,6 +10,7 @@ A picture's id is its name without the ending, with its class and `_` before it 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -140,7 +141,7 @@ def _list_table(data: DataConfig) -> tuple[Listing, list[bool]]:
         raise DataError(f"{path} has several columns {several[0]!r}: expected one of each name; rename the others")
     columns = {name: frame[column].tolist() for name, column in wanted.items()}
     ids = columns["id"]
-    if twice := sorted({row_id for row_id in ids if ids.count(row_id) > 1} if len(set(ids)) < len(ids) else ()):
+    if twice := sorted(row_id for row_id, times in Counter(ids).items() if times > 1):
         raise DataError(
             f"{path}: {', '.join(map(repr, twice[:_MOST_NAMED]))} is in several rows of {data.id_column!r} "
             "(data.id_column): expected each picture in one row; remove the others"
@@ -201,8 +202,7 @@ def _check_ids(place: Path, ids: Sequence[str]) -> None:
     for what, test in tests.items():
         if found := [row_id for row_id in ids if test(row_id)]:
             raise DataError(f"{place}: {len(found):,} names are {what}, such as {found[0][:60]!r}; rename them")
-    if len(set(ids)) < len(ids):
-        twice = next(row_id for row_id in ids if ids.count(row_id) > 1)
+    if twice := next((row_id for row_id, times in Counter(ids).items() if times > 1), None):
         raise DataError(
             f"{place}: two pictures have the id {twice!r}, of class and name; expected each once; rename one"
         )

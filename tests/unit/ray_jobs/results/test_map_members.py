@@ -142,7 +142,7 @@ def evaluate_here(folder, config, todo, columns, console):
     """The trials of a sweep without Ray."""
     for number in todo:
         trial = object.__new__(SweepTrial)
-        trial.setup({"batch": number}, todo, columns)
+        trial.setup({"batch": number}, todo, columns, (config.kind, config.ensemble.metric))
         assert trial.step()["done"]
 
 
@@ -166,6 +166,16 @@ def test_a_sweep_tries_methods_checkpoints_members_and_powers(with_members, monk
     again = sweep.search(folder, config, open_console())
     assert again.num_trials == 0  # what was tried is there
     assert (again.choice.error_C == found.choice.error_C).all()
+    row_bytes = sweep.predict(
+        {name: config.kind.read_columns(describe_run(folder, config), name) for name in ("best", "final")}, default
+    ).nbytes
+    monkeypatch.setattr(sweep, "BATCH_BYTES", 3 * row_bytes)  # which three candidates fill
+    in_more = sweep.search(folder, config, open_console())
+    assert in_more.num_trials == -(-len(found.candidates) // 3)
+    assert (in_more.choice.error_C == found.choice.error_C).all()
+    assert (in_more.choice.winner, in_more.choice.chosen_F) == (found.choice.winner, found.choice.chosen_F)
+    assert in_more.choice.nested_error == found.choice.nested_error
+    np.testing.assert_allclose(in_more.choice.improvement_low_C, found.choice.improvement_low_C, atol=1e-12)
     sweep.record_search(folder, found)
     sweep.describe_search(open_console(), folder, found)
     assert "1 - Dice, the best of 50 combinations" in capsys.readouterr().out

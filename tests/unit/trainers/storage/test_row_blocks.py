@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from support.made_blocks import NUM_ROWS, make_keys, make_part, make_place, split_of
 
-from trainers.interface import DataError
+from trainers.storage import row_blocks
 from trainers.storage.row_blocks import BLOCK_ROWS, _order_of_slot, fill
 
 
@@ -61,15 +61,38 @@ def test_a_block_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path
     keys_NK = make_keys()
     part, _ = make_part(tmp_path, keys_NK)
     fill([part], "adding", split_of(0), make_place())
-    for number, error, message in ((errno.EIO, OSError, "away"), (errno.ENOMEM, DataError, "vm.max_map_count")):
 
-        def refuse(_, number=number):
-            raise OSError(number, "away")
+    def refuse(_):
+        raise OSError(errno.EIO, "away")
+
+    monkeypatch.setattr(pa, "memory_map", refuse)
+    with pytest.raises(OSError, match="away"):
+        make_part(tmp_path, keys_NK)[0].blocks.find(0)
+    assert all(path.exists() for path in part.blocks.paths)
+
+
+@pytest.mark.parametrize("limit", ["of a table", "of the system"])
+def test_blocks_beyond_those_that_can_be_mapped_are_read(tmp_path, monkeypatch, limit):
+    keys_NK = make_keys()
+    fill([make_part(tmp_path, keys_NK)[0]], "adding", split_of(0), make_place())
+    if limit == "of a table":
+        monkeypatch.setattr(row_blocks, "MOST_MAPPED", 1)
+    else:
+
+        def refuse(_):
+            raise OSError(errno.ENOMEM, "no more")
 
         monkeypatch.setattr(pa, "memory_map", refuse)
-        with pytest.raises(error, match=message):
-            make_part(tmp_path, keys_NK)[0].blocks.find(0)
-    assert all(path.exists() for path in part.blocks.paths)
+    part, computed = make_part(tmp_path, keys_NK)
+    fill([part], "adding", split_of(0), make_place())
+    assert computed == []
+    assert len(part.blocks.mapped) == (limit == "of a table")
+    positions = np.array([NUM_ROWS - 1, 0, BLOCK_ROWS, BLOCK_ROWS + 1, 0])
+    np.testing.assert_array_equal(part.blocks.take(positions)[:, 0], keys_NK[positions].sum(1))
+    assert part.blocks.problems == {7: "odd"}
+    part.blocks.paths[-1].write_bytes(b"")
+    with pytest.raises(OSError, match="cut off"):
+        part.blocks.take(positions)
 
 
 def test_an_interrupted_build_continues_where_it_was(tmp_path):
