@@ -48,8 +48,8 @@ class Files:
     def replace(self) -> list[tuple[Any, str, Any]]:
         """(module, name, function) of all that is put in the place of Python's."""
         names = (
-            "open close read write fsync ftruncate fstat stat lstat mkdir rmdir unlink remove rename replace link listdir "
-            "scandir lseek utime chmod readlink"
+            "open close read pread write fsync ftruncate fstat stat lstat mkdir rmdir unlink remove rename replace link "
+            "listdir scandir lseek utime chmod readlink"
         )
         found = [(os, name, self._choose(getattr(os, name), getattr(self, f"do_{name}"))) for name in names.split()]
         found += [(module, "open", self._choose(io.open, self.do_io_open)) for module in (io,)]
@@ -122,6 +122,11 @@ class Files:
         content = file.disk.read(file.inode, file.offset, size, file.path)
         file.offset += len(content)
         return content
+
+    def do_pread(self, number: int, size: int, offset: int) -> bytes:
+        file = self._get(number)
+        self.world.step(f"read {file.path}")
+        return file.disk.read(file.inode, offset, size, file.path)
 
     def do_write(self, number: int, content: Any) -> int:
         file = self._get(number)

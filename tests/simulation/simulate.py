@@ -16,7 +16,7 @@ from random import Random
 
 from simulation.checks import Checks, Reference
 from simulation.faults import Faults
-from simulation.simulated import STORE, TEMPORARY, Setting, Simulation
+from simulation.simulated import NUM_FOLDS, STORE, TEMPORARY, Setting, Simulation
 from simulation.world import Process, ViolationError
 
 _MOST_COMMANDS = 30
@@ -113,6 +113,8 @@ def find_reference() -> Reference:
     outcome, checks = run_seed(0, None)
     if outcome.failure:
         raise SystemExit("\n".join([*outcome.lines, outcome.failure]))
+    if len(checks.finished) < NUM_FOLDS:
+        raise SystemExit("\n".join([*outcome.lines, "the undisturbed run does not finish"]))
     return checks.gather()
 
 

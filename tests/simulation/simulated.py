@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType, SimpleNamespace
@@ -44,6 +45,7 @@ from ray_jobs.errors import ClusterLostError, RunError, is_refused_by_machine
 from ray_jobs.planning.folds import plan_folds
 from ray_jobs.planning.plan import MemberPlan, Plan
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.json_files import events_by_fold
 from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote import bucket, fold_mirror, lease, mirror, run_mirror
 from ray_jobs.worker import resume, watchdog, worker
@@ -239,6 +241,8 @@ class Simulation:
             for module in (resume, launcher, mirror, run_mirror, fold_mirror, lease)
         ]
         of_product: list[tuple[Any, str, Any]] = [
+            (events_by_fold, "_FOLLOWED", _OfEachProcess(world, OrderedDict)),
+            (events_by_fold, "_LOCK", _OfEachProcess(world, self.threading.Lock)),
             (bucket, "open_objects", self._open_objects),
             (objects, "obstore", Obstore),
             (lease, "_describe_process", self._describe_process),
@@ -370,6 +374,35 @@ def make_plan(config: RunConfig) -> Plan:
 
 _STRFTIME = time.strftime
 _FIND_VERSION = cache(importlib.metadata.version)
+
+
+class _OfEachProcess:
+    """A global variable, of which each process has its own."""
+
+    def __init__(self, world: World, make: Callable[[], Any]) -> None:
+        self._world, self._make, self._made = world, make, dict[Process, Any]()
+
+    def _find(self) -> Any:
+        assert self._world.current is not None
+        process = self._world.current.process
+        if process not in self._made:
+            self._made[process] = self._make()
+        return self._made[process]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._find(), name)
+
+    def __setitem__(self, name: Any, value: Any) -> None:
+        self._find()[name] = value
+
+    def __len__(self) -> int:
+        return len(self._find())
+
+    def __enter__(self) -> Any:
+        return self._find().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._find().__exit__(*error)
 
 
 class _NoGauges:

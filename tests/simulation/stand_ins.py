@@ -23,6 +23,9 @@ class _Ray(ModuleType):
     def get(self, reference: Any, timeout: float | None = None) -> Any:
         return self.find_cluster().get(reference, timeout)
 
+    def get_gpu_ids(self) -> list[int]:
+        return []
+
     def get_runtime_context(self) -> Any:
         return SimpleNamespace(get_node_id=lambda: self.world.current.process.machine)
 
