@@ -228,7 +228,8 @@ class Checks:
             self.refuse(f"(d) fold {fold} begins at step {step}, and step {wanted} was saved")
 
     def after_power_cut(self, disk: Disk) -> None:
-        """What was not synced may be lost; what was finished may not."""
+        """What was not synced may be lost, the number of an attempt too; what was finished may not."""
+        self.began.clear()
         for fold in range(NUM_FOLDS):
             self.saved[fold] = min(self.saved.get(fold, 0), self.find_newest_point(disk, fold))
             self.checked_lines.pop(fold, None)
