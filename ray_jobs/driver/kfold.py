@@ -145,7 +145,16 @@ def _work(session: Session, plan: Plan, todo: list[MemberFold], started: float) 
                 _train(session, plan, todo, sink, seconds, end) if todo else _conclude_without_training(plan, sink, end)
             )
     patient.retry_while_unavailable("putting the run's files", partial(mirror.push_run, logs=True), by_name=False)
+    if summary.outcome == "partial" and (untrained := list_untrained(todo)):
+        console.print(f"not trained: {', '.join(map(str, untrained))}; the same command goes on", style="bold red")
+        return EXIT_INCOMPLETE
     return {"failed": EXIT_INCOMPLETE, "interrupted": EXIT_INTERRUPTED}.get(summary.outcome, EXIT_OK)
+
+
+def list_untrained(folds: list[MemberFold]) -> list[MemberFold]:
+    """Those of the folds that are not complete. No status need say that they have failed: what was to write it down may
+    have died before the disk took it."""
+    return [fold for fold in folds if not fold.folder.fold(fold.fold).is_complete()]
 
 
 def keep_failed(folds: list[MemberFold]) -> list[MemberFold]:

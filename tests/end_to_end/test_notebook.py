@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 
-import pytest
 from support.processes import REPOSITORY
 from support.users_scripts import PYTHON, WAIT_S, environment, open_ray
 
@@ -23,7 +22,6 @@ for cell in json.load(open("own_trainer.ipynb"))["cells"]:
 """
 
 
-@pytest.mark.slow
 def test_the_example_notebook_runs_and_shows_scores_and_a_figure(tmp_path):
     for name in ("own_trainer.ipynb", "lots.csv", "new_lots.csv"):
         shutil.copy(REPOSITORY / "examples" / name, tmp_path)

@@ -198,7 +198,8 @@ class Disk:
         self.undo.clear()
         for inode in sorted(self.unsynced, key=lambda one: one.number):
             old, new = inode.synced, bytes(inode.data)
-            half = new[: luck.randint(0, len(new))]
+            kept = len(old) if new.startswith(old) else 0  # what was added to a synced file leaves it as it was
+            half = new[: luck.randint(kept, len(new))]
             inode.data = bytearray(luck.choice((old, new, half, half + bytes(len(new) - len(half)))))
             inode.synced = bytes(inode.data)
         self.unsynced.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from simulation.bucket import FAULTS
 from simulation.checks import Checks
 from simulation.disk import Disk
 from simulation.simulated import TEMPORARY, Simulation
@@ -21,6 +22,7 @@ KINDS = (
     "suspend",
     "drain",
     "clean",
+    "bucket",
 )
 _GAPS = (25, 80, 300, 900)  # steps between two faults, in the mean
 _MOST = 12
@@ -125,7 +127,7 @@ class Faults:
         store = self.simulation.store
         if not self.simulation.setting.in_bucket or store.fault is not None:
             return False
-        store.fault = self.luck.choice(("refusing", "lost", "away", "stale"))
+        store.fault = self.luck.choice(FAULTS)
         self.simulation.world.note(f"BUCKET {store.fault}")
         self.simulation.world.call_later(self.luck.choice((1.0, 10.0, 60.0)), self._mend_bucket)
         return True

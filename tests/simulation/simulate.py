@@ -1,4 +1,5 @@
 """Runs seeds: `make simulate SEEDS="0 1000"`; or one, and shows its schedule: `make simulate SEEDS=17`.
+Numbers after the first two are further seeds.
 
 `--seconds=15` ends after so many seconds of CPU. PYTHONHASHSEED has to be 0: sets of names have another order otherwise,
 and a seed another history."""
@@ -9,6 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -73,6 +75,7 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
     for disk in (simulation.shared, *simulation.local.values()):
         for path in ("/sim", STORE, TEMPORARY):
             disk.make_folder(path)
+        disk.undo.clear()  # they were there long before
     world, quiet_since = simulation.world, 0.0
     for _ in range(_MOST_COMMANDS):
         driver = simulation.start_driver()
@@ -113,7 +116,7 @@ def find_reference() -> Reference:
     return checks.gather()
 
 
-def run_seeds(seeds: range, *, seconds: float | None = None, is_loud: bool = True) -> list[Outcome]:
+def run_seeds(seeds: Iterable[int], *, seconds: float | None = None, is_loud: bool = True) -> list[Outcome]:
     """Many histories, for so many seconds of CPU at most; those that failed, too."""
     reference, began, outcomes = find_reference(), time.process_time(), list[Outcome]()
     for seed in seeds:
@@ -143,7 +146,8 @@ def main(words: list[str]) -> int:
         print(f"seed {first}: {outcome.failure or 'holds'}; {outcome.steps} steps; {', '.join(outcome.faults)}")
         return bool(outcome.failure)
     began = time.process_time()
-    outcomes = run_seeds(range(first, last), seconds=limits[0] if limits else None)
+    seeds = (*range(first, last), *map(int, words[2:]))
+    outcomes = run_seeds(seeds, seconds=limits[0] if limits else None)
     failed = [one for one in outcomes if one.failure]
     counts = Counter(kind for one in outcomes for kind in one.faults)
     print(

@@ -47,13 +47,14 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote import bucket, fold_mirror, lease, mirror, run_mirror
 from ray_jobs.worker import resume, watchdog, worker
-from simulation.bucket import ADDRESS, OneAfterAnother, PyarrowFiles, Store
+from simulation.bucket import ADDRESS, Obstore, OneAfterAnother, Place, Store
 from simulation.cluster import Cluster
 from simulation.disk import Disk
 from simulation.files import Files
 from simulation.threads import Threading
 from simulation.training import Training, make_inventory
 from simulation.world import EPOCH_S, Process, World
+from trainers.storage import objects
 
 STORE, TEMPORARY, RUN, BUCKET = "/sim/store", "/sim/tmp", "run", f"s3://{ADDRESS}"
 NUM_FOLDS = 2
@@ -238,7 +239,9 @@ class Simulation:
             for module in (resume, launcher, mirror, run_mirror, fold_mirror, lease)
         ]
         of_product: list[tuple[Any, str, Any]] = [
-            (bucket, "open_place", lambda uri: (PyarrowFiles(self.store), uri.partition("://")[2])),
+            (bucket, "open_objects", self._open_objects),
+            (objects, "obstore", Obstore),
+            (lease, "_describe_process", self._describe_process),
             (bucket, "ThreadPoolExecutor", OneAfterAnother),
             (kfold, "check_run", lambda config, *_: make_plan(config)),
             (kfold, "RayStart", SimpleNamespace(for_run=lambda config: None)),
@@ -266,6 +269,17 @@ class Simulation:
             if not hasattr(module, name):
                 setattr(module, name, None)
         return [*of_system, *threads, *of_product, *self.files.replace()]
+
+    def _open_objects(self, uri: str, patience_s: float) -> objects.Objects:
+        return objects.Objects(uri, Place(self.store, uri.partition("://")[2]), patience_s)
+
+    def _describe_process(self, pid: int) -> dict[str, Any]:
+        """What `/proc` tells of a process of the machine of who asks."""
+        assert self.world.current is not None
+        machine = self.world.current.process.machine
+        if not any(one.pid == pid and one.machine == machine and not one.is_dead for one in self.world.processes):
+            return {"process": pid}
+        return {"process": pid, "started": str(pid), "machine": machine}
 
     def _measure_disk(self, path: Any) -> Any:
         disk = self._find_disk(self.world.current.process.machine if self.world.current else "", str(path))

@@ -37,7 +37,11 @@ def train_small(tmp_path: Path, name: str = "place", config: Config = SMALL, **h
     context = LocalFoldContext(tmp_path / name)
     context.root.mkdir(exist_ok=True)
     context.stop_at, context.resume_from = how.get("stop_at"), how.get("resume_from")
-    write_inputs(config, replace(inventory, tables={"train": inventory.tables["train"]}), context.inputs)
+    context.rank, context.world_size = how.get("rank", 0), how.get("world_size", 1)
+    if context.rank == 0:
+        write_inputs(config, replace(inventory, tables={"train": inventory.tables["train"]}), context.inputs)
+    if context.world_size > 1:
+        torch.distributed.barrier()
     ids, num = inventory.ids, how.get("num_train", 12)
     try:
         train_fold(config, Split(0, ids[:num], ids[num : num + 6], ids[num + 6 : num + 8]), context)

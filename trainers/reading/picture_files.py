@@ -216,7 +216,7 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) or error.errno == errno.ENXIO:
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.ELOOP):
             raise IrregularError("is not a regular file") from None
         raise
     if not stat.S_ISREG(os.fstat(number).st_mode):

@@ -202,7 +202,7 @@ class Mirror:
                 return [n for n in self._walk() if is_of_driver(n) and (logs or not _is(n, Put.AT_END))]
 
             for name in [
-                one for one in self.pushed if find_file(one).file.is_needed and _look(self.root / one) is None
+                one for one in list(self.pushed) if find_file(one).file.is_needed and _look(self.root / one) is None
             ]:
                 size = self.bucket.measure(name)  # somebody who clears old temporary files has taken it
                 if size is not None:

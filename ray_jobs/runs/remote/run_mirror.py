@@ -110,7 +110,7 @@ class RunMirror(Mirror):
         """Puts anew what the driver before, which was silent, has put or removed after this one had looked. It could do
         so only with objects that this one had not put yet."""
         listed = self.bucket.objects.list()
-        for name in [one for one in self.versions if is_of_driver(one)]:
+        for name in filter(is_of_driver, list(self.versions)):
             if name not in listed or not listed[name].version.is_same(self.versions[name]):
                 self.pushed.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""What a training step learns from: pictures, labels, times and noise, drawn from seed, fold, epoch and rows alone.
+"""What a training step learns from: pictures, labels, times and noise, drawn from seed, fold, epoch and row alone.
 
 Shape suffixes: B pictures, N rows that train, C colours, H height, W width.
 """
@@ -52,6 +52,7 @@ class EpochDraws:
         self.normal_N = rng.standard_normal(num_rows, np.float32)
         self.is_mirrored_N = rng.random(num_rows) < (0.5 if training.horizontal_flip else 0)
         self.is_hidden_N = rng.random(num_rows) < (training.label_drop if no_label > 1 else 0)
+        self.seed_N = np.random.default_rng([*self.seeds, _NOISE]).integers(2**63, size=num_rows)
 
     def build(self, rows_B: np.ndarray, pictures_BCHW: np.ndarray, label_B: np.ndarray, device: str) -> Batch:
         """A batch on the device.
@@ -66,8 +67,8 @@ class EpochDraws:
         shown = np.where(mirrored, pictures_BCHW[..., ::-1], pictures_BCHW)
         label_B = np.where(self.is_hidden_N[rows_B], self.no_label, label_B)
         clean = from_bytes(torch.from_numpy(shown).to(device))
-        seed = int(np.random.SeedSequence([*self.seeds, _NOISE, int(rows_B[0])]).generate_state(1, np.uint64)[0] >> 1)
-        generator = torch.Generator(device).manual_seed(seed)
-        noise = torch.randn(clean.shape, generator=generator, device=device)
+        generator, noise = torch.Generator(device), torch.empty_like(clean)
+        for own, seed in zip(noise, self.seed_N[rows_B].tolist(), strict=True):  # of each row: ranks divide a batch
+            own.normal_(generator=generator.manual_seed(seed))
         time = draw_times(self.process, torch.from_numpy(self.normal_N[rows_B]).to(device))
         return Batch(clean, torch.from_numpy(label_B).to(device), time, noise)

@@ -6,10 +6,13 @@ import signal
 import pytest
 
 from ray_jobs.cli.command_line import parse_kfold
+from ray_jobs.cli.console import open_console
 from ray_jobs.cluster.signals import listening
+from ray_jobs.cluster.start import RayStart
 from ray_jobs.config.run import to_dict
-from ray_jobs.driver.kfold import _is_up_to_date, keep_failed, run_kfold
+from ray_jobs.driver.kfold import _is_up_to_date, _work, keep_failed, run_kfold
 from ray_jobs.driver.launcher import MemberFold
+from ray_jobs.driver.session import Session
 from ray_jobs.errors import RunFolderError
 from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.continuation import write_or_compare
@@ -17,6 +20,7 @@ from ray_jobs.runs.checkpoints import write_checkpoint
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
+from ray_jobs.runs.json_files.summary import Summary
 from trainers.interface import DataError
 
 
@@ -82,10 +86,10 @@ def test_folds_whose_config_is_gone_are_not_taken_up_by_a_new_run(tmp_path):
         write_or_compare(check_run(parse_kfold([*words, "optimizer.lr=0.1"]).config, None), [], print)
 
 
-def test_what_leaks_is_refused_where_asked_and_nothing_is_written(leaking_run, tmp_path):
+def test_what_leaks_is_refused_where_asked_and_no_run_is_written(leaking_run, tmp_path):
     with pytest.raises(DataError, match=r"(?s)folds.on_leak=error.*v03 like v08.*t like v05"):
         run_kfold(parse_kfold([*leaking_run, "folds.on_leak=error"]), [])
-    assert not (tmp_path / "runs").exists()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".kfold_cache"]  # what was found of pictures
 
 
 def test_grouped_rows_no_longer_leak_across_folds_and_test_rows_are_still_told(leaking_run, capsys):
@@ -104,6 +108,33 @@ def test_only_failed_folds_are_kept_for_a_retry(tmp_path):
     folds = [MemberFold(folder, fold) for fold in range(5)]
     assert keep_failed(folds) == [folds[0], folds[2]]
     assert keep_failed(folds[1:3]) == [folds[2]]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "trained", "code"),
+    [
+        ("partial", [0], 1),
+        ("partial", [0, 2], 0),
+        ("interrupted", [0], 130),
+        ("failed", [0], 1),
+        ("complete", [0, 2], 0),
+    ],
+)
+def test_a_fold_that_should_have_been_trained_and_is_not_ends_the_run_with_1(
+    tmp_path, monkeypatch, capsys, outcome, trained, code
+):
+    """The coordinator may die before it has written down that a fold has failed; fold 1 was not to be trained."""
+    words = ["run.name=a", "data.max_rows=40", f"run.storage={tmp_path}", "tracking.wandb=disabled"]
+    plan = write_or_compare(check_run(parse_kfold(words).config, None), [], print)
+    for fold in trained:
+        plan.folder.fold(fold).write_manifest()
+    monkeypatch.setattr("ray_jobs.driver.kfold._train", lambda *_: Summary(outcome=outcome))
+    session = Session("run a", plan.folder, plan.config, RayStart.for_run(plan.config), open_console())
+    todo = [MemberFold(plan.folder, fold) for fold in (0, 2)]
+    assert session.run(lambda: _work(session, plan, todo, 0.0)) == code
+    assert ("not trained: fold 2; the same command goes on" in capsys.readouterr().out) == (
+        (outcome, code) == ("partial", 1)
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -139,6 +139,6 @@ def test_trainings_with_other_seeds_are_one_entry_whose_interval_holds_them(tmp_
     shown = " ".join(capsys.readouterr().out.split())
     assert "The intervals of 1 of the models, which have one seed, are over rows only" in shown
     main([str(folder.root), f"--csv={board}"])
-    for row in read_board(board):
-        assert float(row["high"]) - float(row["low"]) == pytest.approx(known["main"].high - known["main"].low)
+    for row in read_board(board):  # by a bootstrap of its own
+        assert float(row["high"]) - float(row["low"]) == pytest.approx(known["main"].high - known["main"].low, rel=0.1)
     assert "The intervals hold that other seeds train other models" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from ray_jobs.runs.location import find_place, find_uri, split_run
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import MetricRecord, Record, RecordReader, read_lines
 from ray_jobs.runs.remote import lease
+from ray_jobs.runs.remote import mirror as mirror_module
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.lease import LEASE, Lease, read_lease
@@ -222,6 +223,18 @@ def test_only_what_changed_is_put_and_what_is_gone_is_removed(folder, uri, serve
     assert [name.rpartition("/")[2] for name in server.list_keys("PUT")[len(before) :]] == ["summary.json"]
     assert "README.md" not in mirror.bucket.list()
     assert json.loads(mirror.bucket.read("summary.json")) == {"outcome": "partial"}
+
+
+def test_files_that_come_while_the_run_is_put_do_not_end_the_pusher(folder, uri, monkeypatch):
+    """A fold that ends is brought in another thread, at any moment."""
+    mirror, look = put_whole(folder, uri), mirror_module._look
+
+    def look_and_bring(path):
+        mirror.pushed[f"log/fold_0/{len(mirror.pushed)}.log"] = (0, 0)
+        return look(path)
+
+    monkeypatch.setattr(mirror_module, "_look", look_and_bring)
+    mirror.push_run()
 
 
 def test_what_makes_files_count_is_put_last_and_removed_first(folder, uri, server):
