@@ -7,7 +7,6 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,19 @@ class _Followed:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file: FileIO | None = None  # kept open: as long as it is, no other file can get its inode number
+        self.file: int | None = None  # open: no other file can get its inode number
         self._forget()
 
     def _forget(self) -> None:
         self.close()
-        self.file = None
         self.end, self.num_lines = 0, 0
         self.by_fold: dict[int, list[dict[str, Any]]] = {}
 
     def close(self) -> None:
         """Closes the file."""
         if self.file is not None:
-            self.file.close()
+            os.close(self.file)
+            self.file = None
 
     def catch_up(self) -> None:
         """Takes in the lines that were added."""
@@ -59,10 +58,10 @@ class _Followed:
         except FileNotFoundError:
             self._forget()
             return
-        if self.file is None or os.fstat(self.file.fileno()).st_ino != found.st_ino or found.st_size < self.end:
+        if self.file is None or os.fstat(self.file).st_ino != found.st_ino or found.st_size < self.end:
             self._forget()
-            self.file = self.path.open("rb", buffering=0)
-        added = os.pread(self.file.fileno(), max(0, found.st_size - self.end), self.end)
+            self.file = os.open(self.path, os.O_RDONLY)
+        added = os.pread(self.file, max(0, found.st_size - self.end), self.end)
         whole = added[: added.rfind(b"\n") + 1]  # what follows is being written
         self.end += len(whole)
         for line in whole.splitlines():

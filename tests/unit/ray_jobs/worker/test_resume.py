@@ -35,19 +35,18 @@ def test_every_random_generator_goes_on_where_it_was():
     assert [draw() for _ in range(3)] == drawn
 
 
-@pytest.mark.parametrize("num_gpus", [1, 2])
-def test_the_generator_of_each_gpu_goes_on_too_where_there_is_such_a_gpu(monkeypatch, num_gpus):
-    states, restored = [torch.tensor([1], dtype=torch.uint8), torch.tensor([2], dtype=torch.uint8)], {}
+@pytest.mark.parametrize("card", [0, 1])
+def test_the_generator_of_the_card_in_use_goes_on_on_the_card_in_use_then(monkeypatch, card):
+    restored, current = {}, [0]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda number: torch.tensor([number + 7], dtype=torch.uint8))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, number: restored.update({number: state.tolist()}))
-    set_random_state(get_random_state())
-    assert restored == {number: [number + 1] for number in range(num_gpus)}
-    states.pop()  # saved where there was one
-    restored.clear()
-    set_random_state(get_random_state())
-    assert restored == {0: [1]}
+    state = get_random_state()
+    current[0] = card
+    set_random_state(state)
+    assert restored == {card: [7]}
 
 
 def test_the_newest_point_counts_and_comes_back_as_it_was(points):
