@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -65,6 +66,7 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
             f"run.storage={folder.root.parent}: expected another name than {MEMBERS}, which holds a run's members"
         )
     _check_storage_folder(folder.root, makes_it=scratch is None)
+    made = [path for path in (folder.cache, *folder.cache.parents) if not path.exists()]
     if scratch is None or folder.cache.exists() or is_uri(config.trainer.data.root or ""):
         open_cache(folder.cache)
     if (folder.config.exists() or folder.is_tuning()) and folder.is_tuning() != is_tuning:
@@ -73,7 +75,13 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     if uri := join_run(config.run.storage, folder.root.name):
         bring_division(folder, uri)
     inventories = Inventories(scratch or folder.root, folder.cache, spread)
-    trainer, inventory = inventories.take(config)
+    try:
+        trainer, inventory = inventories.take(config)
+    except DataError:
+        for path in made:  # data that are not there leave nothing behind
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
     run = dataclasses.replace(config.run, name=folder.root.name, storage=resolve_storage(config.run.storage))
     config = with_absolute_external(with_usual_metric(dataclasses.replace(config, trainer=trainer, run=run)))
     readers = _read_members(Reader(MAIN, config, inventory), inventories)
