@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.answers.files import find_answer
-from ensemble.answers.scores import describe_ablation, find_interval
+from ensemble.answers.scores import describe_ablation, find_interval, name_scores
 from ensemble.answers.submission import tabulate_ablation
 from ensemble.answers.votes import METHODS, elect, read_ballot
 
@@ -86,10 +86,7 @@ def list_evaluation_metrics(ablation: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prefix(prefix: str, scores: Mapping[str, Any]) -> dict[str, Any]:
     """The recorded scores of a model, and those of each type of question."""
-    found = {f"{prefix}{name}": scores[name] for name in _RECORDED if name in scores}
-    for kind, own in scores.get("by_type", {}).items():
-        found |= {f"{prefix}{kind}/{name}": own[name] for name in _RECORDED_BY_TYPE}
-    return found
+    return name_scores(prefix, scores, _RECORDED, _RECORDED_BY_TYPE)
 
 
 def _score_votes(method: str, folds: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[int, float, float, float, float]:

@@ -134,6 +134,14 @@ def describe_ablation(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def name_scores(prefix: str, scores: Mapping[str, Any], names: Sequence[str], by_type: Sequence[str]) -> dict[str, Any]:
+    """A model's scores as metrics: these names of all rows, as far as they are there, and those of each type."""
+    found = {f"{prefix}{name}": scores[name] for name in names if name in scores}
+    for kind, own in scores.get("by_type", {}).items():
+        found |= {f"{prefix}{kind}/{name}": own[name] for name in by_type}
+    return found
+
+
 def _describe_model(lines: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     own = [line for line in lines if find_answer(line, name) is not None]
     by_type = {kind: [line for line in own if line["type"] == kind] for kind in sorted({one["type"] for one in own})}

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.answers.columns import AnswerColumns, read_test, weigh
-from ensemble.answers.scores import score_answers
+from ensemble.answers.scores import name_scores, score_answers
 from ensemble.answers.votes import METHODS, Ballot, Elected, elect
 from ensemble.combination import Combination, normalise_weights, weights_from_scores
 from ensemble.run import Model, NoSubmissionError, Run, Submission
+
+_OF_ABLATION = ("format_accuracy", "answer_accuracy")
 
 
 def choose_weights(
@@ -156,9 +158,7 @@ def list_ablation_metrics(ablation: Mapping[str, Any]) -> dict[str, Any]:
     """The accuracies of each model of an ablation, by type, and the table `ablation_comparison`."""
     found: dict[str, Any] = {}
     for name, own in ablation["models"].items():
-        for metric in ("format_accuracy", "answer_accuracy"):
-            found[f"ensemble/{name}/{metric}"] = own[metric]
-            found |= {f"ensemble/{name}/{kind}/{metric}": one[metric] for kind, one in own.get("by_type", {}).items()}
+        found |= name_scores(f"ensemble/{name}/", own, _OF_ABLATION, _OF_ABLATION)
     return found | {"ensemble/ablation_comparison": tabulate_ablation(ablation)}
 
 

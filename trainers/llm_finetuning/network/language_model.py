@@ -137,12 +137,12 @@ class LanguageModel(Model):
         """Writes the base in Hugging Face's form, with the weights that it has now: within `with_mean_of` the merged
         ones."""
         base: Any = self.peft.get_base_model()
-        state = {
-            name.replace(".base_layer.", "."): value
-            for name, value in base.state_dict().items()
-            if ".lora_" not in name
-        }
-        base.save_pretrained(folder, state_dict=state)
+        base.save_pretrained(folder, state_dict=self.base_state())
+
+    def base_state(self) -> dict[str, Tensor]:
+        """The base's weights by its own names, without the adapter's."""
+        state = self.peft.get_base_model().state_dict()
+        return {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
 
     def stop_dropout(self) -> None:
         """Adapters have no dropout from here on."""

@@ -144,13 +144,11 @@ class FineTuning:
         whole = self.folder / "model.safetensors"
         if whole.exists():
             return self.context.share_file("base_model", whole, sha256_file(whole))
-        state, seen = self.model.peft.get_base_model().state_dict(), set[int]()
-        tensors = {}
-        for name, value in state.items():
-            plain = name.replace(".base_layer", "")
-            if "lora_" not in name and value.data_ptr() not in seen:  # tied weights are kept once
+        tensors, seen = {}, set[int]()
+        for name, value in self.model.base_state().items():
+            if value.data_ptr() not in seen:  # tied weights are kept once
                 seen.add(value.data_ptr())
-                tensors[plain] = value
+                tensors[name] = value
         return self.context.share_tensors("base_model", tensors)
 
     def _write_files(self, folder: Path) -> None:
