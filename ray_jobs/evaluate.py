@@ -4,7 +4,8 @@
     python ray_jobs/evaluate.py answers --eval-sft --no-judge --output-dir scores
 
 RUN stands first: it says which family is asked, and so which further flags there are; `RUN --help` lists them. Without
---data the run's own test rows are taken.
+--data the run's own test rows are taken, with --blend those of its blend set, on which no fold has trained: what is
+chosen there can be scored on the test rows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ray_jobs.cli.arguments import OfRun, parse
 from ray_jobs.cli.entry import main_with_errors
 from ray_jobs.cli.own_flags import find_named_run, join_flags
 from ray_jobs.config.overrides import override
-from trainers.values import check_number
+from trainers.values import check_number, refuse
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Arguments(OfRun):
 
     data: str | None = None
     """The rows, whose truth is known: what predict.py takes as new rows, with the target."""
+    blend: bool = False
+    """The rows of the run's blend set (folds.blend_fraction)."""
     output_dir: str | None = None
     """Folder of the files; by default one below evaluation/ in the run's folder."""
     device: str = "auto"
@@ -40,6 +43,8 @@ class Arguments(OfRun):
 
     def __post_init__(self) -> None:
         check_number("--threads", self.threads, least=1)
+        if self.blend and self.data is not None:
+            raise refuse("--blend", self.data, "no --data: the rows are the run's own")
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +65,7 @@ def run_evaluation(job: str, argv: list[str], what: str, *, is_ablation: bool) -
     given, config = typed.arguments, override(folder.read_config(), typed.fields, sections=("ensemble",))
     own = as_options(options, given)
     request = EvaluateRequest(
-        expand(given.data), own, expand(given.output_dir), given.device, given.threads, is_ablation
+        expand(given.data), given.blend, own, expand(given.output_dir), given.device, given.threads, is_ablation
     )
     return evaluate(folder, config, request)
 

@@ -1,7 +1,7 @@
 """What a trainer is: the types through which `ray_jobs` and a model family meet. `docs/new-family.md` is the guide to
 it.
 
-A family is a package `trainers/<family>/` with these modules. The last four may be absent; without `new_rows.py` and
+A family is a package `trainers/<family>/` with these modules. The last five may be absent; without `new_rows.py` and
 `predict.py` a finished run cannot predict new rows. Only `train.py` and `predict.py` may load torch.
 
 config.py
@@ -48,10 +48,10 @@ new_rows.py
     wrong with rows that are listed as a problem, and what was done ("... rows have PROBLEMS"). Picklable. Where a run
     has members of several families each finds the rows at the same path, of the same ids in the same order.
 
-    `find_train_rows(config) -> rows` (may be absent) gives the run's own training table as new rows, for explain.py:
-    their `id_column` names the column of their blocks with the ids, and `inputs` by name the columns of what models
-    look at. Only of families whose predictors return `BlockPredictions`. `rows.with_pictures(folder)` (may be absent)
-    gives rows whose pictures are those of a folder, by their ids.
+    `find_train_rows(config) -> rows` (may be absent) gives the run's own training table as new rows, for explain.py and
+    `evaluate.py --blend`: their `id_column` names the column of their blocks with the ids, and `inputs` by name the
+    columns of what models look at, which only families have whose predictors return `BlockPredictions`.
+    `rows.with_pictures(folder)` (may be absent) gives rows whose pictures are those of a folder, by their ids.
 
 predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).
@@ -64,6 +64,13 @@ generate.py (may be absent)
     has defaults for all. `generate(models, options, folder, device, num_threads)` makes something new with what was
     saved (`TrainedModel`) of one fold or of a whole ensemble: yields lines to show, and writes files, if any, to the
     folder, which is empty. Values that are not allowed raise ValueError. Only `generate` may load torch.
+
+evaluate.py (may be absent)
+    `Options`: as in generate.py, of `ray_jobs/evaluate.py`; its `model` says what the evaluated models are called,
+    empty: as their checkpoint. `evaluate(read_models, rows, options, cache, device, num_threads, is_ablation=False)`
+    yields whose predictions they are, with a list of what `FoldContext.save_predictions` takes: `TrainedModel.name`,
+    and names of its own of several together. `read_models(checkpoint)` gives the models. Its kind has
+    `write_evaluation`. A family with this module has `find_train_rows`. Only `evaluate` may load torch.
 
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `FoldContext`.
 """
@@ -209,12 +216,14 @@ class TrainedModel:
         tensors: likewise, on the CPU.
         shared: what it gave `FoldContext.share_tensors`, on the CPU; empty where nothing is shared.
         files: the content of the files that it gave, by name.
+        name: whose it is: `fold_<i>`, of a further member `<member>_fold_<i>`.
     """
 
     description: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     shared: Mapping[str, Tensor]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True)

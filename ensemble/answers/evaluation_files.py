@@ -53,7 +53,7 @@ def evaluate_tables(
     """The evaluation of the models of several folds on the same questions: of each, of their votes, and of others such
     as their soup; arguments as in `Kind.write_evaluation`. A question counts once for each fold, so the rows of one
     question are a group."""
-    folds = {name: table.to_pylist() for name, table in tables.items() if name.startswith("fold_")}
+    folds = {name: table.to_pylist() for name, table in tables.items() if "fold_" in name}
     others = {name: table.to_pylist() for name, table in tables.items() if name not in folds}
     if not folds:
         folds, others = others, {}

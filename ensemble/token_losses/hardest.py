@@ -31,7 +31,7 @@ def describe_lines(lines: pa.Table) -> dict[str, Any]:
     window, stride = read_how(lines)
     return {
         "scored_with": {"window": window, "stride": stride},
-        "interval_95": _find_intervals(target_N, nats_N),
+        "interval_95": find_intervals(target_N, nats_N),
         "hardest_documents": [
             {
                 "id": lines["id"][row].as_py(),
@@ -45,8 +45,9 @@ def describe_lines(lines: pa.Table) -> dict[str, Any]:
     }
 
 
-def _find_intervals(target_N: np.ndarray, nats_N: np.ndarray) -> dict[str, list[float]]:
-    """Of each score that is defined its 95 % interval: documents drawn with replacement (percentile bootstrap)."""
+def find_intervals(target_N: np.ndarray, nats_N: np.ndarray) -> dict[str, list[float]]:
+    """Of each score that is defined its 95 % interval: documents drawn with replacement (percentile bootstrap). None of
+    a single document."""
     found = {}
     for name in SCORES:
         try:

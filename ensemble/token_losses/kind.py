@@ -218,6 +218,14 @@ class TokenLosses(Kind):
             return "of probabilities, token by token"
         return f"of probabilities, token by token (window {facts['window']}, stride {facts['stride']})"
 
+    def write_evaluation(
+        self, tables: Mapping[str, pa.Table], rows: str, write: Callable[[str, bytes], None]
+    ) -> tuple[list[str], list[list[str]], dict[str, Any]]:
+        """Perplexity and bits per byte of each model and of all together, and what each is above their mean."""
+        from ensemble.token_losses.evaluation_files import write_evaluation
+
+        return write_evaluation(self, tables, rows, write)
+
     def load_pictures(self) -> Sequence[str | Picture]:
         """Curves with the entropy, losses of documents, and the hardest."""
         from ensemble.token_losses.figures import PICTURES

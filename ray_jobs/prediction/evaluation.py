@@ -18,6 +18,7 @@ from ray_jobs.cli.places import refuse_unwritable
 from ray_jobs.config.overrides import with_wandb_environment
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import EXIT_OK, RunError
+from ray_jobs.prediction.blend_rows import open_blend_rows
 from ray_jobs.prediction.generation import choose_device
 from ray_jobs.prediction.models import read_models, refuse_unusable
 from ray_jobs.results.run_files import list_combined_folds
@@ -32,10 +33,12 @@ from trainers.storage.whole_files import write_whole
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """What the user wants: the rows at a place (None: the run's test rows), the family's options, the folder for files
-    (None: one in the run's), device, threads, and whether the models before are evaluated, too."""
+    """What the user wants: the rows at a place (None: the run's test rows), or those of its blend set; the family's
+    options, the folder for files (None: one in the run's), device, threads, and whether the models before are
+    evaluated, too."""
 
     place: Path | None
+    blend: bool
     options: Any
     output: Path | None
     device: str
@@ -68,14 +71,13 @@ def evaluate(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> 
     """
     refuse_unusable(folder, config)
     console, device = open_console(), choose_device(request.device)
-    place = request.place or Path(str(config.trainer.data.root))
-    rows = load_new_rows_module(config.family).find_new_rows([config.trainer], place)
+    rows, name = _find_rows(folder, config, request)
     number = rows.check()
-    name = rows.path.stem
     what = "ablation" if request.is_ablation else request.options.model or "models"
     output = request.output or folder.root / "evaluation" / f"{what}_{name}"
     refuse_unwritable(output if output.exists() else _find_parent(output), "--output_dir FOLDER names another place")
-    console.print(f"run {folder.root.name}: {number:,} rows of {rows.path}", highlight=False)
+    of_blend = " in the blend set" * request.blend
+    console.print(f"run {folder.root.name}: {number:,} rows of {rows.path}{of_blend}", highlight=False)
     module: Any = load_evaluate_module(config.family)
     found = module.evaluate(
         _open_models(folder, config), rows, request.options, open_cache(folder.cache), device, request.num_threads,
@@ -92,6 +94,15 @@ def evaluate(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> 
     study = "ablation-study" if request.is_ablation else f"evaluation-{whose}"
     _record(folder, f"{study}-{datetime.now():%Y%m%d-%H%M%S}", metrics, partial(console.print, style="dim"))
     return EXIT_OK
+
+
+def _find_rows(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> tuple[Any, str]:
+    """The rows, and what they are in a word."""
+    module = load_new_rows_module(config.family)
+    if request.blend:
+        return open_blend_rows(folder, config, module.find_train_rows(config.trainer)), "blend"
+    rows = module.find_new_rows([config.trainer], request.place or Path(str(config.trainer.data.root)))
+    return rows, rows.path.stem if request.place else "test"
 
 
 def _record(folder: RunFolder, name: str, metrics: Mapping[str, Any], say: Callable[[str], None]) -> None:

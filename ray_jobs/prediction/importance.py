@@ -23,7 +23,6 @@ from ray_jobs.prediction.models import read_models, refuse_unusable
 from ray_jobs.results.importance_file import NUM_REPEATS, Importance
 from ray_jobs.results.run_files import measure_folds
 from ray_jobs.runs.folder import RunFolder
-from trainers.families import find_families
 from trainers.interface import load_new_rows_module, load_predict_module
 from trainers.predictions import BlockPredictions
 
@@ -60,13 +59,13 @@ def find_rows(folder: RunFolder, config: RunConfig) -> Any:
     """
     refuse_unusable(folder, config)
     module = load_new_rows_module(config.family)
-    if not hasattr(module, "find_train_rows"):
-        known = [name for name in find_families() if hasattr(load_new_rows_module(name), "find_train_rows")]
+    rows = module.find_train_rows(config.trainer) if hasattr(module, "find_train_rows") else None
+    if rows is None or not rows.inputs:
         raise RunError(
-            f"{folder.root} predicts {config.kind.title}, and its family, {config.family}, has no inputs that can be "
-            f"shuffled (no find_train_rows in its new_rows.py): expected a run of one of {', '.join(known)}"
+            f"{folder.root} predicts {config.kind.title}, and its family, {config.family}, names no inputs that can be "
+            "shuffled (`inputs` of find_train_rows in its new_rows.py): expected a run of a family that does"
         )
-    return module.find_train_rows(config.trainer)
+    return rows
 
 
 def find_importance(

@@ -97,8 +97,8 @@ def read_models(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> l
 
     shared: dict[str, dict[str, Tensor]] = {"": {}}
     models = []
-    for name in config.combined_members:
-        own = folder.of_member(name)
+    for member in config.combined_members:
+        own = folder.of_member(member)
         for fold in folds:
             checkpoint = open_checkpoint(own.fold(fold).checkpoint(config.ensemble.checkpoint))
             found = _find_shared(own, checkpoint.description)
@@ -106,7 +106,8 @@ def read_models(folder: RunFolder, config: RunConfig, folds: Sequence[int]) -> l
                 shared[found[1]] = load(_read_shared(*found))
             tensors = {name: one for part in checkpoint.read_tensors() for name, one in load(part).items()}
             beside = (shared[found[1] if found else ""], checkpoint.read_files())
-            models.append(TrainedModel(checkpoint.description, tensors, *beside))
+            name = f"fold_{fold}" if member == MAIN else f"{member}_fold_{fold}"
+            models.append(TrainedModel(checkpoint.description, tensors, *beside, name))
     return models
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from support.local_context import KilledError, LocalFoldContext
@@ -35,6 +36,7 @@ from trainers.interface import (
     Split,
     TrainedModel,
     load_config_class,
+    load_evaluate_module,
 )
 from trainers.predictions import (
     AnsweredQuestion,
@@ -268,15 +270,18 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
 
 
 def test_its_training_rows_as_new_rows_get_the_bits_of_the_fold_s_own_predictions(trained):
-    """What explain.py shuffles, of families that say what their models look at."""
+    """What `evaluate.py --blend` reads, and explain.py shuffles of families that say what their models look at."""
     module = load(trained.family, "new_rows")
     if not hasattr(module, "find_train_rows"):
+        assert load_evaluate_module(trained.family) is None
         return
     rows = module.find_train_rows(trained.config)
-    (block, *_) = rows.read(rows.batch_rows * 4)
+    block = pa.concat_tables(list(rows.read(rows.batch_rows * 4)))
     ids = block[rows.id_column].to_pylist()
-    assert set(trained.split.validation_ids.tolist()) <= set(ids)
-    assert rows.inputs
+    assert set(trained.inventory.ids.tolist()) <= set(ids)
+    if not rows.inputs:
+        assert load_evaluate_module(trained.family) is not None
+        return
     assert {name for columns in rows.inputs.values() for name in columns} <= set(block.column_names)
     own = block.take([ids.index(row_id) for row_id in trained.split.validation_ids.tolist()])
     found = load(trained.family, "predict").Predictor([as_trained_model(trained.context)], rows, "cpu", 1).predict(own)

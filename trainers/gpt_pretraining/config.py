@@ -221,9 +221,15 @@ class ShardingConfig:
     level: Literal["none", "zero1", "zero2", "zero3"] = "none"
     """none: each worker has everything (DDP). zero1: the optimiser's state is divided; zero2: gradients, too; zero3:
     weights, too."""
+    group_size: int | None = None
+    """Of zero2 and zero3: so many workers, such as those of a machine, divide them, and each such group has the whole
+    (hybrid sharding). None: all workers of the fold are one group."""
 
     def __post_init__(self) -> None:
         check_choice("sharding.level", self.level, ("none", "zero1", "zero2", "zero3"))
+        check_number("sharding.group_size", self.group_size, least=2, instead="none")
+        if self.group_size is not None and self.level not in ("zero2", "zero3"):
+            raise refuse("sharding.group_size", self.group_size, f"none with sharding.level={self.level}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -35,6 +35,8 @@ class NewRows:
     data: DataConfig
     batch_rows: int
     PROBLEMS: ClassVar = "a problem"
+    id_column: ClassVar = "id"
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def check(self) -> int:
         """Reads all of them; returns their number.
@@ -76,6 +78,16 @@ def _tabulate(documents: Sequence[Document]) -> pa.Table:
     return pa.table({"id": pa.array([one.name for one in documents], pa.string()), "text": texts})
 
 
+def find_train_rows(config: Config) -> NewRows:
+    """The run's own training documents, as new rows.
+
+    Raises:
+        DataError: they are not there any more.
+    """
+    files, _ = find_files(config.data)
+    return _build([config], Path(str(config.data.root)), files, config.data)
+
+
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     """Finds the documents.
 
@@ -93,5 +105,9 @@ def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     if path.is_file():
         data = replace(data, test="")
     files, tests = find_files(data)
+    return _build(configs, path, tests or files, data)
+
+
+def _build(configs: Sequence[Config], path: Path, files: Sequence[Path], data: DataConfig) -> NewRows:
     together = math.lcm(*(config.training.eval_batch_size * BATCHES_TOGETHER for config in configs))
-    return NewRows(path, tuple(tests or files), data, together)
+    return NewRows(path, tuple(files), data, together)

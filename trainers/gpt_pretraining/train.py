@@ -188,7 +188,7 @@ class GptFold:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / TOKENIZER).write_text(self.tokenizer.to_json())
             if self.is_divided:
-                parts = name_parts(state, self.context.rank)
+                parts = name_parts(state, self.context.rank, self.config.sharding)
                 self.context.save_checkpoint(name, {}, description, shard=parts, files=Path(folder))
             else:
                 self.context.save_checkpoint(name, state, description, files=Path(folder))

@@ -61,7 +61,7 @@ def evaluate(
         is_ablation: the models before are asked, too.
 
     Yields:
-        `fold_<i>` or `soup`, or the name of a model of `--model_path`, and the answers.
+        `TrainedModel.name` or `soup`, or the name of a model of `--model_path`, and the answers.
 
     Raises:
         DataError: a question has no right answer.
@@ -88,10 +88,9 @@ def evaluate(
         name = "sft_only" if options.eval_sft else model.description["model"]
         answered = predictor.answer(model, questions, name, earlier)
         answered = _judge(predictor, model, questions, answered, options, cache)
-        whose = f"fold_{model.description['fold']}"
         if options.merge is not None:
-            predictor.save_merged([model], Path(options.merge).expanduser() / whose)
-        yield whose, answered
+            predictor.save_merged([model], Path(options.merge).expanduser() / model.name)
+        yield model.name, answered
     if len(models) > 1:
         with predictor.with_soup(models):
             answered = predictor.answer(None, questions, SOUP, {})

@@ -21,7 +21,7 @@ from trainers.interface import (
 from trainers.llm_finetuning.config import Config, DataConfig
 from trainers.llm_finetuning.questions.base_model import find_base, find_source, hash_source
 from trainers.llm_finetuning.questions.made_questions import make_data
-from trainers.llm_finetuning.questions.table import Question, normalise_prompt, read_questions, to_parquet
+from trainers.llm_finetuning.questions.table import Question, normalise_prompt, place_table, read_questions, to_parquet
 from trainers.reading.data_folder import prepare_folder
 from trainers.reading.near_texts import find_near_texts
 from trainers.storage.whole_files import write_whole
@@ -56,12 +56,12 @@ def take_inventory(
     data = _resolve(config.data, folder)
     model = replace(config.model, sha256=hash_source(find_source(config.model)))
     config = replace(config, data=data, model=model)
-    train = read_questions(_place(data, data.train_table), config, needs=("gold_answer",))
+    train = read_questions(place_table(data, data.train_table), config, needs=("gold_answer",))
     questions = {"train": train.questions[: data.max_rows]}
     bad_rows = train.bad_rows
     for name, table, needs in (("test", data.test_table, ()), ("sft", data.sft_table, ("response",))):
-        if table and (name == "sft" or _place(data, table).exists()):
-            read = read_questions(_place(data, table), config, needs=needs)
+        if table and (name == "sft" or place_table(data, table).exists()):
+            read = read_questions(place_table(data, table), config, needs=needs)
             questions[name], bad_rows = read.questions, bad_rows + read.bad_rows
     test = questions.get("test", ())
     _check_test(data, test)
@@ -103,20 +103,13 @@ def _resolve(data: DataConfig, folder: Path) -> DataConfig:
     return replace(data, root=str(path))
 
 
-def _place(data: DataConfig, table: str) -> Path:
-    assert data.root is not None, "resolved"
-    path = Path(data.root, table)
-    other = path.with_suffix(".parquet" if path.suffix == ".jsonl" else ".jsonl")
-    return other if other.exists() and not path.exists() else path
-
-
 def _check_test(data: DataConfig, test: Sequence[Question]) -> None:
     """Raises DataError where some test questions have a right answer and others have none."""
     without = [one.id for one in test if one.gold_answer is None]
     if without and len(without) < len(test):
         raise DataError(
-            f"{_place(data, data.test_table)}: {len(without):,} of {len(test):,} questions have no right answer, such "
-            f"as {without[0]!r}: expected one of each ({data.answer_column}), or of none"
+            f"{place_table(data, data.test_table)}: {len(without):,} of {len(test):,} questions have no right answer, "
+            f"such as {without[0]!r}: expected one of each ({data.answer_column}), or of none"
         )
 
 

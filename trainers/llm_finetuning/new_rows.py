@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from trainers.interface import DataError
 from trainers.llm_finetuning.config import Config
-from trainers.llm_finetuning.questions.table import Question, read_questions, to_parquet
+from trainers.llm_finetuning.questions.table import Question, place_table, read_questions, to_parquet
 
 PLACES = "a table of questions (.jsonl, .parquet) or a folder with one that is named as data.test_table says"
 
@@ -31,6 +31,8 @@ class NewRows:
     config: Config
     batch_rows: int = 64
     PROBLEMS: ClassVar = "a problem"
+    id_column: ClassVar = "id"
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def check(self) -> int:
         """Reads all of it; returns the number of questions.
@@ -48,6 +50,18 @@ class NewRows:
 
     def _read(self) -> tuple[Question, ...]:
         return read_questions(self.path, self.config, needs=()).questions
+
+
+def find_train_rows(config: Config) -> NewRows:
+    """The run's own training table, as new rows.
+
+    Raises:
+        DataError: it is not there any more.
+    """
+    data = config.data
+    assert data.root is not None, "resolved"
+    rows = find_new_rows([config], place_table(data, data.train_table))
+    return replace(rows, config=replace(rows.config, data=replace(rows.config.data, on_bad_row=data.on_bad_row)))
 
 
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:

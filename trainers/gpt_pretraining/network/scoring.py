@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.gpt_pretraining.network.model import NOTHING, Gpt
+from trainers.gpt_pretraining.network.model import NOTHING
 from trainers.learning.arithmetic import autocast
 
 BATCHES_TOGETHER = 4  # whose windows are put in order of length
+# A model in evaluation mode, or several as one: of tokens and their targets, (B, T) each, the nats, (B, T).
+Scored = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Scoring:
         """Documents whose windows are in the same batches: those of other blocks change no bit of a loss."""
         return self.batch_size * BATCHES_TOGETHER
 
-    def score(self, model: Gpt, documents: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def score(self, model: Scored, documents: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The nats of each token of each document, with the end after it, (n + 1,) float32 each.
 
         Args:
-            model: in evaluation mode.
+            model: what is scored.
             documents: tokens of each, (n,).
         """
         ends = np.array([self.end])
@@ -63,7 +65,7 @@ class Scoring:
         return nats
 
     @torch.inference_mode()
-    def _score_windows(self, model: Gpt, windows: Sequence[tuple[np.ndarray, int, int, int]]) -> np.ndarray:
+    def _score_windows(self, model: Scored, windows: Sequence[tuple[np.ndarray, int, int, int]]) -> np.ndarray:
         """(B, T) float32; windows are padded at their ends, which changes nothing before them."""
         length = max(last - begin for _, begin, _, last in windows)
         tokens_BT = torch.full((len(windows), length), self.end)
@@ -88,7 +90,7 @@ def cut_windows(num_targets: int, scoring: Scoring) -> Iterator[tuple[int, int, 
 
 
 def score_blocks(
-    scoring: Scoring, model: Gpt, numbers: np.ndarray, read: Callable[[int], np.ndarray]
+    scoring: Scoring, model: Scored, numbers: np.ndarray, read: Callable[[int], np.ndarray]
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Documents by their numbers, block by block, with the nats of their tokens."""
     for start in range(0, len(numbers), scoring.documents_together):

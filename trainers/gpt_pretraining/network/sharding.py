@@ -1,8 +1,10 @@
 """What the workers of a fold divide: `fully_shard` (FSDP2) for weights and gradients, ZeroRedundancyOptimizer for the
-optimiser's state alone (Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054).
+optimiser's state alone (Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054). With a group size, groups of
+workers with consecutive ranks divide it, and each group has the whole (hybrid sharding: Zhao et al. 2023,
+https://arxiv.org/abs/2304.11277, section 3.2.2).
 
-Each worker has its rows of every tensor and saves them itself under `<name>@<rank>`; put together in the order of the
-ranks they are the whole, so that another number of workers, and a prediction, can go on with them.
+Each worker has its rows of every tensor, and those of the first group save them under `<name>@<rank>`; put together in
+the order of the ranks they are the whole, so that another number of workers, and a prediction, can go on with them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from trainers.gpt_pretraining.config import ShardingConfig
 from trainers.gpt_pretraining.network.model import Gpt
+from trainers.interface import DataError
 
 _MARK = "@"
 
@@ -27,11 +30,25 @@ def is_divided(config: ShardingConfig, world_size: int) -> bool:
 
 
 def divide(model: Gpt, config: ShardingConfig, world_size: int, device: str) -> None:
-    """Gives each worker its part of the weights, block by block; what is tied to the embedding stays together."""
+    """Gives each worker its part of the weights, block by block; what is tied to the embedding stays together.
+
+    Raises:
+        DataError: the workers cannot be put in groups of that size.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(torch.device(device).type, (world_size,))
+    size = config.group_size or world_size
+    if world_size % size:
+        raise DataError(
+            f"sharding.group_size={size}: the fold has {world_size} workers (resources.workers_per_fold): expected a "
+            "multiple of the group's size"
+        )
+    kind, num_groups = torch.device(device).type, world_size // size
+    if num_groups == 1:
+        mesh = init_device_mesh(kind, (world_size,))
+    else:
+        mesh = init_device_mesh(kind, (num_groups, size), mesh_dim_names=("groups", "workers"))
     after = config.level != "zero2"
     for block in model.blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=after)
@@ -55,8 +72,10 @@ def to_local(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def name_parts(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """This worker's parts under names that no other has."""
+def name_parts(tensors: Mapping[str, Tensor], rank: int, config: ShardingConfig) -> dict[str, Tensor]:
+    """This worker's parts under names that no other has; none of a worker whose part another group has, too."""
+    if config.group_size is not None and rank >= config.group_size:
+        return {}
     return {f"{name}{_MARK}{rank}": to_local(value).detach() for name, value in tensors.items()}
 
 

@@ -72,6 +72,14 @@ class ReadTable:
     bad_rows: tuple[Mapping[str, str], ...]
 
 
+def place_table(data: DataConfig, table: str) -> Path:
+    """Where a table of `data.root` is, in either form."""
+    assert data.root is not None, "resolved"
+    path = Path(data.root, table)
+    other = path.with_suffix(".parquet" if path.suffix == ".jsonl" else ".jsonl")
+    return other if other.exists() and not path.exists() else path
+
+
 def read_questions(path: Path, config: Config, *, needs: Sequence[str]) -> ReadTable:
     """The questions of a table.
 

@@ -1,10 +1,13 @@
 """The mean of probabilities token by token, its weights by expectation maximisation, and the documents that stand out."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.optimize import minimize
 
+from ensemble.kinds import load_kind
 from ensemble.predictions import PredictionError
 from ensemble.token_losses.combine import fit_mixture, mix_losses
 from ensemble.token_losses.files import build_loss_table, sum_documents
@@ -91,3 +94,27 @@ def test_the_hardest_documents_are_listed_first_with_how_they_were_scored():
     )
     with pytest.raises(PredictionError, match=r"windows \[8, 9\] and strides \[4\]"):
         describe_lines(mixed)
+
+
+def test_an_evaluation_compares_each_model_with_the_mean_of_all():
+    ids, tokens = [f"d{n}" for n in range(40)], [100] * 40
+    tables = {
+        name: build_loss_table(make_losses(ids, tokens, nats_S), fold=0, checkpoint="best")
+        for name, nats_S in (("fold_0", NATS[0]), ("fold_1", NATS[1]), ("mean", mix_losses(NATS[:2])))
+    }
+    written = {}
+    header, lines, metrics = load_kind("token_losses").write_evaluation(tables, "new", written.__setitem__)
+    assert header[-1] == "nats a token above mean's"
+    assert [line[0] for line in lines] == list(tables)
+    assert lines[2][4] == ""
+    facts = json.loads(written["evaluation_new.json"])
+    worse = facts["models"]["fold_1"]["minus_reference"]
+    assert worse["nats_per_token"] == pytest.approx(NATS[1].mean() - mix_losses(NATS[:2]).mean(), rel=1e-5)
+    assert 0 < worse["interval_95"][0] < worse["nats_per_token"] < worse["interval_95"][1]
+    assert metrics["mean/perplexity"] == facts["models"]["mean"]["scores"]["perplexity"]
+    documents = written["documents_new.csv"].decode().splitlines()
+    assert documents[0] == "ID,tokens,bytes,fold_0,fold_1,mean"
+    assert float(documents[1].split(",")[3]) == pytest.approx(NATS[0, :100].sum(), rel=1e-6)
+    alone = {"fold_0": tables["fold_0"].slice(0, 1)}
+    _, ((_, number, *_),), _ = load_kind("token_losses").write_evaluation(alone, "one", written.__setitem__)
+    assert number == "1"

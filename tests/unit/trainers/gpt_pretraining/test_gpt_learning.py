@@ -9,12 +9,15 @@ import pytest
 import torch
 from support.local_context import KilledError, LocalFoldContext
 
+from trainers.gpt_pretraining.evaluate import Options as Evaluated
+from trainers.gpt_pretraining.evaluate import evaluate
 from trainers.gpt_pretraining.generate import Options, choose_token, generate, mix
 from trainers.gpt_pretraining.inventory import take_inventory, write_inputs
+from trainers.gpt_pretraining.new_rows import find_new_rows
 from trainers.gpt_pretraining.predict import load_model, load_tokenizer
 from trainers.gpt_pretraining.recipes import gpt_pretraining_small
 from trainers.gpt_pretraining.train import train_fold
-from trainers.interface import Split, TrainedModel
+from trainers.interface import DataError, Split, TrainedModel
 
 SMALL = gpt_pretraining_small().trainer
 CONFIG = replace(
@@ -115,3 +118,22 @@ def test_models_together_are_the_mean_of_their_probabilities_or_of_the_logarithm
     for wrong in ({"temperature": -1.0}, {"top_k": 0}, {"tokens": 0}, {"mixture": "median"}):
         with pytest.raises(ValueError, match=r"--[a-z-]+=.*: expected"):
             Options(**wrong)
+
+
+def test_documents_are_scored_by_each_model_and_by_both_mixtures(trained, tmp_path):
+    (tmp_path / "new.txt").write_text("Once there was a fox.\nThe fox met a hen, and the hen met a cow.\n")
+    rows = find_new_rows([replace(CONFIG, data=replace(CONFIG.data, separator="line"))], tmp_path / "new.txt")
+    models = [replace(as_model(trained, name), name=name) for name in ("best", "final")]
+    found = {whose: losses[0] for whose, losses in evaluate(lambda _: models, rows, Evaluated(), tmp_path, "cpu", 1)}
+    assert list(found) == ["best", "final", "mean", "log_mean"]
+    assert found["mean"].ids.tolist() == ["new_000001", "new_000002"]
+    tokenizer = load_tokenizer(models)
+    loaded = [load_model(model, tokenizer, "cpu") for model in models]
+    (text, *_) = rows.read(1)
+    tokens = [tokenizer.end, *tokenizer.encode(text["text"].to_pylist())[0].tolist(), tokenizer.end]
+    for mixture, together in (("mean", loaded), ("log_mean", loaded), ("best", loaded[:1]), ("final", loaded[1:])):
+        own = "mean" if mixture in ("best", "final") else mixture
+        expected = [-mix(together, tokens[:n], own, "cpu")[tokens[n]] for n in range(1, len(tokens))]
+        np.testing.assert_allclose(found[mixture].nats[: len(expected)], expected, rtol=2e-5, atol=1e-6)
+    with pytest.raises(DataError, match="come through one stage only"):
+        dict(evaluate(lambda _: models, rows, Evaluated(), tmp_path, "cpu", 1, is_ablation=True))

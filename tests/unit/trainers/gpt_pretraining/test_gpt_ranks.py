@@ -1,5 +1,6 @@
 """Two ranks that train one GPT together over gloo, with everything on each or with weights, gradients or the optimiser's
-state divided: they learn what one rank learns, and another number of ranks goes on from what they saved."""
+state divided, and four in two groups (hybrid): they learn what one rank learns, and another number of ranks goes on
+from what they saved."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
+from safetensors.torch import load
 from support.local_context import KilledError, LocalFoldContext
 
 from trainers.gpt_pretraining.config import (
@@ -24,10 +26,13 @@ from trainers.gpt_pretraining.config import (
     TrainingConfig,
 )
 from trainers.gpt_pretraining.inventory import take_inventory, write_inputs
+from trainers.gpt_pretraining.network.sharding import divide
 from trainers.gpt_pretraining.train import train_fold
-from trainers.interface import ResumePoint, Split
+from trainers.interface import DataError, ResumePoint, Split
 
-LEVELS = ("none", "zero1", "zero2", "zero3")
+TWO, HYBRID = ("none", "zero1", "zero2", "zero3"), "hybrid"
+LEVELS = (*TWO, HYBRID)
+RANKS = dict.fromkeys(TWO, 2) | {HYBRID: 4}
 STOP_AT = 6  # in the middle of the second epoch
 CONFIG = Config(
     data=DataConfig(near_texts=0),
@@ -52,7 +57,8 @@ class Rank(LocalFoldContext):
 
 
 def train(root, level, rank, world_size, resume_from=None, stop_at=None):
-    config = replace(CONFIG, sharding=ShardingConfig(level), data=replace(CONFIG.data, root=str(root / "documents")))
+    sharding = ShardingConfig("zero3", group_size=2) if level == HYBRID else ShardingConfig(level)
+    config = replace(CONFIG, sharding=sharding, data=replace(CONFIG.data, root=str(root / "documents")))
     config, inventory = take_inventory(config, root, root / f"cache_{rank}")
     context = Rank(root / f"{level}_{world_size}_{stop_at}_{resume_from is not None}")
     context.rank, context.world_size = rank, world_size
@@ -78,8 +84,8 @@ def describe(context):
 
 
 def train_rank(rank, world_size, root):
-    dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=world_size)
-    for level in LEVELS:
+    dist.init_process_group("gloo", f"file://{root}/meeting_{world_size}", rank=rank, world_size=world_size)
+    for level in [level for level in LEVELS if RANKS[level] == world_size]:
         whole = train(root, level, rank, world_size)
         killed = train(root, level, rank, world_size, stop_at=STOP_AT)
         point, random_state = copy.deepcopy(killed.stopped_with)  # an optimiser takes up tensors as its own
@@ -98,7 +104,8 @@ def root(tmp_path_factory):
     texts = [f"The {n}. of many: {'ab ' * (n % 5)}the end of it." for n in range(48)]
     lines = [json.dumps({"text": text, "id": f"d{n}"}) for n, text in enumerate(texts)]
     (root / "documents" / "train.jsonl").write_text("\n".join(lines))
-    processes.spawn(train_rank, (2, root), nprocs=2)
+    for world_size in sorted(set(RANKS.values())):
+        processes.spawn(train_rank, (world_size, root), nprocs=world_size)
     return root
 
 
@@ -111,19 +118,19 @@ def alone(root):
 
 
 def read(root, level):
-    return [torch.load(root / f"{level}_rank{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(root / f"{level}_rank{rank}.pt", weights_only=False) for rank in range(RANKS[level])]
 
 
 def together(ranks, what):
-    """Steps with the parts of both ranks added up."""
+    """Steps with the parts of all ranks added up."""
     return [
-        (step, one + other, norm + other_norm)
-        for (step, one, norm), (_, other, other_norm) in zip(*(rank[what]["steps"] for rank in ranks), strict=True)
+        (parts[0][0], sum(loss for _, loss, _ in parts), sum(norm for *_, norm in parts))
+        for parts in zip(*(rank[what]["steps"] for rank in ranks), strict=True)
     ]
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_two_ranks_learn_what_one_does(root, alone, level):
+def test_ranks_learn_what_one_does(root, alone, level):
     ranks = read(root, level)
     for (step, loss, norm), (_, expected, expected_norm) in zip(together(ranks, "whole"), alone["steps"], strict=True):
         assert loss == pytest.approx(expected, abs=2e-6), step
@@ -135,7 +142,7 @@ def test_two_ranks_learn_what_one_does(root, alone, level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_two_ranks_go_on_after_a_kill_in_mid_epoch_to_the_same_bits(root, level):
+def test_ranks_go_on_after_a_kill_in_mid_epoch_to_the_same_bits(root, level):
     for rank in read(root, level):
         assert rank["point"] is not None
         assert rank["resumed"]["steps"] == rank["whole"]["steps"][STOP_AT:]
@@ -146,15 +153,29 @@ def test_two_ranks_go_on_after_a_kill_in_mid_epoch_to_the_same_bits(root, level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_one_rank_goes_on_from_what_two_have_saved(root, alone, level):
-    (first, random_state), (second, _) = (rank["point"] for rank in read(root, level))
-    shards = [] if first.shard is None else [first.shard, second.shard]
-    own = {name: first.own[name] + second.own[name] for name in first.own}
+def test_one_rank_goes_on_from_what_several_have_saved(root, alone, level):
+    (first, random_state), *others = (rank["point"] for rank in read(root, level))
+    points = [first, *(point for point, _ in others)]
+    shards = [] if first.shard is None else [point.shard for point in points]
+    own = {name: sum(point.own[name] for point in points) for name in first.own}
     point = ResumePoint(first.tensors, own, first.facts, None if not shards else {}, shards)
-    assert bool(shards) == (level in ("zero2", "zero3"))
+    assert bool(shards) == (level in ("zero2", "zero3", HYBRID))
     threads = torch.get_num_threads()
     found = describe(train(root, level, 0, 1, resume_from=(point, random_state)))
     torch.set_num_threads(threads)
     for (step, loss, _), (_, expected, _) in zip(found["steps"], alone["steps"][STOP_AT:], strict=True):
         assert loss == pytest.approx(expected, abs=5e-6), step
     assert found["scores"][-1] == pytest.approx(alone["scores"][-1], abs=5e-6)
+
+
+def test_groups_save_their_common_weights_once(root):
+    parts = [load((root / f"{HYBRID}_4_None_False" / f"best.{rank}").read_bytes()) for rank in range(4)]
+    assert [len(part) > 0 for part in parts] == [True, True, False, False]
+    assert not set(parts[0]) & set(parts[1])
+
+
+def test_workers_that_fill_no_groups_are_refused():
+    with pytest.raises(DataError, match=r"sharding\.group_size=2: the fold has 3 workers .* expected a multiple"):
+        divide(None, ShardingConfig("zero3", 2), 3, "cpu")
+    with pytest.raises(ValueError, match=r"sharding\.group_size=2: expected none with sharding\.level=zero1"):
+        ShardingConfig("zero1", 2)

@@ -27,7 +27,7 @@ def read_models(folds, name):
         description = json.loads(json.dumps(context.descriptions[name or "best"])) | {"fold": number}
         files = {path.name: path.read_bytes() for path in context.find_files("best").iterdir()}
         tensors = context.load_checkpoint(name or "best")
-        models.append(TrainedModel(description, tensors, context.shared["base_model"], files))
+        models.append(TrainedModel(description, tensors, context.shared["base_model"], files, f"fold_{number}"))
     return models
 
 
