@@ -73,8 +73,10 @@ def estimate_new_error(
     quantile = (1 + LEVEL) / 2
     widening = 1.0 if num_folds is None else find_widening(num_folds, num_units)
     widening *= float(t.ppf(quantile, num_units - 1) / norm.ppf(quantile))
-    ends = (error - widening * (error - float(low)), error + widening * (float(high) - error))
-    return NewError(error, *ends, widening, num_units)
+    lowest = error - widening * (error - float(low))
+    if kind.can_weigh_by(metric):  # no error is below 0
+        lowest = max(0.0, lowest)
+    return NewError(error, lowest, error + widening * (float(high) - error), widening, num_units)
 
 
 def find_widening(num_folds: int, num_units: int) -> float:

@@ -88,3 +88,15 @@ def test_two_tests_share_the_level():
     assert Exchangeability(0.02, 0.4).is_rejected
     assert Exchangeability(0.03, None).is_rejected
     assert not Exchangeability(None, None).is_rejected
+
+
+def test_an_interval_ends_where_errors_end():
+    """Of an accuracy at 1 at the latest: widening goes no further."""
+    kind, rows = load_kind("classes"), 60
+    target_N, chance_NC = np.arange(rows) % 2, np.full((rows, 2), 0.1)
+    chance_NC[np.arange(rows), target_N] = 0.9
+    chance_NC[:2] = chance_NC[:2, ::-1]
+    found = estimate_new_error(kind, "accuracy", target_N, chance_NC, 3)
+    assert found.error == pytest.approx(2 / rows)
+    assert found.low == 0.0
+    assert estimate_new_error(NUMBERS, "mse", *draw(3), 10).low >= 0.0
