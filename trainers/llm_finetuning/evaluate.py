@@ -31,6 +31,8 @@ class Options:
     or a tag of the hub."""
     merge: str | None = None
     """Folder to write the evaluated models to, adapters merged, in Hugging Face's form: `fold_<i>` and `soup`."""
+    adapters: str | None = None
+    """Folder to write their adapters to, in PEFT's form: `fold_<i>`; `model.adapter` takes such a one."""
 
     @property
     def model(self) -> str:
@@ -90,6 +92,8 @@ def evaluate(
         answered = _judge(predictor, model, questions, answered, options, cache)
         if options.merge is not None:
             predictor.save_merged([model], Path(options.merge).expanduser() / model.name)
+        if options.adapters is not None:
+            predictor.save_adapter(model, Path(options.adapters).expanduser() / model.name)
         yield model.name, answered
     if len(models) > 1:
         with predictor.with_soup(models):

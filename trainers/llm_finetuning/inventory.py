@@ -19,14 +19,18 @@ from trainers.interface import (
     call_here,
 )
 from trainers.llm_finetuning.config import Config, DataConfig
-from trainers.llm_finetuning.questions.base_model import find_base, find_source, hash_source
+from trainers.llm_finetuning.questions.base_model import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    find_base,
+    find_source,
+    hash_source,
+)
 from trainers.llm_finetuning.questions.made_questions import make_data
 from trainers.llm_finetuning.questions.table import Question, normalise_prompt, place_table, read_questions, to_parquet
 from trainers.reading.data_folder import prepare_folder
 from trainers.reading.near_texts import find_near_texts
 from trainers.storage.whole_files import write_whole
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,14 @@ def _read_files(config: Config) -> dict[str, bytes]:
     if config.model.chat_template:
         files["chat_template.jinja"] = _read(config.model.chat_template, "model.chat_template")
     if config.model.adapter:
-        for name in ADAPTER_FILES:
+        folder = Path(os.path.expanduser(config.model.adapter))
+        needed = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        if missing := [name for name in needed if not (folder / name).is_file()]:
+            raise DataError(
+                f"model.adapter={config.model.adapter}: no {' and no '.join(missing)} there: expected a folder in "
+                "PEFT's form, such as `evaluate.py RUN --adapters FOLDER` writes for each fold of a run"
+            )
+        for name in needed:
             files[f"adapter/{name}"] = _read(os.path.join(config.model.adapter, name), "model.adapter")
     return files
 

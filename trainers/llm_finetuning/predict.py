@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from trainers.interface import DataError, TrainedModel
@@ -19,12 +20,11 @@ from trainers.learning.config_sections import read_sections
 from trainers.llm_finetuning.config import Config
 from trainers.llm_finetuning.network.chat import load_chat
 from trainers.llm_finetuning.network.language_model import LanguageModel, build_base, prepare_libraries
+from trainers.llm_finetuning.questions.base_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainers.llm_finetuning.questions.table import Question, from_table
 from trainers.llm_finetuning.stages.evaluation import Examiner
 from trainers.predictions import Answer, AnsweredQuestion, BlockAnswers
 from trainers.storage.whole_files import write_whole
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Predictor:
@@ -120,6 +120,11 @@ class Predictor:
         for name, content in models[0].files.items():
             if name != ADAPTER_CONFIG:
                 write_whole(folder / name, content)
+
+    def save_adapter(self, model: TrainedModel, folder: Path) -> None:
+        """Writes a model's adapter in PEFT's form, with its tokenizer."""
+        for name, content in {**model.files, ADAPTER_WEIGHTS: save(dict(model.tensors))}.items():
+            write_whole(folder / name, content)
 
     def _examine(self, model: TrainedModel | None) -> Examiner:
         if model is not None:

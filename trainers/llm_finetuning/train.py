@@ -15,10 +15,9 @@ from trainers.interface import FoldContext, Split
 from trainers.learning.arithmetic import choose_precision, seed_fold
 from trainers.learning.learner import Learner, learn_stages
 from trainers.llm_finetuning.config import Config
-from trainers.llm_finetuning.inventory import ADAPTER_FILES
 from trainers.llm_finetuning.network.chat import load_chat
 from trainers.llm_finetuning.network.language_model import LanguageModel, load_base, prepare_libraries
-from trainers.llm_finetuning.questions.base_model import find_base
+from trainers.llm_finetuning.questions.base_model import ADAPTER_WEIGHTS, find_base
 from trainers.llm_finetuning.questions.table import Question, normalise_prompt, read_prepared
 from trainers.llm_finetuning.scoring.judge import build_judge
 from trainers.llm_finetuning.stages.fine_tuning import FineTuning
@@ -78,7 +77,7 @@ def _read_tables(inputs: Path) -> dict[str, list[Question]]:
 
 
 def _read_adapter(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = load((folder / ADAPTER_FILES[1]).read_bytes())
+    tensors: dict[str, Tensor] = load((folder / ADAPTER_WEIGHTS).read_bytes())
     return tensors
 
 

@@ -11,6 +11,8 @@ from trainers.interface import DataError
 from trainers.llm_finetuning.config import ModelConfig
 from trainers.storage.whole_files import sha256_file
 
+# The files of an adapter in PEFT's form: its shape and its weights.
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TINY = Path(__file__).parents[1] / "tiny_llama"
 _NEEDED = "config.json"
 _READ = (".safetensors", ".json", ".jinja", ".model", ".bin")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from peft import PeftModel, get_peft_model_state_dict
 from support.judge_server import serve_judge
 from support.small_finetuning import make_folder, train_small
 
 from trainers.interface import DataError, TrainedModel
 from trainers.llm_finetuning.evaluate import Options, evaluate
+from trainers.llm_finetuning.network.language_model import load_base
 from trainers.llm_finetuning.new_rows import find_new_rows
 from trainers.llm_finetuning.predict import _read_config
+from trainers.llm_finetuning.questions.base_model import TINY
 from trainers.llm_finetuning.scoring.judge import JudgeError
 
 
@@ -66,6 +70,22 @@ def test_merged_models_answer_as_the_adapters_that_they_hold(folds, rows, tmp_pa
         assert {one.model for one in again[whose]} == {whose}
     with pytest.raises(DataError, match=r"expected a folder, a \.gguf file, or a tag of the hub; found none"):
         run(folds, rows, Options(model_path=str(tmp_path / "nowhere")), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own
+def test_adapters_that_are_written_are_loaded_by_peft_and_begin_another_training(folds, rows, tmp_path):
+    run(folds, rows, Options(adapters=str(tmp_path / "adapters")), tmp_path)
+    assert {path.name for path in (tmp_path / "adapters").iterdir()} == {"fold_0", "fold_1"}
+    (_, second), place = read_models(folds, ""), tmp_path / "adapters" / "fold_1"
+    loaded = get_peft_model_state_dict(PeftModel.from_pretrained(load_base(TINY, None), place))
+    assert set(loaded) == set(second.tensors)
+    assert all(torch.equal(value, second.tensors[name]) for name, value in loaded.items())
+    context = train_small(tmp_path / "more", f"training.stages=[grpo] grpo.steps=1 model.adapter={place}")
+    assert context.descriptions["best"]["reference"] == "sft_only"
+    with pytest.raises(
+        DataError, match=r"no adapter_config\.json and no adapter_model\.safetensors there: expected a f"
+    ):
+        train_small(tmp_path / "none", f"training.stages=[grpo] model.adapter={tmp_path}")
 
 
 def test_questions_without_right_answers_are_refused(folds, rows, tmp_path):
