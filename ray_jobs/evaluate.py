@@ -4,7 +4,7 @@
     python ray_jobs/evaluate.py answers --eval-sft --no-judge --output-dir scores
 
 RUN stands first: it says which family is asked, and so which further flags there are; `RUN --help` lists them. Without
---data the run's own test rows are taken.
+--data the run's own test rows are taken, with --blend those that are held out of all its folds.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Arguments(OfRun):
 
     data: str | None = None
     """The rows, whose truth is known: what predict.py takes as new rows, with the target."""
+    blend: bool = False
+    """Instead of --data: the rows of the run's blend set, on which no fold has trained."""
     output_dir: str | None = None
     """Folder of the files; by default one below evaluation/ in the run's folder."""
     device: str = "auto"
@@ -60,7 +62,7 @@ def run_evaluation(job: str, argv: list[str], what: str, *, is_ablation: bool) -
     given, config = typed.arguments, override(folder.read_config(), typed.fields, sections=("ensemble",))
     own = as_options(options, given)
     request = EvaluateRequest(
-        expand(given.data), own, expand(given.output_dir), given.device, given.threads, is_ablation
+        expand(given.data), own, expand(given.output_dir), given.device, given.threads, is_ablation, given.blend
     )
     return evaluate(folder, config, request)
 

@@ -20,7 +20,7 @@ from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import EXIT_OK, RunError
 from ray_jobs.prediction.generation import choose_device
 from ray_jobs.prediction.models import read_models, refuse_unusable
-from ray_jobs.results.run_files import list_combined_folds
+from ray_jobs.results.run_files import list_blend_ids, list_combined_folds
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import open_cache
 from ray_jobs.runs.record import MetricRecord
@@ -33,7 +33,8 @@ from trainers.storage.whole_files import write_whole
 @dataclass(frozen=True)
 class EvaluateRequest:
     """What the user wants: the rows at a place (None: the run's test rows), the family's options, the folder for files
-    (None: one in the run's), device, threads, and whether the models before are evaluated, too."""
+    (None: one in the run's), device, threads, whether the models before are evaluated, too, and whether the rows are
+    those of the run's blend set."""
 
     place: Path | None
     options: Any
@@ -41,6 +42,7 @@ class EvaluateRequest:
     device: str
     num_threads: int
     is_ablation: bool = False
+    is_blend: bool = False
 
 
 def find_options(folder: RunFolder) -> type[Any]:
@@ -68,10 +70,9 @@ def evaluate(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> 
     """
     refuse_unusable(folder, config)
     console, device = open_console(), choose_device(request.device)
-    place = request.place or Path(str(config.trainer.data.root))
-    rows = load_new_rows_module(config.family).find_new_rows([config.trainer], place)
+    rows = _find_rows(folder, config, request)
     number = rows.check()
-    name = rows.path.stem
+    name = "blend" if request.is_blend else rows.path.stem
     what = "ablation" if request.is_ablation else request.options.model or "models"
     output = request.output or folder.root / "evaluation" / f"{what}_{name}"
     refuse_unwritable(output if output.exists() else _find_parent(output), "--output_dir FOLDER names another place")
@@ -92,6 +93,21 @@ def evaluate(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> 
     study = "ablation-study" if request.is_ablation else f"evaluation-{whose}"
     _record(folder, f"{study}-{datetime.now():%Y%m%d-%H%M%S}", metrics, partial(console.print, style="dim"))
     return EXIT_OK
+
+
+def _find_rows(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -> Any:
+    module = load_new_rows_module(config.family)
+    if not request.is_blend:
+        return module.find_new_rows([config.trainer], request.place or Path(str(config.trainer.data.root)))
+    if request.place is not None:
+        raise RunError(f"--data={request.place} and --blend: expected one of both")
+    ids = list_blend_ids(folder)
+    if not ids:
+        raise RunError(
+            f"--blend: {folder.root.name} has no blend set: expected a run with folds.blend_fraction=0.1; --data names "
+            "other rows"
+        )
+    return module.find_kept_rows(config.trainer, folder.inputs, ids)
 
 
 def _record(folder: RunFolder, name: str, metrics: Mapping[str, Any], say: Callable[[str], None]) -> None:

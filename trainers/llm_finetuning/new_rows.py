@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from trainers.interface import DataError
 from trainers.llm_finetuning.config import Config
-from trainers.llm_finetuning.questions.table import Question, read_questions, to_parquet
+from trainers.llm_finetuning.questions.table import Question, read_prepared, read_questions, to_parquet
 
 PLACES = "a table of questions (.jsonl, .parquet) or a folder with one that is named as data.test_table says"
 
@@ -48,6 +48,31 @@ class NewRows:
 
     def _read(self) -> tuple[Question, ...]:
         return read_questions(self.path, self.config, needs=()).questions
+
+
+@dataclass(frozen=True)
+class KeptRows(NewRows):
+    """Questions of a run's own training table, as its folds have them.
+
+    Attributes:
+        ids: of the questions.
+    """
+
+    ids: frozenset[str] = frozenset()
+
+    def _read(self) -> tuple[Question, ...]:
+        return tuple(one for one in read_prepared(self.path) if one.id in self.ids)
+
+
+def find_kept_rows(config: Config, inputs: Path, ids: Sequence[str]) -> NewRows:
+    """Some training rows of a run.
+
+    Args:
+        config: of the run.
+        inputs: what `write_inputs` has written.
+        ids: of the rows.
+    """
+    return KeptRows(inputs / "train.parquet", config, ids=frozenset(ids))
 
 
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:

@@ -11,7 +11,8 @@ from support.local_context import KilledError, LocalFoldContext
 
 from trainers.gpt_pretraining.generate import Options, choose_token, generate, mix
 from trainers.gpt_pretraining.inventory import take_inventory, write_inputs
-from trainers.gpt_pretraining.predict import load_model, load_tokenizer
+from trainers.gpt_pretraining.new_rows import find_new_rows
+from trainers.gpt_pretraining.predict import Predictor, Soup, load_model, load_tokenizer
 from trainers.gpt_pretraining.recipes import gpt_pretraining_small
 from trainers.gpt_pretraining.train import train_fold
 from trainers.interface import Split, TrainedModel
@@ -115,3 +116,17 @@ def test_models_together_are_the_mean_of_their_probabilities_or_of_the_logarithm
     for wrong in ({"temperature": -1.0}, {"top_k": 0}, {"tokens": 0}, {"mixture": "median"}):
         with pytest.raises(ValueError, match=r"--[a-z-]+=.*: expected"):
             Options(**wrong)
+
+
+def test_the_soup_is_the_mean_of_weights_where_folds_begin_with_the_same(trained, tmp_path):
+    models = [as_model(trained, "best"), as_model(trained, "final")]
+    first, last = (model.tensors for model in models)
+    mean = replace(models[0], tensors={name: (first[name] + last[name]) / 2 for name in first})
+    (tmp_path / "new.txt").write_text("Once there was a fox.")
+    rows = find_new_rows([CONFIG], tmp_path / "new.txt")
+    (block,) = rows.read(8)
+    found = Soup(models, rows, "cpu", 1).predict(block).nats
+    np.testing.assert_allclose(found, Predictor([mean], rows, "cpu", 1).predict(block).nats, rtol=1e-5)
+    assert np.abs(found - Predictor(models[:1], rows, "cpu", 1).predict(block).nats).max() > 1e-3
+    assert not CONFIG.BEGINS_ALIKE
+    assert replace(CONFIG, model=replace(CONFIG.model, pretrained="gpt2")).BEGINS_ALIKE

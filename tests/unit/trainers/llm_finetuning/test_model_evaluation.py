@@ -10,8 +10,9 @@ from support.small_finetuning import make_folder, train_small
 
 from trainers.interface import DataError, TrainedModel
 from trainers.llm_finetuning.evaluate import Options, evaluate
-from trainers.llm_finetuning.new_rows import find_new_rows
-from trainers.llm_finetuning.predict import _read_config
+from trainers.llm_finetuning.new_rows import find_kept_rows, find_new_rows
+from trainers.llm_finetuning.predict import Soup, _read_config
+from trainers.llm_finetuning.questions.table import read_prepared
 from trainers.llm_finetuning.scoring.judge import JudgeError
 
 
@@ -66,6 +67,25 @@ def test_merged_models_answer_as_the_adapters_that_they_hold(folds, rows, tmp_pa
         assert {one.model for one in again[whose]} == {whose}
     with pytest.raises(DataError, match=r"expected a folder, a \.gguf file, or a tag of the hub; found none"):
         run(folds, rows, Options(model_path=str(tmp_path / "nowhere")), tmp_path)
+
+
+def test_the_soup_answers_new_questions_as_it_is_evaluated(folds, rows, tmp_path):
+    found = run(folds, rows, Options(), tmp_path)
+    (block,) = rows.read(8)
+    answered = Soup(read_models(folds, ""), rows, "cpu", 1).predict(block).answered
+    assert answered == [found["soup"]]
+    assert answered != [found["fold_0"]]
+
+
+def test_training_questions_are_found_by_their_ids(folds):
+    config = _read_config(read_models(folds, "")[0])
+    inputs = folds[0].inputs
+    ids = [one.id for one in read_prepared(inputs / "train.parquet")]
+    rows = find_kept_rows(config, inputs, ids[3:9:2])
+    assert rows.check() == 3
+    (block,) = rows.read(rows.batch_rows)
+    assert block["id"].to_pylist() == ids[3:9:2]
+    assert None not in block["gold_answer"].to_pylist()
 
 
 def test_questions_without_right_answers_are_refused(folds, rows, tmp_path):
