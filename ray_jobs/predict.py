@@ -46,6 +46,8 @@ class Arguments(OfRun):
     """Of maps: ensemble.threshold."""
     refit: bool = False
     """By the one model of all rows that refit.py has trained, instead of the ensemble."""
+    soup: bool = False
+    """By the mean of the weights of the run's fold models, where these began with the same ones."""
     masks: str | None = None
     """Of maps: a folder of masks that are known, if it is not data.masks beside the pictures."""
 
@@ -54,6 +56,8 @@ def main(argv: list[str]) -> int:
     offered = {"ensemble": EnsembleConfig(), "resources": ResourcesConfig()}
     typed = parse("predict.py", argv, __doc__, Arguments, offered)
     given, words = typed.arguments, typed.fields
+    if given.refit and given.soup:
+        raise RunError("--refit and --soup: expected one of both, as each is a model of its own")
     folder = find_whole_run(find_refit(given.run) if given.refit else given.run, typed.storage)
     config = folder.read_config()
     if not given.data:
@@ -77,7 +81,7 @@ def main(argv: list[str]) -> int:
 
     output, truth = (Path(os.path.expanduser(place)) if place else None for place in (given.output, given.masks))
     return predict_rows(
-        folder, config, PredictRequest(Path(os.path.expanduser(given.data)), output, given.models, truth)
+        folder, config, PredictRequest(Path(os.path.expanduser(given.data)), output, given.models, truth, given.soup)
     )
 
 

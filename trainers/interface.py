@@ -11,7 +11,9 @@ config.py
     continued run tells the change of one of these; `ADVICE` (`trainers.families.Advice`) which options
     help when something runs out. `DECIDES_TASK` (may be absent) names the fields that decide what task scores are of:
     members and trials may not differ in them. `SEED` (may be absent) names the field that is the seed: only such a
-    family can be trained with several seeds (`ensemble.seeds`). `DataConfig.ROWS_FROM` names the fields that decide
+    family can be trained with several seeds (`ensemble.seeds`). `BEGINS_ALIKE` (may be absent) says whether all folds
+    begin with the same weights, so that the mean of what they come to is a model: then there is a `Soup` in
+    `predict.py`. `DataConfig.ROWS_FROM` names the fields that decide
     which rows there are, which members of the family share.
 
 recipes.py
@@ -57,7 +59,8 @@ predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).
     `predict(block)` returns what the family's kind of predictions combines: `BlockPredictions` of numbers, an iterable
     of `NewMap` of maps, `NewLosses` of samples. Statistics are the checkpoint's, never the new rows'. A row has the
-    same bits as among the run's own test rows, on the same kind of device with the same threads.
+    same bits as among the run's own test rows, on the same kind of device with the same threads. `Soup` (may be
+    absent): as `Predictor`, with one model, whose weights are the mean of those of all.
 
 generate.py (may be absent)
     `Options`: a frozen dataclass; its fields are flags of `ray_jobs/generate.py`, the strings below them their help. It

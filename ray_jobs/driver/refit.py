@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ensemble.config import EnsembleConfig
 from ray_jobs.cli.command_line import Command
 from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.run import MAIN, RunConfig
@@ -16,6 +15,7 @@ from ray_jobs.driver.kfold import run_kfold
 from ray_jobs.errors import RunError
 from ray_jobs.planning.plan import Plan
 from ray_jobs.results.checks import check_finished
+from ray_jobs.results.run_files import with_one_model
 from ray_jobs.results.wording import describe_new_rows
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.provenance import read_provenance
@@ -55,12 +55,9 @@ def find_steps(folder: RunFolder, config: RunConfig) -> int | None:
 
 def build_config(folder: RunFolder, config: RunConfig, num_steps: int | None) -> RunConfig:
     """The config of the run that trains on all rows."""
-    own, default = config.ensemble, EnsembleConfig()
-    method = default.method if default.method in config.kind.methods else config.kind.methods[0]
-    ensemble = dataclasses.replace(default, metric=own.metric, threshold=own.threshold, method=method)
-    storage = find_uri(folder)
+    storage, own = find_uri(folder), with_one_model(config)
     return dataclasses.replace(
-        config,
+        own,
         run=dataclasses.replace(
             config.run,
             name=find_refit(folder.root.name),
@@ -68,8 +65,7 @@ def build_config(folder: RunFolder, config: RunConfig, num_steps: int | None) ->
             time_budget=None,
         ),
         folds=FoldsConfig(count=1, kind="all", seed=config.folds.seed, last_step=num_steps),
-        ensemble=dataclasses.replace(ensemble, checkpoint="final"),
-        members=(),
+        ensemble=dataclasses.replace(own.ensemble, checkpoint="final", folds="all"),
     )
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_jobs.config.folds import BLEND
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
-from ray_jobs.runs.files import read_parquet
+from ray_jobs.results.run_files import list_blend_ids
 from ray_jobs.runs.folder import RunFolder
 
 
@@ -77,11 +76,10 @@ def open_blend_rows(folder: RunFolder, config: RunConfig, rows: Any) -> BlendRow
     Raises:
         RunError: it has none.
     """
-    plan = read_parquet(folder.fold_plan)
-    ids = plan.filter(pc.equal(plan["fold"], BLEND))["id"].to_pylist()
+    ids = list_blend_ids(folder)
     if not ids:
         raise RunError(
             f"{folder.root.name} has no blend set, rows on which no fold has trained: expected a run with "
             "folds.blend_fraction=0.1 or so, or --data FILE with rows that it does not know"
         )
-    return BlendRows(rows, frozenset(map(str, ids)))
+    return BlendRows(rows, frozenset(ids))

@@ -44,6 +44,7 @@ class EvaluateRequest:
     device: str
     num_threads: int
     is_ablation: bool = False
+    is_blend: bool = False
 
 
 def find_options(folder: RunFolder) -> type[Any]:

@@ -183,6 +183,10 @@ def find_rows(folder: RunFolder, config: RunConfig, place: Path, *truth: Path | 
     return (families[0], parts[0].rows) if len(parts) == 1 else ("", RowsOfFamilies(tuple(parts)))
 
 
-def load_predictor(family: str) -> Any:
-    """The class whose objects predict blocks of what `find_rows` has found."""
-    return load_predict_module(family).Predictor if family else PredictorOfFamilies
+def load_predictor(family: str, *, is_soup: bool = False) -> Any:
+    """The class whose objects predict blocks of what `find_rows` has found, by all models or by the mean of their
+    weights."""
+    if not family:
+        return PredictorOfFamilies
+    module = load_predict_module(family)
+    return module.Soup if is_soup else module.Predictor

@@ -29,7 +29,7 @@ from ray_jobs.config.resources import ResourcesConfig
 from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, ClusterLostError, RunError
 from ray_jobs.prediction.families import find_rows
-from ray_jobs.prediction.models import refuse_unusable, settle_run
+from ray_jobs.prediction.models import as_soup, describe_soup, refuse_unusable, settle_run, settle_soup
 from ray_jobs.prediction.output import SUMMARY, appearing_output, refuse_foreign, write_row_files
 from ray_jobs.prediction.stream import PredictionJob, stream_predictions
 from ray_jobs.prediction.tables import TABLE_SUFFIXES, open_table
@@ -43,12 +43,13 @@ from trainers.interface import DataError
 class PredictRequest:
     """What the user wants: the rows at a place, predicted into a file or, where each row gets files, a folder (None:
     one below the run's folder), and whether to show what each model says; where it is looked for, the folder with the
-    truth, if it is not the usual one."""
+    truth, if it is not the usual one; whether the mean of the fold models' weights predicts."""
 
     place: Path
     output: Path | None = None
     shows_models: bool = False
     truth: Path | None = None
+    is_soup: bool = False
 
 
 def predict_rows(folder: RunFolder, config: RunConfig, request: PredictRequest) -> int:
@@ -59,7 +60,8 @@ def predict_rows(folder: RunFolder, config: RunConfig, request: PredictRequest) 
     """
     console = open_console()
     work = check_request(folder, config, request)
-    console.print(f"run {folder.root.name}: {_describe(folder, config)}; {work.num_rows:,} rows of {work.rows.path}")
+    said = describe_soup(folder, work.config) if work.is_soup else _describe(folder, config)
+    console.print(f"run {folder.root.name}: {said}; {work.num_rows:,} rows of {work.rows.path}")
     for note in getattr(work.rows, "notes", ()):
         console.print(note, style="yellow")
     log = choose_log(folder, work)
@@ -121,10 +123,12 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
             )
     # Workers are elsewhere.
     request = replace(request, place=request.place.absolute(), truth=request.truth and request.truth.absolute())
+    if request.is_soup:
+        config = as_soup(folder, config)
     kind, looks_for_truth = config.kind, "truth" in config.kind.offers
     if request.truth is not None and not looks_for_truth:
         raise RunError(f"--masks={request.truth}: expected none for {kind.title}, which this run predicts")
-    output = (request.output or _name_output(folder, config, request.place)).absolute()
+    output = (request.output or _name_output(folder, config, request)).absolute()
     if not kind.row_files and (output.suffix not in TABLE_SUFFIXES or output.is_dir()):
         raise RunError(f"--output={output}: expected a file that ends in {' or '.join(TABLE_SUFFIXES)}")
     advice = f"--output={request.output}: name another file" if request.output else "--output FILE names another place"
@@ -137,11 +141,11 @@ def check_request(folder: RunFolder, config: RunConfig, request: PredictRequest)
         output = output / SUMMARY
     if rows.path == output:
         raise RunError(f"--output={output} is the table to be predicted: expected another file; set another --output")
-    num_rows, combiner = rows.check(), settle_run(folder, config)
+    num_rows, combiner = rows.check(), (settle_soup if request.is_soup else settle_run)(folder, config)
     run, shows_models = describe_run(folder, config), request.shows_models
     columns = ("ID", *combiner.list_columns(run.target, shows_models=shows_models))
     return PredictionJob(
-        folder.root, config, run.folds, combiner, family, rows, num_rows, output, columns, shows_models
+        folder.root, config, run.folds, combiner, family, rows, num_rows, output, columns, shows_models, request.is_soup
     )
 
 
@@ -153,10 +157,10 @@ def choose_log(folder: RunFolder, work: PredictionJob) -> Path:
     return output.with_name(f"{output.stem}.log")
 
 
-def _name_output(folder: RunFolder, config: RunConfig, place: Path) -> Path:
-    place = place.resolve()
+def _name_output(folder: RunFolder, config: RunConfig, request: PredictRequest) -> Path:
+    place, how = request.place.resolve(), "soup" if request.is_soup else config.ensemble.method
     name = place.stem if place.is_file() or place.suffix in TABLE_SUFFIXES else place.name
-    return folder.predictions / f"{name}_{config.ensemble.method}{'' if config.kind.row_files else '.csv'}"
+    return folder.predictions / f"{name}_{how}{'' if config.kind.row_files else '.csv'}"
 
 
 def _describe(folder: RunFolder, config: RunConfig) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,18 @@ from ray_jobs.config.json_fields import to_json
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.errors import RunError, RunFolderError
 from ray_jobs.results.checks import check_finished
-from ray_jobs.results.run_files import describe_run, list_combined_folds, score_folds
+from ray_jobs.results.run_files import (
+    describe_run,
+    list_blend_ids,
+    list_combined_folds,
+    score_folds,
+    with_one_model,
+)
 from ray_jobs.runs.checkpoints import open_checkpoint, read_description
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.provenance import read_provenance
 from ray_jobs.runs.json_files.summary import Scores, Summary, find_summary
-from trainers.interface import TrainedModel
+from trainers.interface import TrainedModel, load_evaluate_module
 from trainers.storage.whole_files import sha256_file
 
 if TYPE_CHECKING:
@@ -36,6 +43,47 @@ def settle_run(folder: RunFolder, config: RunConfig) -> Combiner:
         config: its config.
     """
     return config.kind.build_combiner(describe_run(folder, config), lambda: _read_scores(folder, config))
+
+
+def settle_soup(folder: RunFolder, config: RunConfig) -> Combiner:
+    """What makes predictions of the mean of the fold models' weights, as of one model.
+
+    Args:
+        folder, config: the run, as `as_soup` has it.
+    """
+    run = describe_run(folder, config)
+    first = {MAIN: run.members[MAIN][:1]}
+    return config.kind.build_combiner(replace(run, members=first, num_folds=1, fold_numbers=run.folds[:1]), dict)
+
+
+def as_soup(folder: RunFolder, config: RunConfig) -> RunConfig:
+    """The config of a run by which the mean of its own recipe's fold models predicts.
+
+    Raises:
+        RunError: there is no such mean.
+    """
+    if not getattr(config.trainer, "BEGINS_ALIKE", False):
+        raise RunError(
+            f"--soup: the folds of {folder.root.name}, a run of {config.family}, began with different weights or with "
+            "unknown ones, so that the mean of what they came to is no model. Leave it out, or train one model on all "
+            "rows (refit.py)"
+        )
+    own = with_one_model(config)
+    if (number := len(list_combined_folds(folder, own))) < 2:
+        raise RunError(f"--soup: {folder.root.name} has {number} fold models to combine: expected two or more")
+    return own
+
+
+def describe_soup(folder: RunFolder, config: RunConfig) -> str:
+    """What the mean of the weights is, and what is known of it, in sentences."""
+    number, num_unseen = len(list_combined_folds(folder, config)), len(list_blend_ids(folder))
+    text = f"one model, the mean of the weights of {number} fold models ({config.ensemble.checkpoint} checkpoints)"
+    if load_evaluate_module(config.family) is None:
+        return f"{text}. Nothing has scored it"
+    command = f"evaluate.py {folder.root.name}"
+    if not num_unseen:
+        return f"{text}. No training row scores it, as each has trained a fold: `{command} --data FILE` does, on others"
+    return f"{text}. `{command} --blend` scores it on {num_unseen:,} rows that no fold has seen"
 
 
 def _read_scores(folder: RunFolder, config: RunConfig) -> dict[str, Any]:

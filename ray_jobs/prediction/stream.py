@@ -36,6 +36,7 @@ class PredictionJob:
         rows: the family's `NewRows`, or what stands for those of several.
         output: the file.
         columns: its header.
+        is_soup: whether the mean of the models' weights predicts.
     """
 
     root: Path
@@ -48,6 +49,7 @@ class PredictionJob:
     output: Path
     columns: tuple[str, ...]
     shows_models: bool
+    is_soup: bool = False
 
 
 def stream_predictions(
@@ -101,7 +103,7 @@ class _Worker:
         bring_run(work.root, uri)
         models = read_models(RunFolder(work.root), config, work.folds)
         device = "cuda:0" if uses_gpu else "cpu"
-        self.predictor = load_predictor(work.family)(models, work.rows, device, num_threads)
+        self.predictor = load_predictor(work.family, is_soup=work.is_soup)(models, work.rows, device, num_threads)
         self.work = work
 
     def __call__(self, packed: pa.Table) -> pa.Table:

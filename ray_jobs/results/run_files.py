@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ensemble.config import EnsembleConfig
 from ensemble.kinds import Kind
 from ensemble.run import Materials, Model, Run
 from ensemble.run import combines_folds as combines_folds_of
+from ray_jobs.config.folds import BLEND
 from ray_jobs.config.run import MAIN, RunConfig
 from ray_jobs.results.wording import name_folds
 from ray_jobs.runs.checkpoints import CHECKPOINTS, read_description
@@ -89,6 +92,27 @@ def with_own_recipe(config: RunConfig) -> RunConfig:
     """The config of a run as if it had no further members: what its own recipe's fold models are asked by."""
     own = replace(config.ensemble, members=None, external=None, weights=None, seeds=1)
     return replace(config, ensemble=own, members=())
+
+
+def with_one_model(config: RunConfig) -> RunConfig:
+    """The config of a run as if there were one model: with nothing that combines several."""
+    own, default, methods = config.ensemble, EnsembleConfig(), config.kind.methods
+    ensemble = replace(
+        default,
+        method=default.method if default.method in methods else methods[0],
+        metric=own.metric,
+        threshold=own.threshold,
+        checkpoint=own.checkpoint,
+        folds=own.folds,
+    )
+    return replace(config, ensemble=ensemble, members=())
+
+
+def list_blend_ids(folder: RunFolder) -> list[str]:
+    """The rows of a run that no fold trains or validates on."""
+    plan = read_parquet(folder.fold_plan)
+    ids: list[str] = plan.filter(pc.equal(plan["fold"], BLEND))["id"].to_pylist()
+    return ids
 
 
 def describe_planned(config: RunConfig, plan: pa.Table) -> Run:

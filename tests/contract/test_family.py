@@ -269,6 +269,24 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
         np.testing.assert_array_equal(np.concatenate(values), list_values(expected)[0])
 
 
+def test_the_mean_of_the_weights_of_one_model_twice_is_this_model(trained):
+    """Of families whose folds may begin with the same weights."""
+    module = load(trained.family, "predict")
+    if not hasattr(module, "Soup"):
+        assert not getattr(trained.config, "BEGINS_ALIKE", False)
+        return
+    rows = load(trained.family, "new_rows").find_new_rows([trained.config], Path(trained.config.data.root))
+    model, block = as_trained_model(trained.context), next(rows.read(rows.batch_rows))
+    alone, soup = module.Predictor([model], rows, "cpu", 1), module.Soup([model, model], rows, "cpu", 1)
+    for _ in range(2):  # it leaves no trace
+        expected, found = alone.predict(block), soup.predict(block)
+        if isinstance(expected, BlockAnswers):
+            assert [one.answer for one in found.answered[0]] == [one.answer for one in expected.answered[0]]
+        else:
+            assert found.nats.shape == expected.nats.shape
+            np.testing.assert_allclose(found.nats, expected.nats, rtol=1e-4)
+
+
 def test_its_training_rows_as_new_rows_get_the_bits_of_the_fold_s_own_predictions(trained):
     """What `evaluate.py --blend` reads, and explain.py shuffles of families that say what their models look at."""
     module = load(trained.family, "new_rows")

@@ -263,6 +263,11 @@ class Config:
             )
 
     @property
+    def BEGINS_ALIKE(self) -> bool:  # noqa: N802 named as in the other families, where it is a constant
+        """Whether the folds begin with the same weights."""
+        return self.model.pretrained is not None
+
+    @property
     def stride(self) -> int:
         """Tokens from window to window of a document that is scored."""
         return self.evaluation.stride or max(1, self.model.context // 2)

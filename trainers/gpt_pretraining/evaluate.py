@@ -1,5 +1,6 @@
 """Scores documents with a finished run's models: each fold's, and all together by the mean of their probabilities and
-by the mean of the logarithms, which needs the models themselves. Light: no torch until documents are scored."""
+by the mean of the logarithms, which needs the models themselves. Where the folds began with the same weights, also with
+the soup, one model whose weights are the mean of theirs. Light: no torch until documents are scored."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainers.gpt_pretraining.config import Config
 from trainers.interface import DataError, TrainedModel
+from trainers.learning.config_sections import read_sections
 from trainers.predictions import TokenLosses
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def evaluate(
         is_ablation: refused.
 
     Yields:
-        `TrainedModel.name`, `mean` or `log_mean`, and the losses.
+        `TrainedModel.name`, `mean`, `log_mean` or `soup`, and the losses.
 
     Raises:
         DataError: an ablation is asked for, or the models see windows of several lengths.
@@ -58,7 +61,7 @@ def evaluate(
     import torch
 
     from trainers.gpt_pretraining.network.mixture import LogMean
-    from trainers.gpt_pretraining.predict import load_model, load_tokenizer
+    from trainers.gpt_pretraining.predict import load_model, load_tokenizer, mean_of
     from trainers.gpt_pretraining.rows.corpus import hold_corpus
     from trainers.learning.arithmetic import use_deterministic_algorithms
 
@@ -92,6 +95,13 @@ def evaluate(
     if len(models) > 1:
         yield "mean", describe([_mix(np.stack(block)) for block in zip(*alone, strict=True)])
         yield "log_mean", describe(score(LogMean([own.gpt for own in loaded])))
+        if read_sections(Config, models[0].description["config"]).BEGINS_ALIKE and _are_folds(models):
+            yield "soup", describe(score(load_model(mean_of(models), tokenizer, device).gpt))
+
+
+def _are_folds(models: Sequence[TrainedModel]) -> bool:
+    """Whether all are of the run's own recipe: members may be other models."""
+    return all(model.name.startswith("fold_") for model in models)
 
 
 def _mix(nats_MS: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ Shape suffixes: M models, S tokens of all documents of a block.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +63,21 @@ class Predictor:
                 found += model.scoring.score(model.gpt, [corpus.read(number) for number in numbers])
             nats.append(np.concatenate(found))
         return NewTokenLosses(corpus.ids, corpus.counts_N + 1, corpus.bytes_N, np.stack(nats), ())
+
+
+class Soup(Predictor):
+    """One model: its weights are the mean of those of all folds. Arguments as of `Predictor`."""
+
+    def __init__(self, models: Sequence[TrainedModel], rows: NewRows, device: str, num_threads: int) -> None:
+        load_tokenizer(models)
+        super().__init__([mean_of(models)], rows, device, num_threads)
+
+
+def mean_of(models: Sequence[TrainedModel]) -> TrainedModel:
+    """One model whose weights are the mean of those of several that are alike."""
+    states = [join_parts(model.tensors) for model in models]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    return replace(models[0], tensors=mean)
 
 
 def load_tokenizer(models: Sequence[TrainedModel]) -> Tokenizer:

@@ -307,6 +307,7 @@ class Config:
 
     PREDICTS: ClassVar = "answers"
     PACKAGES: ClassVar = ("transformers", "peft", "tokenizers")
+    BEGINS_ALIKE: ClassVar = True  # with the base: the adapters of the folds differ, and add nothing at first
     SEED: ClassVar = "training.seed"
     NOT_TRAINED_BY: ClassVar = (
         "model.path",  # its files' checksum counts

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from trainers.llm_finetuning.predict import Predictor
     from trainers.llm_finetuning.questions.table import Question
 
-SOUP = "soup"
-
 
 @dataclass(frozen=True)
 class Options:
@@ -69,7 +67,7 @@ def evaluate(
         DataError: a question has no right answer.
         JudgeError: too many answers could not be judged.
     """
-    from trainers.llm_finetuning.predict import Predictor
+    from trainers.llm_finetuning.predict import SOUP, Predictor
     from trainers.llm_finetuning.questions.table import from_table
 
     questions = [one for block in rows.read(rows.batch_rows) for one in from_table(block)]

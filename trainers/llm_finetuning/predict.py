@@ -26,6 +26,8 @@ from trainers.llm_finetuning.stages.evaluation import Examiner
 from trainers.predictions import Answer, AnsweredQuestion, BlockAnswers
 from trainers.storage.whole_files import write_whole
 
+SOUP = "soup"
+
 
 class Predictor:
     """The models of all folds on one device.
@@ -138,6 +140,17 @@ class Predictor:
     def read_config(self, model: TrainedModel) -> Config:
         """The config that a model was trained by."""
         return _read_config(model)
+
+
+class Soup(Predictor):
+    """One model: its weights are the mean of those of all folds, adapters merged. Arguments as of `Predictor`."""
+
+    def predict(self, block: pa.Table) -> BlockAnswers:
+        """Answers a block that `NewRows.read` gave."""
+        questions = from_table(block)
+        with self.with_soup(self.models):
+            answered = self.answer(None, questions, SOUP, {})
+        return BlockAnswers(np.array([one.id for one in questions], dtype=str), [answered])
 
 
 def _read_config(model: TrainedModel) -> Config:

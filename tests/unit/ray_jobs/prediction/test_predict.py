@@ -18,8 +18,9 @@ from ray_jobs.cli.console import open_console
 from ray_jobs.cli.progress import RowProgress
 from ray_jobs.errors import IncompleteRunError, RunError, RunFolderError
 from ray_jobs.predict import main
+from ray_jobs.prediction import models
 from ray_jobs.prediction.job import PredictRequest, _write, check_request, choose_block_rows, explain
-from ray_jobs.prediction.models import read_models, settle_run
+from ray_jobs.prediction.models import describe_soup, read_models, settle_run
 from ray_jobs.prediction.stream import _pack, _unpack
 from ray_jobs.prediction.tables import open_table
 from ray_jobs.runs.files import read_parquet, write_csv
@@ -65,6 +66,36 @@ def test_a_request_that_cannot_be_is_refused(tmp_path, table, asked, message):
     output = asked.output and tmp_path / asked.output
     with pytest.raises((RunError, ValueError), match=message):
         check_request(folder, config, PredictRequest(tmp_path / asked.place, output))
+
+
+def test_the_mean_of_weights_predicts_as_one_model_where_folds_begin_alike(tmp_path, table, monkeypatch):
+    folder, config, _ = make_run(tmp_path / "run", num_blend=4, members=(WIDE,), ensemble=EnsembleConfig("simplex"))
+    request = PredictRequest(table, is_soup=True)
+    with pytest.raises(RunError, match=r"--soup: the folds of run, .* began with different weights or with unknown"):
+        check_request(folder, config, request)
+    monkeypatch.setattr(type(config.trainer), "BEGINS_ALIKE", True, raising=False)
+    work = check_request(folder, config, request)
+    assert work.output == folder.root / "predictions" / "new_soup.csv"
+    assert (work.is_soup, work.folds, work.config.combined_members) == (True, (0, 1, 2), ["main"])
+    found = work.combiner.combine(["a", "b"], np.array([[3.0, 5.0]]), shows_models=False)
+    np.testing.assert_allclose(found, [[3.0, 5.0]])
+    said = describe_soup(folder, work.config)
+    assert said == "one model, the mean of the weights of 3 fold models (best checkpoints). Nothing has scored it"
+    single, own, _ = make_run(tmp_path / "single", num_folds=1)
+    with pytest.raises(RunError, match="--soup: single has 1 fold models to combine: expected two or more"):
+        check_request(single, own, request)
+    with pytest.raises(RunError, match="--refit and --soup: expected one of both"):
+        main([str(folder.root), "--data", str(table), "--refit", "--soup"])
+
+
+@pytest.mark.parametrize(
+    ("num_blend", "message"),
+    [(4, "`evaluate.py run --blend` scores it on 4 rows that no fold has seen"), (0, "No training row scores it")],
+)
+def test_what_scores_a_mean_of_weights_is_said(tmp_path, monkeypatch, num_blend, message):
+    folder, config, _ = make_run(tmp_path / "run", num_blend=num_blend)
+    monkeypatch.setattr(models, "load_evaluate_module", lambda family: family)
+    assert message in describe_soup(folder, config)
 
 
 def test_a_relative_path_in_a_submitted_job_is_refused(tmp_path, table, monkeypatch):

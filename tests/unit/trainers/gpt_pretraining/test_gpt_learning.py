@@ -14,7 +14,7 @@ from trainers.gpt_pretraining.evaluate import evaluate
 from trainers.gpt_pretraining.generate import Options, choose_token, generate, mix
 from trainers.gpt_pretraining.inventory import take_inventory, write_inputs
 from trainers.gpt_pretraining.new_rows import find_new_rows
-from trainers.gpt_pretraining.predict import load_model, load_tokenizer
+from trainers.gpt_pretraining.predict import Predictor, Soup, load_model, load_tokenizer
 from trainers.gpt_pretraining.recipes import gpt_pretraining_small
 from trainers.gpt_pretraining.train import train_fold
 from trainers.interface import DataError, Split, TrainedModel
@@ -60,6 +60,16 @@ def as_model(context, name="best"):
     return TrainedModel(json.loads(json.dumps(context.descriptions[name])), context.load_checkpoint(name), {}, files)
 
 
+def as_two_models(context):
+    """A trained model, and another one near it."""
+    first, generator = as_model(context), torch.Generator().manual_seed(0)
+    moved = {
+        name: value + 0.1 * torch.randn(value.shape, generator=generator) if value.is_floating_point() else value
+        for name, value in first.tensors.items()
+    }
+    return [replace(first, name="fold_0"), replace(first, name="fold_1", tensors=moved)]
+
+
 def test_it_learns_more_than_how_often_tokens_are(trained):
     losses = trained.predictions["final", "validation"]
     assert losses.nats.sum() < 0.95 * losses.baseline.sum()
@@ -90,7 +100,7 @@ def test_a_kill_in_the_middle_of_the_second_epoch_changes_no_bit(root, trained):
 
 
 def test_a_prompt_is_continued_the_same_way_by_the_same_seed(trained, tmp_path):
-    models = [as_model(trained, "best"), as_model(trained, "final")]
+    models = as_two_models(trained)
     options = Options(prompt="Once there was", count=2, tokens=12, top_k=40, seed=3)
     first, again = (list(generate(models, options, tmp_path, "cpu", 1)) for _ in range(2))
     assert first == again
@@ -103,7 +113,7 @@ def test_a_prompt_is_continued_the_same_way_by_the_same_seed(trained, tmp_path):
 
 
 def test_models_together_are_the_mean_of_their_probabilities_or_of_the_logarithms(trained):
-    models = [as_model(trained, "best"), as_model(trained, "final")]
+    models = as_two_models(trained)
     tokenizer = load_tokenizer(models)
     loaded = [load_model(model, tokenizer, "cpu") for model in models]
     tokens = [tokenizer.end, *tokenizer.encode(["Once there"])[0].tolist()]
@@ -123,17 +133,36 @@ def test_models_together_are_the_mean_of_their_probabilities_or_of_the_logarithm
 def test_documents_are_scored_by_each_model_and_by_both_mixtures(trained, tmp_path):
     (tmp_path / "new.txt").write_text("Once there was a fox.\nThe fox met a hen, and the hen met a cow.\n")
     rows = find_new_rows([replace(CONFIG, data=replace(CONFIG.data, separator="line"))], tmp_path / "new.txt")
-    models = [replace(as_model(trained, name), name=name) for name in ("best", "final")]
+    models = as_two_models(trained)
     found = {whose: losses[0] for whose, losses in evaluate(lambda _: models, rows, Evaluated(), tmp_path, "cpu", 1)}
-    assert list(found) == ["best", "final", "mean", "log_mean"]
+    assert list(found) == ["fold_0", "fold_1", "mean", "log_mean"]
     assert found["mean"].ids.tolist() == ["new_000001", "new_000002"]
     tokenizer = load_tokenizer(models)
     loaded = [load_model(model, tokenizer, "cpu") for model in models]
     (text, *_) = rows.read(1)
     tokens = [tokenizer.end, *tokenizer.encode(text["text"].to_pylist())[0].tolist(), tokenizer.end]
-    for mixture, together in (("mean", loaded), ("log_mean", loaded), ("best", loaded[:1]), ("final", loaded[1:])):
-        own = "mean" if mixture in ("best", "final") else mixture
+    for mixture, together in (("mean", loaded), ("log_mean", loaded), ("fold_0", loaded[:1]), ("fold_1", loaded[1:])):
+        own = "log_mean" if mixture == "log_mean" else "mean"
         expected = [-mix(together, tokens[:n], own, "cpu")[tokens[n]] for n in range(1, len(tokens))]
         np.testing.assert_allclose(found[mixture].nats[: len(expected)], expected, rtol=2e-5, atol=1e-6)
     with pytest.raises(DataError, match="come through one stage only"):
         dict(evaluate(lambda _: models, rows, Evaluated(), tmp_path, "cpu", 1, is_ablation=True))
+
+
+def test_the_soup_is_the_mean_of_weights_where_folds_begin_with_the_same(trained, tmp_path):
+    models = as_two_models(trained)
+    first, last = (model.tensors for model in models)
+    mean = replace(models[0], tensors={name: (first[name] + last[name]) / 2 for name in first})
+    (tmp_path / "new.txt").write_text("Once there was a fox.")
+    rows = find_new_rows([CONFIG], tmp_path / "new.txt")
+    (block,) = rows.read(8)
+    found = Soup(models, rows, "cpu", 1).predict(block).nats
+    np.testing.assert_allclose(found, Predictor([mean], rows, "cpu", 1).predict(block).nats, rtol=1e-5)
+    assert np.abs(found - Predictor(models[:1], rows, "cpu", 1).predict(block).nats).max() > 1e-3
+    pretrained = json.loads(json.dumps(models[0].description))
+    pretrained["config"]["model"]["pretrained"] = "gpt2"
+    alike = [replace(model, description=pretrained) for model in models]
+    evaluated = dict(evaluate(lambda _: alike, rows, Evaluated(), tmp_path, "cpu", 1))
+    np.testing.assert_array_equal(evaluated["soup"][0].nats, found[0])
+    assert not CONFIG.BEGINS_ALIKE
+    assert replace(CONFIG, model=replace(CONFIG.model, pretrained="gpt2")).BEGINS_ALIKE

@@ -14,7 +14,7 @@ from trainers.interface import DataError, TrainedModel
 from trainers.llm_finetuning.evaluate import Options, evaluate
 from trainers.llm_finetuning.network.language_model import load_base
 from trainers.llm_finetuning.new_rows import find_new_rows
-from trainers.llm_finetuning.predict import _read_config
+from trainers.llm_finetuning.predict import Soup, _read_config
 from trainers.llm_finetuning.questions.base_model import TINY
 from trainers.llm_finetuning.scoring.judge import JudgeError
 
@@ -86,6 +86,14 @@ def test_adapters_that_are_written_are_loaded_by_peft_and_begin_another_training
         DataError, match=r"no adapter_config\.json and no adapter_model\.safetensors there: expected a f"
     ):
         train_small(tmp_path / "none", f"training.stages=[grpo] model.adapter={tmp_path}")
+
+
+def test_the_soup_answers_new_questions_as_it_is_evaluated(folds, rows, tmp_path):
+    found = run(folds, rows, Options(), tmp_path)
+    (block,) = rows.read(8)
+    answered = Soup(read_models(folds, ""), rows, "cpu", 1).predict(block).answered
+    assert answered == [found["soup"]]
+    assert answered != [found["fold_0"]]
 
 
 def test_questions_without_right_answers_are_refused(folds, rows, tmp_path):
