@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -26,6 +26,7 @@ _MOST_CANDIDATES = 200  # of a text that are verified: in a group of thousands e
 _MOST_MISSED = 0.01  # share of the pairs that are just near
 _MOST_SHOWN_LENGTH = 40  # characters of a text
 _MOST_KNOWN_WORDS = 1_000_000  # whose hashes are kept
+_MOST_KNOWN_TEXTS = 4096  # whose hashes are kept while candidates are verified
 
 
 @dataclass(frozen=True)
@@ -84,27 +85,31 @@ class _Runs:
     """Hashes of the runs of words of a text."""
 
     def __init__(self, num_words: int, *, masks_numbers: bool) -> None:
-        self.num_words, self.masks_numbers = num_words, masks_numbers
-        self.known: dict[str, int] = {}
+        self.masks_numbers, self.hash_of = masks_numbers, _WordHashes()
         rng = np.random.default_rng(0)
         self.factor_W = rng.integers(1, 2**63, num_words, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
     def hash_text(self, text: str) -> np.ndarray:
         """(R,) uint64, sorted, each once; of a text with fewer words one of all of them, of no words none."""
         text = _NUMBER.sub("0", text) if self.masks_numbers else text
-        words_n = np.array([self._hash_word(word) for word in _WORD.findall(text.lower())], np.uint64)
-        if len(words_n) == 0:
-            return words_n
-        padded_n = np.pad(words_n, (0, max(0, self.num_words - len(words_n))))
-        runs_RW = np.lib.stride_tricks.sliding_window_view(padded_n, self.num_words)
-        hashes_R = (runs_RW * self.factor_W).sum(axis=1, dtype=np.uint64)  # modulo 2^64, which is meant
+        words = _WORD.findall(text.lower())
+        if not words:
+            return np.zeros(0, np.uint64)
+        num_runs = max(1, len(words) - len(self.factor_W) + 1)
+        words_n = np.fromiter(map(self.hash_of.__getitem__, words), np.uint64, len(words))
+        hashes_R = np.zeros(num_runs, np.uint64)
+        for place, factor in enumerate(self.factor_W[: len(words)]):
+            hashes_R += words_n[place : place + num_runs] * factor  # modulo 2^64, which is meant
         return np.unique(hashes_R ^ (hashes_R >> np.uint64(29)))
 
-    def _hash_word(self, word: str) -> int:
-        if (found := self.known.get(word)) is None:
-            found = int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-            if len(self.known) < _MOST_KNOWN_WORDS:
-                self.known[word] = found
+
+class _WordHashes(dict[str, int]):
+    """The hash of each word, of which so many are kept."""
+
+    def __missing__(self, word: str) -> int:
+        found = int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        if len(self) < _MOST_KNOWN_WORDS:
+            self[word] = found
         return found
 
 
@@ -133,10 +138,11 @@ def find_near_texts(
             pairs.append(NearPair(same, number, 1.0))
         else:
             sketches.add(number, hashes_R)
+    hash_number = lru_cache(_MOST_KNOWN_TEXTS)(lambda number: runs.hash_text(str(texts[number])))
     for number, others in sketches.find_candidates(least):
-        hashes_R = runs.hash_text(str(texts[number]))
+        hashes_R = hash_number(number)
         for other in others:
-            likeness = measure_likeness(hashes_R, runs.hash_text(str(texts[other])))
+            likeness = measure_likeness(hashes_R, hash_number(other))
             if likeness >= least:
                 pairs.append(NearPair(other, number, likeness))
     return NearTexts(tuple(sorted(pairs, key=lambda pair: (pair.other, pair.one))), len(texts))
