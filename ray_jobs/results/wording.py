@@ -148,8 +148,10 @@ def explain_workers(summary: Summary) -> str:
 
 def describe_submission(kind: Kind, submission: Mapping[str, Any]) -> str:
     """What was combined and how, in one line, from a submission's facts."""
-    what = "members'" if "fold_method" in submission else "models'"
-    text = f"{submission['method']} of {submission['n_models']} {what} {submission['checkpoints']} checkpoints"
+    what, number = "member" if "fold_method" in submission else "model", submission["n_models"]
+    text = f"{submission['method']} of {number} {what}s' {submission['checkpoints']} checkpoints"
+    if number == 1:
+        text = f"the {submission['checkpoints']} checkpoint of one {what}"
     text = f"{text} {kind.describe_scale(submission)}".rstrip() + _describe_interval(submission.get("interval"))
     return text + describe_folds(submission)
 

@@ -10,6 +10,7 @@ from support.made_map_run import make_map_run
 from support.made_run import make_run
 
 from ensemble.config import EnsembleConfig
+from ensemble.kinds import load_kind
 from ray_jobs.reporting.html_report import write_report
 from ray_jobs.results.stage import run_ensemble_stage
 from ray_jobs.results.wording import describe_new_rows, describe_submission, explain_new_rows
@@ -88,3 +89,11 @@ def test_a_fold_that_patience_has_ended_leaves_no_guarantee(tmp_path):
     submission = run_ensemble_stage(str(folder.root)).submission
     assert submission.facts["interval"]["kind"] == "empirical"
     assert json.loads((folder.root / "submission_mean.json").read_text())["interval"]["kind"] == "empirical"
+
+
+def test_what_was_combined_is_said_in_words():
+    facts = {"method": "mean", "n_models": 3, "checkpoints": "best", "space": "raw"}
+    kind = load_kind("answers")
+    assert describe_submission(kind, facts).startswith("mean of 3 models' best checkpoints by votes")
+    assert describe_submission(kind, facts | {"n_models": 1}).startswith("the best checkpoint of one model by votes")
+    assert describe_submission(kind, facts | {"fold_method": "mean"}).startswith("mean of 3 members' best checkpoints")
