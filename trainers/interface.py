@@ -11,8 +11,9 @@ config.py
     continued run tells the change of one of these; `ADVICE` (`trainers.families.Advice`) which options
     help when something runs out. `DECIDES_TASK` (may be absent) names the fields that decide what task scores are of:
     members and trials may not differ in them. `SEED` (may be absent) names the field that is the seed: only such a
-    family can be trained with several seeds (`ensemble.seeds`). `DataConfig.ROWS_FROM` names the fields that decide
-    which rows there are, which members of the family share.
+    family can be trained with several seeds (`ensemble.seeds`). `USES_SEVERAL_GPUS` (may be absent) is true where a
+    worker can train on more than one GPU; of other families more are refused. `DataConfig.ROWS_FROM` names the fields
+    that decide which rows there are, which members of the family share.
 
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,
