@@ -13,8 +13,9 @@ config.py
     members and trials may not differ in them. `SEED` (may be absent) names the field that is the seed: only such a
     family can be trained with several seeds (`ensemble.seeds`). `BEGINS_ALIKE` (may be absent) says whether all folds
     begin with the same weights, so that the mean of what they come to is a model: then there is a `Soup` in
-    `predict.py`. `DataConfig.ROWS_FROM` names the fields that decide
-    which rows there are, which members of the family share.
+    `predict.py`. `USES_SEVERAL_GPUS` (may be absent) is true where a worker can train on more than one GPU; of other
+    families more are refused. `DataConfig.ROWS_FROM` names the fields that decide which rows there are, which members
+    of the family share.
 
 recipes.py
     `RECIPES`: functions without arguments that return a `trainers.families.Recipe`. A function's name is the recipe's,

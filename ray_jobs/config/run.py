@@ -18,7 +18,7 @@ from ray_jobs.config.folds import FoldsConfig
 from ray_jobs.config.json_fields import from_json
 from ray_jobs.config.resources import ResourcesConfig
 from trainers.interface import load_config_class
-from trainers.values import check_choice, check_number, describe_name, refuse
+from trainers.values import check_choice, check_number, describe_name, refuse, show_value
 
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 MAIN = "main"  # the member that every run has: its own recipe
@@ -151,6 +151,7 @@ class RunConfig:
                     "the run's own recipe; rename one"
                 )
         _check_combination(self.ensemble, self.member_names, self.folds)
+        _refuse_idle_gpus(self.resources, self.trainer)
 
     @property
     def kind(self) -> Kind:
@@ -206,6 +207,18 @@ def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsC
         )
     if ensemble.weights is not None and len(ensemble.weights) != wanted:
         raise refuse("ensemble.weights", ensemble.weights, f"{wanted} numbers, one for each {what}")
+
+
+def _refuse_idle_gpus(resources: ResourcesConfig, trainer: Any) -> None:
+    """Raises ValueError where a worker would have GPUs that its trainer leaves alone."""
+    gpus, workers = resources.gpus_per_fold, resources.most_workers
+    if gpus != "auto" and gpus > workers and not getattr(trainer, "USES_SEVERAL_GPUS", False):
+        raise refuse(
+            "resources.gpus_per_fold",
+            gpus,
+            f"at most {workers} with resources.workers_per_fold={show_value(resources.workers_per_fold)}, as a worker "
+            "trains on one GPU; raise resources.workers_per_fold to use more",
+        )
 
 
 SECTIONS = ("run", "folds", "ensemble", "resources", "checkpoint", "tracking")

@@ -16,7 +16,16 @@ from typing import Any
 
 from ray_jobs.cluster.access import NAMESPACE, actor_name
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.json_files.events import NOT_KEPT, Event, FoldCompleted, FoldEvent, FoldStarted, RunStarted, advance
+from ray_jobs.runs.json_files.events import (
+    NOT_KEPT,
+    Event,
+    FoldCompleted,
+    FoldEvent,
+    FoldStarted,
+    PrecisionChosen,
+    RunStarted,
+    advance,
+)
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, read_status, write_status
 from ray_jobs.runs.location import find_uri
 from ray_jobs.runs.outages import Storage
@@ -35,9 +44,10 @@ class Coordination:
         self.is_behind = False
         self.folds = {fold: read_status(folder, fold) for fold in range(num_folds)}
         self.events = Record(folder.events)
-        self.noted = {
-            (row["event"], row["fold"], row["attempt"]) for row in read_lines(folder.events) if "attempt" in row
-        }
+        known = read_lines(folder.events)
+        self.noted = {(row["event"], row["fold"], row["attempt"]) for row in known if "attempt" in row}
+        chosen = [row["precision"] for row in known if row["event"] == PrecisionChosen.__name__]
+        self.precision: str | None = chosen[0] if chosen else None
         self.record = MetricRecord(folder.ensemble_record)
         self.has_totals, self.all_are_said = False, False
         self.said: dict[int, str] = {}  # the last that the record says of each fold: start, completed
@@ -61,6 +71,13 @@ class Coordination:
             self._log_start(status)
         elif isinstance(event, FoldCompleted):
             self._log_completion(event.fold)
+
+    def choose_precision(self, found: str) -> str:
+        """What `precision=auto` is in this run: what the first fold that asks has found, whatever later ones find."""
+        if self.precision is None:
+            self.precision = found
+            self._note(PrecisionChosen(found))
+        return self.precision
 
     def fail_unfinished_attempts(self) -> None:
         """Completes folds whose manifest is there although nobody said so: their driver was killed before it could."""
@@ -95,7 +112,7 @@ class Coordination:
         self.unwritten = [waiting for waiting in self.unwritten if waiting[0] != what]  # only the latest counts
         self._write(what, lambda: write_status(self.folder, status))
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event | PrecisionChosen) -> None:
         """Writes an event down, if it is not there already: Ray repeats a call when the actor had to restart."""
         name, values = type(event).__name__, asdict(event)
         if "attempt" in values:
@@ -190,6 +207,10 @@ class Coordinator:
         """Takes in an event of one member's folds."""
         self.members[member].apply(event)
         self.gauges.export()  # at once: the actor may end before the next refresh
+
+    def choose_precision(self, found: str) -> str:
+        """What `precision=auto` is for every member of this run; see `Coordination`."""
+        return next(iter(self.members.values())).choose_precision(found)
 
     def show(self, lines: list[str]) -> None:
         """Prints what the driver's terminal shows into this actor's log, of which Ray's dashboard opens stderr first: a

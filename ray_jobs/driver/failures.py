@@ -7,7 +7,8 @@ DIED       its process, its controller or its node is gone: tried again, at most
            gained
 STALLED    it did nothing for `run.stall_timeout_s` and ended itself, or Ray has seen that its ranks' GPUs wait for
            each other: like a death
-MEMORY     a GPU is full: the same settings would fill it again
+MEMORY     a GPU is full: the same settings would fill it again. Where folds share a GPU, the fold is tried again with
+           one of its own, once (`launcher.py`)
 ERROR      an error of the trainer or its data, NaN losses among them: the same bits would fail again; and storage that
            was away for longer than the fold's patience: the fold has tried again for long enough
 """
@@ -25,6 +26,7 @@ _DEATHS = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCr
            "OutOfMemoryError", "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError",
            "WorkerGroupStartupFailedError",
            "WorkerGroupStartupTimeoutError")  # fmt: skip
+_FULL_GPU = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class Cause(StrEnum):
@@ -90,7 +92,7 @@ def explain_failure(error: Exception, memory_advice: str = "") -> Failure:
         return Failure(Cause.DIED, f"rank {rank}: {_describe_death(cause)}")
     if _is_lost_connection(cause):  # the rank at the other end is gone, and Ray has not noticed yet
         return Failure(Cause.DIED, f"rank {rank} has lost its connection to another rank, which may have died: {cause}")
-    if "CUDA out of memory" in str(cause):
+    if any(words in str(cause) for words in _FULL_GPU):
         advice = "give a fold more of a GPU (resources.gpus_per_fold)"
         advice = f"{memory_advice}, or {advice}" if memory_advice else advice
         return Failure(Cause.MEMORY, f"rank {rank}: the GPU's memory is full: {advice}. {cause}")

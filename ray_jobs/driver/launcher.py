@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ class FoldLauncher:
         self.elastic: ElasticWorkers | None = None
         self.drains = None if cluster.is_own else DrainWatch()
         self.budget_s: float | None = None  # for each fold
+        self.alone: set[MemberFold] = set()  # those that have a GPU of their own, where others share one
         self.frozen = FrozenWatch(config.run.stall_timeout_s)
 
     def train(
@@ -259,9 +260,20 @@ class FoldLauncher:
                 started_at = read_status(fold.folder, fold.fold).first_step
                 num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
                 last_start = started_at
-            if failure is None or self._is_over() or not failure.may_be_retried(num_deaths):
+            if failure is None or self._is_over():
                 return
-            console.print(f"{fold}: {failure.message}; it goes on in another attempt", style="yellow")
+            if not failure.may_be_retried(num_deaths) and not self._let_train_alone(fold, failure):
+                return
+            alone = ", with a GPU of its own" if fold in self.alone else ""
+            console.print(f"{fold}: {failure.message}; it goes on in another attempt{alone}", style="yellow")
+
+    def _let_train_alone(self, fold: MemberFold, failure: Failure) -> bool:
+        """Whether a fold that has filled its share of a GPU gets a whole one, for which it waits: once."""
+        shares = 0 < self.placement.gpus_per_worker < 1 and fold not in self.alone
+        if failure.cause != Cause.MEMORY or not shares:
+            return False
+        self.alone.add(fold)
+        return True
 
     def _run_attempt(self, fold: MemberFold, attempt: int, num_workers: int) -> tuple[Outcome, Failure | None]:
         """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
@@ -339,6 +351,7 @@ class FoldLauncher:
         Raises:
             Exception: what ended it otherwise, in Ray's frame; see `explain_failure`.
         """
+        placement = replace(self.placement, gpus_per_worker=1.0) if fold in self.alone else self.placement
         task = {
             "folder": str(fold.folder.root),
             "uri": self.mirror.uri,
@@ -346,26 +359,26 @@ class FoldLauncher:
             "fold": fold.fold,
             "attempt": attempt,
             "num_threads": self.placement.threads_per_worker,
-            "gpus": self.placement.gpus_per_worker,
+            "gpus": placement.gpus_per_worker,
             "progress_interval_s": max(1.0, self.placement.folds_at_once / _PROGRESS_CALLS_PER_S),
             "budget_s": self.budget_s,
             "ended_at": self.last_step or find_budget_end(fold.folder, fold.fold),
             "versions": package_versions(list_packages(self.trainers[fold.folder.root])),
         }
         if num_workers == 1:
-            self._run_task(fold, f"{self.run.name}/{fold} (attempt {attempt})", task)
+            self._run_task(fold, f"{self.run.name}/{fold} (attempt {attempt})", task, placement)
         else:
             assert self.run.name is not None
             name = "_".join([self.run.name, *fold.name_parts, f"attempt{attempt}"])
             may_wait = not self.resources.is_elastic
             fit_with_workers(name, task, self.placement, num_workers, self.folder.train_scratch, may_wait=may_wait)
 
-    def _run_task(self, fold: MemberFold, name: str, task: dict[str, Any]) -> None:
+    def _run_task(self, fold: MemberFold, name: str, task: dict[str, Any], placement: Placement) -> None:
         """Trains a fold of one worker. An elastic one that finds no room in time takes what room there is in another
         attempt."""
         import ray
 
-        running = run_as_task(name, task, self.placement)
+        running = run_as_task(name, task, placement)
         if self.elastic is not None:
             ray.wait([running], timeout=LAUNCH_TIMEOUT_S)
             if fold.read_status().state == FoldState.WAITING and not ray.wait([running], timeout=0)[0]:

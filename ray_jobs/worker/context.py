@@ -73,7 +73,7 @@ from trainers.interface import (
     ResumePoint,
     RowsName,
 )
-from trainers.learning.arithmetic import forbid_bf16, has_bf16
+from trainers.learning.arithmetic import find_precision, settle_precision
 from trainers.storage.whole_files import sha256_file, write_whole
 
 logger = logging.getLogger(__name__)
@@ -152,16 +152,35 @@ class RayFoldContext:
             self.best = (score, epoch, *(step_of_best or [None]))
         self.epochs_done, self.recording.stage = known.get("epoch", 0), known.get("stage", "")
         self.budget.used_s, self.ended_at = known.get("used_s", 0.0), known.get("ended_at")
-        nodes, have_bf16 = zip(
-            *self.ranks.gather((ray.get_runtime_context().get_node_id(), has_bf16(self.device))), strict=True
+        nodes, precisions = zip(
+            *self.ranks.gather((ray.get_runtime_context().get_node_id(), find_precision(self.device))), strict=True
         )
-        if len(set(have_bf16)) > 1:
-            logger.warning("some ranks have cards without bf16: where the precision is left to auto, all take fp16")
-            forbid_bf16()
         if nodes[self.rank] != nodes[0]:
             self.shards.mirror = self.requests.mirror = self.mirror
-        if self.rank != 0:
-            return
+        if self.rank == 0:
+            self._begin(known, nodes)
+        self._settle_precision(precisions)
+
+    def _settle_precision(self, precisions: Sequence[str]) -> None:
+        """Makes `precision=auto` the same for all ranks, folds and attempts of the run."""
+        found = precisions[0] if len(set(precisions)) == 1 else "fp16"  # which cards without bf16 have, too
+        chosen = self.ranks.hear_object(self.recording.choose_precision(found) if self.rank == 0 else None)
+        if chosen != precisions[self.rank]:
+            logger.warning(
+                "where the precision is left to auto it is %s, with which the run began; alone, this device would "
+                "compute in %s",
+                chosen,
+                precisions[self.rank],
+            )
+        settle_precision(chosen)
+
+    def _begin(self, known: Mapping[str, Any], nodes: Sequence[str]) -> None:
+        """Opens the record and tells the coordinator; on rank 0.
+
+        Args:
+            known: what the resume point says.
+            nodes: of each rank.
+        """
         self.retry_while_unavailable(
             "clearing the fold", lambda: self.files.clear(keep_checkpoints=self.point is not None)
         )

@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 def find_device(*, is_auto: bool, share: float, world_size: int) -> str:
-    """The device of this worker, such as `cuda:0`. One that shares a GPU takes no more than its share of the memory, so
-    that what a neighbour needs cannot end it.
+    """The device of this worker, such as `cuda:0`, which becomes torch's current one. A worker that shares a GPU takes
+    no more than its share of the memory, so that what a neighbour needs cannot end it.
 
     Args:
         is_auto: whether nobody has asked for a GPU: then it trains on the CPU where torch cannot use the one that there
@@ -28,8 +28,10 @@ def find_device(*, is_auto: bool, share: float, world_size: int) -> str:
     """
     device, reason = _ask_torch(has_gpu=bool(ray.get_gpu_ids()))
     if reason is None:
-        if device.startswith("cuda") and 0 < share < 1:
-            torch.cuda.set_per_process_memory_fraction(share, device)
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)
+            if 0 < share < 1:
+                torch.cuda.set_per_process_memory_fraction(share, device)
         return device
     what = f"torch cannot use the GPU that Ray counts here: {reason}"
     if not is_auto or world_size > 1:

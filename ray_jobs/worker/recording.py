@@ -96,6 +96,13 @@ class Recording:
             logger.warning("no coordination actor: the live table will not follow this fold")
         self.watchdog.say_alive = lambda: self.tell(AliveReported(self.fold, self.attempt))
 
+    def choose_precision(self, found: str) -> str:
+        """What `precision=auto` is in this run: what was found here, or by a fold that has asked before; on rank 0."""
+        if self.coordinator is None:
+            return found
+        chosen: str = ray.get(self.coordinator.choose_precision.remote(found))
+        return chosen
+
     def close(self) -> None:
         """Closes the record; on rank 0."""
         assert self.journal is not None

@@ -13,7 +13,8 @@ from torch import Tensor
 
 
 def use_deterministic_algorithms() -> None:
-    """Asks torch for algorithms that give the same bits each time."""
+    """Asks torch for algorithms that give the same bits each time, where it has them: on a GPU the backward pass of
+    attention, for one, may have none. Then torch warns."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
     # As use_deterministic_algorithms(True, warn_only=True), which also imports torch's compiler: 2 s of a fold's start.
     torch.set_deterministic_debug_mode("warn")
@@ -34,14 +35,17 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def choose_precision(precision: str, device: str) -> torch.dtype:
-    """The precision of forward passes: fp32, bf16, fp16 or auto, the best that the device has, and the devices of all
-    ranks (`forbid_bf16`)."""
+    """The precision of forward passes: fp32, bf16, fp16 or auto, which is what `settle_precision` has said, or else the
+    best that the device has."""
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision != "auto":
-        return named[precision]
+    return named[(_settled or [find_precision(device)])[-1] if precision == "auto" else precision]
+
+
+def find_precision(device: str) -> str:
+    """The fastest precision that a device computes in itself: fp32, bf16 or fp16."""
     if not device.startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if has_bf16(device) and not _forbidden else torch.float16
+        return "fp32"
+    return "bf16" if has_bf16(device) else "fp16"
 
 
 def has_bf16(device: str) -> bool:
@@ -49,13 +53,13 @@ def has_bf16(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def forbid_bf16() -> None:
-    """For a process whose fold has ranks on cards of two kinds: `auto` is then what all of them have, as some would
-    scale gradients that others do not."""
-    _forbidden.append("bf16")
+def settle_precision(precision: str) -> None:
+    """Says what `auto` is in this process, whose fold may have ranks, and whose run may have folds, on devices of other
+    kinds: some would scale gradients that others do not."""
+    _settled.append(precision)
 
 
-_forbidden: list[str] = []
+_settled: list[str] = []
 
 
 def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[object]:

@@ -110,6 +110,7 @@ class Config:
         "model.source_sha256": "the function has changed since the run began: folds that are finished are kept as they "
         "are, and the others are trained by it as it is now. Another run.name begins anew"
     }
+    USES_SEVERAL_GPUS: ClassVar = True  # the function may: all that its worker has are visible to it
     ADVICE: ClassVar = Advice(memory="let the function use less of it", loss="look at what the function has logged")
 
     data: DataConfig = field(default_factory=DataConfig)

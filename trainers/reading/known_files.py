@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +136,13 @@ def describe_files(places: Sequence[Path], began_ns: int | None = None) -> str |
         None: one of the files is no regular one, or has changed.
     """
     paths = [path for place in places for path in _list_files(place)]
+    stamps = ask_stamps(paths, began_ns or time.time_ns())
+    if not all(stamps):
+        return None
     whole = hashlib.sha256(repr([str(place) for place in places]).encode("utf-8", "surrogateescape"))
-    for path, stamp in zip(paths, ask_stamps(paths, began_ns or time.time_ns()), strict=True):
-        if not stamp:
-            return None
-        whole.update(os.fsencode(path) + b"\0" + stamp.encode() + b"\0")
+    for start in range(0, len(paths), _MOST_AT_ONCE):
+        portion = zip(paths[start : start + _MOST_AT_ONCE], stamps[start : start + _MOST_AT_ONCE], strict=True)
+        whole.update(os.fsencode("".join([f"{path}\0{stamp}\0" for path, stamp in portion])))
     return whole.hexdigest()
 
 
@@ -150,12 +153,12 @@ def _list_files(place: str | Path) -> Iterator[str]:
             yield str(place)
         return
     with os.scandir(place) as entries:
-        listed = sorted((entry.name, entry.path, entry.is_dir()) for entry in entries)
-    for _, path, is_folder in listed:
-        if is_folder:
-            yield from _list_files(path)
+        listed = sorted(entries, key=attrgetter("name"))
+    for entry in listed:
+        if entry.is_dir():
+            yield from _list_files(entry.path)
         else:
-            yield path
+            yield entry.path
 
 
 def ask_stamps(paths: Sequence[str | Path], began_ns: int) -> list[str]:

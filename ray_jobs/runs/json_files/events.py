@@ -21,6 +21,13 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class PrecisionChosen:
+    """The first fold that has started says what `precision=auto` is in this run: fp32, bf16 or fp16."""
+
+    precision: str
+
+
+@dataclass(frozen=True)
 class FoldLaunched:
     """The driver has asked for a fold's workers."""
 

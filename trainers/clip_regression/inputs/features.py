@@ -106,6 +106,7 @@ def prepare_features(config: Config, tables: Mapping[str, RowsFile], split: Spli
     fill([part for modalities in parts.values() for part in chain(*modalities.values())], "encoding", split, context)
     if weights is None and context.rank == 0:
         weights = source.find_weights()
+    source.release()
     blocks = {
         name: {modality: [part.blocks for part in versions] for modality, versions in modalities.items()}
         for name, modalities in parts.items()
@@ -229,6 +230,12 @@ class _Source:
         clip, _ = self._load()
         encode = text_encoder(clip, average=averages_tokens(self.architecture))
         return encode_fixed(encode, tokens_BL.to(self.context.device)), ()
+
+    def release(self) -> None:
+        """Gives back the memory of the encoders, on a GPU to whoever shares it; they are loaded again if need be."""
+        self.clip = None
+        if self.context.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _load(self) -> tuple[Clip, dict[str, Any]]:
         if self.clip is None:

@@ -110,6 +110,11 @@ def test_overrides_of_every_form_reach_their_fields():
             ["resources.workers_per_fold=[1,4]", "resources.gpus_per_fold=3"],
             "expected whole GPUs for each worker with resources.workers_per_fold=[1,4]",
         ),
+        (
+            ["resources.gpus_per_fold=2"],
+            "resources.gpus_per_fold=2: expected at most 1 with resources.workers_per_fold=1, as a worker trains on one "
+            "GPU; raise resources.workers_per_fold",
+        ),
         (["data.numeric_columns=[views]"], "column 'views' is data.target"),
         (["stray"], "unexpected 'stray'; usage: kfold.py [--config-name STR]"),
     ],
@@ -118,6 +123,11 @@ def test_unknown_names_and_values_are_refused_with_the_nearest_ones(words, messa
     with pytest.raises(RunError) as caught:
         parse_kfold(words)
     assert message in str(caught.value)
+
+
+def test_a_function_of_the_users_may_have_several_gpus_a_worker():
+    words = ["--config-name=own_trainer", "resources.workers_per_fold=2", "resources.gpus_per_fold=4"]
+    assert parse_kfold(words).config.resources.gpus_per_fold == 4
 
 
 def test_help_lists_recipes_and_fields(capsys):

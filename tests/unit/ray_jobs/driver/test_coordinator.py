@@ -168,3 +168,11 @@ def test_a_fold_that_an_interrupted_driver_left_in_training_waits_when_the_next_
     second.apply(RunStarted(6, 0, 2, SIZES))
     status = read_status(folder, 1)
     assert (status.state, status.attempt, status.train_size) == (FoldState.WAITING, 1, 4)
+
+
+def test_the_precision_is_what_the_first_fold_has_found_also_for_a_later_driver(folder):
+    first = Coordination(folder, 2)
+    assert [first.choose_precision(found) for found in ("fp32", "bf16")] == ["fp32", "fp32"]
+    run_fold(first, folder, 0)
+    assert Coordination(folder, 2).choose_precision("fp16") == "fp32"
+    assert [row["precision"] for row in read_lines(folder.events) if row["event"] == "PrecisionChosen"] == ["fp32"]

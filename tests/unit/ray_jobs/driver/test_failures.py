@@ -93,6 +93,17 @@ def test_rays_memory_killer_is_named_and_what_takes_less(error):
     assert "out of memory: train fewer folds at once (resources.max_folds_at_once)" in failure.message
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCompile with ...",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`",
+    ],
+)
+def test_a_gpu_that_others_have_filled_is_full_whoever_says_it(words):
+    assert explain_failure(WorkerGroupError("failed", {0: RuntimeError(words)})).cause == Cause.MEMORY
+
+
 def test_a_full_gpu_and_an_error_of_the_trainer_are_not_tried_again():
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     failure = explain_failure(WorkerGroupError("failed", {0: full}), "lower training.batch_size")

@@ -6,10 +6,12 @@ import io
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import ActorDiedError, WorkerCrashedError
+import torch
+from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.cluster.heartbeat import Heartbeat
@@ -101,3 +103,29 @@ def test_a_fold_whose_process_dies_after_its_manifest_is_completed_and_not_train
     monkeypatch.setattr("ray.get", lambda reference: None)
     launcher._run_fold(MemberFold(launcher.folder, 0), RunConsole(io.StringIO()))
     assert told == [FoldLaunched, FoldCompleted]
+
+
+@pytest.mark.parametrize(("needs", "asked"), [(0.25, [0.25]), (0.5, [0.25, 1.0]), (2.0, [0.25, 1.0])])
+def test_a_fold_that_fills_its_share_of_a_gpu_is_tried_once_more_with_a_whole_one(launcher, monkeypatch, needs, asked):
+    given, told = [], []
+
+    def run(name, task, placement):
+        def end():
+            given.append((placement.gpus_per_worker, task["gpus"]))  # what it reserves, and what it is told
+            if needs > task["gpus"]:
+                full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                raise RayTaskError("train_fold", "Traceback ...", full).as_instanceof_cause()
+            launcher.folder.fold(0).write_manifest()
+
+        return end
+
+    launcher.placement = replace(launcher.placement, gpus_per_worker=0.25)
+    launcher.coordinator = SimpleNamespace(apply=SimpleNamespace(remote=lambda _, event: told.append(type(event))))
+    launcher.trainers = {launcher.folder.root: RECIPES["clip_multimodal_small"]().trainer}
+    monkeypatch.setattr("ray_jobs.driver.launcher.run_as_task", run)
+    monkeypatch.setattr("ray.get", lambda reference: reference() if callable(reference) else None)
+    screen = io.StringIO()
+    launcher._run_fold(MemberFold(launcher.folder, 0), RunConsole(screen))
+    assert given == [(share, share) for share in asked]
+    assert told[-1] == (FoldFailed if needs > 1 else FoldCompleted)
+    assert ("with a GPU of its own" in screen.getvalue().replace("\n", " ")) == (len(asked) > 1)

@@ -23,6 +23,7 @@ from ray_jobs.worker.context import RayFoldContext
 from ray_jobs.worker.resume import is_as_it_was
 from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import FoldContext, Progress, ResumePoint
+from trainers.learning import arithmetic
 from trainers.predictions import Predictions
 
 
@@ -131,6 +132,35 @@ def watched(context, monkeypatch):
     context.recording.progress_interval_s = -1
     monkeypatch.setattr(context, "_report_to_train", lambda metrics: None)
     return context
+
+
+class Chooses:
+    """A coordinator of a run that computes in some precision."""
+
+    def __init__(self, chosen):
+        self.chosen, self.found, self.choose_precision = chosen, [], self
+
+    def remote(self, found):
+        self.found.append(found)
+        return self.chosen
+
+
+def test_a_fold_computes_in_the_precision_with_which_its_run_began(context, monkeypatch, caplog):
+    monkeypatch.setattr(arithmetic, "_settled", [])
+    monkeypatch.setattr("ray.get", lambda reference: reference)
+    context.recording.coordinator = Chooses("bf16")
+    context._settle_precision(["fp32"])
+    assert context.recording.coordinator.found == ["fp32"]
+    assert arithmetic.choose_precision("auto", "cpu") == torch.bfloat16
+    assert "it is bf16, with which the run began; alone, this device would compute in fp32" in caplog.text
+
+
+def test_ranks_on_cards_of_two_kinds_ask_for_what_both_have(context, monkeypatch):
+    monkeypatch.setattr(arithmetic, "_settled", [])
+    monkeypatch.setattr("ray.get", lambda reference: reference)
+    context.recording.coordinator = Chooses("fp16")
+    context._settle_precision(["bf16", "fp16"])
+    assert context.recording.coordinator.found == ["fp16"]
 
 
 def test_the_best_of_evaluations_is_known_by_its_step_and_counts_anew_in_another_stage(watched):

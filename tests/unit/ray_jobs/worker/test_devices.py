@@ -21,6 +21,7 @@ def fake(monkeypatch, device, gpu_ids, error=None, fractions=None):
         return ones(*args, **kwargs)
 
     monkeypatch.setattr(torch, "ones", put)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: device)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *asked: (fractions or []).append(asked))
 
 
@@ -30,6 +31,15 @@ def test_a_gpu_that_torch_can_use_is_used_and_shared_by_its_memory(monkeypatch):
     assert find_device(is_auto=True, share=1.0, world_size=1) == "cuda:0"
     assert find_device(is_auto=True, share=0.25, world_size=1) == "cuda:0"
     assert [(share, str(device)) for share, device in asked[1:]] == [(0.25, "cuda:0")]
+
+
+def test_it_is_torchs_current_one_whichever_number_it_has(monkeypatch):
+    """The random states of a resume point, and what ranks send each other, are of the current device."""
+    fake(monkeypatch, "cuda:2", [2])
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(str(device)))
+    find_device(is_auto=True, share=1.0, world_size=2)
+    assert current == ["cuda:2"]
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch):

@@ -3,9 +3,11 @@
 import errno
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support import small_training
 from support.broken_pictures import break_on_decoding
@@ -13,6 +15,7 @@ from support.local_context import LocalFoldContext
 from support.small_training import TINY, train_small
 
 from trainers.clip_regression.config import DataConfig, FeaturesConfig
+from trainers.clip_regression.inputs.features import _Source
 from trainers.clip_regression.train import train_fold
 from trainers.interface import DataError
 from trainers.storage.row_blocks import BLOCK_ROWS
@@ -57,6 +60,21 @@ def test_predictions_equal_those_of_encoders_that_run_each_time(data, tmp_path):
     assert {k: v.tolist() for k, v in cached.shared["frozen_encoders"].items()} == {
         k: v.tolist() for k, v in uncached.shared["frozen_encoders"].items()
     }
+
+
+def test_encoders_that_have_run_give_the_memory_of_a_shared_gpu_back(data, tmp_path, monkeypatch):
+    """With a card that is faked once they have run."""
+    release, emptied = _Source.release, []
+
+    def release_on_card(source):
+        assert source.clip is not None
+        source.context = SimpleNamespace(device="cuda:0")
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(source.clip))
+        release(source)
+
+    monkeypatch.setattr(_Source, "release", release_on_card)
+    train(tmp_path, data)
+    assert emptied == [None]
 
 
 def test_another_seed_and_another_run_compute_nothing(data, tmp_path):
