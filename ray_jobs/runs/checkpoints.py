@@ -105,7 +105,7 @@ def name_parts(manifest: Any) -> set[str]:
     """The names in a checkpoint's folder of what its `checkpoint.json` lists; of a damaged one nothing."""
     with contextlib.suppress(RunFolderError):
         known = describe_checkpoint(Path(), manifest)
-        return {part.name.partition("/")[0] for part in (known.tensors, *known.shards, *known.files)}
+        return {part.name.partition("/")[0] for part in known.parts}
     return set()
 
 
@@ -144,6 +144,11 @@ class Checkpoint:
     shards: tuple[Part, ...]
     files: tuple[Part, ...]
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that it consists of beside `checkpoint.json`."""
+        return (self.tensors, *self.shards, *self.files)
+
     def read(self, part: Part) -> bytes:
         """The content of a part.
 
@@ -170,7 +175,7 @@ class Checkpoint:
         Raises:
             RunFolderError: one is not there or its checksum does not match.
         """
-        for part in parts or (self.tensors, *self.shards, *self.files):
+        for part in parts or self.parts:
             path = self.folder / part.name
             if not path.is_file() or sha256_file(path) != part.sha256:
                 _refuse(path)

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -309,11 +309,15 @@ class FoldFolder:
             for name, entry in manifest["files"].items()
         )
 
-    def write_manifest(self, fence: int = 0) -> None:
+    def write_manifest(self, fence: int = 0, needed: Iterable[Path] = ()) -> None:
         """Declares the fold finished, with size and SHA-256 of each of its files.
 
         Args:
             fence: the number of the driver on object storage that has launched the fold; 0: there is none.
+            needed: files that it has saved, and must have.
+
+        Raises:
+            FileNotFoundError: one of these is not there any more. Nothing was written.
         """
         for name, manifest in self.list_checkpoints().items():
             remove_old_tensors(self.checkpoint(name), name_parts(manifest))
@@ -321,6 +325,9 @@ class FoldFolder:
         lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
         # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
         described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}
+        for path in needed:
+            if str(path.relative_to(self.root)) not in described:
+                raise FileNotFoundError(errno.ENOENT, "the fold has saved it, and somebody has removed it", str(path))
         write_json(self.manifest, {"files": described} | ({"fence": fence} if fence else {}), checksum=True)
 
     def find_damage(self, *parts: str) -> list[Path]:

@@ -133,6 +133,7 @@ class RayFoldContext:
         self.best: tuple[float, int | None, int | None] | None = None  # of the stage: score, epoch, step
         self.rows: list[dict[str, Any]] | None = None  # of the record, until it is open
         self.checkpoints: dict[str, dict[str, Any]] = {}  # on rank 0, of each saved one what its checkpoint.json says
+        self.predicted: list[Path] = []  # on rank 0, the files of predictions
         # Whether an epoch, or an evaluation of a training without epochs, was the last that happened.
         self.epochs_done, self.is_epoch_over, self.is_last_epoch = 0, False, False
         self.is_asked_for_point = False
@@ -215,10 +216,18 @@ class RayFoldContext:
             self.recording.close()
             self.points.wait()
             self.retry_while_unavailable("putting the fold's files", self.mirror.push_end)
-            self.retry_while_unavailable("the fold's manifest", lambda: self.files.write_manifest(self.mirror.fence))
+            self.retry_while_unavailable("the fold's manifest", self._write_manifest)
             self.retry_while_unavailable("putting the fold's manifest", self._put)
             self.points.remove()  # last: until the manifest is there the fold may have to go on from one
             self.mirror.clean_up()
+
+    def _write_manifest(self) -> None:
+        self.mirror.bring_back()
+        needed = list(self.predicted)
+        for name, manifest in self.checkpoints.items():
+            known = describe_checkpoint(self.files.checkpoint(name), manifest)
+            needed += [known.folder / name for name in ("checkpoint.json", *(part.name for part in known.parts))]
+        self.files.write_manifest(self.mirror.fence, needed)
 
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
         self.is_epoch_over = False
@@ -456,6 +465,7 @@ class RayFoldContext:
         if self.rank == 0:
             path, table = self.files.predictions(rows, checkpoint), join_in_order(tables, ids)
             self.retry_while_unavailable(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
+            self.predicted.append(path)
 
     def _find_point(self) -> StoredPoint | None:
         """The newest resume point, the same on every rank; None if the fold has to begin."""

@@ -10,8 +10,9 @@ from support.local_context import LocalFoldContext
 
 from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
-from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunError, SupersededError
+from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunError, StorageError, SupersededError
 from ray_jobs.reporting import live_table
+from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.events import advance
 from ray_jobs.runs.json_files.requests import StopWhen, request_leave, request_stop
@@ -25,6 +26,7 @@ from ray_jobs.worker.watchdog import Watchdog
 from trainers.interface import FoldContext, Progress, ResumePoint
 from trainers.learning import arithmetic
 from trainers.predictions import Predictions
+from trainers.storage.whole_files import write_whole
 
 
 @pytest.fixture
@@ -227,6 +229,41 @@ def test_an_attempt_writes_nothing_more_once_a_later_one_has_begun(watched, tmp_
         with pytest.raises(SupersededError, match="attempt 2 of fold 0 has begun; attempt 1 stops"):
             write()
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+class Cleaned(NoMirror):
+    """An object storage that has a copy of a file, which a cleaner takes from this machine once all is put."""
+
+    def __init__(self, find, has_copy):
+        self.find, self.has_copy, self.taken = find, has_copy, None
+
+    def push_end(self):
+        path = self.find()
+        self.taken = path, path.read_bytes()
+        path.unlink()
+
+    def bring_back(self):
+        if self.taken and self.has_copy:
+            write_whole(*self.taken)
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+@pytest.mark.parametrize("name", ["checkpoints/best/checkpoint.json", "checkpoints/best/model-*", "predictions/test_*"])
+def test_a_fold_is_not_complete_without_a_file_that_it_has_saved(watched, name, has_copy):
+    numbers, files = np.ones(2), watched.files
+    predictions = Predictions(np.array(["a", "b"]), numbers, numbers, numbers)
+    watched.mirror = Cleaned(lambda: next(files.root.glob(name)), has_copy)
+    watched.storage.patience_s = 0.0
+    watched.save_checkpoint("best", {"weight": torch.ones(2)}, {})
+    watched.save_predictions("best", "test", predictions.ids, [predictions])
+    if has_copy:
+        watched.finish()
+        assert files.is_complete()
+        assert str(watched.mirror.taken[0].relative_to(files.root)) in read_json(files.manifest)["files"]
+        return
+    with pytest.raises(StorageError, match="the fold has saved it, and somebody has removed it"):
+        watched.finish()
+    assert not files.manifest.exists()
 
 
 @pytest.mark.parametrize(("put_s", "interval_s"), [(0.0, 1000.0), (100.0, 1.0)])
