@@ -13,7 +13,13 @@ from typing import Any, Literal, TypeVar
 from trainers.values import check_choice
 
 Record = TypeVar("Record")
-_read_hints = functools.cache(typing.get_type_hints)  # it compiles each annotation
+
+
+@functools.cache
+def _read_hints(cls: type[Any]) -> dict[str, Any]:
+    """The types of a dataclass's fields; each annotation is compiled, which takes its time."""
+    return typing.get_type_hints(cls)
+
 
 # Metadata of a field. The file lacks it where it is None:
 IF_ANY = {"if_any": True}

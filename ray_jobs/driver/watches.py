@@ -50,8 +50,8 @@ class DrainWatch:
 
 class FrozenWatch:
     """Kills the process of a fold that has said nothing for longer than its own watchdog lets it stand still: a process
-    that is stopped cannot end itself. Its fold goes on in another attempt, as after any death. No clock is compared with
-    another: a fold is silent while the time at which it was heard last stays as it is.
+    that is stopped cannot end itself. Its fold goes on in another attempt, as after any death. No clock is compared
+    with another: a fold is silent while the time at which it was heard last stays as it is.
 
     Args:
         stall_timeout_s: after which a watchdog ends its process; None: never.
