@@ -15,12 +15,6 @@ from trainers.values import check_choice
 Record = TypeVar("Record")
 
 
-@functools.cache
-def _read_hints(cls: type[Any]) -> dict[str, Any]:
-    """The types of a dataclass's fields; each annotation is compiled, which takes its time."""
-    return typing.get_type_hints(cls)
-
-
 # Metadata of a field. The file lacks it where it is None:
 IF_ANY = {"if_any": True}
 # The file holds it beside the others, not below its name: a dataclass, or a mapping of all that is left.
@@ -39,7 +33,7 @@ def from_json(cls: type[Record], values: Mapping[str, Any], *, takes_unknown: bo
         ValueError: a field is unknown or has a value that is not allowed.
         TypeError: a field that has no default is missing.
     """
-    hints = _read_hints(cls)
+    hints = _read_hints(cls)  # type: ignore[arg-type]  # a class is hashable, whatever its values are
     own = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = {name: value for name, value in values.items() if name not in own}
     if unknown and not takes_unknown:
@@ -89,3 +83,9 @@ def _convert(hint: Any, value: Any, takes_unknown: bool) -> Any:
     if value is not None and isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
     return value
+
+
+@functools.cache
+def _read_hints(cls: type[Any]) -> dict[str, Any]:
+    """The types of a dataclass's fields; each annotation is compiled, which takes its time."""
+    return typing.get_type_hints(cls)
