@@ -63,13 +63,18 @@ def estimate_new_error(
         num_draws: of the bootstrap; None: as many as the kind takes.
 
     Raises:
-        ValueError: the metric is not defined for these rows, or there are fewer than two units.
+        ValueError: the metric is not defined for these rows, there are fewer than two units, or the error is the same
+            in every sample, as where all answers are right: a bootstrap would claim to know it exactly.
     """
     from scipy.stats import norm, t
 
     errors_1, drawn_D1 = kind.draw_errors(metric, target_N, np.asarray(prediction_N)[None], unit_N, num_draws)
     error, num_units = float(errors_1[0]), number_units(unit_N, len(target_N))[1]
     low, high = np.quantile(drawn_D1[:, 0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if low == high:
+        raise ValueError(
+            f"{num_units} rows on which the error is the same however they are drawn say nothing of others"
+        )
     quantile = (1 + LEVEL) / 2
     widening = 1.0 if num_folds is None else find_widening(num_folds, num_units)
     widening *= float(t.ppf(quantile, num_units - 1) / norm.ppf(quantile))

@@ -100,3 +100,9 @@ def test_an_interval_ends_where_errors_end():
     assert found.error == pytest.approx(2 / rows)
     assert found.low == 0.0
     assert estimate_new_error(NUMBERS, "mse", *draw(3), 10).low >= 0.0
+
+
+def test_rows_that_are_all_right_are_not_taken_for_certainty():
+    target_N = np.arange(60) % 2
+    with pytest.raises(ValueError, match="60 rows on which the error is the same however they are drawn"):
+        estimate_new_error(load_kind("classes"), "accuracy", target_N, np.eye(2)[target_N], 3)
