@@ -1,7 +1,8 @@
 """Processes that want to drive one run on object storage, for tests and benchmarks of its lease.
 
 `python lease_processes.py race` takes the lease of each URI that it reads, and says who has it.
-`python lease_processes.py drive URI` wants the run for ever: takes it whenever it can, and writes until it has lost it.
+`python lease_processes.py drive URI SLOWER` wants the run for ever: takes it whenever it can, and writes until it has
+lost it. The lease's times are those below, so many times as long.
 """
 
 from __future__ import annotations
@@ -81,34 +82,39 @@ def run_races(drivers: Sequence[Driver], uris: Sequence[str]) -> list[int]:
     return winners
 
 
-def take_over(drivers: Sequence[Driver], times: int, chance: random.Random) -> int:
+def take_over(drivers: Sequence[Driver], times: int, chance: random.Random, wait_s: float = 300.0) -> int:
     """Stops whoever has the run at a random moment, so many times, and lets it go on at a random moment after another
     has taken it.
 
     Returns:
         How often a driver lost the run that was not stopped, because the machine was too busy for it.
+
+    Raises:
+        TimeoutError: nobody has taken the run, or written to it, for `wait_s`: the server is too slow for the lease.
     """
     unasked = 0
     while times:
-        holder = _await_word(drivers, "wrote")
+        holder = _await_word(drivers, "wrote", wait_s)
         others = [driver for driver in drivers if driver is not holder]
         time.sleep(chance.uniform(0, 0.1))
         if _find_ready(others, 0):
             unasked += 1
             continue
         holder.send(signal.SIGSTOP)
-        _await_word(others, "took")
+        _await_word(others, "took", wait_s)
         time.sleep(chance.uniform(0, 0.1))
         holder.send(signal.SIGCONT)
         times -= 1
     return unasked
 
 
-def _await_word(drivers: Sequence[Driver], word: str) -> Driver:
+def _await_word(drivers: Sequence[Driver], word: str, wait_s: float) -> Driver:
     """The first of these that says a word."""
+    deadline = time.monotonic() + wait_s
     while True:
-        ready = _find_ready(drivers, 300)
-        assert ready, f"nobody {word} the run"
+        ready = _find_ready(drivers, max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError(f"nobody {word} the run in {wait_s:g} s")
         for driver in ready:
             if driver.hear()[0] == word:
                 return driver
@@ -149,8 +155,8 @@ def _race() -> None:
         mine.release()
 
 
-def _drive(uri: str) -> None:
-    lease.SILENCE_S, lease.RENEW_S, lease.LOOK_S = SILENCE_S, RENEW_S, LOOK_S
+def _drive(uri: str, slower: float = 1.0) -> None:
+    lease.SILENCE_S, lease.RENEW_S, lease.LOOK_S = (slower * one_s for one_s in (SILENCE_S, RENEW_S, LOOK_S))
     while True:
         # OSError: on a busy machine the server may not answer in time.
         with tempfile.TemporaryDirectory() as place, contextlib.suppress(RunBusyError, OSError):
@@ -176,4 +182,4 @@ def _write(mirror: RunMirror) -> None:
 
 
 if __name__ == "__main__":
-    _race() if sys.argv[1] == "race" else _drive(sys.argv[2])
+    _race() if sys.argv[1] == "race" else _drive(sys.argv[2], *map(float, sys.argv[3:]))

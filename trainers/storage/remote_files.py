@@ -25,7 +25,7 @@ from trainers.storage.object_storage import NO_ANSWER, WHAT_TO_CHECK
 from trainers.storage.objects import PATIENCE_S, Objects, RefusedError, Stored, open_objects
 
 DIGEST_BYTES = 16
-THREADS = 16  # reading one small object is waiting for the network
+THREADS = 32  # reading one small object is waiting for the network
 SPARE_BYTES = 2 * 2**30  # no copy takes the last of a disk: checkpoints come first
 
 

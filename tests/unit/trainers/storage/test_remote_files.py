@@ -10,7 +10,7 @@ from support.object_server import BUCKET, serving_objects
 from trainers.interface import DataError
 from trainers.storage import remote_files
 from trainers.storage.object_storage import is_uri, split_uri
-from trainers.storage.remote_files import RemoteFile, hash_content, list_objects, place_copy, read_object
+from trainers.storage.remote_files import RemoteFile, hash_content, list_objects, place_copy, read_all, read_object
 
 
 @pytest.fixture
@@ -45,6 +45,13 @@ def test_an_object_is_fetched_once_and_again_where_its_copy_is_damaged(storage, 
     assert file.read_bytes() == b"picture"
     assert storage.list_read().count("once/a.jpg") == 2
     assert place_copy(tmp_path, file.digest).read_bytes() == b"picture"
+
+
+def test_32_objects_are_asked_for_at_the_same_time(tmp_path, monkeypatch):
+    together = threading.Barrier(32, timeout=60)
+    monkeypatch.setattr(RemoteFile, "read_bytes", lambda file: b"%d" % together.wait())
+    files = [RemoteFile(f"s3://{BUCKET}/{number}", b"", tmp_path) for number in range(32)]
+    assert sorted(map(int, read_all(files))) == list(range(32))
 
 
 def test_an_object_with_other_bytes_than_it_was_looked_at_with_is_refused_and_not_kept(storage, tmp_path):

@@ -38,6 +38,14 @@ def test_what_a_stopped_driver_had_begun_to_write_does_not_count(bucket_server, 
     assert len({content.split()[0] for key, content in stored if key == f"{run}/summary.json"}) >= 5
 
 
+def test_a_server_that_is_too_slow_for_the_lease_ends_the_takeovers(bucket_server):
+    with (
+        started(1, "race", environment=bucket_server.environment) as silent,
+        pytest.raises(TimeoutError, match="wrote"),
+    ):
+        take_over(silent, 1, random.Random(1), wait_s=0.1)
+
+
 def test_each_driver_has_the_next_number_whatever_the_one_before_has_left(uri):
     bucket = Bucket(uri)
     for number in (1, 2):
