@@ -1,33 +1,39 @@
 """Parts that grew faster than the rows, folds or candidates, at ten times the size where it hurt, beside what they did
 before. Prints a line of JSON a part; CPU seconds of this process.
 
-    python benchmarks/scale_parts.py [sweep] [names] [blocks] [events] [statuses]
+    python benchmarks/scale_parts.py [sweep] [names] [blocks] [maps] [events] [statuses]
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import resource
 import sys
 import tempfile
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import pyarrow as pa
 
 from ensemble.kinds import load_kind
 from ensemble.members.search import Scored as ScoredCandidates
 from ensemble.members.search import choose, choose_scored, score_candidates
 from ensemble.run import Columns, Evaluation
+from ray_jobs.runs.files import write_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, StatusReader, last_attempt, read_status, write_status
 from ray_jobs.runs.record import read_lines
+from ray_jobs.worker.predictions import arrange, save_in_parts
+from trainers.predictions import PredictedMap
 from trainers.storage import row_blocks
 
 
@@ -101,6 +107,42 @@ def measure_blocks(scratch: Path, num_blocks: int = 20_000) -> dict[str, Any]:
     mapped_s, read_s = _time(lambda: blocks.take(mapped_B)), _time(lambda: blocks.take(read_B))
     told = {"us_a_row_mapped": round(mapped_s * 100, 1), "us_a_row_read": round(read_s * 100, 1)}
     return {"rows": num_rows, "find_cpu_s": found_s, "maps_of_process": maps} | told
+
+
+def measure_maps(scratch: Path, num_maps: int = 20_000, side: int = 64) -> dict[str, Any]:
+    """The peak of a process that saves a fold's maps, beside what it holds before: as one table, and in parts."""
+    kind, ids_N = load_kind("map"), np.array([f"r{row:05d}" for row in range(num_maps)])
+
+    def predict() -> Iterator[pa.Table]:
+        rng = np.random.default_rng(0)
+        for row_id in ids_N:
+            one = PredictedMap(str(row_id), rng.random((1, side, side), np.float32), None)
+            yield kind.tabulate(one, fold=0, checkpoint="best", member="main")
+
+    def save_at_once() -> None:
+        write_parquet(scratch / "before.parquet", pa.concat_tables(list(predict())).combine_chunks())
+
+    before, now = (
+        _find_peak(save_at_once),
+        _find_peak(lambda: save_in_parts(scratch / "now.parquet", arrange(predict(), ids_N), lambda do: do())),
+    )
+    size = (scratch / "now.parquet").stat().st_size
+    return {"maps": num_maps, "mib_of_file": size >> 20, "peak_mib_before": before >> 20, "peak_mib": now >> 20}
+
+
+def _find_peak(do: Callable[[], None]) -> int:
+    """The most bytes by which a process of its own grows."""
+    found = multiprocessing.get_context("fork").SimpleQueue()
+
+    def measure() -> None:
+        began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        do()
+        found.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) * 1024)
+
+    process = multiprocessing.get_context("fork").Process(target=measure)
+    process.start()
+    process.join()
+    return found.get()
 
 
 def measure_events(scratch: Path, num_folds: int = 1000) -> dict[str, Any]:

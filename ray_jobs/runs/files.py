@@ -6,6 +6,7 @@ itself: a flipped bit must not become another config or position.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import hashlib
@@ -102,6 +103,20 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_whole(path, sink.getvalue().to_pybytes())
+
+
+def join_parquet(path: Path, parts: Sequence[Path]) -> None:
+    """Makes a Parquet table of others, whole; a part is in memory at a time, and becomes a row group.
+
+    Raises:
+        RunFolderError: a part is missing or damaged.
+    """
+    with appearing_whole(path) as file, contextlib.ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for part in parts:
+            table = read_parquet(part)
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema))
+            writer.write_table(table)
 
 
 def read_parquet(path: Path) -> pa.Table:

@@ -34,7 +34,7 @@ from ray_jobs.runs.checkpoints import (
     open_checkpoint,
     write_checkpoint,
 )
-from ray_jobs.runs.files import share_whole, write_parquet
+from ray_jobs.runs.files import share_whole
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.events import (
     EndedEarly,
@@ -52,7 +52,7 @@ from ray_jobs.runs.remote.fold_mirror import FoldMirror
 from ray_jobs.runs.remote.no_mirror import NO_MIRROR, NoMirror
 from ray_jobs.worker.budget import TimeBudget
 from ray_jobs.worker.nodes import bring_for_node
-from ray_jobs.worker.predictions import gather_predictions, join_in_order
+from ray_jobs.worker.predictions import arrange, gather_predictions, save_in_parts
 from ray_jobs.worker.ranks import Ranks
 from ray_jobs.worker.recording import Recording
 from ray_jobs.worker.requests import Requests
@@ -463,9 +463,12 @@ class RayFoldContext:
             member=self.folder.member,
         )
         if self.rank == 0:
-            path, table = self.files.predictions(rows, checkpoint), join_in_order(tables, ids)
-            self.retry_while_unavailable(f"the {rows} predictions of {checkpoint}", lambda: write_parquet(path, table))
+            path = self.files.predictions(rows, checkpoint)
+            write = partial(self.retry_while_unavailable, f"the {rows} predictions of {checkpoint}")
+            save_in_parts(path, arrange(tables, ids), write)
             self.predicted.append(path)
+        else:
+            list(tables)  # it gets none, and takes part
 
     def _find_point(self) -> StoredPoint | None:
         """The newest resume point, the same on every rank; None if the fold has to begin."""

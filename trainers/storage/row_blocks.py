@@ -20,6 +20,7 @@ import hashlib
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +38,8 @@ BLOCK_ROWS = 128
 KEY_BYTES = DIGEST_BYTES
 COUNT_INTERVAL_S = 3.0  # between two looks at what all have done,
 COUNT_SHARE = 20  # and at least so many times as long as one takes
-MOST_MAPPED = 8192  # blocks of a table: the system lets a process map some 65,000 things (vm.max_map_count)
+MOST_MAPPED = 8192  # blocks of a table,
+MOST_MAPPED_IN_ALL = 49_152  # and of all in a process: the system lets it map some 65,000 things (vm.max_map_count)
 
 
 class RowBlocks:
@@ -62,6 +64,7 @@ class RowBlocks:
         self.mapped: dict[int, np.ndarray] = {}
         self.read_from: dict[int, int] = {}  # of all that were found where in their files the first row begins
         self.problems: dict[int, str] = {}  # of the rows of mapped blocks
+        _all_blocks.add(self)
 
     @property
     def num_missing_rows(self) -> int:
@@ -191,13 +194,21 @@ class RowBlocks:
     def _open(self, block: int) -> tuple[pa.NativeFile, bool]:
         """A block's file, mapped if there is room for one more."""
         path = self.paths[block]
-        if len(self.mapped) < MOST_MAPPED:
+        if len(self.mapped) < MOST_MAPPED and count_mapped() < MOST_MAPPED_IN_ALL:
             try:
                 return pa.memory_map(str(path)), True
             except OSError as error:
                 if error.errno != errno.ENOMEM:
                     raise
         return pa.BufferReader(path.read_bytes()), False
+
+
+_all_blocks: weakref.WeakSet[RowBlocks] = weakref.WeakSet()
+
+
+def count_mapped() -> int:
+    """Blocks that this process has mapped, of all tables."""
+    return sum(len(one.mapped) for one in _all_blocks)
 
 
 @dataclass(frozen=True)

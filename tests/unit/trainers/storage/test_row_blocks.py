@@ -71,12 +71,14 @@ def test_a_block_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path
     assert all(path.exists() for path in part.blocks.paths)
 
 
-@pytest.mark.parametrize("limit", ["of a table", "of the system"])
+@pytest.mark.parametrize("limit", ["of a table", "of the process", "of the system"])
 def test_blocks_beyond_those_that_can_be_mapped_are_read(tmp_path, monkeypatch, limit):
     keys_NK = make_keys()
     fill([make_part(tmp_path, keys_NK)[0]], "adding", split_of(0), make_place())
     if limit == "of a table":
         monkeypatch.setattr(row_blocks, "MOST_MAPPED", 1)
+    elif limit == "of the process":
+        monkeypatch.setattr(row_blocks, "MOST_MAPPED_IN_ALL", row_blocks.count_mapped() + 1)
     else:
 
         def refuse(_):
@@ -86,7 +88,7 @@ def test_blocks_beyond_those_that_can_be_mapped_are_read(tmp_path, monkeypatch, 
     part, computed = make_part(tmp_path, keys_NK)
     fill([part], "adding", split_of(0), make_place())
     assert computed == []
-    assert len(part.blocks.mapped) == (limit == "of a table")
+    assert len(part.blocks.mapped) == (limit != "of the system")
     positions = np.array([NUM_ROWS - 1, 0, BLOCK_ROWS, BLOCK_ROWS + 1, 0])
     np.testing.assert_array_equal(part.blocks.take(positions)[:, 0], keys_NK[positions].sum(1))
     assert part.blocks.problems == {7: "odd"}
