@@ -11,8 +11,11 @@ Shape suffixes: B pictures, P pairs, T pixels of a thumbnail's side.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -29,26 +32,36 @@ _CROPPED = 0.03  # of height and width that one of two pictures may lack
 _WINDOWS = [(0.0, 0.0), (0.0, _CROPPED), (_CROPPED, 0.0), (_CROPPED, _CROPPED), (_CROPPED / 2, _CROPPED / 2)]
 _LEAST_DEVIATION = 4.0  # of grey values: a blank picture is like every other blank one
 _TILE, _TILE_ROWS, _BLOCK_CANDIDATES = 2**14, 32, 4096
-_THREADS = 4
 
 
-def read_thumbnails(contents: Iterable[bytes | None]) -> np.ndarray:
-    """The thumbnails of pictures, (B, T, T, 3) uint8; of one that is missing or cannot be decoded black."""
+def read_thumbnails(pictures: Sequence[Path | bytes | None]) -> np.ndarray:
+    """The thumbnails of pictures, (B, T, T, 3) uint8; of one that is missing or cannot be decoded black.
+
+    Args:
+        pictures: files or their contents.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     Image.init()  # threads import nothing
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return np.stack([*pool.map(_read_thumbnail, contents), _EMPTY])[:-1]
+    thumbnails = np.empty((len(pictures), SIDE, SIDE, 3), np.uint8)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for row, thumbnail in enumerate(pool.map(_read_thumbnail, pictures)):
+            thumbnails[row] = thumbnail
+    return thumbnails
 
 
 _EMPTY = np.zeros((SIDE, SIDE, 3), np.uint8)
 
 
-def _read_thumbnail(content: bytes | None) -> np.ndarray:
-    if content is None:
+def _read_thumbnail(picture: Path | bytes | None) -> np.ndarray:
+    if picture is None:
         return _EMPTY
+    content = picture.read_bytes() if isinstance(picture, Path) else picture
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at a fraction of its size
-            small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at a fraction of its size
+            small = opened.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what is wrong the check says
         return _EMPTY
     return np.asarray(small)
@@ -118,16 +131,21 @@ def _find_candidates(hash_B: np.ndarray, other_B: np.ndarray) -> tuple[np.ndarra
     leaves little out where a quarter of the bits may differ."""
     number = len(hash_B)
     other_B = np.concatenate([other_B, np.zeros(-number % 8, np.uint64)])
-    firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for top in range(0, number, _TILE_ROWS):
-        own = hash_B[top : top + _TILE_ROWS]
-        for left in range(top // 8 * 8, number, _TILE):
-            row, column = _find_few(own, other_B[left : left + _TILE])
-            row, column = row + top, column + left
-            is_pair = (column > row) & (column < number)
-            firsts.append(row[is_pair])
-            seconds.append(column[is_pair])
-    return np.concatenate(firsts), np.concatenate(seconds)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [*pool.map(partial(_find_candidates_of, hash_B, other_B), range(0, number, _TILE_ROWS))]
+    first_P, second_P = np.concatenate(found, axis=1)
+    return first_P, second_P
+
+
+def _find_candidates_of(hash_B: np.ndarray, other_B: np.ndarray, top: int) -> np.ndarray:
+    """The candidates of some pictures with later ones, (2, P)."""
+    number, own, found = len(hash_B), hash_B[top : top + _TILE_ROWS], [np.empty((2, 0), np.int64)]
+    for left in range(top // 8 * 8, number, _TILE):
+        row, column = _find_few(own, other_B[left : left + _TILE])
+        row, column = row + top, column + left
+        is_pair = (column > row) & (column < number)
+        found.append(np.stack([row[is_pair], column[is_pair]]))
+    return np.concatenate(found, axis=1)
 
 
 def _find_few(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

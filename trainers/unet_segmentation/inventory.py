@@ -221,7 +221,7 @@ def _collect_keys(
     keys = {"picture": RowKeys(pictures, test_pictures)}
     if near:
         paths = [path for name in ("train", "test") for path in found[name].good_rows.pictures]
-        numbers = number_near_pictures(read_thumbnails(Path(path).read_bytes() for path in paths))
+        numbers = number_near_pictures(read_thumbnails([*map(Path, paths)]))
         numbers = without_exact(numbers, np.concatenate([pictures, test_pictures]))
         keys["near_picture"] = RowKeys(numbers[: len(pictures)], numbers[len(pictures) :])
     if groups is not None:

@@ -57,8 +57,8 @@ def collect_row_keys(train: Rows, test: Rows | None, *, near: bool = False) -> d
 def _number_near_pictures(tables: list[Rows]) -> np.ndarray:
     """(B,) uint64, equal where pictures are nearly the same."""
     pictures = [picture for rows in tables for picture in rows.pictures]
-    contents = (picture.read_bytes() if isinstance(picture, Path) else None for picture in pictures)
-    return number_near_pictures(read_thumbnails(contents))
+    files = [picture if isinstance(picture, Path) else None for picture in pictures]
+    return number_near_pictures(read_thumbnails(files))
 
 
 def hash_pictures(pictures: Sequence[Path | RemoteFile | None], ends: Sequence[bytes], known: KnownFiles) -> np.ndarray:

@@ -64,6 +64,15 @@ def test_what_is_connected_over_others_has_one_number_and_what_is_like_none_has_
     assert numbers[1] == NO_KEY
 
 
+def test_files_are_read_as_their_contents_and_one_that_is_gone_is_no_blank_picture(pictures, tmp_path):
+    (tmp_path / "a.png").write_bytes(save(pictures[0]))
+    of_file, of_content = read_thumbnails([tmp_path / "a.png", save(pictures[0])])
+    np.testing.assert_array_equal(of_file, of_content)
+    assert of_file.any()
+    with pytest.raises(FileNotFoundError):
+        read_thumbnails([tmp_path / "b.png"])
+
+
 def test_what_is_no_picture_or_blank_is_like_nothing(pictures):
     blank = save(Image.new("RGB", (50, 50), "red"))
     contents = [None, None, b"nothing", blank, blank, save(pictures[0])]
