@@ -57,9 +57,9 @@ def describe_panel(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_ylabel(as_text(y_label))
 
 
-def count_epochs(axes: Axes) -> None:
-    """Makes the x axis count: whole numbers only, also where there is one epoch."""
-    axes.set_xlabel("epoch")
+def count_epochs(axes: Axes, unit: str = "epoch") -> None:
+    """Makes the x axis count epochs or another unit: whole numbers only, also where there is one."""
+    axes.set_xlabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 

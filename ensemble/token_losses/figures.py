@@ -71,8 +71,8 @@ def draw_curves(curves: list[Any], floor: float | None) -> Figure:
                 axes.plot(curve.epochs["Epoch"], curve.epochs[name], **style_series(number))
         if floor is not None:
             axes.axhline(floor, color="black", linestyle="--")
-        describe_panel(axes, title, "epoch", "nats a token" if axes is panels[0] else "")
-        count_epochs(axes)
+        describe_panel(axes, title, "", "nats a token" if axes is panels[0] else "")
+        count_epochs(axes, curves[0].unit)
     handles = [Line2D([], [], **style_series(number)) for number in range(len(curves))]
     labels = [curve.label for curve in curves]
     if floor is not None:

@@ -51,7 +51,7 @@ def draw_training(curves: Sequence[Curve]) -> Figure:
     describe_panel(times, "Time per epoch", "epoch", "seconds")
     start_at_zero(times)
     for axes in (losses, ranges, rates, times):
-        count_epochs(axes)
+        count_epochs(axes, curves[0].unit)
     for axes in (losses, ranges):
         use_log_if_wide(
             axes, pd.concat([curve.epochs[["Min_Batch_Loss", "Max_Batch_Loss", "Avg_Loss"]] for curve in curves])
@@ -75,7 +75,7 @@ def draw_stats(curves: Sequence[Curve]) -> Figure:
     if max(len(curve.epochs) for curve in curves) < 2:
         gains.text(0.5, 0.55, "there is one epoch only", ha="center", transform=gains.transAxes)
     for axes in (gains, spreads):
-        count_epochs(axes)
+        count_epochs(axes, curves[0].unit)
     add_legend_below(figure, [curve.label for curve in curves])
     return figure
 
@@ -95,7 +95,7 @@ def draw_batches(curves: Sequence[Curve]) -> Figure | None:
         _draw_spread(by_epoch, curve.batches, style)
     describe_panel(along, f"Batch loss, and the mean of the last {WINDOW} batches (thick)", "batch", "loss")
     describe_panel(by_epoch, "Batch losses of each epoch: median, 5 % to 95 % (band)", "epoch", "loss")
-    count_epochs(by_epoch)
+    count_epochs(by_epoch, curves[0].unit)
     along.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (along, by_epoch):
         use_log_if_wide(axes, pd.concat([curve.batches["Loss"] for curve in curves]))

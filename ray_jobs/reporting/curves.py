@@ -33,6 +33,7 @@ class Curve:
         epochs: a row an epoch with the numbers of `EPOCH_COLUMNS` and the trainer's own ones; NaN where unknown.
         batches: a row a batch with the numbers of `BATCH_COLUMNS`; empty where none were recorded.
         note: what the user should know about the file, or nothing.
+        unit: what a row of `epochs` is: an epoch or, of a training by steps, an evaluation.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Curve:
     epochs: pd.DataFrame
     batches: pd.DataFrame
     note: str = ""
+    unit: str = "epoch"
 
     @property
     def validation_loss(self) -> str | None:
@@ -61,8 +63,20 @@ def find_folds(folder: RunFolder) -> list[int]:
 
 
 def read_record(path: Path) -> Curve:
-    """A fold's metric record; its name says which fold."""
-    state, epochs, batches = Epochs(f"{path.stem}/"), [], []
+    """A fold's metric record; its name says which fold. Of a training by steps, which ends no epochs, its
+    evaluations."""
+    by_epoch = _read_record(path, takes_evaluations=False)
+    if not by_epoch.epochs.empty:
+        return by_epoch
+    by_evaluation = _read_record(path, takes_evaluations=True)
+    if by_evaluation.epochs.empty:
+        return by_epoch
+    note = "by evaluations instead of epochs, as the training went by steps"
+    return replace(by_evaluation, unit="evaluation", note=note)
+
+
+def _read_record(path: Path, *, takes_evaluations: bool) -> Curve:
+    state, epochs, batches = Epochs(f"{path.stem}/", takes_evaluations), [], []
     for row in read_lines(path):
         epoch, num_losses = state.epoch, len(state.losses)
         ended = state.add(row)

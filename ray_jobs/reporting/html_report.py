@@ -161,7 +161,11 @@ def _write_scores(folder: RunFolder, config: RunConfig, summary: Summary) -> str
     if not scores:
         return build_section("Scores", build_paragraph("There are none: no fold is finished."))
     metric, chosen = find_metric(folder, config), scores.out_of_fold.checkpoint or "best"
-    others = [find_metric(folder, config, name) for name in scores.out_of_fold.best if name != metric.name]
+    others = [
+        find_metric(folder, config, name)
+        for name in scores.out_of_fold.best
+        if name != metric.name and any(row.by_column[chosen].get(name) is not None for row in scores.rows)
+    ]
     cells = []
     for row in scores.rows:
         own = row.by_column[chosen]
@@ -169,7 +173,7 @@ def _write_scores(folder: RunFolder, config: RunConfig, summary: Summary) -> str
         cells[-1] += [show_score(column, metric) for column in row.by_column.values()]
         if not metric.higher_is_better:
             cells[-1] += [_share_of_constant(own.get(metric.name), row.constant.get(metric.name))]
-        cells[-1] += [f"{own[one.name]:,.4g}" for one in others]
+        cells[-1] += ["" if own[one.name] is None else f"{own[one.name]:,.4g}" for one in others]
     header = ["", "rows", f"{metric.label}, best epoch", "final epoch", "constant"]
     header += [] if metric.higher_is_better else ["of constant"]
     header += [f"{one.label}, {chosen}" for one in others]

@@ -48,7 +48,7 @@ def draw_losses(curves: Sequence[Curve]) -> Figure:
                 draw_line(axes, curve.epochs, column, style_series(number))
                 values.append(curve.epochs[column].to_numpy())
         describe_panel(axes, title, "epoch", "loss" if axes is panels[0] else "")
-        count_epochs(axes)
+        count_epochs(axes, curves[0].unit)
     use_log_if_wide(panels[0], np.concatenate(values))
     add_legend_below(figure, [curve.label for curve in curves])
     return figure
@@ -70,7 +70,7 @@ def draw_weights(curves: Sequence[Curve]) -> Figure:
             if name in curve.epochs:
                 draw_line(axes, curve.epochs, name, style_series(number))
         describe_panel(axes, name.removeprefix(WEIGHTS), "epoch", "weight" if place % columns == 0 else "")
-        count_epochs(axes)
+        count_epochs(axes, curves[0].unit)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     add_legend_below(figure, [curve.label for curve in curves])
@@ -88,11 +88,11 @@ def draw_scores(curves: Sequence[Curve]) -> Figure:
             best = known.loc[known["score"].idxmin()]
             axes.plot(best["Epoch"], best["score"], "o", color=style["color"], markersize=12, fillstyle="none")
     use_log_if_wide(axes, np.concatenate([curve.epochs["score"].to_numpy() for curve in curves]))
-    describe_panel(axes, "Score by epoch (lower is better)", "epoch", name_score(curves[0]))
-    count_epochs(axes)
+    describe_panel(axes, f"Score by {curves[0].unit} (lower is better)", "epoch", name_score(curves[0]))
+    count_epochs(axes, curves[0].unit)
     ring = Line2D([], [], color=GREY, marker="o", markersize=10, fillstyle="none", linestyle="")
     handles = [Line2D([], [], **style_series(number)) for number in range(len(curves))]
-    add_legend_below(figure, [*(curve.label for curve in curves), "best epoch"], [*handles, ring])
+    add_legend_below(figure, [*(curve.label for curve in curves), f"best {curves[0].unit}"], [*handles, ring])
     return figure
 
 

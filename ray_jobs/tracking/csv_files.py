@@ -63,9 +63,11 @@ class Epochs:
 
     Args:
         prefix: what the fold's names begin with, `fold_0/`.
+        takes_evaluations: of a training by steps, which ends no epochs, its evaluations count instead.
     """
 
     prefix: str
+    takes_evaluations: bool = False
     epoch: int = 1
     losses: list[float] = field(default_factory=list)
     latest: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +79,8 @@ class Epochs:
         """Takes in a row; returns the epoch that it ends, if it does."""
         values = {name.removeprefix(self.prefix): value for name, value in row.items() if name.startswith(self.prefix)}
         self.rate = _first(values, RATE, self.rate)
+        if self.takes_evaluations and "score" in values:  # what every `report_evaluation` records
+            values.setdefault("epoch", self.epoch - 1)
         if not {"epoch", "score"} <= values.keys():  # what every `report_epoch` records; steps may have an epoch, too
             loss = _first(values, STEP_LOSS)
             if loss is not None:

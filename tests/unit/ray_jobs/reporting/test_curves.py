@@ -5,7 +5,9 @@ from support.made_run import train_loss, write_fold_record
 
 from ray_jobs.errors import RunError
 from ray_jobs.reporting.curves import read_epoch_file, read_record, read_run
+from ray_jobs.reporting.run_figures import draw_scores
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.record import MetricRecord
 from ray_jobs.tracking.csv_files import BATCH_COLUMNS, EPOCH_COLUMNS
 
 HEADER = ",".join(EPOCH_COLUMNS)
@@ -101,3 +103,23 @@ def test_an_empty_file_and_no_file_say_so(tmp_path):
         read_epoch_file(path)
     with pytest.raises(RunError, match=r"nearest: epoch_metrics_20260101_000000\.csv"):
         read_epoch_file(tmp_path / "epoch_metrics_20260102_000000.csv")
+
+
+def test_of_a_training_by_steps_its_evaluations_are_the_curve(tmp_path):
+    folder = RunFolder(tmp_path)
+    record = MetricRecord(folder.fold_record(0))
+    for step in (1, 2):
+        record.log(step, {"fold_0/train/loss_step": 3.0 / step, "fold_0/learning_rate": 0.1})
+        record.log(
+            step, {"fold_0/train/loss_epoch": 2.0 / step, "fold_0/val/loss": 4.0 / step, "fold_0/score": 1 / step}
+        )
+    record.close()
+    (curve,) = read_run(folder)
+    assert (curve.unit, curve.note[:14]) == ("evaluation", "by evaluations")
+    assert curve.epochs["Epoch"].tolist() == [1, 2]
+    assert curve.epochs["Avg_Loss"].tolist() == [2.0, 1.0]
+    assert curve.epochs["val/loss"].tolist() == [4.0, 2.0]
+    axes = draw_scores([curve]).axes[0]
+    assert (axes.get_xlabel(), axes.get_title(loc="left")) == ("evaluation", "Score by evaluation (lower is better)")
+    write_fold_record(folder, 1, 2)
+    assert [curve.unit for curve in read_run(folder)] == ["evaluation", "epoch"]

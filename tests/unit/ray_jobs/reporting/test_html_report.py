@@ -186,3 +186,27 @@ def dump_dom(page: Path, profile: Path) -> str:
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+def test_a_score_that_is_not_defined_costs_its_cell_and_one_that_never_is_its_column(tmp_path):
+    folder, config, summary = make_run(tmp_path / "run")
+    scores = summary.stage.scores
+    assert "MAE (price), best" in read_text(write_report(folder, config, summary).read_text())
+
+    def without(row, *names):
+        return replace(row, best={**row.best, **dict.fromkeys(names)})
+
+    first, *others = scores.folds
+    partly = replace(scores, folds=(without(first, "mae"), *others))
+    page = read_text(
+        write_report(folder, config, replace(summary, stage=replace(summary.stage, scores=partly))).read_text()
+    )
+    assert "MAE (price), best" in page
+    never = replace(
+        scores, folds=tuple(without(row, "mae") for row in scores.folds), out_of_fold=without(scores.out_of_fold, "mae")
+    )
+    page = read_text(
+        write_report(folder, config, replace(summary, stage=replace(summary.stage, scores=never))).read_text()
+    )
+    assert "MAE (price), best" not in page
+    assert "RMSE (price), best" in page
