@@ -121,5 +121,5 @@ def test_a_part_that_the_storage_does_not_take_is_written_again(tmp_path):
 
 
 def test_a_prediction_of_a_row_that_is_not_asked_for_is_refused():
-    with pytest.raises(PredictionError, match="1 predictions for 0 rows.*missing is no id"):
+    with pytest.raises(PredictionError, match=r"1 predictions for 0 rows.*missing is no id"):
         join_in_order(gather("number", [block([0])], []), IDS[:0])
