@@ -19,9 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from trainers.interface import NO_KEY
 
@@ -69,6 +66,9 @@ def _read_thumbnail(picture: Path | bytes | None) -> np.ndarray:
 
 def number_near_pictures(thumbnails_BTT3: np.ndarray) -> np.ndarray:
     """(B,) uint64: pictures that are nearly the same, directly or over others, have one number; NO_KEY: like none."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     first_P, second_P = find_pairs(thumbnails_BTT3)
     num_pictures = len(thumbnails_BTT3)
     linked = coo_array((np.ones(len(first_P), bool), (first_P, second_P)), shape=(num_pictures, num_pictures))
@@ -114,6 +114,8 @@ def find_pairs(thumbnails_BTT3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _hash(grey_BTT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The hashes of pictures and of their mirror images, (B,) and (B,) uint64: which of the lowest frequencies, but for
     the mean, are above 0."""
+    from scipy.fft import dctn
+
     low_BFF = dctn(grey_BTT, axes=(1, 2), norm="ortho")[:, : _BITS + 1, : _BITS + 1]
     flat = low_BFF.reshape(len(grey_BTT), -1)[:, 1 : _BITS * _BITS + 1]
     signs = np.where(np.arange(_BITS + 1) % 2, -1.0, 1.0).astype(np.float32)

@@ -118,3 +118,8 @@ def test_a_part_that_the_storage_does_not_take_is_written_again(tmp_path):
 
     save_in_parts(path, arrange(gather("map", make_maps(range(7)), []), IDS), write, most_bytes=1)
     assert pq.read_table(path)["id"].to_pylist() == IDS.tolist()
+
+
+def test_a_prediction_of_a_row_that_is_not_asked_for_is_refused():
+    with pytest.raises(PredictionError, match=r"1 predictions for 0 rows.*missing is no id"):
+        join_in_order(gather("number", [block([0])], []), IDS[:0])

@@ -1,11 +1,14 @@
 """Pictures that are nearly the same."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from support.processes import REPOSITORY
 
 from trainers.interface import NO_KEY
 from trainers.reading import near_pictures
@@ -106,3 +109,10 @@ def test_candidates_are_all_pairs_of_which_few_bits_differ(monkeypatch, number, 
         }
         assert set(zip(*(one.tolist() for one in found), strict=True)) == expected
         assert len(found[0]) == len(expected)
+
+
+@pytest.mark.parametrize("family", ["clip_regression", "unet_segmentation"])
+def test_a_start_that_looks_for_nothing_alike_does_not_load_what_the_search_needs(family):
+    """A third of a second of each start."""
+    code = f"import sys, trainers.{family}.inventory; sys.exit('scipy.sparse' in sys.modules or 'scipy.fft' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
