@@ -50,7 +50,8 @@ class DrainWatch:
 
 class FrozenWatch:
     """Kills the process of a fold that has said nothing for longer than its own watchdog lets it stand still: a process
-    that is stopped cannot end itself. Its fold goes on in another attempt, as after any death.
+    that is stopped cannot end itself. Its fold goes on in another attempt, as after any death. No clock is compared
+    with another: a fold is silent while the time at which it was heard last stays as it is.
 
     Args:
         stall_timeout_s: after which a watchdog ends its process; None: never.
@@ -59,17 +60,20 @@ class FrozenWatch:
     def __init__(self, stall_timeout_s: float | None) -> None:
         self.patience_s = math.inf if stall_timeout_s is None else stall_timeout_s + FROZEN_GRACE_S
         self.looked = -math.inf
+        self.heard: dict[ElasticFold, tuple[float | None, float]] = {}  # as its status says, and since when it says so
         self.killed: set[tuple[ElasticFold, int]] = set()
 
     def look(self, folds: Iterable[ElasticFold]) -> None:
         """To be called again and again with the folds of which some train."""
         if math.isinf(self.patience_s) or time.monotonic() - self.looked < FROZEN_LOOK_INTERVAL_S:
             return
-        self.looked = time.monotonic()
+        self.looked = now = time.monotonic()
         for fold in folds:
             with contextlib.suppress(OSError):
                 status = fold.read_status()
-                is_silent = status.heard is not None and time.time() - status.heard > self.patience_s
+                if self.heard.get(fold, (None, now))[0] != status.heard:
+                    self.heard[fold] = status.heard, now
+                is_silent = status.heard is not None and now - self.heard[fold][1] > self.patience_s
                 key = (fold, status.attempt)
                 if status.state == FoldState.TRAINING and is_silent and status.nodes and key not in self.killed:
                     logger.warning("%s has been silent for %.0f s: it is killed", fold, self.patience_s)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -70,12 +70,20 @@ def test_the_next_attempt_of_a_fold_is_asked_anew(draining):
     assert fold.asked == [1, 2]
 
 
-def test_a_process_that_is_silent_for_longer_than_its_watchdog_allows_is_killed_once(killed):
-    now, patience_s = time.time(), 10 + FROZEN_GRACE_S
-    silent = train(nodes=("a", "b"), heard=now - patience_s - 1)
-    folds, watch = [train(nodes=("a",), heard=now - patience_s + 5), silent, train(nodes=("a",))], FrozenWatch(10.0)
-    look_again(watch, folds)
-    look_again(watch, folds)
+@pytest.mark.parametrize("jump_s", [0.0, -1e5, 1e5])
+def test_a_process_that_is_silent_for_longer_than_its_watchdog_allows_is_killed_once_whatever_the_clock_says(
+    killed, monkeypatch, jump_s
+):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr(watches, "time", clock)
+    silent, heard, never_heard = train(nodes=("a", "b"), heard=1e9), train(nodes=("a",)), train(nodes=("a",))
+    folds, watch = [heard, silent, never_heard], FrozenWatch(10.0)
+    for clock.now in range(0, int(10 + FROZEN_GRACE_S), 10):
+        heard.status = replace(heard.status, heard=1e9 + clock.now + jump_s)
+        look_again(watch, folds)
+    assert killed == []
+    for clock.now in (10 + FROZEN_GRACE_S + 1, 10 + FROZEN_GRACE_S + 6):
+        look_again(watch, folds)
     assert killed == [("a", 7)]
     assert watch.killed == {(silent, 1)}
 
