@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from trainers.values import check_choice
 
 Record = TypeVar("Record")
+_read_hints = functools.cache(typing.get_type_hints)  # it compiles each annotation
 
 # Metadata of a field. The file lacks it where it is None:
 IF_ANY = {"if_any": True}
@@ -32,7 +33,7 @@ def from_json(cls: type[Record], values: Mapping[str, Any], *, takes_unknown: bo
         ValueError: a field is unknown or has a value that is not allowed.
         TypeError: a field that has no default is missing.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _read_hints(cls)
     own = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = {name: value for name, value in values.items() if name not in own}
     if unknown and not takes_unknown:
