@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         old = with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ)
         config = override(old, typed.fields, sections=("ensemble",))
         from ray_jobs.cli.console import open_console
-        from ray_jobs.driver.conclude import conclude, keep_times
+        from ray_jobs.driver.conclude import conclude, read_times
         from ray_jobs.results.checks import check_finished
         from ray_jobs.results.stage import run_ensemble_stage
         from ray_jobs.tracking.wandb_sink import WandbSink
@@ -41,8 +41,9 @@ def main(argv: list[str]) -> int:
         with WandbSink(folder, config, console.print) as sink:
             sink.start()
             folder.write_config(config)
+            seconds = read_times(folder)
             stage = run_ensemble_stage(str(folder.root))
-            seconds = keep_times(folder, {"ensemble": time.monotonic() - began})
+            seconds["ensemble"] = time.monotonic() - began
             conclude(folder, config, stage, seconds, sink, console)
     return 0
 

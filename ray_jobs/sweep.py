@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
 def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
     """Searches, shows and records what came out, and applies it if that is wanted and it is better."""
     from ray_jobs.cli.console import open_console
-    from ray_jobs.driver.conclude import conclude, keep_times
+    from ray_jobs.driver.conclude import conclude, read_times
     from ray_jobs.results.stage import run_ensemble_stage
     from ray_jobs.results.sweep.sweep import describe_search, record_search, search
     from ray_jobs.tracking.wandb_sink import WandbSink
@@ -75,8 +75,9 @@ def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
             folder.write_config(config)
         elif applies:
             console.print("nothing is applied: the run's ensemble stays")
+        seconds = read_times(folder)
         stage = run_ensemble_stage(str(folder.root))
-        seconds = keep_times(folder, {"sweep": time.monotonic() - began})
+        seconds["sweep"] = time.monotonic() - began
         conclude(folder, folder.read_config(), stage, seconds, sink, console)
     return 0
 

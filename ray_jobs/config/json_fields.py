@@ -67,8 +67,18 @@ def to_json(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
+@functools.cache
+def _may_change(hint: Any) -> bool:
+    """Whether a value of JSON may become another by this annotation."""
+    if options := typing.get_args(hint):
+        return typing.get_origin(hint) is tuple or any(map(_may_change, options))
+    return dataclasses.is_dataclass(hint) or (isinstance(hint, type) and issubclass(hint, Enum))
+
+
 def _convert(hint: Any, value: Any, takes_unknown: bool) -> Any:
     """A value of JSON as its annotation says; what no annotation changes stays as it is."""
+    if not _may_change(hint):
+        return value
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     convert = functools.partial(_convert, takes_unknown=takes_unknown)
     if origin in (types.UnionType, typing.Union):

@@ -48,10 +48,10 @@ def conclude(
     return summary
 
 
-def keep_times(folder: RunFolder, seconds: dict[str, float]) -> dict[str, float]:
-    """The wall times of a run whose folds were trained earlier: the other phases keep theirs, and there is no total."""
+def read_times(folder: RunFolder) -> dict[str, float]:
+    """The wall times of a run, before a phase is done again: the others keep theirs, and there is no total."""
     known = (find_summary(folder) or Summary()).seconds
-    return {name: value for name, value in {**known, **seconds}.items() if name != "total"}
+    return {name: value for name, value in known.items() if name != "total"}
 
 
 def _record_pictures(folder: RunFolder) -> None:

@@ -32,7 +32,8 @@ from ray_jobs.runs.record import log_news
 
 
 def run_ensemble_stage(root: str) -> StageResult:
-    """Scores the finished folds and, when all are finished that are to be combined, writes the submission.
+    """Scores the finished folds and, when all are finished that are to be combined, writes the submission. The run's
+    summary is gone until somebody writes it anew.
 
     Args:
         root: the run's folder.
@@ -47,6 +48,7 @@ def run_ensemble_stage(root: str) -> StageResult:
     folds = {name: own.completed_folds(config.folds.count) for name, own in folders.items()}
     for own in folders.values():
         refuse_damaged(own, config.folds.count)
+    folder.summary.unlink(missing_ok=True)  # what is written from here on may be combined in another way than it says
     scored = {
         name: score_folds(own, config, folds[name])
         for name, own in folders.items()

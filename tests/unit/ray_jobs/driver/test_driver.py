@@ -2,8 +2,11 @@
 
 import shutil
 import signal
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from support.made_run import make_run
 
 from ray_jobs.cli.command_line import parse_kfold
 from ray_jobs.cli.console import open_console
@@ -16,6 +19,7 @@ from ray_jobs.driver.session import Session
 from ray_jobs.errors import RunFolderError
 from ray_jobs.planning.checks import check_run
 from ray_jobs.planning.continuation import write_or_compare
+from ray_jobs.results import stage
 from ray_jobs.runs.checkpoints import write_checkpoint
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
@@ -74,6 +78,25 @@ def test_there_is_something_to_do_where_the_summary_is_of_another_ensemble_or_of
     write_json(plan.folder.summary, known)
     assert _is_up_to_date(plan)
     plan = write_or_compare(check_run(parse_kfold([*words, "ensemble.method=median"]).config, None), [], print)
+    assert not _is_up_to_date(plan)
+
+
+def test_a_combination_that_was_broken_off_is_no_end_of_the_run_under_the_settings_before(tmp_path, monkeypatch):
+    folder, config, _ = make_run(tmp_path / "run", num_epochs=1)
+    plan = SimpleNamespace(
+        folder=folder, config=config, members={"main": SimpleNamespace(folder=folder)}, folds=config.folds
+    )
+    assert _is_up_to_date(plan)
+    before = folder.submission("mean").read_bytes()
+    folder.write_config(replace(config, ensemble=replace(config.ensemble, checkpoint="final")))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "log_news", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run_ensemble_stage(str(folder.root))
+    assert folder.submission("mean").read_bytes() != before
     assert not _is_up_to_date(plan)
 
 
