@@ -52,6 +52,11 @@ def num_epochs(run: RunFolder) -> list[int]:
     return [sum(f"fold_{fold}/score" in row for row in read_lines(run.fold_record(fold))) for fold in FOLDS]
 
 
+def list_points(run: RunFolder) -> list[Path]:
+    """The tensors of fold 0's resume points."""
+    return list(run.fold(0).root.glob("checkpoints/resume_*/model-*.safetensors"))
+
+
 def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -71,6 +76,7 @@ def test_outages_a_kill_and_torn_files_cost_no_bit(storage, tmp_path):
         epochs = sum(num_epochs(run))
         await_that("the folds go on", lambda n=epochs: sum(num_epochs(run)) > n, output)
     await_that("each fold has a point to go on from", lambda: min(num_epochs(run)) > 2, output)
+    await_that("one has two", lambda: len(list_points(run)) == 2, output)  # they are at least 2 s apart
     os.kill(driver, signal.SIGKILL)
     assert storage.wait(driver, 10) == 128 + signal.SIGKILL
     logs = "".join(path.read_text() for path in run.log.rglob("training_*.log"))
@@ -82,7 +88,7 @@ def test_outages_a_kill_and_torn_files_cost_no_bit(storage, tmp_path):
     assert attempts == [1, 1, 1]  # waiting was enough
     run.fold(0).status.write_bytes(run.fold(0).status.read_bytes()[:40])
     flip_bit(run.fold_plan)
-    points = list(run.fold(0).root.glob("checkpoints/resume_*/model-*.safetensors"))
+    points = list_points(run)
     assert len(points) == 2
     flip_bit(max(points, key=lambda path: path.stat().st_mtime))
     flip_bit(next(run.fold(1).checkpoint("best").glob("*.safetensors")))
