@@ -56,8 +56,8 @@ def arrange(tables: Iterable[pa.Table], ids: np.ndarray) -> Iterator[pa.Table]:
     for table in tables:
         places = np.array([position.get(row_id, -1) for row_id in table["id"].to_pylist()], int)
         num_found += len(places)
-        is_double = len(np.unique(places)) < len(places) or bool(is_there_N[places].any())
-        is_wrong = is_wrong or is_double or bool((places < 0).any())
+        is_odd = (places < 0).any() or is_there_N[places].any() or len(np.unique(places)) < len(places)
+        is_wrong = is_wrong or bool(is_odd)
         is_there_N[places[places >= 0]] = True
         if is_wrong:
             waiting.clear()  # the others are only counted, for the message
