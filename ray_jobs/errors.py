@@ -5,6 +5,7 @@
     │   ├── ConfigChangedError         the run exists and what is trained would differ
     │   ├── RunBusyError               another driver works on the run
     │   ├── RunFolderError             the folder is no run, or is damaged
+    │   │   └── LostFileError          somebody has removed what a fold had saved; another attempt makes it anew
     │   ├── ClusterError               the cluster is unsuitable (versions, resources that no node can have)
     │   ├── IncompleteRunError         a stage needs folds that are not finished
     │   ├── FoldsFailedError           folds have failed, of a run that a script has started
@@ -68,6 +69,10 @@ class RunBusyError(RunError):
 
 class RunFolderError(RunError):
     """The folder is no run of this project, or a file of it is damaged."""
+
+
+class LostFileError(RunFolderError):
+    """Somebody has removed a file that a fold had saved, before the fold was complete."""
 
 
 class ClusterError(RunError):

@@ -65,7 +65,13 @@ def run_evaluation(job: str, argv: list[str], what: str, *, is_ablation: bool) -
     given, config = typed.arguments, override(folder.read_config(), typed.fields, sections=("ensemble",))
     own = as_options(options, given)
     request = EvaluateRequest(
-        expand(given.data), given.blend, own, expand(given.output_dir), given.device, given.threads, is_ablation
+        place=expand(given.data),
+        blend=given.blend,
+        options=own,
+        output=expand(given.output_dir),
+        device=given.device,
+        num_threads=given.threads,
+        is_ablation=is_ablation,
     )
     return evaluate(folder, config, request)
 

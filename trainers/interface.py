@@ -55,6 +55,7 @@ new_rows.py
     `evaluate.py --blend`: their `id_column` names the column of their blocks with the ids, and `inputs` by name the
     columns of what models look at, which only families have whose predictors return `BlockPredictions`.
     `rows.with_pictures(folder)` (may be absent) gives rows whose pictures are those of a folder, by their ids.
+    `find_test_rows(config) -> rows`: likewise its test table, for evaluate.py; DataError where there is none.
 
 predict.py
     `Predictor(models, rows, device, num_threads)` is built once on a worker from what was saved (`TrainedModel`).
@@ -74,7 +75,8 @@ evaluate.py (may be absent)
     empty: as their checkpoint. `evaluate(read_models, rows, options, cache, device, num_threads, is_ablation=False)`
     yields whose predictions they are, with a list of what `FoldContext.save_predictions` takes: `TrainedModel.name`,
     and names of its own of several together. `read_models(checkpoint)` gives the models. Its kind has
-    `write_evaluation`. A family with this module has `find_train_rows`. Only `evaluate` may load torch.
+    `write_evaluation`. A family with this module has `find_train_rows` and `find_test_rows`. Only `evaluate` may load
+    torch.
 
 This module knows nothing of Ray: a fold can be trained in a plain test with any object that satisfies `FoldContext`.
 """

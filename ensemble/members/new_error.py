@@ -26,6 +26,7 @@ LEVEL = 0.95
 # less. As measured: benchmarks/README.md says how often the widened interval holds.
 _LACKING = {2: 0.3, 3: 0.3, 5: 0.35, 10: 0.45}
 _MEASURED_ROWS, _FEWEST_ROWS = 300, 100
+_NO_SPREAD = 1e-9  # relative to the error: rounding alone
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,22 @@ def estimate_new_error(
     errors_1, drawn_D1 = kind.draw_errors(metric, target_N, np.asarray(prediction_N)[None], unit_N, num_draws)
     error, num_units = float(errors_1[0]), number_units(unit_N, len(target_N))[1]
     low, high = np.quantile(drawn_D1[:, 0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    if low == high:
+    if high - low <= _NO_SPREAD * abs(error):
         raise ValueError(
             f"{num_units} rows on which the error is the same however they are drawn say nothing of others"
         )
     quantile = (1 + LEVEL) / 2
     widening = 1.0 if num_folds is None else find_widening(num_folds, num_units)
     widening *= float(t.ppf(quantile, num_units - 1) / norm.ppf(quantile))
-    lowest = error - widening * (error - float(low))
-    if kind.can_weigh_by(metric):  # no error is below 0
-        lowest = max(0.0, lowest)
-    return NewError(error, lowest, error + widening * (float(high) - error), widening, num_units)
+    ends = (error - widening * (error - float(low)), error + widening * (float(high) - error))
+    return NewError(error, *_clip(kind, metric, *ends), widening, num_units)
+
+
+def _clip(kind: Kind, metric: str, low: float, high: float) -> tuple[float, float]:
+    """The ends of an interval, not beyond what an error can be: from 0, and up to 1 where values are shares."""
+    if kind.can_weigh_by(metric):
+        low = max(0.0, low)
+    return low, min(high, kind.describe_metric(metric).most or math.inf)
 
 
 def find_widening(num_folds: int, num_units: int) -> float:

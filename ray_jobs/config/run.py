@@ -151,7 +151,6 @@ class RunConfig:
                     "the run's own recipe; rename one"
                 )
         _check_combination(self.ensemble, self.member_names, self.folds)
-        _refuse_idle_gpus(self.resources, self.trainer)
 
     @property
     def kind(self) -> Kind:
@@ -209,10 +208,11 @@ def _check_combination(ensemble: EnsembleConfig, names: list[str], folds: FoldsC
         raise refuse("ensemble.weights", ensemble.weights, f"{wanted} numbers, one for each {what}")
 
 
-def _refuse_idle_gpus(resources: ResourcesConfig, trainer: Any) -> None:
-    """Raises ValueError where a worker would have GPUs that its trainer leaves alone."""
+def refuse_idle_gpus(config: RunConfig) -> None:
+    """Raises ValueError where a worker would train with GPUs that its trainer leaves alone."""
+    resources = config.resources
     gpus, workers = resources.gpus_per_fold, resources.most_workers
-    if gpus != "auto" and gpus > workers and not getattr(trainer, "USES_SEVERAL_GPUS", False):
+    if gpus != "auto" and gpus > workers and not getattr(config.trainer, "USES_SEVERAL_GPUS", False):
         raise refuse(
             "resources.gpus_per_fold",
             gpus,

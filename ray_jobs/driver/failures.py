@@ -3,8 +3,8 @@
 PREEMPTED  its node is being taken away, and it was asked to leave: goes on elsewhere, as often as need be
 NO_ROOM    others took the room that its workers were given: tried again as often as need be (elastic folds only; others
            wait)
-DIED       its process, its controller or its node is gone: tried again, at most `MAX_DEATHS` times without a point
-           gained
+DIED       its process, its controller or its node is gone, or a file that it had saved: tried again, at most
+           `MAX_DEATHS` times without a point gained
 STALLED    it did nothing for `run.stall_timeout_s` and ended itself, or Ray has seen that its ranks' GPUs wait for
            each other: like a death
 MEMORY     a GPU is full: the same settings would fill it again. Where folds share a GPU, the fold is tried again with
@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ray_jobs.errors import StorageError
+from ray_jobs.errors import LostFileError, StorageError
 
 MAX_DEATHS = 3
 # Errors by which Ray says that a process is gone; their texts are pages of Ray's own affairs.
@@ -113,10 +113,12 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 
 def _is_death(error: BaseException) -> bool:
-    return type(error).__name__ in _DEATHS and "CUDA" not in str(error)
+    return isinstance(error, LostFileError) or (type(error).__name__ in _DEATHS and "CUDA" not in str(error))
 
 
 def _describe_death(error: BaseException) -> str:
+    if isinstance(error, LostFileError):
+        return str(error)
     if type(error).__name__ == "OutOfMemoryError" or "low on memory" in str(error):
         return (
             "Ray has ended its process, because its machine was nearly out of memory: train fewer folds at once "

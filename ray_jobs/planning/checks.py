@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ray_jobs.cluster.signals import in_submitted_job
 from ray_jobs.config.members import resolve_members
-from ray_jobs.config.run import MAIN, RunConfig
+from ray_jobs.config.run import MAIN, RunConfig, refuse_idle_gpus
 from ray_jobs.errors import RunError
 from ray_jobs.planning.folds import FoldPlan, plan_folds
 from ray_jobs.planning.inventories import Inventories
@@ -59,6 +59,8 @@ def check_run(config: RunConfig, scratch: Path | None, spread: Spread = call_her
     assert config.run.name is not None
     folder = RunFolder(find_place(config.run.storage, config.run.name))
     members = resolve_members(config)  # a mistake in one is told before the data is read
+    for member in members.values():
+        refuse_idle_gpus(member)
     if in_submitted_job():
         _refuse_relative_paths(config, members)
     if folder.root.parent.name == MEMBERS:

@@ -44,7 +44,6 @@ class EvaluateRequest:
     device: str
     num_threads: int
     is_ablation: bool = False
-    is_blend: bool = False
 
 
 def find_options(folder: RunFolder) -> type[Any]:
@@ -102,8 +101,10 @@ def _find_rows(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -
     module = load_new_rows_module(config.family)
     if request.blend:
         return open_blend_rows(folder, config, module.find_train_rows(config.trainer)), "blend"
-    rows = module.find_new_rows([config.trainer], request.place or Path(str(config.trainer.data.root)))
-    return rows, rows.path.stem if request.place else "test"
+    if request.place is None:
+        return module.find_test_rows(config.trainer), "test"
+    rows = module.find_new_rows([config.trainer], request.place)
+    return rows, rows.path.stem
 
 
 def _record(folder: RunFolder, name: str, metrics: Mapping[str, Any], say: Callable[[str], None]) -> None:

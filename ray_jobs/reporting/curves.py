@@ -53,7 +53,7 @@ def read_run(folder: RunFolder) -> list[Curve]:
     """Every fold of a run that has finished an epoch: its record, which is the truth; its newest CSV file where a run
     has no record."""
     curves = [_read_fold(folder, number) for number in find_folds(folder)]
-    return [curve for curve in curves if curve is not None]
+    return of_one_unit([curve for curve in curves if curve is not None])
 
 
 def find_folds(folder: RunFolder) -> list[int]:
@@ -71,8 +71,14 @@ def read_record(path: Path) -> Curve:
     by_evaluation = _read_record(path, takes_evaluations=True)
     if by_evaluation.epochs.empty:
         return by_epoch
-    note = "by evaluations instead of epochs, as the training went by steps"
+    note = "by evaluations, as no epoch has ended"
     return replace(by_evaluation, unit="evaluation", note=note)
+
+
+def of_one_unit(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves of a run that share an axis: where a fold has ended an epoch, those of such folds."""
+    by_epoch = [curve for curve in curves if curve.unit == "epoch"]
+    return by_epoch or list(curves)
 
 
 def _read_record(path: Path, *, takes_evaluations: bool) -> Curve:

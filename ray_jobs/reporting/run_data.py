@@ -15,7 +15,7 @@ import pyarrow as pa
 from ensemble.figure_style import shorten_name
 from ensemble.pictures import MissingDataError, require
 from ray_jobs.config.run import RunConfig
-from ray_jobs.reporting.curves import Curve, find_folds, read_record
+from ray_jobs.reporting.curves import Curve, find_folds, of_one_unit, read_record
 from ray_jobs.runs.files import read_parquet
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.provenance import find_provenance
@@ -34,7 +34,7 @@ class RunData:
     def curves(self) -> list[Curve]:
         """The record of every fold that has finished an epoch."""
         curves = [read_record(self.folder.fold_record(number)) for number in find_folds(self.folder)]
-        curves = [curve for curve in curves if not curve.epochs.empty]
+        curves = of_one_unit([curve for curve in curves if not curve.epochs.empty])
         return require(curves, "no fold has recorded an epoch")
 
     def curves_with(self, *names: str, prefix: str | None = None) -> list[Curve]:

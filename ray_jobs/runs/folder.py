@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
-from ray_jobs.errors import RunBusyError, RunError, RunFolderError, StorageError
+from ray_jobs.errors import LostFileError, RunBusyError, RunError, RunFolderError, StorageError
 from ray_jobs.runs.checkpoints import RESUME_POINTS, name_parts, remove_old_tensors
 from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
@@ -317,17 +317,17 @@ class FoldFolder:
             needed: files that it has saved, and must have.
 
         Raises:
-            FileNotFoundError: one of these is not there any more. Nothing was written.
+            LostFileError: one of these is not there any more. Nothing was written.
         """
+        for path in needed:
+            if not path.is_file():
+                raise LostFileError(f"somebody has removed {path}, which the fold had saved")
         for name, manifest in self.list_checkpoints().items():
             remove_old_tensors(self.checkpoint(name), name_parts(manifest))
         passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
         lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
         # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
         described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}
-        for path in needed:
-            if str(path.relative_to(self.root)) not in described:
-                raise FileNotFoundError(errno.ENOENT, "the fold has saved it, and somebody has removed it", str(path))
         write_json(self.manifest, {"files": described} | ({"fence": fence} if fence else {}), checksum=True)
 
     def find_damage(self, *parts: str) -> list[Path]:

@@ -167,7 +167,7 @@ class RayFoldContext:
         found = precisions[0] if len(set(precisions)) == 1 else "fp16"  # which cards without bf16 have, too
         chosen = self.ranks.hear_object(self.recording.choose_precision(found) if self.rank == 0 else None)
         if chosen != precisions[self.rank]:
-            logger.warning(
+            logger.info(
                 "where the precision is left to auto it is %s, with which the run began; alone, this device would "
                 "compute in %s",
                 chosen,

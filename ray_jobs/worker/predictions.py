@@ -4,6 +4,7 @@ Large ones are never in memory as a whole: parts of them wait in hidden files, o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -121,7 +122,8 @@ def save_in_parts(
     put_aside()
     write(partial(join_parquet, path, parts))
     for part in parts:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stays is removed with other leftovers
+            part.unlink()
 
 
 def _join(tables: list[pa.Table]) -> pa.Table:

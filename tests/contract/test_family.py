@@ -298,7 +298,7 @@ def test_its_training_rows_as_new_rows_get_the_bits_of_the_fold_s_own_prediction
     ids = block[rows.id_column].to_pylist()
     assert set(trained.inventory.ids.tolist()) <= set(ids)
     if not rows.inputs:
-        assert load_evaluate_module(trained.family) is not None
+        check_own_rows(trained, module, rows, block)
         return
     assert {name for columns in rows.inputs.values() for name in columns} <= set(block.column_names)
     own = block.take([ids.index(row_id) for row_id in trained.split.validation_ids.tolist()])
@@ -306,6 +306,33 @@ def test_its_training_rows_as_new_rows_get_the_bits_of_the_fold_s_own_prediction
     expected = trained.context.predictions["best", "validation"]
     known = getattr(expected, "prediction", None)
     np.testing.assert_allclose(found.prediction[0], expected.probability_NC if known is None else known, rtol=1e-6)
+
+
+def check_own_rows(trained, module, rows, block):
+    """Of a family that is evaluated: its training and test rows are answered as the fold has answered them."""
+    assert load_evaluate_module(trained.family) is not None
+    tests = module.find_test_rows(trained.config)
+    assert tests.check() == trained.inventory.num_test
+    with pytest.raises(DataError, match=r"the run has no test .* expected --blend, or --data FILE"):
+        module.find_test_rows(without_test(trained.config))
+    ids = block[rows.id_column].to_pylist()
+    own = block.take([ids.index(row_id) for row_id in trained.split.validation_ids.tolist()])
+    found = load(trained.family, "predict").Predictor([as_trained_model(trained.context)], rows, "cpu", 1).predict(own)
+    expected = trained.context.predictions["best", "validation"]
+    if isinstance(found, BlockAnswers):
+        assert [(one.row_id, one.answer) for one in found.answered[0]] == [(one.row_id, one.answer) for one in expected]
+    else:
+        np.testing.assert_allclose(found.nats[0], expected.nats, rtol=1e-5, atol=1e-6)
+
+
+def without_test(config):
+    """The config of a run in a folder without test rows."""
+    name = "test" if hasattr(config.data, "test") else "test_table"
+    root = Path(config.data.root) / "alone"
+    root.mkdir(exist_ok=True)
+    train = Path(config.data.root, getattr(config.data, "train_table", "train.jsonl"))
+    shutil.copy(train, root / train.name)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root), **{name: ""}))
 
 
 def test_its_rows_are_the_same_whenever_they_are_read_and_left(trained, tmp_path):

@@ -223,7 +223,7 @@ class ShardingConfig:
     weights, too."""
     group_size: int | None = None
     """Of zero2 and zero3: so many workers, such as those of a machine, divide them, and each such group has the whole
-    (hybrid sharding). None: all workers of the fold are one group."""
+    (hybrid sharding). None, or workers that fill no whole groups: all of the fold are one group."""
 
     def __post_init__(self) -> None:
         check_choice("sharding.level", self.level, ("none", "zero1", "zero2", "zero3"))

@@ -1,6 +1,6 @@
 """Scores documents with a finished run's models: each fold's, and all together by the mean of their probabilities and
 by the mean of the logarithms, which needs the models themselves. Where the folds began with the same weights, also with
-the soup, one model whose weights are the mean of theirs. Light: no torch until documents are scored."""
+the soup, one model whose weights are the mean of those of the run's own recipe. Light: no torch until it scores."""
 
 from __future__ import annotations
 
@@ -95,13 +95,9 @@ def evaluate(
     if len(models) > 1:
         yield "mean", describe([_mix(np.stack(block)) for block in zip(*alone, strict=True)])
         yield "log_mean", describe(score(LogMean([own.gpt for own in loaded])))
-        if read_sections(Config, models[0].description["config"]).BEGINS_ALIKE and _are_folds(models):
-            yield "soup", describe(score(load_model(mean_of(models), tokenizer, device).gpt))
-
-
-def _are_folds(models: Sequence[TrainedModel]) -> bool:
-    """Whether all are of the run's own recipe: members may be other models."""
-    return all(model.name.startswith("fold_") for model in models)
+    folds = [model for model in models if model.name.startswith("fold_")]  # not those of further members
+    if len(folds) > 1 and read_sections(Config, folds[0].description["config"]).BEGINS_ALIKE:
+        yield "soup", describe(score(load_model(mean_of(folds), tokenizer, device).gpt))
 
 
 def _mix(nats_MS: np.ndarray) -> np.ndarray:

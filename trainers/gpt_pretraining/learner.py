@@ -19,6 +19,7 @@ from trainers.gpt_pretraining.network.model import NOTHING, count_flops_per_toke
 from trainers.gpt_pretraining.network.sharding import (
     build_divided_optimizer,
     fill,
+    find_group_size,
     load_divided_state,
     to_local,
     without_exchange,
@@ -213,7 +214,8 @@ class TokenLearner(Learner):
         """The tensors of the point as this rank has them."""
         # Of as many ranks as before its own part; else those of all, of which one rank alone had the whole.
         own, parts = point.shard or {}, point.shards or ([] if point.shard else [point.tensors])
-        parts = parts[: self.config.sharding.group_size]  # further groups had the same
+        if parts:
+            parts = parts[: find_group_size(self.config.sharding, len(parts))]  # further groups had the same
         targets = {f"model/{name}": value for name, value in self.fold.model.state_dict().items()}
         parameters = [one for group in self.optimizers[0].param_groups for one in group["params"]]
         found: dict[str, Tensor] = {}

@@ -88,6 +88,20 @@ def find_train_rows(config: Config) -> NewRows:
     return _build([config], Path(str(config.data.root)), files, config.data)
 
 
+def find_test_rows(config: Config) -> NewRows:
+    """The run's own test documents, as new rows.
+
+    Raises:
+        DataError: it has none, or they are not there any more.
+    """
+    _, tests = find_files(config.data)
+    if not tests:
+        raise DataError(
+            f"data.root={config.data.root}: the run has no test documents: expected --blend, or --data FILE"
+        )
+    return _build([config], Path(str(config.data.root)), tests, config.data)
+
+
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     """Finds the documents.
 

@@ -20,7 +20,15 @@ from trainers.gpt_pretraining.learner import TokenLearner, to_perplexity
 from trainers.gpt_pretraining.network.model import Gpt
 from trainers.gpt_pretraining.network.pretrained import load_pretrained
 from trainers.gpt_pretraining.network.scoring import Scoring, score_blocks
-from trainers.gpt_pretraining.network.sharding import divide, fill, is_divided, join_parts, name_parts, to_local
+from trainers.gpt_pretraining.network.sharding import (
+    divide,
+    fill,
+    find_group_size,
+    is_divided,
+    join_parts,
+    name_parts,
+    to_local,
+)
 from trainers.gpt_pretraining.rows.corpus import TOKENIZER, Corpus, open_corpus, open_tokenizer
 from trainers.gpt_pretraining.rows.tokenizers import Tokenizer
 from trainers.interface import (
@@ -114,6 +122,7 @@ class GptFold:
         self.log_shares_V = count_shares(self.rows.corpus, self.rows.documents_N, self.tokenizer)
         self.scoring = build_scoring(self.config, self.tokenizer, self.context.device, self.precision)
         self._whole: Gpt | None = None
+        self.group_size = find_group_size(self.config.sharding, self.context.world_size)
 
     @property
     def whole_model(self) -> Gpt:
@@ -188,7 +197,7 @@ class GptFold:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / TOKENIZER).write_text(self.tokenizer.to_json())
             if self.is_divided:
-                parts = name_parts(state, self.context.rank, self.config.sharding)
+                parts = name_parts(state, self.context.rank, self.group_size)
                 self.context.save_checkpoint(name, {}, description, shard=parts, files=Path(folder))
             else:
                 self.context.save_checkpoint(name, state, description, files=Path(folder))

@@ -93,12 +93,13 @@ def evaluate(
         if options.adapters is not None:
             predictor.save_adapter(model, Path(options.adapters).expanduser() / model.name)
         yield model.name, answered
-    if len(models) > 1:
-        with predictor.with_soup(models):
+    own = [model for model in models if model.name.startswith("fold_")]  # not those of further members
+    if len(own) > 1:
+        with predictor.with_soup(own):
             answered = predictor.answer(None, questions, SOUP, {})
         if options.merge is not None:
-            predictor.save_merged(models, Path(options.merge).expanduser() / SOUP)
-        yield SOUP, _judge(predictor, models[0], questions, answered, options, cache)
+            predictor.save_merged(own, Path(options.merge).expanduser() / SOUP)
+        yield SOUP, _judge(predictor, own[0], questions, answered, options, cache)
 
 
 def read_other(model: TrainedModel, path: str) -> TrainedModel:

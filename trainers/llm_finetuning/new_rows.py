@@ -64,6 +64,20 @@ def find_train_rows(config: Config) -> NewRows:
     return replace(rows, config=replace(rows.config, data=replace(rows.config.data, on_bad_row=data.on_bad_row)))
 
 
+def find_test_rows(config: Config) -> NewRows:
+    """The run's own test table, as new rows.
+
+    Raises:
+        DataError: it has none, or it is not there any more.
+    """
+    data = config.data
+    assert data.root is not None, "resolved"
+    path = place_table(data, data.test_table) if data.test_table else None
+    if path is None or not path.is_file():
+        raise DataError(f"data.root={data.root}: the run has no test questions: expected --blend, or --data FILE")
+    return find_new_rows([config], path)
+
+
 def find_new_rows(configs: Sequence[Config], place: Path) -> NewRows:
     """Finds the table.
 

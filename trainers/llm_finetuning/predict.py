@@ -39,7 +39,7 @@ class Predictor:
         num_threads: of torch.
 
     Raises:
-        DataError: the models do not have one base.
+        DataError: the models do not have one base, or adapters of one shape.
     """
 
     def __init__(self, models: Sequence[TrainedModel], rows: Any, device: str, num_threads: int) -> None:
@@ -51,6 +51,11 @@ class Predictor:
         if len(bases) > 1:
             raise DataError(f"the models stand on {len(bases)} different bases: expected one; combine them apart")
         config = _read_config(first)
+        if len(shapes := {repr(_read_config(one).lora) for one in models}) > 1:
+            raise DataError(
+                f"the models have adapters of {len(shapes)} shapes (lora.r, lora.alpha, ...): expected one; combine "
+                "them apart (ensemble.members)"
+            )
         base = build_base(first.description["base"], first.shared, choose_precision(config.training.precision, device))
         self.model = LanguageModel(base, config.lora).to(device)
         self.models, self.device = models, device

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
@@ -26,7 +26,7 @@ _MOST_CANDIDATES = 200  # of a text that are verified: in a group of thousands e
 _MOST_MISSED = 0.01  # share of the pairs that are just near
 _MOST_SHOWN_LENGTH = 40  # characters of a text
 _MOST_KNOWN_WORDS = 1_000_000  # whose hashes are kept
-_MOST_KNOWN_TEXTS = 4096  # whose hashes are kept while candidates are verified
+_MOST_KNOWN_RUNS = 2**22  # whose hashes are kept while candidates are verified, 32 MiB
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,18 @@ def find_near_texts(
             pairs.append(NearPair(same, number, 1.0))
         else:
             sketches.add(number, hashes_R)
-    hash_number = lru_cache(_MOST_KNOWN_TEXTS)(lambda number: runs.hash_text(str(texts[number])))
+    known, num_known = dict[int, np.ndarray](), 0
+
+    def hash_number(number: int) -> np.ndarray:
+        nonlocal num_known
+        if (found := known.get(number)) is None:
+            if num_known > _MOST_KNOWN_RUNS:
+                known.clear()
+                num_known = 0
+            found = known[number] = runs.hash_text(str(texts[number]))
+            num_known += len(found)
+        return found
+
     for number, others in sketches.find_candidates(least):
         hashes_R = hash_number(number)
         for other in others:

@@ -3,8 +3,9 @@ optimiser's state alone (Rajbhandari et al. 2020, https://arxiv.org/abs/1910.020
 workers with consecutive ranks divide it, and each group has the whole (hybrid sharding: Zhao et al. 2023,
 https://arxiv.org/abs/2304.11277, section 3.2.2).
 
-Each worker has its rows of every tensor, and those of the first group save them under `<name>@<rank>`; put together in
-the order of the ranks they are the whole, so that another number of workers, and a prediction, can go on with them.
+Each worker has its rows of every tensor, and saves them itself in resume points. In checkpoints those of the first
+group do, under `<name>@<rank>`. Put together in the order of the ranks they are the whole, so that another number of
+workers, and a prediction, can go on with them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 
 from trainers.gpt_pretraining.config import ShardingConfig
 from trainers.gpt_pretraining.network.model import Gpt
-from trainers.interface import DataError
 
 _MARK = "@"
 
@@ -29,21 +29,18 @@ def is_divided(config: ShardingConfig, world_size: int) -> bool:
     return world_size > 1 and config.level in ("zero2", "zero3")
 
 
-def divide(model: Gpt, config: ShardingConfig, world_size: int, device: str) -> None:
-    """Gives each worker its part of the weights, block by block; what is tied to the embedding stays together.
+def find_group_size(config: ShardingConfig, world_size: int) -> int:
+    """Workers that divide the weights: all, where there are no whole groups of the size that is wanted."""
+    size = config.group_size or world_size
+    return size if world_size % size == 0 else world_size
 
-    Raises:
-        DataError: the workers cannot be put in groups of that size.
-    """
+
+def divide(model: Gpt, config: ShardingConfig, world_size: int, device: str) -> None:
+    """Gives each worker its part of the weights, block by block; what is tied to the embedding stays together."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    size = config.group_size or world_size
-    if world_size % size:
-        raise DataError(
-            f"sharding.group_size={size}: the fold has {world_size} workers (resources.workers_per_fold): expected a "
-            "multiple of the group's size"
-        )
+    size = find_group_size(config, world_size)
     kind, num_groups = torch.device(device).type, world_size // size
     if num_groups == 1:
         mesh = init_device_mesh(kind, (world_size,))
@@ -72,9 +69,9 @@ def to_local(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def name_parts(tensors: Mapping[str, Tensor], rank: int, config: ShardingConfig) -> dict[str, Tensor]:
-    """This worker's parts under names that no other has; none of a worker whose part another group has, too."""
-    if config.group_size is not None and rank >= config.group_size:
+def name_parts(tensors: Mapping[str, Tensor], rank: int, group_size: int) -> dict[str, Tensor]:
+    """This worker's parts under names that no other has; none of a worker whose part the first group has, too."""
+    if rank >= group_size:
         return {}
     return {f"{name}{_MARK}{rank}": to_local(value).detach() for name, value in tensors.items()}
 

@@ -91,7 +91,7 @@ def test_two_tests_share_the_level():
 
 
 def test_an_interval_ends_where_errors_end():
-    """Of an accuracy at 1 at the latest: widening goes no further."""
+    """Of an accuracy at 0 and 1: widening goes no further."""
     kind, rows = load_kind("classes"), 60
     target_N, chance_NC = np.arange(rows) % 2, np.full((rows, 2), 0.1)
     chance_NC[np.arange(rows), target_N] = 0.9
@@ -99,6 +99,9 @@ def test_an_interval_ends_where_errors_end():
     found = estimate_new_error(kind, "accuracy", target_N, chance_NC, 3)
     assert found.error == pytest.approx(2 / rows)
     assert found.low == 0.0
+    wrong = estimate_new_error(kind, "accuracy", target_N, chance_NC[:, ::-1], 3)
+    assert wrong.error == pytest.approx(1 - 2 / rows)
+    assert wrong.high == 1.0
     assert estimate_new_error(NUMBERS, "mse", *draw(3), 10).low >= 0.0
 
 
@@ -106,3 +109,6 @@ def test_rows_that_are_all_right_are_not_taken_for_certainty():
     target_N = np.arange(60) % 2
     with pytest.raises(ValueError, match="60 rows on which the error is the same however they are drawn"):
         estimate_new_error(load_kind("classes"), "accuracy", target_N, np.eye(2)[target_N], 3)
+    target, _ = draw(60)
+    with pytest.raises(ValueError, match="60 rows on which the error is the same"):
+        estimate_new_error(NUMBERS, "mae", target, target + 0.1, 3)

@@ -12,8 +12,9 @@ from ray_jobs.cli.command_line import parse_kfold
 from ray_jobs.cli.lookup import find_run
 from ray_jobs.config.overrides import override
 from ray_jobs.config.recipes import RECIPES
-from ray_jobs.config.run import find_differences, from_dict, to_dict
+from ray_jobs.config.run import find_differences, from_dict, refuse_idle_gpus, to_dict
 from ray_jobs.errors import RunError
+from ray_jobs.planning.checks import check_run
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -110,11 +111,6 @@ def test_overrides_of_every_form_reach_their_fields():
             ["resources.workers_per_fold=[1,4]", "resources.gpus_per_fold=3"],
             "expected whole GPUs for each worker with resources.workers_per_fold=[1,4]",
         ),
-        (
-            ["resources.gpus_per_fold=2"],
-            "resources.gpus_per_fold=2: expected at most 1 with resources.workers_per_fold=1, as a worker trains on one "
-            "GPU; raise resources.workers_per_fold",
-        ),
         (["data.numeric_columns=[views]"], "column 'views' is data.target"),
         (["stray"], "unexpected 'stray'; usage: kfold.py [--config-name STR]"),
     ],
@@ -125,9 +121,16 @@ def test_unknown_names_and_values_are_refused_with_the_nearest_ones(words, messa
     assert message in str(caught.value)
 
 
-def test_a_function_of_the_users_may_have_several_gpus_a_worker():
+def test_a_training_is_refused_gpus_that_its_workers_would_leave_alone():
+    """But a function of the user's may use several, and a config that is only read is not refused."""
+    config = parse_kfold(["resources.gpus_per_fold=2"]).config
+    with pytest.raises(
+        ValueError,
+        match=r"resources\.gpus_per_fold=2: expected at most 1 with resources\.workers_per_fold=1, as a worker trains on",
+    ):
+        check_run(config, None)
     words = ["--config-name=own_trainer", "resources.workers_per_fold=2", "resources.gpus_per_fold=4"]
-    assert parse_kfold(words).config.resources.gpus_per_fold == 4
+    refuse_idle_gpus(parse_kfold(words).config)
 
 
 def test_help_lists_recipes_and_fields(capsys):

@@ -122,4 +122,4 @@ def test_of_a_training_by_steps_its_evaluations_are_the_curve(tmp_path):
     axes = draw_scores([curve]).axes[0]
     assert (axes.get_xlabel(), axes.get_title(loc="left")) == ("evaluation", "Score by evaluation (lower is better)")
     write_fold_record(folder, 1, 2)
-    assert [curve.unit for curve in read_run(folder)] == ["evaluation", "epoch"]
+    assert [(curve.label, curve.unit) for curve in read_run(folder)] == [("fold 1", "epoch")]  # on one axis

@@ -10,7 +10,8 @@ from support.local_context import LocalFoldContext
 
 from ensemble.kinds import load_kind
 from ray_jobs.config.run import CheckpointConfig, TrackingConfig
-from ray_jobs.errors import FoldStoppedError, NonFiniteLossError, RunError, StorageError, SupersededError
+from ray_jobs.driver.failures import explain_failure
+from ray_jobs.errors import FoldStoppedError, LostFileError, NonFiniteLossError, RunError, SupersededError
 from ray_jobs.reporting import live_table
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
@@ -150,6 +151,7 @@ class Chooses:
 def test_a_fold_computes_in_the_precision_with_which_its_run_began(context, monkeypatch, caplog):
     monkeypatch.setattr(arithmetic, "_settled", [])
     monkeypatch.setattr("ray.get", lambda reference: reference)
+    caplog.set_level("INFO")
     context.recording.coordinator = Chooses("bf16")
     context._settle_precision(["fp32"])
     assert context.recording.coordinator.found == ["fp32"]
@@ -253,7 +255,6 @@ def test_a_fold_is_not_complete_without_a_file_that_it_has_saved(watched, name, 
     numbers, files = np.ones(2), watched.files
     predictions = Predictions(np.array(["a", "b"]), numbers, numbers, numbers)
     watched.mirror = Cleaned(lambda: next(files.root.glob(name)), has_copy)
-    watched.storage.patience_s = 0.0
     watched.save_checkpoint("best", {"weight": torch.ones(2)}, {})
     watched.save_predictions("best", "test", predictions.ids, [predictions])
     if has_copy:
@@ -261,8 +262,9 @@ def test_a_fold_is_not_complete_without_a_file_that_it_has_saved(watched, name, 
         assert files.is_complete()
         assert str(watched.mirror.taken[0].relative_to(files.root)) in read_json(files.manifest)["files"]
         return
-    with pytest.raises(StorageError, match="the fold has saved it, and somebody has removed it"):
+    with pytest.raises(LostFileError, match=r"somebody has removed .*, which the fold had saved") as caught:
         watched.finish()
+    assert explain_failure(caught.value).may_be_retried(1)
     assert not files.manifest.exists()
 
 

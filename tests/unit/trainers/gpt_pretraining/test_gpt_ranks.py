@@ -26,9 +26,9 @@ from trainers.gpt_pretraining.config import (
     TrainingConfig,
 )
 from trainers.gpt_pretraining.inventory import take_inventory, write_inputs
-from trainers.gpt_pretraining.network.sharding import divide
+from trainers.gpt_pretraining.network.sharding import find_group_size
 from trainers.gpt_pretraining.train import train_fold
-from trainers.interface import DataError, ResumePoint, Split
+from trainers.interface import ResumePoint, Split
 
 TWO, HYBRID = ("none", "zero1", "zero2", "zero3"), "hybrid"
 LEVELS = (*TWO, HYBRID)
@@ -174,8 +174,9 @@ def test_groups_save_their_common_weights_once(root):
     assert not set(parts[0]) & set(parts[1])
 
 
-def test_workers_that_fill_no_groups_are_refused():
-    with pytest.raises(DataError, match=r"sharding\.group_size=2: the fold has 3 workers .* expected a multiple"):
-        divide(None, ShardingConfig("zero3", 2), 3, "cpu")
+def test_workers_that_fill_no_groups_are_one_group():
+    sizes = [find_group_size(ShardingConfig("zero3", 2), workers) for workers in (2, 3, 4, 5, 6)]
+    assert sizes == [2, 3, 2, 5, 2]
+    assert find_group_size(ShardingConfig("zero3"), 4) == 4
     with pytest.raises(ValueError, match=r"sharding\.group_size=2: expected none with sharding\.level=zero1"):
         ShardingConfig("zero1", 2)
