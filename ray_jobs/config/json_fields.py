@@ -33,7 +33,7 @@ def from_json(cls: type[Record], values: Mapping[str, Any], *, takes_unknown: bo
         ValueError: a field is unknown or has a value that is not allowed.
         TypeError: a field that has no default is missing.
     """
-    hints = _read_hints(cls)
+    hints = _read_hints(cls)  # type: ignore[arg-type]
     own = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = {name: value for name, value in values.items() if name not in own}
     if unknown and not takes_unknown:
