@@ -24,13 +24,16 @@ class Store:
     Attributes:
         fault: what is wrong with the server now: one of `FAULTS`; None: nothing.
         on_change: called after each change: (what, name, content).
+        on_stale: called when a list may tell what was.
     """
 
     def __init__(self, world: World) -> None:
-        self.world, self.fault = world, None
+        self.world = world
+        self.fault: str | None = None
         self.objects: dict[str, bytes] = {}
         self.listed: list[tuple[float, dict[str, bytes]]] = []  # what a list said, and when
         self.on_change: list[Callable[[str, str, bytes], None]] = []
+        self.on_stale: Callable[[], None] = lambda: None
 
     def get(self, name: str) -> bytes:
         """An object."""
@@ -66,6 +69,7 @@ class Store:
         found = now
         if self.fault == "stale" and self.listed and self.listed[-1][0] > self.world.now - _STALE_S:
             found = self.listed[-1][1]
+            self.on_stale()
         self.listed = [(self.world.now, now)]
         return {name: content for name, content in found.items() if name.startswith(f"{below}/")}
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ _FOLD = re.compile(rf"{STORE}/{RUN}/folds/(\d+)/(.+)")
 _FOLD_OBJECT = re.compile(rf"{ADDRESS}/{RUN}/folds/(\d+)/(.+)")
 _RECORD = re.compile(rf"{STORE}/{RUN}/metrics/fold_(\d+)\.jsonl")
 _PASSING = ("status.json", "leave_request.json", "checkpoints/resume_", "pictures/")
+Point = tuple[int, bool]  # its step, and whether the validation was done there
+NO_POINT: Point = (0, False)
 TIMINGS = ("time", "epoch_time", "samples_per_second", "elapsed_time")
 
 
@@ -53,13 +56,14 @@ class Checks:
         self.simulation, self.reference, self.found = simulation, reference, Reference()
         self.finished: dict[int, dict[str, tuple[Inode, bytes]]] = {}
         self.checked_lines: dict[int, tuple[int, int]] = {}  # of a fold's record: the file's number, its whole lines
-        self.saved: dict[int, int] = {}  # of a fold the step of the newest point that counts
+        self.saved: dict[int, Point] = {}  # of a fold the newest point that counts
         self.began: dict[int, int] = {}  # of a fold the latest attempt that has written something of it
         self.finished_objects: dict[int, dict[str, bytes]] = {}
         self.fences: dict[int, int] = {}  # of drivers, by their process
         self.put_by: dict[str, int] = {}  # by object the fence of the driver that has put it
         self.num_checks = 0
-        self.saved_at_launch: dict[int, int] = {}  # by process
+        self.training: set[Process] = set()  # that have begun to
+        self.saved_at_launch: dict[int, tuple[Point, float]] = {}  # by process, and when that was
         simulation.training.see, simulation.training.begin = self.see_state, self.see_start
         simulation.on_launch.append(self.see_launch)
         simulation.store.on_change.append(self.see_object)
@@ -127,8 +131,7 @@ class Checks:
         elif fold in self.finished and not name.startswith(_PASSING) and not self.is_repaired(fold):
             self.look_at_finished(disk, fold, f"{what} {name}")
         if name.startswith("checkpoints/resume_") and name.endswith("checkpoint.json") and what == "rename":
-            step = self.find_newest_point(disk, fold)
-            self.saved[fold] = max(step, self.saved.get(fold, 0))
+            self.saved[fold] = max(self.find_newest_point(disk, fold), self.saved.get(fold, NO_POINT))
 
     def is_repaired(self, fold: int) -> bool:
         """Whether the driver has said that a fold's files were damaged."""
@@ -200,38 +203,39 @@ class Checks:
             self.refuse(f"(c) attempt {attempt[1]} of fold {fold} writes {what} after attempt {self.began[fold]} has")
         self.began[fold] = attempt[1]
 
-    def find_newest_point(self, disk: Disk, fold: int) -> int:
-        """The step of the newest resume point that is whole."""
-        steps = [0]
-        for place in ("resume_0", "resume_1"):
-            root = f"{STORE}/{RUN}/folds/{fold}/checkpoints/{place}"
-            try:
-                point = json.loads(disk.peek(f"{root}/checkpoint.json") or b"")
-            except ValueError:
-                continue
-            if disk.peek(f"{root}/{point['tensors']}") is not None:
-                steps.append(point["description"]["global_step"])
-        return max(steps)
+    def find_newest_point(self, disk: Disk, fold: int) -> Point:
+        """The newest resume point that is whole, with the checkpoints that it needs."""
+        return find_newest(disk.peek, f"{STORE}/{RUN}/folds/{fold}/checkpoints")
+
+    def find_saved(self, fold: int) -> Point:
+        """The point from which a fold that is launched now has to go on."""
+        if self.simulation.setting.in_bucket:
+            return find_newest(self.simulation.store.objects.get, f"{ADDRESS}/{RUN}/folds/{fold}/checkpoints")
+        return self.saved.get(fold, NO_POINT)
 
     def see_launch(self, process: Process, fold: int, attempt: int) -> None:
         """(a) a finished fold is never trained again."""
-        self.saved_at_launch[process.pid] = self.saved.get(fold, 0)
+        self.saved_at_launch[process.pid] = self.find_saved(fold), self.simulation.world.now
         if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
             self.refuse(f"(a) attempt {attempt} of fold {fold} is launched, and the fold is finished")
 
-    def see_start(self, fold: int, step: int) -> None:
-        """(d) an attempt goes on from the newest point that was whole when it was launched."""
+    def see_start(self, fold: int, step: int, is_validated: bool) -> None:
+        """(d) an attempt goes on from the newest point that was whole when it was launched; of a run in object storage
+        unless a list was stale since, or a cleaner came."""
         task = self.simulation.world.current
         assert task is not None
-        wanted = min(self.saved.get(fold, 0), self.saved_at_launch[task.process.pid])
-        if step < wanted and not self.is_repaired(fold):
-            self.refuse(f"(d) fold {fold} begins at step {step}, and step {wanted} was saved")
+        self.training.add(task.process)
+        at_launch, since = self.saved_at_launch[task.process.pid]
+        wanted = min(self.find_saved(fold), at_launch)
+        is_excused = self.simulation.setting.in_bucket and self.simulation.misled_at >= since
+        if (step, is_validated) < wanted and not self.is_repaired(fold) and not is_excused:
+            self.refuse(f"(d) fold {fold} begins at {step, is_validated}, and {wanted} was saved")
 
     def after_power_cut(self, disk: Disk) -> None:
         """What was not synced may be lost, the number of an attempt too; what was finished may not."""
         self.began.clear()
         for fold in range(NUM_FOLDS):
-            self.saved[fold] = min(self.saved.get(fold, 0), self.find_newest_point(disk, fold))
+            self.saved[fold] = min(self.saved.get(fold, NO_POINT), self.find_newest_point(disk, fold))
             self.checked_lines.pop(fold, None)
             if fold in self.finished:
                 self.look_at_finished(disk, fold, "the power was cut")
@@ -297,6 +301,21 @@ class Checks:
         for fold in range(NUM_FOLDS):
             if not any(f"ensemble/fold_{fold}_completed" in row for row in rows):
                 self.refuse(f"(b) ensemble.jsonl does not say that fold {fold} is completed")
+
+
+def find_newest(read: Callable[[str], bytes | None], checkpoints: str) -> Point:
+    """The newest resume point that is whole, with the checkpoints that it needs."""
+    points = [NO_POINT]
+    for place in ("resume_0", "resume_1"):
+        try:
+            point = json.loads(read(f"{checkpoints}/{place}/checkpoint.json") or b"")
+        except ValueError:
+            continue
+        description = point["description"]
+        needed = {place: point} | description["checkpoints"]
+        if all(read(f"{checkpoints}/{name}/{one['tensors']}") is not None for name, one in needed.items()):
+            points.append((description["global_step"], description["facts"]["is_validated"]))
+    return max(points)
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:

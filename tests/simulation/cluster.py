@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,7 +105,12 @@ class Cluster:
         process.at_end.append(lambda: self._notice(process, reference))
         self.running.append((process, reference))
         options.get("on_launch", lambda one: None)(process)
-        process.start(lambda: (world.sleep(world.random.random()), function(*arguments))[1])
+
+        def work() -> Any:
+            world.sleep(world.random.random())
+            return function(*arguments)
+
+        process.start(work)
         return reference
 
     # What happens to it.
@@ -142,7 +148,7 @@ class Cluster:
                 actor.end(luck.random() * _SURVIVAL_S)
         for process, _ in self.running:
             if process.parent is driver:
-                self.world.call_later(luck.random() * _SURVIVAL_S, lambda one=process: self.world.kill(one))
+                self.world.call_later(luck.random() * _SURVIVAL_S, partial(self.world.kill, process))
 
 
 class Actor:

@@ -142,7 +142,7 @@ class Disk:
         if self.fault in ("readonly", "away"):
             raise refuse(errno.EROFS if self.fault == "readonly" else errno.EIO, path)
         if self.fault == "full":
-            content = content[: self.world.random.choice((0, 0, len(content) // 2))]
+            content = content[: self.world.random.choice((0, len(content) // 2))]
             if not content:
                 raise refuse(errno.ENOSPC, path)
         self._be_unlucky(path)

@@ -23,9 +23,11 @@ KINDS = (
     "drain",
     "clean",
     "bucket",
+    "ensemble",
 )
 _GAPS = (25, 80, 300, 900)  # steps between two faults, in the mean
 _MOST = 12
+_FOR_GOOD_S = 1e6
 
 
 class Faults:
@@ -45,7 +47,7 @@ class Faults:
             "kill": self.kill_current, "kill other": self.kill_other, "power": self.cut_power, "stop": self.stop,
             "interrupt": self.interrupt, "disk": self.spoil_disk, "clock": self.turn_clock,
             "second driver": self.start_second, "suspend": self.suspend, "drain": self.drain, "clean": self.clean,
-            "bucket": self.spoil_bucket,
+            "bucket": self.spoil_bucket, "ensemble": self.change_ensemble,
         }  # fmt: skip
         simulation.world.before_step = self.strike
 
@@ -106,12 +108,15 @@ class Faults:
         return True
 
     def stop(self) -> bool:
-        """SIGSTOP, and later SIGCONT."""
+        """SIGSTOP, and later SIGCONT, or never of a fold that trains."""
         living = self._list_living()
         process = self.luck.choice(living) if living and self.luck.random() < 0.5 else self._get_current()
         if process.name == "user":
             return False
-        self.simulation.world.stop(process, self.luck.choice((0.5, 5.0, 40.0, 200.0)))
+        seconds = self.luck.choice((0.5, 5.0, 40.0, 200.0))
+        if self.simulation.setting.stall_timeout_s is not None and process in self.checks.training and seconds == 200.0:
+            seconds = _FOR_GOOD_S  # the driver's watch ends it
+        self.simulation.world.stop(process, seconds)
         return True
 
     def interrupt(self) -> bool:
@@ -169,6 +174,13 @@ class Faults:
         self.simulation.world.call_later(0.0, self.simulation.start_driver)
         return True
 
+    def change_ensemble(self) -> bool:
+        """The user's next command has the folds combined in another way; the one after it as before."""
+        if self.simulation.is_changed:
+            return False
+        self.simulation.is_changed = True
+        return True
+
     def suspend(self) -> bool:
         """A machine stands still; Ray takes it for dead, and it comes back."""
         machines = self.simulation.setting.machines
@@ -200,17 +212,19 @@ class Faults:
         return True
 
     def clean(self) -> bool:
-        """A cleaner removes a temporary file; of a run in object storage any file of a fold's checkpoints."""
+        """A cleaner removes a temporary file; of a run in object storage any checkpoint or predictions of a fold."""
         disk = self._choose_disk()
         names = [
             path
             for path, _ in disk.walk()
-            if path.endswith(".tmp") or (path.startswith(TEMPORARY) and "/checkpoints/" in path)
+            if path.endswith(".tmp")
+            or (path.startswith(TEMPORARY) and ("/checkpoints/" in path or "/predictions/" in path))
         ]
         if not names or disk.fault == "away":
             return False
         path = self.luck.choice(names)
         parent, name = disk.find_parent(path)
         parent.entries.pop(name)
+        self.simulation.mislead()
         self.simulation.world.note(f"CLEAN {path}")
         return True

@@ -1,11 +1,12 @@
 """Runs seeds: `make simulate SEEDS="0 1000"`; or one, and shows its schedule: `make simulate SEEDS=17`.
 Numbers after the first two are further seeds.
 
-`--seconds=15` ends after so many seconds of CPU. PYTHONHASHSEED has to be 0: sets of names have another order otherwise,
+`--seconds=15` ends after so many seconds of CPU, `--until-failed` after the first seed that fails. PYTHONHASHSEED has to be 0: sets of names have another order otherwise,
 and a seed another history."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -78,7 +79,8 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
         disk.undo.clear()  # they were there long before
     world, quiet_since = simulation.world, 0.0
     for _ in range(_MOST_COMMANDS):
-        driver = simulation.start_driver()
+        is_changed, simulation.is_changed = simulation.is_changed, False
+        driver = simulation.start_driver(is_changed=is_changed)
         while not driver.is_dead:
             world.sleep(2.0)
             if faults is None or not faults.are_over:
@@ -86,7 +88,8 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
             elif world.now - quiet_since > _PATIENCE_S:
                 checks.refuse("(f) the run does not end")
         _judge_end(simulation, checks, driver)
-        if driver.result == 0 and not any(not one.is_dead for one in simulation.drivers):
+        is_alone = all(one.is_dead for one in simulation.drivers)
+        if driver.result == 0 and is_alone and not (is_changed or simulation.is_changed):
             break
         world.sleep(3.0)
     else:
@@ -118,19 +121,19 @@ def find_reference() -> Reference:
     return checks.gather()
 
 
-def run_seeds(seeds: Iterable[int], *, seconds: float | None = None, is_loud: bool = True) -> list[Outcome]:
-    """Many histories, for so many seconds of CPU at most; those that failed, too."""
+def run_seeds(seeds: Iterable[int], *, seconds: float | None = None, until_failed: bool = False) -> list[Outcome]:
+    """Many histories, for so many seconds of CPU at most, or until one has failed."""
     reference, began, outcomes = find_reference(), time.process_time(), list[Outcome]()
+    gc.freeze()  # what was loaded need not be looked through after each history
     for seed in seeds:
         outcome, _ = run_seed(seed, reference)
-        if outcome.failure and is_loud:
+        if outcome.failure:
             print(
                 f"seed {seed}: {outcome.failure} (after {outcome.steps} steps; {', '.join(outcome.faults)})", flush=True
             )
-        if not outcome.failure:
-            outcome.lines = []
+        outcome.lines = []
         outcomes.append(outcome)
-        if seconds is not None and time.process_time() - began > seconds:
+        if (seconds is not None and time.process_time() - began > seconds) or (until_failed and outcome.failure):
             break
     return outcomes
 
@@ -140,7 +143,7 @@ def main(words: list[str]) -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":
         raise SystemExit("set PYTHONHASHSEED=0")
     limits = [float(word.partition("=")[2]) for word in words if word.startswith("--seconds=")]
-    words = [word for word in words if not word.startswith("--")]
+    until_failed, words = "--until-failed" in words, [word for word in words if not word.startswith("--")]
     first, last = int(words[0]), int(words[1]) if len(words) > 1 else None
     if last is None:
         outcome, _ = run_seed(first, find_reference())
@@ -149,7 +152,7 @@ def main(words: list[str]) -> int:
         return bool(outcome.failure)
     began = time.process_time()
     seeds = (*range(first, last), *map(int, words[2:]))
-    outcomes = run_seeds(seeds, seconds=limits[0] if limits else None)
+    outcomes = run_seeds(seeds, seconds=limits[0] if limits else None, until_failed=until_failed)
     failed = [one for one in outcomes if one.failure]
     counts = Counter(kind for one in outcomes for kind in one.faults)
     print(

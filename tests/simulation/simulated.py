@@ -48,6 +48,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files import events_by_fold
 from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote import bucket, fold_mirror, lease, mirror, run_mirror
+from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.worker import resume, watchdog, worker
 from simulation.bucket import ADDRESS, Obstore, OneAfterAnother, Place, Store
 from simulation.cluster import Cluster
@@ -133,15 +134,22 @@ class Simulation:
         self.drivers: list[Process] = []
         self.consoles: dict[Process, Console] = {}
         self.reset_folds: list[str] = []
+        self.is_changed = False  # whether the user's next command combines the folds in another way
+        self.misled_at = -1.0  # when a list was stale, or a cleaner took something
+        self.store.on_stale = self.mislead
         self.on_launch: list[Callable[[Process, int, int], None]] = []  # process, fold, attempt
 
     def _find_disk(self, machine: str, path: str) -> Disk:
         return self.shared if path.startswith(STORE) else self.local.get(machine, self.shared)
 
+    def mislead(self) -> None:
+        """Somebody may not find what was saved."""
+        self.misled_at = self.world.now
+
     # What runs.
 
-    def start_driver(self, command: Command | None = None) -> Process:
-        """The user types the command."""
+    def start_driver(self, *, is_changed: bool = False) -> Process:
+        """The user types the command; with `is_changed` another way to combine the folds."""
         world = self.world
         # A run in a folder is locked on one machine; one in object storage may be driven from anywhere.
         machines = self.setting.machines if self.setting.in_bucket else self.setting.machines[:1]
@@ -151,13 +159,17 @@ class Simulation:
         self.interrupts[driver] = Interrupts()
         driver.at_end.append(lambda: self._leave(driver))
         self.drivers.append(driver)
-        return driver.start(lambda: self._drive(driver, command or Command(make_config(self.setting), False)))
+        config = make_config(self.setting)
+        if is_changed:
+            config = dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, checkpoint="final"))
+        return driver.start(lambda: self._drive(driver, Command(config, False)))
 
     def _drive(self, driver: Process, command: Command) -> int:
-        world, console = self.world, self.consoles[driver]
+        world = self.world
+        console: Any = self.consoles[driver]
         world.sleep(1.0 + world.random.random())
         try:
-            with kfold.no_empty_run(self.setting.storage, RUN):
+            with session.no_empty_run(self.setting.storage, RUN):
                 return kfold._run(command, command.config, [], lambda plan: plan, console, time.monotonic())
         except (RunError, ValueError) as error:
             console.print(f"error: {error}")
@@ -253,7 +265,7 @@ class Simulation:
             (kfold, "Watcher", lambda *_: _Watcher()),
             (kfold, "WandbSink", lambda *_, **__: _NoSink()),
             (kfold, "print_outcome", lambda *_: None),
-            (kfold, "reset_damaged_folds", self._reset_damaged_folds(kfold.reset_damaged_folds)),
+            (kfold, "reset_damaged_folds", self._reset_damaged_folds(reset_damaged_folds)),
             (conclude, "print_outcome", lambda *_: None),
             (session, "on_cluster", self._join_cluster),
             (session, "refuse_private_storage", lambda root: None),

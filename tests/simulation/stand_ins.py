@@ -44,7 +44,7 @@ class TaskCancelledError(Exception):
 
 def _make(name: str, **values: Any) -> ModuleType:
     module = ModuleType(name)
-    module.__path__ = []  # type: ignore[attr-defined]
+    module.__path__ = []
     for one, value in values.items():
         setattr(module, one, value)
     sys.modules[name] = module
@@ -55,7 +55,7 @@ def _make(name: str, **values: Any) -> ModuleType:
 
 
 RAY = _Ray("ray")
-RAY.__path__ = []  # type: ignore[attr-defined]
+RAY.__path__ = []
 sys.modules["ray"] = RAY
 _make("ray.exceptions", WorkerCrashedError=WorkerCrashedError, ActorDiedError=ActorDiedError,
       TaskCancelledError=TaskCancelledError)  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from trainers.interface import Inventory, Progress, ResumePoint, Split
 from trainers.predictions import Predictions
 
-EPOCHS, STEPS = 3, 5  # of an epoch
+EPOCHS, STEPS = 3, 3  # of an epoch
 STEP_S, VALIDATION_S = 0.6, 1.0
 ROWS = [f"r{number:02}" for number in range(12)]
 TEST_ROWS = [f"t{number}" for number in range(4)]
@@ -25,13 +25,13 @@ class Training:
 
     Attributes:
         work: called where a real trainer would compute, with seconds.
-        begin: called with (fold, step) when an attempt begins or goes on from a point.
+        begin: called with (fold, step, whether it is validated) when an attempt begins or goes on from a point.
         see: called with (fold, step, state) then, and after each step.
     """
 
     def __init__(self) -> None:
         self.work: Callable[[float], None] = lambda seconds: None
-        self.begin: Callable[[int, int], None] = lambda fold, step: None
+        self.begin: Callable[[int, int, bool], None] = lambda fold, step, is_validated: None
         self.see: Callable[[int, int, bytes], None] = lambda fold, step, state: None
 
     def train_fold(self, config: Any, split: Split, context: Any) -> None:
@@ -45,8 +45,8 @@ class Training:
         if point is not None:
             sums, step = point.tensors["sums"].clone(), point.facts["step"]
             best = point.facts["best"] if point.facts["best"] is not None else best
-        is_validated = point is not None and point.facts["is_validated"]
-        self.begin(split.fold, step)
+        is_validated = point is not None and bool(point.facts["is_validated"])
+        self.begin(split.fold, step, is_validated)
         self.see(split.fold, step, _describe(sums))
         while step < EPOCHS * STEPS or not is_validated:
             epoch = (step - 1) // STEPS if step and not is_validated and step % STEPS == 0 else step // STEPS

@@ -277,8 +277,8 @@ class World:
         while self._heap:
             at, _, task, token = heapq.heappop(self._heap)
             if not isinstance(task, Task):
-                self.now = max(self.now, at)
                 if not self.is_over:
+                    self.now = max(self.now, at)
                     self._call(task)
                 continue
             if task.is_over or token != task.token:
