@@ -111,7 +111,8 @@ def with_one_model(config: RunConfig) -> RunConfig:
 def list_blend_ids(folder: RunFolder) -> list[str]:
     """The rows of a run that no fold trains or validates on."""
     plan = read_parquet(folder.fold_plan)
-    return plan.filter(pc.equal(plan["fold"], BLEND))["id"].to_pylist()
+    ids: list[str] = plan.filter(pc.equal(plan["fold"], BLEND))["id"].to_pylist()
+    return ids
 
 
 def describe_planned(config: RunConfig, plan: pa.Table) -> Run:

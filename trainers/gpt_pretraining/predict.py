@@ -71,7 +71,7 @@ class Soup(Predictor):
     def __init__(self, models: Sequence[TrainedModel], rows: NewRows, device: str, num_threads: int) -> None:
         load_tokenizer(models)
         states = [join_parts(model.tensors) for model in models]
-        mean = {name: sum(state[name] / len(states) for state in states) for name in states[0]}
+        mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
         super().__init__([replace(models[0], tensors=mean)], rows, device, num_threads)
 
 

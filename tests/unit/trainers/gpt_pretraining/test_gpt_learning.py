@@ -119,9 +119,9 @@ def test_models_together_are_the_mean_of_their_probabilities_or_of_the_logarithm
 
 
 def test_the_soup_is_the_mean_of_weights_where_folds_begin_with_the_same(trained, tmp_path):
-    models = [as_model(trained, "best"), as_model(trained, "final")]
-    first, last = (model.tensors for model in models)
-    mean = replace(models[0], tensors={name: (first[name] + last[name]) / 2 for name in first})
+    first = as_model(trained).tensors
+    models = [replace(as_model(trained), tensors={name: by * first[name] for name in first}) for by in (1, 2)]
+    mean = replace(models[0], tensors={name: 1.5 * first[name] for name in first})
     (tmp_path / "new.txt").write_text("Once there was a fox.")
     rows = find_new_rows([CONFIG], tmp_path / "new.txt")
     (block,) = rows.read(8)
