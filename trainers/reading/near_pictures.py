@@ -14,7 +14,6 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -133,21 +132,16 @@ def _find_candidates(hash_B: np.ndarray, other_B: np.ndarray) -> tuple[np.ndarra
     leaves little out where a quarter of the bits may differ."""
     number = len(hash_B)
     other_B = np.concatenate([other_B, np.zeros(-number % 8, np.uint64)])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = [*pool.map(partial(_find_candidates_of, hash_B, other_B), range(0, number, _TILE_ROWS))]
-    first_P, second_P = np.concatenate(found, axis=1)
-    return first_P, second_P
-
-
-def _find_candidates_of(hash_B: np.ndarray, other_B: np.ndarray, top: int) -> np.ndarray:
-    """The candidates of some pictures with later ones, (2, P)."""
-    number, own, found = len(hash_B), hash_B[top : top + _TILE_ROWS], [np.empty((2, 0), np.int64)]
-    for left in range(top // 8 * 8, number, _TILE):
-        row, column = _find_few(own, other_B[left : left + _TILE])
-        row, column = row + top, column + left
-        is_pair = (column > row) & (column < number)
-        found.append(np.stack([row[is_pair], column[is_pair]]))
-    return np.concatenate(found, axis=1)
+    firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for top in range(0, number, _TILE_ROWS):
+        own = hash_B[top : top + _TILE_ROWS]
+        for left in range(top // 8 * 8, number, _TILE):
+            row, column = _find_few(own, other_B[left : left + _TILE])
+            row, column = row + top, column + left
+            is_pair = (column > row) & (column < number)
+            firsts.append(row[is_pair])
+            seconds.append(column[is_pair])
+    return np.concatenate(firsts), np.concatenate(seconds)
 
 
 def _find_few(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
