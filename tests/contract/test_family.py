@@ -139,6 +139,7 @@ def test_it_has_the_modules_and_the_names_of_the_interface(family):
     assert getattr(config, "SEED", "data.root") in fields
     assert load_kind(config.PREDICTS).name == config.PREDICTS
     assert isinstance(config.ADVICE, Advice)
+    assert hasattr(load(family, "predict"), "Soup") or not getattr(config, "BEGINS_ALIKE", False)
     assert all(isinstance(package, str) for package in config.PACKAGES)
     assert all(isinstance(metrics, Metrics) for metrics in load_metrics(family))
 
@@ -267,24 +268,6 @@ def test_it_predicts_new_rows_with_the_bits_of_the_run_s_own_test_rows(trained):
         assert [row_id for one in found for row_id in one.ids] == list_ids(expected)
         values = [one.nats[0] if isinstance(one, NewTokenLosses) else one.prediction[0] for one in found]
         np.testing.assert_array_equal(np.concatenate(values), list_values(expected)[0])
-
-
-def test_the_mean_of_the_weights_of_one_model_twice_is_this_model(trained):
-    """Of families whose folds may begin with the same weights."""
-    module = load(trained.family, "predict")
-    if not hasattr(module, "Soup"):
-        assert not getattr(trained.config, "BEGINS_ALIKE", False)
-        return
-    rows = load(trained.family, "new_rows").find_new_rows([trained.config], Path(trained.config.data.root))
-    model, block = as_trained_model(trained.context), next(rows.read(rows.batch_rows))
-    alone, soup = module.Predictor([model], rows, "cpu", 1), module.Soup([model, model], rows, "cpu", 1)
-    for _ in range(2):  # it leaves no trace
-        expected, found = alone.predict(block), soup.predict(block)
-        if isinstance(expected, BlockAnswers):
-            assert [one.answer for one in found.answered[0]] == [one.answer for one in expected.answered[0]]
-        else:
-            assert found.nats.shape == expected.nats.shape
-            np.testing.assert_allclose(found.nats, expected.nats, rtol=1e-4)
 
 
 def test_its_training_rows_as_new_rows_get_the_bits_of_the_fold_s_own_predictions(trained):
