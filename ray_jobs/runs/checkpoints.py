@@ -112,13 +112,16 @@ def name_parts(manifest: Any) -> set[str]:
 def remove_old_tensors(folder: Path, needed: Collection[str]) -> None:
     """Removes parts that are not needed; what cannot be removed now is removed the next time."""
     with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            if path.name in needed:
-                continue
+        for path in list_old_parts(folder, needed):
             if _FILES_NAME.fullmatch(path.name):
                 shutil.rmtree(path)
-            elif is_part(path.name):
+            else:
                 path.unlink()
+
+
+def list_old_parts(folder: Path, needed: Collection[str]) -> list[Path]:
+    """Parts in a checkpoint's folder that are not needed."""
+    return [path for path in folder.iterdir() if is_part(path.name) and path.name not in needed]
 
 
 def is_part(name: str) -> bool:

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from ray_jobs.config.run import MAIN, RunConfig, from_dict, to_dict
 from ray_jobs.errors import LostFileError, RunBusyError, RunError, RunFolderError, StorageError
-from ray_jobs.runs.checkpoints import RESUME_POINTS, name_parts, remove_old_tensors
+from ray_jobs.runs.checkpoints import RESUME_POINTS, list_old_parts, name_parts, remove_old_tensors
 from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
 from trainers.storage.whole_files import sha256_file
@@ -322,9 +322,10 @@ class FoldFolder:
         for path in needed:
             if not path.is_file():
                 raise LostFileError(f"somebody has removed {path}, which the fold had saved")
+        passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
         for name, manifest in self.list_checkpoints().items():
             remove_old_tensors(self.checkpoint(name), name_parts(manifest))
-        passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
+            passing += list_old_parts(self.checkpoint(name), name_parts(manifest))  # those that could not be removed
         lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
         # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
         described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}

@@ -261,6 +261,13 @@ class Checks:
             # The last steps of a fold in object storage, which remove these, are tried once.
             if self.simulation.setting.in_bucket and ("/checkpoints/resume_" in name or name.startswith(_SEGMENTS)):
                 continue
+            # What a disk did not let a fold remove; no manifest lists it.
+            manifest = files.get(f"{name.rpartition('/')[0]}/checkpoint.json")
+            if name.endswith(".safetensors") and manifest and name.rpartition("/")[2].encode() not in manifest:
+                place, _, own = name.partition("/checkpoints/")
+                if f"checkpoints/{own}".encode() in files[f"{place}/manifest.json"]:
+                    self.refuse(f"(e) the manifest of {place} lists {own}, which its checkpoint does not have")
+                continue
             self.found.names.append(re.sub(r"\d{8}_\d{6}", "<time>", name))
             if name.endswith(".parquet"):
                 self.found.files[name] = repr(pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()).encode()

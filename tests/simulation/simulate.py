@@ -21,6 +21,7 @@ from simulation.simulated import NUM_FOLDS, STORE, TEMPORARY, Setting, Simulatio
 from simulation.world import Process, ViolationError
 
 _MOST_COMMANDS = 30
+_IMPATIENT_COMMANDS = 20  # that follow one another after seconds
 _PATIENCE_S = 4000.0  # after the last fault
 
 
@@ -78,7 +79,7 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
             disk.make_folder(path)
         disk.undo.clear()  # they were there long before
     world, quiet_since = simulation.world, 0.0
-    for _ in range(_MOST_COMMANDS):
+    for number in range(_MOST_COMMANDS):
         is_changed, simulation.is_changed = simulation.is_changed, False
         driver = simulation.start_driver(is_changed=is_changed)
         while not driver.is_dead:
@@ -91,7 +92,8 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
         is_alone = all(one.is_dead for one in simulation.drivers)
         if driver.result == 0 and is_alone and not (is_changed or simulation.is_changed):
             break
-        world.sleep(3.0)
+        # Who was told again and again that another driver works on the run waits: that one may stand still for minutes.
+        world.sleep(3.0 if number < _IMPATIENT_COMMANDS else 30.0)
     else:
         checks.refuse(f"(f) {_MOST_COMMANDS} commands, and the run is not done")
     if faults is not None:

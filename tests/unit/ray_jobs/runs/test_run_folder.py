@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,17 @@ def test_a_file_that_is_just_being_written_is_no_part_of_a_manifest(tmp_path):
     passing.unlink()
     assert fold.is_complete()
     assert list(read_json(fold.manifest)["files"]) == ["predictions/test_best.parquet"]
+
+
+def test_tensors_that_could_not_be_removed_are_no_part_of_a_manifest(tmp_path, monkeypatch):
+    fold = RunFolder(tmp_path).fold(0)
+    write_checkpoint(fold.checkpoint("best"), b"first", {"epoch": 1})
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    write_checkpoint(fold.checkpoint("best"), b"second", {"epoch": 2})
+    assert len(list(fold.checkpoint("best").glob("*.safetensors"))) == 2
+    fold.write_manifest()
+    listed = [Path(name).name for name in read_json(fold.manifest)["files"]]
+    assert sorted(listed) == ["checkpoint.json", open_checkpoint(fold.checkpoint("best")).tensors.name]
 
 
 def test_only_the_attempt_that_is_asked_to_leave_leaves_and_the_request_is_no_part_of_the_fold(tmp_path):
