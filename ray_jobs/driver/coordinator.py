@@ -87,8 +87,8 @@ class Coordination:
                     self._keep(advance(status, FoldCompleted(fold, status.attempt), time.time()))
                 self._log_completion(fold)
 
-    def flush(self) -> None:
-        """Writes what waits to be written, in order, as far as the storage takes it."""
+    def flush(self) -> bool:
+        """Writes what waits to be written, in order, as far as the storage takes it; returns whether it has all."""
         while self.unwritten:
             what, write = self.unwritten[0]
             try:
@@ -98,9 +98,10 @@ class Coordination:
                 if not self.is_behind:
                     logger.warning("%s waits to be written: %s", what, error)
                 self.is_behind = True
-                return
+                return False
             self.unwritten.pop(0)
         self.is_behind = False
+        return True
 
     def _write(self, what: str, write: Callable[[], Any]) -> None:
         self.unwritten.append((what, write))
@@ -217,10 +218,10 @@ class Coordinator:
         driver that was not submitted has no log there."""
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
-    def flush(self) -> None:
-        """Writes what waits to be written, as far as the storage takes it."""
-        for state in self.members.values():
-            state.flush()
+    def flush(self) -> bool:
+        """Writes what waits to be written, as far as the storage takes it; returns whether it has all."""
+        have_all = [state.flush() for state in self.members.values()]
+        return all(have_all)
 
 
 def start_actor(folder: RunFolder, members: list[str], num_folds: int) -> Any:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -48,6 +49,8 @@ from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.remote.run_mirror import hold_run
 from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.tracking.wandb_sink import WandbSink
+
+_FLUSH_INTERVAL_S = 1.0  # between two tries to write what the coordinator has heard
 
 
 def run_kfold(command: Command, argv: Sequence[str], settle: Callable[[Plan], Plan] | None = None) -> int:
@@ -237,8 +240,6 @@ def _train(
     mirror.publish_inputs(folders)
     began = time.monotonic()
     with session.on_cluster():
-        import ray
-
         cluster = session.cluster
         placement = place_folds(config.resources, cluster.resources, config.folds.count, len(todo))
         console.print(f"training {', '.join(map(str, todo))}")
@@ -251,12 +252,21 @@ def _train(
         launcher = session.make_launcher(plan, config, placement, coordinator)
         watcher = Watcher(folders, config.folds.count, console, placement.waits_for)
         launcher.train(todo, console, watcher, session.say_interrupted)
-        ray.get(coordinator.flush.remote())
+        _await_rows(coordinator, config.checkpoint.storage_patience_s)
         seconds["train"] = time.monotonic() - began
         stage = None if cluster.is_own or mirror.uri else _combine_in_task(folder, seconds)
         summary = end(stage)
         launcher.pass_on(console)
         return summary
+
+
+def _await_rows(coordinator: Any, patience_s: float) -> None:
+    """Waits until the coordinator has written all events and rows, in an outage of the storage so long."""
+    import ray
+
+    deadline = time.monotonic() + patience_s
+    while not ray.get(coordinator.flush.remote()) and time.monotonic() < deadline:
+        time.sleep(_FLUSH_INTERVAL_S)
 
 
 def _combine_in_task(folder: RunFolder, seconds: dict[str, float]) -> StageResult:

@@ -1,8 +1,11 @@
 """The coordination state: events in, status files and `ensemble/` metrics out."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from ray_jobs.driver.coordinator import Coordination
+from ray_jobs.driver.kfold import _await_rows
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.events import (
     EpochReported,
@@ -176,3 +179,20 @@ def test_the_precision_is_what_the_first_fold_has_found_also_for_a_later_driver(
     run_fold(first, folder, 0)
     assert Coordination(folder, 2).choose_precision("fp16") == "fp32"
     assert [row["precision"] for row in read_lines(folder.events) if row["event"] == "PrecisionChosen"] == ["fp32"]
+
+
+def test_a_run_waits_for_rows_that_the_storage_did_not_take(folder, monkeypatch):
+    state, tries = Coordination(folder, 2), []
+    coordinator = SimpleNamespace(flush=SimpleNamespace(remote=lambda: tries.append(state.flush()) or tries[-1]))
+    monkeypatch.setattr("ray.get", lambda answer: answer)
+    monkeypatch.setattr("ray_jobs.driver.kfold._FLUSH_INTERVAL_S", 0.01)
+    check, state.storage.check = state.storage.check, lambda: (_ for _ in ()).throw(OSError(28, "No space left"))
+    run_fold(state, folder, 0)
+    _await_rows(coordinator, 0.05)
+    assert not any(tries)
+    assert not folder.ensemble_record.exists() or not read_lines(folder.ensemble_record)
+    state.storage.check = lambda: (len(tries) < 9 and (_ for _ in ()).throw(OSError(28, "No space left"))) or check()
+    tries.clear()
+    _await_rows(coordinator, 60.0)
+    assert tries == [False] * 9 + [True]
+    assert any("ensemble/fold_0_completed" in row for row in read_lines(folder.ensemble_record))
