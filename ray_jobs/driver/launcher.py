@@ -236,11 +236,25 @@ class FoldLauncher:
             if self.cluster.is_own:
                 self.cluster.heartbeat.confirm()
             time.sleep(0.05)
+        if any(not thread.is_alive() and self._says_training(fold) for fold, thread in threads.items()):
+            if self.cluster.is_own:
+                self.cluster.heartbeat.confirm()
+            self._await_last_events()
+
+    def _await_last_events(self) -> None:
+        """Waits until the coordinator, which hears calls in their order, has heard how the last folds have ended."""
+        import ray
+
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self.coordinator.flush.remote(), timeout=JOIN_S)
 
     def _is_saving(self, fold: MemberFold, thread: threading.Thread) -> bool:
         """Whether a fold may still have something to save: not while it waits for its resources."""
+        return thread.is_alive() and self._says_training(fold)
+
+    def _says_training(self, fold: MemberFold) -> bool:
         try:
-            return thread.is_alive() and read_status(fold.folder, fold.fold).state == FoldState.TRAINING
+            return read_status(fold.folder, fold.fold).state == FoldState.TRAINING
         except OSError:  # storage that is away takes nothing
             return False
 

@@ -34,7 +34,8 @@ from ray_jobs import cross_validate
 names = ["width_cm", "height_cm", "year"]
 
 def train_fold(fold):
-    open(f"began_{fold.number}_{time.time()}", "w").close()
+    with open(f"began_{fold.number}_{time.time()}", "w") as file:
+        file.write(f"{fold.train['year'].max()} {fold.validation['year'].min()}")
     time.sleep(my_pause * fold.number)
     model = HistGradientBoostingRegressor(random_state=fold.seed).fit(fold.train[names], fold.train["price"])
     return model.predict(fold.validation[names]), model.predict(fold.test[names])
@@ -42,7 +43,8 @@ def train_fold(fold):
 my_pause = PAUSE
 if __name__ == "__main__":
     run = cross_validate(train_fold, "lots.csv", "price", test="new_lots.csv", id="id", folds=3, storage="runs",
-                         name="slow", config={"resources.max_folds_at_once": 1, "run.dashboard": False})
+                         time="year", name="slow", config={"resources.max_folds_at_once": 1, "run.dashboard": False,
+                                                           "folds.gap": 30})
     print(run)
 """
 
@@ -96,7 +98,7 @@ def test_the_other_examples_of_the_documentation_run(folder):
 
 
 @pytest.mark.slow
-def test_a_script_that_is_killed_goes_on_without_training_a_finished_fold_again(folder):
+def test_a_script_with_a_gap_in_time_that_is_killed_goes_on_without_training_a_finished_fold_again(folder):
     (folder / "slow.py").write_text(SLOW.replace("PAUSE", "3"))
     run = folder / "runs" / "slow"
     killed = start(folder, "slow.py")
@@ -114,6 +116,13 @@ def test_a_script_that_is_killed_goes_on_without_training_a_finished_fold_again(
     assert len(list(folder.glob("began_1_*"))) == 2
     continued = (run / "oof.parquet").read_bytes()
     assert pd.read_parquet(run / "oof.parquet")["id"].is_unique
+    years = pd.read_csv(folder / "lots.csv")["year"]
+    began = {path.name[: len("began_0")]: path for path in sorted(folder.glob("began_*"))}  # the last of each fold
+    assert len(began) == 3
+    for path in began.values():
+        last, first = map(int, path.read_text().split())
+        kept_out = years.between(last, first, inclusive="neither").sum()
+        assert 30 <= kept_out < 50  # rows of one year stay together
     # A run that nobody kills has the same bytes; the function's source differs by a pause.
     (folder / "slow.py").write_text(SLOW.replace("PAUSE", "0").replace('"slow"', '"whole"'))
     assert start(folder, "slow.py").wait(900) == 0, (folder / "output.txt").read_text()

@@ -129,3 +129,23 @@ def test_a_fold_that_fills_its_share_of_a_gpu_is_tried_once_more_with_a_whole_on
     assert given == [(share, share) for share in asked]
     assert told[-1] == (FoldFailed if needs > 1 else FoldCompleted)
     assert ("with a GPU of its own" in screen.getvalue().replace("\n", " ")) == (len(asked) > 1)
+
+
+def test_after_an_interrupt_the_coordinator_has_heard_how_the_last_folds_have_ended(launcher, monkeypatch):
+    """Its calls are answered in their order; without an answer the driver would end before it has written them."""
+    fold, thread = MemberFold(launcher.folder, 0), threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    write_status(launcher.folder, FoldStatus(0, FoldState.TRAINING, 1))
+
+    def flush():
+        write_status(launcher.folder, FoldStatus(0, FoldState.INTERRUPTED, 1))
+        return True
+
+    monkeypatch.setattr("ray.get", lambda answer, timeout: answer)
+    launcher.cluster.heartbeat.confirm = lambda: None
+    launcher.coordinator = SimpleNamespace(flush=SimpleNamespace(remote=flush))
+    launcher._let_folds_save({fold: thread})
+    assert fold.read_status().state == FoldState.INTERRUPTED
+    launcher.coordinator = None  # nothing is asked where all is written
+    launcher._let_folds_save({fold: thread})
