@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -65,10 +66,11 @@ def find_folds(folder: RunFolder) -> list[int]:
 def read_record(path: Path) -> Curve:
     """A fold's metric record; its name says which fold. Of a training by steps, which ends no epochs, its
     evaluations."""
-    by_epoch = _read_record(path, takes_evaluations=False)
+    rows = read_lines(path)
+    by_epoch = _fold_rows(path, rows, takes_evaluations=False)
     if not by_epoch.epochs.empty:
         return by_epoch
-    by_evaluation = _read_record(path, takes_evaluations=True)
+    by_evaluation = _fold_rows(path, rows, takes_evaluations=True)
     if by_evaluation.epochs.empty:
         return by_epoch
     note = "by evaluations, as no epoch has ended"
@@ -81,9 +83,9 @@ def of_one_unit(curves: Sequence[Curve]) -> list[Curve]:
     return by_epoch or list(curves)
 
 
-def _read_record(path: Path, *, takes_evaluations: bool) -> Curve:
+def _fold_rows(path: Path, rows: Sequence[Mapping[str, Any]], *, takes_evaluations: bool) -> Curve:
     state, epochs, batches = Epochs(f"{path.stem}/", takes_evaluations), [], []
-    for row in read_lines(path):
+    for row in rows:
         epoch, num_losses = state.epoch, len(state.losses)
         ended = state.add(row)
         if ended:
