@@ -231,6 +231,11 @@ class TrainedModel:
     files: Mapping[str, bytes] = field(default_factory=dict)
     name: str = ""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of the run's own recipe, and not of a further member."""
+        return re.fullmatch(r"fold_\d+", self.name) is not None
+
 
 @dataclass(frozen=True)
 class ResumePoint:

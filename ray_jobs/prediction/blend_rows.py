@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_jobs.config.run import RunConfig
 from ray_jobs.errors import RunError
 from ray_jobs.results.run_files import list_blend_ids
 from ray_jobs.runs.folder import RunFolder
@@ -66,11 +65,11 @@ class BlendRows:
             yield block.filter(pc.is_in(block[self.rows.id_column].cast(pa.string()), wanted))
 
 
-def open_blend_rows(folder: RunFolder, config: RunConfig, rows: Any) -> BlendRows:
+def open_blend_rows(folder: RunFolder, rows: Any) -> BlendRows:
     """The blend set of a run.
 
     Args:
-        folder, config: the run.
+        folder: the run.
         rows: its training rows, of the family's `find_train_rows`.
 
     Raises:

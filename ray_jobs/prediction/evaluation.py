@@ -100,7 +100,7 @@ def _find_rows(folder: RunFolder, config: RunConfig, request: EvaluateRequest) -
     """The rows, and what they are in a word."""
     module = load_new_rows_module(config.family)
     if request.blend:
-        return open_blend_rows(folder, config, module.find_train_rows(config.trainer)), "blend"
+        return open_blend_rows(folder, module.find_train_rows(config.trainer)), "blend"
     if request.place is None:
         return module.find_test_rows(config.trainer), "test"
     rows = module.find_new_rows([config.trainer], request.place)

@@ -95,7 +95,7 @@ def evaluate(
     if len(models) > 1:
         yield "mean", describe([_mix(np.stack(block)) for block in zip(*alone, strict=True)])
         yield "log_mean", describe(score(LogMean([own.gpt for own in loaded])))
-    folds = [model for model in models if model.name.startswith("fold_")]  # not those of further members
+    folds = [model for model in models if model.is_own]
     if len(folds) > 1 and read_sections(Config, folds[0].description["config"]).BEGINS_ALIKE:
         yield "soup", describe(score(load_model(mean_of(folds), tokenizer, device).gpt))
 

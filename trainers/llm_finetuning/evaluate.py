@@ -93,7 +93,7 @@ def evaluate(
         if options.adapters is not None:
             predictor.save_adapter(model, Path(options.adapters).expanduser() / model.name)
         yield model.name, answered
-    own = [model for model in models if model.name.startswith("fold_")]  # not those of further members
+    own = [model for model in models if model.is_own]
     if len(own) > 1:
         with predictor.with_soup(own):
             answered = predictor.answer(None, questions, SOUP, {})

@@ -12,6 +12,7 @@ from ray_jobs import ablation, evaluate
 from ray_jobs.errors import RunError
 from ray_jobs.prediction.blend_rows import open_blend_rows
 from ray_jobs.runs.folder import RunFolder
+from trainers.interface import TrainedModel
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +51,10 @@ class Rows:
 
 
 def test_the_blend_set_is_read_from_the_training_table_in_its_order(tmp_path):
-    folder, config, _ = make_run(tmp_path / "made", num_blend=6)
+    folder, _, _ = make_run(tmp_path / "made", num_blend=6)
     ids = pq.read_table(folder.fold_plan)["id"].to_pylist()
     blend = [row_id for row_id in ids if row_id.startswith("b")]
-    rows = open_blend_rows(folder, config, Rows(tuple(reversed(ids))))
+    rows = open_blend_rows(folder, Rows(tuple(reversed(ids))))
     assert rows.check() == 6
     blocks = list(rows.read(4))
     assert [len(block) for block in blocks] == [4, 2]
@@ -61,9 +62,16 @@ def test_the_blend_set_is_read_from_the_training_table_in_its_order(tmp_path):
     with pytest.raises(
         RunError, match=r"train\.csv: 1 of 6 rows of the blend set are not there any more, such as 'b5'"
     ):
-        open_blend_rows(folder, config, Rows(tuple(ids[:-1]))).check()
+        open_blend_rows(folder, Rows(tuple(ids[:-1]))).check()
 
 
 def test_without_a_blend_set_it_is_said_how_to_have_one(run):
     with pytest.raises(RunError, match=r"made has no blend set, .* folds\.blend_fraction=0\.1 or so, or --data FILE"):
-        open_blend_rows(RunFolder(run), None, Rows(()))
+        open_blend_rows(RunFolder(run), Rows(()))
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own"), [("fold_0", True), ("fold_12", True), ("wide_fold_0", False), ("fold_2_fold_0", False)]
+)
+def test_a_model_of_a_further_member_is_not_taken_for_one_of_the_run_s_own_recipe(name, is_own):
+    assert TrainedModel({}, {}, {}, name=name).is_own == is_own
