@@ -134,6 +134,8 @@ class FoldLauncher:
             self.elastic = ElasticWorkers(self.placement, self.resources, self.num_folds, say, self._is_over, slots)
             self.elastic.enrol(folds)
         failures: list[BaseException] = []
+        # Not `Thread.join`: an interrupt that strikes in it makes a thread that goes on look ended (until Python 3.13).
+        ended = {fold: threading.Event() for fold in folds}
 
         def run_in_turn(fold: MemberFold) -> None:
             with turns:
@@ -145,6 +147,7 @@ class FoldLauncher:
                 finally:
                     if self.elastic:
                         self.elastic.forget(fold)
+                    ended[fold].set()
 
         # Daemons: a thread that waits for Ray may wait for ever once Ray is shut down, and must not keep the driver.
         threads = [threading.Thread(target=run_in_turn, args=(fold,), name=str(fold), daemon=True) for fold in folds]
@@ -156,10 +159,10 @@ class FoldLauncher:
             if self.elastic:
                 resizer.start()
             with watcher:
-                self._wait_for(dict(zip(folds, threads, strict=True)), console, watcher)
+                self._wait_for(ended, console, watcher)
         except KeyboardInterrupt:
             say_interrupted()
-            self._let_folds_save(dict(zip(folds, threads, strict=True)))
+            self._let_folds_save(ended)
             raise
         finally:
             self.stopped.set()
@@ -180,25 +183,23 @@ class FoldLauncher:
             return None
         return self.run.time_budget_s / math.ceil(num_folds / max(1, self.placement.folds_at_once))
 
-    def _wait_for(
-        self, threads: dict[MemberFold, threading.Thread], console: LineConsole, watcher: FoldWatcher
-    ) -> None:
+    def _wait_for(self, ended: dict[MemberFold, threading.Event], console: LineConsole, watcher: FoldWatcher) -> None:
         """Returns when all folds have ended; meanwhile it shows how they get on and checks that cluster and storage are
         still there."""
         say = partial(console.print, style="yellow")
         probe, waits = StorageProbe(self.folder, say), WaitReport(say)
-        while living := [thread for thread in threads.values() if thread.is_alive()]:
+        while living := [end for end in ended.values() if not end.is_set()]:
             watcher.update()
             self.pass_on(console)
             self.interrupts.check()
             self.cluster.heartbeat.check()
             probe.look()
-            self.frozen.look(threads)
+            self.frozen.look(ended)
             if self.drains:
-                self.drains.look(threads)
-                waits.look(partial(self._find_waiting, list(threads)))
+                self.drains.look(ended)
+                waits.look(partial(self._find_waiting, list(ended)))
             self.mirror.check()
-            living[0].join(WATCH_INTERVAL_S)
+            living[0].wait(WATCH_INTERVAL_S)
 
     def pass_on(self, console: LineConsole) -> None:
         """Sends what is new on the terminal to the coordinator's log."""
@@ -219,7 +220,7 @@ class FoldLauncher:
         """Whether no further attempt is to begin."""
         return self.stopped.is_set() or read_stop_request(self.folder) is not None
 
-    def _let_folds_save(self, threads: dict[MemberFold, threading.Thread]) -> None:
+    def _let_folds_save(self, ended: dict[MemberFold, threading.Event]) -> None:
         """Gives the folds in training the time to save where they are; a second interrupt cuts it short.
 
         Raises:
@@ -232,29 +233,15 @@ class FoldLauncher:
             request_stop(self.folder, StopWhen.NOW, "an interrupt")
             self.mirror.push_run()
         deadline = time.monotonic() + time_s
-        while time.monotonic() < deadline and any(self._is_saving(*one) for one in threads.items()):
+        while time.monotonic() < deadline and any(self._is_saving(*one) for one in ended.items()):
             if self.cluster.is_own:
                 self.cluster.heartbeat.confirm()
             time.sleep(0.05)
-        if any(not thread.is_alive() and self._says_training(fold) for fold, thread in threads.items()):
-            if self.cluster.is_own:
-                self.cluster.heartbeat.confirm()
-            self._await_last_events()
 
-    def _await_last_events(self) -> None:
-        """Waits until the coordinator, which hears calls in their order, has heard how the last folds have ended."""
-        import ray
-
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(self.coordinator.flush.remote(), timeout=JOIN_S)
-
-    def _is_saving(self, fold: MemberFold, thread: threading.Thread) -> bool:
+    def _is_saving(self, fold: MemberFold, ended: threading.Event) -> bool:
         """Whether a fold may still have something to save: not while it waits for its resources."""
-        return thread.is_alive() and self._says_training(fold)
-
-    def _says_training(self, fold: MemberFold) -> bool:
         try:
-            return read_status(fold.folder, fold.fold).state == FoldState.TRAINING
+            return not ended.is_set() and fold.read_status().state == FoldState.TRAINING
         except OSError:  # storage that is away takes nothing
             return False
 

@@ -169,14 +169,14 @@ def _train_trials(session: Session, progress: Progress) -> None:
                 watcher.update(progress.trials, progress.results, {thread.trial.number for thread in running})
                 if not running:
                     break
-                running[0].join(_LOOK_INTERVAL_S)
+                running[0].ended.wait(_LOOK_INTERVAL_S)
                 session.check()
                 running = _collect(running, progress, session.console)
     except KeyboardInterrupt:
         session.say_interrupted()
         deadline = time.monotonic() + find_save_time_s() + _LOOK_INTERVAL_S
         for thread in running:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.ended.wait(max(0.0, deadline - time.monotonic()))
         raise
 
 
@@ -186,7 +186,7 @@ def _collect(running: list[TrialThread], progress: Progress, console: Console) -
     Raises:
         OSError, RunError: what ended a trial's thread, once no other is under way.
     """
-    ended = [thread for thread in running if not thread.is_alive()]
+    ended = [thread for thread in running if thread.ended.is_set()]
     for thread in ended:
         if thread.result is not None:
             progress.results[thread.trial.number] = thread.result
@@ -194,7 +194,7 @@ def _collect(running: list[TrialThread], progress: Progress, console: Console) -
     if any(thread.result is not None for thread in ended):
         write_trials(progress.tuning, progress.list_ended())
     failed = [thread for thread in ended if thread.failure is not None]
-    living = [thread for thread in running if thread.is_alive()]
+    living = [thread for thread in running if thread not in ended]
     if failed and not living:
         assert failed[0].failure is not None
         raise failed[0].failure
@@ -210,6 +210,8 @@ class TrialThread(threading.Thread):
         self.trainer, self.trial, self.plan = trainer, trial, plan
         self.result: Result | None = None
         self.failure: BaseException | None = None
+        # Not `join`: an interrupt that strikes in it makes a thread that goes on look ended (until Python 3.13).
+        self.ended = threading.Event()
 
     def run(self) -> None:
         """Keeps the result, or what was raised instead."""
@@ -217,6 +219,8 @@ class TrialThread(threading.Thread):
             self.result = self.trainer.run(self.trial, self.plan)
         except BaseException as failure:
             self.failure = failure
+        finally:
+            self.ended.set()
 
 
 @dataclass

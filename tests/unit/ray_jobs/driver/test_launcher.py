@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import threading
 import time
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.cluster.heartbeat import Heartbeat
 from ray_jobs.cluster.placement import ClusterResources, Placement
-from ray_jobs.cluster.signals import Interrupts
+from ray_jobs.cluster.signals import Interrupts, listening
 from ray_jobs.cluster.start import Connection
 from ray_jobs.config.recipes import RECIPES
 from ray_jobs.driver.failures import MAX_DEATHS, Cause, Failure
@@ -40,13 +41,9 @@ def launcher(tmp_path):
 
 def test_nobody_waits_for_folds_of_a_cluster_that_was_ended_with_the_driver(launcher):
     write_status(launcher.folder, FoldStatus(0, FoldState.TRAINING, 1))
-    over = threading.Event()
-    thread = threading.Thread(target=over.wait)
-    thread.start()
     began = time.monotonic()
     with pytest.raises(ClusterLostError, match="is gone"):
-        launcher._let_folds_save({MemberFold(launcher.folder, 0): thread})
-    over.set()
+        launcher._let_folds_save({MemberFold(launcher.folder, 0): threading.Event()})
     assert time.monotonic() - began < 5
 
 
@@ -55,7 +52,7 @@ def test_a_coordinator_that_is_killed_for_ever_ends_the_run_with_the_reason(laun
         raise ActorDiedError
 
     monkeypatch.setattr(launcher, "_run_fold", run_fold)
-    monkeypatch.setattr(launcher, "_wait_for", lambda threads, *_: [thread.join() for thread in threads.values()])
+    monkeypatch.setattr(launcher, "_wait_for", lambda ended, *_: [end.wait() for end in ended.values()])
     launcher.cluster.heartbeat.confirm = lambda: None
     with pytest.raises(ClusterLostError, match=r"coordinator has died 101 times, last of: The actor died"):
         launcher.train([MemberFold(launcher.folder, 0)], RunConsole(io.StringIO()), nullcontext())
@@ -131,21 +128,40 @@ def test_a_fold_that_fills_its_share_of_a_gpu_is_tried_once_more_with_a_whole_on
     assert ("with a GPU of its own" in screen.getvalue().replace("\n", " ")) == (len(asked) > 1)
 
 
-def test_after_an_interrupt_the_coordinator_has_heard_how_the_last_folds_have_ended(launcher, monkeypatch):
-    """Its calls are answered in their order; without an answer the driver would end before it has written them."""
-    fold, thread = MemberFold(launcher.folder, 0), threading.Thread(target=int)
-    thread.start()
-    thread.join()
-    write_status(launcher.folder, FoldStatus(0, FoldState.TRAINING, 1))
+def test_an_interrupt_waits_until_every_fold_has_saved(launcher, monkeypatch):
+    """Whichever the main thread waits for when the signal arrives."""
+    folds, begun = [MemberFold(launcher.folder, number) for number in range(2)], threading.Barrier(3)
 
-    def flush():
-        write_status(launcher.folder, FoldStatus(0, FoldState.INTERRUPTED, 1))
-        return True
+    def run_fold(fold, _):
+        write_status(fold.folder, FoldStatus(fold.fold, FoldState.TRAINING, 1))
+        begun.wait(10)
+        while not launcher.folder.stop_request.exists():
+            time.sleep(0.01)
+        time.sleep(0.3 * (2 - fold.fold))
+        write_status(fold.folder, FoldStatus(fold.fold, FoldState.INTERRUPTED, 1))
 
-    monkeypatch.setattr("ray.get", lambda answer, timeout: answer)
-    launcher.cluster.heartbeat.confirm = lambda: None
-    launcher.coordinator = SimpleNamespace(flush=SimpleNamespace(remote=flush))
-    launcher._let_folds_save({fold: thread})
-    assert fold.read_status().state == FoldState.INTERRUPTED
-    launcher.coordinator = None  # nothing is asked where all is written
-    launcher._let_folds_save({fold: thread})
+    def interrupt():
+        begun.wait(10)
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    monkeypatch.setattr(launcher, "_run_fold", run_fold)
+    launcher.placement = replace(launcher.placement, folds_at_once=2)
+    launcher.cluster.heartbeat.check = launcher.cluster.heartbeat.confirm = lambda: None
+    threading.Thread(target=interrupt).start()
+    with listening() as launcher.interrupts, pytest.raises(KeyboardInterrupt):
+        launcher.train(folds, RunConsole(io.StringIO()), _Blind())
+    assert [fold.read_status().state for fold in folds] == [FoldState.INTERRUPTED] * 2
+
+
+class _Blind:
+    """A watcher that shows nothing."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self):
+        pass
