@@ -66,8 +66,22 @@ class EstimatorTrainer:
         estimator = copy_unfitted(self.estimator)
         # Some want classes by their numbers, and all take them.
         truth = fold.number_classes(fold.train) if fold.classes else fold.train[fold.target]
-        estimator.fit(fold.train[names], truth)
+        try:
+            estimator.fit(fold.train[names], truth)
+        except (TypeError, ValueError) as error:
+            if texts := [name for name in names if fold.train[name].dtype.kind not in "biufM"]:
+                raise DataError(_advise(estimator, texts, error)) from error
+            raise
         fold.keep_model(estimator, features=names, knows_numbers=True)
+
+
+def _advise(estimator: Any, texts: list[str], error: Exception) -> str:
+    """What an estimator refuses, with the likely cause."""
+    return (
+        f"{type(estimator).__name__} does not learn from these columns: {error}. It was given columns that are no "
+        f"numbers: {', '.join(texts)}. Name the column of ids (`id=`, or data.id_column) or the columns to learn from "
+        "(`features=`, or my.features), or let a pipeline encode them"
+    )
 
 
 def copy_unfitted(estimator: Any) -> Any:

@@ -254,6 +254,13 @@ def test_an_estimator_is_copied_fitted_and_kept(data, tmp_path):
     )
 
 
+def test_an_estimator_that_cannot_take_a_column_says_which_and_what_to_do(data, tmp_path):
+    with pytest.raises(
+        DataError, match=r"LinearRegression does not .* no numbers: kind\. Name the column of ids .*features=`"
+    ):
+        learn(LinearRegression(), data, tmp_path, my={"estimator": "LinearRegression()", "features": ["width", "kind"]})
+
+
 def test_a_classifier_s_probabilities_are_those_of_the_classes_in_order(data, tmp_path):
     sections = {
         "data": DataConfig(root=str(data), id_column="key", target="kind"),
