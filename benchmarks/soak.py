@@ -1,8 +1,9 @@
 """Is anything lost when everything is killed?
 
     python benchmarks/soak.py [--kills 30] [--seed 0] [--kinds worker,driver,…] [field=value ...]
+    python benchmarks/soak.py -- --config-name=unet_segmentation_small [field=value ...]
 
-K-fold runs of the small recipe, with W&B online against a local stand-in server. The first run is left alone. The
+K-fold runs of a small recipe, with W&B online against a local stand-in server. The first run is left alone. The
 others are hit at random moments, in every way of `KINDS`, and started again by the same command at once, now on a Ray
 cluster of their own, now on one that they join. Each run that ends is compared with the one that was left alone: bits
 of the submission, the out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B;
@@ -32,6 +33,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import pyarrow.parquet as pq
 from support.processes import clean_environment, find_processes, free_port, start_node
+from support.run_bits import TIMINGS
 from support.wandb_server import StandInServer
 
 from ray_jobs.runs.files import read_json
@@ -42,7 +44,14 @@ from ray_jobs.tracking.wandb_runs import list_wandb_runs
 LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
 HANGS_AFTER_S = 120.0
 STAYS_AFTER_S = 15.0
-TIMINGS = ("time", "train/epoch_time", "train/samples_per_second", "train/data_wait_share")
+# What two runs that train the same have the same: submissions, predictions, checkpoints.
+SAME = (
+    "submission_*.csv",
+    "*.parquet",
+    "ensemble/*.parquet",
+    "**/folds/*/checkpoints/*/*.safetensors",
+    "**/folds/*/predictions/**/*",
+)
 # Processes by a pattern of their title; these are killed while the driver lives. A run that has ended must not leave
 # any of them in a cluster that lives on.
 PROCESSES = {
@@ -381,14 +390,12 @@ def list_folders(run: RunFolder) -> list[RunFolder]:
 
 
 def read_bits(run: RunFolder) -> dict[str, Any]:
-    """What has to have the same bits: {name: checksum or values}."""
-    found: dict[str, Any] = {"submission": run.submission("mean").read_bytes()}
-    found["oof"] = pq.read_table(run.oof).to_pydict()
-    found["test predictions"] = pq.read_table(run.test_predictions).to_pydict()
-    for path in sorted(run.root.glob("**/folds/*/checkpoints/*/*.safetensors")):
-        found[str(path.relative_to(run.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in sorted(run.root.glob("**/folds/*/predictions/*.parquet")):
-        found[str(path.relative_to(run.root))] = pq.read_table(path).to_pydict()
+    """What has to have the same bits: {file: checksum or values}."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for pattern in SAME for path in run.root.glob(pattern) if path.is_file()):
+        is_table = path.suffix == ".parquet"
+        content = pq.read_table(path).to_pydict() if is_table else hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path.relative_to(run.root))] = content
     return json.loads(json.dumps(found, default=str))  # NaN, the target of test rows, as something that equals itself
 
 

@@ -91,7 +91,7 @@ def describe_refit(folder: RunFolder, config: RunConfig, num_steps: int | None) 
     summary, checkpoint = find_summary(folder), config.ensemble.checkpoint
     text = f"one model of all rows, by the recipe of run {folder.root.name}"
     if num_steps:
-        text += f", for the {num_steps:,} steps that its folds took on average to their {checkpoint} checkpoints"
+        text += f", for the {num_steps:,} step(s) that its folds took on average to their {checkpoint} checkpoints"
     known = summary.stage.new_rows if summary else None
     scored = f"the out-of-fold one of that run's folds: {describe_new_rows(known)}" if known else "that of the run"
     return f"{text}. No row is left to score it: its score is {scored}"

@@ -48,7 +48,7 @@ def test_its_config_is_the_runs_but_for_the_rows_and_what_combines_models(run):
 def test_what_is_said_of_it_calls_the_out_of_fold_score_by_its_name(run):
     folder, config = run
     said = describe_refit(folder, config, 14)
-    assert "for the 14 steps that its folds took on average to their best checkpoints" in said
+    assert "for the 14 step(s) that its folds took on average to their best checkpoints" in said
     assert "its score is the out-of-fold one of that run's folds: MSLE on new rows: 0.15" in said
 
 
