@@ -94,7 +94,7 @@ def print_combinations(console: Console, combinations: Combinations) -> None:
     title = f"{combinations.error_label} on {describe_scored_rows(combinations)}, with 95 % intervals"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("", "error", "interval", f"minus {best}", "interval"):
-        table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=True)
+        table.add_column(name, justify="right" if name else "left", header_style="underline", no_wrap=bool(name))
     for row in sorted(combinations.rows, key=lambda row: row.error):
         style = "bold" if row.submitted else "cyan" if row.kind == "member" else ""
         is_best = row.name == best

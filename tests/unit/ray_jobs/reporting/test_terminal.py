@@ -9,12 +9,12 @@ from rich.table import Table
 from ensemble.kinds import Metric
 from ray_jobs.cli.console import RunConsole
 from ray_jobs.reporting.live_table import Watcher, fold_table
-from ray_jobs.reporting.outcome import print_scores
+from ray_jobs.reporting.outcome import print_combinations, print_scores
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.events import PreparationReported, ProgressReported, advance
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
-from ray_jobs.runs.json_files.summary import RowScores, Scores
+from ray_jobs.runs.json_files.summary import Combinations, Compared, RowScores, Scores
 
 
 def make_console(*, terminal: bool) -> RunConsole:
@@ -136,3 +136,17 @@ def test_what_a_terminal_shows_is_kept_as_lines_for_another_log_once(tmp_path):
     assert [line for line in lines if "fold 0 training" in line] == [lines[1]]
     assert any("│ 0" in line for line in lines)
     assert console.take_lines() == []
+
+
+def test_large_errors_are_whole_on_a_narrow_screen():
+    """Names may take several lines; numbers that end in an ellipsis say nothing."""
+    console = RunConsole(io.StringIO(), width=80)
+    numbers = {"error": 168.3787, "low": 157.7063, "high": 179.1357}
+    row = Compared(kind="combination", name="trimmed_mean 0.2, raw space", submitted=True, difference=-0.3451,
+                   difference_low=-0.7565, difference_high=0.079, **numbers)  # fmt: skip
+    print_combinations(
+        console, Combinations(metric="rmse", best_member="main", num_rows=300, scored_on="out_of_fold", rows=(row,))
+    )
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert "168.3787 157.7063 179.1357" in shown
