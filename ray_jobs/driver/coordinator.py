@@ -67,7 +67,9 @@ class Coordination:
         now = time.time()
         status = replace(advance(self.folds[event.fold], event, now), heard=now)
         self._keep(status)
-        if isinstance(event, FoldStarted):
+        if (
+            isinstance(event, FoldStarted) and status.state == FoldState.TRAINING
+        ):  # it may have ended before it is heard
             self._log_start(status)
         elif isinstance(event, FoldCompleted):
             self._log_completion(event.fold)
