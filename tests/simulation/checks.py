@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet
 
+from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote.lease import LEASE
 from simulation.bucket import ADDRESS
 from simulation.disk import Disk, Inode
@@ -63,6 +64,7 @@ class Checks:
         self.put_by: dict[str, int] = {}  # by object the fence of the driver that has put it
         self.num_checks = 0
         self.training: set[Process] = set()  # that have begun to
+        self.launched_by: dict[tuple[int, int], Process | None] = {}
         self.saved_at_launch: dict[int, tuple[Point, float]] = {}  # by process, and when that was
         simulation.training.see, simulation.training.begin = self.see_state, self.see_start
         simulation.on_launch.append(self.see_launch)
@@ -215,6 +217,7 @@ class Checks:
 
     def see_launch(self, process: Process, fold: int, attempt: int) -> None:
         """(a) a finished fold is never trained again."""
+        self.launched_by[fold, attempt] = process.parent
         self.saved_at_launch[process.pid] = self.find_saved(fold), self.simulation.world.now
         if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
             self.refuse(f"(a) attempt {attempt} of fold {fold} is launched, and the fold is finished")
@@ -241,6 +244,16 @@ class Checks:
                 self.look_at_finished(disk, fold, "the power was cut")
 
     # At the end.
+
+    def check_interrupted(self, driver: Process) -> None:
+        """(f) once an interrupted driver and its folds are gone nothing says that one of its attempts trains."""
+        self.num_checks += 1
+        place = find_place(self.simulation.setting.storage, RUN)
+        for fold in range(NUM_FOLDS):
+            disk = self.simulation.find_disk(driver.machine, str(place))
+            status = json.loads(disk.peek(f"{place}/folds/{fold}/status.json") or b"{}")
+            if status.get("state") == "training" and self.launched_by.get((fold, status["attempt"])) is driver:
+                self.refuse(f"(f) fold {fold} is said to train, attempt {status['attempt']}, and {driver.name} is gone")
 
     def list_files(self) -> dict[str, bytes]:
         """What lies where the run lives, by its path there."""

@@ -46,10 +46,10 @@ def choose_setting(seed: int) -> Setting:
         min_interval_s=luck.choice((0.0, 0.0, 2.0)),
         patience_s=luck.choice((30.0, 30.0, 5.0)),
         stall_timeout_s=luck.choice((30.0, 60.0, None)),
-        machines=luck.choice((("a",), ("a",), ("a", "b"))),
+        machines=luck.choice((("a",), ("a", "b"))),
         at_once=luck.choice((1, 2, 2)),
         log_interval=luck.choice((1, 4, 10)),
-        in_bucket=luck.random() < 0.3,
+        in_bucket=luck.random() < 0.4,
     )
 
 
@@ -89,11 +89,15 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
             elif world.now - quiet_since > _PATIENCE_S:
                 checks.refuse("(f) the run does not end")
         _judge_end(simulation, checks, driver)
+        num_drivers = len(simulation.drivers)
         is_alone = all(one.is_dead for one in simulation.drivers)
         if driver.result == 0 and is_alone and not (is_changed or simulation.is_changed):
             break
         # Who was told again and again that another driver works on the run waits: that one may stand still for minutes.
         world.sleep(3.0 if number < _IMPATIENT_COMMANDS else 30.0)
+        was_orderly = driver.result == 130 and faults is not None and faults.had_only_interrupts(driver)
+        if was_orderly and is_alone and len(simulation.drivers) == num_drivers:
+            checks.check_interrupted(driver)
     else:
         checks.refuse(f"(f) {_MOST_COMMANDS} commands, and the run is not done")
     if faults is not None:

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -56,7 +57,7 @@ from simulation.disk import Disk
 from simulation.files import Files
 from simulation.threads import Threading
 from simulation.training import Training, make_inventory
-from simulation.world import EPOCH_S, Process, World
+from simulation.world import EPOCH_S, Process, World, interrupt
 from trainers.storage import objects
 
 STORE, TEMPORARY, RUN, BUCKET = "/sim/store", "/sim/tmp", "run", f"s3://{ADDRESS}"
@@ -123,11 +124,10 @@ class Simulation:
         self.threading = Threading(self.world)
         self.shared, self.store = Disk(self.world, "shared"), Store(self.world)
         self.local = {machine: Disk(self.world, machine) for machine in setting.machines}
-        self.files = Files(self.world, lambda machine, path: self._find_disk(machine, path))
+        self.files = Files(self.world, self.find_disk)
         self.clusters: dict[Process, Cluster] = {}
         self.joined = Cluster(self.world, self.threading, list(setting.machines), is_own=False)
         self.cluster_of: dict[int, Cluster] = {}
-        self.interrupts: dict[Process, Interrupts] = {}
         self.training = Training()
         self.training.work = lambda seconds: self.world.step("train", seconds * (0.5 + self.world.random.random()))
         self.world.save_random, self.world.load_random = _save_random, _load_random
@@ -139,7 +139,8 @@ class Simulation:
         self.store.on_stale = self.mislead
         self.on_launch: list[Callable[[Process, int, int], None]] = []  # process, fold, attempt
 
-    def _find_disk(self, machine: str, path: str) -> Disk:
+    def find_disk(self, machine: str, path: str) -> Disk:
+        """The one that a machine sees at a path."""
         return self.shared if path.startswith(STORE) else self.local.get(machine, self.shared)
 
     def mislead(self) -> None:
@@ -156,7 +157,6 @@ class Simulation:
         driver = Process(world, f"driver {len(self.drivers) + 1}", world.random.choice(machines))
         cluster = Cluster(world, self.threading, ["a"], is_own=True) if self.setting.is_own else self.joined
         self.clusters[driver], self.consoles[driver] = cluster, Console(world)
-        self.interrupts[driver] = Interrupts()
         driver.at_end.append(lambda: self._leave(driver))
         self.drivers.append(driver)
         config = make_config(self.setting)
@@ -167,8 +167,8 @@ class Simulation:
     def _drive(self, driver: Process, command: Command) -> int:
         world = self.world
         console: Any = self.consoles[driver]
-        world.sleep(1.0 + world.random.random())
         try:
+            world.sleep(1.0 + world.random.random())
             with session.no_empty_run(self.setting.storage, RUN):
                 return kfold._run(command, command.config, [], lambda plan: plan, console, time.monotonic())
         except (RunError, ValueError) as error:
@@ -298,7 +298,7 @@ class Simulation:
         return {"process": pid, "started": str(pid), "machine": machine}
 
     def _measure_disk(self, path: Any) -> Any:
-        disk = self._find_disk(self.world.current.process.machine if self.world.current else "", str(path))
+        disk = self.find_disk(self.world.current.process.machine if self.world.current else "", str(path))
         return SimpleNamespace(free=0 if disk.fault == "full" else 1 << 40)
 
     @contextlib.contextmanager
@@ -307,7 +307,8 @@ class Simulation:
         assert world.current is not None
         driver = world.current.process
         world.sleep(1.0)
-        cluster, interrupts = self.clusters[driver], self.interrupts[driver]
+        cluster, interrupts = self.clusters[driver], Interrupts()
+        driver.on_signal = lambda: interrupts._hear(signal.SIGINT, None)
         nodes = tuple(Resources(float(self.setting.at_once), 0.0, 1e12) for _ in cluster.machines)
 
         def check() -> None:
@@ -317,12 +318,11 @@ class Simulation:
 
         heartbeat = SimpleNamespace(check=check, confirm=check)
         resources = ClusterResources(sum(one.cpus for one in nodes), 0.0, nodes)
-        yield (
-            SimpleNamespace(
-                resources=resources, dashboard_url=None, asks_for_token=True, is_own=cluster.is_own, heartbeat=heartbeat
-            ),
-            interrupts,
+        connection = SimpleNamespace(
+            resources=resources, dashboard_url=None, asks_for_token=True, is_own=cluster.is_own, heartbeat=heartbeat
         )
+        yield connection, interrupts
+        driver.on_signal = interrupt
 
     def _run_as_task(self, name: str, task: dict[str, Any], placement: Any) -> Any:
         world = self.world

@@ -30,16 +30,24 @@ class _Ray(ModuleType):
         return SimpleNamespace(get_node_id=lambda: self.world.current.process.machine)
 
 
-class WorkerCrashedError(Exception):
+class RayError(Exception):
+    """Of Ray."""
+
+
+class WorkerCrashedError(RayError):
     """A task's process is gone."""
 
 
-class ActorDiedError(Exception):
+class ActorDiedError(RayError):
     """An actor is gone for good."""
 
 
-class TaskCancelledError(Exception):
+class TaskCancelledError(RayError):
     """A task was cancelled."""
+
+
+class GetTimeoutError(RayError):
+    """What a call gives was not there in time."""
 
 
 def _make(name: str, **values: Any) -> ModuleType:
@@ -57,8 +65,8 @@ def _make(name: str, **values: Any) -> ModuleType:
 RAY = _Ray("ray")
 RAY.__path__ = []
 sys.modules["ray"] = RAY
-_make("ray.exceptions", WorkerCrashedError=WorkerCrashedError, ActorDiedError=ActorDiedError,
-      TaskCancelledError=TaskCancelledError)  # fmt: skip
+_ERRORS = (RayError, WorkerCrashedError, ActorDiedError, TaskCancelledError, GetTimeoutError)
+_make("ray.exceptions", **{error.__name__: error for error in _ERRORS})
 _make("ray.util", get_node_ip_address=lambda: "10.0.0.1")
 _make("ray.util.scheduling_strategies", NodeAffinitySchedulingStrategy=lambda node, soft: node)
 _ALONE = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
