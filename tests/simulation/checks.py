@@ -25,7 +25,8 @@ _RECORD = re.compile(rf"{STORE}/{RUN}/metrics/fold_(\d+)\.jsonl")
 _PASSING = ("status.json", "leave_request.json", "checkpoints/resume_", "pictures/")
 Point = tuple[int, bool]  # its step, and whether the validation was done there
 NO_POINT: Point = (0, False)
-TIMINGS = ("time", "epoch_time", "samples_per_second", "elapsed_time")
+TIMINGS = ("time", "epoch_time", "samples_per_second", "elapsed_time", "_timestamp")
+_WANDB_END_S = 8.0  # until a publisher's process has ended
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Checks:
         simulation.training.see, simulation.training.begin = self.see_state, self.see_start
         simulation.on_launch.append(self.see_launch)
         simulation.store.on_change.append(self.see_object)
+        simulation.wandb.on_rows = self.see_wandb_rows
         disk = simulation.shared
         disk.on_change.append(lambda what, path, inode: self.see_change(disk, what, path, inode))
 
@@ -180,6 +182,21 @@ class Checks:
         if missing := [one for one in listed if len(objects.get(root + one, b"")) != listed[one]["bytes"]]:
             self.refuse(f"(d) the manifest of fold {fold} lists {missing}, which are not there")
         self.finished_objects[fold] = {root + one: objects[root + one] for one in listed} | {name: content}
+
+    def see_wandb_rows(self, run: str, offset: int, rows: list[dict[str, Any]]) -> None:
+        """(h) W&B gets each row in its place, and nobody but the publisher's process sends it."""
+        self.num_checks += 1
+        task = self.simulation.world.current
+        assert task is not None
+        if not task.process.name.startswith("wandb-core"):
+            self.refuse(f"(h) {task.process.name} waits for W&B")
+        steps = [row["_step"] for row in rows]
+        if steps != list(range(offset, offset + len(rows))):
+            self.refuse(f"(h) W&B run {run} gets the steps {steps} from its row {offset} on")
+        if offset > len(self.simulation.wandb.runs[run]):
+            self.refuse(
+                f"(h) W&B run {run} gets the steps {steps}, and has {len(self.simulation.wandb.runs[run])} rows"
+            )
 
     def note_driver(self, what: str, name: str, content: bytes) -> None:
         """(c) a driver that was taken over replaces nothing that a later one has put."""
@@ -301,12 +318,34 @@ class Checks:
             if wanted.files.get(name) != found.files.get(name):
                 self.refuse(f"(e) {name} is not that of the undisturbed run")
         more = sorted(set(found.names) - set(wanted.names) - _MAY_BE)
-        if more := [name for name in more if not _STACKS.fullmatch(name)]:
+        if more := [name for name in more if not _STACKS.fullmatch(name) and not name.startswith(_OF_WANDB)]:
             self.refuse(f"(g) the run leaves {more}")
         less = sorted(set(wanted.names) - set(found.names))
         if less and not self.simulation.setting.in_bucket:
             self.refuse(f"(g) the run lacks {less}")
         self.check_events()
+
+    def check_waits(self, trouble_until: float) -> None:
+        """(h) a run waits for W&B no longer than it is to."""
+        for began, took_s, timeout_s in self.simulation.waited:
+            if began > trouble_until and took_s > timeout_s + _WANDB_END_S:
+                self.refuse(f"(h) a driver has waited {took_s:.1f} s for W&B, which is to take {timeout_s} s at most")
+
+    def check_wandb(self, *, is_whole: bool) -> None:
+        """(h) W&B shows what the records hold."""
+        if not is_whole:
+            self.refuse("(h) W&B is well, and the upload does not end")
+        files = self.list_files()
+        mark = json.loads(files["wandb/ids.json"])["mark"]
+        keys = {f"fold{fold}": f"fold_{fold}" for fold in range(NUM_FOLDS)} | {
+            "ensemble": "ensemble",
+            "submission": "submission",
+        }
+        for ending, key in keys.items():
+            rows = [json.loads(line) for line in files.get(f"metrics/{key}.jsonl", b"").splitlines()]
+            held = [row for _, row in sorted(self.simulation.wandb.runs.get(f"{mark}-{ending}", {}).items())]
+            if [_as_at_wandb(row) for row in rows] != [without_times(row) for row in held]:
+                self.refuse(f"(h) W&B has {len(held)} rows of {key}, of {len(rows)} in the record, or others")
 
     def check_events(self) -> None:
         """(b) each event of an attempt once; each row of the ensemble's record in its place."""
@@ -338,6 +377,12 @@ def find_newest(read: Callable[[str], bytes | None], checkpoints: str) -> Point:
     return max(points)
 
 
+def _as_at_wandb(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a record as W&B shows it, without times."""
+    shown = {name: "NaN" if value is None else value for name, value in row.items() if name not in ("step", "time")}
+    return without_times({"_step": row["step"]} | shown)
+
+
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
     """What of a row has to be the same."""
     return {name: value for name, value in row.items() if not name.endswith(TIMINGS)}
@@ -345,4 +390,5 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 
 _STACKS = re.compile(r"log/fold_\d+/stacks_attempt\d+_rank0\.txt")  # of an attempt in which nothing moved
 _SEGMENTS = "metrics/segments/"
+_OF_WANDB = ("wandb/", "log/wandb.log")
 _MAY_BE = {"stop_request.json", "driver.lock", "launched.json", "driver.json"}

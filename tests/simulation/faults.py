@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from simulation import wandb
 from simulation.bucket import FAULTS
 from simulation.checks import Checks
 from simulation.cluster import LOST_NODE_S
@@ -25,6 +26,7 @@ KINDS = (
     "clean",
     "bucket",
     "ensemble",
+    "wandb",
 )
 _GAPS = (25, 80, 300, 900)  # steps between two faults, in the mean
 _SOON_SHARE, _SOON = 0.25, 15  # of faults, those that follow one another, and after how many steps, in the mean
@@ -36,6 +38,7 @@ _FITTING = {
     ("put ", "delete ", "list lab/"): ("bucket", "kill", "stop", "clean"),
     ("call ", "answer ", "submit ", "start actor"): ("kill", "stop", "suspend", "interrupt", "drain"),
     ("lock ",): ("second driver", "stop", "kill"),
+    ("W&B: ", "wandb.", "write to a pipe"): ("wandb", "kill", "stop"),
 }
 _CHANGES = tuple(start for starts in _FITTING for start in starts)
 _FOR_GOOD_S = 1e6
@@ -64,6 +67,7 @@ class Faults:
             "interrupt": self.interrupt, "disk": self.spoil_disk, "clock": self.turn_clock,
             "second driver": self.start_second, "suspend": self.suspend, "drain": self.drain, "clean": self.clean,
             "bucket": self.spoil_bucket, "ensemble": self.change_ensemble,
+            "wandb": self.spoil_wandb,
         }  # fmt: skip
         simulation.world.before_step = self.strike
 
@@ -103,7 +107,7 @@ class Faults:
         kind = self._choose(what)
         if self.strikes[kind]():
             self.left -= 1
-            if kind not in ("interrupt", "ensemble", "clock"):
+            if kind not in ("interrupt", "ensemble", "clock", "wandb"):
                 self.trouble_until = max(self.trouble_until, world.now + _AFTERMATH_S)
             self.done.append(kind)
             world.note(f"FAULT {kind} at {what}")
@@ -180,6 +184,20 @@ class Faults:
     def _mend_bucket(self) -> None:
         self.simulation.store.fault = None
         self.simulation.world.note("BUCKET works")
+
+    def spoil_wandb(self) -> bool:
+        """W&B's server is away, refuses, hangs, answers rubbish, or loses its answers."""
+        server = self.simulation.wandb
+        if self.simulation.setting.wandb == "disabled" or server.fault is not None:
+            return False
+        server.fault, server.lag_s = self.luck.choice(wandb.FAULTS), self.luck.choice((0.0, 5.0))
+        self.simulation.world.note(f"WANDB {server.fault}")
+        self.simulation.world.call_later(self.luck.choice((1.0, 10.0, 60.0, 300.0)), self._mend_wandb)
+        return True
+
+    def _mend_wandb(self) -> None:
+        self.simulation.wandb.fault = None
+        self.simulation.world.note("WANDB works")
 
     def _choose_disk(self) -> Disk:
         """One that the run is on."""
