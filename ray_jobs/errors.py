@@ -96,7 +96,8 @@ class ClusterLostError(Exception):
 
 
 class FoldStoppedError(Exception):
-    """The run was asked to stop, or this fold to go on elsewhere or with other workers; it has saved where it is."""
+    """The run was asked to stop, or this fold to go on elsewhere or with other workers; it has saved where it is. Or it
+    was complete already."""
 
 
 class SupersededError(Exception):

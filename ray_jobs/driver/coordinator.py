@@ -67,7 +67,8 @@ class Coordination:
         now = time.time()
         status = replace(advance(self.folds[event.fold], event, now), heard=now)
         self._keep(status)
-        if isinstance(event, FoldStarted):
+        # It may have ended before its start is heard.
+        if isinstance(event, FoldStarted) and status.state == FoldState.TRAINING:
             self._log_start(status)
         elif isinstance(event, FoldCompleted):
             self._log_completion(event.fold)

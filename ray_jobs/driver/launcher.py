@@ -29,7 +29,7 @@ from ray_jobs.driver.watches import DrainWatch, FrozenWatch
 from ray_jobs.errors import ClusterLostError, NoRoomError, RunBusyError
 from ray_jobs.reporting.live_table import FoldWatcher
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.json_files.events import FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
+from ray_jobs.runs.json_files.events import Event, FoldCompleted, FoldFailed, FoldLaunched, FoldResized, FoldStopped
 from ray_jobs.runs.json_files.requests import StopWhen, read_stop_request, request_leave, request_stop
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, find_budget_end, last_attempt, read_status
 from ray_jobs.runs.outages import Storage, StorageProbe
@@ -108,6 +108,7 @@ class FoldLauncher:
         self.elastic: ElasticWorkers | None = None
         self.drains = None if cluster.is_own else DrainWatch()
         self.budget_s: float | None = None  # for each fold
+        self.running: dict[MemberFold, int] = {}  # in which attempt; until the coordinator has written how it has ended
         self.alone: set[MemberFold] = set()  # those that have a GPU of their own, where others share one
         self.frozen = FrozenWatch(config.run.stall_timeout_s)
 
@@ -237,6 +238,22 @@ class FoldLauncher:
             if self.cluster.is_own:
                 self.cluster.heartbeat.confirm()
             time.sleep(0.05)
+        if self.running:
+            if self.cluster.is_own:
+                self.cluster.heartbeat.confirm()
+            self._end_attempts()
+
+    def _end_attempts(self) -> None:
+        """Says that the attempts under way are at their end, since they go with the driver, and returns when the
+        coordinator has written it."""
+        import ray
+
+        told = [self._tell(fold, FoldStopped(fold.fold, attempt)) for fold, attempt in list(self.running.items())]
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(told, timeout=JOIN_S)
+
+    def _tell(self, fold: MemberFold, event: Event) -> Any:
+        return self.coordinator.apply.remote(fold.folder.member, event)
 
     def _is_saving(self, fold: MemberFold, ended: threading.Event) -> bool:
         """Whether a fold may still have something to save: not while it waits for its resources."""
@@ -280,8 +297,8 @@ class FoldLauncher:
         """One attempt of one fold, from launch to its last event. Runs in a thread: `fit` would take over SIGINT."""
         import ray
 
-        tell = partial(self.coordinator.apply.remote, fold.folder.member)
-        launched = tell(FoldLaunched(fold.fold, attempt, num_workers, self.placement.threads_per_worker))
+        self.running[fold] = attempt
+        launched = self._tell(fold, FoldLaunched(fold.fold, attempt, num_workers, self.placement.threads_per_worker))
         if self.elastic:
             self.elastic.launch(fold, attempt)
         failure: Failure | None = None
@@ -313,7 +330,8 @@ class FoldLauncher:
                 if fold.folder.fold(fold.fold).is_complete():  # it has died after its last word
                     ended, failure = FoldCompleted(fold.fold, attempt), None
         if not self.stopped.is_set():  # else the driver was interrupted and Ray is gone: nothing failed
-            ray.get(tell(ended))
+            ray.get(self._tell(fold, ended))
+            self.running.pop(fold)
         return ended, failure
 
     def _look_for_stall(self, fold: MemberFold, attempt: int, failure: Failure) -> Failure:

@@ -319,9 +319,6 @@ class FoldFolder:
         Raises:
             LostFileError: one of these is not there any more. Nothing was written.
         """
-        for path in needed:
-            if not path.is_file():
-                raise LostFileError(f"somebody has removed {path}, which the fold had saved")
         passing = [self.status, self.leave_request, self.manifest, *(self.checkpoint(name) for name in RESUME_POINTS)]
         for name, manifest in self.list_checkpoints().items():
             remove_old_tensors(self.checkpoint(name), name_parts(manifest))
@@ -329,6 +326,9 @@ class FoldFolder:
         lasting = [p for p in sorted(self.root.rglob("[!.]*")) if p not in passing and p.parent not in passing]
         # Not what begins with a dot: the coordinator may just be writing the fold's status beside.
         described = {str(p.relative_to(self.root)): _describe_file(p) for p in lasting if p.is_file()}
+        for path in needed:
+            if str(path.relative_to(self.root)) not in described:
+                raise LostFileError(f"somebody has removed {path}, which the fold had saved")
         write_json(self.manifest, {"files": described} | ({"fence": fence} if fence else {}), checksum=True)
 
     def find_damage(self, *parts: str) -> list[Path]:

@@ -67,7 +67,7 @@ def rebuild_status(folder: RunFolder, fold: int) -> FoldStatus:
         if metrics.get("score") is None:
             continue
         whose, step = (fold, status.attempt), row["global_step"]
-        scored: Event = EvaluationReported(*whose, step, metrics)
+        scored: EpochReported | EvaluationReported = EvaluationReported(*whose, step, metrics)
         if "epoch" in metrics:
             scored = EpochReported(*whose, metrics["epoch"], status.num_epochs, step, metrics)
         status = advance(status, scored, row["time"])

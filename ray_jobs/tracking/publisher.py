@@ -21,7 +21,7 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,17 +45,36 @@ _MAX_REASON_CHARS = 300
 
 
 def main(argv: list[str]) -> int:
+    given = parse(argv)
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print is no event
+    os.nice(10)  # training goes first
+    return publish(given, sys.stdin, events)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """What is typed behind the file's name."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--check-s", type=float, default=60.0, help="between two looks at what the server holds")
     arguments.add_argument("--without", action="append", default=[], help="key of a W&B run that is left out")
     arguments.add_argument("run")
     arguments.add_argument("mode", choices=("online", "offline", "auto", "disabled"))
-    given = arguments.parse_args(argv)
-    events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no event
-    os.nice(10)  # training goes first
+    return arguments.parse_args(argv)
+
+
+def publish(given: argparse.Namespace, words: Iterable[str], events: TextIO) -> int:
+    """Publishes a run's records.
+
+    Args:
+        given: see `parse`.
+        words: the parent's, in lines; they end with it.
+        events: where to tell it what happens.
+
+    Returns:
+        A `PublisherExit`.
+    """
     finish, is_over = threading.Event(), threading.Event()
-    threading.Thread(target=_listen, args=(finish, is_over), daemon=True).start()
+    threading.Thread(target=_listen, args=(words, finish, is_over), daemon=True).start()
     folder = RunFolder(given.run)
     try:
         mode = _choose_mode(given.mode, events)
@@ -80,8 +99,8 @@ def _choose_mode(wanted: str, events: TextIO) -> Mode | None:
     return None if wanted == "online" else "offline"
 
 
-def _listen(finish: threading.Event, is_over: threading.Event) -> None:
-    for line in sys.stdin:
+def _listen(words: Iterable[str], finish: threading.Event, is_over: threading.Event) -> None:
+    for line in words:
         if line.strip() == "finish":
             finish.set()
     if not is_over.is_set():

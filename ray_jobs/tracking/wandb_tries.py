@@ -3,6 +3,7 @@ folders, and wandb-core processes. Loads no wandb."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -68,20 +69,22 @@ class Tries:
 
 def note_cores(folder: RunFolder) -> None:
     """Writes down the wandb-core processes of this one: they are in a session of their own and may outlive it."""
-    commands = {path.name: _command(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
-    mine = {p: c for p, c in commands.items() if "wandb-core" in c and f"--pid {os.getpid()} " in c + " "}
+    mine = {p: c for p, c in _list_commands().items() if "wandb-core" in c and f"--pid {os.getpid()} " in c + " "}
     write_json(folder.publisher_processes, {platform.node(): mine})
 
 
 def end_cores(folder: RunFolder) -> None:
     """Ends those that were noted on this machine."""
+    running = _list_commands()
     for process, command in read_json(folder.publisher_processes, default={}).get(platform.node(), {}).items():
-        if _command(int(process)) == command:  # and not another program that has its number now
+        if running.get(process) == command:  # and not another program that has its number now
             os.kill(int(process), signal.SIGKILL)
 
 
-def _command(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
+def _list_commands() -> dict[str, str]:
+    """The command of each process of this machine, by its number."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            found[path.name] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return found

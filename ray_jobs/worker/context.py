@@ -145,7 +145,14 @@ class RayFoldContext:
         return self.storage.retry_while_unavailable("opening the cache", lambda: open_cache(self.folder.cache))
 
     def start(self) -> None:
-        """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs."""
+        """Finds where an earlier attempt was, opens the record there, and tells the coordinator that the fold runs.
+
+        Raises:
+            FoldStoppedError: the fold is complete: an earlier attempt that was taken for dead has finished it.
+        """
+        is_complete = self.rank == 0 and self.retry_while_unavailable("looking for a manifest", self.files.is_complete)
+        if any(self.ranks.hear_first(int(is_complete))):
+            raise FoldStoppedError(f"fold {self.fold} is complete: an earlier attempt has finished it")
         self.point = self._find_point()
         known = {} if self.point is None else self.point.description
         if known.get("best"):

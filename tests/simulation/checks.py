@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet
 
+from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote.lease import LEASE
 from simulation.bucket import ADDRESS
 from simulation.disk import Disk, Inode
@@ -24,7 +25,8 @@ _RECORD = re.compile(rf"{STORE}/{RUN}/metrics/fold_(\d+)\.jsonl")
 _PASSING = ("status.json", "leave_request.json", "checkpoints/resume_", "pictures/")
 Point = tuple[int, bool]  # its step, and whether the validation was done there
 NO_POINT: Point = (0, False)
-TIMINGS = ("time", "epoch_time", "samples_per_second", "elapsed_time")
+TIMINGS = ("time", "epoch_time", "samples_per_second", "elapsed_time", "_timestamp")
+_WANDB_END_S = 8.0  # until a publisher's process has ended
 
 
 @dataclass
@@ -63,10 +65,12 @@ class Checks:
         self.put_by: dict[str, int] = {}  # by object the fence of the driver that has put it
         self.num_checks = 0
         self.training: set[Process] = set()  # that have begun to
+        self.launched_by: dict[tuple[int, int], Process | None] = {}
         self.saved_at_launch: dict[int, tuple[Point, float]] = {}  # by process, and when that was
         simulation.training.see, simulation.training.begin = self.see_state, self.see_start
         simulation.on_launch.append(self.see_launch)
         simulation.store.on_change.append(self.see_object)
+        simulation.wandb.on_rows = self.see_wandb_rows
         disk = simulation.shared
         disk.on_change.append(lambda what, path, inode: self.see_change(disk, what, path, inode))
 
@@ -179,6 +183,21 @@ class Checks:
             self.refuse(f"(d) the manifest of fold {fold} lists {missing}, which are not there")
         self.finished_objects[fold] = {root + one: objects[root + one] for one in listed} | {name: content}
 
+    def see_wandb_rows(self, run: str, offset: int, rows: list[dict[str, Any]]) -> None:
+        """(h) W&B gets each row in its place, and nobody but the publisher's process sends it."""
+        self.num_checks += 1
+        task = self.simulation.world.current
+        assert task is not None
+        if not task.process.name.startswith("wandb-core"):
+            self.refuse(f"(h) {task.process.name} waits for W&B")
+        steps = [row["_step"] for row in rows]
+        if steps != list(range(offset, offset + len(rows))):
+            self.refuse(f"(h) W&B run {run} gets the steps {steps} from its row {offset} on")
+        if offset > len(self.simulation.wandb.runs[run]):
+            self.refuse(
+                f"(h) W&B run {run} gets the steps {steps}, and has {len(self.simulation.wandb.runs[run])} rows"
+            )
+
     def note_driver(self, what: str, name: str, content: bytes) -> None:
         """(c) a driver that was taken over replaces nothing that a later one has put."""
         task = self.simulation.world.current
@@ -215,6 +234,7 @@ class Checks:
 
     def see_launch(self, process: Process, fold: int, attempt: int) -> None:
         """(a) a finished fold is never trained again."""
+        self.launched_by[fold, attempt] = process.parent
         self.saved_at_launch[process.pid] = self.find_saved(fold), self.simulation.world.now
         if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
             self.refuse(f"(a) attempt {attempt} of fold {fold} is launched, and the fold is finished")
@@ -241,6 +261,16 @@ class Checks:
                 self.look_at_finished(disk, fold, "the power was cut")
 
     # At the end.
+
+    def check_interrupted(self, driver: Process) -> None:
+        """(f) once an interrupted driver and its folds are gone nothing says that one of its attempts trains."""
+        self.num_checks += 1
+        place = find_place(self.simulation.setting.storage, RUN)
+        for fold in range(NUM_FOLDS):
+            disk = self.simulation.find_disk(driver.machine, str(place))
+            status = json.loads(disk.peek(f"{place}/folds/{fold}/status.json") or b"{}")
+            if status.get("state") == "training" and self.launched_by.get((fold, status["attempt"])) is driver:
+                self.refuse(f"(f) fold {fold} is said to train, attempt {status['attempt']}, and {driver.name} is gone")
 
     def list_files(self) -> dict[str, bytes]:
         """What lies where the run lives, by its path there."""
@@ -288,12 +318,34 @@ class Checks:
             if wanted.files.get(name) != found.files.get(name):
                 self.refuse(f"(e) {name} is not that of the undisturbed run")
         more = sorted(set(found.names) - set(wanted.names) - _MAY_BE)
-        if more := [name for name in more if not _STACKS.fullmatch(name)]:
+        if more := [name for name in more if not _STACKS.fullmatch(name) and not name.startswith(_OF_WANDB)]:
             self.refuse(f"(g) the run leaves {more}")
         less = sorted(set(wanted.names) - set(found.names))
         if less and not self.simulation.setting.in_bucket:
             self.refuse(f"(g) the run lacks {less}")
         self.check_events()
+
+    def check_waits(self, trouble_until: float) -> None:
+        """(h) a run waits for W&B no longer than it is to."""
+        for began, took_s, timeout_s in self.simulation.waited:
+            if began > trouble_until and took_s > timeout_s + _WANDB_END_S:
+                self.refuse(f"(h) a driver has waited {took_s:.1f} s for W&B, which is to take {timeout_s} s at most")
+
+    def check_wandb(self, *, is_whole: bool) -> None:
+        """(h) W&B shows what the records hold."""
+        if not is_whole:
+            self.refuse("(h) W&B is well, and the upload does not end")
+        files = self.list_files()
+        mark = json.loads(files["wandb/ids.json"])["mark"]
+        keys = {f"fold{fold}": f"fold_{fold}" for fold in range(NUM_FOLDS)} | {
+            "ensemble": "ensemble",
+            "submission": "submission",
+        }
+        for ending, key in keys.items():
+            rows = [json.loads(line) for line in files.get(f"metrics/{key}.jsonl", b"").splitlines()]
+            held = [row for _, row in sorted(self.simulation.wandb.runs.get(f"{mark}-{ending}", {}).items())]
+            if [_as_at_wandb(row) for row in rows] != [without_times(row) for row in held]:
+                self.refuse(f"(h) W&B has {len(held)} rows of {key}, of {len(rows)} in the record, or others")
 
     def check_events(self) -> None:
         """(b) each event of an attempt once; each row of the ensemble's record in its place."""
@@ -325,6 +377,12 @@ def find_newest(read: Callable[[str], bytes | None], checkpoints: str) -> Point:
     return max(points)
 
 
+def _as_at_wandb(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a record as W&B shows it, without times."""
+    shown = {name: "NaN" if value is None else value for name, value in row.items() if name not in ("step", "time")}
+    return without_times({"_step": row["step"]} | shown)
+
+
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
     """What of a row has to be the same."""
     return {name: value for name, value in row.items() if not name.endswith(TIMINGS)}
@@ -332,4 +390,5 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 
 _STACKS = re.compile(r"log/fold_\d+/stacks_attempt\d+_rank0\.txt")  # of an attempt in which nothing moved
 _SEGMENTS = "metrics/segments/"
+_OF_WANDB = ("wandb/", "log/wandb.log")
 _MAY_BE = {"stop_request.json", "driver.lock", "launched.json", "driver.json"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,10 @@ from simulation.world import Process, Ticket, World
 
 _RESTART_S = 0.5
 _NOTICED_S = 3.0  # until Ray says that a process has died
-_LOST_NODE_S = 30.0  # until it takes a machine that does not answer for dead
+LOST_NODE_S = 30.0  # until it takes a machine that does not answer for dead
 _SURVIVAL_S = 2.0  # of processes of a driver that is gone
+_LATE_SHARE, _LATEST_S = 0.04, 1.2  # of calls of an actor, those that are long on their way, and how long
+_LOST_SHARE = 0.5  # of killed callers, those whose calls on their way are lost
 
 
 class RayTaskError(Exception):
@@ -48,6 +51,8 @@ class Reference:
             self.waiters.append(self.world.take_ticket())
             self.world.block("ray.get", None if until is None else until - self.world.now)
         self.world.step("ray.get")
+        if not self.is_there:
+            raise ray.exceptions.GetTimeoutError(f"not there after {timeout_s} s")
         if self.error is not None:
             raise self.error
         return self.value
@@ -68,6 +73,7 @@ class Cluster:
         self.running: list[tuple[Process, Reference]] = []
         self.draining: set[str] = set()
         self.lost: set[str] = set()  # which Ray takes for dead
+        self.cut_off_until: dict[Process, float] = {}
         self.is_gone = False
 
     # What the product calls.
@@ -128,8 +134,8 @@ class Cluster:
 
         self.world.call_later(self.world.random.random() * (_NOTICED_S if process.was_killed else 0.1), tell)
 
-    def lose(self, machine: str) -> None:
-        """A machine does not answer: after a while Ray takes what runs there for dead, whether it is or not."""
+    def lose(self, machine: str, seconds: float) -> None:
+        """A machine does not answer for so long: meanwhile Ray takes what runs there for dead, whether it is or not."""
 
         def declare() -> None:
             self.lost.add(machine)
@@ -137,7 +143,16 @@ class Cluster:
                 if process.machine == machine:
                     reference.put(error=ray.exceptions.WorkerCrashedError())
 
-        self.world.call_later(_LOST_NODE_S, declare)
+        self.world.call_later(LOST_NODE_S, declare)
+        self.world.call_later(seconds + _NOTICED_S, lambda: self.lost.discard(machine))
+
+    def cut_off(self, process: Process, seconds: float) -> None:
+        """A process works on, and its calls arrive when it can be reached again; one that Ray has taken for dead by
+        then is ended."""
+        self.world.note(f"CUT OFF {process.name} for {seconds:.1f} s")
+        self.cut_off_until[process] = self.world.now + seconds
+        if seconds > LOST_NODE_S:
+            self.world.call_later(seconds + self.world.random.random(), partial(self.world.kill, process))
 
     def end_with_driver(self, driver: Process) -> None:
         """A driver is gone; its processes follow, each in its own time."""
@@ -151,13 +166,25 @@ class Cluster:
                 self.world.call_later(luck.random() * _SURVIVAL_S, partial(self.world.kill, process))
 
 
+@dataclass
+class Call:
+    """A call of an actor's method."""
+
+    caller: Process
+    method: str
+    arguments: tuple[Any, ...]
+    answer: Reference
+
+
 class Actor:
-    """An actor, and its handle: `actor.method.remote(...)`."""
+    """An actor, and its handle: `actor.method.remote(...)`. Calls of one caller come in their order, those of different
+    callers in any."""
 
     def __init__(self, cluster: Cluster, kind: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]):
         self.cluster, self.kind, self.arguments, self.name = cluster, kind, arguments, options["name"]
         self.restarts_left = options.get("max_restarts", 0)
-        self.inbox: list[tuple[str, tuple[Any, ...], Reference]] = []
+        self.inbox: list[Call] = []
+        self.on_their_way: dict[Process, list[Call]] = {}
         self.arrivals: dict[Process, float] = {}
         self.receiver: Ticket | None = None
         self.is_over = False
@@ -177,15 +204,28 @@ class Actor:
             reference.put(error=ray.exceptions.ActorDiedError())
             return reference
         assert world.current is not None
-        caller = world.current.process
-        at = max(world.now + world.draw_cost(), self.arrivals.get(caller, 0.0) + 1e-6)  # in order, of one caller
-        self.arrivals[caller] = at
-        world.call_later(at - world.now, lambda: self._arrive((method, arguments, reference)))
+        self._send(Call(world.current.process, method, arguments, reference))
         return reference
 
-    def _arrive(self, call: tuple[str, tuple[Any, ...], Reference]) -> None:
+    def _send(self, call: Call) -> None:
+        world, luck, caller = self.cluster.world, self.cluster.world.random, call.caller
+        takes_s = luck.random() * _LATEST_S if luck.random() < _LATE_SHARE else world.draw_cost()
+        takes_s += max(0.0, self.cluster.cut_off_until.get(caller, 0.0) - world.now)
+        at = max(world.now + takes_s, self.arrivals.get(caller, 0.0) + 1e-6)
+        self.arrivals[caller] = at
+        self.on_their_way.setdefault(caller, []).append(call)
+        world.call_later(at - world.now, lambda: self._arrive(caller))
+
+    def _arrive(self, caller: Process) -> None:
+        """The next call of a caller is there."""
+        if not self.on_their_way[caller]:  # lost
+            return
+        if caller.was_killed and self.cluster.world.random.random() < _LOST_SHARE:
+            self.on_their_way[caller].clear()
+            return
+        call = self.on_their_way[caller].pop(0)
         if self.is_over:
-            call[2].put(error=ray.exceptions.ActorDiedError())
+            call.answer.put(error=ray.exceptions.ActorDiedError())
             return
         self.inbox.append(call)
         if self.receiver is not None:
@@ -205,15 +245,15 @@ class Actor:
             while not self.inbox:
                 self.receiver = world.take_ticket()
                 world.block("wait for a call")
-            method, arguments, reference = self.inbox[0]
+            call = self.inbox[0]
             error = result = None
             try:
-                result = getattr(itself, method)(*arguments)
+                result = getattr(itself, call.method)(*call.arguments)
             except Exception as raised:
                 error = RayTaskError(raised)
-            world.step(f"answer {method}")
-            self.inbox.pop(0)  # a call that was not answered is made again
-            reference.put(result, error)
+            world.step(f"answer {call.method}")
+            self.inbox.pop(0)
+            call.answer.put(result, error)
 
     def _end_or_restart(self) -> None:
         self.receiver = None
@@ -224,7 +264,19 @@ class Actor:
             self._die()
             return
         self.restarts_left -= 1
+        self._repeat()
         world.call_later(_RESTART_S * world.random.random(), lambda: None if self.is_over else self._begin())
+
+    def _repeat(self) -> None:
+        """Callers that live make their calls that were not answered again."""
+        unanswered, self.inbox = self.inbox, []
+        for caller in dict.fromkeys(call.caller for call in unanswered):
+            waiting = self.on_their_way[caller]
+            repeated = [call for call in unanswered if call.caller is caller and not caller.is_dead]
+            self.on_their_way[caller] = []
+            for call in repeated:
+                self._send(call)
+            self.on_their_way[caller] += waiting  # whose arrivals are due before: whichever comes takes the first
 
     def end(self, seconds: float) -> None:
         """It is gone for good, soon."""
@@ -238,8 +290,8 @@ class Actor:
 
     def _die(self) -> None:
         self.is_over = True
-        for _, _, reference in self.inbox:
-            reference.put(error=ray.exceptions.ActorDiedError())
+        for call in self.inbox:
+            call.answer.put(error=ray.exceptions.ActorDiedError())
 
 
 class _Remote:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from simulation import wandb
 from simulation.bucket import FAULTS
 from simulation.checks import Checks
+from simulation.cluster import LOST_NODE_S
 from simulation.disk import Disk
 from simulation.simulated import TEMPORARY, Simulation
 from simulation.world import Process
@@ -24,10 +26,23 @@ KINDS = (
     "clean",
     "bucket",
     "ensemble",
+    "wandb",
 )
 _GAPS = (25, 80, 300, 900)  # steps between two faults, in the mean
+_SOON_SHARE, _SOON = 0.25, 15  # of faults, those that follow one another, and after how many steps, in the mean
 _MOST = 12
+_WAITING_SHARE = 0.7  # of faults, those that wait for a step that changes something
+_FITTING_SHARE = 0.5  # of faults, those of a kind that strikes where something is changed
+_FITTING = {
+    ("write ", "fsync ", "rename ", "truncate ", "unlink ", "link "): ("disk", "power", "kill", "clean", "suspend"),
+    ("put ", "delete ", "list lab/"): ("bucket", "kill", "stop", "clean"),
+    ("call ", "answer ", "submit ", "start actor"): ("kill", "stop", "suspend", "interrupt", "drain"),
+    ("lock ",): ("second driver", "stop", "kill"),
+    ("W&B: ", "wandb.", "write to a pipe"): ("wandb", "kill", "stop"),
+}
+_CHANGES = tuple(start for starts in _FITTING for start in starts)
 _FOR_GOOD_S = 1e6
+_AFTERMATH_S = 5.0  # until Ray has noticed what has died, and the driver has done what is to be done
 
 
 class Faults:
@@ -40,14 +55,19 @@ class Faults:
     def __init__(self, simulation: Simulation, checks: Checks) -> None:
         self.simulation, self.checks, self.luck = simulation, checks, simulation.world.random
         self.kinds = [kind for kind in KINDS if self.luck.random() < 0.45] or ["kill"]
+        if len(simulation.setting.machines) > 1:
+            self.kinds.append("suspend")
         self.gap, self.left = self.luck.choice(_GAPS), self.luck.randint(1, _MOST)
-        self.next_step = self._draw()
         self.done: list[str] = []
+        self.next_step = self._draw()
+        self.interrupted: list[tuple[Process, float]] = []
+        self.trouble_until = 0.0  # by faults other than interrupts
         self.strikes: dict[str, Callable[[], bool]] = {
             "kill": self.kill_current, "kill other": self.kill_other, "power": self.cut_power, "stop": self.stop,
             "interrupt": self.interrupt, "disk": self.spoil_disk, "clock": self.turn_clock,
             "second driver": self.start_second, "suspend": self.suspend, "drain": self.drain, "clean": self.clean,
             "bucket": self.spoil_bucket, "ensemble": self.change_ensemble,
+            "wandb": self.spoil_wandb,
         }  # fmt: skip
         simulation.world.before_step = self.strike
 
@@ -56,18 +76,39 @@ class Faults:
         """Whether nothing more happens."""
         return self.left == 0
 
+    def had_only_interrupts(self, driver: Process) -> bool:
+        """Whether a driver that has ended was interrupted once, and nothing else has happened from then on."""
+        interrupts = [at for one, at in self.interrupted if one is driver]
+        return len(interrupts) == 1 and self.trouble_until < interrupts[0]
+
+    def _last(self, seconds: float, end: Callable[[], object] = lambda: None) -> None:
+        """A fault lasts so long."""
+        self.trouble_until = max(self.trouble_until, self.simulation.world.now + seconds + _AFTERMATH_S)
+        self.simulation.world.call_later(seconds, end)
+
     def _draw(self) -> int:
-        return self.simulation.world.steps + 1 + int(self.luck.expovariate(1 / self.gap))
+        self.waits = self.luck.random() < _WAITING_SHARE
+        gap = _SOON if self.done and self.luck.random() < _SOON_SHARE else self.gap
+        return self.simulation.world.steps + 1 + int(self.luck.expovariate(1 / gap))
+
+    def _choose(self, what: str) -> str:
+        """A kind of fault for a step."""
+        fitting = next((kinds for starts, kinds in _FITTING.items() if what.startswith(starts)), ())
+        if self.luck.random() < _FITTING_SHARE and (usable := [kind for kind in fitting if kind in self.kinds]):
+            return self.luck.choice(usable)
+        return self.luck.choice(self.kinds)
 
     def strike(self, what: str) -> None:
         """Before each step."""
         world = self.simulation.world
-        if world.steps < self.next_step or not self.left:
+        if world.steps < self.next_step or not self.left or (self.waits and not what.startswith(_CHANGES)):
             return
         self.next_step = self._draw()
-        kind = self.luck.choice(self.kinds)
+        kind = self._choose(what)
         if self.strikes[kind]():
             self.left -= 1
+            if kind not in ("interrupt", "ensemble", "clock", "wandb"):
+                self.trouble_until = max(self.trouble_until, world.now + _AFTERMATH_S)
             self.done.append(kind)
             world.note(f"FAULT {kind} at {what}")
 
@@ -117,6 +158,7 @@ class Faults:
         if self.simulation.setting.stall_timeout_s is not None and process in self.checks.training and seconds == 200.0:
             seconds = _FOR_GOOD_S  # the driver's watch ends it
         self.simulation.world.stop(process, seconds)
+        self._last(seconds)
         return True
 
     def interrupt(self) -> bool:
@@ -124,7 +166,9 @@ class Faults:
         drivers = [one for one in self.simulation.drivers if not one.is_dead]
         if not drivers:
             return False
-        self.simulation.interrupts[self.luck.choice(drivers)].was_heard = True
+        driver = self.luck.choice(drivers)
+        self.interrupted.append((driver, self.simulation.world.now))
+        self.simulation.world.interrupt(driver)
         return True
 
     def spoil_bucket(self) -> bool:
@@ -134,12 +178,26 @@ class Faults:
             return False
         store.fault = self.luck.choice(FAULTS)
         self.simulation.world.note(f"BUCKET {store.fault}")
-        self.simulation.world.call_later(self.luck.choice((1.0, 10.0, 60.0)), self._mend_bucket)
+        self._last(self.luck.choice((1.0, 10.0, 60.0)), self._mend_bucket)
         return True
 
     def _mend_bucket(self) -> None:
         self.simulation.store.fault = None
         self.simulation.world.note("BUCKET works")
+
+    def spoil_wandb(self) -> bool:
+        """W&B's server is away, refuses, hangs, answers rubbish, or loses its answers."""
+        server = self.simulation.wandb
+        if self.simulation.setting.wandb == "disabled" or server.fault is not None:
+            return False
+        server.fault, server.lag_s = self.luck.choice(wandb.FAULTS), self.luck.choice((0.0, 5.0))
+        self.simulation.world.note(f"WANDB {server.fault}")
+        self.simulation.world.call_later(self.luck.choice((1.0, 10.0, 60.0, 300.0)), self._mend_wandb)
+        return True
+
+    def _mend_wandb(self) -> None:
+        self.simulation.wandb.fault = None
+        self.simulation.world.note("WANDB works")
 
     def _choose_disk(self) -> Disk:
         """One that the run is on."""
@@ -155,7 +213,7 @@ class Faults:
             return False
         disk.fault = self.luck.choice(("full", "readonly", "away", "broken", "slow"))
         self.simulation.world.note(f"DISK {disk.fault}")
-        self.simulation.world.call_later(self.luck.choice((0.1, 2.0, 10.0, 45.0)), lambda: self._mend(disk))
+        self._last(self.luck.choice((0.1, 2.0, 10.0, 45.0)), lambda: self._mend(disk))
         return True
 
     def _mend(self, disk: Disk) -> None:
@@ -182,16 +240,22 @@ class Faults:
         return True
 
     def suspend(self) -> bool:
-        """A machine stands still; Ray takes it for dead, and it comes back."""
-        machines = self.simulation.setting.machines
-        if len(machines) < 2:
+        """A machine stands still or is cut off; after a while Ray takes it for dead, and it comes back."""
+        machines, cluster = self.simulation.setting.machines, self.simulation.joined
+        if len(machines) < 2 or machines[1] in cluster.lost:
             return False
-        machine = machines[1]
-        for process in self._list_living():
-            if process.machine == machine:
-                self.simulation.world.stop(process, self.luck.choice((10.0, 35.0, 90.0)))
-        self.simulation.joined.lose(machine)
-        return True
+        living = [one for one in self._list_living() if one.machine == machines[1]]
+        is_cut_off = self.luck.random() < 0.5
+        seconds = self.luck.choice((10.0, LOST_NODE_S + 2.0, LOST_NODE_S + 5.0, 90.0))
+        for process in living:
+            if is_cut_off and process.attempt is not None:
+                cluster.cut_off(process, seconds)
+            else:
+                self.simulation.world.stop(process, seconds)
+        self._last(seconds)
+        if seconds > LOST_NODE_S:
+            cluster.lose(machines[1], seconds)
+        return bool(living)
 
     def drain(self) -> bool:
         """A machine is about to be taken away."""
@@ -208,7 +272,7 @@ class Faults:
                     self.simulation.world.kill(process)
             cluster.draining.clear()
 
-        self.simulation.world.call_later(25.0, take)
+        self._last(25.0, take)
         return True
 
     def clean(self) -> bool:

@@ -1,8 +1,9 @@
 """Runs seeds: `make simulate SEEDS="0 1000"`; or one, and shows its schedule: `make simulate SEEDS=17`.
 Numbers after the first two are further seeds.
 
-`--seconds=15` ends after so many seconds of CPU, `--until-failed` after the first seed that fails. PYTHONHASHSEED has to be 0: sets of names have another order otherwise,
-and a seed another history."""
+`--seconds=15` ends after so many seconds of CPU, `--until-failed` after the first seed that fails; `--wandb` takes only
+seeds whose run goes to W&B. PYTHONHASHSEED has to be 0: sets of names have another order otherwise, and a seed another
+history."""
 
 from __future__ import annotations
 
@@ -46,10 +47,14 @@ def choose_setting(seed: int) -> Setting:
         min_interval_s=luck.choice((0.0, 0.0, 2.0)),
         patience_s=luck.choice((30.0, 30.0, 5.0)),
         stall_timeout_s=luck.choice((30.0, 60.0, None)),
-        machines=luck.choice((("a",), ("a",), ("a", "b"))),
+        machines=luck.choice((("a",), ("a", "b"))),
         at_once=luck.choice((1, 2, 2)),
         log_interval=luck.choice((1, 4, 10)),
-        in_bucket=luck.random() < 0.3,
+        in_bucket=luck.random() < 0.4,
+        wandb=luck.choice(("disabled", "disabled", "auto")),
+        retry_online_s=luck.choice((3.0, 300.0)),
+        check_s=luck.choice((4.0, 60.0)),
+        has_key=luck.random() < 0.9,
     )
 
 
@@ -89,15 +94,33 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
             elif world.now - quiet_since > _PATIENCE_S:
                 checks.refuse("(f) the run does not end")
         _judge_end(simulation, checks, driver)
+        num_drivers = len(simulation.drivers)
         is_alone = all(one.is_dead for one in simulation.drivers)
         if driver.result == 0 and is_alone and not (is_changed or simulation.is_changed):
             break
         # Who was told again and again that another driver works on the run waits: that one may stand still for minutes.
         world.sleep(3.0 if number < _IMPATIENT_COMMANDS else 30.0)
+        was_orderly = driver.result == 130 and faults is not None and faults.had_only_interrupts(driver)
+        if was_orderly and is_alone and len(simulation.drivers) == num_drivers:
+            checks.check_interrupted(driver)
     else:
         checks.refuse(f"(f) {_MOST_COMMANDS} commands, and the run is not done")
     if faults is not None:
         checks.check_end()
+        checks.check_waits(faults.trouble_until)
+    if simulation.setting.wandb != "disabled":
+        _upload(simulation, checks)
+
+
+def _upload(simulation: Simulation, checks: Checks) -> None:
+    """The user sends to W&B what it lacks."""
+    simulation.wandb.fault, simulation.client.has_key = None, True
+    uploader = Process(simulation.world, "wandb_sync", simulation.setting.machines[0]).start(simulation.upload)
+    while not uploader.is_dead:
+        simulation.world.sleep(2.0)
+    if uploader.error is not None:
+        raise uploader.error
+    checks.check_wandb(is_whole=uploader.result)
 
 
 def _judge_end(simulation: Simulation, checks: Checks, driver: Process) -> None:
@@ -145,7 +168,8 @@ def main(words: list[str]) -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":
         raise SystemExit("set PYTHONHASHSEED=0")
     limits = [float(word.partition("=")[2]) for word in words if word.startswith("--seconds=")]
-    until_failed, words = "--until-failed" in words, [word for word in words if not word.startswith("--")]
+    until_failed, only_wandb = "--until-failed" in words, "--wandb" in words
+    words = [word for word in words if not word.startswith("--")]
     first, last = int(words[0]), int(words[1]) if len(words) > 1 else None
     if last is None:
         outcome, _ = run_seed(first, find_reference())
@@ -153,7 +177,9 @@ def main(words: list[str]) -> int:
         print(f"seed {first}: {outcome.failure or 'holds'}; {outcome.steps} steps; {', '.join(outcome.faults)}")
         return bool(outcome.failure)
     began = time.process_time()
-    seeds = (*range(first, last), *map(int, words[2:]))
+    seeds = [*range(first, last), *map(int, words[2:])]
+    if only_wandb:
+        seeds = [seed for seed in seeds if choose_setting(seed).wandb != "disabled"]
     outcomes = run_seeds(seeds, seconds=limits[0] if limits else None, until_failed=until_failed)
     failed = [one for one in outcomes if one.failure]
     counts = Counter(kind for one in outcomes for kind in one.faults)

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from simulation.stand_ins import RAY, REPORT
+from simulation.stand_ins import RAY, REPORT, WANDB
 
 sys.modules["ray_jobs.reporting.html_report"] = REPORT
 sys.modules["ray_jobs.tracking.gauges"] = ModuleType("ray_jobs.tracking.gauges")
@@ -48,15 +49,21 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files import events_by_fold
 from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote import bucket, fold_mirror, lease, mirror, run_mirror
+from ray_jobs.runs.remote.run_mirror import hold_run
 from ray_jobs.runs.repair import reset_damaged_folds
+from ray_jobs.tracking import publisher, wandb_sink, wandb_tries
+from ray_jobs.tracking.wandb_runs import forget_uploaded, settle_ids
+from ray_jobs.tracking.wandb_settings import WandbSettings
 from ray_jobs.worker import resume, watchdog, worker
 from simulation.bucket import ADDRESS, Obstore, OneAfterAnother, Place, Store
+from simulation.child import Child, Pipe
 from simulation.cluster import Cluster
 from simulation.disk import Disk
 from simulation.files import Files
 from simulation.threads import Threading
 from simulation.training import Training, make_inventory
-from simulation.world import EPOCH_S, Process, World
+from simulation.wandb import WandbClient, WandbServer
+from simulation.world import EPOCH_S, KilledError, Process, World, interrupt
 from trainers.storage import objects
 
 STORE, TEMPORARY, RUN, BUCKET = "/sim/store", "/sim/tmp", "run", f"s3://{ADDRESS}"
@@ -75,6 +82,10 @@ class Setting:
     at_once: int = 2
     log_interval: int = 4
     in_bucket: bool = False
+    wandb: str = "disabled"
+    retry_online_s: float = 300.0
+    check_s: float = 60.0
+    has_key: bool = True
 
     @property
     def is_own(self) -> bool:
@@ -85,10 +96,6 @@ class Setting:
     def storage(self) -> str:
         """Where the run lives."""
         return BUCKET if self.in_bucket else STORE
-
-
-class ExitError(BaseException):
-    """`os._exit`."""
 
 
 class Console:
@@ -123,11 +130,10 @@ class Simulation:
         self.threading = Threading(self.world)
         self.shared, self.store = Disk(self.world, "shared"), Store(self.world)
         self.local = {machine: Disk(self.world, machine) for machine in setting.machines}
-        self.files = Files(self.world, lambda machine, path: self._find_disk(machine, path))
+        self.files = Files(self.world, self.find_disk)
         self.clusters: dict[Process, Cluster] = {}
         self.joined = Cluster(self.world, self.threading, list(setting.machines), is_own=False)
         self.cluster_of: dict[int, Cluster] = {}
-        self.interrupts: dict[Process, Interrupts] = {}
         self.training = Training()
         self.training.work = lambda seconds: self.world.step("train", seconds * (0.5 + self.world.random.random()))
         self.world.save_random, self.world.load_random = _save_random, _load_random
@@ -137,9 +143,13 @@ class Simulation:
         self.is_changed = False  # whether the user's next command combines the folds in another way
         self.misled_at = -1.0  # when a list was stale, or a cleaner took something
         self.store.on_stale = self.mislead
+        self.wandb = WandbServer(self.world)
+        self.client = WandbClient(self.world, self.wandb, has_key=setting.has_key)
+        self.waited: list[tuple[float, float, float]] = []  # for W&B at the end: when, how long, and how long at most
         self.on_launch: list[Callable[[Process, int, int], None]] = []  # process, fold, attempt
 
-    def _find_disk(self, machine: str, path: str) -> Disk:
+    def find_disk(self, machine: str, path: str) -> Disk:
+        """The one that a machine sees at a path."""
         return self.shared if path.startswith(STORE) else self.local.get(machine, self.shared)
 
     def mislead(self) -> None:
@@ -156,7 +166,6 @@ class Simulation:
         driver = Process(world, f"driver {len(self.drivers) + 1}", world.random.choice(machines))
         cluster = Cluster(world, self.threading, ["a"], is_own=True) if self.setting.is_own else self.joined
         self.clusters[driver], self.consoles[driver] = cluster, Console(world)
-        self.interrupts[driver] = Interrupts()
         driver.at_end.append(lambda: self._leave(driver))
         self.drivers.append(driver)
         config = make_config(self.setting)
@@ -167,8 +176,8 @@ class Simulation:
     def _drive(self, driver: Process, command: Command) -> int:
         world = self.world
         console: Any = self.consoles[driver]
-        world.sleep(1.0 + world.random.random())
         try:
+            world.sleep(1.0 + world.random.random())
             with session.no_empty_run(self.setting.storage, RUN):
                 return kfold._run(command, command.config, [], lambda plan: plan, console, time.monotonic())
         except (RunError, ValueError) as error:
@@ -181,8 +190,44 @@ class Simulation:
             return 2
         except KeyboardInterrupt:
             return 130
-        except ExitError as end:
-            return int(end.args[0])
+
+    def upload(self) -> bool:
+        """As `wandb_sync.py`: sends what W&B lacks; returns whether it holds all."""
+        folder = RunFolder(find_place(self.setting.storage, RUN))
+        with hold_run(folder):
+            config = make_config(self.setting)
+            online = dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, wandb="online"))
+            settle_ids(folder, online)
+            forget_uploaded(folder)
+            with wandb_sink.WandbSink(folder, online, self.world.note, falls_back=False) as sink:
+                sink.start()
+                return sink.finish(600.0)
+
+    def _make_sink(self, *given: Any, **options: Any) -> wandb_sink.WandbSink:
+        sink = wandb_sink.WandbSink(*given, **options)
+        finish = sink.finish
+
+        def finish_in_time(timeout_s: float) -> bool:
+            began = self.world.now
+            is_whole = finish(timeout_s)
+            self.waited.append((began, self.world.now - began, timeout_s))
+            return is_whole
+
+        sink.finish = finish_in_time  # type: ignore[method-assign]
+        return sink
+
+    def _start_publisher(self, command: list[str], **_: Any) -> Child:
+        assert self.world.current is not None
+
+        def run(words: Pipe, events: Any) -> int:
+            return publisher.publish(publisher.parse(command[2:]), words, events)
+
+        return Child(self.world, f"publisher of {self.world.current.process.name}", run)
+
+    def _kill_by_number(self, number: int, _: int) -> None:
+        for process in self.world.processes:
+            if process.pid == number:
+                self.world.kill(process)
 
     def _leave(self, driver: Process) -> None:
         cluster = self.clusters[driver]
@@ -209,7 +254,7 @@ class Simulation:
         logging.getLogger().addHandler(handler)
         for known in ("ray_jobs", "trainers"):
             logging.getLogger(known).setLevel(logging.INFO)
-        RAY.find_cluster, RAY.world = self.find_cluster, self.world
+        RAY.find_cluster, RAY.world, WANDB.client = self.find_cluster, self.world, self.client
         gc.disable()  # else it would close files of the dead at a moment of its own
         names = tempfile._name_sequence  # type: ignore[attr-defined]
         tempfile._name_sequence = (f"{self.world.names.getrandbits(40):x}" for _ in iter(int, 1))  # type: ignore[attr-defined]
@@ -230,7 +275,11 @@ class Simulation:
             return world.current.process.pid if world.current else 0
 
         def leave(code: int) -> None:
-            raise ExitError(code)
+            assert world.current is not None
+            process = world.current.process
+            process.result = code
+            world.end(process)
+            raise KilledError
 
         of_system: list[tuple[Any, str, Any]] = [
             (time, "time", lambda: EPOCH_S + world.now + world.clock_offset),
@@ -240,6 +289,7 @@ class Simulation:
             (os, "getpid", get_pid),
             (os, "uname", lambda: SimpleNamespace(nodename=world.current.process.machine if world.current else "")),
             (os, "_exit", leave),
+            (os, "kill", self._kill_by_number),
             (secrets, "token_hex", lambda num: f"{world.names.getrandbits(8 * num):0{2 * num}x}"),
             (shutil, "_use_fd_functions", False),
             (shutil, "disk_usage", self._measure_disk),
@@ -250,7 +300,7 @@ class Simulation:
         ]
         threads = [
             (module, "threading", self.threading)
-            for module in (resume, launcher, mirror, run_mirror, fold_mirror, lease)
+            for module in (resume, launcher, mirror, run_mirror, fold_mirror, lease, publisher, wandb_sink)
         ]
         of_product: list[tuple[Any, str, Any]] = [
             (events_by_fold, "_FOLLOWED", _OfEachProcess(world, OrderedDict)),
@@ -263,7 +313,12 @@ class Simulation:
             (kfold, "RayStart", SimpleNamespace(for_run=lambda config: None)),
             (kfold, "ClusterSpread", lambda *_: None),
             (kfold, "Watcher", lambda *_: _Watcher()),
-            (kfold, "WandbSink", lambda *_, **__: _NoSink()),
+            (kfold, "WandbSink", self._make_sink),
+            (wandb_sink, "subprocess", SimpleNamespace(Popen=self._start_publisher, PIPE=None)),
+            (wandb_sink, "read_wandb_settings", lambda: WandbSettings({}, {}, None)),
+            (wandb_sink, "RETRY_ONLINE_S", self.setting.retry_online_s),
+            (wandb_sink, "PUBLISHER", [*wandb_sink.PUBLISHER, f"--check-s={self.setting.check_s}"]),
+            (wandb_tries, "_list_commands", self.client.list_commands),
             (kfold, "print_outcome", lambda *_: None),
             (kfold, "reset_damaged_folds", self._reset_damaged_folds(reset_damaged_folds)),
             (conclude, "print_outcome", lambda *_: None),
@@ -298,7 +353,7 @@ class Simulation:
         return {"process": pid, "started": str(pid), "machine": machine}
 
     def _measure_disk(self, path: Any) -> Any:
-        disk = self._find_disk(self.world.current.process.machine if self.world.current else "", str(path))
+        disk = self.find_disk(self.world.current.process.machine if self.world.current else "", str(path))
         return SimpleNamespace(free=0 if disk.fault == "full" else 1 << 40)
 
     @contextlib.contextmanager
@@ -307,7 +362,8 @@ class Simulation:
         assert world.current is not None
         driver = world.current.process
         world.sleep(1.0)
-        cluster, interrupts = self.clusters[driver], self.interrupts[driver]
+        cluster, interrupts = self.clusters[driver], Interrupts()
+        driver.on_signal = lambda: interrupts._hear(signal.SIGINT, None)
         nodes = tuple(Resources(float(self.setting.at_once), 0.0, 1e12) for _ in cluster.machines)
 
         def check() -> None:
@@ -317,12 +373,11 @@ class Simulation:
 
         heartbeat = SimpleNamespace(check=check, confirm=check)
         resources = ClusterResources(sum(one.cpus for one in nodes), 0.0, nodes)
-        yield (
-            SimpleNamespace(
-                resources=resources, dashboard_url=None, asks_for_token=True, is_own=cluster.is_own, heartbeat=heartbeat
-            ),
-            interrupts,
+        connection = SimpleNamespace(
+            resources=resources, dashboard_url=None, asks_for_token=True, is_own=cluster.is_own, heartbeat=heartbeat
         )
+        yield connection, interrupts
+        driver.on_signal = interrupt
 
     def _run_as_task(self, name: str, task: dict[str, Any], placement: Any) -> Any:
         world = self.world
@@ -363,7 +418,7 @@ def make_config(setting: Setting) -> RunConfig:
         run=RunSection(name=RUN, storage=setting.storage, dashboard=False, stall_timeout_s=setting.stall_timeout_s),
         folds=FoldsConfig(NUM_FOLDS, "random"),
         checkpoint=CheckpointConfig(setting.every_steps, setting.min_interval_s, setting.patience_s),
-        tracking=dataclasses.replace(_recipe().tracking, log_interval=setting.log_interval, wandb="disabled"),
+        tracking=dataclasses.replace(_recipe().tracking, log_interval=setting.log_interval, wandb=setting.wandb),
         resources=dataclasses.replace(_recipe().resources, max_folds_at_once=setting.at_once),
     )
 
@@ -421,16 +476,6 @@ class _NoGauges:
     def __init__(self, *_: Any) -> None: ...
     def start(self) -> None: ...
     def export(self) -> None: ...
-
-
-class _NoSink:
-    def __enter__(self) -> _NoSink:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-    def start(self) -> None: ...
-    def finish(self, timeout_s: float) -> bool:
-        return True
 
 
 class _Watcher:

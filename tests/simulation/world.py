@@ -31,6 +31,7 @@ class Process:
         trains: whether it uses the random generators, which Python has once for all of them.
         stopped_until: it stands still until then.
         parent: whose end is its own.
+        on_signal: called in its main thread when a signal interrupts it.
         at_end: called when it has ended, in whatever way.
     """
 
@@ -47,6 +48,7 @@ class Process:
         self.error: BaseException | None = None
         self.was_killed = False
         self.parent: Process | None = None
+        self.on_signal, self.is_signalled = interrupt, False
 
     def start(self, target: Callable[[], Any]) -> Process:
         """Runs a function as the process's main thread; the process ends with it."""
@@ -65,6 +67,11 @@ class Process:
         self.world.processes.append(self)
         Task(self, main, self.name).start()
         return self
+
+
+def interrupt() -> None:
+    """What Python does at Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 class Task:
@@ -161,8 +168,7 @@ class World:
         if timeout_s is not None:
             self.push(max(timeout_s, 1e-4), task)
         self._switch()
-        if task.process.is_dead:
-            raise KilledError
+        self._go_on(task)
 
     def note(self, what: str) -> None:
         """Adds a line to the schedule."""
@@ -188,6 +194,13 @@ class World:
         """SIGSTOP, and SIGCONT later."""
         self.note(f"STOP {process.name} for {seconds:.1f} s")
         process.stopped_until = max(process.stopped_until, self.now + seconds)
+
+    def interrupt(self, process: Process) -> None:
+        """Ctrl-C: whatever its main thread waits for, it hears it."""
+        self.note(f"INTERRUPT {process.name}")
+        process.is_signalled, main = True, process.tasks[0]
+        if main is not self.current:
+            self.wake((main, main.token))
 
     def end(self, process: Process) -> None:
         """A process is gone, with all its threads."""
@@ -270,8 +283,16 @@ class World:
         else:
             self.push(seconds, task)
             self._switch()
-        if task.process.is_dead:
+        self._go_on(task)
+
+    def _go_on(self, task: Task) -> None:
+        """What may have happened to a task while others had the baton."""
+        process = task.process
+        if process.is_dead:
             raise KilledError
+        if process.is_signalled and task is process.tasks[0]:
+            process.is_signalled = False
+            process.on_signal()
 
     def _next(self) -> Task | None:
         while self._heap:

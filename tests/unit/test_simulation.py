@@ -13,7 +13,7 @@ from support.processes import REPOSITORY
 pytest.importorskip("greenlet", reason="the simulation's threads")
 
 # When they did: each change of the simulation gives seeds other histories.
-HAVE_FAILED = ("109", "167", "179", "197")
+HAVE_FAILED = ("38", "64", "109", "167", "179", "197", "218")
 
 
 def simulate(*words: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def test_whatever_happens_a_run_ends_as_the_undisturbed_one():
 @pytest.mark.slow
 def test_histories_of_today():
     first = 10_000 * datetime.date.today().toordinal()
-    done = simulate(str(first), str(first + 10_000), "--seconds=30")
+    done = simulate(str(first), str(first + 10_000), "--seconds=25")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -182,23 +182,30 @@ Event = RunStarted | FoldEvent
 # Shown in the live table only; events.jsonl keeps what changes a fold's state.
 NOT_KEPT = (AliveReported, PreparationReported, ProgressReported, EpochReported, EvaluationReported, StageBegun)
 
+_ENDS = (FoldState.COMPLETED, FoldState.FAILED, FoldState.INTERRUPTED)
 
-def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
-    """The status after an event. Pure."""
+
+def advance(status: FoldStatus, event: FoldEvent, now: float) -> FoldStatus:
+    """The status after an event. Pure.
+
+    The driver's words and those of the workers come in any order. So whichever comes first begins an attempt, and how
+    one has ended stays, unless its files turn out to be whole."""
+    if event.attempt > status.attempt:
+        known = status
+        status = FoldStatus(known.fold, attempt=event.attempt, train_size=known.train_size, val_size=known.val_size)
+    if status.state in _ENDS and isinstance(event, FoldStarted | FoldFailed | FoldStopped | FoldResized):
+        return status
+    return _take_in(status, event, now)
+
+
+def _take_in(status: FoldStatus, event: FoldEvent, now: float) -> FoldStatus:
     match event:
         case FoldLaunched():
-            return FoldStatus(
-                status.fold,
-                attempt=event.attempt,
-                train_size=status.train_size,
-                val_size=status.val_size,
-                num_workers=event.num_workers,
-            )
+            return replace(status, num_workers=event.num_workers)
         case FoldStarted():
             return replace(
                 status,
                 state=FoldState.TRAINING,
-                attempt=event.attempt,
                 started=now,
                 epoch=event.epoch,
                 step=event.step,
@@ -237,7 +244,6 @@ def advance(status: FoldStatus, event: Event, now: float) -> FoldStatus:
             return replace(status, state=FoldState.INTERRUPTED, finished=now, preparation=None)
         case FoldResized():
             return replace(status, state=FoldState.WAITING, preparation=None)
-    raise AssertionError(event)
 
 
 def _turn(status: FoldStatus, event: StageBegun | EndedEarly) -> FoldStatus:

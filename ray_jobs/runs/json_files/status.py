@@ -152,12 +152,10 @@ def find_budget_end(folder: RunFolder, fold: int) -> int | None:
 
 def list_workers(folder: RunFolder, fold: int) -> list[int]:
     """Workers of each attempt that has trained a fold as it is now, in their order."""
-    launched: dict[int, int] = {}
-    trained: list[int] = []
-    for row in read_events(folder, fold):
-        if row["event"] == "FoldLaunched":
-            launched[row["attempt"]] = row["num_workers"]
-        elif row["event"] == "FoldStarted" and row["attempt"] in launched:
+    events, trained = read_events(folder, fold), list[int]()
+    launched = {row["attempt"]: row["num_workers"] for row in events if row["event"] == "FoldLaunched"}
+    for row in events:
+        if row["event"] == "FoldStarted" and row["attempt"] in launched:
             trained = [*(trained if row["step"] else []), launched[row["attempt"]]]
     return trained
 

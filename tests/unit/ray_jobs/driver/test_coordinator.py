@@ -14,6 +14,7 @@ from ray_jobs.runs.json_files.events import (
     FoldLaunched,
     FoldResized,
     FoldStarted,
+    FoldStopped,
     RunStarted,
 )
 from ray_jobs.runs.json_files.status import FoldState, last_attempt, list_workers, read_status
@@ -89,6 +90,28 @@ def test_a_late_word_of_an_earlier_attempt_is_ignored(folder):
     state.apply(FoldFailed(0, 1, "the survivor of attempt 1"))
     assert read_status(folder, 0).state == FoldState.TRAINING
     assert last_attempt(folder, 0) == 2
+
+
+def test_words_of_the_driver_and_of_workers_count_in_whatever_order_they_come(folder):
+    """Calls of one caller are in their order, those of several are not."""
+    state = Coordination(folder, 1)
+    for event in (FoldLaunched(0, 1, 1, 1), FoldFailed(0, 1, "it died"), FoldStarted(0, 1)):
+        state.apply(event)
+    assert (read_status(folder, 0).state, read_status(folder, 0).error) == (FoldState.FAILED, "it died")
+    assert not any("ensemble/fold_0_start" in row for row in read_lines(folder.ensemble_record))
+    for event in (FoldStarted(0, 2, step=7), epoch(0, 0, 0.5, 2), FoldLaunched(0, 2, 3, 1)):
+        state.apply(event)
+    status = read_status(folder, 0)
+    assert (status.state, status.attempt, status.num_workers, status.score) == (FoldState.TRAINING, 2, 3, 0.5)
+    assert (status.error, status.pace) == (None, (status.pace[0], 10))
+    assert list_workers(folder, 0) == [1, 3]
+    for event in (FoldStopped(0, 2), FoldStarted(0, 2), FoldFailed(0, 2, "it ended with its driver")):
+        state.apply(event)
+    assert (read_status(folder, 0).state, read_status(folder, 0).error) == (FoldState.INTERRUPTED, None)
+    folder.fold(0).write_manifest()
+    for event in (FoldCompleted(0, 2), FoldStopped(0, 2)):
+        state.apply(event)
+    assert read_status(folder, 0).state == FoldState.COMPLETED
 
 
 @pytest.mark.parametrize("through", ["run started", "no run"])

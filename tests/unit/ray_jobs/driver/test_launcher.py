@@ -20,11 +20,12 @@ from ray_jobs.cluster.placement import ClusterResources, Placement
 from ray_jobs.cluster.signals import Interrupts, listening
 from ray_jobs.cluster.start import Connection
 from ray_jobs.config.recipes import RECIPES
+from ray_jobs.driver.coordinator import Coordination
 from ray_jobs.driver.failures import MAX_DEATHS, Cause, Failure
 from ray_jobs.driver.launcher import FoldLauncher, MemberFold
 from ray_jobs.errors import ClusterLostError
 from ray_jobs.runs.folder import RunFolder
-from ray_jobs.runs.json_files.events import FoldCompleted, FoldFailed, FoldLaunched
+from ray_jobs.runs.json_files.events import FoldCompleted, FoldFailed, FoldLaunched, FoldStarted
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, write_status
 
 
@@ -165,3 +166,24 @@ class _Blind:
 
     def update(self):
         pass
+
+
+def test_after_an_interrupt_no_attempt_that_goes_with_the_driver_is_said_to_train(launcher, monkeypatch):
+    """Of two folds: one has ended and its thread has not told so, one has just begun and nobody has heard of it."""
+    folds = [MemberFold(launcher.folder, number) for number in range(2)]
+    asked, ended, waits = [], threading.Event(), threading.Event()
+    ended.set()
+    write_status(launcher.folder, FoldStatus(0, FoldState.TRAINING, 1))
+    state = Coordination(launcher.folder, 2)
+    state.apply(FoldLaunched(1, 3, 1, 1))
+    monkeypatch.setattr("ray.get", lambda answers, timeout: asked.append(len(answers)))
+    launcher.cluster.heartbeat.confirm = lambda: None
+    launcher.coordinator = SimpleNamespace(apply=SimpleNamespace(remote=lambda member, event: state.apply(event)))
+    launcher.running = {folds[0]: 1, folds[1]: 3}
+    launcher._let_folds_save(dict(zip(folds, (ended, waits), strict=True)))
+    state.apply(FoldStarted(1, 3))  # its process may live a little longer
+    assert [fold.read_status().state for fold in folds] == [FoldState.INTERRUPTED] * 2
+    assert asked == [2]
+    launcher.running = {}  # how each has ended is written: nothing is told
+    launcher._let_folds_save({folds[0]: ended})
+    assert asked == [2]

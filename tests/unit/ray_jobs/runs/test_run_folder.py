@@ -15,7 +15,7 @@ import pytest
 
 import ray_jobs.errors
 from ensemble.predictions import PredictionError
-from ray_jobs.errors import RunBusyError, RunFolderError
+from ray_jobs.errors import LostFileError, RunBusyError, RunFolderError
 from ray_jobs.runs.checkpoints import open_checkpoint, write_checkpoint
 from ray_jobs.runs.files import read_json, share_whole, write_json
 from ray_jobs.runs.folder import RunFolder
@@ -90,6 +90,16 @@ def test_tensors_that_could_not_be_removed_are_no_part_of_a_manifest(tmp_path, m
     fold.write_manifest()
     listed = [Path(name).name for name in read_json(fold.manifest)["files"]]
     assert sorted(listed) == ["checkpoint.json", open_checkpoint(fold.checkpoint("best")).tensors.name]
+
+
+def test_a_file_that_somebody_removes_while_the_manifest_is_made_is_missed(tmp_path, monkeypatch):
+    fold = RunFolder(tmp_path).fold(0)
+    saved = fold.predictions("test", "best")
+    write_whole(saved, b"content")
+    monkeypatch.setattr(fold, "list_checkpoints", lambda: saved.unlink() or {})
+    with pytest.raises(LostFileError, match="somebody has removed"):
+        fold.write_manifest(needed=[saved])
+    assert not fold.manifest.exists()
 
 
 def test_only_the_attempt_that_is_asked_to_leave_leaves_and_the_request_is_no_part_of_the_fold(tmp_path):

@@ -268,6 +268,15 @@ def test_a_fold_is_not_complete_without_a_file_that_it_has_saved(watched, name, 
     assert not files.manifest.exists()
 
 
+def test_an_attempt_leaves_a_fold_that_is_complete_as_it_is(watched):
+    """The attempt before was taken for dead, and has finished the fold meanwhile."""
+    watched.save_checkpoint("best", {"weight": torch.ones(2)}, {})
+    watched.finish()
+    with pytest.raises(FoldStoppedError, match="fold 0 is complete"):
+        watched.start()
+    assert watched.files.is_complete()
+
+
 @pytest.mark.parametrize(("put_s", "interval_s"), [(0.0, 1000.0), (100.0, 1.0)])
 def test_of_short_epochs_not_each_leaves_a_point_but_one_that_was_asked_for_does(watched, put_s, interval_s):
     """Points for object storage take a tenth of the time at most."""
