@@ -98,6 +98,9 @@ class MemoryContext:
 
     def save_resume_point(self, point: Any, global_step: int) -> None: ...
 
+    def is_time_up(self, global_step: int, next_s: float) -> bool:
+        return False
+
     def share_tensors(self, name: str, tensors: dict[str, Any]) -> dict[str, str]:
         return {}
 

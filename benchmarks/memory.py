@@ -41,6 +41,7 @@ from trainers.clip_regression.config import Config
 from trainers.clip_regression.inputs.features import plan_features
 from trainers.clip_regression.inputs.fold_inputs import read_tables
 from trainers.clip_regression.inventory import take_inventory, write_inputs
+from trainers.interface import Inventory
 
 NUM_PICTURES = 50
 MODEL = "--config-name=clip_multimodal_b32 model.pretrained=none model.allow_random_frozen=true"
@@ -102,8 +103,8 @@ def make_data(root: Path, num_rows: int) -> None:
     for number in range(NUM_PICTURES):
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / f"{number}.jpg")
     ids = [f"r{number:07d}" for number in range(num_rows)]
-    for number, row_id in enumerate(ids):
-        os.symlink(f"../{number % NUM_PICTURES}.jpg", root / "train_val" / f"{row_id}.jpg")
+    for row_id, number in zip(ids, draw_pictures(num_rows, seed=1), strict=True):
+        os.symlink(f"../{number}.jpg", root / "train_val" / f"{row_id}.jpg")
     title = [f"video {number} of a series about things that are worth seeing" for number in range(num_rows)]
     date = (pd.Timestamp("2025-01-01") - pd.to_timedelta(rng.integers(0, 4000, num_rows), unit="D")).strftime(
         "%Y-%m-%d"
@@ -113,8 +114,14 @@ def make_data(root: Path, num_rows: int) -> None:
     pd.DataFrame(frame).to_csv(root / "train_val.csv", index=False)
 
 
-def fill_cache(data: Path, storage: Path) -> None:
-    """Writes random features where the run will look for them."""
+def draw_pictures(num_rows: int, seed: int) -> list[int]:
+    """Which picture each row links to, at random: one after another, the same blocks of rows would come again and
+    again, and each is encoded once."""
+    return np.random.default_rng(seed).integers(0, NUM_PICTURES, num_rows).tolist()
+
+
+def fill_cache(data: Path, storage: Path) -> tuple[Config, Inventory]:
+    """Writes random features where the run will look for them; gives what it would train on."""
     recipe = RECIPES["clip_multimodal_b32"]().trainer
     model = replace(recipe.model, pretrained=None, allow_random_frozen=True)
     training = replace(recipe.training, horizontal_flip=False)
@@ -128,6 +135,7 @@ def fill_cache(data: Path, storage: Path) -> None:
         blocks = versions[0].blocks
         for block in range(len(blocks.paths)):
             blocks.write(block, rng.standard_normal((len(blocks.positions(block)), *blocks.shape), np.float32))
+    return config, inventory
 
 
 def read_stages(folder: RunFolder) -> list[float]:

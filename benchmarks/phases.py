@@ -31,7 +31,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np
 import pandas as pd
-from memory import NUM_PICTURES, make_data, measure
+from memory import draw_pictures, make_data, measure
 from predict_memory import find_family
 
 from ray_jobs.runs.folder import RunFolder
@@ -65,13 +65,14 @@ def main() -> None:
 
 
 def add_test_rows(root: Path, number: int) -> None:
-    """As the training rows, without targets."""
+    """As the training rows, with other texts and without targets."""
     frame = pd.read_csv(root / "train_val.csv", nrows=number).drop(columns="views")
     frame["id"] = [f"t{row:07d}" for row in range(number)]
+    frame["title"] = "another " + frame["title"]
     frame.to_csv(root / "test.csv", index=False)
     (root / "test").mkdir()
-    for row, name in enumerate(frame["id"]):
-        os.symlink(f"../{row % NUM_PICTURES}.jpg", root / "test" / f"{name}.jpg")
+    for name, picture in zip(frame["id"], draw_pictures(number, seed=2), strict=True):
+        os.symlink(f"../{picture}.jpg", root / "test" / f"{name}.jpg")
 
 
 def watch(words: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import torch
 from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.train import PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
-from ray.train.v2.api.exceptions import ControllerError, PreemptionError
+from ray.train.v2.api.exceptions import ControllerError, NCCLHangError, PreemptionError
 
 from ray_jobs.driver.failures import MAX_DEATHS, Cause, explain_failure
 from ray_jobs.errors import NonFiniteLossError, NoRoomError, StorageError
@@ -63,6 +63,13 @@ def test_a_node_that_is_gone_before_the_fold_could_save_is_nobodys_fault():
     failure = explain_failure(PreemptionError(info, drain_timed_out=True))
     assert failure.message == "its node was taken away before it could save where it was"
     assert failure.may_be_retried(100 * MAX_DEATHS)
+
+
+def test_a_fold_whose_ranks_wait_for_each_other_on_their_gpus_is_tried_again():
+    failure = explain_failure(NCCLHangError("1 of 1 communicators has made no progress", worker_failures={}))
+    assert failure.cause == Cause.STALLED
+    assert "made no progress" in failure.message
+    assert failure.may_be_retried(1)
 
 
 def test_where_the_drivers_own_node_goes_no_fold_can_start():
