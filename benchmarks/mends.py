@@ -31,14 +31,15 @@ NEEDED = ("ray_jobs", "trainers", "ensemble", "tests/simulation")
 
 @dataclass(frozen=True)
 class Mend:
-    """A mend: what it does, in a file the code with and without it, and whether it concerns runs in object storage
-    only."""
+    """A mend: what it does, in a file the code with and without it, and whether it concerns runs in object storage, or
+    at W&B, only."""
 
     what: str
     path: str
     code: str
     without: str
     in_bucket: bool = False
+    at_wandb: bool = False
 
 
 MENDS = (
@@ -191,6 +192,20 @@ MENDS = (
         "            self.frozen.look(threads)\n",
         "",
     ),
+    Mend(
+        "W&B: the server is asked whether it holds what it was sent",
+        "ray_jobs/tracking/publisher.py",
+        "held = {stream.spec.key: stream.count_held() for stream in self.streams}\n        note",
+        "held = {stream.spec.key: stream.next_step for stream in self.streams}\n        note",
+        at_wandb=True,
+    ),
+    Mend(
+        "W&B: a publisher that has failed is followed by another one",
+        "ray_jobs/tracking/wandb_sink.py",
+        "is_in_vain = self._has_not_arrived() if ended == PublisherExit.INCOMPLETE else self._is_in_vain()",
+        "is_in_vain = True",
+        at_wandb=True,
+    ),
 )  # fmt: skip
 
 
@@ -231,7 +246,12 @@ def run_until_failed(mend: Mend, copy: Path, most: int) -> None:
     sys.path[:0] = [str(copy), str(copy / "tests")]
     from simulation.simulate import choose_setting, run_seeds
 
-    fitting = (seed for seed in itertools.count() if choose_setting(seed).in_bucket or not mend.in_bucket)
+    settings = ((seed, choose_setting(seed)) for seed in itertools.count())
+    fitting = (
+        seed
+        for seed, setting in settings
+        if (setting.in_bucket or not mend.in_bucket) and (setting.wandb != "disabled" or not mend.at_wandb)
+    )
     chosen, began = list(itertools.islice(fitting, most)), time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
         outcomes = run_seeds(chosen, until_failed=True)

@@ -71,6 +71,7 @@ class Checks:
         simulation.on_launch.append(self.see_launch)
         simulation.store.on_change.append(self.see_object)
         simulation.wandb.on_rows = self.see_wandb_rows
+        simulation.on_held.append(self.check_held)
         disk = simulation.shared
         disk.on_change.append(lambda what, path, inode: self.see_change(disk, what, path, inode))
 
@@ -331,17 +332,24 @@ class Checks:
             if began > trouble_until and took_s > timeout_s + _WANDB_END_S:
                 self.refuse(f"(h) a driver has waited {took_s:.1f} s for W&B, which is to take {timeout_s} s at most")
 
+    def check_held(self, machine: str) -> None:
+        """(h) whoever says that W&B holds all rows is right."""
+        self.num_checks += 1
+        place = find_place(self.simulation.setting.storage, RUN)
+        disk = self.simulation.find_disk(machine, str(place))
+        mark = json.loads(disk.peek(f"{place}/wandb/ids.json") or b"")["mark"]
+        for ending, key in _WANDB_RUNS.items():
+            num_rows = (disk.peek(f"{place}/metrics/{key}.jsonl") or b"").count(b"\n")
+            if num_rows > (held := len(self.simulation.wandb.runs.get(f"{mark}-{ending}", {}))):
+                self.refuse(f"(h) W&B is said to hold all rows, and has {held} of {num_rows} of {key}")
+
     def check_wandb(self, *, is_whole: bool) -> None:
         """(h) W&B shows what the records hold."""
         if not is_whole:
             self.refuse("(h) W&B is well, and the upload does not end")
         files = self.list_files()
         mark = json.loads(files["wandb/ids.json"])["mark"]
-        keys = {f"fold{fold}": f"fold_{fold}" for fold in range(NUM_FOLDS)} | {
-            "ensemble": "ensemble",
-            "submission": "submission",
-        }
-        for ending, key in keys.items():
+        for ending, key in _WANDB_RUNS.items():
             rows = [json.loads(line) for line in files.get(f"metrics/{key}.jsonl", b"").splitlines()]
             held = [row for _, row in sorted(self.simulation.wandb.runs.get(f"{mark}-{ending}", {}).items())]
             if [_as_at_wandb(row) for row in rows] != [without_times(row) for row in held]:
@@ -390,5 +398,8 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 
 _STACKS = re.compile(r"log/fold_\d+/stacks_attempt\d+_rank0\.txt")  # of an attempt in which nothing moved
 _SEGMENTS = "metrics/segments/"
+# What the name of a W&B run ends with, and its record.
+_WANDB_RUNS = {f"fold{fold}": f"fold_{fold}" for fold in range(NUM_FOLDS)}
+_WANDB_RUNS |= {"ensemble": "ensemble", "submission": "submission"}
 _OF_WANDB = ("wandb/", "log/wandb.log")
 _MAY_BE = {"stop_request.json", "driver.lock", "launched.json", "driver.json"}

@@ -19,11 +19,13 @@ from random import Random
 from simulation.checks import Checks, Reference
 from simulation.faults import Faults
 from simulation.simulated import NUM_FOLDS, STORE, TEMPORARY, Setting, Simulation
+from simulation.wandb import FAULTS
 from simulation.world import Process, ViolationError
 
 _MOST_COMMANDS = 30
 _IMPATIENT_COMMANDS = 20  # that follow one another after seconds
 _PATIENCE_S = 4000.0  # after the last fault
+_UPLOAD_FAILS_S = 30.0  # W&B, at the end of a run
 
 
 @dataclass
@@ -113,13 +115,23 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
 
 
 def _upload(simulation: Simulation, checks: Checks) -> None:
-    """The user sends to W&B what it lacks."""
-    simulation.wandb.fault, simulation.client.has_key = None, True
-    uploader = Process(simulation.world, "wandb_sync", simulation.setting.machines[0]).start(simulation.upload)
-    while not uploader.is_dead:
-        simulation.world.sleep(2.0)
-    if uploader.error is not None:
-        raise uploader.error
+    """The user sends to W&B what it lacks: once while W&B fails and somebody dies, and once more."""
+    world, luck, server = simulation.world, simulation.world.random, simulation.wandb
+    simulation.client.has_key, server.fault = True, luck.choice((None, *FAULTS))
+
+    def kill() -> None:
+        if living := [one for one in world.processes if not one.is_dead and one.name.endswith("of wandb_sync")]:
+            world.kill(luck.choice(living))
+
+    world.call_later(_UPLOAD_FAILS_S * luck.random(), kill)
+    world.call_later(_UPLOAD_FAILS_S * luck.random(), lambda: setattr(server, "fault", None))
+    for _ in range(2):
+        uploader = Process(world, "wandb_sync", simulation.setting.machines[0]).start(simulation.upload)
+        while not uploader.is_dead:
+            world.sleep(2.0)
+        if uploader.error is not None:
+            raise uploader.error
+        world.sleep(_UPLOAD_FAILS_S)
     checks.check_wandb(is_whole=uploader.result)
 
 

@@ -34,6 +34,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 
+pa.set_cpu_count(1)
+torch.set_num_threads(1)
+
 import ensemble.predictions
 from ray_jobs.cli.command_line import Command
 from ray_jobs.cluster.placement import ClusterResources, Resources
@@ -145,6 +148,7 @@ class Simulation:
         self.store.on_stale = self.mislead
         self.wandb = WandbServer(self.world)
         self.client = WandbClient(self.world, self.wandb, has_key=setting.has_key)
+        self.on_held: list[Callable[[str], None]] = []  # called with the machine of who says that W&B holds all rows
         self.waited: list[tuple[float, float, float]] = []  # for W&B at the end: when, how long, and how long at most
         self.on_launch: list[Callable[[Process, int, int], None]] = []  # process, fold, attempt
 
@@ -199,7 +203,7 @@ class Simulation:
             online = dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, wandb="online"))
             settle_ids(folder, online)
             forget_uploaded(folder)
-            with wandb_sink.WandbSink(folder, online, self.world.note, falls_back=False) as sink:
+            with self._make_sink(folder, online, self.world.note, falls_back=False) as sink:
                 sink.start()
                 return sink.finish(600.0)
 
@@ -211,6 +215,9 @@ class Simulation:
             began = self.world.now
             is_whole = finish(timeout_s)
             self.waited.append((began, self.world.now - began, timeout_s))
+            for tell in self.on_held if is_whole else ():
+                assert self.world.current is not None
+                tell(self.world.current.process.machine)
             return is_whole
 
         sink.finish = finish_in_time  # type: ignore[method-assign]
