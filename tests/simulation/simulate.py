@@ -26,6 +26,7 @@ _MOST_COMMANDS = 30
 _IMPATIENT_COMMANDS = 20  # that follow one another after seconds
 _PATIENCE_S = 4000.0  # after the last fault
 _UPLOAD_FAILS_S = 30.0  # W&B, at the end of a run
+_LASTING_S = 60.0  # faults of disks and buckets at most
 
 
 @dataclass
@@ -117,6 +118,8 @@ def _use(simulation: Simulation, checks: Checks, faults: Faults | None) -> None:
 def _upload(simulation: Simulation, checks: Checks) -> None:
     """The user sends to W&B what it lacks: once while W&B fails and somebody dies, and once more."""
     world, luck, server = simulation.world, simulation.world.random, simulation.wandb
+    world.before_step = None  # whatever else fails has failed
+    world.sleep(_LASTING_S)
     simulation.client.has_key, server.fault = True, luck.choice((None, *FAULTS))
 
     def kill() -> None:
