@@ -106,7 +106,7 @@ def main() -> int:
             soak.end()
     for problem in soak.tally.list_all():
         print(problem)
-    print(f"{given.kills} kills, seed {given.seed}: {soak.tally}")
+    print(f"{soak.num_kills} of {given.kills} kills, seed {given.seed}: {soak.tally}")
     if soak.tally.list_all():
         print(f"kept: {root}")
         return 1
@@ -129,6 +129,8 @@ class Soak:
         self.tally, self.began = Tally(), time.monotonic()
         self.cluster = Cluster(root)
         self.joins = False
+        self.num_kills = 0
+        self.damaged: set[bytes] = set()  # what describes points from which no fold can go on
         self.driver: subprocess.Popen[bytes] | None = None
         self.starts_over = False  # a finished fold of this run was damaged, and rightly starts and completes again
         self.saved: list[
@@ -156,6 +158,9 @@ class Soak:
         while time.monotonic() < deadline:
             if kinds and self.wait_for_moment(kinds[0], time.monotonic() + self.chance.uniform(0, LONGEST_PAUSE_S)):
                 self.hit(kinds.pop(0), run)
+                self.num_kills += 1
+            elif kinds:
+                kinds.append(kinds.pop(0))  # no such process was met; another kind goes first
             elif not kinds:
                 self.await_end(HANGS_AFTER_S * 5)
             if self.driver.poll() is None:
@@ -195,6 +200,8 @@ class Soak:
         """Does one thing to the run."""
         for own in list_folders(run):
             for path in own.root.glob("folds/*/checkpoints/resume_*/checkpoint.json"):
+                if path.read_bytes() in self.damaged:
+                    continue
                 step = read_json(path, default={"description": {"global_step": 0}})["description"]["global_step"]
                 self.saved.append((time.time(), own, int(path.parts[-4]), step))
         if kind in PROCESSES:
@@ -242,6 +249,8 @@ class Soak:
         path = self.chance.choice(self.chance.choice(of_kinds))
         if not path.stat().st_size:
             return
+        if (point := path.with_name("checkpoint.json")).is_file():
+            self.damaged.add(point.read_bytes())
         content = bytearray(path.read_bytes())
         place = self.chance.randrange(len(content))
         if self.chance.random() < 0.5:
