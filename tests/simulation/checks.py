@@ -234,17 +234,17 @@ class Checks:
         return self.saved.get(fold, NO_POINT)
 
     def see_launch(self, process: Process, fold: int, attempt: int) -> None:
-        """(a) a finished fold is never trained again."""
+        """What was saved then, and by whom it is launched."""
         self.launched_by[fold, attempt] = process.parent
         self.saved_at_launch[process.pid] = self.find_saved(fold), self.simulation.world.now
-        if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
-            self.refuse(f"(a) attempt {attempt} of fold {fold} is launched, and the fold is finished")
 
     def see_start(self, fold: int, step: int, is_validated: bool) -> None:
-        """(d) an attempt goes on from the newest point that was whole when it was launched; of a run in object storage
-        unless a list was stale since, or a cleaner came."""
+        """(a) a finished fold is never trained again; (d) an attempt goes on from the newest point that was whole when
+        it was launched; of a run in object storage unless a list was stale since, or a cleaner came."""
         task = self.simulation.world.current
         assert task is not None
+        if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
+            self.refuse(f"(a) {task.process.name} trains fold {fold}, which is finished")
         self.training.add(task.process)
         at_launch, since = self.saved_at_launch[task.process.pid]
         wanted = min(self.find_saved(fold), at_launch)
