@@ -189,7 +189,7 @@ MENDS = (
     Mend(
         "watch: a fold's process that is frozen is killed from outside",
         "ray_jobs/driver/launcher.py",
-        "            self.frozen.look(threads)\n",
+        "            self.frozen.look(ended)\n",
         "",
     ),
     Mend(
