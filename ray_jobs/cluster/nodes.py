@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.cluster.ray_private import find_draining_nodes, is_worker_process
 from ray_jobs.errors import ClusterError
+
+_CHECK_INTERVAL_S = 1.0
 
 
 def list_nodes() -> list[dict[str, Any]]:
@@ -38,8 +41,12 @@ def _kill(node_id: str, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
+def run_on_each_node(function: Any, *args: Any, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Calls a function once on every node that takes work.
+
+    Args:
+        function, args: what to call with what.
+        check: called again and again meanwhile: for minutes Ray would wait for a cluster that is gone.
 
     Returns:
         {node: result}.
@@ -58,6 +65,10 @@ def run_on_each_node(function: Any, *args: Any) -> dict[str, Any]:
         name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
         waiting[name] = task.options(scheduling_strategy=there, name=function.__name__).remote(function, *args)
     try:
+        pending = list(waiting.values())
+        while pending:
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=_CHECK_INTERVAL_S)
+            check()
         return {name: ray.get(result) for name, result in waiting.items()}
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None

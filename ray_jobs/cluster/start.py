@@ -127,19 +127,21 @@ def connect(start: RayStart) -> Iterator[Connection]:
 
     Raises:
         ClusterError: a named cluster does not answer, asks for another token, or runs other package versions.
+        ClusterLostError: it goes while it is joined.
     """
     context = start.join()
     import ray
 
     try:
+        head = ray.get_runtime_context().gcs_address
+        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
         # Ray imports what serialises when that is first needed; here, because the driver's threads must not import
         # anything.
         ray.put(None)
         if not start.is_own:
             packages = start.packages
-            refuse_other_versions(package_versions(packages), run_on_each_node(package_versions, packages))
-        head = ray.get_runtime_context().gcs_address
-        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
+            found = run_on_each_node(package_versions, packages, check=heartbeat.check)
+            refuse_other_versions(package_versions(packages), found)
         yield Connection(
             find_resources(is_own=start.is_own),
             context.dashboard_url or None,

@@ -163,7 +163,7 @@ class Session:
             if is_own:
                 prepare_node(member.config.trainer)
             else:
-                run_on_each_node(prepare_node, member.config.trainer)
+                run_on_each_node(prepare_node, member.config.trainer, check=self.check)
 
     def make_launcher(self, plan: Plan, config: RunConfig, placement: Placement, coordinator: Any) -> FoldLauncher:
         """What trains folds of a plan here; Ray's dashboard calls them by the config's name."""

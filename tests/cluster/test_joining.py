@@ -1,0 +1,69 @@
+"""A cluster that goes while a driver joins it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from support.processes import REPOSITORY, clean_environment, find_processes, free_port, start_node
+
+# Each node is asked for its versions; here one that takes its time. What Ray does at an end in good order would wait, too.
+SCRIPT = """
+import os
+import time
+from ray_jobs.cluster import start
+from ray_jobs.errors import ClusterLostError
+
+ask = start.run_on_each_node
+start.run_on_each_node = lambda *_, **how: (print("asks", flush=True), ask(time.sleep, 600, **how))
+try:
+    with start.connect(start.RayStart("a driver", dashboard=False)):
+        print("joined", flush=True)
+except ClusterLostError as error:
+    print(error, flush=True)
+    os._exit(3)
+"""
+
+
+@pytest.fixture
+def root():
+    """A short path: Ray's sockets lie below it."""
+    folder = Path(tempfile.mkdtemp(prefix="join_", dir="/tmp"))
+    yield folder
+    _kill_all(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_all(folder: Path) -> None:
+    for process in find_processes(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def test_a_driver_whose_cluster_goes_while_it_joins_ends_with_the_reason(root):
+    """Ray itself waits for minutes."""
+    port, token = free_port(), {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    environment = clean_environment(HOME=str(root), **token)
+    words = ("--head", f"--port={port}", f"--temp-dir={root}", "--include-dashboard=false")
+    head = start_node(root / "head.log", environment, *words)
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], cwd=REPOSITORY, env=environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as driver:  # fmt: skip
+        try:
+            assert driver.stdout.readline() == "asks\n"
+            _kill_all(root)
+            head.wait()
+            said = driver.communicate(timeout=60)
+        finally:
+            driver.kill()
+    assert driver.returncode == 3, said
+    assert said[0].startswith("the Ray node of this machine")
