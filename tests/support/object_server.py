@@ -60,7 +60,7 @@ class ObjectServer:
 
     def list_stored(self) -> list[tuple[str, str]]:
         """Key and content of each small object that was put, in order."""
-        return re.findall(r"^stored (\S+) (.*)\n", self.log.read_text(errors="replace"), re.MULTILINE)
+        return re.findall(r"^stored (\S+) (.*)\n", self.log.read_text(), re.MULTILINE)
 
     def list_requests(self, method: str = "GET") -> list[str]:
         """The paths that were asked for, `/lab/folder/object` or `/lab?list-type=2&…`, in order."""

@@ -17,7 +17,8 @@ def _put_alone(self):
         answer = _put_object(self)
         if answer[0] == 200 and len(self.body or b"") < 200:
             # In one piece: the lines of requests come from other threads.
-            os.write(1, b"stored %s %s\n" % (self.parse_key_name().encode(), self.body or b""))
+            content = (self.body or b"").decode(errors="replace")
+            os.write(1, f"stored {self.parse_key_name()} {content}\n".encode())
         return answer
 
 
