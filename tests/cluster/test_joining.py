@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,11 @@ from support.processes import REPOSITORY, clean_environment, find_processes, fre
 # Each node is asked for its versions; here one that takes its time. What Ray does at an end in good order would wait, too.
 SCRIPT = """
 import os
-import time
 from ray_jobs.cluster import start
 from ray_jobs.errors import ClusterLostError
 
 ask = start.run_on_each_node
-start.run_on_each_node = lambda *_, **how: (print("asks", flush=True), ask(time.sleep, 600, **how))
+start.run_on_each_node = lambda *_, **how: ask(os.system, "touch $HOME/asked; sleep 600", **how)
 try:
     with start.connect(start.RayStart("a driver", dashboard=False)):
         print("joined", flush=True)
@@ -59,7 +59,9 @@ def test_a_driver_whose_cluster_goes_while_it_joins_ends_with_the_reason(root):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as driver:  # fmt: skip
         try:
-            assert driver.stdout.readline() == "asks\n"
+            while not (root / "asked").exists():
+                assert driver.poll() is None, driver.communicate()
+                time.sleep(0.05)
             _kill_all(root)
             head.wait()
             said = driver.communicate(timeout=60)
