@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import random
 import re
 import secrets
@@ -32,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import pyarrow.parquet as pq
-from support.processes import clean_environment, find_processes, free_port, start_node
+from support.processes import clean_environment, find_processes, free_port, kill, start_node
 from support.run_bits import TIMINGS
 from support.wandb_server import StandInServer
 
@@ -381,16 +380,6 @@ class Cluster:
 def is_ray(title: str) -> bool:
     """Whether a process is Ray's, and not the driver, the publisher or W&B's client."""
     return not any(word in title for word in ("ray_jobs", "wandb"))
-
-
-def kill(processes: list[int]) -> None:
-    """SIGKILL to those that still live."""
-    for process in processes:
-        if process:
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
 
 def list_folders(run: RunFolder) -> list[RunFolder]:

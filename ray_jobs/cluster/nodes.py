@@ -83,9 +83,13 @@ def _call(function: Any, *args: Any) -> Any:
     return function(*args)
 
 
-def refuse_private_storage(folder: Path) -> None:
+def refuse_private_storage(folder: Path, check: Callable[[], None] = lambda: None) -> None:
     """Looks whether every node sees what the driver writes: folds run anywhere, and leave their files in the run's
     folder.
+
+    Args:
+        folder: the run's.
+        check: as `run_on_each_node` has it.
 
     Raises:
         ClusterError: with the nodes that do not.
@@ -93,7 +97,7 @@ def refuse_private_storage(folder: Path) -> None:
     mark = folder / f".seen_{secrets.token_hex(6)}.tmp"
     mark.touch()
     try:
-        seen = run_on_each_node(_is_there, str(mark))
+        seen = run_on_each_node(_is_there, str(mark), check=check)
     finally:
         mark.unlink()
     if blind := [node for node, is_seen in seen.items() if not is_seen]:

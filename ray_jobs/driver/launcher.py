@@ -275,7 +275,7 @@ class FoldLauncher:
             if isinstance(ended, FoldResized):
                 continue
             if failure is not None and failure.cause in (Cause.DIED, Cause.STALLED):
-                started_at = read_status(fold.folder, fold.fold).first_step
+                started_at = fold.read_status().first_step
                 num_deaths = 1 if started_at > last_start else num_deaths + 1  # what died before had got further
                 last_start = started_at
             if failure is None or self._is_over():

@@ -157,7 +157,7 @@ class Session:
         """Looks whether each machine sees the run's folder, and lets it fetch what the members need there, once."""
         is_own = self.cluster.is_own
         if not is_own and find_uri(plan.folder) is None:
-            refuse_private_storage(plan.folder.root)
+            refuse_private_storage(plan.folder.root, self.check)
         for member in plan.list_views():
             prepare_node = load_inventory_module(member.config.family).prepare_node
             if is_own:

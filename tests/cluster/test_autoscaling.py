@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.processes import RAY, REPOSITORY, clean_environment, find_processes, free_port, start_node
+from support.processes import RAY, REPOSITORY, clean_environment, find_processes, free_port, kill, start_node
 
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import count_lines, read_lines
@@ -81,9 +78,7 @@ class GrowingCluster:
         """With the nodes that the autoscaler has started, which nobody else ends."""
         self.head.terminate()
         self.head.wait()
-        for process in find_processes(self.root):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        kill(find_processes(self.root))
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.processes import REPOSITORY, clean_environment, find_processes, free_port, start_node
+from support.processes import REPOSITORY, clean_environment, find_processes, free_port, kill, start_node
 
 # Each node is asked for its versions; here one that takes its time. What Ray does at an end in good order would wait, too.
 SCRIPT = """
@@ -38,14 +35,8 @@ def root():
     """A short path: Ray's sockets lie below it."""
     folder = Path(tempfile.mkdtemp(prefix="join_", dir="/tmp"))
     yield folder
-    _kill_all(folder)
+    kill(find_processes(folder))
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _kill_all(folder: Path) -> None:
-    for process in find_processes(folder):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
 
 
 def test_a_driver_whose_cluster_goes_while_it_joins_ends_with_the_reason(root):
@@ -62,7 +53,7 @@ def test_a_driver_whose_cluster_goes_while_it_joins_ends_with_the_reason(root):
             while not (root / "asked").exists():
                 assert driver.poll() is None, driver.communicate()
                 time.sleep(0.05)
-            _kill_all(root)
+            kill(find_processes(root))
             head.wait()
             said = driver.communicate(timeout=60)
         finally:

@@ -330,7 +330,7 @@ class Simulation:
             (kfold, "reset_damaged_folds", self._reset_damaged_folds(reset_damaged_folds)),
             (conclude, "print_outcome", lambda *_: None),
             (session, "on_cluster", self._join_cluster),
-            (session, "refuse_private_storage", lambda root: None),
+            (session, "refuse_private_storage", lambda *_: None),
             (session, "run_on_each_node", lambda *_, **__: None),
             (session, "load_inventory_module", lambda family: _NO_INVENTORY),
             (launcher, "run_as_task", self._run_as_task),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,14 @@ def find_processes(folder: Path) -> dict[int, str]:
         except OSError:  # it has just ended
             continue
     return found
+
+
+def kill(processes: Iterable[int]) -> None:
+    """SIGKILL to those that still live; 0 is none."""
+    for process in processes:
+        if process:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def list_descendants(process: int) -> list[int]:

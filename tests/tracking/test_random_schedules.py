@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from support.processes import REPOSITORY
+from support.processes import REPOSITORY, kill
 from support.publishing import find_cores
 
 from ray_jobs.runs.folder import RunFolder
@@ -66,9 +63,7 @@ def kill_publisher(sink: WandbSink) -> None:
 
 
 def kill_core(folder: RunFolder) -> None:
-    for process in find_cores(folder):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    kill(find_cores(folder))
 
 
 def await_rows(server, folder, config, timeout_s: float) -> None:

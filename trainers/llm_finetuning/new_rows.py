@@ -59,7 +59,6 @@ def find_train_rows(config: Config) -> NewRows:
         DataError: it is not there any more.
     """
     data = config.data
-    assert data.root is not None, "resolved"
     rows = find_new_rows([config], place_table(data, data.train_table))
     return replace(rows, config=replace(rows.config, data=replace(rows.config.data, on_bad_row=data.on_bad_row)))
 
@@ -71,7 +70,6 @@ def find_test_rows(config: Config) -> NewRows:
         DataError: it has none, or it is not there any more.
     """
     data = config.data
-    assert data.root is not None, "resolved"
     path = place_table(data, data.test_table) if data.test_table else None
     if path is None or not path.is_file():
         raise DataError(f"data.root={data.root}: the run has no test questions: expected --blend, or --data FILE")
