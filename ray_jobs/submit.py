@@ -27,7 +27,7 @@ from ray_jobs.tracking.wandb_settings import keep_wandb_mode
 def main(argv: list[str]) -> int:
     typed = parse("submit.py", argv, __doc__, OfRun, {"ensemble": EnsembleConfig()})
     folder = find_whole_run(typed.arguments.run, typed.storage)
-    with hold_run(folder):
+    with hold_run(folder) as mirror:
         old = with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ)
         config = override(old, typed.fields, sections=("ensemble",))
         from ray_jobs.cli.console import open_console
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
 
         config = check_finished(folder, config, config.combined_members)
         console, began = open_console(), time.monotonic()
-        with WandbSink(folder, config, console.print) as sink:
+        with WandbSink(folder, config, console.print, put=mirror.push_run) as sink:
             sink.start()
             folder.write_config(config)
             seconds = read_times(folder)

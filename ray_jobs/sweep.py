@@ -13,6 +13,7 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Arguments(OfRun):
 def main(argv: list[str]) -> int:
     typed = parse("sweep.py", argv, __doc__, Arguments, {"ensemble": EnsembleConfig()})
     folder = find_whole_run(typed.arguments.run, typed.storage)
-    with hold_run(folder):
+    with hold_run(folder) as mirror:
         config = with_wandb_environment(keep_wandb_mode(folder.read_config()), os.environ)
         config = override(config, typed.fields, sections=("ensemble",))
         if "sweep" not in config.kind.offers:
@@ -53,11 +54,12 @@ def main(argv: list[str]) -> int:
         from ray_jobs.results.checks import check_finished
 
         config = check_finished(folder, config, config.member_names)
-        return sweep(folder, config, applies=typed.arguments.apply)
+        return sweep(folder, config, mirror.push_run, applies=typed.arguments.apply)
 
 
-def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
-    """Searches, shows and records what came out, and applies it if that is wanted and it is better."""
+def sweep(folder: RunFolder, config: RunConfig, put: Callable[[], object], *, applies: bool) -> int:
+    """Searches, shows and records what came out, and applies it if that is wanted and it is better; `put` as in
+    `WandbSink`."""
     from ray_jobs.cli.console import open_console
     from ray_jobs.driver.conclude import conclude, read_times
     from ray_jobs.results.stage import run_ensemble_stage
@@ -66,7 +68,7 @@ def sweep(folder: RunFolder, config: RunConfig, *, applies: bool) -> int:
 
     console, began = open_console(), time.monotonic()
     found = search(folder, config, console)
-    with WandbSink(folder, config, console.print) as sink:
+    with WandbSink(folder, config, console.print, put=put) as sink:
         sink.start()
         record_search(folder, found)
         describe_search(console, folder, found)

@@ -141,7 +141,7 @@ def _work(session: Session, plan: Plan, todo: list[MemberFold], started: float) 
     warn = partial(console.print, style="yellow")
     hear_stop = partial(_hear_stop, plan, console)
     patient = Storage(plan.folder, plan.config.checkpoint.storage_patience_s, warn)
-    with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop) as sink:
+    with WandbSink(plan.folder, plan.config, console.print, on_stop=hear_stop, put=mirror.push_run) as sink:
         end = partial(_combine_and_conclude, session, plan, started, seconds, sink)
         with mirror.keeping([member.folder for member in plan.members.values()], plan.folds.count, warn):
             summary = (

@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,17 @@ def append_whole(file: int, content: bytes, path: Path) -> None:
         raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes could be written", str(path))
 
 
-def write_json(path: Path, value: Any, *, checksum: bool = False) -> None:
-    """Writes JSON, whole; a mapping may hold a checksum of itself, which `read_json` compares."""
+def write_json(path: Path, value: Any, *, checksum: bool = False, confirm: Callable[[], object] | None = None) -> None:
+    """Writes JSON, whole.
+
+    Args:
+        path, confirm: as in `appearing_whole`.
+        value: what JSON can hold.
+        checksum: a mapping gets a checksum of itself, which `read_json` compares.
+    """
     if checksum:
         value = {**value, _CHECKSUM: _hash_json(value)}
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode(), confirm=confirm)
 
 
 def read_json(path: Path, **default: Any) -> Any:

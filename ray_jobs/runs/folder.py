@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +23,7 @@ from ray_jobs.errors import LostFileError, RunBusyError, RunError, RunFolderErro
 from ray_jobs.runs.checkpoints import RESUME_POINTS, list_old_parts, name_parts, remove_old_tensors
 from ray_jobs.runs.file_table import MEMBERS, TRIALS, RunFiles
 from ray_jobs.runs.files import read_json, write_json
-from trainers.storage.whole_files import sha256_file
+from trainers.storage.whole_files import remove_unfinished, sha256_file
 
 _LOCK_PAUSES_S = (0.02, 0.05, 0.1, 0.2)  # between tries to take the lock
 _ABANDONED_AFTER_S = 86_400.0  # a file of the cache that nobody has put in place; other runs may be at work
@@ -309,12 +309,15 @@ class FoldFolder:
             for name, entry in manifest["files"].items()
         )
 
-    def write_manifest(self, fence: int = 0, needed: Iterable[Path] = ()) -> None:
+    def write_manifest(
+        self, fence: int = 0, needed: Iterable[Path] = (), confirm: Callable[[], object] | None = None
+    ) -> None:
         """Declares the fold finished, with size and SHA-256 of each of its files.
 
         Args:
             fence: the number of the driver on object storage that has launched the fold; 0: there is none.
             needed: files that it has saved, and must have.
+            confirm: as in `appearing_whole`.
 
         Raises:
             LostFileError: one of these is not there any more. Nothing was written.
@@ -329,7 +332,8 @@ class FoldFolder:
         for path in needed:
             if str(path.relative_to(self.root)) not in described:
                 raise LostFileError(f"somebody has removed {path}, which the fold had saved")
-        write_json(self.manifest, {"files": described} | ({"fence": fence} if fence else {}), checksum=True)
+        listed = {"files": described} | ({"fence": fence} if fence else {})
+        write_json(self.manifest, listed, checksum=True, confirm=confirm)
 
     def find_damage(self, *parts: str) -> list[Path]:
         """Files of a finished fold that are not what its manifest says, by their SHA-256; or the manifest itself.
@@ -356,6 +360,7 @@ class FoldFolder:
             _remove_folder(self.root / "checkpoints")
             for path in self.root.glob("bad_rows*.jsonl"):
                 path.unlink()
+        remove_unfinished(self.manifest)
         self.manifest.unlink(missing_ok=True)
 
 

@@ -11,15 +11,17 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from ray_jobs.errors import RunError, StorageError
-from ray_jobs.runs.file_table import MEMBERS
+from ray_jobs.runs.file_table import MEMBERS, Owner, find_file
+from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from trainers.storage.object_storage import is_uri, split_uri
 from trainers.storage.whole_files import write_whole
 
-_SHARED = "ray-kfold-"
+_SHARED, _PUT = "ray-kfold-", "put.json"
 
 
 def refuse_other_storage(storage: str) -> None:
@@ -91,6 +93,25 @@ def find_uri(folder: RunFolder) -> str | None:
         is_working = root.parts[-2:] == (_mark_storage(storage), name) and root.parts[-3].startswith(_SHARED)
         return uri if is_uri(uri) and is_working else None
     return None
+
+
+def note_put(folder: RunFolder, sizes: Mapping[str, int]) -> None:
+    """Notes in a working folder how many bytes of which records the object storage has."""
+    if read_json(folder.mirror_work / _PUT, default=None) != sizes:
+        write_json(folder.mirror_work / _PUT, dict(sizes))
+
+
+def count_put(folder: RunFolder, record: Path) -> int | None:
+    """How many bytes of a driver's record the object storage has. What it has not may be lost with this machine, and
+    the next driver then writes other lines in their place; a fold's are the same again.
+
+    Returns:
+        None: all that is there counts, since the run is in a folder, or the record is a fold's.
+    """
+    name = record.relative_to(folder.run_root).as_posix()
+    if find_file(name).file.owner is not Owner.DRIVER or find_uri(folder) is None:
+        return None
+    return int(read_json(folder.mirror_work / _PUT, default={}).get(name, 0))
 
 
 def join_run(storage: str, name: str) -> str | None:

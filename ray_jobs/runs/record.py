@@ -11,13 +11,13 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ray_jobs.errors import RunFolderError
 from ray_jobs.runs.files import append_whole
-from trainers.storage.whole_files import write_whole
+from trainers.storage.whole_files import remove_unfinished, write_whole
 
 
 class Record:
@@ -29,18 +29,20 @@ class Record:
     Args:
         path: the file.
         keep: lines to keep from its beginning (a checkpoint's position); None: all whole ones. A torn last line goes.
+        confirm: called just before the new file gets the name; raises an error where another writer has begun.
 
     Raises:
         RunFolderError: the file has fewer whole lines than are to be kept.
     """
 
-    def __init__(self, path: Path, *, keep: int | None = None) -> None:
+    def __init__(self, path: Path, *, keep: int | None = None, confirm: Callable[[], object] | None = None) -> None:
         self.path = path
+        remove_unfinished(path)
         lines = _whole_lines(path)
         if keep is not None and keep > len(lines):
             raise RunFolderError(f"{path} has {len(lines)} whole lines, but {keep} were written before the checkpoint")
         self.num_lines = len(lines) if keep is None else keep
-        write_whole(path, b"".join(lines[: self.num_lines]))
+        write_whole(path, b"".join(lines[: self.num_lines]), confirm=confirm)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def append(self, values: Mapping[str, Any]) -> None:
@@ -108,15 +110,16 @@ class RecordReader:
         self.path, self.next_step = path, next_step
         self._file: BinaryIO | None = None  # kept open: as long as it is, no other file can get its inode number
 
-    def read_new(self, limit: int = 1_000) -> list[dict[str, Any]]:
-        """Whole rows that were added since the last call, at most `limit`. A row that a replaced file had, too, is not
-        given again: it has the same values, since a continued run repeats its steps exactly."""
+    def read_new(self, limit: int = 1_000, *, end: int | None = None) -> list[dict[str, Any]]:
+        """Whole rows that were added since the last call, at most `limit`, of the file's first `end` bytes. A row that
+        a replaced file had, too, is not given again: it has the same values, since a continued run repeats its steps
+        exactly."""
         self._follow_name()
         rows: list[dict[str, Any]] = []
         while self._file and len(rows) < limit:
             line = self._file.readline()
-            if not line.endswith(b"\n"):
-                self._file.seek(-len(line), os.SEEK_CUR)  # the end, or a line that is being written
+            if not line.endswith(b"\n") or (end is not None and self._file.tell() > end):
+                self._file.seek(-len(line), os.SEEK_CUR)  # the end, or a line that is being written or may not count
                 break
             row = json.loads(line)
             if row["step"] >= self.next_step:

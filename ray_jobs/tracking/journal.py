@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray_jobs.runs.folder import RunFolder
@@ -27,6 +27,7 @@ class FoldJournal:
         kept_rows: these rows, where they were read already.
         log_batches: write the CSV file of batches, too.
         storage: lets lines wait while the storage takes nothing; None: they fail at once.
+        confirm: as in `Record`.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class FoldJournal:
         kept_rows: list[dict[str, Any]] | None = None,
         log_batches: bool = False,
         storage: Storage | None = None,
+        confirm: Callable[[], object] | None = None,
     ) -> None:
         self.prefix = f"fold_{fold}/"
         self.storage = storage or Storage(folder, 0.0)
         path = folder.fold_record(fold)
-        self.record = MetricRecord(path, keep=keep)
+        self.record = MetricRecord(path, keep=keep, confirm=confirm)
         kept_rows = read_lines(path) if kept_rows is None else kept_rows
         self.csv = CsvFiles(folder.fold_csv(fold), self.prefix, kept_rows=kept_rows, log_batches=log_batches)
         self.started = time.monotonic()

@@ -20,6 +20,7 @@ from typing import Any
 
 from ray_jobs.config.run import RunConfig
 from ray_jobs.config.words import write_command
+from ray_jobs.errors import RunBusyError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import count_lines
@@ -69,6 +70,7 @@ class WandbSink:
         on_stop: called when somebody presses "Stop" on a W&B page.
         on_progress: called about once a second with the rows handed to W&B's client, by the W&B run's key.
         falls_back: write W&B's offline files while the server cannot be reached; else it is an upload that has to end.
+        put: puts the run's records into object storage, if it is there; W&B gets the rows that have been put.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class WandbSink:
         on_stop: Callable[[str], None] = lambda run: None,
         on_progress: Callable[[dict[str, int]], None] = lambda rows: None,
         falls_back: bool = True,
+        put: Callable[[], object] = lambda: None,
     ) -> None:
+        self.put = put
         self.folder, self.config, self.say, self.on_stop = folder, config, say, on_stop
         self.storage = Storage(folder, 0.0)
         self.on_progress, self.falls_back = on_progress, falls_back
@@ -127,6 +131,8 @@ class WandbSink:
         """
         if not self.is_started:
             return False
+        with contextlib.suppress(OSError, RunBusyError):  # whoever holds the run tries it again, and says so
+            self.put()
         self.is_finishing.set()
         self._ask_to_finish()
         self._wait(timeout_s)

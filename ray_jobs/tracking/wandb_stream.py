@@ -11,6 +11,7 @@ import wandb
 
 from ray_jobs.config.run import RunConfig
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import count_put
 from ray_jobs.runs.record import RecordReader
 from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file
 from ray_jobs.tracking.wandb_runs import WandbRun, read_uploaded
@@ -63,7 +64,7 @@ class WandbStream:
         is_complete = (
             self.spec.source is not None and self.spec.source.is_complete()
         )  # before the record is read: nothing comes after that
-        rows = self.reader.read_new()
+        rows = self._read_new()
         run = self.run
         if rows and run is None:
             run = self._open()
@@ -107,7 +108,11 @@ class WandbStream:
         """Rows from the first that the server lacks on, whatever was known of it."""
         self.reader.close()
         self.reader = RecordReader(self.spec.record, step)
-        return self.reader.read_new()
+        return self._read_new()
+
+    def _read_new(self) -> list[dict[str, Any]]:
+        """Rows that no other driver can write in another way any more: W&B never takes one back."""
+        return self.reader.read_new(end=count_put(self.folder, self.spec.record))
 
     def _open(self) -> wandb.Run:
         spec, tracking = self.spec, self.config.tracking

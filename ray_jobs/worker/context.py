@@ -195,7 +195,8 @@ class RayFoldContext:
         keep, rows = known.get("record_lines", 0), self.rows
         self.rows = None
         self.retry_while_unavailable(
-            "opening the metric record", partial(self.recording.open, keep, None if rows is None else rows[:keep])
+            "opening the metric record",
+            lambda: self.recording.open(keep, None if rows is None else rows[:keep], self._refuse_if_superseded),
         )
         self.retry_while_unavailable("putting the metric record", self.mirror.begin_record)
         step = known.get("global_step", 0)
@@ -234,7 +235,7 @@ class RayFoldContext:
         for name, manifest in self.checkpoints.items():
             known = describe_checkpoint(self.files.checkpoint(name), manifest)
             needed += [known.folder / name for name in ("checkpoint.json", *(part.name for part in known.parts))]
-        self.files.write_manifest(self.mirror.fence, needed)
+        self.files.write_manifest(self.mirror.fence, needed, confirm=self._refuse_if_superseded)
 
     def log_step(self, global_step: int, metrics: Mapping[str, Tensor | float]) -> None:
         self.is_epoch_over = False

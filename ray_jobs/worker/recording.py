@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -75,12 +75,13 @@ class Recording:
         assert self.journal is not None
         return self.journal.record.num_lines
 
-    def open(self, keep: int, rows: list[dict[str, Any]] | None = None) -> None:
+    def open(self, keep: int, rows: list[dict[str, Any]] | None, confirm: Callable[[], object]) -> None:
         """Opens the record with the lines to keep, and finds the coordinator; on rank 0.
 
         Args:
             keep: lines.
             rows: these lines, where they were read already.
+            confirm: as in `Record`.
         """
         self.journal = FoldJournal(
             self.folder,
@@ -89,6 +90,7 @@ class Recording:
             kept_rows=rows,
             log_batches=self.tracking.log_batch_metrics,
             storage=self.storage,
+            confirm=confirm,
         )
         try:
             self.coordinator = ray.get_actor(actor_name(self.folder), namespace=NAMESPACE)

@@ -52,7 +52,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files import events_by_fold
 from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote import bucket, fold_mirror, lease, mirror, run_mirror
-from ray_jobs.runs.remote.run_mirror import hold_run
+from ray_jobs.runs.remote.run_mirror import fetch_run, hold_run
 from ray_jobs.runs.repair import reset_damaged_folds
 from ray_jobs.tracking import publisher, wandb_sink, wandb_tries
 from ray_jobs.tracking.wandb_runs import forget_uploaded, settle_ids
@@ -197,7 +197,8 @@ class Simulation:
 
     def upload(self) -> bool:
         """As `wandb_sync.py`: sends what W&B lacks; returns whether it holds all."""
-        folder = RunFolder(find_place(self.setting.storage, RUN))
+        is_here = not self.setting.in_bucket
+        folder = RunFolder(find_place(STORE, RUN) if is_here else fetch_run(f"{BUCKET}/{RUN}", whole=False))
         with hold_run(folder):
             config = make_config(self.setting)
             online = dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, wandb="online"))

@@ -19,6 +19,7 @@ from support.publishing import fill, find_cores, sync
 from ray_jobs.config.run import to_dict
 from ray_jobs.runs.files import write_json
 from ray_jobs.runs.folder import RunFolder
+from ray_jobs.runs.location import find_place, note_put, note_uri
 from ray_jobs.runs.record import MetricRecord, read_lines
 from ray_jobs.tracking.wandb_files import find_wandb_files, read_wandb_file, repair_wandb_files
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
@@ -80,6 +81,30 @@ def test_runs_arrive_with_names_groups_config_tables_pictures_and_every_row(serv
     assert submission.rows()[1]["ensemble/figures/loss"]["_type"] == "image-file"
     assert any("figures/loss" in name for name in submission.files)
     assert server.unknown == []
+
+
+def test_of_a_run_on_object_storage_w_and_b_gets_what_has_been_put(server, make_run, tmp_path, monkeypatch):
+    """What has not may be lost with this machine; another driver would write other rows, and W&B takes none back."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    elsewhere, config = make_run()
+    folder = RunFolder(find_place("s3://lab/runs", "exp"))
+    note_uri(folder, "s3://lab/runs/exp")
+    shutil.copy(elsewhere.config, folder.config)
+    record = MetricRecord(folder.ensemble_record)
+
+    def put():
+        note_put(folder, {folder.ensemble_record.relative_to(folder.root).as_posix(): record.path.stat().st_size})
+
+    record.log(0, {"ensemble/num_folds_completed": 1})
+    put()
+    record.log(1, {"ensemble/num_folds_completed": 2})
+    is_whole, said = publish(folder, config, 8.0)
+    assert not is_whole
+    assert "1 of 2 rows" in said
+    assert [row["_step"] for row in stored(server, folder, config)["ensemble"].rows()] == [0]
+    is_whole, said = publish(folder, config, put=put)
+    assert is_whole, said
+    assert [row["_step"] for row in stored(server, folder, config)["ensemble"].rows()] == [0, 1]
 
 
 def test_what_the_server_holds_is_not_sent_again_after_a_rollback_or_a_second_start(server, make_run):

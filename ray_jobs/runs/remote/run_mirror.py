@@ -15,7 +15,7 @@ from ray_jobs.runs.file_table import Owner, RunFiles, find_file
 from ray_jobs.runs.files import append_whole
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.status import FoldState, read_status
-from ray_jobs.runs.location import find_place, find_uri, split_run
+from ray_jobs.runs.location import find_place, find_uri, note_put, split_run
 from ray_jobs.runs.remote.bucket import Bucket
 from ray_jobs.runs.remote.lease import SILENCE_S, Lease, read_lease
 from ray_jobs.runs.remote.mirror import Mirror
@@ -52,6 +52,7 @@ class RunMirror(Mirror):
                     self.pull_fold(member, fold, listed)
                 else:
                     self.pull_record(member, fold)
+        self._note_put()
 
     def bring_fold(self, member: RunFolder, fold: int) -> None:
         """Brings what an attempt that has ended has come to; whoever trained it here may need a moment to let go."""
@@ -77,6 +78,7 @@ class RunMirror(Mirror):
         if logs and self.lease.follows_silent:
             self._forget_replaced()
         super().push_run(logs=logs)
+        self._note_put()
 
     def refuse_if_lost(self) -> None:
         """Asks the storage whose the run is: this machine may just have woken up.
@@ -105,6 +107,9 @@ class RunMirror(Mirror):
     def push_results(self) -> None:
         """Puts what a job has made that does not hold the run."""
         self._push(lambda: [name for name in self._walk() if find_file(name).file.owner is Owner.COMMAND], [])
+
+    def _note_put(self) -> None:
+        note_put(self.folder, {name: size for name, (_, size) in self.pushed.items() if name.endswith(".jsonl")})
 
     def _forget_replaced(self) -> None:
         """Puts anew what the driver before, which was silent, has put or removed after this one had looked. It could do

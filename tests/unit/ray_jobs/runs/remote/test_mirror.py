@@ -17,7 +17,7 @@ from ray_jobs.runs.files import read_json, write_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.json_files.requests import StopWhen, request_leave, request_stop
 from ray_jobs.runs.json_files.status import FoldState, FoldStatus, read_status, write_status
-from ray_jobs.runs.location import find_place, find_uri, split_run
+from ray_jobs.runs.location import count_put, find_place, find_uri, split_run
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import MetricRecord, Record, RecordReader, read_lines
 from ray_jobs.runs.remote import lease
@@ -269,6 +269,28 @@ def test_lines_that_a_killed_driver_could_not_put_are_kept_if_they_go_on_from_wh
     folder.events.write_text('{"event":"of another run"}\n' * 3)
     other.pull_all()
     assert [row["event"] for row in read_lines(folder.events)] == ["first", "second"]
+
+
+def test_rows_of_the_driver_count_once_they_are_put_and_those_of_a_fold_at_once(folder, uri):
+    record = MetricRecord(folder.ensemble_record)
+    log(record, 1, 2)
+    mirror = put_whole(folder, uri)
+    mirror.push_run()
+    log(record, 3)
+    reader = RecordReader(folder.ensemble_record)
+
+    def read():
+        return [row["global_step"] for row in reader.read_new(end=count_put(folder, folder.ensemble_record))]
+
+    assert read() == [1, 2]
+    assert read() == []
+    mirror.push_run()
+    assert read() == [3]
+    reader.close()
+    assert count_put(folder, folder.fold_record(0)) is None
+    shutil.rmtree(folder.root)
+    with hold_run(folder, uri):
+        assert count_put(folder, folder.ensemble_record) == folder.ensemble_record.stat().st_size
 
 
 def begin_attempt(folder, uri, attempt, keep):
