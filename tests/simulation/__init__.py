@@ -1,9 +1,9 @@
 """The product's own code in a simulated world: one seed, one virtual clock, one scheduler.
 
 Every thread of every process of a run (driver, folds, coordinator, a second driver) is a greenlet here that works until
-it passes a seam: a file operation, a sleep, a lock, a call of Ray's, a request to a bucket or to W&B. The world then decides by
-its seed what the call costs, who goes on, who dies or stands still, and which fault the call gets. A seed is therefore
-a whole history, and gives the same one again.
+it passes a seam: a file operation, a sleep, a lock, a call of Ray's, a request to a bucket or to W&B. The world then
+decides by its seed what the call costs, who goes on, who dies or stands still, and which fault the call gets. A seed is
+therefore a whole history, and gives the same one again.
 
 The modules of `ray_jobs` and `trainers` run as they are, from what `run_kfold` does down to `os.write`; what stands
 around them is simulated: `disk.py` (a file system that forgets what was not synced), `cluster.py` (Ray), `bucket.py`
@@ -17,8 +17,7 @@ What it leaves out:
   C code, is not found. Requests that a mirror sends to a bucket at once are sent one after another.
 - Ray is what its documentation says: calls of one caller come in order and those of several in any, an actor that
   dies comes back and hears the calls that it had not answered once more, a driver's processes end within seconds after
-  it. Placement, object store,
-  elastic folds and folds of several ranks are not there.
+  it. Placement, object store, elastic folds and folds of several ranks are not there.
 - The disk is ext4's kind: whatever was done to names is kept in order, a sync keeps all of it up to there; data without
   a sync may be lost, cut or torn. Files have no permissions and no owners.
 - W&B's client is what was measured of it: its own faults, its pages, pictures and tables as files are not there.

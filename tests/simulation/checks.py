@@ -240,9 +240,13 @@ class Checks:
 
     def see_start(self, fold: int, step: int, is_validated: bool) -> None:
         """(a) a finished fold is never trained again; (d) an attempt goes on from the newest point that was whole when
-        it was launched; of a run in object storage unless a list was stale since, or a cleaner came."""
+        it was launched; of a run in object storage unless a list was stale since, or a cleaner came. A superseded
+        attempt that wakes up goes on until it is to write something, which (c) looks at."""
         task = self.simulation.world.current
         assert task is not None
+        assert task.process.attempt is not None
+        if task.process.attempt[1] < self.began.get(fold, 0):
+            return
         if (fold in self.finished or fold in self.finished_objects) and not self.is_repaired(fold):
             self.refuse(f"(a) {task.process.name} trains fold {fold}, which is finished")
         self.training.add(task.process)

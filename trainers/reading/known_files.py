@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ _MOST_ENTRIES = 4_000_000  # of a memory; of what was not asked for no more are 
 _MOST_MEMORIES = 256  # files in the folder: one for each folder of data and way of reading it
 _SAVE_EVERY_S = 60.0  # of looking, so that whatever ends a start costs the next no more
 _MOST_AT_ONCE = 512  # files that a thread asks for, one after another
+_MOST_IN_MEMORY = 1 << 16  # of files that are described
 _COLUMNS = ("files", "stamps", "found")
 
 Item = tuple[Path | None, ...]  # files that are looked at together; None: one that is not there
@@ -108,6 +109,8 @@ class KnownFiles:
     def _open(self, how: str) -> dict[bytes, tuple[bytes, bytes]]:
         if how not in self.memories:
             place = self._place(how)
+            if place is not None:
+                self.memories.clear()  # those of other ways of looking are saved, and take 450 bytes a file
             self.memories[how] = {} if place is None else _read_memory(place)
         return self.memories[how]
 
@@ -135,14 +138,15 @@ def describe_files(places: Sequence[Path], began_ns: int | None = None) -> str |
     Returns:
         None: one of the files is no regular one, or has changed.
     """
-    paths = [path for place in places for path in _list_files(place)]
-    stamps = ask_stamps(paths, began_ns or time.time_ns())
-    if not all(stamps):
-        return None
+    began_ns = began_ns or time.time_ns()
     whole = hashlib.sha256(repr([str(place) for place in places]).encode("utf-8", "surrogateescape"))
-    for start in range(0, len(paths), _MOST_AT_ONCE):
-        portion = zip(paths[start : start + _MOST_AT_ONCE], stamps[start : start + _MOST_AT_ONCE], strict=True)
-        whole.update(os.fsencode("".join([f"{path}\0{stamp}\0" for path, stamp in portion])))
+    paths = itertools.chain.from_iterable(map(_list_files, places))
+    while portion := list(itertools.islice(paths, _MOST_IN_MEMORY)):
+        stamps = ask_stamps(portion, began_ns)
+        if not all(stamps):
+            return None
+        described = [f"{path}\0{stamp}\0" for path, stamp in zip(portion, stamps, strict=True)]
+        whole.update(os.fsencode("".join(described)))
     return whole.hexdigest()
 
 
@@ -152,13 +156,18 @@ def _list_files(place: str | Path) -> Iterator[str]:
         if os.path.lexists(place):
             yield str(place)
         return
+    folders, names = set[str](), list[str]()  # names alone: what the system tells of each file takes four times as much
     with os.scandir(place) as entries:
-        listed = sorted(entries, key=attrgetter("name"))
-    for entry in listed:
-        if entry.is_dir():
-            yield from _list_files(entry.path)
+        for entry in entries:
+            if entry.is_dir():
+                folders.add(entry.name)
+            names.append(entry.name)
+    for name in sorted(names):
+        path = os.path.join(place, name)
+        if name in folders:
+            yield from _list_files(path)
         else:
-            yield entry.path
+            yield path
 
 
 def ask_stamps(paths: Sequence[str | Path], began_ns: int) -> list[str]:

@@ -51,6 +51,16 @@ def test_a_file_that_stays_as_it_is_is_looked_at_once(tmp_path, cache):
     assert look(cache, places[::-1]) == []
 
 
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_a_second_way_of_looking_forgets_nothing_and_takes_no_more_memory(tmp_path, cache, is_saved):
+    items = [(place,) for place in write_files(tmp_path / "data", 3)]
+    known, looks = KnownFiles(cache if is_saved else None, "root"), Looks()
+    for how in ("headers", "contents", "headers"):
+        known.look_at(how, items, looks)
+    assert len(looks.seen) == 6
+    assert sum(map(len, known.memories.values())) == (3 if is_saved else 6)
+
+
 def test_a_file_of_another_size_or_time_is_looked_at_again(tmp_path, cache):
     places = write_files(tmp_path / "data", 4)
     look(cache, places)
