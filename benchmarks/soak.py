@@ -1,19 +1,23 @@
-"""Is anything lost when everything is killed?
+"""Is anything lost when everything is killed, or taken away?
 
-    python benchmarks/soak.py [--kills 30] [--seed 0] [--kinds worker,driver,…] [field=value ...]
+    python benchmarks/soak.py [--kills 30] [--seed 0] [--bucket] [--kinds worker,driver,…] [field=value ...]
     python benchmarks/soak.py -- --config-name=unet_segmentation_small [field=value ...]
 
-K-fold runs of a small recipe, with W&B online against a local stand-in server. The first run is left alone. The
-others are hit at random moments, in every way of `KINDS`, and started again by the same command at once, now on a Ray
-cluster of their own, now on one that they join. Each run that ends is compared with the one that was left alone: bits
-of the submission, the out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B;
-processes and placement groups that stay behind. Ends with 1 if anything differs."""
+K-fold runs of a small recipe, with W&B online against a local stand-in server, in a folder or in a bucket. The first
+run is left alone. The others are hit at random moments, in every way of `KINDS`: a process dies or stands still; W&B
+or the bucket is away, or the disk full, for some seconds (a small one of its own, where this user may mount it); a
+second driver starts. Who has ended is started again by the same command at once, now on a Ray cluster of its own, now
+on one that it joins. Each run that ends is compared with the one that was left alone: bits of the submission, the
+out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B (where it was away, after
+`wandb_sync.py`); processes and placement groups that stay behind. Ends with 1 if anything differs."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
+import os
 import random
 import re
 import secrets
@@ -31,16 +35,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import pyarrow.parquet as pq
+from soak_surroundings import Surroundings
 from support.processes import clean_environment, find_processes, free_port, kill, start_node
 from support.run_bits import TIMINGS
-from support.wandb_server import StandInServer
 
+from ray_jobs.errors import EXIT_REFUSED
 from ray_jobs.runs.files import read_json
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
 LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
+LONGEST_LOSS_S = 20.0  # until something is there again, or goes on
 HANGS_AFTER_S = 120.0
 STAYS_AFTER_S = 15.0
 # What two runs that train the same have the same: submissions, predictions, checkpoints.
@@ -61,7 +67,9 @@ PROCESSES = {
 }
 PASSING = re.compile("|".join(PROCESSES.values()) + "|.*wandb")
 SIGNALS = {"driver": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
-KINDS = (*PROCESSES, *SIGNALS, "cluster", "driver and a file")
+OF_RAY = {"raylet": r"\S*/raylet/raylet ", "GCS": r"\S*/gcs/gcs_server ", "cluster": ""}  # the last is all of it
+STANDS_STILL, SECOND = "worker stands still", "second driver"
+KINDS = (*PROCESSES, *SIGNALS, *OF_RAY, "driver and a file", STANDS_STILL, SECOND)
 
 
 @dataclass
@@ -89,7 +97,8 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--kills", type=int, default=30)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--kinds", default=",".join(KINDS), help="which kinds, in turn (default: %(default)s)")
+    arguments.add_argument("--bucket", action="store_true", help="the runs live in object storage")
+    arguments.add_argument("--kinds", help=f"which kinds, in turn (default: {', '.join(KINDS)}, and what may be away)")
     arguments.add_argument("words", nargs="*", help="fields of the runs")
     given = arguments.parse_args()
     signal.signal(
@@ -97,12 +106,13 @@ def main() -> int:
     )  # a shell's background ignores it, and drivers would inherit that
     # Short: the path of a socket of Ray's below it may not be longer than 107 characters.
     root = Path(tempfile.mkdtemp(prefix="soak_", dir="/tmp"))
-    with StandInServer() as server:
-        soak = Soak(root, server, given.words, random.Random(given.seed))
-        try:
-            soak.run(given.kills, given.kinds.split(","))
-        finally:
-            soak.end()
+    surroundings = Surroundings(root, in_bucket=given.bucket)
+    soak = Soak(root, surroundings, given.words, random.Random(given.seed))
+    try:
+        soak.run(given.kills, given.kinds.split(",") if given.kinds else [*KINDS, *surroundings.list_losses()])
+    finally:
+        soak.end()
+        surroundings.end()
     for problem in soak.tally.list_all():
         print(problem)
     print(f"{soak.num_kills} of {given.kills} kills, seed {given.seed}: {soak.tally}")
@@ -118,17 +128,17 @@ class Soak:
 
     Args:
         root: everything goes below it, Ray's files, too.
-        server: W&B.
+        surroundings: W&B and where the runs live.
         words: fields of the runs.
         chance: decides what is hit and when.
     """
 
-    def __init__(self, root: Path, server: StandInServer, words: list[str], chance: random.Random) -> None:
-        self.root, self.server, self.words, self.chance = root, server, words, chance
+    def __init__(self, root: Path, surroundings: Surroundings, words: list[str], chance: random.Random) -> None:
+        self.root, self.surroundings, self.words, self.chance = root, surroundings, words, chance
         self.tally, self.began = Tally(), time.monotonic()
         self.cluster = Cluster(root)
         self.joins = False
-        self.num_kills = 0
+        self.num_kills, self.lacks_rows = 0, False
         self.damaged: set[bytes] = set()  # what describes points from which no fold can go on
         self.driver: subprocess.Popen[bytes] | None = None
         self.starts_over = False  # a finished fold of this run was damaged, and rightly starts and completes again
@@ -138,16 +148,18 @@ class Soak:
 
     def run(self, num_kills: int, kinds: list[str]) -> None:
         """The run that is left alone, then as many others as it takes for all kills."""
-        alone = RunFolder(self.root / "ray_results" / "alone")
+        alone = self.surroundings.find("alone")
         self.start(alone)
         self.await_end(HANGS_AFTER_S * 5)
+        self.surroundings.bring(alone)
         kinds = [kinds[number % len(kinds)] for number in range(num_kills)]
         self.chance.shuffle(kinds)
         for number in range(len(kinds)):
             if not kinds:
                 break
-            run = RunFolder(self.root / "ray_results" / f"run_{number}")
+            run = self.surroundings.find(f"run_{number}")
             self.hit_until_complete(run, kinds)
+            self.surroundings.bring(run)
             self.compare(run, alone)
 
     def hit_until_complete(self, run: RunFolder, kinds: list[str]) -> None:
@@ -172,25 +184,30 @@ class Soak:
     def start(self, run: RunFolder) -> None:
         """Starts the driver, on a cluster of its own or not, as chance wills."""
         self.joins = self.chance.random() < 0.5
-        environment = {
-            "HOME": str(self.root), "RAY_TMPDIR": str(self.root),
-            "WANDB_BASE_URL": self.server.url, "WANDB_API_KEY": "0" * 40,
-        }  # fmt: skip
         if self.joins:
             self.cluster.start()
-            environment |= self.cluster.environment
-        words = [f"run.name={run.root.name}", "run.dashboard=false", *self.words]
-        with (self.root / "driver.log").open("ab") as log:
-            self.driver = subprocess.Popen(
-                [sys.executable, "ray_jobs/kfold.py", *words],
-                cwd=REPOSITORY, env=clean_environment(**environment), stdout=log, stderr=log,
-            )  # fmt: skip
+        self.driver = self.start_driver(run)
         self.say(f"{run.root.name} started, {'joins a cluster' if self.joins else 'its own cluster'}")
 
+    def start_driver(self, run: RunFolder) -> subprocess.Popen[bytes]:
+        """Types the command."""
+        fields = [f"run.name={run.root.name}", f"run.storage={self.surroundings.storage}", "run.dashboard=false"]
+        return self.start_command("kfold.py", *fields, *self.words)
+
+    def start_command(self, *words: str) -> subprocess.Popen[bytes]:
+        """Starts a command in the surroundings of the runs."""
+        environment = {"HOME": str(self.root), "RAY_TMPDIR": str(self.root)} | self.surroundings.environment
+        environment |= self.cluster.environment if self.joins else {}
+        command = [sys.executable, f"ray_jobs/{words[0]}", *words[1:]]
+        with (self.root / "driver.log").open("ab") as log:
+            environment = clean_environment(**environment)
+            return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+
     def wait_for_moment(self, kind: str, moment: float) -> bool:
-        """Whether there was something of that kind to kill from the moment on, before the driver ended."""
+        """Whether there was something of that kind to hit from the moment on, before the driver ended."""
+        needed = "worker" if kind == STANDS_STILL else kind
         while self.driver.poll() is None:
-            if time.monotonic() >= moment and (kind not in PROCESSES or self.find(kind)):
+            if time.monotonic() >= moment and (needed not in PROCESSES or self.find(needed)):
                 return True
             time.sleep(0.02)
         return False
@@ -199,8 +216,8 @@ class Soak:
         """Does one thing to the run."""
         for own in list_folders(run):
             for path in own.root.glob("folds/*/checkpoints/resume_*/checkpoint.json"):
-                if path.read_bytes() in self.damaged:
-                    continue
+                if path.read_bytes() in self.damaged or self.surroundings.in_bucket:
+                    continue  # what is only here may rightly be lost
                 step = read_json(path, default={"description": {"global_step": 0}})["description"]["global_step"]
                 self.saved.append((time.time(), own, int(path.parts[-4]), step))
         if kind in PROCESSES:
@@ -208,17 +225,58 @@ class Soak:
             self.say(f"SIGKILL: {kind} {victim}")
             kill([victim])
             return
-        if kind == "cluster":
-            self.say("SIGKILL: all of Ray")
-            kill([process for process, title in find_processes(self.root).items() if is_ray(title)])
+        if kind in self.surroundings.list_losses():
+            self.lacks_rows |= kind == "W&B away"
+            seconds = self.chance.uniform(1.0, LONGEST_LOSS_S)
+            self.say(f"{kind} for {seconds:.1f} s")
+            with self.surroundings.losing(kind):
+                time.sleep(seconds)
+            return
+        if kind == STANDS_STILL:
+            self.stop_worker()
+            return
+        if kind == SECOND:
+            self.start_second(run)
+            return
+        if kind in OF_RAY:
+            self.say(f"SIGKILL: {kind}")
+            of_ray = {process: title for process, title in find_processes(self.root).items() if is_ray(title)}
+            kill([process for process, title in of_ray.items() if re.match(OF_RAY[kind], title)])
+            self.await_end(HANGS_AFTER_S)
             self.cluster.end()
-        else:
-            what = SIGNALS.get(kind, signal.SIGKILL)
-            self.say(f"{what.name}: {kind}")
-            self.driver.send_signal(what)
+            return
+        what = SIGNALS.get(kind, signal.SIGKILL)
+        self.say(f"{what.name}: {kind}")
+        self.driver.send_signal(what)
         self.await_end(HANGS_AFTER_S)
         if kind == "driver and a file":
             self.damage(run)
+
+    def stop_worker(self) -> None:
+        """A process that trains stands still for a while."""
+        found, seconds = self.find("worker"), self.chance.uniform(1.0, LONGEST_LOSS_S)
+        victims = [self.chance.choice(found)] if found else []
+        self.say(f"SIGSTOP: worker {victims} for {seconds:.1f} s")
+        for what in (signal.SIGSTOP, signal.SIGCONT):
+            for victim in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, what)
+            if what is signal.SIGSTOP:
+                time.sleep(seconds)
+
+    def start_second(self, run: RunFolder) -> None:
+        """Somebody types the command while it runs: refused, with the first driver left as it is; done, where that one
+        has just ended."""
+        self.say("a second driver")
+        second = self.start_driver(run)
+        try:
+            code = second.wait(HANGS_AFTER_S)
+        except subprocess.TimeoutExpired:
+            second.kill()
+            code = second.wait()
+        if code != EXIT_REFUSED and self.driver.poll() is None:
+            self.tally.other.append(f"{run.root.name}: a second driver ended with {code}")
+        self.say(f"the second driver ended with {code}")
 
     def await_end(self, timeout_s: float) -> None:
         """Waits for the driver's end; a driver that hangs is a failure."""
@@ -272,15 +330,24 @@ class Soak:
             (self.tally.differing_bits if what == "bits" else self.tally.wrong_rows).extend(differing)
         self.starts_over = False
         self.tally.lost_work += self.find_lost_work(run)
+        if self.lacks_rows:
+            self.upload(run)
         config = run.read_config()
         for wandb_run in list_wandb_runs(run, config):
-            stored = self.server.runs.get(wandb_run.id)
+            stored = self.surroundings.server.runs.get(wandb_run.id)
             steps = [row["step"] for row in read_lines(wandb_run.record)]
             if stored is None or stored.steps() != steps:
                 self.tally.wrong_rows.append(f"{name}: {wandb_run.name} in W&B")
         self.tally.other += [f"{name}: {path} stayed" for path in run.root.rglob(".*.tmp")]
         self.find_left_behind(name)
         self.say(f"{name} is complete: {self.tally}")
+
+    def upload(self, run: RunFolder) -> None:
+        """Sends W&B what it has missed."""
+        self.lacks_rows = False
+        where = f"{self.surroundings.storage}/{run.root.name}"
+        if code := self.start_command("wandb_sync.py", where).wait():
+            self.tally.other.append(f"{run.root.name}: wandb_sync.py ended with {code}")
 
     def find_lost_work(self, run: RunFolder) -> list[str]:
         """Attempts that began before a point which an earlier one had saved."""
