@@ -48,6 +48,7 @@ from ray_jobs.tracking.wandb_runs import list_wandb_runs
 LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
 LONGEST_LOSS_S = 20.0  # until something is there again, or goes on
 HANGS_AFTER_S = 120.0
+MOST_RUNS = 3  # a kill: some end before anything of the kind was there
 STAYS_AFTER_S = 15.0
 # What two runs that train the same have the same: submissions, predictions, checkpoints.
 SAME = (
@@ -154,7 +155,7 @@ class Soak:
         self.surroundings.bring(alone)
         kinds = [kinds[number % len(kinds)] for number in range(num_kills)]
         self.chance.shuffle(kinds)
-        for number in range(len(kinds)):
+        for number in range(MOST_RUNS * num_kills):
             if not kinds:
                 break
             run = self.surroundings.find(f"run_{number}")

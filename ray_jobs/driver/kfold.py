@@ -98,8 +98,8 @@ def _run(
     with hold_run(plan.folder, uri, pushes=False) as mirror:
         plan = write_or_compare(plan, argv, warn, command.job)
         plan.folder.remove_leftovers()
-        for member in plan.members.values():
-            reset_damaged_folds(member.folder, plan.config.folds.count, warn)
+        for folder in [member.folder for member in plan.members.values()]:
+            reset_damaged_folds(folder, plan.config.folds.count, warn)
         todo = list_unfinished(plan)
         if not todo and _is_up_to_date(plan):
             note_end(plan.folder, config, began_ns)
@@ -235,6 +235,7 @@ def _train(
         console.print(note, style="yellow")
     print_leaks(console, plan.leaks, config.folds, plan.inventory, folder)
     write_inputs(plan)
+    plan.forget_rows()
     for fold in todo:
         forget_attempt(fold.folder, fold.fold)
     mirror.publish_inputs(folders)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +66,13 @@ class Plan:
         for member in self.members.values():
             views.setdefault(describe_inputs(member.config), member)
         return list(views.values())
+
+    def forget_rows(self) -> None:
+        """Lets go of the rows themselves, once they are left for the folds: a driver need not hold them while these
+        train."""
+        for name, member in self.members.items():
+            known = replace(member.inventory, tables=None, row_keys={}, take_earlier_fingerprint=None)
+            self.members[name] = replace(member, inventory=known)
 
 
 def build_plan_table(folds: FoldPlan) -> pa.Table:
