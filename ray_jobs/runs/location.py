@@ -109,7 +109,7 @@ def count_put(folder: RunFolder, record: Path) -> int | None:
         None: all that is there counts, since the run is in a folder, or the record is a fold's.
     """
     name = record.relative_to(folder.run_root).as_posix()
-    if find_file(name).file.owner is not Owner.DRIVER or find_uri(folder) is None:
+    if find_uri(folder) is None or find_file(name).file.owner is not Owner.DRIVER:
         return None
     return int(read_json(folder.mirror_work / _PUT, default={}).get(name, 0))
 
