@@ -206,6 +206,26 @@ MENDS = (
         "is_in_vain = True",
         at_wandb=True,
     ),
+    Mend(
+        "W&B: of a run in object storage it gets the rows that have been put",
+        "ray_jobs/tracking/wandb_stream.py",
+        "end=count_put(self.folder, self.spec.record)",
+        "",
+        in_bucket=True,
+        at_wandb=True,
+    ),
+    Mend(
+        "fencing: an attempt looks for a later one just before a file gets its name",
+        "trainers/storage/whole_files.py",
+        "            confirm()\n",
+        "            pass\n",
+    ),
+    Mend(
+        "fencing: an attempt removes what an earlier one was about to put in place",
+        "trainers/storage/whole_files.py",
+        "        left.unlink(missing_ok=True)\n",
+        "        pass\n",
+    ),
 )  # fmt: skip
 
 

@@ -161,7 +161,8 @@ class Soak:
             run = self.surroundings.find(f"run_{number}")
             self.hit_until_complete(run, kinds)
             self.surroundings.bring(run)
-            self.compare(run, alone)
+            if self.compare(run, alone):
+                shutil.rmtree(run.root)  # a run takes some hundred megabytes
 
     def hit_until_complete(self, run: RunFolder, kinds: list[str]) -> None:
         """One run, with the next kills of the list for as long as it takes to complete."""
@@ -320,9 +321,10 @@ class Soak:
         self.saved.clear()  # the fold may have to go back
         self.say(f"damaged: {path.relative_to(run.root)} at {place}")
 
-    def compare(self, run: RunFolder, alone: RunFolder) -> None:
-        """Counts what differs between a run and the one that was left alone, and what stays behind of it."""
-        name = run.root.name
+    def compare(self, run: RunFolder, alone: RunFolder) -> bool:
+        """Counts what differs between a run and the one that was left alone, and what stays behind of it; whether that
+        is nothing."""
+        name, known = run.root.name, len(self.tally.list_all())
         for what, read in (("bits", read_bits), ("rows", read_rows)):
             found, expected = read(run), read(alone)
             if self.starts_over and what == "rows":
@@ -342,6 +344,7 @@ class Soak:
         self.tally.other += [f"{name}: {path} stayed" for path in run.root.rglob(".*.tmp")]
         self.find_left_behind(name)
         self.say(f"{name} is complete: {self.tally}")
+        return len(self.tally.list_all()) == known
 
     def upload(self, run: RunFolder) -> None:
         """Sends W&B what it has missed."""

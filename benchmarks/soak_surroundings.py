@@ -17,7 +17,7 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.location import find_place
 from ray_jobs.runs.remote.run_mirror import fetch_run
 
-DISK_MIB = 512
+DISK_MIB = 2048
 
 
 class Surroundings:
