@@ -71,6 +71,7 @@ class Checks:
         simulation.on_launch.append(self.see_launch)
         simulation.store.on_change.append(self.see_object)
         simulation.wandb.on_rows = self.see_wandb_rows
+        simulation.count_rows = self.count_rows
         simulation.on_held.append(self.check_held)
         disk = simulation.shared
         disk.on_change.append(lambda what, path, inode: self.see_change(disk, what, path, inode))
@@ -336,16 +337,22 @@ class Checks:
             if began > trouble_until and took_s > timeout_s + _WANDB_END_S:
                 self.refuse(f"(h) a driver has waited {took_s:.1f} s for W&B, which is to take {timeout_s} s at most")
 
-    def check_held(self, machine: str) -> None:
-        """(h) whoever says that W&B holds all rows is right."""
+    def count_rows(self, machine: str) -> dict[str, int]:
+        """Of each record as a machine has it."""
+        place = find_place(self.simulation.setting.storage, RUN)
+        disk = self.simulation.find_disk(machine, str(place))
+        return {key: (disk.peek(f"{place}/metrics/{key}.jsonl") or b"").count(b"\n") for key in _WANDB_RUNS.values()}
+
+    def check_held(self, machine: str, known: dict[str, int]) -> None:
+        """(h) whoever says that W&B holds all rows is right, of those that were there when it began to finish: the folds
+        of a driver that was interrupted write some more."""
         self.num_checks += 1
         place = find_place(self.simulation.setting.storage, RUN)
         disk = self.simulation.find_disk(machine, str(place))
         mark = json.loads(disk.peek(f"{place}/wandb/ids.json") or b"")["mark"]
         for ending, key in _WANDB_RUNS.items():
-            num_rows = (disk.peek(f"{place}/metrics/{key}.jsonl") or b"").count(b"\n")
-            if num_rows > (held := len(self.simulation.wandb.runs.get(f"{mark}-{ending}", {}))):
-                self.refuse(f"(h) W&B is said to hold all rows, and has {held} of {num_rows} of {key}")
+            if known[key] > (held := len(self.simulation.wandb.runs.get(f"{mark}-{ending}", {}))):
+                self.refuse(f"(h) W&B is said to hold all rows, and has {held} of {known[key]} of {key}")
 
     def check_wandb(self, *, is_whole: bool) -> None:
         """(h) W&B shows what the records hold."""

@@ -148,7 +148,9 @@ class Simulation:
         self.store.on_stale = self.mislead
         self.wandb = WandbServer(self.world)
         self.client = WandbClient(self.world, self.wandb, has_key=setting.has_key)
-        self.on_held: list[Callable[[str], None]] = []  # called with the machine of who says that W&B holds all rows
+        self.count_rows: Callable[[str], dict[str, int]] = lambda machine: {}  # of each record, as a machine has it
+        # Called with the machine of who says that W&B holds all rows, and how many there were when it began to finish.
+        self.on_held: list[Callable[[str, dict[str, int]], None]] = []
         self.waited: list[tuple[float, float, float]] = []  # for W&B at the end: when, how long, and how long at most
         self.on_launch: list[Callable[[Process, int, int], None]] = []  # process, fold, attempt
 
@@ -213,12 +215,13 @@ class Simulation:
         finish = sink.finish
 
         def finish_in_time(timeout_s: float) -> bool:
-            began = self.world.now
+            assert self.world.current is not None
+            began, machine = self.world.now, self.world.current.process.machine
+            known = self.count_rows(machine)
             is_whole = finish(timeout_s)
             self.waited.append((began, self.world.now - began, timeout_s))
             for tell in self.on_held if is_whole else ():
-                assert self.world.current is not None
-                tell(self.world.current.process.machine)
+                tell(machine, known)
             return is_whole
 
         sink.finish = finish_in_time  # type: ignore[method-assign]
