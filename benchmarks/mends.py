@@ -215,6 +215,14 @@ MENDS = (
         at_wandb=True,
     ),
     Mend(
+        "W&B: the ids of its runs are in object storage before a row is sent",
+        "ray_jobs/tracking/wandb_sink.py",
+        "        self._put_records()  # and the ids: a driver on another machine would choose others\n",
+        "",
+        in_bucket=True,
+        at_wandb=True,
+    ),
+    Mend(
         "fencing: an attempt looks for a later one just before a file gets its name",
         "trainers/storage/whole_files.py",
         "            confirm()\n",

@@ -20,7 +20,7 @@ from typing import Any
 
 from ray_jobs.config.run import RunConfig
 from ray_jobs.config.words import write_command
-from ray_jobs.errors import RunBusyError
+from ray_jobs.errors import RunError
 from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.outages import Storage
 from ray_jobs.runs.record import count_lines
@@ -131,8 +131,7 @@ class WandbSink:
         """
         if not self.is_started:
             return False
-        with contextlib.suppress(OSError, RunBusyError):  # whoever holds the run tries it again, and says so
-            self.put()
+        self._put_records()
         self.is_finishing.set()
         self._ask_to_finish()
         self._wait(timeout_s)
@@ -146,6 +145,11 @@ class WandbSink:
         except OSError as error:  # a full disk must not fail a finished run
             self.say(f"W&B: {error}")
             return False
+
+    def _put_records(self) -> None:
+        """As far as the object storage takes them: whoever holds the run tries it again, and tells the user."""
+        with contextlib.suppress(OSError, RunError):
+            self.put()
 
     def _conclude(self) -> bool:
         """Compares what the server holds with the records, and says what came of it."""
@@ -302,11 +306,12 @@ class WandbSink:
 
     def _run_publisher(self, *, ends_to_retry: bool) -> int:
         """Runs one publisher to its end; returns its exit code."""
+        self.storage.check()
+        settle_ids(self.folder, self.config)
+        self._put_records()  # and the ids: a driver on another machine would choose others
         with self.lock:
             if self.is_done.is_set():
                 return PublisherExit.FAILED
-            self.storage.check()
-            settle_ids(self.folder, self.config)
             self.child = self._start_child()
         if self.is_finishing.is_set():
             self._ask_to_finish()

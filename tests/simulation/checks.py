@@ -360,6 +360,8 @@ class Checks:
             self.refuse("(h) W&B is well, and the upload does not end")
         files = self.list_files()
         mark = json.loads(files["wandb/ids.json"])["mark"]
+        if others := [name for name in self.simulation.wandb.runs if not name.startswith(mark)]:
+            self.refuse(f"(h) W&B has {others}, of which the run knows nothing")
         for ending, key in _WANDB_RUNS.items():
             rows = [json.loads(line) for line in files.get(f"metrics/{key}.jsonl", b"").splitlines()]
             held = [row for _, row in sorted(self.simulation.wandb.runs.get(f"{mark}-{ending}", {}).items())]
