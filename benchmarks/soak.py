@@ -1,6 +1,6 @@
 """Is anything lost when everything is killed, or taken away?
 
-    python benchmarks/soak.py [--kills 30] [--seed 0] [--bucket] [--kinds worker,driver,…] [field=value ...]
+    python benchmarks/soak.py [--kills 30] [--seed 0] [--bucket] [--pause 15] [--kinds worker,driver,…] [field=value …]
     python benchmarks/soak.py -- --config-name=unet_segmentation_small [field=value ...]
 
 K-fold runs of a small recipe, with W&B online against a local stand-in server, in a folder or in a bucket. The first
@@ -45,7 +45,6 @@ from ray_jobs.runs.folder import RunFolder
 from ray_jobs.runs.record import read_lines
 from ray_jobs.tracking.wandb_runs import list_wandb_runs
 
-LONGEST_PAUSE_S = 15.0  # between a start, or a kill, and the next kill
 LONGEST_LOSS_S = 20.0  # until something is there again, or goes on
 HANGS_AFTER_S = 120.0
 MOST_RUNS = 3  # a kill: some end before anything of the kind was there
@@ -99,6 +98,9 @@ def main() -> int:
     arguments.add_argument("--kills", type=int, default=30)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--bucket", action="store_true", help="the runs live in object storage")
+    arguments.add_argument(
+        "--pause", type=float, default=15.0, help="the most seconds from a start or a hit to the next"
+    )
     arguments.add_argument("--kinds", help=f"which kinds, in turn (default: {', '.join(KINDS)}, and what may be away)")
     arguments.add_argument("words", nargs="*", help="fields of the runs")
     given = arguments.parse_args()
@@ -108,7 +110,7 @@ def main() -> int:
     # Short: the path of a socket of Ray's below it may not be longer than 107 characters.
     root = Path(tempfile.mkdtemp(prefix="soak_", dir="/tmp"))
     surroundings = Surroundings(root, in_bucket=given.bucket)
-    soak = Soak(root, surroundings, given.words, random.Random(given.seed))
+    soak = Soak(root, surroundings, given.words, random.Random(given.seed), given.pause)
     try:
         soak.run(given.kills, given.kinds.split(",") if given.kinds else [*KINDS, *surroundings.list_losses()])
     finally:
@@ -132,9 +134,13 @@ class Soak:
         surroundings: W&B and where the runs live.
         words: fields of the runs.
         chance: decides what is hit and when.
+        longest_pause_s: from a start, or a hit, to the next hit.
     """
 
-    def __init__(self, root: Path, surroundings: Surroundings, words: list[str], chance: random.Random) -> None:
+    def __init__(
+        self, root: Path, surroundings: Surroundings, words: list[str], chance: random.Random, longest_pause_s: float
+    ) -> None:
+        self.longest_pause_s = longest_pause_s
         self.root, self.surroundings, self.words, self.chance = root, surroundings, words, chance
         self.tally, self.began = Tally(), time.monotonic()
         self.cluster = Cluster(root)
@@ -169,7 +175,8 @@ class Soak:
         deadline = time.monotonic() + 60 * (10 + len(kinds))
         self.start(run)
         while time.monotonic() < deadline:
-            if kinds and self.wait_for_moment(kinds[0], time.monotonic() + self.chance.uniform(0, LONGEST_PAUSE_S)):
+            pause_s = self.chance.uniform(0, self.longest_pause_s)
+            if kinds and self.wait_for_moment(kinds[0], time.monotonic() + pause_s):
                 self.hit(kinds.pop(0), run)
                 self.num_kills += 1
             elif kinds:
@@ -211,7 +218,7 @@ class Soak:
         while self.driver.poll() is None:
             if time.monotonic() >= moment and (needed not in PROCESSES or self.find(needed)):
                 return True
-            time.sleep(0.02)
+            time.sleep(0.05)
         return False
 
     def hit(self, kind: str, run: RunFolder) -> None:
