@@ -112,7 +112,10 @@ def main() -> int:
     surroundings = Surroundings(root, in_bucket=given.bucket)
     soak = Soak(root, surroundings, given.words, random.Random(given.seed), given.pause)
     try:
-        soak.run(given.kills, given.kinds.split(",") if given.kinds else [*KINDS, *surroundings.list_losses()])
+        kinds = [*KINDS, *surroundings.list_losses()]
+        if given.bucket:
+            kinds.remove("ensemble task")  # there is none: the driver combines
+        soak.run(given.kills, given.kinds.split(",") if given.kinds else kinds)
     finally:
         soak.end()
         surroundings.end()
