@@ -219,7 +219,7 @@ class Soak:
         """Whether there was something of that kind to hit from the moment on, before the driver ended."""
         needed = "worker" if kind == STANDS_STILL else kind
         while self.driver.poll() is None:
-            if time.monotonic() >= moment and (needed not in PROCESSES or self.find(needed)):
+            if time.monotonic() >= moment and (needed not in PROCESSES | OF_RAY or self.find(needed)):
                 return True
             time.sleep(0.05)
         return False
@@ -252,8 +252,7 @@ class Soak:
             return
         if kind in OF_RAY:
             self.say(f"SIGKILL: {kind}")
-            of_ray = {process: title for process, title in find_processes(self.root).items() if is_ray(title)}
-            kill([process for process, title in of_ray.items() if re.match(OF_RAY[kind], title)])
+            kill(self.find(kind))
             self.await_end(HANGS_AFTER_S)
             self.cluster.end()
             return
@@ -387,7 +386,8 @@ class Soak:
 
     def find(self, kind: str) -> list[int]:
         """Processes of a kind."""
-        return sorted(p for p, title in find_processes(self.root).items() if re.match(PROCESSES[kind], title))
+        pattern, found = (PROCESSES | OF_RAY)[kind], find_processes(self.root).items()
+        return sorted(p for p, title in found if re.match(pattern, title) and (kind in PROCESSES or is_ray(title)))
 
     def find_passing(self) -> dict[int, str]:
         """Processes that belong to a run; without a cluster that lives on, to anything."""
