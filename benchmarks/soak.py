@@ -63,7 +63,7 @@ PROCESSES = {
     "worker": r"ray::(.*fold \d+ \(attempt|RayTrainWorker)",
     "coordinator": "ray::Coordinator",
     "ensemble task": "ray::ensemble",
-    "publisher": re.escape(f"{sys.executable} -m ray_jobs.tracking.publisher"),
+    "publisher": r"\S*python\S* \S*ray_jobs/tracking/publisher\.py ",
 }
 PASSING = re.compile("|".join(PROCESSES.values()) + "|.*wandb")
 SIGNALS = {"driver": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
