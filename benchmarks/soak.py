@@ -8,8 +8,9 @@ run is left alone. The others are hit at random moments, in every way of `KINDS`
 or the bucket is away, or the disk full, for some seconds (a small one of its own, where this user may mount it); a
 second driver starts. Who has ended is started again by the same command at once, now on a Ray cluster of its own, now
 on one that it joins. Each run that ends is compared with the one that was left alone: bits of the submission, the
-out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B (where it was away, after
-`wandb_sync.py`); processes and placement groups that stay behind. Ends with 1 if anything differs."""
+out-of-fold predictions and the checkpoints; rows of the metric records here and in W&B (where it was away, or its
+publisher was killed, after `wandb_sync.py`); processes and placement groups that stay behind. Ends with 1 if anything
+differs."""
 
 from __future__ import annotations
 
@@ -233,6 +234,7 @@ class Soak:
                 step = read_json(path, default={"description": {"global_step": 0}})["description"]["global_step"]
                 self.saved.append((time.time(), own, int(path.parts[-4]), step))
         if kind in PROCESSES:
+            self.lacks_rows |= kind == "publisher"  # after four deaths of it the run goes on without W&B, and says so
             victim = self.chance.choice(self.find(kind) or [0])
             self.say(f"SIGKILL: {kind} {victim}")
             kill([victim])
