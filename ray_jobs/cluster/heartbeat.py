@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray_jobs.cluster.access import answers
-from ray_jobs.errors import ClusterLostError
+from ray_jobs.errors import EXIT_INCOMPLETE, ClusterLostError
 
 # How long nobody may answer at the cluster's address. Ray itself gives up after 60 s and ends the process without a
 # word.
@@ -56,6 +58,29 @@ class Heartbeat:
         """
         if not answers(self.address):
             raise ClusterLostError(f"the Ray cluster at {self.address} is gone")
+
+
+@contextmanager
+def ending_when_lost(address: str) -> Iterator[None]:
+    """Ends the process, with the reason, when nobody answers at a cluster's address for GONE_AFTER_S. For calls of
+    Ray's that nothing interrupts: `ray.init` tries for 13 minutes, others end the process after 60 s without a word."""
+    done = threading.Event()
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not done.wait(LOOK_INTERVAL_S):
+            if answers(address):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > GONE_AFTER_S:
+                what_to_do = "start it, and type the same command again; nothing is lost"
+                print(f"error: the Ray cluster at {address} went while it was joined: {what_to_do}", file=sys.stderr)
+                os._exit(EXIT_INCOMPLETE)
+
+    threading.Thread(target=watch, name="joining", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 @contextmanager

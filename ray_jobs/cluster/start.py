@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from ray_jobs.cluster.access import (
     refuse_temporary_folder,
     refuse_wrong_token,
 )
-from ray_jobs.cluster.heartbeat import GONE_AFTER_S, OWN_GONE_AFTER_S, Heartbeat
+from ray_jobs.cluster.heartbeat import GONE_AFTER_S, OWN_GONE_AFTER_S, Heartbeat, ending_when_lost
 from ray_jobs.cluster.nodes import run_on_each_node
 from ray_jobs.cluster.placement import ClusterResources
 from ray_jobs.cluster.ray_private import (
@@ -117,7 +117,8 @@ class RayStart:
             self.was_there, self.address, self.context = True, address, SimpleNamespace(dashboard_url=None)
         if self.context is None:
             self.address, self.note = _find_cluster()
-            self.context = _start_ray(self.address, self.job_name, self.metadata, dashboard=self.dashboard)
+            with _ending_when_lost(self.address):
+                self.context = _start_ray(self.address, self.job_name, self.metadata, dashboard=self.dashboard)
         return self.context
 
 
@@ -133,8 +134,9 @@ def connect(start: RayStart) -> Iterator[Connection]:
     import ray
 
     try:
-        head = ray.get_runtime_context().gcs_address
-        heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
+        with _ending_when_lost(start.address):
+            head = ray.get_runtime_context().gcs_address
+            heartbeat = Heartbeat(head, OWN_GONE_AFTER_S if start.is_own else GONE_AFTER_S, _find_own_node())
         # Ray imports what serialises when that is first needed; here, because the driver's threads must not import
         # anything.
         ray.put(None)
@@ -165,6 +167,11 @@ def connect(start: RayStart) -> Iterator[Connection]:
     else:
         if not start.was_there:
             ray.shutdown()
+
+
+def _ending_when_lost(address: str | None) -> AbstractContextManager[None]:
+    """Of a cluster that is joined by host:port."""
+    return nullcontext() if address is None or "://" in address else ending_when_lost(address)
 
 
 def _find_connection() -> str | None:

@@ -30,6 +30,33 @@ except ClusterLostError as error:
 """
 
 
+# Waits for the end of the cluster before or after `ray.init`.
+SCRIPT_OF_INIT = """
+import os, sys, time
+from ray_jobs.cluster import heartbeat, start
+import ray
+
+heartbeat.GONE_AFTER_S = 4.0
+init = ray.init
+
+def ask_and_wait():
+    open(os.path.expanduser("~/asked"), "w").close()
+    while not os.path.exists(os.path.expanduser("~/gone")):
+        time.sleep(0.05)
+
+def init_and_wait(**how):
+    if sys.argv[1] == "before":
+        ask_and_wait()
+    context = init(**how)
+    ask_and_wait()
+    return context
+
+ray.init = init_and_wait
+with start.connect(start.RayStart("a driver", dashboard=False)):
+    print("joined", flush=True)
+"""
+
+
 @pytest.fixture
 def root():
     """A short path: Ray's sockets lie below it."""
@@ -39,14 +66,14 @@ def root():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_driver_whose_cluster_goes_while_it_joins_ends_with_the_reason(root):
-    """Ray itself waits for minutes."""
+def lose_cluster(root, *script):
+    """Ends a cluster at a moment at which a driver that joins it says so; the driver's exit code and what it prints."""
     port, token = free_port(), {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     environment = clean_environment(HOME=str(root), **token)
     words = ("--head", f"--port={port}", f"--temp-dir={root}", "--include-dashboard=false")
     head = start_node(root / "head.log", environment, *words)
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], cwd=REPOSITORY, env=environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"},
+        [sys.executable, "-c", *script], cwd=REPOSITORY, env=environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as driver:  # fmt: skip
         try:
@@ -55,8 +82,23 @@ def test_a_driver_whose_cluster_goes_while_it_joins_ends_with_the_reason(root):
                 time.sleep(0.05)
             kill(find_processes(root))
             head.wait()
+            (root / "gone").touch()
             said = driver.communicate(timeout=60)
         finally:
             driver.kill()
-    assert driver.returncode == 3, said
+    return driver.returncode, said
+
+
+def test_a_driver_whose_cluster_goes_while_it_asks_each_node_ends_with_the_reason(root):
+    """Ray itself waits for minutes."""
+    code, said = lose_cluster(root, SCRIPT)
+    assert code == 3, said
     assert said[0].startswith("the Ray node of this machine")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_driver_whose_cluster_goes_while_it_calls_ray_init_ends_with_the_reason(root, moment):
+    """Nothing interrupts this call, nor those right after it."""
+    code, said = lose_cluster(root, SCRIPT_OF_INIT, moment)
+    assert code == 1, said
+    assert "went while it was joined: start it, and type the same command again" in said[1]
