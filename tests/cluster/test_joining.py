@@ -96,7 +96,7 @@ def test_a_driver_whose_cluster_goes_while_it_asks_each_node_ends_with_the_reaso
     assert said[0].startswith("the Ray node of this machine")
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.slow)])
 def test_a_driver_whose_cluster_goes_while_it_calls_ray_init_ends_with_the_reason(root, moment):
     """Nothing interrupts this call, nor those right after it."""
     code, said = lose_cluster(root, SCRIPT_OF_INIT, moment)
