@@ -387,9 +387,14 @@ class Soak:
             self.tally.left_behind += [f"{name}: placement group {group}" for group in self.cluster.list_groups()]
 
     def find(self, kind: str) -> list[int]:
-        """Processes of a kind."""
-        pattern, found = (PROCESSES | OF_RAY)[kind], find_processes(self.root).items()
-        return sorted(p for p, title in found if re.match(pattern, title) and (kind in PROCESSES or is_ray(title)))
+        """Processes of a kind; of Ray's own those of the cluster that the run is on, or of all clusters."""
+        pattern, found = (PROCESSES | OF_RAY)[kind], find_processes(self.root)
+        if kind in OF_RAY:
+            found = {process: title for process, title in found.items() if is_ray(title)}
+        if kind in ("raylet", "GCS"):
+            joined = f"{self.root}/joined"
+            found = {process: title for process, title in found.items() if (joined in title) == self.joins}
+        return sorted(process for process, title in found.items() if re.match(pattern, title))
 
     def find_passing(self) -> dict[int, str]:
         """Processes that belong to a run; without a cluster that lives on, to anything."""
