@@ -268,14 +268,14 @@ class Soak:
     def stop_worker(self) -> None:
         """A process that trains stands still for a while."""
         found, seconds = self.find("worker"), self.chance.uniform(1.0, LONGEST_LOSS_S)
-        victims = [self.chance.choice(found)] if found else []
-        self.say(f"SIGSTOP: worker {victims} for {seconds:.1f} s")
-        for what in (signal.SIGSTOP, signal.SIGCONT):
-            for victim in victims:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(victim, what)
-            if what is signal.SIGSTOP:
-                time.sleep(seconds)
+        if not found:  # it has just ended
+            return
+        victim = self.chance.choice(found)
+        self.say(f"SIGSTOP: worker {victim} for {seconds:.1f} s")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGSTOP)
+            time.sleep(seconds)
+            os.kill(victim, signal.SIGCONT)
 
     def start_second(self, run: RunFolder) -> None:
         """Somebody types the command while it runs: refused, with the first driver left as it is; done, where that one

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ray_jobs.cluster.access import answers
@@ -64,23 +64,14 @@ class Heartbeat:
 def ending_when_lost(address: str) -> Iterator[None]:
     """Ends the process, with the reason, when nobody answers at a cluster's address for GONE_AFTER_S. For calls of
     Ray's that nothing interrupts: `ray.init` tries for 13 minutes, others end the process after 60 s without a word."""
-    done = threading.Event()
 
-    def watch() -> None:
-        heard = time.monotonic()
-        while not done.wait(LOOK_INTERVAL_S):
-            if answers(address):
-                heard = time.monotonic()
-            elif time.monotonic() - heard > GONE_AFTER_S:
-                what_to_do = "start it, and type the same command again; nothing is lost"
-                print(f"error: the Ray cluster at {address} went while it was joined: {what_to_do}", file=sys.stderr)
-                os._exit(EXIT_INCOMPLETE)
+    def end(_: ClusterLostError) -> None:
+        what_to_do = "start it, and type the same command again; nothing is lost"
+        print(f"error: the Ray cluster at {address} went while it was joined: {what_to_do}", file=sys.stderr)
+        os._exit(EXIT_INCOMPLETE)
 
-    threading.Thread(target=watch, name="joining", daemon=True).start()
-    try:
+    with _watching(Heartbeat(address, GONE_AFTER_S), end):
         yield
-    finally:
-        done.set()
 
 
 @contextmanager
@@ -90,25 +81,38 @@ def interrupted_when_lost(heartbeat: Heartbeat) -> Iterator[None]:
     Raises:
         ClusterLostError: it is.
     """
-    done, lost = threading.Event(), []
+    lost = list[ClusterLostError]()
+
+    def interrupt(error: ClusterLostError) -> None:
+        lost.append(error)
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+
+    try:
+        with _watching(heartbeat, interrupt):
+            yield
+    except (KeyboardInterrupt, Exception):
+        if lost:
+            raise lost[0] from None
+        raise
+
+
+@contextmanager
+def _watching(heartbeat: Heartbeat, on_lost: Callable[[ClusterLostError], None]) -> Iterator[None]:
+    """Checks again and again, in a thread, and tells once that the cluster is gone."""
+    done = threading.Event()
 
     def watch() -> None:
         while not done.wait(LOOK_INTERVAL_S):
             try:
                 heartbeat.check()
             except ClusterLostError as error:
-                lost.append(error)
-                main = threading.main_thread().ident
-                assert main is not None
-                signal.pthread_kill(main, signal.SIGINT)
+                on_lost(error)
                 return
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
-    except (KeyboardInterrupt, Exception):
-        if lost:
-            raise lost[0] from None
-        raise
     finally:
         done.set()

@@ -109,7 +109,10 @@ class RunMirror(Mirror):
         self._push(lambda: [name for name in self._walk() if find_file(name).file.owner is Owner.COMMAND], [])
 
     def _note_put(self) -> None:
-        note_put(self.folder, {name: size for name, (_, size) in self.pushed.items() if name.endswith(".jsonl")})
+        """Several threads put, so that the last word has to be the newest."""
+        with self.lock:
+            pushed = list(self.pushed.items())  # folds are brought meanwhile
+            note_put(self.folder, {name: size for name, (_, size) in pushed if name.endswith(".jsonl")})
 
     def _forget_replaced(self) -> None:
         """Puts anew what the driver before, which was silent, has put or removed after this one had looked. It could do
